@@ -1,0 +1,301 @@
+"""Every setting of a workspace, its meaning and unit, and its default: written here once.
+
+``avatar.toml`` holds only what differs; ``--set section.key=value`` comes on top. Stages receive
+their own section, and the resolved section is what is hashed and kept with every commit.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A group of settings; unknown names are errors, so a typo is never a silent default."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class RunConfig(Section):
+    """How much of the machine a run takes. Never changes a result, so it is not hashed."""
+
+    workers: int = Field(default=0, ge=0)
+    """Worker processes; 0 takes one per core."""
+    max_failed: str = Field(default="100%", pattern=r"^\d+%?$")
+    """Failed rows a run may have and still exit 0: a count, or a share of its rows such as '5%'.
+    A bug in our code exits 1 whatever this says."""
+    max_bugs: int = Field(default=20, ge=1)
+    """Rows that may raise an unexpected exception before the run stops with the traceback."""
+
+
+class DownloadConfig(Section):
+    """From the list to files on disk, and the candidate filter (paper 3.1.1)."""
+
+    format: str = "18/b[height=360]/b[height<=480]/b"
+    """yt-dlp format selection: one file with picture and sound (no ffmpeg is needed to merge)."""
+    sleep_s: float = Field(default=8.0, ge=0)
+    """Seconds between two videos of one identity. yt-dlp's wiki advises 5 to 10 for a guest."""
+    max_per_hour: int = Field(default=300, ge=1)
+    """Videos per hour and identity: about what YouTube lets a guest session fetch."""
+    mirror_sleep_s: float = Field(default=0.0, ge=0)
+    """The same as sleep_s, when --source-template names a mirror of your own."""
+    concurrency: int = Field(default=4, ge=1)
+    """Transfers at once, over all identities; sleeps still hold between two starts of one."""
+    retries: int = Field(default=4, ge=1)
+    """Attempts per video in one run, for failures that may pass (timeout, 5xx, truncated)."""
+    backoff_s: float = Field(default=2.0, ge=0)
+    """First wait between two attempts; doubles each time, plus up to half of it at random."""
+    backoff_max_s: float = Field(default=300.0, ge=0)
+    """Longest wait between two attempts, and the most of a Retry-After that is honoured."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds without a byte before a connection is given up."""
+    pause_s: float = Field(default=3600.0, ge=0)
+    """Pause of an identity after a rate limit or a bot check (YouTube's block lasts an hour)."""
+    max_pauses: int = Field(default=3, ge=0)
+    """Pauses in a row without one success before the run stops; its rows stay pending."""
+    max_bytes: int = Field(default=2_000_000_000, gt=0)
+    """Largest file accepted."""
+    max_duration_s: float = Field(default=4 * 3600.0, gt=0)
+    """Longest video accepted; a longer one is dropped before it is fetched when the site says so."""
+    min_free_bytes: int = Field(default=2_000_000_000, ge=0)
+    """The run stops when less disk than this is free."""
+    identities: list[str] = []
+    """One entry per network identity: 'direct', a proxy URL, or 'cookies:FILE'. Empty: direct."""
+    options: dict[str, Any] = {}
+    """Any yt-dlp option, by its Python name, passed through untouched."""
+    width: int = Field(default=640, gt=0)
+    """Required width as displayed, pixels."""
+    height: int = Field(default=360, gt=0)
+    """Required height as displayed, pixels."""
+    min_fps: float = Field(default=20.0, gt=0)
+    """Lowest average frame rate, inclusive."""
+    max_fps: float = Field(default=40.0, gt=0)
+    """Highest average frame rate, inclusive."""
+    min_duration_s: float = Field(default=10.0, gt=0)
+    """Shortest video, seconds."""
+    min_bitrate_bps: int = Field(default=100, ge=0)
+    """Lowest bitrate, bits per second (the paper's 100)."""
+    require_license: str = ""
+    """Keep only videos whose licence matches: 'cc-by' or a part of the site's own text."""
+    keep_rejected: bool = False
+    """Keep the file of a video the filter rejects; its facts are kept in any case."""
+
+    @model_validator(mode="after")
+    def _rates_in_order(self) -> DownloadConfig:
+        if self.min_fps > self.max_fps:
+            raise ValueError(f"min_fps {self.min_fps} is above max_fps {self.max_fps}")
+        return self
+
+
+class SampleConfig(Section):
+    """Clips and frames (paper 3.1.2)."""
+
+    seed: int = 0
+    """Draws each video's clip, together with the video's id."""
+    clip_s: int = Field(default=10, ge=1)
+    """Length of a clip, seconds."""
+    active_rms: float = Field(default=0.01, gt=0)
+    """A second is active from this RMS on; waveform in [-1, 1]."""
+    min_active_s: int = Field(default=5, ge=1)
+    """Active seconds a clip must have."""
+    clips_per_video: int = Field(default=1, ge=1)
+    """Clips drawn from one video, without overlap."""
+    draw: Literal["full", "lazy"] = "full"
+    """full: scan all sound, draw among all candidates. lazy: try windows in seeded order and stop
+    at the first candidate; the same distribution, another draw, far less decoding."""
+    rms_window_s: float = Field(default=0.05, gt=0)
+    """Window of the short-time RMS whose peaks are the events, seconds."""
+    rms_hop_s: float = Field(default=0.01, gt=0)
+    """Hop of it, seconds."""
+    event_half_s: float = Field(default=0.1, gt=0)
+    """An event spans its peak plus and minus this, seconds."""
+    max_frames: int = Field(default=5, ge=1)
+    """Frames per clip, strongest events first."""
+    min_gap_s: float = Field(default=0.7, ge=0)
+    """An event this near to a chosen one is passed over, seconds."""
+    image_format: Literal["jpg", "png"] = "jpg"
+    """File format of the frames."""
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    """Quality of JPEG frames."""
+    decode_timeout_s: float = Field(default=300.0, gt=0)
+    """Longest one video may take, seconds."""
+
+    @model_validator(mode="after")
+    def _active_fits(self) -> SampleConfig:
+        if self.min_active_s > self.clip_s:
+            raise ValueError(f"min_active_s {self.min_active_s} is more than clip_s {self.clip_s}")
+        return self
+
+
+class ProposeConfig(Section):
+    """Boxes and sounds (paper 3.1.3)."""
+
+    detector: Literal["motion"] = "motion"
+    """Which detector draws boxes. motion: class-agnostic regions that move at the event."""
+    tagger: Literal["vggsound-label"] = "vggsound-label"
+    """What hears categories. vggsound-label: the list's own label, through the taxonomy."""
+    taxonomy: str = ""
+    """CSV of target categories; empty: the one that ships with the package."""
+    max_boxes: int = Field(default=10, ge=1)
+    """Boxes kept per frame, best first."""
+    nms_iou: float = Field(default=0.5, ge=0, le=1)
+    """Of two boxes that overlap more than this, the better one stays."""
+    min_area: float = Field(default=0.002, ge=0, le=1)
+    """Smallest box, as a share of the frame."""
+    max_area: float = Field(default=0.9, gt=0, le=1)
+    """Largest box, as a share of the frame."""
+    motion_window_s: float = Field(default=0.2, gt=0)
+    """The motion detector looks this far before and after the frame, seconds."""
+
+
+class LabelConfig(Section):
+    """What `label accept` takes without a person."""
+
+    accept_score: float = Field(default=0.5, ge=0, le=1)
+    """Proposals from this detector score on are taken as they are."""
+    accept_max: int = Field(default=3, ge=1)
+    """At most this many per frame, best first."""
+
+
+class SegmentConfig(Section):
+    """Masks (paper 3.1.3)."""
+
+    segmenter: Literal["grabcut"] = "grabcut"
+    """What turns a box into a mask. grabcut: OpenCV's GrabCut, no weights."""
+    grabcut_iterations: int = Field(default=5, ge=1)
+    """Rounds of GrabCut."""
+    min_mask_area: float = Field(default=0.02, ge=0, le=1)
+    """Smallest mask, as a share of its box; below it the row fails as empty_mask."""
+
+
+class ExportConfig(Section):
+    """The release."""
+
+    title: str = "An audio-visual localization dataset"
+    """Heading of the dataset card."""
+    polygon_tolerance_px: float = Field(default=0.0, ge=0)
+    """Simplification of the polygons in the authors' layout, pixels; 0 keeps every corner."""
+    media: bool = True
+    """Ship clips and frames. Off: annotations and ids only."""
+
+
+class Config(Section):
+    """A workspace's settings."""
+
+    run: RunConfig = RunConfig()
+    download: DownloadConfig = DownloadConfig()
+    sample: SampleConfig = SampleConfig()
+    propose: ProposeConfig = ProposeConfig()
+    label: LabelConfig = LabelConfig()
+    segment: SegmentConfig = SegmentConfig()
+    export: ExportConfig = ExportConfig()
+
+
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "offline": {
+        "propose": {"detector": "motion", "tagger": "vggsound-label"},
+        "segment": {"segmenter": "grabcut"},
+    },
+}
+"""Settings `init --profile` writes into avatar.toml. offline: no weights, no people, no network."""
+
+
+def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar.toml") -> Config:
+    """Resolve defaults, then the file, then what was typed.
+
+    Args:
+        toml: the text of ``avatar.toml``.
+        settings: ``section.key=value`` strings, values in TOML; bare words are strings.
+        where: the file's name, for errors.
+
+    Raises:
+        ConfigError: naming the place and the value.
+    """
+    try:
+        values = tomllib.loads(toml)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}.") from error
+    _validated(values, where)
+    for setting in settings:
+        section, key, value = _parse_setting(setting)
+        values.setdefault(section, {})[key] = value
+    return _validated(values, "--set")
+
+
+def _parse_setting(setting: str) -> tuple[str, str, Any]:
+    name, equals, text = setting.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise ConfigError(f"--set {setting!r}: write it as section.key=value.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    return section, key, value
+
+
+def _validated(values: Mapping[str, Any], where: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "file"
+        hint = ""
+        if first["type"] == "extra_forbidden":
+            hint = " 'avatar-build config show' lists every name."
+            message = "no such setting"
+        else:
+            message = first["msg"].removeprefix("Value error, ")
+            message = f"{message[:1].lower()}{message[1:]} (got {first['input']!r})"
+            if not isinstance(first["input"], (str, int, float, bool)):
+                message = message.split(" (got ")[0]
+        raise ConfigError(f"{where}: {place}: {message}.{hint}") from error
+
+
+def render_toml(profile: str | None = None, resolved: Config | None = None) -> str:
+    """Write ``avatar.toml``: every setting with its meaning.
+
+    Without ``resolved``, defaults are commented out, so that the code stays the one place where
+    they are written, and the profile's values stand uncommented. With it, every value stands.
+    """
+    chosen = PROFILES[profile] if profile else {}
+    lines = [
+        "# Settings of this avatar-build workspace. What is commented out is the default.",
+        "# 'avatar-build config validate' checks this file, 'config show' prints the result.",
+    ]
+    for name, info in Config.model_fields.items():
+        section = info.annotation
+        assert section is not None
+        assert issubclass(section, Section)
+        lines += ["", f"# {(section.__doc__ or '').strip().splitlines()[0]}", f"[{name}]"]
+        for key, field in section.model_fields.items():
+            meaning = " ".join((field.description or "").split())
+            lines += [f"# {line}" for line in textwrap.wrap(meaning, 96)]
+            if resolved is not None:
+                lines.append(f"{key} = {_toml(getattr(getattr(resolved, name), key))}")
+            elif key in chosen.get(name, {}):
+                lines.append(f"{key} = {_toml(chosen[name][key])}")
+            else:
+                lines.append(f"#{key} = {_toml(field.get_default(call_default_factory=True))}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{k}" = {_toml(v)}' for k, v in value.items()) + "}"
+    return repr(value)

@@ -1,0 +1,201 @@
+"""Where a workspace lives: a local folder or any object store fsspec knows.
+
+Paths are relative to the root and use ``/``. Every write is whole or absent: beside and renamed on
+a local disk, a single put on an object store. Listings bypass caches, or a reader would miss what
+another process just wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import UsageError
+
+
+class Storage:
+    """Files below one root.
+
+    Args:
+        root: a local folder, or a URL such as ``s3://bucket/ws``.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.url = str(root)
+        self.local: Path | None = None
+        """The root as a local folder; none on an object store."""
+        if "://" in self.url and not self.url.startswith("file://"):
+            import fsspec
+
+            self._fs: Any
+            self._fs, path = fsspec.core.url_to_fs(self.url)
+            self._root = path.rstrip("/")
+        else:
+            self.local = Path(self.url.removeprefix("file://")).absolute()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Storage, (self.url,))
+
+    def path(self, name: str) -> Path:
+        """The local path of ``name``; for names that hold a link out of the root too.
+
+        Raises:
+            UsageError: on an object store, or when ``name`` leads outside the root.
+        """
+        if self.local is None:
+            raise UsageError(f"{self.url} is not a local folder; this command needs one.")
+        return self.local / _inside(name)
+
+    def _remote(self, name: str) -> str:
+        return f"{self._root}/{_inside(name)}"
+
+    def exists(self, name: str) -> bool:
+        """Whether ``name`` is a file or folder."""
+        if self.local is not None:
+            return self.path(name).exists()
+        return bool(self._fs.exists(self._remote(name)))
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files directly in ``folder``, sorted; empty when it is missing."""
+        if self.local is not None:
+            try:
+                with os.scandir(self.path(folder)) as entries:
+                    return sorted(e.name for e in entries if e.is_file())
+            except FileNotFoundError:
+                return []
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.ls(self._remote(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(PurePosixPath(e["name"]).name for e in found if e["type"] == "file")
+
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders directly in ``folder``, sorted; empty when it is missing."""
+        if self.local is not None:
+            try:
+                with os.scandir(self.path(folder)) as entries:
+                    return sorted(e.name for e in entries if e.is_dir())
+            except FileNotFoundError:
+                return []
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.ls(self._remote(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(PurePosixPath(e["name"]).name for e in found if e["type"] == "directory")
+
+    def make_folder(self, folder: str) -> None:
+        """Make ``folder`` where folders exist at all."""
+        if self.local is not None:
+            self.path(folder).mkdir(parents=True, exist_ok=True)
+
+    def size(self, name: str) -> int:
+        """Bytes of the file ``name``."""
+        if self.local is not None:
+            return self.path(name).stat().st_size
+        return int(self._fs.size(self._remote(name)))
+
+    def read(self, name: str) -> bytes:
+        """The whole file ``name``."""
+        if self.local is not None:
+            return self.path(name).read_bytes()
+        return bytes(self._fs.cat_file(self._remote(name)))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write ``name`` whole, replacing what was there."""
+        if self.local is None:
+            self._fs.pipe_file(self._remote(name), data)
+            return
+        with self._beside(self.path(name), data) as temporary:
+            temporary.replace(self.path(name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write ``name`` whole unless it exists; say whether it was written.
+
+        Exact on a local disk. On an object store two writers at the same instant both win, which
+        is harmless here: the same unit has the same content.
+        """
+        if self.local is None:
+            if self.exists(name):
+                return False
+            self._fs.pipe_file(self._remote(name), data)
+            return True
+        with self._beside(self.path(name), data) as temporary:
+            try:
+                os.link(temporary, self.path(name))
+            except FileExistsError:
+                return False
+        return True
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a file; the target is replaced. A copy and a delete on an object store."""
+        if self.local is not None:
+            self.path(target).parent.mkdir(parents=True, exist_ok=True)
+            self.path(source).replace(self.path(target))
+            return
+        self._fs.copy(self._remote(source), self._remote(target))
+        self._fs.rm_file(self._remote(source))
+
+    def remove(self, name: str) -> None:
+        """Delete the file or folder ``name``; no error when it is missing."""
+        if self.local is not None:
+            path = self.path(name)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self._remote(name), recursive=True)
+
+    def publish(self, file: Path, name: str) -> None:
+        """Move the finished local ``file`` to ``name``, whole or not at all.
+
+        On a local root ``file`` must be on the same disk: take it from ``WorkerContext.scratch``.
+        """
+        if self.local is not None:
+            target = self.path(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+            return
+        self._fs.put_file(str(file), self._remote(name))
+        file.unlink()
+
+    @contextlib.contextmanager
+    def as_local(self, name: str) -> Iterator[Path]:
+        """The file ``name`` as a local path; fetched for the time of the ``with`` when remote."""
+        if self.local is not None:
+            yield self.path(name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / PurePosixPath(name).name
+            self._fs.get_file(self._remote(name), str(path))
+            yield path
+
+    @contextlib.contextmanager
+    def _beside(self, path: Path, data: bytes) -> Iterator[Path]:
+        """``data`` in a temporary file next to ``path``, flushed to the disk."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            with temporary.open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise UsageError(f"{name!r} leads outside the workspace.")
+    return str(path)
