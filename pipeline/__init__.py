@@ -1,0 +1,1 @@
+"""What every stage stands on: records, tables, units, commits, media and the command line."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,6 +22,13 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    unhashed: ClassVar[frozenset[str]] = frozenset()
+    """Settings that cannot change a result: they stay out of the stage key and the commits."""
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide results, for the stage key."""
+        return self.model_dump(mode="json", exclude=set(self.unhashed))
 
 
 class RunConfig(Section):
@@ -38,6 +45,27 @@ class RunConfig(Section):
 
 class DownloadConfig(Section):
     """From the list to files on disk, and the candidate filter (paper 3.1.1)."""
+
+    # How politely and from where, not what. Some of it may hold a password.
+    unhashed: ClassVar[frozenset[str]] = frozenset(
+        {
+            "sleep_s",
+            "max_per_hour",
+            "mirror_sleep_s",
+            "concurrency",
+            "retries",
+            "backoff_s",
+            "backoff_max_s",
+            "timeout_s",
+            "pause_s",
+            "max_pauses",
+            "min_free_bytes",
+            "identities",
+            "options",
+            "keep_rejected",
+            "source_template",
+        }
+    )
 
     format: str = "18/b[height=360]/b[height<=480]/b"
     """yt-dlp format selection: one file with picture and sound (no ffmpeg is needed to merge)."""
@@ -64,7 +92,7 @@ class DownloadConfig(Section):
     max_bytes: int = Field(default=2_000_000_000, gt=0)
     """Largest file accepted."""
     max_duration_s: float = Field(default=4 * 3600.0, gt=0)
-    """Longest video accepted; a longer one is dropped before it is fetched when the site says so."""
+    """Longest video accepted; dropped before it is fetched when the site says its length."""
     min_free_bytes: int = Field(default=2_000_000_000, ge=0)
     """The run stops when less disk than this is free."""
     identities: list[str] = []
@@ -135,15 +163,20 @@ class SampleConfig(Section):
         return self
 
 
-class ProposeConfig(Section):
-    """Boxes and sounds (paper 3.1.3)."""
+class HearConfig(Section):
+    """What sounds in a clip (paper 3.1.3); the first half of `propose`."""
 
-    detector: Literal["motion"] = "motion"
-    """Which detector draws boxes. motion: class-agnostic regions that move at the event."""
     tagger: Literal["vggsound-label"] = "vggsound-label"
     """What hears categories. vggsound-label: the list's own label, through the taxonomy."""
     taxonomy: str = ""
     """CSV of target categories; empty: the one that ships with the package."""
+
+
+class ProposeConfig(Section):
+    """Boxes around what may sound (paper 3.1.3)."""
+
+    detector: Literal["motion"] = "motion"
+    """Which detector draws boxes. motion: class-agnostic regions that move at the event."""
     max_boxes: int = Field(default=10, ge=1)
     """Boxes kept per frame, best first."""
     nms_iou: float = Field(default=0.5, ge=0, le=1)
@@ -193,6 +226,7 @@ class Config(Section):
     run: RunConfig = RunConfig()
     download: DownloadConfig = DownloadConfig()
     sample: SampleConfig = SampleConfig()
+    hear: HearConfig = HearConfig()
     propose: ProposeConfig = ProposeConfig()
     label: LabelConfig = LabelConfig()
     segment: SegmentConfig = SegmentConfig()
@@ -201,7 +235,8 @@ class Config(Section):
 
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "offline": {
-        "propose": {"detector": "motion", "tagger": "vggsound-label"},
+        "hear": {"tagger": "vggsound-label"},
+        "propose": {"detector": "motion"},
         "segment": {"segmenter": "grabcut"},
     },
 }
@@ -273,7 +308,7 @@ def render_toml(profile: str | None = None, resolved: Config | None = None) -> s
     ]
     for name, info in Config.model_fields.items():
         section = info.annotation
-        assert section is not None
+        assert isinstance(section, type)
         assert issubclass(section, Section)
         lines += ["", f"# {(section.__doc__ or '').strip().splitlines()[0]}", f"[{name}]"]
         for key, field in section.model_fields.items():

@@ -5,7 +5,7 @@
     |   +-- ConfigError         avatar.toml or --set
     +-- InputError              one row's input is bad: becomes a failure row, never stops a run
     +-- MediaError              one media file is bad: the same
-    +-- StopRun                 the machine or the site says stop: rows stay pending, nothing is lost
+    +-- StopRun                 the machine or the site says stop; unfinished rows stay pending
 
 Everything else is a bug and keeps its traceback.
 """

@@ -354,14 +354,14 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def arrow_schema(record: type[Record]) -> Any:
+def arrow_schema(record: type[BaseModel]) -> Any:
     """The Arrow schema of a record's table (``pyarrow.Schema``)."""
     import pyarrow as pa
 
     return pa.schema(_arrow_fields(record))
 
 
-def _arrow_fields(record: type[Record]) -> list[Any]:
+def _arrow_fields(record: type[BaseModel]) -> list[Any]:
     import pyarrow as pa
 
     hints = typing.get_type_hints(record, include_extras=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pipeline.schema import Record
 
@@ -79,22 +79,23 @@ class WorkerContext:
     """The workspace: ``as_local`` to read media, ``publish`` to write it."""
     scratch: Path
     """A folder of this worker's own, on the workspace's disk when that is local."""
-    lookup: Callable[[str, str], Lookup]
+    lookup: Callable[[str, str], Lookup[Any]]
     """``lookup(table, column)`` finds committed rows of a joined table by a column's value."""
     heartbeat: Callable[[], None] = field(default=lambda: None)
     """Call while waiting on purpose (a rate limit), or the wait counts as a hang."""
 
 
-ConfigT = TypeVar("ConfigT", contravariant=True)
+ConfigT = TypeVar("ConfigT")
 
 
-class Stage(Protocol[ConfigT]):
-    """One verb of the pipeline."""
+class Stage(Generic[ConfigT]):
+    """One verb of the pipeline: a spec, and an answer for every row."""
 
     spec: ClassVar[StageSpec]
 
     def __init__(self, config: ConfigT) -> None:
-        """Keep the config; cheap, picklable, imports no torch."""
+        """Keep the config; cheap, imports no torch."""
+        self.config = config
 
     def fingerprint(self) -> Mapping[str, str]:
         """Digests of everything besides the config that decides the answers.
@@ -102,14 +103,14 @@ class Stage(Protocol[ConfigT]):
         Model files, taxonomies. They become part of the stage's key. Called in the parent process
         before any worker starts, so a missing checkpoint stops the run before it begins.
         """
-        ...
+        return {}
 
     def open(self, ctx: WorkerContext) -> None:
         """Load models and clients, once per worker."""
 
     def process(self, rows: Sequence[Any]) -> Iterable[Outcome]:
         """Answer every row once, matched by id, in any order."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of what ``open`` took."""

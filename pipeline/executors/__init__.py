@@ -1,0 +1,1 @@
+"""Where units run. Every executor calls ``pipeline.unit.run_unit``."""

@@ -1,0 +1,46 @@
+# make demo    a small world, the whole chain on it, a report to look at
+# make test    everything that runs without a GPU
+# make help    the rest
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint lock benchmarks clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## Show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## Make .venv with every extra, from the pins in requirements.txt
+
+# uv comes from the Python registry into the environment itself; both steps check hashes.
+$(READY): requirements.txt requirements-uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Error: Python 3.11 or newer is needed; name one with 'make PYTHON=python3.12 ...'."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
+	  || { rm -rf .venv; echo "Error: no venv module; on Debian: apt install python3-venv."; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## Run the whole chain on a rendered world (at most 10 minutes)
+	$(BIN)/avatar-build demo --workspace demo-workspace
+
+test: $(READY) lint ## Lint, types, and every test that runs without a GPU
+	$(BIN)/python -m pytest -m "not gpu"
+
+test-fast: $(READY) ## Only the tests that take seconds
+	$(BIN)/python -m pytest -q -m "not gpu and not slow and not labelstudio and not browser"
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lock: $(READY) ## Resolve requirements.txt anew; commit the result
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements.txt
+
+clean: ## Remove the environment and the demo's workspace
+	rm -rf .venv demo-workspace

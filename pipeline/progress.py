@@ -1,0 +1,96 @@
+"""What a run shows while it works: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.ledger import Unit
+    from pipeline.unit import UnitResult
+
+_LINE_EVERY_S = 15.0
+
+
+class Progress:
+    """Follows one stage at a time.
+
+    Args:
+        shown: off for machines.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self._shown = shown
+        self._bar: Any = None
+        self._task: Any = None
+        self._counts: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
+        self._name = ""
+        self._total = 0
+        self._next_line = 0.0
+        self._started = 0.0
+
+    @classmethod
+    def silent(cls) -> Progress:
+        """One that shows nothing."""
+        return cls(shown=False)
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[None]:
+        """Follow a stage over ``total`` rows."""
+        self._counts.clear()
+        self._running.clear()
+        self._name, self._total = name, total
+        self._started = time.monotonic()
+        self._next_line = self._started + _LINE_EVERY_S
+        if not (self._shown and sys.stderr.isatty()):
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description:9}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=Console(stderr=True), transient=True) as self._bar:
+            self._task = self._bar.add_task(name, total=total, note="")
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def rows(self, unit: Unit, done: int) -> None:
+        """A unit under way has ``done`` finished rows."""
+        self._running[unit.name] = done
+        self._show()
+
+    def committed(self, result: UnitResult) -> None:
+        """A unit is committed."""
+        self._running.pop(result.unit.name, None)
+        self._counts.update(result.counts)
+        self._show()
+
+    def _show(self) -> None:
+        if not self._shown:
+            return
+        done = self._counts["input"] + sum(self._running.values())
+        note = f"{self._counts['dropped']} dropped, {self._counts['failed']} failed"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=note)
+        elif time.monotonic() > self._next_line:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+            rate = done / (time.monotonic() - self._started)
+            left = (self._total - done) / rate if rate else 0.0
+            sys.stderr.write(
+                f"{self._name}: {done} of {self._total} rows, {note}, about {left:.0f} s left\n"
+            )
+            sys.stderr.flush()

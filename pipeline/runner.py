@@ -1,0 +1,376 @@
+"""Run a stage over a workspace: plan what is new, do what is pending, leave everything resumable.
+
+plan      input files no plan names become units, appended once and never derived again
+claim     units another process works on are left to it
+execute   ``run_unit`` on an executor; a commit is completion
+retire    results whose input or upstream is gone leave the tables, into ``retired``
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import AvatarBuildError, StopRun, UsageError
+from pipeline.executors.local import run_local
+from pipeline.ledger import Generation, Ledger, Unit
+from pipeline.locks import Claims, RunLock, run_lock, unit_claims
+from pipeline.progress import Progress
+from pipeline.registry import STAGES, Entry
+from pipeline.schema import FailureRow
+from pipeline.stage import Stage, StageSpec
+from pipeline.unit import Job, UnitResult
+from pipeline.versions import code_revision, tool_versions
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is done; nothing here changes its result."""
+
+    workers: int = 0
+    """Processes; 0: one per core."""
+    share: tuple[int, int] = (1, 1)
+    """``(i, n)``: take every n-th unit only, from the i-th on; i from 1."""
+    redo: bool = False
+    """Retire results made with other settings."""
+    dry_run: bool = False
+    """Say what would be done."""
+
+
+@dataclass
+class RunSummary:
+    """What a run did."""
+
+    stage: str
+    counts: Counter[str] = field(default_factory=Counter)
+    """``input``, ``ok``, ``dropped``, ``failed``, ``children:<table>``, of this run alone."""
+    bugs: list[str] = field(default_factory=list)
+    pending: int = 0
+    """Rows still to do."""
+    seconds: float = 0.0
+
+    def add(self, result: UnitResult) -> None:
+        """Count a committed unit."""
+        self.counts.update(result.counts)
+        self.bugs += result.bugs
+
+
+class _Units:
+    """The units of this run that are still to do, claimed one by one."""
+
+    def __init__(self, ledger: Ledger, units: Iterable[Unit], claims: Claims) -> None:
+        self._ledger, self._claims = ledger, claims
+        self._waiting = deque(units)
+        self._taken = 0
+
+    def take(self) -> Unit | None:
+        for _ in range(len(self._waiting)):
+            unit = self._waiting.popleft()
+            if not self._claims.take(unit.ordinal):
+                self._waiting.append(unit)
+            elif self._ledger.is_committed(unit):
+                self._claims.release(unit.ordinal)
+            else:
+                self._taken += 1
+                return unit
+        return None
+
+    def done(self, unit: Unit) -> None:
+        self._taken -= 1
+        self._claims.release(unit.ordinal)
+
+    def remaining(self) -> int:
+        return len(self._waiting)
+
+
+def run_stage(
+    workspace: Workspace,
+    name: str,
+    options: RunOptions,
+    progress: Progress | None = None,
+    entry: Entry | None = None,
+    config: Any = None,
+) -> RunSummary:
+    """Bring one stage up to date.
+
+    Args:
+        workspace: where.
+        name: the stage.
+        options: how.
+        progress: shown to the user; none for silence.
+        entry: of a stage that is not in the registry.
+        config: in place of the workspace's section.
+
+    Raises:
+        UsageError: results of other settings are in the way and ``redo`` is off.
+        StopRun: the machine or a site says stop.
+    """
+    entry = entry or STAGES[name]
+    config = config if config is not None else getattr(workspace.config, entry.section)
+    stage_class = entry.load()
+    spec = stage_class.spec
+    stage = stage_class(config)
+    ledger = workspace.ledger(spec.name)
+    started = time.perf_counter()
+    summary = RunSummary(spec.name)
+    recover(workspace, but=spec.name)
+    with run_lock(workspace.storage, ledger.folder) as lock:
+        if lock.alone:
+            ledger.recover()
+        generation = _generation(workspace, stage, config)
+        if options.dry_run:
+            units = _pending(workspace, ledger, spec, options, planned=False)
+            summary.pending = sum(_num_rows(unit) for unit in units)
+            return summary
+        _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
+        _plan(workspace, ledger, spec, generation.key)
+        units = _pending(workspace, ledger, spec, options)
+        lock.share()
+        if units:
+            job = _job(workspace, entry, spec, config, generation.key)
+            _execute(workspace, job, spec, units, options, summary, progress)
+        if lock.try_alone():
+            ledger.recover()
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def recover(workspace: Workspace, but: str = "") -> None:
+    """Finish what crashes interrupted, in every stage no run holds."""
+    for ledger in workspace.ledgers():
+        if ledger.stage == but:
+            continue
+        with run_lock(workspace.storage, ledger.folder) as lock:
+            if lock.alone:
+                ledger.recover()
+
+
+def plan_retry(workspace: Workspace, name: str, kind: str | None) -> int:
+    """Append units for the failed rows of a kind; ``run_stage`` then does them.
+
+    Args:
+        workspace: where.
+        name: the stage.
+        kind: the failures' kind; none takes every retryable one.
+
+    Returns:
+        The number of rows.
+    """
+    ledger = workspace.ledger(name)
+    generation = ledger.generation()
+    if generation is None:
+        raise UsageError(f"{name}: has not run in this workspace.")
+    committed = {commit.unit for commit in ledger.commits()}
+    pending = {i for unit in ledger.plan() if unit.name not in committed for i in unit.ids}
+    chosen = {
+        row.input_id: row
+        for row in ledger.failures()
+        if (row.kind == kind if kind else row.retryable) and row.input_id not in pending
+    }
+    units = [
+        {
+            "file": unit.file,
+            "sha256": unit.sha256,
+            "first": unit.first,
+            "stop": unit.stop,
+            "ids": [row.input_id for row in rows],
+            "attempts": [row.attempts for row in rows],
+        }
+        for unit, rows in _failures_by_unit(ledger, chosen)
+    ]
+    if units:
+        ledger.append(units, generation.key)
+    return len(chosen)
+
+
+def _failures_by_unit(
+    ledger: Ledger, chosen: dict[str, FailureRow]
+) -> list[tuple[Unit, list[FailureRow]]]:
+    """The chosen rows under the newest unit that answered them."""
+    units = {unit.name: unit for unit in ledger.plan()}
+    home: dict[str, Unit] = {}
+    for commit in ledger.commits():
+        for row in ledger.failures_of(commit):
+            home[row.input_id] = units[commit.unit]
+    grouped: dict[str, list[FailureRow]] = {}
+    for row_id, row in sorted(chosen.items()):
+        grouped.setdefault(home[row_id].name, []).append(row)
+    return [(units[name], rows) for name, rows in sorted(grouped.items())]
+
+
+def _generation(workspace: Workspace, stage: Stage[Any], config: Any) -> Generation:
+    spec = stage.spec
+    upstream: dict[str, str] = {}
+    for table in spec.joins:
+        upstream |= workspace.producers(table)
+    deciding = config.deciding() if hasattr(config, "deciding") else config.model_dump(mode="json")
+    fingerprint = dict(stage.fingerprint())
+    return Generation(spec.name, spec.version, deciding, fingerprint, upstream)
+
+
+def _settle_generation(
+    workspace: Workspace, ledger: Ledger, wanted: Generation, lock: RunLock, *, redo: bool
+) -> None:
+    """Make ``wanted`` the generation in force, retiring what another one made."""
+    current = ledger.generation()
+    if current is None:
+        ledger.begin(wanted)
+        return
+    stale = _stale_commits(workspace, ledger, current)
+    if current.key == wanted.key:
+        if stale:
+            _must_be_alone(lock, ledger)
+            ledger.retire(stale, current.key)
+        return
+    changes = _changes(current, wanted)
+    if changes and not redo and ledger.commits():
+        raise UsageError(
+            f"{ledger.stage}: this workspace holds results made with other settings"
+            f" ({'; '.join(changes)}). Put the settings back, or add --redo to retire those"
+            " results and do the rows again."
+        )
+    _must_be_alone(lock, ledger)
+    ledger.retire_all(current.key)
+    ledger.begin(wanted)
+
+
+def _changes(old: Generation, new: Generation) -> list[str]:
+    """What the user changed, as ``key: old -> new``; an upstream change is none of it."""
+    found = []
+    if old.version != new.version:
+        found.append(f"version: {old.version} -> {new.version}")
+    for before, after in ((old.config, new.config), (old.fingerprint, new.fingerprint)):
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key):
+                found.append(f"{key}: {before.get(key)!r} -> {after.get(key)!r}")
+    return found
+
+
+def _stale_commits(workspace: Workspace, ledger: Ledger, current: Generation) -> list[Any]:
+    """Commits whose input rows are no longer in their table."""
+    stale = []
+    live: dict[str, set[tuple[str, str]]] = {}
+    for commit in ledger.commits():
+        table = commit.input["table"]
+        if table not in live:
+            live[table] = {(file.file, file.sha256) for file in workspace.files(table)}
+        if (commit.input["file"], commit.input["sha256"]) not in live[table]:
+            stale.append(commit)
+    return stale
+
+
+def _must_be_alone(lock: RunLock, ledger: Ledger) -> None:
+    if not lock.alone:
+        raise AvatarBuildError(
+            f"{ledger.stage}: results must be retired, but another run of it is alive. Wait for it"
+            " to end, or stop it."
+        )
+
+
+def _plan(workspace: Workspace, ledger: Ledger, spec: StageSpec, key: str) -> None:
+    """Append units for the input files no unit names yet."""
+    planned = {(unit.file, unit.sha256) for unit in ledger.plan()}
+    new = [
+        {
+            "file": file.file,
+            "sha256": file.sha256,
+            "first": first,
+            "stop": min(first + spec.rows_per_unit, file.rows),
+        }
+        for file in workspace.files(spec.reads)
+        if (file.file, file.sha256) not in planned
+        for first in range(0, file.rows, spec.rows_per_unit)
+    ]
+    if new:
+        ledger.append(new, key)
+
+
+def _pending(
+    workspace: Workspace,
+    ledger: Ledger,
+    spec: StageSpec,
+    options: RunOptions,
+    *,
+    planned: bool = True,
+) -> list[Unit]:
+    live = {(file.file, file.sha256): file for file in workspace.files(spec.reads)}
+    committed = {commit.unit for commit in ledger.commits()}
+    plan = ledger.plan()
+    if not planned:
+        known = {(unit.file, unit.sha256) for unit in plan}
+        plan += [
+            Unit(-1, "", file.file, file.sha256, 0, file.rows)
+            for key, file in live.items()
+            if key not in known
+        ]
+    share, shares = options.share
+    return [
+        unit
+        for unit in plan
+        if unit.name not in committed
+        and (unit.file, unit.sha256) in live
+        and unit.ordinal % shares == share - 1
+    ]
+
+
+def _num_rows(unit: Unit) -> int:
+    return len(unit.ids) or unit.stop - unit.first
+
+
+def _job(workspace: Workspace, entry: Entry, spec: StageSpec, config: Any, stage_key: str) -> Job:
+    return Job(
+        storage=workspace.storage,
+        stage=spec.name,
+        stage_class=entry.stage_class,
+        config=config,
+        stage_key=stage_key,
+        run_id=uuid.uuid4().hex[:12],
+        code_revision=code_revision(),
+        versions=tool_versions(),
+    )
+
+
+def _execute(
+    workspace: Workspace,
+    job: Job,
+    spec: StageSpec,
+    units: Sequence[Unit],
+    options: RunOptions,
+    summary: RunSummary,
+    progress: Progress | None,
+) -> None:
+    ledger = workspace.ledger(spec.name)
+    max_bugs = workspace.config.run.max_bugs
+    total = sum(_num_rows(unit) for unit in units)
+    progress = progress or Progress.silent()
+
+    def committed(result: UnitResult) -> None:
+        summary.add(result)
+        progress.committed(result)
+        if len(summary.bugs) >= max_bugs:
+            raise StopRun(
+                f"{spec.name}: {len(summary.bugs)} rows raised exceptions nobody foresaw, the"
+                f" last:\n{summary.bugs[-1]}"
+            )
+
+    with unit_claims(workspace.storage, ledger.folder) as claims, progress.stage(spec.name, total):
+        source = _Units(ledger, units, claims)
+        try:
+            workers = min(num_workers(options.workers, spec), len(units))
+            run_local(job, spec, source, workers, committed, progress.rows)
+        finally:
+            done = {commit.unit for commit in ledger.commits()}
+            summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)
+
+
+def num_workers(asked: int, spec: StageSpec) -> int:
+    """Processes for a stage: as asked, else one per core this process may use."""
+    import os
+
+    count = asked or len(os.sched_getaffinity(0))
+    return min(count, spec.max_workers) if spec.max_workers else count

@@ -1,0 +1,266 @@
+"""The one thing an executor runs: a unit of a stage, from its rows to its commit.
+
+``run_unit`` is the same function whichever machine calls it. It answers for conservation: every
+input row ends as exactly one of ok, dropped or failed, or nothing is committed.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.errors import InputError, StopRun
+from pipeline.ledger import Commit, Ledger, Unit
+from pipeline.schema import TABLES, DropRow, FailureRow, Record, by_table, digest_of
+from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
+from pipeline.storage import Storage
+from pipeline.table import read_arrow, to_records
+
+BUG = "bug"
+"""Kind of a row whose processing raised an exception nobody foresaw."""
+
+_FULL_BELOW_BYTES = 50_000_000
+
+
+class ConservationError(Exception):
+    """A stage lost, invented or answered twice a row. Always a bug in the stage."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All a worker needs to run units of one stage; travels to it by pickle."""
+
+    storage: Storage
+    stage: str
+    stage_class: str
+    """``module:Class``."""
+    config: Any
+    stage_key: str
+    run_id: str
+    code_revision: str
+    versions: dict[str, str]
+
+    def make_stage(self) -> Stage[Any]:
+        """Construct the stage; nothing heavy happens before its ``open``."""
+        module, _, name = self.stage_class.partition(":")
+        stage: Stage[Any] = getattr(importlib.import_module(module), name)(self.config)
+        return stage
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What an executor reports of a finished unit."""
+
+    unit: Unit
+    counts: dict[str, int]
+    bugs: tuple[str, ...]
+    """Tracebacks."""
+
+
+def read_unit(job: Job, spec: StageSpec, unit: Unit) -> list[Record]:
+    """The input rows of a unit, in their order."""
+    record = TABLES[spec.reads]
+    rows = read_arrow(job.storage, unit.file).slice(unit.first, unit.stop - unit.first)
+    records = to_records(record, rows.to_pylist(), unit.file)
+    if unit.ids:
+        wanted = set(unit.ids)
+        records = [row for row in records if row.id in wanted]
+    return records
+
+
+def run_unit(job: Job, stage: Stage[Any], unit: Unit, beat: Callable[[int], None]) -> UnitResult:
+    """Process a unit and commit it.
+
+    Args:
+        job: where and as what.
+        stage: opened.
+        unit: which rows.
+        beat: called with the number of finished rows before each batch; tells hangs from work.
+    """
+    clock = Clock()
+    rows = read_unit(job, stage.spec, unit)
+    outcomes: list[Outcome] = []
+    for start in range(0, len(rows), stage.spec.batch_size):
+        beat(start)
+        outcomes += process_batch(stage, rows[start : start + stage.spec.batch_size])
+    return commit_unit(job, stage.spec, unit, rows, outcomes, clock)
+
+
+def process_batch(stage: Stage[Any], rows: Sequence[Record]) -> list[Outcome]:
+    """Answer every row of a batch; a batch that raises is halved down to the row at fault."""
+    try:
+        outcomes = list(stage.process(rows))
+    except StopRun:
+        raise
+    except Exception as error:  # noqa: BLE001  the row at fault is recorded, with its traceback
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return process_batch(stage, rows[:half]) + process_batch(stage, rows[half:])
+        return [_failure_of(rows[0].id, error)]
+    return outcomes
+
+
+def _failure_of(row_id: str, error: Exception) -> Fail:
+    if isinstance(error, InputError):
+        return Fail(row_id, error.kind, error.detail, error.retryable)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return Fail(row_id, "local_disk", "no space left on the device", retryable=True)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Fail(row_id, "out_of_memory", str(error)[:500], retryable=True)
+    return Fail(row_id, BUG, traceback.format_exc(), retryable=True)
+
+
+class Clock:
+    """Wall and CPU time since it was made."""
+
+    def __init__(self) -> None:
+        self.started = _now()
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
+
+    def seconds(self) -> tuple[float, float]:
+        """Wall and CPU seconds so far."""
+        wall = time.perf_counter() - self._wall
+        return round(wall, 4), round(time.process_time() - self._cpu, 4)
+
+
+def commit_unit(
+    job: Job,
+    spec: StageSpec,
+    unit: Unit,
+    rows: Sequence[Record],
+    outcomes: Iterable[Outcome],
+    clock: Clock,
+) -> UnitResult:
+    """Check conservation, then publish the outcomes.
+
+    Raises:
+        ConservationError: a row has no answer, two, or was never asked about.
+        StopRun: the disk is full.
+    """
+    answers = _by_id(rows, outcomes, spec.name)
+    children: list[Record] = []
+    drops: list[DropRow] = []
+    failures: list[FailureRow] = []
+    attempts = dict(zip(unit.ids, unit.attempts, strict=True))
+    now = _now()
+    for row in rows:
+        answer = answers[row.id]
+        if isinstance(answer, Ok):
+            children += answer.rows
+        elif isinstance(answer, Drop):
+            drops.append(
+                DropRow(
+                    input_id=row.id,
+                    stage=spec.name,
+                    reason=answer.reason,
+                    detail=answer.detail,
+                    last_time=now,
+                )
+            )
+        else:
+            failures.append(
+                FailureRow(
+                    input_id=row.id,
+                    stage=spec.name,
+                    kind=answer.kind,
+                    retryable=answer.retryable,
+                    detail=answer.detail,
+                    attempts=attempts.get(row.id, 0) + 1,
+                    last_time=now,
+                )
+            )
+    tables = _checked_children(children, spec)
+    counts = {
+        "input": len(rows),
+        "ok": len(rows) - len(drops) - len(failures),
+        "dropped": len(drops),
+        "failed": len(failures),
+        **{f"children:{table}": len(found) for table, found in tables.items()},
+    }
+    wall_s, cpu_s = clock.seconds()
+    commit = Commit(
+        unit=unit.name,
+        ordinal=unit.ordinal,
+        stage=spec.name,
+        stage_key=job.stage_key,
+        unit_key=digest_of([job.stage_key, unit.sha256, unit.first, unit.stop, unit.ids]),
+        input={
+            "table": spec.reads,
+            "file": unit.file,
+            "sha256": unit.sha256,
+            "first": unit.first,
+            "stop": unit.stop,
+        },
+        files=(),
+        counts=counts,
+        code_revision=job.code_revision,
+        versions=job.versions,
+        started=clock.started,
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        ids=unit.ids,
+    )
+    contents: dict[str, tuple[type[Record], list[Any]]] = {
+        table: (TABLES[table], list(found)) for table, found in tables.items()
+    }
+    contents["drops"] = (DropRow, drops)
+    contents["failures"] = (FailureRow, failures)
+    try:
+        Ledger(job.storage, spec.name).commit(commit, contents, job.run_id)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StopRun(_disk_full(job.storage)) from error
+        raise
+    bugs = tuple(row.detail for row in failures if row.kind == BUG)
+    return UnitResult(unit, counts, bugs)
+
+
+def _by_id(rows: Sequence[Record], outcomes: Iterable[Outcome], stage: str) -> dict[str, Outcome]:
+    answers: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        if outcome.id in answers:
+            raise ConservationError(f"{stage}: two answers about {outcome.id!r}")
+        answers[outcome.id] = outcome
+    asked = {row.id for row in rows}
+    if len(asked) != len(rows):
+        raise ConservationError(f"{stage}: the input holds an id twice")
+    if asked != answers.keys():
+        lost = sorted(asked - answers.keys())[:3]
+        invented = sorted(answers.keys() - asked)[:3]
+        raise ConservationError(
+            f"{stage}: no answer about {lost}, answers about unasked {invented}"
+        )
+    return answers
+
+
+def _checked_children(children: Sequence[Record], spec: StageSpec) -> dict[str, list[Record]]:
+    tables = by_table(children)
+    for table, found in tables.items():
+        if table not in spec.writes:
+            raise ConservationError(f"{spec.name}: wrote to {table!r}, declares {spec.writes}")
+        if len({row.id for row in found}) != len(found):
+            raise ConservationError(f"{spec.name}: two rows of {table!r} have one id")
+    return tables
+
+
+def disk_is_full(storage: Storage) -> bool:
+    """Whether the workspace's disk is as good as full."""
+    if storage.local is None:
+        return False
+    return shutil.disk_usage(storage.local).free < _FULL_BELOW_BYTES
+
+
+def _disk_full(storage: Storage) -> str:
+    return f"{storage.url}: the disk is full. Make room and run again: nothing is lost."
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

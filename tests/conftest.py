@@ -1,0 +1,27 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.workspace import Workspace
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of test data beside the checkout; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("AVATAR_SHARED", ROOT.parent / "shared"))
+    if not (folder / "README.md").exists():
+        pytest.skip("no test data: set AVATAR_SHARED or put it in ../shared")
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace."""
+    return Workspace.create(tmp_path / "ws")

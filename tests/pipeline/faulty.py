@@ -1,0 +1,161 @@
+"""A stage that misbehaves on command, and the workspace to run it in.
+
+What a row does is in its label: ok, drop, fail, raise, hang, segfault, kill, full.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from pipeline.errors import InputError
+from pipeline.ledger import Commit, Generation
+from pipeline.registry import Entry
+from pipeline.runner import RunOptions, run_stage
+from pipeline.schema import Clip, Record, Source, clip_id, digest_of
+from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
+from pipeline.workspace import Workspace
+
+
+class FaultyConfig(BaseModel):
+    """Nothing here; another value makes another generation."""
+
+    offset: int = 0
+
+
+class Faulty(Stage[FaultyConfig]):
+    """Answer rows as their labels say, with two clips for a good one."""
+
+    spec: ClassVar[StageSpec] = StageSpec(
+        name="faulty",
+        version=1,
+        reads="sources",
+        writes=("clips",),
+        rows_per_unit=8,
+        batch_size=4,
+        row_timeout_s=0.7,
+    )
+
+    def process(self, rows: Sequence[Source]) -> Iterator[Outcome]:
+        for row in rows:
+            yield self._answer(row)
+
+    def _answer(self, row: Source) -> Outcome:
+        match row.label:
+            case "drop":
+                return Drop(row.id, "unwanted")
+            case "fail":
+                return Fail(row.id, "bad_input")
+            case "raise":
+                raise ZeroDivisionError(row.id)
+            case "refuse":
+                raise InputError("refused", row.id)
+            case "hang":
+                time.sleep(60)
+            case "segfault":
+                ctypes.string_at(0)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "full":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            case "slow":
+                time.sleep(0.03)
+            case "forget":
+                return Ok("somebody else")
+        return Ok(row.id, [self._clip(row.id, start) for start in range(2)])
+
+    def _clip(self, video: str, start: int) -> Clip:
+        digest = hashlib.sha256(f"{video}{start}{self.config.offset}".encode()).digest()
+        return Clip(
+            clip_id=clip_id(video, start),
+            video_id=video,
+            start_s=start,
+            end_s=start + 10,
+            active_seconds=digest[0],
+            rms_per_second=[byte / 255 for byte in digest[:10]],
+            candidates=1,
+        )
+
+
+class Quick(Faulty):
+    """The same with units of a real stage's size, for measuring the runner alone."""
+
+    spec: ClassVar[StageSpec] = StageSpec(
+        name="quick",
+        version=1,
+        reads="sources",
+        writes=("clips",),
+        rows_per_unit=1000,
+        batch_size=100,
+    )
+
+
+ENTRY = Entry("tests.pipeline.faulty:Faulty", "sample")
+QUICK = Entry("tests.pipeline.faulty:Quick", "sample")
+
+EXPECTED_KIND = {
+    "fail": "bad_input",
+    "raise": "bug",
+    "refuse": "refused",
+    "hang": "hang",
+    "segfault": "worker_crash",
+    "kill": "worker_crash",
+    "full": "local_disk",
+}
+
+
+def video_id(number: int) -> str:
+    """An id for row ``number``.
+
+    >>> video_id(7)
+    'vid00000007'
+    """
+    return f"vid{number:08d}"
+
+
+def add_sources(workspace: Workspace, labels: Sequence[str], name: str = "000000-list") -> None:
+    """Commit one list whose rows do what ``labels`` say."""
+    ledger = workspace.ledger("list")
+    if ledger.generation() is None:
+        ledger.begin(Generation("list", 1, {}, {}, {}))
+    sources = [
+        Source(video_id=f"{name[4:6]}{video_id(n)[2:]}", label=label, split="test", start_s=0)
+        for n, label in enumerate(labels)
+    ]
+    commit = Commit(
+        unit=name,
+        ordinal=int(name[:6]),
+        stage="list",
+        stage_key="",
+        unit_key=digest_of(labels),
+        input={"table": "", "file": "", "sha256": "", "first": 0, "stop": len(labels)},
+        files=(),
+        counts={"input": len(labels), "ok": len(labels), "dropped": 0, "failed": 0},
+        code_revision="",
+        versions={},
+        started="",
+        wall_s=0.0,
+        cpu_s=0.0,
+    )
+    rows: list[Record] = list(sources)
+    ledger.commit(commit, {"sources": (Source, rows)}, "test")
+
+
+def main(root: str, workers: int) -> None:
+    """Run the stage in a process of its own, for tests that kill it."""
+    run_stage(
+        Workspace(root), "faulty", RunOptions(workers=workers), entry=ENTRY, config=FaultyConfig()
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,91 @@
+"""A run may be killed at any instant: resumed, it ends where an uninterrupted one ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.workspace import Workspace
+from tests.conftest import ROOT
+from tests.pipeline.faulty import add_sources
+
+LABELS = ["slow", "slow", "drop", "slow", "fail"] * 400
+KILLS = 50
+
+
+def start(root: Path, workers: int) -> subprocess.Popen[bytes]:
+    """The faulty stage in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.pipeline.faulty", str(root), str(workers)],
+        cwd=ROOT,
+        start_new_session=True,
+    )
+
+
+def outcome_digest(workspace: Workspace) -> tuple[str, list[str], list[str]]:
+    """All that a run decides, without the clock."""
+    ledger = workspace.ledger("faulty")
+    return (
+        workspace.digest("clips"),
+        sorted(f"{row.input_id} {row.kind}" for row in ledger.failures()),
+        sorted(f"{row.input_id} {row.reason}" for row in ledger.drops()),
+    )
+
+
+@pytest.mark.slow
+def test_fifty_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> None:
+    dice = random.Random(0)
+    killed = Workspace.create(tmp_path / "killed")
+    add_sources(killed, LABELS)
+    kills = 0
+    for life in range(4 * KILLS):
+        process = start(tmp_path / "killed", workers=1 + life % 2)
+        try:
+            process.wait(timeout=dice.uniform(0.5, 1.8))
+        except subprocess.TimeoutExpired:
+            # Half of the time the parent alone, so that its workers must notice by themselves.
+            if dice.random() < 0.5:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            process.wait()
+            kills += 1
+        # What a reader sees between two lives is whole.
+        committed = {file.file for file in killed.files("clips")}
+        in_table = {f"tables/clips/{name}" for name in killed.storage.names("tables/clips")}
+        assert in_table <= committed
+        if kills == KILLS:
+            break
+    assert kills == KILLS, "the run ended before it was killed often enough: give it more rows"
+    assert start(tmp_path / "killed", workers=2).wait(timeout=300) == 0
+    assert killed.storage.folders("commits/faulty/work") == []
+
+    results = {"killed": outcome_digest(killed)}
+    for workers in (1, 2):
+        root = tmp_path / str(workers)
+        add_sources(Workspace.create(root), LABELS)
+        assert start(root, workers).wait(timeout=300) == 0
+        results[str(workers)] = outcome_digest(Workspace(root))
+    assert results["killed"] == results["1"] == results["2"]
+    assert len(results["1"][1]) + len(results["1"][2]) == 2 * 400
+
+
+def test_two_runs_on_one_workspace_share_the_work_and_corrupt_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "ws"
+    labels = LABELS[:200]
+    workspace = Workspace.create(root)
+    add_sources(workspace, labels)
+    runs = [start(root, workers=1), start(root, workers=1)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    counts = [commit.counts["input"] for commit in workspace.ledger("faulty").commits()]
+    assert sum(counts) == len(labels)
+    alone = Workspace.create(tmp_path / "alone")
+    add_sources(alone, labels)
+    assert start(tmp_path / "alone", workers=2).wait(timeout=120) == 0
+    assert outcome_digest(workspace) == outcome_digest(alone)
