@@ -137,29 +137,43 @@ class SampleConfig(Section):
     clips_per_video: int = Field(default=1, ge=1)
     """Clips drawn from one video, without overlap."""
     draw: Literal["full", "lazy"] = "full"
-    """full: scan all sound, draw among all candidates. lazy: try windows in seeded order and stop
-    at the first candidate; the same distribution, another draw, far less decoding."""
+    """full: scan all sound, then draw among all candidates. lazy: try windows in the same seeded
+    order and stop at the first candidate; far less decoding, and the same draw, but for seconds
+    whose RMS is within 1e-4 of active_rms (lossy sound decodes a little differently after a seek),
+    and the candidates are not counted."""
     rms_window_s: float = Field(default=0.05, gt=0)
     """Window of the short-time RMS whose peaks are the events, seconds."""
-    rms_hop_s: float = Field(default=0.01, gt=0)
-    """Hop of it, seconds."""
+    rms_hop_s: float = Field(default=0.01, ge=0.001, le=1)
+    """Hop of it, seconds; must divide a second, and the window must be a multiple of it."""
     event_half_s: float = Field(default=0.1, gt=0)
     """An event spans its peak plus and minus this, seconds."""
     max_frames: int = Field(default=5, ge=1)
     """Frames per clip, strongest events first."""
     min_gap_s: float = Field(default=0.7, ge=0)
-    """An event this near to a chosen one is passed over, seconds."""
+    """An event this near to a chosen one is passed over, seconds; at least twice event_half_s, so
+    that no frame belongs to two events."""
     image_format: Literal["jpg", "png"] = "jpg"
     """File format of the frames."""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     """Quality of JPEG frames."""
-    decode_timeout_s: float = Field(default=300.0, gt=0)
+    decode_timeout_s: float = Field(default=300.0, gt=0, le=600)
     """Longest one video may take, seconds."""
 
     @model_validator(mode="after")
     def _active_fits(self) -> SampleConfig:
         if self.min_active_s > self.clip_s:
             raise ValueError(f"min_active_s {self.min_active_s} is more than clip_s {self.clip_s}")
+        return self
+
+    @model_validator(mode="after")
+    def _hops_fit(self) -> SampleConfig:
+        hops_per_s, window_hops = 1 / self.rms_hop_s, self.rms_window_s / self.rms_hop_s
+        if abs(hops_per_s - round(hops_per_s)) > 1e-6:
+            raise ValueError(f"rms_hop_s {self.rms_hop_s} does not divide one second")
+        if abs(window_hops - round(window_hops)) > 1e-6 or round(window_hops) < 1:
+            raise ValueError(f"rms_window_s {self.rms_window_s} is no multiple of rms_hop_s")
+        if self.min_gap_s < 2 * self.event_half_s:
+            raise ValueError(f"min_gap_s {self.min_gap_s} is under twice event_half_s")
         return self
 
 

@@ -1,0 +1,34 @@
+"""The only code that opens media, through PyAV, whose wheel carries the codecs.
+
+    container  open one local file with everything hostile refused; errors with their kinds
+    timeline   when each frame is shown, from one pass over the packets, nothing decoded
+    probe      the facts a filter asks for, and whether the file is whole
+    sound      energy of the waveform on a grid of hops: RMS per second, short-time RMS
+    picture    decoded frames, exactly those of a sequential decode, at the cost of a few
+    cut        a lossless cut with an edit list
+
+Time 0 is everywhere the first presented frame of the video. Times are exact fractions until they
+are written into a record.
+"""
+
+from pipeline.media.container import DecodeCounts, Media
+from pipeline.media.cut import cut
+from pipeline.media.picture import Picture, decode_pictures, frames_between
+from pipeline.media.probe import MediaFacts, probe
+from pipeline.media.sound import SoundEnergy, SoundTrack
+from pipeline.media.timeline import Timeline, read_timeline
+
+__all__ = [
+    "DecodeCounts",
+    "Media",
+    "MediaFacts",
+    "Picture",
+    "SoundEnergy",
+    "SoundTrack",
+    "Timeline",
+    "cut",
+    "decode_pictures",
+    "frames_between",
+    "probe",
+    "read_timeline",
+]

@@ -1,0 +1,148 @@
+"""Opening one media file, which is hostile input until it is proven boring.
+
+Only local files of two container families are opened: playlists, concatenations and everything
+else that can point elsewhere is refused by libav's own whitelists. Only MP4/MOV and Matroska/WebM
+carry a timestamp with every frame and an index; every format yt-dlp gives us is one of the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Discard, Disposition, Stream
+from av.video.stream import VideoStream
+
+from pipeline.errors import MediaError
+
+MAX_PIXELS = 8192 * 4608
+"""Largest picture decoded; a small file can claim any size."""
+
+MAX_DURATION_S = 12 * 3600
+"""Longest span of timestamps believed; memory grows with it (about 1.6 kB per second of sound)."""
+
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska"}
+
+
+@dataclass
+class DecodeCounts:
+    """How much was decoded: what speed is made of, without the noise of a clock."""
+
+    frames: int = 0
+    audio_s: float = 0.0
+
+
+@dataclass
+class Media:
+    """One media file and the limits of working on it.
+
+    Args:
+        path: a local file.
+        timeout_s: wall time from now on after which work on it raises ``too_slow``.
+    """
+
+    path: Path
+    timeout_s: float = float("inf")
+    counts: DecodeCounts = field(default_factory=DecodeCounts)
+
+    def __post_init__(self) -> None:
+        self._deadline = time.monotonic() + self.timeout_s
+
+    def check_time(self) -> None:
+        """Raise ``too_slow`` when the time is over."""
+        if time.monotonic() > self._deadline:
+            raise MediaError(
+                "too_slow", f"{self.path.name}: not done after {self.timeout_s:g} s of decoding"
+            )
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[InputContainer]:
+        """Open the file; libav's complaints inside the ``with`` become a MediaError too.
+
+        Raises:
+            MediaError: ``missing_file``, ``empty_file``, ``not_media``, ``undecodable``.
+        """
+        if not self.path.is_file():
+            raise MediaError("missing_file", f"{self.path.name}: no such file", retryable=True)
+        if self.path.stat().st_size == 0:
+            raise MediaError("empty_file", f"{self.path.name}: 0 bytes")
+        try:
+            # "file:" keeps names such as "concat:..." from being read as another protocol.
+            container = av.open(
+                f"file:{self.path.absolute()}", "r", container_options=_OPEN_OPTIONS
+            )
+        except av.FFmpegError as error:
+            text = f"{self.path.name}: not an MP4/MOV or Matroska/WebM file ({error.strerror})"
+            raise MediaError("not_media", text) from error
+        try:
+            with container:
+                yield container
+        except av.FFmpegError as error:
+            raise MediaError("undecodable", f"{self.path.name}: {error.strerror}") from error
+
+
+def first_video(container: InputContainer) -> VideoStream:
+    """The first moving picture; cover art is none.
+
+    Raises:
+        MediaError: ``no_video``, ``undecodable`` (no decoder), ``too_large``.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            break
+    else:
+        raise MediaError("no_video", f"{_name(container)}: no video stream")
+    _need_decoder(container, stream)
+    if stream.width * stream.height > MAX_PIXELS:
+        size = f"{stream.width}x{stream.height}"
+        raise MediaError("too_large", f"{_name(container)}: {size} is over {MAX_PIXELS} pixels")
+    return stream
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The first moving picture, alone: packets of the other streams are not even read.
+
+    One decoder thread: more cost CPU, and the machine is filled by processes.
+
+    Raises:
+        MediaError: as ``first_video`` does.
+    """
+    stream = first_video(container)
+    stream.thread_type = "NONE"
+    stream.thread_count = 1
+    _select(container, stream)
+    return stream
+
+
+def audio_stream(container: InputContainer) -> AudioStream:
+    """The first sound, alone.
+
+    Raises:
+        MediaError: ``no_audio``, ``undecodable`` (no decoder).
+    """
+    if not container.streams.audio:
+        raise MediaError("no_audio", f"{_name(container)}: no audio stream")
+    stream = container.streams.audio[0]
+    _need_decoder(container, stream)
+    _select(container, stream)
+    return stream
+
+
+def _select(container: InputContainer, wanted: Stream) -> None:
+    for stream in container.streams:
+        stream.discard = Discard.default if stream.index == wanted.index else Discard.all
+
+
+def _need_decoder(container: InputContainer, stream: Stream) -> None:
+    if stream.codec_context is None:
+        raise MediaError("undecodable", f"{_name(container)}: no decoder for its {stream.type}")
+
+
+def _name(container: InputContainer) -> str:
+    return Path(container.name).name

@@ -1,0 +1,126 @@
+"""Cut a span out of a file without encoding: the bytes of the packets stay as they are.
+
+A picture can only start at a keyframe, so packets from the keyframe before the span come along
+with negative times; the MP4 muxer writes an edit list that hides them, and readers built on libav
+(and browsers) show the requested frame first. decord 0.6 ignores edit lists and shows others.
+"""
+
+from __future__ import annotations
+
+import errno
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from pipeline.errors import MediaError
+from pipeline.media.container import Media, first_video
+from pipeline.media.timeline import Timeline, exact, read_timeline
+
+_PREROLL = Fraction(1, 10)
+"""Sound that comes along hidden before the start, seconds: what a decoder needs to warm up."""
+
+
+def cut(source: Path, start_s: float, end_s: float, target: Path) -> None:
+    """Write the span ``[start_s, end_s)`` of ``source`` to the MP4 file ``target``.
+
+    The first frame shown is the first one at or after ``start_s``. With B-frames a few frames past
+    ``end_s`` may follow (the reordering depth); sound is cut at the codec's blocks.
+
+    Raises:
+        MediaError: ``empty_span`` when no frame lies in it, ``uncuttable`` when MP4 cannot hold
+            the codecs, and what reading raises.
+        OSError: the target cannot be written.
+    """
+    media = Media(source)
+    timeline = read_timeline(media)
+    wanted = timeline.between(exact(start_s), exact(end_s))
+    if not wanted:
+        raise MediaError("empty_span", f"{source.name}: no frame in {start_s:g} to {end_s:g} s")
+    with media.open() as container:
+        video = first_video(container)
+        streams = [video, *container.streams.audio[:1]]
+        start = timeline.start + timeline.time(wanted.start)
+        stop = timeline.start + exact(end_s)
+        packets = _read(media, container, streams, _keyframe(timeline, wanted.start), start, stop)
+        try:
+            _write(streams, packets, start, target)
+        except av.FFmpegError as error:
+            target.unlink(missing_ok=True)
+            if error.errno == errno.EINVAL or isinstance(error, av.InvalidDataError):
+                codecs = ", ".join(stream.codec_context.name for stream in streams)
+                text = f"{source.name}: MP4 cannot hold its {codecs} ({error.strerror})"
+                raise MediaError("uncuttable", text) from error
+            raise OSError(error.errno, error.strerror, str(target)) from error
+
+
+def _keyframe(timeline: Timeline, index: int) -> int:
+    """Timestamp of the keyframe that frame ``index`` needs."""
+    at = int(np.searchsorted(timeline.key_pts, timeline.pts[index], side="right"))
+    return int(timeline.key_pts[max(0, at - 1)])
+
+
+def _read(
+    media: Media,
+    container: InputContainer,
+    streams: list[Stream],
+    key_pts: int,
+    start: Fraction,
+    stop: Fraction,
+) -> list[Packet[Stream]]:
+    """The packets of the span in file order, with what must come before it."""
+    video = streams[0]
+    assert video.time_base is not None
+    reach = min(Fraction(key_pts) * video.time_base, start - _PREROLL)
+    container.seek(int(reach // video.time_base), stream=video)
+    kept: list[Packet[Stream]] = []
+    started = False
+    last_picture = 0
+    open_streams = {stream.index for stream in streams}
+    for packet in container.demux(streams):
+        media.check_time()
+        if packet.size == 0:
+            continue
+        if packet.pts is None or packet.dts is None:
+            raise MediaError("missing_pts", f"{media.path.name}: a packet without a timestamp")
+        time = packet.pts * packet.time_base
+        if packet.dts * packet.time_base >= stop:
+            open_streams.discard(packet.stream_index)
+            if not open_streams:
+                break
+        elif packet.stream_index == video.index:
+            started = started or packet.pts == key_pts
+            if started:
+                kept.append(packet)
+                if time < stop:
+                    last_picture = len(kept)
+        elif start - _PREROLL <= time < stop:
+            kept.append(packet)
+    # Pictures after the last one needed are only there because packets are in decoding order.
+    return [
+        packet
+        for number, packet in enumerate(kept, 1)
+        if number <= last_picture or packet.stream_index != video.index
+    ]
+
+
+def _write(
+    streams: list[Stream], packets: list[Packet[Stream]], start: Fraction, target: Path
+) -> None:
+    with av.open(str(target.absolute()), "w", format="mp4") as output:
+        targets = {}
+        for stream in streams:
+            targets[stream.index] = output.add_stream_from_template(stream)
+            targets[stream.index].time_base = stream.time_base
+        for packet in packets:
+            assert packet.pts is not None
+            assert packet.dts is not None
+            shift = round(start / packet.time_base)
+            packet.pts -= shift
+            packet.dts -= shift
+            packet.stream = targets[packet.stream_index]
+            output.mux(packet)

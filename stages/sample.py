@@ -1,0 +1,294 @@
+"""Draw each video's clip and choose the frames that annotators will see (paper 3.1.2).
+
+Reads ``videos``, writes ``clips`` and ``frames``. A clip is a span of its source and frames are
+decoded from the source: nothing is cut here. Everything drawn depends on the seed and the video's
+id alone, so shards may run in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import find_peaks
+
+from pipeline.config import SampleConfig
+from pipeline.media import (
+    Media,
+    Picture,
+    SoundEnergy,
+    SoundTrack,
+    Timeline,
+    decode_pictures,
+    read_timeline,
+)
+from pipeline.media.timeline import exact
+from pipeline.schema import Clip, Frame, Video, clip_id, frame_id
+from pipeline.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
+
+
+@dataclass(frozen=True)
+class Event:
+    """A peak of the short-time RMS inside a clip."""
+
+    time: Fraction
+    """Centre of the peak's RMS window, seconds in the source."""
+    rms: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The frame that stands for an event."""
+
+    event: Event
+    picture: Picture
+    sharpness: float
+
+
+class SampleFrames:
+    """Draw clips with enough sound; keep the sharpest frame of each of their strongest events."""
+
+    spec: ClassVar[StageSpec] = StageSpec(
+        name="sample",
+        version=1,
+        reads="videos",
+        writes=("clips", "frames"),
+        rows_per_unit=32,
+        batch_size=1,
+        # Above the largest decode_timeout_s, which fails the row by name before it is a hang.
+        row_timeout_s=660.0,
+    )
+
+    def __init__(self, config: SampleConfig) -> None:
+        self.config = config
+        self.hops_per_s = round(1 / config.rms_hop_s)
+        self.window_hops = round(config.rms_window_s / config.rms_hop_s)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Nothing beside the config decides."""
+        return {}
+
+    def open(self, ctx: WorkerContext) -> None:
+        """Keep the workspace at hand."""
+        cv2.setNumThreads(1)  # processes fill the machine, not threads
+        self._ctx = ctx
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def process(self, rows: Sequence[Video]) -> Iterator[Outcome]:
+        """Yield each video's clips and frames, or why it has none."""
+        for video in rows:
+            with self._ctx.storage.as_local(video.path) as path:
+                yield self._sample(video, Media(path, self.config.decode_timeout_s))
+
+    def _sample(self, video: Video, media: Media) -> Outcome:
+        timeline = read_timeline(media)
+        track = SoundTrack(media, timeline, self.hops_per_s)
+        clips = self.draw_clips(video.video_id, track)
+        if not clips:
+            detail = f"{track.seconds} s, no {self.config.clip_s} s of it are active enough"
+            return Drop(video.video_id, "no_active_window", detail)
+        rows: list[Clip | Frame] = []
+        heard = 0
+        for clip, sound in clips:
+            events = find_events(sound, self.window_hops)
+            heard += len(events)
+            span = exact(clip.start_s), exact(clip.end_s)
+            first = timeline.between(*span).start
+            choices = self._choose(events, span, media, timeline)
+            frames = [
+                self._keep(clip, rank, choice, choice.picture.index - first)
+                for rank, choice in enumerate(choices)
+            ]
+            rows += [clip, *frames] if frames else []
+        if not rows:
+            reason = "no_undamaged_frame" if heard else "no_event"
+            return Drop(video.video_id, reason, f"{heard} events in {len(clips)} clips")
+        return Ok(video.video_id, rows)
+
+    def draw_clips(self, video_id: str, track: SoundTrack) -> list[tuple[Clip, SoundEnergy]]:
+        """The clips of a video, in the order drawn, with their sound.
+
+        Full and lazy walk the same seeded order of all windows and take the first that qualify: a
+        uniform draw among the candidates. Full decodes all sound first, so that it is exact and
+        the candidates can be counted.
+        """
+        config = self.config
+        windows = range(track.seconds - config.clip_s + 1)
+        candidates = 1
+        if config.draw == "full":
+            active = track.span(0, track.seconds).rms_per_second() >= config.active_rms
+            candidates = len(candidate_windows(active, config.clip_s, config.min_active_s))
+            if not candidates:
+                return []
+        drawn: list[tuple[Clip, SoundEnergy]] = []
+        for start_s in seeded_order(windows, config.seed, video_id):
+            if any(abs(start_s - clip.start_s) < config.clip_s for clip, _ in drawn):
+                continue
+            sound = track.span(start_s, start_s + config.clip_s)
+            rms = sound.rms_per_second()
+            active_seconds = int(np.count_nonzero(rms >= config.active_rms))
+            if active_seconds < config.min_active_s:
+                continue
+            clip = Clip(
+                clip_id=clip_id(video_id, start_s),
+                video_id=video_id,
+                start_s=start_s,
+                end_s=start_s + config.clip_s,
+                active_seconds=active_seconds,
+                rms_per_second=[float(value) for value in rms],
+                candidates=candidates,
+            )
+            drawn.append((clip, sound))
+            if len(drawn) == config.clips_per_video:
+                break
+        return drawn
+
+    def _choose(
+        self, events: list[Event], span: tuple[Fraction, Fraction], media: Media, timeline: Timeline
+    ) -> list[Choice]:
+        """One frame per event, strongest first; an event without a sound frame gives way."""
+        best: dict[Event, Choice | None] = {}
+        while True:
+            standing = [event for event in events if best.get(event, event) is not None]
+            picked = pick_events(standing, self.config.max_frames, exact(self.config.min_gap_s))
+            new = sorted({event for event in picked if event not in best}, key=lambda e: e.time)
+            if not new:
+                return [choice for event in picked if (choice := best[event])]
+            half = exact(self.config.event_half_s)
+            best |= sharpest_frames(new, half, span, media, timeline)
+
+    def _keep(self, clip: Clip, rank: int, choice: Choice, frame_index: int) -> Frame:
+        """Write the image; the row that names it."""
+        config, picture = self.config, choice.picture
+        name = frame_id(clip.clip_id, frame_index)
+        path = f"media/frames/{clip.video_id}/{name}.{config.image_format}"
+        file = self._ctx.scratch / f"{name}.{config.image_format}"
+        file.write_bytes(picture.encode(config.image_format, config.jpeg_quality))
+        self._ctx.storage.publish(file, path)
+        width, height = picture.size
+        return Frame(
+            frame_id=name,
+            clip_id=clip.clip_id,
+            video_id=clip.video_id,
+            frame_index=frame_index,
+            time_s=float(picture.time),
+            event_time_s=float(choice.event.time),
+            event_rms=choice.event.rms,
+            event_rank=rank,
+            sharpness=choice.sharpness,
+            path=path,
+            width=width,
+            height=height,
+        )
+
+
+def candidate_windows(active: NDArray[np.bool_], clip_s: int, min_active_s: int) -> list[int]:
+    """The whole seconds at which a window begins that holds enough active seconds.
+
+    >>> candidate_windows(np.array([0, 0, 1, 1, 0], bool), clip_s=3, min_active_s=2)
+    [1, 2]
+    >>> candidate_windows(np.array([1, 1], bool), clip_s=3, min_active_s=1)
+    []
+    """
+    if len(active) < clip_s:
+        return []
+    counts = np.lib.stride_tricks.sliding_window_view(active, clip_s).sum(axis=1)
+    return [int(start) for start in np.flatnonzero(counts >= min_active_s)]
+
+
+def seeded_order(windows: range, seed: int, video_id: str) -> list[int]:
+    """A random order of ``windows`` that depends on nothing but its arguments.
+
+    Each window is ranked by a hash of its own, so the order among some of them does not depend on
+    the others, nor on a library's random generator.
+
+    >>> seeded_order(range(5), 0, "-1pRmoJIGQc"), seeded_order(range(5), 1, "-1pRmoJIGQc")
+    ([4, 2, 0, 3, 1], [2, 0, 3, 4, 1])
+    """
+
+    def rank(start_s: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{video_id}:{start_s}".encode()).digest()
+
+    return sorted(windows, key=rank)
+
+
+def find_events(sound: SoundEnergy, window_hops: int) -> list[Event]:
+    """The local maxima of the short-time RMS, strongest first, ties to the earlier.
+
+    Windows lie wholly inside the span; an event's time is its window's centre.
+
+    >>> energy = np.array([0, 0, 9, 0, 0, 9, 0, 25, 0, 0], float)
+    >>> sound = SoundEnergy(3, 10, energy, np.ones(10, int))
+    >>> [(float(event.time), event.rms) for event in find_events(sound, window_hops=1)]
+    [(3.75, 5.0), (3.25, 3.0), (3.55, 3.0)]
+    """
+    rms = sound.short_time_rms(window_hops)
+    peaks, _ = find_peaks(rms)
+    events = [
+        Event(
+            sound.start_s + Fraction(2 * int(i) + window_hops, 2 * sound.hops_per_s), float(rms[i])
+        )
+        for i in peaks
+    ]
+    return sorted(events, key=lambda event: (-event.rms, event.time))
+
+
+def pick_events(events: Sequence[Event], most: int, gap: Fraction) -> list[Event]:
+    """Take events in order, passing over those within ``gap`` seconds of one taken.
+
+    >>> at = [Event(Fraction(t, 10), 1.0) for t in (20, 27, 28, 5)]
+    >>> [float(event.time) for event in pick_events(at, 5, Fraction(7, 10))]
+    [2.0, 2.8, 0.5]
+    """
+    picked: list[Event] = []
+    for event in events:
+        if len(picked) == most:
+            break
+        if all(abs(event.time - other.time) > gap for other in picked):
+            picked.append(event)
+    return picked
+
+
+def sharpest_frames(
+    events: Sequence[Event],
+    half: Fraction,
+    span: tuple[Fraction, Fraction],
+    media: Media,
+    timeline: Timeline,
+) -> dict[Event, Choice | None]:
+    """The sharpest undamaged frame within ``half`` seconds of each event, ties to the earliest.
+
+    Args:
+        events: in the order of time, more than twice ``half`` apart.
+        half: seconds before and after the event, both ends included.
+        span: the clip's start and end in the source; its end is not part of it.
+        media: the source.
+        timeline: the source's.
+
+    Returns:
+        None for an event without a frame it could take.
+    """
+    start, stop = span
+    wanted = {}
+    for event in events:
+        near = timeline.between(event.time - half, event.time + half, closed=True)
+        inside = timeline.between(start, stop)
+        wanted[event] = range(max(near.start, inside.start), min(near.stop, inside.stop))
+    best: dict[Event, Choice | None] = dict.fromkeys(events)
+    of_frame = {index: event for event, indices in wanted.items() for index in indices}
+    for picture in decode_pictures(media, timeline, wanted.values()):
+        if picture.damaged:
+            continue
+        event, sharpness = of_frame[picture.index], picture.sharpness()
+        standing = best[event]
+        if standing is None or sharpness > standing.sharpness:
+            best[event] = Choice(event, picture, sharpness)
+    return best
