@@ -1,0 +1,1 @@
+"""Releases: what other people download, and the report that says how they came about."""

@@ -1,0 +1,57 @@
+"""The Parquet twins: the document's lists of videos, images and annotations, column for column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exports.coco import AnnotationRow, Document, ImageRow, Row, VideoRow
+from exports.layout import TWINS
+from pipeline.schema import arrow_schema
+
+ROWS: dict[str, type[Row]] = {
+    "videos": VideoRow,
+    "images": ImageRow,
+    "annotations": AnnotationRow,
+}
+
+
+def write_twins(document: Document, folder: Path) -> None:
+    """Write the twins below ``folder``; the same rows give the same bytes."""
+    import pyarrow.parquet as pq
+
+    for name, path in TWINS.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(_table(ROWS[name], getattr(document, name)), target, compression="zstd")
+
+
+def differences(document: Document, folder: Path, name: str) -> str | None:
+    """How the twin of the list ``name`` departs from it; none when they agree."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    expected = _table(ROWS[name], getattr(document, name))
+    try:
+        found = pq.ParquetFile(folder / TWINS[name]).read()
+    except (OSError, pa.ArrowException) as error:
+        return f"cannot be read: {str(error).splitlines()[0]}"
+    if not found.schema.equals(expected.schema):
+        return f"its columns are not those of {name} in the JSON"
+    if found.num_rows != expected.num_rows:
+        return f"has {found.num_rows} rows, the JSON {expected.num_rows} {name}"
+    if found.equals(expected):
+        return None
+    pairs = zip(found.to_pylist(), expected.to_pylist(), strict=True)
+    for number, (ours, theirs) in enumerate(pairs):
+        for column in theirs:
+            if ours[column] != theirs[column]:
+                return f"row {number}, {column}: {ours[column]!r}, the JSON has {theirs[column]!r}"
+    return None
+
+
+def _table(record: type[Row], rows: Sequence[Row]) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(record))

@@ -1,0 +1,249 @@
+"""Freeze the tables into a release: gather, write beside, rename.
+
+The folder appears whole or not at all. On an object store, which cannot rename a folder, the
+checksums are put last, and a folder without them is no release.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exports import layout
+from exports.avatar import frame_files
+from exports.card import render_card
+from exports.coco import Document, Info, build_document, to_json
+from exports.figures import bar_chart
+from exports.parquet import write_twins
+from exports.selection import ReleaseTables, Selection, select
+from exports.statistics import SCENARIOS, count, cross_event, with_left_out
+from pipeline.config import ExportConfig
+from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.media import cut
+from pipeline.storage import Storage
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_ABANDONED_S = 24 * 3600
+_BARS = 40
+"""Categories drawn in the figure; statistics.json has them all."""
+
+
+@dataclass(frozen=True)
+class ReleaseSummary:
+    """What was written."""
+
+    version: str
+    path: str
+    """Relative to the workspace."""
+    verified: bool
+    videos: int
+    clips: int
+    frames: int
+    off_screen_frames: int
+    instances: int
+    left_out: dict[str, int]
+    """Rows of the tables that are not in it, by ``kind reason``."""
+
+
+def write_release(
+    tables: ReleaseTables,
+    storage: Storage,
+    version: str,
+    *,
+    unverified: bool,
+    media: bool,
+    config: ExportConfig,
+    provenance: Mapping[str, Mapping[str, Any]],
+    taxonomy: Sequence[str] = (),
+) -> ReleaseSummary:
+    """Write ``releases/<version>/``. The same inputs give the same bytes.
+
+    Args:
+        tables: all rows, in any order.
+        storage: the workspace; media is read from it, the release written to it.
+        version: the release's name; letters, digits and ``. _ + -``.
+        unverified: take in what no person decided, and say so everywhere.
+        media: ship clips and frames.
+        config: title and polygon tolerance.
+        provenance: per stage, plain facts: backends, config digest, code revision.
+        taxonomy: category names whose ids stay the same from release to release.
+
+    Raises:
+        UsageError: the version is no name for a folder, or there already.
+        AvatarBuildError: nothing to release, tables that contradict each other, media missing.
+    """
+    target = f"releases/{check_version(version)}"
+    if storage.exists(target):
+        raise UsageError(f"{target} exists, and a release never changes. Choose another --version.")
+    selection = select(tables, unverified=unverified)
+    if not selection.frames:
+        raise _nothing(tables, selection, unverified)
+    info = Info(
+        description=config.title,
+        version=version,
+        verified=all(item.verified for item in selection.frames),
+        media=media,
+        polygon_tolerance_px=config.polygon_tolerance_px,
+        provenance={stage: dict(facts) for stage, facts in sorted(provenance.items())},
+    )
+    document = build_document(selection, info, taxonomy)
+    with _beside(storage, version) as folder:
+        if media:
+            _write_media(selection, document, storage, folder)
+        counts = _write_annotations(selection, document, folder)
+        write_checksums(folder)
+        _appear(folder, storage, target)
+    return ReleaseSummary(
+        version=version,
+        path=target,
+        verified=info.verified,
+        videos=counts["videos"],
+        clips=counts["clips"],
+        frames=counts["frames"]["total"],
+        off_screen_frames=counts["frames"]["off_screen"],
+        instances=counts["instances"]["total"],
+        left_out=selection.reasons(),
+    )
+
+
+def check_version(version: str) -> str:
+    """Return ``version`` if it can name a folder.
+
+    Raises:
+        UsageError: otherwise.
+
+    >>> check_version("1.0-rc1")
+    '1.0-rc1'
+    """
+    if not _VERSION.fullmatch(version):
+        raise UsageError(
+            f"--version {version[:80]!r}: begin with a letter or digit, then letters, digits and "
+            "'. _ + -', 64 at most, such as 1.0."
+        )
+    return version
+
+
+def write_checksums(folder: Path) -> None:
+    """Write ``CHECKSUMS.sha256`` over every other file, for ``sha256sum -c``."""
+    files = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+    lines = [f"{digest(folder / name)}  {name}\n" for name in files if name != layout.CHECKSUMS]
+    (folder / layout.CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _nothing(tables: ReleaseTables, selection: Selection, unverified: bool) -> AvatarBuildError:
+    if not tables.instances and not tables.reviews:
+        return AvatarBuildError(
+            "Nothing to release: no frame is labelled. Label frames first ('avatar-build label "
+            "push', or 'label accept' without people)."
+        )
+    reasons = ", ".join(f"{rows} {reason}" for reason, rows in selection.reasons().items())
+    hint = (
+        "'avatar-build why ID' shows one of them."
+        if unverified
+        else "Have people verify boxes and masks ('avatar-build label push'), or pass --unverified."
+    )
+    return AvatarBuildError(f"Nothing verified to release ({reasons}). {hint}")
+
+
+def _write_annotations(selection: Selection, document: Document, folder: Path) -> dict[str, Any]:
+    counts = count(document)
+    changing = cross_event(document)
+    _write(folder, layout.DOCUMENT, to_json(document))
+    write_twins(document, folder)
+    for name, data in frame_files(document):
+        _write(folder, name, data)
+    _write(folder, layout.CROSS_EVENT, "".join(f"{video}\n" for video in changing).encode())
+    statistics = with_left_out(counts, selection.left_out)
+    text = json.dumps(statistics, indent=1, ensure_ascii=False)
+    _write(folder, layout.STATISTICS, f"{text}\n".encode())
+    card = render_card(document, counts, selection.reasons())
+    _write(folder, layout.CARD, card.encode())
+    categories = [(row["category"], row["instances"]) for row in counts["per_category"]]
+    shown = [(name, number) for name, number in categories if number][:_BARS]
+    scenarios = [(name, counts["instances"][name]) for name in SCENARIOS]
+    scenarios.append(("Off-screen (frames)", counts["frames"]["off_screen"]))
+    for name, chart in (
+        ("categories", bar_chart("Instances per category", shown)),
+        ("scenarios", bar_chart("Instances per scenario", scenarios)),
+    ):
+        _write(folder, layout.FIGURES[name], chart.encode())
+    return counts
+
+
+def _write_media(selection: Selection, document: Document, storage: Storage, folder: Path) -> None:
+    """Copy frames as they are, and cut each clip once."""
+    for item, image in zip(selection.frames, document.images, strict=True):
+        try:
+            _write(folder, image.file_name, storage.read(item.frame.path))
+        except FileNotFoundError as error:
+            raise _gone(item.frame.path) from error
+    clips = {item.clip.clip_id: item for item in selection.frames}
+    for item in clips.values():
+        clip = item.clip
+        target = folder / layout.clip_file(clip.video_id, clip.start_s)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not storage.exists(item.video.path):
+            raise _gone(item.video.path)
+        with storage.as_local(item.video.path) as source:
+            cut(source, clip.start_s, clip.end_s, target)
+
+
+def _gone(path: str) -> AvatarBuildError:
+    return AvatarBuildError(
+        f"{path} is missing. Restore it, or pass --ids-only to release without media."
+    )
+
+
+def _write(folder: Path, name: str, data: bytes) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@contextlib.contextmanager
+def _beside(storage: Storage, version: str) -> Iterator[Path]:
+    """A folder to build in, on the release's disk; gone afterwards whatever happened."""
+    if storage.local is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    releases = storage.path("releases")
+    releases.mkdir(parents=True, exist_ok=True)
+    for old in releases.glob(".*.partial"):
+        # A killed export leaves its folder; a day later nobody is writing to it.
+        if time.time() - old.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = releases / f".{version}.{uuid.uuid4().hex[:8]}.partial"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _appear(folder: Path, storage: Storage, target: str) -> None:
+    if storage.local is not None:
+        folder.rename(storage.path(target))
+        return
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files.sort(key=lambda path: path.name == layout.CHECKSUMS)
+    for path in files:
+        storage.publish(path, f"{target}/{path.relative_to(folder).as_posix()}")

@@ -1,0 +1,114 @@
+"""Check a release from outside: trust nothing in it, repair nothing, name every finding.
+
+The release may come from anyone. Only plain files below its folder are opened, by names this code
+makes itself or has checked; links are a finding and end the check.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from exports import layout
+from exports.checks import CHECKS, Finding, expected_files, quoted
+from exports.coco import Document, from_json
+from exports.release import digest
+from pipeline.errors import UsageError
+
+__all__ = ["Finding", "verify_release"]
+
+_CHECKSUM = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def verify_release(folder: Path) -> list[Finding]:
+    """Everything that is wrong with the release in ``folder``; empty when it is sound.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"No release at {folder}. 'avatar-build export' writes releases/VERSION.")
+    files, odd = _walk(folder)
+    if odd:
+        return odd
+    findings = list(_checksums(folder, files))
+    document, unreadable = _read_document(folder, files)
+    if document is None:
+        return findings + unreadable
+    findings += _complete(document, files)
+    for check in CHECKS:
+        findings += check(document, folder)
+    return findings
+
+
+def _walk(folder: Path) -> tuple[set[str], list[Finding]]:
+    """The plain files below ``folder``, and everything that is neither file nor folder."""
+    files: set[str] = set()
+    odd: list[Finding] = []
+    for root, folders, names in os.walk(folder):
+        for name in sorted([*folders, *names]):
+            path = Path(root) / name
+            place = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                odd.append(Finding("files", quoted(place), "is a link; a release has none"))
+            elif name in folders:
+                continue
+            elif path.is_file():
+                files.add(place)
+            else:
+                odd.append(Finding("files", quoted(place), "is not a plain file"))
+    return files, odd
+
+
+def _checksums(folder: Path, files: set[str]) -> Iterator[Finding]:
+    if layout.CHECKSUMS not in files:
+        yield Finding("checksums", layout.CHECKSUMS, "is missing")
+        return
+    text = (folder / layout.CHECKSUMS).read_text(encoding="utf-8", errors="replace")
+    listed: set[str] = set()
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        match = _CHECKSUM.fullmatch(line)
+        where = f"{layout.CHECKSUMS}, line {number}"
+        if match is None:
+            yield Finding("checksums", where, "is not 'sha256  path'")
+            continue
+        expected, name = match.groups()
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            yield Finding("checksums", where, f"{quoted(name)} leads outside the release")
+        elif name in listed:
+            yield Finding("checksums", where, f"{quoted(name)} is listed twice")
+        elif name not in files:
+            yield Finding("checksums", quoted(name), "is listed and missing")
+        elif digest(folder / name) != expected:
+            yield Finding("checksums", quoted(name), "is not the file that was released")
+        listed.add(name)
+    for name in sorted(files - listed - {layout.CHECKSUMS}):
+        yield Finding("checksums", quoted(name), "is not listed")
+
+
+def _read_document(folder: Path, files: set[str]) -> tuple[Document | None, list[Finding]]:
+    if layout.DOCUMENT not in files:
+        return None, [Finding("schema", layout.DOCUMENT, "is missing")]
+    try:
+        return from_json((folder / layout.DOCUMENT).read_bytes()), []
+    except ValidationError as error:
+        return None, [
+            Finding(
+                "schema",
+                f"{layout.DOCUMENT}: {quoted('.'.join(str(part) for part in problem['loc']))}",
+                f"{problem['msg']} (got {quoted(problem['input'])})",
+            )
+            for problem in error.errors()
+        ]
+
+
+def _complete(document: Document, files: set[str]) -> Iterator[Finding]:
+    expected = expected_files(document)
+    for name in sorted(expected - files):
+        yield Finding("files", quoted(name), "is missing")
+    for name in sorted(files - expected):
+        yield Finding("files", quoted(name), "does not belong to the release")

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.storage import Storage
+from tests.exports.drawn import CAT, DOG, release
+
+
+@pytest.mark.parametrize(
+    ("twin", "name"), [("videos", "videos"), ("frames", "images"), ("instances", "annotations")]
+)
+def test_a_twin_has_the_rows_and_columns_of_the_json(tmp_path: Path, twin: str, name: str) -> None:
+    release(Storage(tmp_path))
+    folder = tmp_path / "releases/1.0/annotations"
+    rows = json.loads((folder / "instances.json").read_bytes())[name]
+    path = folder / f"{twin}.parquet"
+    assert list(pd.read_parquet(path).columns) == list(rows[0])
+    assert pq.read_table(path).to_pylist() == rows
+
+
+def test_the_twins_join_on_video_and_frame(tmp_path: Path) -> None:
+    release(Storage(tmp_path))
+    folder = tmp_path / "releases/1.0/annotations"
+    videos, frames, instances = (
+        pd.read_parquet(folder / f"{name}.parquet") for name in ("videos", "frames", "instances")
+    )
+    joined = instances.merge(frames, on="frame_id").merge(
+        videos, left_on="video_id_x", right_on="video_id"
+    )
+    assert sorted(joined["title"]) == [f"Title of {v}" for v in (CAT, DOG, DOG, DOG)]

@@ -1,0 +1,419 @@
+"""Each check is shown a release with one defect planted in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exports.checks import CHECKS
+from exports.coco import from_json
+from exports.parquet import write_twins
+from exports.release import write_checksums
+from exports.verify import verify_release
+from pipeline import rle
+from pipeline.errors import UsageError
+from pipeline.storage import Storage
+from tests.exports.drawn import DOG, draw_media, release, tables
+
+Json = dict[str, Any]
+DOCUMENT = "annotations/instances.json"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release without defects, with media."""
+    storage = Storage(tmp_path_factory.mktemp("ws"))
+    rows = tables()
+    draw_media(storage, rows)
+    release(storage, rows, unverified=True, media=True)
+    return storage.path("releases/1.0")
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    """A copy of it to spoil."""
+    return Path(shutil.copytree(sound, tmp_path / "1.0"))
+
+
+def spoil(folder: Path, change: Callable[[Json], Any], name: str = DOCUMENT) -> None:
+    """Change a JSON file, and the twins and checksums so that nothing else is wrong."""
+    content = json.loads((folder / name).read_bytes())
+    change(content)
+    data = json.dumps(content).encode()
+    (folder / name).write_bytes(data)
+    if name == DOCUMENT:
+        with contextlib.suppress(ValueError):  # when the defect is one of form
+            write_twins(from_json(data), folder)
+    write_checksums(folder)
+
+
+def found(folder: Path) -> dict[str, str]:
+    """The findings, one text per check."""
+    texts: dict[str, str] = {}
+    for finding in verify_release(folder):
+        texts[finding.check] = (
+            texts.get(finding.check, "") + f"{finding.where}: {finding.message}\n"
+        )
+    return texts
+
+
+def test_a_sound_release_has_no_findings(folder: Path) -> None:
+    assert verify_release(folder) == []
+
+
+def test_a_release_moved_and_named_by_a_relative_path_is_sound(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert verify_release(Path()) == []
+
+
+def test_no_folder_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No release at"):
+        verify_release(tmp_path / "none")
+
+
+def test_an_empty_folder_is_no_release(tmp_path: Path) -> None:
+    assert set(found(tmp_path)) == {"checksums", "schema"}
+
+
+# --- files and checksums ---
+
+
+def test_a_changed_byte_is_found(folder: Path) -> None:
+    path = folder / "video" / f"{DOG}_00001.mp4"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert found(folder) == {
+        "checksums": f"'{path.relative_to(folder)}': is not the file that was released\n"
+    }
+
+
+def test_a_missing_file_is_found(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    assert found(folder) == {
+        "checksums": "'README.md': is listed and missing\n",
+        "files": "'README.md': is missing\n",
+    }
+
+
+def test_a_missing_file_that_the_checksums_forget_too_is_found(folder: Path) -> None:
+    (folder / "video" / f"{DOG}_00001.mp4").unlink()
+    write_checksums(folder)
+    assert found(folder) == {"files": f"'video/{DOG}_00001.mp4': is missing\n"}
+
+
+def test_an_added_file_is_found(folder: Path) -> None:
+    (folder / "extra.txt").write_text("hello")
+    assert found(folder) == {
+        "checksums": "'extra.txt': is not listed\n",
+        "files": "'extra.txt': does not belong to the release\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", "is not 'sha256  path'"),
+        (f"{'0' * 64}  ../../outside", "leads outside the release"),
+        (f"{'0' * 64}  /etc/passwd", "leads outside the release"),
+        (f"{'0' * 64}  README.md", "is listed twice"),
+    ],
+)
+def test_a_bad_line_of_the_checksums_is_found(folder: Path, line: str, message: str) -> None:
+    (folder.parent / "outside").write_text("secret")
+    with (folder / "CHECKSUMS.sha256").open("a") as handle:
+        handle.write(line + "\n")
+    assert message in found(folder)["checksums"]
+
+
+def test_links_are_found_and_nothing_behind_them_is_read(folder: Path) -> None:
+    secret = folder.parent / "secret.json"
+    secret.write_text('{"password": "hunter2"}')
+    (folder / DOCUMENT).unlink()
+    (folder / DOCUMENT).symlink_to(secret)
+    (folder / "more").symlink_to(folder.parent, target_is_directory=True)
+    findings = verify_release(folder)
+    assert sorted(finding.where for finding in findings) == [f"'{DOCUMENT}'", "'more'"]
+    assert all("is a link" in finding.message for finding in findings)
+
+
+def test_a_pipe_is_found_and_not_waited_for(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    os.mkfifo(folder / "README.md")
+    assert found(folder) == {"files": "'README.md': is not a plain file\n"}
+
+
+# --- schema ---
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("categories"), "Field required"),
+        (lambda d: d.update(extra=1), "Extra inputs"),
+        (lambda d: d["images"][0].pop("time_s"), "Field required"),
+        (lambda d: d["images"][0].update(width="64"), "valid integer"),
+        (lambda d: d["images"][0].update(width=10**9), "less than or equal"),
+        (lambda d: d["images"][0].update(file_name="../../../etc/passwd"), "match pattern"),
+        (lambda d: d["images"][0].update(clip_file="video/../../x.mp4"), "match pattern"),
+        (lambda d: d["videos"][0].update(id="../../../x/"), "match pattern"),
+        (lambda d: d["annotations"][0].update(scenario="Off-screen"), "Input should be"),
+        (lambda d: d["annotations"][0].update(iscrowd=1), "less than or equal to 0"),
+        (lambda d: d["annotations"][0].update(bbox=[1.0, 2.0]), "at least 4"),
+        (lambda d: d["annotations"][0].update(time_s=float("nan")), "finite number"),
+    ],
+)
+def test_a_document_of_another_form_is_found(
+    folder: Path, change: Callable[[Json], Any], message: str
+) -> None:
+    spoil(folder, change)
+    texts = found(folder)
+    assert set(texts) == {"schema"}
+    assert message in texts["schema"]
+
+
+def test_what_is_no_json_is_found(folder: Path) -> None:
+    (folder / DOCUMENT).write_bytes(b'{"info": \xff\x00')
+    write_checksums(folder)
+    assert set(found(folder)) == {"schema"}
+
+
+# --- ids, references, frames ---
+
+
+def twice(name: str) -> Callable[[Json], Any]:
+    return lambda d: d[name].append(d[name][0])
+
+
+def number_alike(name: str) -> Callable[[Json], Any]:
+    return lambda d: d[name][1].update(id=d[name][0]["id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "message"),
+    [
+        (twice("videos"), "ids", "videos.id"),
+        (twice("annotations"), "ids", "annotations.instance_id"),
+        (twice("images"), "ids", "images.frame_id"),
+        (twice("categories"), "ids", "categories.name"),
+        (twice("licenses"), "ids", "licenses.id"),
+        (number_alike("images"), "ids", "images.id"),
+        (number_alike("annotations"), "ids", "annotations.id"),
+        (
+            lambda d: d["videos"].append({**d["videos"][0], "split": "train"}),
+            "split_leak",
+            "is in the splits",
+        ),
+        (lambda d: d["videos"].pop(0), "references", "is not in the release"),
+        (
+            lambda d: d["videos"].append(
+                {**d["videos"][0], "id": "unused_vide", "video_id": "unused_vide"}
+            ),
+            "references",
+            "has no labelled frame",
+        ),
+        (lambda d: d["videos"][0].update(video_id="x" * 11), "references", "video_id"),
+        (lambda d: d["videos"][0].update(license_id=9), "references", "license"),
+        (lambda d: d["images"][0].update(license=9), "references", "license"),
+        (lambda d: d["images"][0].update(clip_id="c"), "references", "clip_id"),
+        (lambda d: d["images"][0].update(frame_id="f"), "references", "frame_id"),
+        (lambda d: d["images"][0].update(frame_index=9), "references", "file_name"),
+        (lambda d: d["images"][0].update(clip_start_s=7.0), "references", "clip_file"),
+        (lambda d: d["annotations"][0].update(image_id=99), "references", "image 99"),
+        (lambda d: d["annotations"][0].update(category_id=99), "references", "category"),
+        (lambda d: d["annotations"][0].update(audio_visual_category="x"), "references", "category"),
+        (lambda d: d["annotations"][0].update(video_id="x" * 11), "references", "video_id"),
+        (lambda d: d["annotations"][0].update(frame_index=99), "references", "frame_index"),
+        (lambda d: d["annotations"][0].update(time_s=0.0), "references", "time_s"),
+        (lambda d: d["images"][0].update(off_screen=False), "off_screen", "has no annotation"),
+        (lambda d: d["images"][1].update(off_screen=True), "off_screen", "has annotations"),
+        (
+            lambda d: d["images"][1].update(off_screen_category="x"),
+            "off_screen",
+            "is not off-screen",
+        ),
+        (lambda d: d["info"].update(verified=True), "flags", "info"),
+        (lambda d: d["annotations"][0].update(verified=False), "flags", "image"),
+        (lambda d: d["images"][0].update(verified=False), None, ""),
+    ],
+)
+def test_rows_that_contradict_each_other_are_found(
+    folder: Path, change: Callable[[Json], Any], check: str | None, message: str
+) -> None:
+    document = json.loads((folder / DOCUMENT).read_bytes())
+    # The positions the changes above rely on.
+    assert document["images"][0]["off_screen"]
+    assert not document["images"][1]["off_screen"]
+    spoil(folder, change)
+    texts = found(folder)
+    if check is None:  # one more off-screen frame that no person saw: nothing to contradict it
+        assert texts == {}
+    else:
+        assert message in texts[check]
+
+
+# --- masks and images ---
+
+
+def mask_of(*place: int) -> Json:
+    inside = np.zeros((48, 64), dtype=bool)
+    x, y, w, h = place
+    inside[y : y + h, x : x + w] = True
+    return rle.encode(inside).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"area": 5}, "area is 5"),
+        ({"bbox": [0.0, 0.0, 5.0, 5.0]}, "bbox is"),
+        ({"segmentation": {"size": [48, 64], "counts": "1"}}, "does not decode"),
+        ({"segmentation": {"size": [48, 64], "counts": "ooooo"}}, "does not decode"),
+        ({"segmentation": {"size": [48, 64], "counts": "\u00e9"}}, "does not decode"),
+        (
+            {"segmentation": rle.encode(np.ones((96, 128), dtype=bool)).model_dump()},
+            "mask is [96, 128], image is [48, 64]",
+        ),
+        ({"segmentation": mask_of(0, 0, 0, 0)}, "area is"),
+    ],
+)
+def test_a_mask_that_is_not_what_its_row_says_is_found(
+    folder: Path, change: Json, message: str
+) -> None:
+    spoil(folder, lambda d: d["annotations"][0].update(change))
+    assert message in found(folder)["masks"]
+
+
+def test_an_image_of_another_size_is_found(folder: Path) -> None:
+    spoil(folder, lambda d: d["images"][0].update(width=65))
+    assert "is 64x48, its row says 65x48" in found(folder)["images"]
+
+
+def test_a_file_that_is_no_image_is_found(folder: Path) -> None:
+    next(folder.glob("metadata/*/*.jpg")).write_text("<html>")
+    write_checksums(folder)
+    assert "is no JPEG or PNG" in found(folder)["images"]
+
+
+# --- the other forms of the same rows ---
+
+
+@pytest.mark.parametrize("name", ["videos", "frames", "instances"])
+def test_a_twin_that_says_something_else_is_found(folder: Path, name: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / f"annotations/{name}.parquet"
+    table = pq.read_table(path)
+    column = {"videos": "title", "frames": "off_screen_category", "instances": "mask_source"}[name]
+    place = table.schema.get_field_index(column)
+    values = pa.array(["other", *table[column].to_pylist()[1:]])
+    pq.write_table(table.set_column(place, table.schema.field(column), values), path)
+    write_checksums(folder)
+    assert f"{column}: 'other'" in found(folder)["parquet"]
+    pq.write_table(table.slice(1), path)
+    assert "rows" in found(folder)["parquet"]
+    pq.write_table(table.drop_columns([column]), path)
+    assert "columns" in found(folder)["parquet"]
+    path.write_bytes(b"PAR1 no PAR1")
+    assert "cannot be read" in found(folder)["parquet"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.update(original_width=1), "size"),
+        (lambda f: f.pop("original_height"), "cannot be read"),
+        (lambda f: f["annotations"].pop(), "annotations, the JSON 2"),
+        (lambda f: f["annotations"][0].update(task="x"), "is not annotation"),
+        (lambda f: f["annotations"][0].update(bbox=[1, 2, 3, 4]), "is not annotation"),
+        (lambda f: f["annotations"][0].update(audio_visual_category="x"), "is not annotation"),
+        (lambda f: f["annotations"][0]["segmentation"][0].__setitem__(0, 30.0), "polygons"),
+        (lambda f: f["annotations"][0]["segmentation"][0].__setitem__(0, 1e18), "polygons"),
+        (lambda f: f["annotations"][0]["segmentation"][0].__setitem__(0, "x"), "cannot be read"),
+        (lambda f: f["annotations"][0].update(segmentation=[]), "polygons"),
+        (lambda f: f["annotations"][0].update(segmentation=[[1.0, 1.0]]), "polygons"),
+        (lambda f: f["annotations"][0].update(segmentation=7), "cannot be read"),
+        (lambda f: f.update(annotations=3), "cannot be read"),
+    ],
+)
+def test_an_authors_file_that_says_something_else_is_found(
+    folder: Path, change: Callable[[Json], Any], message: str
+) -> None:
+    spoil(folder, change, f"metadata/{DOG}_00001/00040.json")
+    texts = found(folder)
+    assert set(texts) == {"authors_layout"}
+    assert message in texts["authors_layout"]
+
+
+def test_an_authors_off_screen_file_that_says_something_else_is_found(folder: Path) -> None:
+    name = "metadata/-cat_cat-ca_00001/00012.json"
+    spoil(folder, lambda f: f["annotations"][0].update(task="Single-sound"), name)
+    assert "off-screen" in found(folder)["authors_layout"]
+    (folder / name).write_bytes(b"[" * 100_000)
+    assert "cannot be read" in found(folder)["authors_layout"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["instances"].update(total=99),
+        lambda s: s["per_category"][0].update(frames=99),
+        lambda s: s.update(cross_event_videos=9),
+        lambda s: s.pop("frames_per_clip"),
+        lambda s: s.update(version="9.9"),
+        lambda s: s.update(left_out="nothing"),
+        lambda s: s.pop("left_out"),
+        lambda s: s["left_out"].append({"id": f"i_{DOG}_00001000_0005_0"}),
+    ],
+)
+def test_statistics_that_are_not_the_document_are_found(
+    folder: Path, change: Callable[[Json], Any]
+) -> None:
+    spoil(folder, change, "statistics.json")
+    assert set(found(folder)) == {"statistics"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is cross-event and not listed"),
+        (f"{DOG}\n{DOG}\n", "twice"),
+        (f"-cat_cat-ca\n{DOG}\n", "is not cross-event"),
+        (f"../../x\n{DOG}\n", "is not cross-event"),
+    ],
+)
+def test_another_cross_event_list_is_found(folder: Path, text: str, message: str) -> None:
+    (folder / "subsets/cross_event.txt").write_text(text)
+    write_checksums(folder)
+    texts = found(folder)
+    assert set(texts) == {"cross_event"}
+    assert message in texts["cross_event"]
+
+
+def test_a_card_that_hides_that_nobody_verified_is_found(folder: Path) -> None:
+    path = folder / "README.md"
+    path.write_text(path.read_text().replace("**Unverified.**", "**Fine.**"))
+    write_checksums(folder)
+    assert set(found(folder)) == {"flags"}
+
+
+def test_findings_are_harmless_on_a_terminal(folder: Path) -> None:
+    spoil(folder, lambda d: d["images"][0].update(frame_id="\x1b[31m" + "x" * 10_000))
+    for finding in verify_release(folder):
+        assert str(finding).isprintable()
+        assert len(str(finding)) < 400
+
+
+def test_every_check_is_named_once() -> None:
+    assert len({check.__name__ for check in CHECKS}) == len(CHECKS)
