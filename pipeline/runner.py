@@ -8,8 +8,8 @@ retire    results whose input or upstream is gone leave the tables, into ``retir
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +23,7 @@ from pipeline.progress import Progress
 from pipeline.registry import STAGES, Entry
 from pipeline.schema import FailureRow
 from pipeline.stage import Stage, StageSpec
-from pipeline.unit import Job, UnitResult
-from pipeline.versions import code_revision, tool_versions
+from pipeline.unit import Job, UnitResult, new_job
 from pipeline.workspace import Workspace
 
 
@@ -132,7 +131,7 @@ def run_stage(
         units = _pending(workspace, ledger, spec, options)
         lock.share()
         if units:
-            job = _job(workspace, entry, spec, config, generation.key)
+            job = new_job(workspace.storage, spec.name, generation.key, entry.stage_class, config)
             _execute(workspace, job, spec, units, options, summary, progress)
         if lock.try_alone():
             ledger.recover()
@@ -150,13 +149,14 @@ def recover(workspace: Workspace, but: str = "") -> None:
                 ledger.recover()
 
 
-def plan_retry(workspace: Workspace, name: str, kind: str | None) -> int:
+def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bool = False) -> int:
     """Append units for the failed rows of a kind; ``run_stage`` then does them.
 
     Args:
         workspace: where.
         name: the stage.
         kind: the failures' kind; none takes every retryable one.
+        dry_run: only count.
 
     Returns:
         The number of rows.
@@ -172,6 +172,8 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None) -> int:
         for row in ledger.failures()
         if (row.kind == kind if kind else row.retryable) and row.input_id not in pending
     }
+    if dry_run:
+        return len(chosen)
     units = [
         {
             "file": unit.file,
@@ -322,19 +324,6 @@ def _num_rows(unit: Unit) -> int:
     return len(unit.ids) or unit.stop - unit.first
 
 
-def _job(workspace: Workspace, entry: Entry, spec: StageSpec, config: Any, stage_key: str) -> Job:
-    return Job(
-        storage=workspace.storage,
-        stage=spec.name,
-        stage_class=entry.stage_class,
-        config=config,
-        stage_key=stage_key,
-        run_id=uuid.uuid4().hex[:12],
-        code_revision=code_revision(),
-        versions=tool_versions(),
-    )
-
-
 def _execute(
     workspace: Workspace,
     job: Job,
@@ -370,7 +359,5 @@ def _execute(
 
 def num_workers(asked: int, spec: StageSpec) -> int:
     """Processes for a stage: as asked, else one per core this process may use."""
-    import os
-
     count = asked or len(os.sched_getaffinity(0))
     return min(count, spec.max_workers) if spec.max_workers else count

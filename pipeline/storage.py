@@ -36,6 +36,7 @@ class Storage:
             self._fs: Any
             self._fs, path = fsspec.core.url_to_fs(self.url)
             self._root = path.rstrip("/")
+            self._made: set[str] = set()
         else:
             self.local = Path(self.url.removeprefix("file://")).absolute()
 
@@ -52,8 +53,14 @@ class Storage:
             raise UsageError(f"{self.url} is not a local folder; this command needs one.")
         return self.local / _inside(name)
 
-    def _remote(self, name: str) -> str:
-        return f"{self._root}/{_inside(name)}"
+    def _remote(self, name: str, *, write: bool = False) -> str:
+        path = f"{self._root}/{_inside(name)}"
+        folder = path.rpartition("/")[0]
+        if write and folder not in self._made:
+            # Nothing on an object store, needed on sftp, hdfs and their like.
+            self._fs.makedirs(folder, exist_ok=True)
+            self._made.add(folder)
+        return path
 
     def exists(self, name: str) -> bool:
         """Whether ``name`` is a file or folder."""
@@ -111,7 +118,7 @@ class Storage:
     def write(self, name: str, data: bytes) -> None:
         """Write ``name`` whole, replacing what was there."""
         if self.local is None:
-            self._fs.pipe_file(self._remote(name), data)
+            self._fs.pipe_file(self._remote(name, write=True), data)
             return
         with self._beside(self.path(name), data) as temporary:
             temporary.replace(self.path(name))
@@ -125,7 +132,7 @@ class Storage:
         if self.local is None:
             if self.exists(name):
                 return False
-            self._fs.pipe_file(self._remote(name), data)
+            self._fs.pipe_file(self._remote(name, write=True), data)
             return True
         with self._beside(self.path(name), data) as temporary:
             try:
@@ -140,7 +147,7 @@ class Storage:
             self.path(target).parent.mkdir(parents=True, exist_ok=True)
             self.path(source).replace(self.path(target))
             return
-        self._fs.copy(self._remote(source), self._remote(target))
+        self._fs.copy(self._remote(source), self._remote(target, write=True))
         self._fs.rm_file(self._remote(source))
 
     def remove(self, name: str) -> None:
@@ -165,7 +172,7 @@ class Storage:
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
             return
-        self._fs.put_file(str(file), self._remote(name))
+        self._fs.put_file(str(file), self._remote(name, write=True))
         file.unlink()
 
     @contextlib.contextmanager

@@ -11,6 +11,7 @@ import importlib
 import shutil
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from pipeline.schema import TABLES, DropRow, FailureRow, Record, by_table, diges
 from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
 from pipeline.storage import Storage
 from pipeline.table import read_arrow, to_records
+from pipeline.versions import code_revision, tool_versions
 
 BUG = "bug"
 """Kind of a row whose processing raised an exception nobody foresaw."""
@@ -52,6 +54,15 @@ class Job:
         module, _, name = self.stage_class.partition(":")
         stage: Stage[Any] = getattr(importlib.import_module(module), name)(self.config)
         return stage
+
+
+def new_job(
+    storage: Storage, stage: str, stage_key: str, stage_class: str = "", config: Any = None
+) -> Job:
+    """A job of this process: a run id of its own, and what code and libraries it runs."""
+    run_id = uuid.uuid4().hex[:12]
+    versions = tool_versions()
+    return Job(storage, stage, stage_class, config, stage_key, run_id, code_revision(), versions)
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,7 @@ def run_unit(job: Job, stage: Stage[Any], unit: Unit, beat: Callable[[int], None
     for start in range(0, len(rows), stage.spec.batch_size):
         beat(start)
         outcomes += process_batch(stage, rows[start : start + stage.spec.batch_size])
-    return commit_unit(job, stage.spec, unit, rows, outcomes, clock)
+    return commit_unit(job, stage.spec, unit, [row.id for row in rows], outcomes, clock)
 
 
 def process_batch(stage: Stage[Any], rows: Sequence[Record]) -> list[Outcome]:
@@ -135,30 +146,38 @@ def commit_unit(
     job: Job,
     spec: StageSpec,
     unit: Unit,
-    rows: Sequence[Record],
+    ids: Sequence[str],
     outcomes: Iterable[Outcome],
     clock: Clock,
 ) -> UnitResult:
     """Check conservation, then publish the outcomes.
 
+    Args:
+        job: where and as what.
+        spec: of the stage.
+        unit: the work.
+        ids: of its input rows, in their order.
+        outcomes: one per id, in any order.
+        clock: started with the unit.
+
     Raises:
         ConservationError: a row has no answer, two, or was never asked about.
         StopRun: the disk is full.
     """
-    answers = _by_id(rows, outcomes, spec.name)
+    answers = _by_id(ids, outcomes, spec.name)
     children: list[Record] = []
     drops: list[DropRow] = []
     failures: list[FailureRow] = []
     attempts = dict(zip(unit.ids, unit.attempts, strict=True))
     now = _now()
-    for row in rows:
-        answer = answers[row.id]
+    for row_id in ids:
+        answer = answers[row_id]
         if isinstance(answer, Ok):
             children += answer.rows
         elif isinstance(answer, Drop):
             drops.append(
                 DropRow(
-                    input_id=row.id,
+                    input_id=row_id,
                     stage=spec.name,
                     reason=answer.reason,
                     detail=answer.detail,
@@ -168,19 +187,19 @@ def commit_unit(
         else:
             failures.append(
                 FailureRow(
-                    input_id=row.id,
+                    input_id=row_id,
                     stage=spec.name,
                     kind=answer.kind,
                     retryable=answer.retryable,
                     detail=answer.detail,
-                    attempts=attempts.get(row.id, 0) + 1,
+                    attempts=attempts.get(row_id, 0) + 1,
                     last_time=now,
                 )
             )
     tables = _checked_children(children, spec)
     counts = {
-        "input": len(rows),
-        "ok": len(rows) - len(drops) - len(failures),
+        "input": len(ids),
+        "ok": len(ids) - len(drops) - len(failures),
         "dropped": len(drops),
         "failed": len(failures),
         **{f"children:{table}": len(found) for table, found in tables.items()},
@@ -223,14 +242,14 @@ def commit_unit(
     return UnitResult(unit, counts, bugs)
 
 
-def _by_id(rows: Sequence[Record], outcomes: Iterable[Outcome], stage: str) -> dict[str, Outcome]:
+def _by_id(ids: Sequence[str], outcomes: Iterable[Outcome], stage: str) -> dict[str, Outcome]:
     answers: dict[str, Outcome] = {}
     for outcome in outcomes:
         if outcome.id in answers:
             raise ConservationError(f"{stage}: two answers about {outcome.id!r}")
         answers[outcome.id] = outcome
-    asked = {row.id for row in rows}
-    if len(asked) != len(rows):
+    asked = set(ids)
+    if len(asked) != len(ids):
         raise ConservationError(f"{stage}: the input holds an id twice")
     if asked != answers.keys():
         lost = sorted(asked - answers.keys())[:3]

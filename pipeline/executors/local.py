@@ -255,10 +255,9 @@ class _Pool:
             return
         if worker:
             worker.careful = None
+        ids = [row.id for row in careful.rows]
         self._committed(
-            commit_unit(
-                self.job, self.spec, careful.unit, careful.rows, careful.outcomes, careful.clock
-            )
+            commit_unit(self.job, self.spec, careful.unit, ids, careful.outcomes, careful.clock)
         )
 
     def _bury(self, worker: _Worker, *, hung: bool) -> None:

@@ -1,0 +1,620 @@
+"""The command line. Thin on purpose: each command gathers its options and calls one function.
+
+Nothing heavy is imported before a command runs, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.errors import AvatarBuildError
+
+if TYPE_CHECKING:
+    from pipeline.runner import RunOptions, RunSummary
+    from pipeline.workspace import Workspace
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _InOrder(click.Group):
+    """Lists its commands as the data flows, not by letter."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings=_CONTEXT)
+@click.version_option(package_name="avatar-build")
+def cli() -> None:
+    """Build audio-visual localization datasets as AVATAR was built, and score models on them.
+
+    \b
+    The flow: init, download, sample, propose, label, segment, export.
+    See it on a small rendered world first:
+
+    \b
+        avatar-build demo
+    """
+
+
+def main() -> None:
+    """Run the command line; errors a user can act on are one line."""
+    signal.signal(signal.SIGTERM, _interrupt)  # Slurm and containers end jobs so
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except AvatarBuildError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(
+            "Stopped. What is committed stays; the same command goes on from there.", err=True
+        )
+        sys.exit(130)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+# Options
+
+
+def _workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON for machines."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="A setting for this call, e.g. sample.active_rms=0.02. Repeatable.",
+        ),
+        click.option(
+            "-w",
+            "--workspace",
+            default=".",
+            metavar="DIR",
+            help="The workspace: a folder or an object-store URL. Default: the current folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that runs a stage; they arrive as one ``RunOptions``."""
+
+    @wraps(command)
+    def gathered(
+        *args: Any,
+        workers: int | None,
+        units: str,
+        redo: bool,
+        dry_run: bool,
+        max_failed: str | None,
+        settings: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        from pipeline.runner import RunOptions
+
+        if max_failed:
+            settings = (*settings, f"run.max_failed='{max_failed}'")
+        if workers is not None:
+            settings = (*settings, f"run.workers={workers}")
+        options = RunOptions(share=_share(units), redo=redo, dry_run=dry_run)
+        return command(*args, options=options, settings=settings, **kwargs)
+
+    for option in (
+        click.option("--max-failed", metavar="N|P%", help="Exit 1 when more rows fail than this."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option(
+            "--redo", is_flag=True, help="Retire results made with other settings, and start anew."
+        ),
+        click.option(
+            "--units",
+            default="1/1",
+            metavar="I/N",
+            help="Do every N-th unit only, from the I-th on: one task of a job array.",
+        ),
+        click.option("--workers", type=int, metavar="N", help="Processes. Default: one per core."),
+    ):
+        gathered = option(gathered)
+    return _workspace_options(gathered)
+
+
+def _share(units: str) -> tuple[int, int]:
+    first, slash, count = units.partition("/")
+    if not (slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise click.BadParameter(f"{units!r}: write it as I/N with 1 <= I <= N, e.g. 3/16.")
+    return int(first), int(count)
+
+
+def _open(workspace: str, settings: Sequence[str]) -> Workspace:
+    from pipeline.workspace import Workspace
+
+    return Workspace(workspace, settings)
+
+
+# Running stages
+
+
+def _run(
+    workspace: Workspace, stages: Sequence[str], options: RunOptions, as_json: bool, **kwargs: Any
+) -> None:
+    """Run stages one after another, say what happened, and exit as the failures ask."""
+    from dataclasses import replace
+
+    from pipeline.progress import Progress
+    from pipeline.runner import run_stage
+
+    options = replace(options, workers=workspace.config.run.workers)
+    progress = Progress(shown=not as_json)
+    failed = False
+    for stage in stages:
+        summary = run_stage(workspace, stage, options, progress, **kwargs)
+        _say(workspace, summary, options, as_json)
+        failed |= _too_many_failed(workspace, summary)
+    if failed:
+        sys.exit(1)
+
+
+def _say(workspace: Workspace, summary: RunSummary, options: RunOptions, as_json: bool) -> None:
+    counts = dict(summary.counts)
+    if as_json:
+        line = {
+            "stage": summary.stage,
+            **counts,
+            "pending": summary.pending,
+            "seconds": round(summary.seconds, 2),
+        }
+        click.echo(json.dumps(line))
+        return
+    if options.dry_run:
+        click.echo(f"{summary.stage}: {summary.pending} rows to do.")
+        return
+    if not counts:
+        pending = f" {summary.pending} pending." if summary.pending else " Nothing new to do."
+        click.echo(f"{summary.stage}:{pending}")
+        return
+    made = [
+        f"{count} {name.removeprefix('children:')}"
+        for name, count in sorted(counts.items())
+        if name.startswith("children:")
+    ]
+    parts = [f"{counts['input']} rows: {counts['ok']} ok"]
+    parts[0] += f" ({', '.join(made)})" if made else ""
+    parts += _reasons(workspace, summary.stage, counts)
+    click.echo(f"{summary.stage}: {'; '.join(parts)}. {summary.seconds:.1f} s.")
+    if summary.bugs:
+        click.echo(f"The first exception nobody foresaw:\n{summary.bugs[0]}", err=True)
+
+
+def _reasons(workspace: Workspace, stage: str, counts: dict[str, int]) -> list[str]:
+    from collections import Counter
+
+    ledger = workspace.ledger(stage)
+    parts = []
+    if counts["dropped"]:
+        reasons = Counter(row.reason for row in ledger.drops()).most_common(4)
+        parts.append(f"{counts['dropped']} dropped ({_listed(reasons)})")
+    if counts["failed"]:
+        kinds = Counter(row.kind for row in ledger.failures()).most_common(4)
+        parts.append(f"{counts['failed']} failed ({_listed(kinds)})")
+    return parts
+
+
+def _listed(counted: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counted)
+
+
+def _too_many_failed(workspace: Workspace, summary: RunSummary) -> bool:
+    bound = workspace.config.run.max_failed
+    failed, rows = summary.counts["failed"], summary.counts["input"]
+    limit = rows * int(bound[:-1]) / 100 if bound.endswith("%") else int(bound)
+    if summary.bugs:
+        return True
+    if failed > limit:
+        click.echo(
+            f"{summary.stage}: {failed} of {rows} rows failed, more than --max-failed {bound}."
+            f" See them: avatar-build failures --stage {summary.stage}",
+            err=True,
+        )
+        return True
+    return False
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--profile", help="Settings to start from: 'offline' needs no weights.")
+def init(folder: str, profile: str | None) -> None:
+    """Make a workspace: avatar.toml, tables, commits, media.
+
+    \b
+        avatar-build init ws --profile offline
+    """
+    from pipeline.workspace import Workspace
+
+    Workspace.create(folder, profile)
+    click.echo(f"{folder}: a new workspace. Its settings, each with its meaning: avatar.toml.")
+    click.echo(f"Next: avatar-build download --workspace {folder} --list vggsound.csv --limit 20")
+
+
+@cli.command()
+@click.option("--list", "list_file", metavar="CSV", help="vggsound.csv or test.csv, no header.")
+@click.option("--labels", multiple=True, metavar="LABEL", help="Only rows so labelled. Repeatable.")
+@click.option("--limit", type=int, metavar="N", help="Only the first N (matching) rows.")
+@click.option("--require-license", metavar="L", help="Drop videos not under it, e.g. cc-by.")
+@click.option(
+    "--source-template",
+    metavar="T",
+    help="Fetch from a mirror or archive: 'http://host/{video_id}.mp4', '/data/{video_id}.mp4'.",
+)
+@_run_options
+def download(
+    workspace: str,
+    settings: tuple[str, ...],
+    options: RunOptions,
+    as_json: bool,
+    list_file: str | None,
+    labels: tuple[str, ...],
+    limit: int | None,
+    require_license: str | None,
+    source_template: str | None,
+) -> None:
+    """Fetch the whole original videos of a list, and keep those the paper's filter passes.
+
+    Without --list it goes on with the rows of earlier lists.
+
+    \b
+        avatar-build download --list vggsound.csv --limit 20
+        avatar-build download --list vggsound.csv --source-template 'http://127.0.0.1:8000/{video_id}.mp4'
+    """
+    from stages.importing import import_list
+
+    for key, value in (("require_license", require_license), ("source_template", source_template)):
+        if value is not None:
+            settings = (*settings, f"download.{key}={json.dumps(value)}")
+    opened = _open(workspace, settings)
+    if list_file:
+        imported = import_list(opened, Path(list_file), labels, limit, dry_run=options.dry_run)
+        click.echo(json.dumps(imported.as_dict()) if as_json else imported.sentence())
+    elif not opened.files("sources"):
+        raise click.UsageError("no list yet: name one with --list vggsound.csv.")
+    _run(opened, ["download"], options, as_json)
+
+
+@cli.command()
+@_run_options
+def sample(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+    """Draw a clip from each video and choose the sharpest frame of each of its sound events.
+
+    \b
+        avatar-build sample --set sample.max_frames=3
+    """
+    _run(_open(workspace, settings), ["sample"], options, as_json)
+
+
+@cli.command()
+@_run_options
+def propose(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+    """Hear each clip's categories and draw boxes around what may make them.
+
+    \b
+        avatar-build propose --workers 4
+    """
+    _run(_open(workspace, settings), ["hear", "propose"], options, as_json)
+
+
+@cli.group()
+def label() -> None:
+    """Decide which boxes sound."""
+
+
+@label.command()
+@_run_options
+def accept(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+    """Take proposals above a bound as they are, without a person: the release is unverified.
+
+    \b
+        avatar-build label accept --set label.accept_score=0.6
+    """
+    from labeling.settle import settle
+
+    opened = _open(workspace, settings)
+    _run(opened, ["accept"], options, as_json)
+    if not options.dry_run:
+        settle(opened)
+        _say_instances(opened, as_json)
+
+
+def _say_instances(workspace: Workspace, as_json: bool) -> None:
+    count = sum(file.rows for file in workspace.files("instances"))
+    click.echo(json.dumps({"instances": count}) if as_json else f"instances: {count}.")
+
+
+@cli.command()
+@_run_options
+def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+    """Turn each instance's box into a mask.
+
+    \b
+        avatar-build segment
+    """
+    _run(_open(workspace, settings), ["segment"], options, as_json)
+
+
+@cli.command()
+@_run_options
+def run(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+    """Run every automatic stage up to the proposals, and segment what is labelled.
+
+    \b
+        avatar-build run --units 3/16      # the third of sixteen tasks of a job array
+    """
+    opened = _open(workspace, settings)
+    _run(opened, ["download", "sample", "hear", "propose", "segment"], options, as_json)
+
+
+@cli.command()
+@click.option("--stage", required=True, help="The stage whose failed rows to do again.")
+@click.option("--kind", help="Only failures of this kind. Default: all that may pass next time.")
+@_run_options
+def retry(
+    workspace: str,
+    settings: tuple[str, ...],
+    options: RunOptions,
+    as_json: bool,
+    stage: str,
+    kind: str | None,
+) -> None:
+    """Do failed rows again, and only those.
+
+    \b
+        avatar-build retry --stage download --kind timeout
+    """
+    from pipeline.registry import STAGES
+    from pipeline.runner import plan_retry
+
+    if stage not in STAGES:
+        raise click.BadParameter(f"--stage {stage!r}: there is {', '.join(STAGES)}.")
+    opened = _open(workspace, settings)
+    rows = plan_retry(opened, stage, kind, dry_run=options.dry_run)
+    if not as_json:
+        click.echo(f"{stage}: {rows} failed rows to do again.")
+    if rows and not options.dry_run:
+        _run(opened, [stage], options, as_json)
+
+
+# Looking
+
+
+@cli.command()
+@_workspace_options
+def status(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Per stage: rows in, done, dropped, failed and waiting, rate and time left.
+
+    \b
+        avatar-build status --workspace ws
+    """
+    from pipeline.inspection import stage_status, status_lines
+
+    found = stage_status(_open(workspace, settings))
+    if as_json:
+        click.echo(json.dumps([stage.as_dict() for stage in found]))
+    else:
+        click.echo("\n".join(status_lines(found)))
+
+
+@cli.command()
+@click.option("--stage", help="Only of this stage.")
+@click.option("--kind", help="Only of this kind or reason.")
+@click.option("--drops/--no-drops", default=False, help="Rows set aside on purpose too.")
+@_workspace_options
+def failures(
+    workspace: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+    stage: str | None,
+    kind: str | None,
+    drops: bool,
+) -> None:
+    """List the rows that failed, with kind and detail.
+
+    \b
+        avatar-build failures --stage download --drops
+    """
+    from pipeline.inspection import outcomes
+
+    failed, dropped = outcomes(_open(workspace, settings), stage, kind)
+    if as_json:
+        for row in [*failed, *(dropped if drops else [])]:
+            click.echo(row.model_dump_json())
+        return
+    for failure in failed:
+        again = "may pass" if failure.retryable else "final"
+        what = f"{failure.kind}, {again}, {failure.attempts} tried"
+        click.echo(f"{failure.stage:9} {failure.input_id:24} {what}: {_one_line(failure.detail)}")
+    for drop in dropped if drops else []:
+        text = f"dropped, {drop.reason}: {_one_line(drop.detail)}"
+        click.echo(f"{drop.stage:9} {drop.input_id:24} {text}")
+    click.echo(f"{len(failed)} failed, {len(dropped)} dropped.")
+
+
+def _one_line(text: str) -> str:
+    lines = text.strip().splitlines() or [""]
+    return lines[-1][:200]
+
+
+@cli.command()
+@click.argument("some_id", metavar="ID")
+@_workspace_options
+def why(workspace: str, settings: tuple[str, ...], as_json: bool, some_id: str) -> None:
+    """Print the whole history behind one id: video, clip, frame, proposal, instance or mask.
+
+    An id that starts with '-' goes after '--'.
+
+    \b
+        avatar-build why -- -1pRmoJIGQc
+    """
+    from pipeline.why import history
+
+    steps, fates = history(_open(workspace, settings), some_id)
+    if as_json:
+        document = {
+            "history": [step.as_dict() for step in steps],
+            "endings": [fate.__dict__ for fate in fates],
+        }
+        click.echo(json.dumps(document))
+        return
+    for step in steps:
+        click.echo("\n".join(step.lines()))
+    for fate in fates:
+        click.echo(f"{fate.stage:10} {fate.input_id} {fate.ending}. {_one_line(fate.detail)}")
+
+
+@cli.command()
+@click.option("--max-clips", default=60, show_default=True, help="Clips with pictures.")
+@_workspace_options
+def report(workspace: str, settings: tuple[str, ...], as_json: bool, max_clips: int) -> None:
+    """Write report.html: what happened per stage, and pictures of every clip.
+
+    \b
+        avatar-build report --workspace ws
+    """
+    from exports.tables import workspace_report
+
+    path = workspace_report(_open(workspace, settings), max_clips=max_clips)
+    click.echo(json.dumps({"report": str(path)}) if as_json else f"Report: {path}")
+
+
+@cli.group()
+def config() -> None:
+    """Look at the settings."""
+
+
+@config.command("show")
+@_workspace_options
+def config_show(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Print the settings in force, defaults included.
+
+    \b
+        avatar-build config show --set sample.seed=7
+    """
+    from pipeline.config import render_toml
+
+    found = _open(workspace, settings).config
+    click.echo(found.model_dump_json() if as_json else render_toml(resolved=found), nl=as_json)
+
+
+@config.command("validate")
+@_workspace_options
+def config_validate(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Check avatar.toml; silent exit 0 means it is right.
+
+    \b
+        avatar-build config validate
+    """
+    _open(workspace, settings)
+    click.echo(json.dumps({"valid": True}) if as_json else "avatar.toml is valid.")
+
+
+@cli.command()
+@_workspace_options
+def doctor(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Check what a run needs: yt-dlp, JavaScript runtime, cookies, disk, codecs. No network.
+
+    \b
+        avatar-build doctor --workspace ws
+    """
+    from pipeline.doctor import run_checks
+
+    opened = _open(workspace, settings)
+    checks = run_checks(opened.storage, opened.config)
+    if as_json:
+        click.echo(json.dumps([check.__dict__ for check in checks]))
+    for check in checks if not as_json else []:
+        advice = f"  -> {check.advice}" if check.advice else ""
+        click.echo(f"{check.state:5} {check.name:22} {check.detail}{advice}")
+    if any(check.state == "bad" for check in checks):
+        sys.exit(1)
+
+
+# The release
+
+
+@cli.command()
+@click.option("--version", "release", metavar="V", help="Make the release of this version.")
+@click.option("--unverified", is_flag=True, help="Take what no person has verified, and say so.")
+@click.option("--ids-only", is_flag=True, help="Leave clips and frames out.")
+@click.option("--verify", metavar="DIR", help="Check a release instead of making one.")
+@_workspace_options
+def export(
+    workspace: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+    release: str | None,
+    unverified: bool,
+    ids_only: bool,
+    verify: str | None,
+) -> None:
+    """Freeze the tables into a release, or verify one.
+
+    \b
+        avatar-build export --version 0.1 --unverified
+        avatar-build export --verify releases/0.1
+    """
+    if verify:
+        _verify(Path(verify), as_json)
+        return
+    if not release:
+        raise click.UsageError("name a version with --version, or a release with --verify DIR.")
+    from exports.tables import export_workspace
+
+    opened = _open(workspace, settings)
+    summary = export_workspace(opened, release, unverified=unverified, ids_only=ids_only)
+    click.echo(json.dumps(summary.as_dict()) if as_json else summary.sentence())
+
+
+def _verify(folder: Path, as_json: bool) -> None:
+    from exports.verify import verify_release
+
+    findings = verify_release(folder)
+    if as_json:
+        click.echo(json.dumps([finding.__dict__ for finding in findings]))
+    for finding in findings[:20] if not as_json else []:
+        click.echo(f"{finding}", err=True)
+    if findings:
+        click.echo(f"{folder}: {len(findings)} findings.", err=True)
+        sys.exit(1)
+    click.echo(f"{folder}: verified.", err=as_json)
+
+
+@cli.command()
+@click.option("-w", "--workspace", default="demo-workspace", show_default=True, metavar="DIR")
+@click.option("--seed", default=0, show_default=True, help="Of the rendered world.")
+def demo(workspace: str, seed: int) -> None:
+    """Render a small world, run the whole chain on it, score it and write a report.
+
+    \b
+        avatar-build demo --workspace demo-workspace
+    """
+    from pipeline.demo.run import run_demo
+
+    run_demo(Path(workspace), seed)
+
+
+if __name__ == "__main__":
+    main()

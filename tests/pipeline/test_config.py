@@ -1,0 +1,68 @@
+"""Defaults, then the file, then what was typed; and a typo is never a silent default."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pipeline.config import PROFILES, Config, DownloadConfig, load_config, render_toml
+from pipeline.errors import ConfigError
+
+
+def test_the_written_file_is_the_defaults() -> None:
+    assert load_config(render_toml()) == Config()
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_every_profile_loads(profile: str) -> None:
+    found = load_config(render_toml(profile)).model_dump()
+    for section, values in PROFILES[profile].items():
+        assert found[section].items() >= values.items()
+
+
+def test_what_config_show_prints_loads_to_the_same_settings() -> None:
+    chosen = load_config("", ["sample.seed=3", "download.options={a = 1}", 'export.title=O\'x "y"'])
+    assert load_config(render_toml(resolved=chosen)) == chosen
+
+
+def test_typed_settings_win_over_the_file() -> None:
+    found = load_config("[sample]\nseed = 1\nmax_frames = 2", ["sample.seed=9"])
+    assert (found.sample.seed, found.sample.max_frames) == (9, 2)
+
+
+@pytest.mark.parametrize(
+    ("toml", "setting", "message"),
+    [
+        ("[sample]\nactive_rms = -1", "", r"avatar.toml: sample.active_rms: .*\(got -1\)"),
+        ("[sample]\nactive_rsm = 1", "", r"sample.active_rsm: no such setting"),
+        ("[sample", "", r"avatar.toml: not valid TOML"),
+        ("", "sample.seed", r"write it as section.key=value"),
+        ("", "sample.min_active_s=11", r"min_active_s 11 is more than clip_s 10"),
+        ("", "download.min_fps=50", r"min_fps 50.0 is above max_fps 40.0"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_place_and_value(
+    toml: str, setting: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(toml, [setting] if setting else [])
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, info in Config.model_fields.items():
+        section = info.annotation
+        assert isinstance(section, type)
+        for key, field in getattr(section, "model_fields").items():  # noqa: B009
+            assert field.description, f"{name}.{key}"
+            assert re.search(r"[.)]$", field.description.strip()), f"{name}.{key}"
+
+
+def test_what_cannot_change_a_result_stays_out_of_the_stage_key() -> None:
+    base = DownloadConfig().deciding()
+    secret = DownloadConfig(identities=["http://me:secret@proxy"], retries=9, sleep_s=1.0)
+    assert secret.deciding() == base
+    assert "secret" not in str(secret.deciding())
+    assert DownloadConfig(min_fps=10.0).deciding() != base
+    assert DownloadConfig.unhashed <= set(DownloadConfig.model_fields)
