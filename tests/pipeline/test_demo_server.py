@@ -1,0 +1,107 @@
+"""The demo's file server."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from pipeline.demo.server import serve
+
+BODY = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "secret").write_text("not in the folder")
+    folder = tmp_path / "videos"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "deeper" / "b.mp4").write_bytes(b"b")
+    (folder / "-aaaaaaaaaa.mp4").write_bytes(BODY)
+    with serve(folder) as url:
+        yield url
+
+
+def ask(
+    address: str, path: str, method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    result = answer.status, dict(answer.getheaders()), answer.read()
+    connection.close()
+    return result
+
+
+def test_it_listens_on_loopback_alone(address: str) -> None:
+    assert urlsplit(address).hostname == "127.0.0.1"
+
+
+def test_a_file_comes_whole(address: str) -> None:
+    status, headers, body = ask(address, "/-aaaaaaaaaa.mp4")
+    assert (status, body) == (200, BODY)
+    assert headers["Accept-Ranges"] == "bytes"
+    assert headers["Content-Length"] == str(len(BODY))
+    assert headers["Content-Type"] == "video/mp4"
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "stop"),
+    [
+        ("bytes=100-199", 100, 200),
+        ("bytes=200000-", 200_000, 256_000),
+        ("bytes=-5", 255_995, 256_000),
+        ("bytes=255999-999999999", 255_999, 256_000),
+    ],
+)
+def test_a_range_is_exactly_those_bytes(address: str, asked: str, start: int, stop: int) -> None:
+    status, headers, body = ask(address, "/-aaaaaaaaaa.mp4", Range=asked)
+    assert (status, body) == (206, BODY[start:stop])
+    assert headers["Content-Range"] == f"bytes {start}-{stop - 1}/256000"
+
+
+@pytest.mark.parametrize("asked", ["bytes=256000-", "bytes=-0", "bytes=9-3"])
+def test_a_range_without_bytes_is_refused(address: str, asked: str) -> None:
+    status, headers, body = ask(address, "/-aaaaaaaaaa.mp4", Range=asked)
+    assert (status, body) == (416, b"")
+    assert headers["Content-Range"] == "bytes */256000"
+
+
+@pytest.mark.parametrize("asked", ["bytes=-", "lines=1-2", "bytes=0-1,5-6", "bytes=" + "9" * 5000])
+def test_a_range_nobody_understands_gets_everything(address: str, asked: str) -> None:
+    assert ask(address, "/-aaaaaaaaaa.mp4", Range=asked)[::2] == (200, BODY)
+
+
+def test_head_says_what_get_would_send(address: str) -> None:
+    status, headers, body = ask(address, "/-aaaaaaaaaa.mp4", "HEAD")
+    assert (status, headers["Content-Length"], body) == (200, "256000", b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/gone.mp4", "/../secret", "/%2e%2e/secret", "//etc/passwd", "/deeper/b.mp4", "/deeper"],
+)
+def test_what_is_not_a_file_of_the_folder_is_not_found(address: str, path: str) -> None:
+    assert ask(address, path)[0] == 404
+
+
+def test_a_reader_that_goes_away_leaves_no_trace(
+    address: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(3):
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+        connection.request("GET", "/-aaaaaaaaaa.mp4")
+        connection.getresponse().read(10)
+        connection.close()
+    assert ask(address, "/-aaaaaaaaaa.mp4", "HEAD")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_server_is_gone_after_the_with(tmp_path: Path) -> None:
+    with serve(tmp_path) as url:
+        assert ask(url, "/x.mp4")[0] == 404
+    with pytest.raises(ConnectionError):
+        ask(url, "/x.mp4")
