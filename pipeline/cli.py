@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` is instant.
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -58,6 +59,11 @@ def main() -> None:
     except AvatarBuildError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        click.echo("Error: the disk is full. Make room and run again: nothing is lost.", err=True)
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo(
             "Stopped. What is committed stays; the same command goes on from there.", err=True
@@ -185,6 +191,8 @@ def _say(workspace: Workspace, summary: RunSummary, options: RunOptions, as_json
     if options.dry_run:
         click.echo(f"{summary.stage}: {summary.pending} rows to do.")
         return
+    for note in summary.notes:
+        click.echo(f"{summary.stage}: {note}")
     if not counts:
         pending = f" {summary.pending} pending." if summary.pending else " Nothing new to do."
         click.echo(f"{summary.stage}:{pending}")

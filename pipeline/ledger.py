@@ -203,13 +203,16 @@ class Ledger:
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
         self.storage.write(f"{self.folder}/stage.json", text.encode())
 
-    def append(self, units: Sequence[dict[str, Any]], stage_key: str) -> None:
-        """Add units to the plan; another process adding at the same moment is seen and redone.
+    def append(self, units: Sequence[dict[str, Any]], stage_key: str) -> bool:
+        """Add units to the plan, unless another process added some at the same moment.
 
         Args:
             units: ``file``, ``sha256``, ``first``, ``stop`` and, for retries, ``ids`` and
                 ``attempts`` of each.
             stage_key: of the generation in force.
+
+        Returns:
+            Whether they were added; if not, look at the plan again.
         """
         segment = len(self.storage.names(f"{self.folder}/plan"))
         ordinal = max((unit.ordinal for unit in self.plan()), default=-1) + 1
@@ -219,7 +222,7 @@ class Ledger:
             key = digest_of([stage_key, *(raw[k] for k in sorted(raw))])
             named.append(Unit(ordinal + offset, f"{ordinal + offset:06d}-{key[:12]}", **raw))
         text = json.dumps({"stage_key": stage_key, "units": [asdict(unit) for unit in named]})
-        self.storage.create(f"{self.folder}/plan/{segment:05d}.json", text.encode())
+        return self.storage.create(f"{self.folder}/plan/{segment:05d}.json", text.encode())
 
     def commit(
         self, commit: Commit, contents: dict[str, tuple[type[Record], list[Any]]], run_id: str

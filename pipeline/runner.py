@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
 from pipeline.executors.local import run_local
-from pipeline.ledger import Generation, Ledger, Unit
+from pipeline.ledger import Commit, Generation, Ledger, Unit
 from pipeline.locks import Claims, RunLock, run_lock, unit_claims
 from pipeline.progress import Progress
 from pipeline.registry import STAGES, Entry
@@ -51,6 +51,8 @@ class RunSummary:
     bugs: list[str] = field(default_factory=list)
     pending: int = 0
     """Rows still to do."""
+    notes: list[str] = field(default_factory=list)
+    """What else the user should know."""
     seconds: float = 0.0
 
     def add(self, result: UnitResult) -> None:
@@ -126,7 +128,9 @@ def run_stage(
             units = _pending(workspace, ledger, spec, options, planned=False)
             summary.pending = sum(_num_rows(unit) for unit in units)
             return summary
-        _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
+        retired = _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
+        if retired:
+            summary.notes.append(f"{retired} units of earlier results retired and done anew.")
         _plan(workspace, ledger, spec, generation.key)
         units = _pending(workspace, ledger, spec, options)
         lock.share()
@@ -165,29 +169,27 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bo
     generation = ledger.generation()
     if generation is None:
         raise UsageError(f"{name}: has not run in this workspace.")
-    committed = {commit.unit for commit in ledger.commits()}
-    pending = {i for unit in ledger.plan() if unit.name not in committed for i in unit.ids}
-    chosen = {
-        row.input_id: row
-        for row in ledger.failures()
-        if (row.kind == kind if kind else row.retryable) and row.input_id not in pending
-    }
-    if dry_run:
-        return len(chosen)
-    units = [
-        {
-            "file": unit.file,
-            "sha256": unit.sha256,
-            "first": unit.first,
-            "stop": unit.stop,
-            "ids": [row.input_id for row in rows],
-            "attempts": [row.attempts for row in rows],
+    while True:
+        committed = {commit.unit for commit in ledger.commits()}
+        pending = {i for unit in ledger.plan() if unit.name not in committed for i in unit.ids}
+        chosen = {
+            row.input_id: row
+            for row in ledger.failures()
+            if (row.kind == kind if kind else row.retryable) and row.input_id not in pending
         }
-        for unit, rows in _failures_by_unit(ledger, chosen)
-    ]
-    if units:
-        ledger.append(units, generation.key)
-    return len(chosen)
+        units = [
+            {
+                "file": unit.file,
+                "sha256": unit.sha256,
+                "first": unit.first,
+                "stop": unit.stop,
+                "ids": [row.input_id for row in rows],
+                "attempts": [row.attempts for row in rows],
+            }
+            for unit, rows in _failures_by_unit(ledger, chosen)
+        ]
+        if dry_run or not units or ledger.append(units, generation.key):
+            return len(chosen)
 
 
 def _failures_by_unit(
@@ -217,18 +219,21 @@ def _generation(workspace: Workspace, stage: Stage[Any], config: Any) -> Generat
 
 def _settle_generation(
     workspace: Workspace, ledger: Ledger, wanted: Generation, lock: RunLock, *, redo: bool
-) -> None:
-    """Make ``wanted`` the generation in force, retiring what another one made."""
+) -> int:
+    """Make ``wanted`` the generation in force, retiring what another one made.
+
+    Returns:
+        The number of units retired.
+    """
     current = ledger.generation()
     if current is None:
         ledger.begin(wanted)
-        return
-    stale = _stale_commits(workspace, ledger, current)
+        return 0
     if current.key == wanted.key:
-        if stale:
+        if stale := _stale_commits(workspace, ledger):
             _must_be_alone(lock, ledger)
             ledger.retire(stale, current.key)
-        return
+        return len(stale)
     changes = _changes(current, wanted)
     if changes and not redo and ledger.commits():
         raise UsageError(
@@ -237,8 +242,10 @@ def _settle_generation(
             " results and do the rows again."
         )
     _must_be_alone(lock, ledger)
+    retired = len(ledger.commits())
     ledger.retire_all(current.key)
     ledger.begin(wanted)
+    return retired
 
 
 def _changes(old: Generation, new: Generation) -> list[str]:
@@ -253,7 +260,7 @@ def _changes(old: Generation, new: Generation) -> list[str]:
     return found
 
 
-def _stale_commits(workspace: Workspace, ledger: Ledger, current: Generation) -> list[Any]:
+def _stale_commits(workspace: Workspace, ledger: Ledger) -> list[Commit]:
     """Commits whose input rows are no longer in their table."""
     stale = []
     live: dict[str, set[tuple[str, str]]] = {}
@@ -276,8 +283,14 @@ def _must_be_alone(lock: RunLock, ledger: Ledger) -> None:
 
 def _plan(workspace: Workspace, ledger: Ledger, spec: StageSpec, key: str) -> None:
     """Append units for the input files no unit names yet."""
+    while new := _unplanned(workspace, ledger, spec):
+        if ledger.append(new, key):
+            return
+
+
+def _unplanned(workspace: Workspace, ledger: Ledger, spec: StageSpec) -> list[dict[str, Any]]:
     planned = {(unit.file, unit.sha256) for unit in ledger.plan()}
-    new = [
+    return [
         {
             "file": file.file,
             "sha256": file.sha256,
@@ -288,8 +301,6 @@ def _plan(workspace: Workspace, ledger: Ledger, spec: StageSpec, key: str) -> No
         if (file.file, file.sha256) not in planned
         for first in range(0, file.rows, spec.rows_per_unit)
     ]
-    if new:
-        ledger.append(new, key)
 
 
 def _pending(

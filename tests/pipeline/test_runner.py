@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import StopRun, UsageError
+from pipeline.errors import AvatarBuildError, StopRun, UsageError
 from pipeline.executors.local import WorkerError
 from pipeline.runner import RunOptions, plan_retry, run_stage
 from pipeline.schema import Clip, Source
@@ -168,3 +168,32 @@ def test_a_bug_in_every_row_stops_the_run_with_its_traceback(workspace: Workspac
     with pytest.raises(StopRun, match="ZeroDivisionError"):
         run(workspace, RunOptions(workers=1))
     assert len(workspace.ledger("faulty").failures()) < 60
+
+
+def test_redoing_a_stage_retires_what_was_made_from_its_rows(workspace: Workspace) -> None:
+    add_sources(workspace, ["ok"] * 9)
+    run(workspace)
+    ledger = workspace.ledger("list")
+    old = workspace.digest("clips")
+    ledger.retire(ledger.commits(), "x" * 12)
+    assert run(workspace) == Counter()
+    assert workspace.rows(Clip) == [], "clips of rows that are gone are gone too"
+    add_sources(workspace, ["ok"] * 9)
+    assert run(workspace)["input"] == 9, "the same input comes back: its unit is done again"
+    assert workspace.digest("clips") == old
+
+
+def test_a_crash_between_commit_and_move_is_mended_at_the_next_run(workspace: Workspace) -> None:
+    add_sources(workspace, ["ok"] * 9)
+    run(workspace)
+    digest = workspace.digest("clips")
+    storage = workspace.storage
+    for file in workspace.files("clips"):
+        work = f"commits/faulty/work/dead/clips--{file.file.rsplit('/', 1)[1]}"
+        storage.move(file.file, work)
+    storage.write("commits/faulty/work/dead/clips--uncommitted.parquet", b"half")
+    with pytest.raises(AvatarBuildError, match="it is gone"):
+        workspace.digest("clips")
+    assert run(workspace) == Counter()
+    assert workspace.digest("clips") == digest
+    assert storage.folders("commits/faulty/work") == []

@@ -1,0 +1,97 @@
+"""From a workspace to what a release and a report are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exports.release import ReleaseSummary, write_release
+from exports.report import ReportTables, write_report
+from exports.selection import ReleaseTables
+from pipeline.inspection import outcomes, stage_status
+from pipeline.runner import recover
+from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
+from pipeline.workspace import Workspace
+
+
+def export_workspace(
+    workspace: Workspace, version: str, *, unverified: bool, ids_only: bool
+) -> ReleaseSummary:
+    """Freeze a workspace's tables into ``releases/<version>``; see ``write_release``."""
+    recover(workspace)
+    config = workspace.config.export
+    return write_release(
+        release_tables(workspace),
+        workspace.storage,
+        version,
+        unverified=unverified,
+        media=config.media and not ids_only,
+        config=config,
+        provenance=provenance(workspace),
+    )
+
+
+def release_tables(workspace: Workspace) -> ReleaseTables:
+    """All rows a release can be made of."""
+    return ReleaseTables(
+        videos=workspace.rows(Video),
+        clips=workspace.rows(Clip),
+        frames=workspace.rows(Frame),
+        reviews=workspace.rows(Review),
+        instances=workspace.rows(Instance),
+        masks=workspace.rows(Mask),
+    )
+
+
+def provenance(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Per stage: its key, its settings, and the code and libraries of its commits.
+
+    Nothing in it depends on when or how often the stage ran.
+    """
+    found = {}
+    for ledger in workspace.ledgers():
+        generation, commits = ledger.generation(), ledger.commits()
+        if generation is None or not commits:
+            continue
+        versions = {f"{name} {v}" for commit in commits for name, v in commit.versions.items()}
+        found[ledger.stage] = {
+            "stage_key": generation.key,
+            "version": generation.version,
+            "config": generation.config,
+            "fingerprint": generation.fingerprint,
+            "code_revisions": sorted({commit.code_revision for commit in commits}),
+            "libraries": sorted(versions),
+        }
+    return found
+
+
+def workspace_report(
+    workspace: Workspace,
+    *,
+    max_clips: int = 60,
+    scores: Mapping[str, float] | None = None,
+    target: Path | None = None,
+) -> Path:
+    """Write a workspace's report; see ``write_report``."""
+    recover(workspace)
+    failures, drops = outcomes(workspace)
+    return write_report(
+        workspace.storage,
+        ReportTables(
+            videos=workspace.rows(Video),
+            clips=workspace.rows(Clip),
+            frames=workspace.rows(Frame),
+            reviews=workspace.rows(Review),
+            instances=workspace.rows(Instance),
+            masks=workspace.rows(Mask),
+            sounds=workspace.rows(Sounds),
+            proposals=workspace.rows(Proposal),
+        ),
+        stage_status(workspace),
+        failures,
+        drops,
+        scores=scores,
+        max_clips=max_clips,
+        target=target or workspace.storage.path("report.html"),
+    )

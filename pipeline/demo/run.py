@@ -1,0 +1,150 @@
+"""The demo: a rendered world goes through the real commands, and is scored against its truth.
+
+What a user would type is typed here too, word for word, and printed. Only the people are replaced,
+by a simulated annotator with a name of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from exports.tables import workspace_report
+from labeling.settle import settle
+from labeling.simulated import SimulatedConfig
+from pipeline.cli import cli
+from pipeline.demo.render import World, render_world
+from pipeline.demo.scores import mask_ious, proposal_recall
+from pipeline.demo.server import serve
+from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.progress import Progress
+from pipeline.runner import RunOptions, run_stage
+from pipeline.schema import Frame, Instance, Mask, Proposal
+from pipeline.workspace import Workspace
+
+VERSION = "0.1"
+
+
+def run_demo(folder: Path, seed: int = 0) -> None:
+    """Render, run, score, report.
+
+    Args:
+        folder: made anew; an earlier demo's is replaced, anything else refused.
+        seed: of the world.
+
+    Raises:
+        UsageError: the folder holds something that is no demo.
+        AvatarBuildError: a step failed that should not have.
+    """
+    started = time.monotonic()
+    _clear(folder)
+    world = _render(folder / "world", seed)
+    root = folder / "ws"
+    _type("init", str(root), "--profile", "offline")
+    with serve(world.videos) as address:
+        template = f"{address}/{{video_id}}.mp4"
+        place = ("--workspace", str(root))
+        _type("download", *place, "--list", str(world.csv), "--source-template", template)
+    _type("sample", *place)
+    _type("propose", *place)
+    _simulate(root, world)
+    _type("segment", *place)
+    _type("export", *place, "--version", VERSION, "--unverified")
+    _type("export", "--verify", str(root / "releases" / VERSION))
+    _type("status", *place)
+    workspace = Workspace(root)
+    scores = score(workspace, world)
+    report = workspace_report(workspace, scores=scores)
+    _close(workspace, scores, report, time.monotonic() - started)
+
+
+def score(workspace: Workspace, world: World) -> dict[str, float]:
+    """Proposal recall and mask IoU against the truth, by the names the report shows."""
+    truth = json.loads(world.truth.read_text(encoding="utf-8"))
+    frames = workspace.rows(Frame)
+    recall = proposal_recall(truth, frames, workspace.rows(Proposal))
+    ious = mask_ious(truth, frames, workspace.rows(Instance), workspace.rows(Mask))
+    if not recall.total or not ious:
+        raise AvatarBuildError("demo: nothing to score; the steps above say where rows ended.")
+    values = sorted(ious.values())
+    return {
+        "sounding objects in the chosen frames": recall.total,
+        "proposal recall at IoU 0.5": recall.found / recall.total,
+        "masks": len(values),
+        "mean mask IoU": statistics.fmean(values),
+        "median mask IoU": statistics.median(values),
+    }
+
+
+def _clear(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not (folder / "world" / "truth.json").exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: not a demo's folder. Name a new one with --workspace.")
+    shutil.rmtree(folder)
+
+
+def _render(folder: Path, seed: int) -> World:
+    click.echo("Drawing a small world: things on moving backgrounds that move when they sound.")
+    folder.mkdir(parents=True)
+    on_terminal = sys.stderr.isatty()
+
+    def progress(done: int, total: int) -> None:
+        if on_terminal:
+            click.echo(f"\r{done} of {total} s of video", nl=False, err=True)
+
+    world = render_world(folder, seed, progress=progress)
+    if on_terminal:
+        click.echo("", err=True)
+    click.echo(f"{len(list(world.videos.iterdir()))} files in {world.videos}, truth beside them.")
+    return world
+
+
+def _type(*words: str) -> None:
+    """Run a command as if typed; its failure ends the demo."""
+    shown = " ".join(f"'{word}'" if "{" in word else word for word in words)
+    click.echo(click.style(f"\n$ avatar-build {shown}", bold=True))
+    try:
+        cli.main(list(words), standalone_mode=False)
+    except SystemExit as ended:
+        if ended.code:
+            raise AvatarBuildError(
+                f"demo: 'avatar-build {words[0]}' ended with {ended.code}."
+            ) from ended
+
+
+def _simulate(root: Path, world: World) -> None:
+    """In place of `label push` and `label pull`: an annotator that knows the truth."""
+    click.echo(click.style("\n# People would label now; a simulated annotator does.", bold=True))
+    workspace = Workspace(root)
+    config = SimulatedConfig(truth=str(world.truth))
+    summary = run_stage(workspace, "simulate", RunOptions(), Progress(), config=config)
+    settle(workspace)
+    instances = sum(file.rows for file in workspace.files("instances"))
+    click.echo(
+        f"simulate: {summary.counts['input']} frames, {summary.counts['children:reviews']} reviews,"
+        f" {instances} instances."
+    )
+
+
+def _close(workspace: Workspace, scores: dict[str, float], report: Path, seconds: float) -> None:
+    click.echo(click.style("\nAgainst the truth", bold=True))
+    for name, value in scores.items():
+        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+        click.echo(f"  {name:40}{shown:>8}")
+    example = next(iter(workspace.rows(Mask))).instance_id
+    click.echo(
+        f"\nDone in {seconds:.0f} s. Look at it: {report}\n"
+        "\nThe whole history behind one of its masks:\n"
+        f"  avatar-build why {example} --workspace {workspace.storage.url}\n"
+        "\nWith real videos:\n"
+        "  avatar-build init ws --profile offline\n"
+        "  avatar-build doctor --workspace ws\n"
+        "  avatar-build download --workspace ws --list vggsound.csv --limit 20"
+    )

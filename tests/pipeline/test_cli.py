@@ -1,0 +1,177 @@
+"""What a user types: help that can be pasted, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from pipeline.cli import cli
+from tests.conftest import ROOT
+
+
+def commands(
+    group: click.Group, prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group by its full name."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*prefix, name))
+        else:
+            yield " ".join((*prefix, name)), command
+
+
+ALL = dict(commands(cli))
+
+
+def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The installed command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *words],
+        cwd=cwd or ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+    )
+
+
+def one_error(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The only line of an error; a traceback or a second line fails the test."""
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_help_ends_with_an_example_that_parses(name: str) -> None:
+    command = ALL[name]
+    examples = re.findall(r"^\s*avatar-build (.+)$", command.help or "", re.MULTILINE)
+    assert examples, "no example in the help"
+    for example in examples:
+        check_parses(example)
+
+
+def check_parses(example: str) -> None:
+    """Resolve the command and its options without running it."""
+    words = shlex.split(example, comments=True)
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context(command.name, words)
+
+
+def test_every_command_of_the_readme_exists_and_parses() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    examples = [line for line in lines if line.startswith("avatar-build ")]
+    assert len(examples) >= 10
+    for example in examples:
+        check_parses(example.removeprefix("avatar-build "))
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ALL:
+        assert re.search(rf"`(avatar-build )?{re.escape(name)}\b", text), name
+
+
+def test_no_workspace_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    error = one_error(run("sample", cwd=tmp_path), 2)
+    assert "no workspace here" in error
+    assert "avatar-build init" in error
+
+
+def test_init_makes_a_workspace_once(tmp_path: Path) -> None:
+    root = str(tmp_path / "ws")
+    assert run("init", root, "--profile", "offline").returncode == 0
+    assert "already a workspace" in one_error(run("init", root), 2)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    assert "not empty" in one_error(run("init", str(tmp_path / "other")), 2)
+    assert "offline" in one_error(run("init", str(tmp_path / "x"), "--profile", "best"), 2)
+
+
+def test_a_workspace_of_another_format_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "ws"
+    run("init", str(root))
+    marker = root / "commits" / "workspace.json"
+    marker.write_text(json.dumps({"format": 99, "version": "9.0"}))
+    error = one_error(run("status", "--workspace", str(root)), 2)
+    assert "format 99" in error
+    assert "9.0" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ("", "empty"),
+        ("abcdefghijk,1,dog barking,test\nabcdefghijl,1\n", "row 2"),
+        ("abcdefghijk,soon,dog barking,test\n", "row 1"),
+    ],
+)
+def test_a_bad_list_is_named_with_its_row(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    root, listed = str(tmp_path / "ws"), tmp_path / "list.csv"
+    run("init", root)
+    if content is not None:
+        listed.write_text(content)
+    error = one_error(run("download", "--workspace", root, "--list", str(listed)), 2)
+    assert message in error.lower()
+    assert "list.csv" in error
+
+
+def test_hostile_and_repeated_ids_become_rows_in_the_books_and_nothing_else(tmp_path: Path) -> None:
+    root, listed = tmp_path / "ws", tmp_path / "list.csv"
+    run("init", str(root))
+    rows = ["../../etc/passwd,0,dog barking,test", "abcdefghijk,0,dog barking,test"]
+    rows += ["abcdefghijk,30,dog barking,train", "https://x.y/,0,dog barking,test"]
+    listed.write_text("\n".join(rows) + "\n")
+    missing = f"{tmp_path}/archive/{{video_id}}.mp4"
+    arguments = ("--workspace", str(root), "--list", str(listed), "--source-template", missing)
+    first = run("download", *arguments)
+    assert first.returncode == 0, first.stderr
+    shown = run("failures", "--workspace", str(root), "--drops", "--json").stdout.splitlines()
+    found = {(row["stage"], row["input_id"]): row for row in map(json.loads, shown)}
+    assert found["list", "list.csv#1"]["kind"] == "invalid_id"
+    assert found["list", "list.csv#4"]["kind"] == "invalid_id"
+    assert found["list", "list.csv#3"]["reason"] == "duplicate_id"
+    assert ("download", "abcdefghijk") in found
+    assert len(found) == 4
+    books = json.loads(run("status", "--workspace", str(root), "--json").stdout)
+    for stage in books:
+        ended = stage["ok"] + stage["dropped"] + stage["failed"] + stage["pending"]
+        assert stage["input"] == ended
+    again = run("download", *arguments)
+    assert "1 known already" in again.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"ws", "list.csv"}
+
+
+def test_a_failure_bound_decides_the_exit_code(tmp_path: Path) -> None:
+    root, listed = str(tmp_path / "ws"), tmp_path / "list.csv"
+    run("init", root)
+    listed.write_text("abcdefghijk,0,dog barking,test\n")
+    missing = f"{tmp_path}/archive/{{video_id}}.mp4"
+    arguments = ("--workspace", root, "--list", str(listed), "--source-template", missing)
+    done = run("download", *arguments, "--max-failed", "0")
+    assert done.returncode == 1
+    assert "--max-failed 0" in done.stderr
+
+
+def test_an_unknown_id_and_a_wrong_share_say_so(tmp_path: Path) -> None:
+    root = str(tmp_path / "ws")
+    run("init", root)
+    assert "no row of this workspace" in one_error(run("why", "nothing", "--workspace", root), 2)
+    assert "I/N" in run("sample", "--workspace", root, "--units", "4/3").stderr
