@@ -30,10 +30,14 @@ def render_card(
     for video in document.videos:
         name = licenses[video.license_id]
         per_license[name] = per_license.get(name, 0) + 1
-    provenance = {
-        stage: ", ".join(f"{key}: {_plain(value)}" for key, value in sorted(facts.items()))
+    made = [
+        (
+            stage,
+            ", ".join(f"{key} {_plain(value)}" for key, value in facts.get("config", {}).items()),
+            ", ".join(revision[:12] for revision in facts.get("code_revisions", [])),
+        )
         for stage, facts in document.info.provenance.items()
-    }
+    ]
     return (
         environment()
         .get_template("card.md.j2")
@@ -45,7 +49,7 @@ def render_card(
             videos=document.videos,
             per_license=per_license,
             left_out=left_out_reasons,
-            provenance=provenance,
+            made=made,
             paths={"document": DOCUMENT, "cross_event": CROSS_EVENT, **TWINS},
             figures=FIGURES,
         )

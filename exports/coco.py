@@ -47,7 +47,7 @@ class Info(Row):
     polygon_tolerance_px: float = Field(ge=0)
     """How far an outline of the authors' layout may lie from its mask; 0: exact."""
     provenance: dict[str, Any]
-    """Per stage: backends, config digest, code revision."""
+    """Per stage what made its rows: settings, digests, code revisions, library versions."""
 
 
 class LicenseRow(Row):

@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,22 @@ class ReleaseSummary:
     left_out: dict[str, int]
     """Rows of the tables that are not in it, by ``kind reason``."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """For people."""
+        note = "" if self.verified else ", UNVERIFIED"
+        text = (
+            f"{self.path}{note}: {self.videos} videos, {self.frames} frames "
+            f"({self.off_screen_frames} off-screen), {self.instances} instances."
+        )
+        if self.left_out:
+            reasons = ", ".join(f"{rows} {reason}" for reason, rows in self.left_out.items())
+            text += f" Left out: {reasons} (statistics.json names them)."
+        return text
+
 
 def write_release(
     tables: ReleaseTables,
@@ -75,7 +91,8 @@ def write_release(
         unverified: take in what no person decided, and say so everywhere.
         media: ship clips and frames.
         config: title and polygon tolerance.
-        provenance: per stage, plain facts: backends, config digest, code revision.
+        provenance: per stage what made its rows, as plain JSON; the card shows ``config`` and
+            ``code_revisions``.
         taxonomy: category names whose ids stay the same from release to release.
 
     Raises:
@@ -160,7 +177,8 @@ def _nothing(tables: ReleaseTables, selection: Selection, unverified: bool) -> A
         if unverified
         else "Have people verify boxes and masks ('avatar-build label push'), or pass --unverified."
     )
-    return AvatarBuildError(f"Nothing verified to release ({reasons}). {hint}")
+    what = "Nothing" if unverified else "Nothing verified"
+    return AvatarBuildError(f"{what} to release ({reasons}). {hint}")
 
 
 def _write_annotations(selection: Selection, document: Document, folder: Path) -> dict[str, Any]:

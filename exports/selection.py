@@ -108,8 +108,7 @@ def select(tables: ReleaseTables, *, unverified: bool) -> Selection:
     """Choose the frames and instances of a release.
 
     An instance is verified when a person decided its box and its mask; an off-screen frame when a
-    person said so. Where people reviewed a frame, what rules and simulations said of it no longer
-    counts, and of each reviewer the latest review does.
+    person said so. Which reviews of a frame count: ``standing``.
 
     Args:
         tables: all rows, in any order.
@@ -181,12 +180,16 @@ def _select_frame(
 
 
 def standing(reviews: Iterable[Review]) -> list[Review]:
-    """The reviews of one frame and kind that count: each reviewer's latest, people before rules."""
+    """The reviews of one frame and kind that count.
+
+    Each person's latest; where no person spoke, the latest of the rules and simulations.
+    """
     latest: dict[str, Review] = {}
-    for review in sorted(reviews, key=lambda review: (review.updated_at, review.review_id)):
-        latest[review.annotator] = review
-    people = [review for review in latest.values() if review.verified]
-    return sorted(people or latest.values(), key=lambda review: review.review_id)
+    ordered = sorted(reviews, key=lambda review: (review.updated_at, review.review_id))
+    for review in ordered:
+        if review.verified:
+            latest[review.annotator] = review
+    return sorted(latest.values(), key=lambda review: review.review_id) or ordered[-1:]
 
 
 def _frame_reason(

@@ -34,7 +34,13 @@ from pipeline.storage import Storage
 
 WIDTH, HEIGHT = 64, 48
 DOG, CAT, TRAIN = "dog0dog0dog", "-cat_cat-ca", "train_train"
-PROVENANCE = {"segment": {"segmenter": "grabcut", "config": "c0ffee", "revision": "abc123"}}
+PROVENANCE = {
+    "segment": {
+        "config": {"segmenter": "grabcut", "grabcut_iterations": 5},
+        "code_revisions": ["abc123"],
+        "stage_key": "c0ffee",
+    }
+}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def test_every_video_is_attributed(tmp_path: Path) -> None:
 
 def test_the_backends_and_the_left_out_rows_are_named(tmp_path: Path) -> None:
     card = card_of(tmp_path)
-    assert "| segment | config: c0ffee, revision: abc123, segmenter: grabcut |" in card
+    assert r"| segment | segmenter grabcut, grabcut\_iterations 5 | abc123 |" in card
     assert "| instance not verified | 1 |" in card
 
 

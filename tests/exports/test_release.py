@@ -222,6 +222,36 @@ def test_a_person_outranks_a_rule_whenever_they_spoke(storage: Storage) -> None:
     assert DOG_5 in {row["frame_id"] for row in document_of(storage)["images"]}
 
 
+def test_of_rules_and_simulations_the_latest_counts(storage: Storage) -> None:
+    rows = tables(WORLD[4:5])
+    simulated = rows.reviews[0].model_copy(
+        update={
+            "review_id": "r_sim",
+            "annotator": "simulated:1",
+            "updated_at": "2026-01-01T00:00:00Z",
+        }
+    )
+    instance = rows.instances[0].model_copy(update={"review_ids": ["r_sim"]})
+    rows = replace(added(rows, "reviews", simulated), instances=[instance])
+    summary = release(storage, rows, unverified=True)
+    assert (summary.instances, summary.left_out) == (1, {})
+    rejecting = simulated.model_copy(update={"decision": "rejected"})
+    rows = replace(rows, reviews=[rows.reviews[0], rejecting])
+    with pytest.raises(AvatarBuildError, match="1 frame rejected, 1 instance rejected"):
+        release(storage, rows, "1.1", unverified=True)
+
+
+def test_the_summary_says_what_was_made_and_what_was_not(storage: Storage) -> None:
+    summary = release(storage)
+    assert summary.sentence() == (
+        "releases/1.0: 2 videos, 4 frames (1 off-screen), 4 instances. Left out: "
+        "1 frame no_instance_released, 1 frame not_verified, 1 instance not_verified "
+        "(statistics.json names them)."
+    )
+    assert "UNVERIFIED" in release(storage, version="1.1", unverified=True).sentence()
+    assert json.loads(json.dumps(summary.as_dict()))["instances"] == 4
+
+
 def test_a_later_review_by_the_same_person_replaces_the_earlier(storage: Storage) -> None:
     rows = tables()
     later = rows.reviews[0].model_copy(

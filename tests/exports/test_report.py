@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from exports.gallery import mask_path
+from exports.report import ReportTables, write_report
+from pipeline.inspection import StageStatus
+from pipeline.schema import DropRow, FailureRow, Proposal, SoundCategory, Sounds
+from pipeline.storage import Storage
+from tests.exports.drawn import (
+    DOG,
+    HEIGHT,
+    WIDTH,
+    WORLD,
+    Shot,
+    Thing,
+    blob,
+    draw_media,
+    tables,
+)
+
+EVIL = "<script>alert('x')</script>\"'><img src=http://evil.example/x>{{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: elements, attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def count(self, tag: str, kind: str = "") -> int:
+        return sum(
+            name == tag and kind in [*(attrs.get("class") or "").split(), ""]
+            for name, attrs in self.elements
+        )
+
+
+def report_tables(**changes: Any) -> ReportTables:
+    rows = tables()
+    proposals = [
+        Proposal(
+            proposal_id=f"p_{frame.frame_id}_{audible}",
+            frame_id=frame.frame_id,
+            bbox=[1, 2, 30, 20],
+            detector="motion",
+            detector_class="moving",
+            detector_score=0.5,
+            categories=["dog barking"],
+            audible=audible,
+            audio_score=1.0,
+        )
+        for frame in rows.frames
+        for audible in (True, False)
+    ]
+    sounds = [
+        Sounds(
+            clip_id=clip.clip_id,
+            tagger="vggsound-label",
+            classes=[],
+            categories=[SoundCategory(category="dog barking", score=1.0, active=True)],
+        )
+        for clip in rows.clips
+    ]
+    return ReportTables(**{**vars(rows), "proposals": proposals, "sounds": sounds, **changes})
+
+
+DROPS = [
+    DropRow(
+        input_id=f"video{n}", stage="download", reason="fps_low", detail=f"{n} fps", last_time=""
+    )
+    for n in range(5)
+]
+FAILURES = [
+    FailureRow(
+        input_id="broken",
+        stage="download",
+        kind="truncated",
+        retryable=True,
+        detail="12 of 99 bytes",
+        attempts=2,
+        last_time="",
+    )
+]
+STAGES = [
+    StageStatus("download", 10, 3, 5, 1, 1, {"videos": 3}, {"fps_low": 5}, {"truncated": 1}, 7.5)
+]
+
+
+def report(folder: Path, rows: ReportTables | None = None, **options: Any) -> str:
+    storage = Storage(folder / "ws")
+    draw_media(storage, tables())
+    values: dict[str, Any] = {"stages": STAGES, "failures": FAILURES, "drops": DROPS, **options}
+    path = write_report(
+        storage, rows or report_tables(), target=folder / "out/report.html", **values
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_books_of_each_stage_are_told_with_reasons_and_examples(tmp_path: Path) -> None:
+    page = Page(report(tmp_path))
+    assert (
+        "fetch whole videos, keep the suitable ones 10 3 5 1 3 videos (1 waiting) 7.5 s"
+        in page.text
+    )
+    assert "fps low set aside 5 video0 0 fps video1 1 fps video2 2 fps and 2 more" in page.text
+    assert "truncated failed, a retry may help 1 broken 12 of 99 bytes" in page.text
+    widths = [
+        a["style"]
+        for tag, a in page.elements
+        if tag == "i" and a.get("class") in ("ok", "drop", "fail", "wait") and "style" in a
+    ]
+    assert widths == ["flex: 3", "flex: 5", "flex: 1", "flex: 1"]
+
+
+def test_every_frame_shows_its_proposals_boxes_masks_and_labels(tmp_path: Path) -> None:
+    page = Page(report(tmp_path))
+    assert page.count("figure") == page.count("img") == len(WORLD)
+    assert page.count("rect", "s-audible") == page.count("rect", "s-unheard") == len(WORLD)
+    instances = sum(len(shot.things) for shot in WORLD)
+    assert page.count("rect", "s-box") == page.count("path", "s-mask") == instances
+    assert "bird · Mixed-sound frame 40 · at 2.60 s · verified" in page.text
+    assert "off-screen · cat meowing frame 12" in page.text
+    assert page.text.count("heard: dog barking") == 3
+
+
+def test_pictures_are_the_frames(tmp_path: Path) -> None:
+    import base64
+
+    text = report(tmp_path)
+    first = re.search(r"data:image/jpeg;base64,([^\"]+)", text)
+    assert first
+    data = np.frombuffer(base64.b64decode(first[1]), dtype=np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+    assert abs(int(picture[40, 60, 0]) - 42) < 6  # frame 12 of the first clip, drawn 30 + 12
+
+
+def test_the_page_needs_no_network_and_runs_no_script(tmp_path: Path) -> None:
+    page = Page(report(tmp_path))
+    tags = {tag for tag, _ in page.elements}
+    assert tags.isdisjoint({"script", "link", "iframe", "object", "embed", "base", "form"})
+    for tag, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
+        if tag != "a":
+            assert "href" not in attributes
+        if "src" in attributes:
+            assert (attributes["src"] or "").startswith("data:image/jpeg;base64,")
+    assert any("default-src 'none'" in (a.get("content") or "") for _, a in page.elements)
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    plain = Page(report(tmp_path / "plain"))
+    rows = report_tables()
+    hostile = replace(
+        rows,
+        videos=[
+            v.model_copy(
+                update={
+                    "title": EVIL,
+                    "label": EVIL,
+                    "uploader": EVIL,
+                    "source_url": "javascript:" + EVIL,
+                }
+            )
+            for v in rows.videos
+        ],
+        sounds=[
+            s.model_copy(
+                update={
+                    "tagger": EVIL,
+                    "categories": [SoundCategory(category=EVIL, score=1.0, active=True)],
+                }
+            )
+            for s in rows.sounds
+        ],
+        proposals=[
+            p.model_copy(update={"categories": [EVIL], "detector": EVIL}) for p in rows.proposals
+        ],
+        instances=[i.model_copy(update={"audio_visual_category": EVIL}) for i in rows.instances],
+        masks=[m.model_copy(update={"source": EVIL}) for m in rows.masks],
+        reviews=[
+            r.model_copy(
+                update={"annotator": EVIL, "reject_reasons": [EVIL], "off_screen_category": EVIL}
+            )
+            for r in rows.reviews
+        ],
+    )
+    text = report(
+        tmp_path / "hostile",
+        hostile,
+        drops=[
+            d.model_copy(update={"input_id": EVIL, "reason": EVIL, "detail": EVIL}) for d in DROPS
+        ],
+        failures=[f.model_copy(update={"kind": EVIL, "detail": EVIL}) for f in FAILURES],
+        stages=[replace(STAGES[0], stage=EVIL, children={EVIL: 3})],
+        scores={EVIL: EVIL},
+        title=EVIL,
+    )
+    page = Page(text)
+    assert {tag for tag, _ in page.elements} <= {tag for tag, _ in plain.elements} | {"table"}
+    assert page.count("img") == plain.count("img")
+    known = {name for _, attributes in plain.elements for name in attributes}
+    assert {name for _, attributes in page.elements for name in attributes} <= known
+    assert "javascript:" not in text
+    assert "{{ 7*7 }}" in page.text  # shown, not evaluated
+
+
+def test_the_number_of_clips_shown_is_bounded_and_told(tmp_path: Path) -> None:
+    page = Page(report(tmp_path, max_clips=2))
+    assert page.count("section", "clip") == 2
+    assert "2 clips, drawn at random; 1 more are not shown" in page.text
+
+
+def test_a_page_without_pictures_says_how_many_there_are(tmp_path: Path) -> None:
+    page = Page(report(tmp_path, max_clips=0))
+    assert page.count("figure") == 0
+    assert "3 clips are not shown" in page.text
+
+
+def test_an_image_that_is_gone_or_broken_is_said_not_hidden(tmp_path: Path) -> None:
+    rows = report_tables()
+    draw_media(Storage(tmp_path / "ws"), tables())
+    storage = Storage(tmp_path / "ws")
+    storage.remove(rows.frames[0].path)
+    storage.write(rows.frames[1].path, b"no image")
+    storage.write(rows.frames[2].path, b"")
+    path = write_report(storage, rows, [], [], [], target=tmp_path / "report.html")
+    page = Page(path.read_text())
+    assert page.text.count("the image cannot be read") == 3
+    assert page.count("img") == len(WORLD) - 3
+
+
+def test_scores_are_told_by_name(tmp_path: Path) -> None:
+    page = Page(report(tmp_path, scores={"recall": 0.5, "mask IoU": {"mean": 0.25, "n": 3}}))
+    assert "recall 0.500 mask IoU: mean 0.250 mask IoU: n 3" in page.text
+    assert "Measured against" not in Page(report(tmp_path)).text
+
+
+def test_labels_that_no_person_made_are_called_unverified(tmp_path: Path) -> None:
+    warning = "No person has labelled any frame here"
+    assert warning not in Page(report(tmp_path / "people")).text
+    rows = tables([Shot(DOG, 1, [Thing("dog barking", verified=False)], verified=False)])
+    assert warning in Page(report(tmp_path / "rules", ReportTables(**vars(rows)))).text
+
+
+def test_an_empty_workspace_has_a_report_too(tmp_path: Path) -> None:
+    page = Page(report(tmp_path, ReportTables(), stages=[], failures=[], drops=[]))
+    assert "No stage has run yet." in page.text
+    assert "No clip was found." in page.text
+
+
+def test_the_same_tables_give_the_same_page(tmp_path: Path) -> None:
+    rows = report_tables()
+    turned = ReportTables(**{name: list(table)[::-1] for name, table in vars(rows).items()})
+    assert report(tmp_path / "a", rows, drops=DROPS) == report(
+        tmp_path / "b", turned, drops=DROPS[::-1]
+    )
+
+
+def test_a_mask_s_outline_has_its_hole() -> None:
+    inside = blob((8, 6, 20, 16))
+    path = mask_path(inside)
+    assert path.count("M") == path.count("Z") == 2
+    drawn = np.zeros(inside.shape, dtype=np.uint8)
+    loops = [
+        np.array([[float(v) for v in point.split()] for point in loop.strip("MZ").split("L")])
+        for loop in re.findall(r"M[^Z]*Z", path)
+    ]
+    cv2.fillPoly(drawn, [np.floor(loop).astype(np.int32) for loop in loops], 1)
+    assert (drawn.astype(bool) ^ inside).sum() <= 0.1 * inside.sum()
+
+
+@pytest.mark.browser
+def test_a_browser_opens_it_and_shows_every_picture(tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on the PATH")
+    report(tmp_path)
+    shot = tmp_path / "shot.png"
+    subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--window-size=1280,3000",
+            f"--screenshot={shot}",
+            (tmp_path / "out/report.html").as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    picture = cv2.imread(str(shot))
+    assert picture is not None
+    # The green square drawn into every frame, (40, 200, 90) in BGR, where no shape covers it.
+    green = (np.abs(picture.astype(int) - (40, 200, 90)) < 25).all(axis=2)
+    columns = np.flatnonzero(green.any(axis=0))
+    assert green.sum() > 6 * 2000
+    assert columns[-1] - columns[0] > 400
