@@ -100,9 +100,8 @@ class SampleFrames:
         for clip, sound in clips:
             events = find_events(sound, self.window_hops)
             heard += len(events)
-            span = exact(clip.start_s), exact(clip.end_s)
-            first = timeline.between(*span).start
-            choices = self._choose(events, span, media, timeline)
+            first = timeline.between(*_span(clip)).start
+            choices = self.choose_frames(clip, events, media, timeline)
             frames = [
                 self._keep(clip, rank, choice, choice.picture.index - first)
                 for rank, choice in enumerate(choices)
@@ -151,19 +150,19 @@ class SampleFrames:
                 break
         return drawn
 
-    def _choose(
-        self, events: list[Event], span: tuple[Fraction, Fraction], media: Media, timeline: Timeline
+    def choose_frames(
+        self, clip: Clip, events: Sequence[Event], media: Media, timeline: Timeline
     ) -> list[Choice]:
-        """One frame per event, strongest first; an event without a sound frame gives way."""
+        """One frame per event, strongest first; an event without a whole frame gives way."""
+        half = exact(self.config.event_half_s)
         best: dict[Event, Choice | None] = {}
         while True:
             standing = [event for event in events if best.get(event, event) is not None]
             picked = pick_events(standing, self.config.max_frames, exact(self.config.min_gap_s))
-            new = sorted({event for event in picked if event not in best}, key=lambda e: e.time)
+            new = sorted((event for event in picked if event not in best), key=lambda e: e.time)
             if not new:
                 return [choice for event in picked if (choice := best[event])]
-            half = exact(self.config.event_half_s)
-            best |= sharpest_frames(new, half, span, media, timeline)
+            best |= sharpest_frames(new, half, _span(clip), media, timeline)
 
     def _keep(self, clip: Clip, rank: int, choice: Choice, frame_index: int) -> Frame:
         """Write the image; the row that names it."""
@@ -188,6 +187,10 @@ class SampleFrames:
             width=width,
             height=height,
         )
+
+
+def _span(clip: Clip) -> tuple[Fraction, Fraction]:
+    return exact(clip.start_s), exact(clip.end_s)
 
 
 def candidate_windows(active: NDArray[np.bool_], clip_s: int, min_active_s: int) -> list[int]:

@@ -7,7 +7,6 @@ with negative times; the MP4 muxer writes an edit list that hides them, and read
 
 from __future__ import annotations
 
-import errno
 from fractions import Fraction
 from pathlib import Path
 
@@ -49,12 +48,13 @@ def cut(source: Path, start_s: float, end_s: float, target: Path) -> None:
         packets = _read(media, container, streams, _keyframe(timeline, wanted.start), start, stop)
         try:
             _write(streams, packets, start, target)
+        except ValueError as error:  # PyAV's own, and libav's EINVAL and invalid data
+            target.unlink(missing_ok=True)
+            codecs = ", ".join(stream.codec_context.name for stream in streams)
+            text = f"{source.name}: MP4 cannot hold its {codecs} ({error})"
+            raise MediaError("uncuttable", text) from error
         except av.FFmpegError as error:
             target.unlink(missing_ok=True)
-            if error.errno == errno.EINVAL or isinstance(error, av.InvalidDataError):
-                codecs = ", ".join(stream.codec_context.name for stream in streams)
-                text = f"{source.name}: MP4 cannot hold its {codecs} ({error.strerror})"
-                raise MediaError("uncuttable", text) from error
             raise OSError(error.errno, error.strerror, str(target)) from error
 
 
@@ -85,10 +85,10 @@ def _read(
         media.check_time()
         if packet.size == 0:
             continue
-        if packet.pts is None or packet.dts is None:
+        if packet.pts is None:
             raise MediaError("missing_pts", f"{media.path.name}: a packet without a timestamp")
         time = packet.pts * packet.time_base
-        if packet.dts * packet.time_base >= stop:
+        if packet.dts is not None and packet.dts * packet.time_base >= stop:
             open_streams.discard(packet.stream_index)
             if not open_streams:
                 break
@@ -116,11 +116,22 @@ def _write(
         for stream in streams:
             targets[stream.index] = output.add_stream_from_template(stream)
             targets[stream.index].time_base = stream.time_base
-        for packet in packets:
+        for packet, dts in zip(packets, _decoding_times(packets), strict=True):
             assert packet.pts is not None
-            assert packet.dts is not None
             shift = round(start / packet.time_base)
             packet.pts -= shift
-            packet.dts -= shift
+            packet.dts = dts - shift
             packet.stream = targets[packet.stream_index]
             output.mux(packet)
+
+
+def _decoding_times(packets: list[Packet[Stream]]) -> list[int]:
+    """Decoding times that ascend and never pass the presentation; Matroska has none of its own."""
+    times = [0] * len(packets)
+    for stream in {packet.stream_index for packet in packets}:
+        mine = [i for i, packet in enumerate(packets) if packet.stream_index == stream]
+        shown = [packets[i].pts or 0 for i in mine]
+        delay = max(late - pts for late, pts in zip(sorted(shown), shown, strict=True))
+        for i, pts in zip(mine, sorted(shown), strict=True):
+            times[i] = pts - delay
+    return times

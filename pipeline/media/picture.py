@@ -132,13 +132,15 @@ class _Run:
             self._skip_to(index)
             return
         # The index may point behind the keyframe, or the keyframe may need a run-up (intra
-        # refresh): then the picture is missing or damaged, and the keyframe before must do.
-        for attempt in range(key, max(-1, key - 2), -1):
+        # refresh): then its own picture is missing or damaged, and an earlier one must do.
+        for attempt in sorted({key, max(0, key - 1), 0}, reverse=True):
+            entry = int(np.searchsorted(pts, keys[attempt]))
             self._pictures = self._from_keyframe(int(keys[attempt]))
             self.advance()
-            self._skip_to(index)
-            if self.current and self.current.index == index and not self.current.damaged:
+            self._skip_to(entry)
+            if self.current and self.current.index == entry and not self.current.damaged:
                 break
+        self._skip_to(index)
 
     def _skip_to(self, index: int) -> None:
         while self.current is not None and self.current.index < index:

@@ -13,7 +13,7 @@ from av.container import InputContainer
 from pipeline.errors import MediaError
 from pipeline.media.container import Media, audio_stream, video_stream
 from pipeline.media.picture import decode_packet, is_turned
-from pipeline.media.timeline import read_timeline
+from pipeline.media.timeline import Timeline, read_timeline
 
 _SLACK_S = 1.0
 """A header's duration is rounded; the packets of a whole file end within this of it."""
@@ -93,12 +93,17 @@ def _counted(media: Media, facts: MediaFacts) -> MediaFacts:
     duration_s = facts.duration_s or end_s
     return dataclasses.replace(
         facts,
-        fps=len(timeline.pts) / end_s if end_s else facts.fps,
+        fps=_average_rate(timeline) or facts.fps,
         frame_count=len(timeline.pts),
         start_s=float(timeline.start),
         duration_s=duration_s,
         bitrate_bps=_bitrate(media.path, duration_s),
     )
+
+
+def _average_rate(timeline: Timeline) -> float:
+    steps = len(timeline.pts) - 1
+    return float(steps / timeline.time(steps)) if steps else 0.0
 
 
 def _sound_end_s(media: Media) -> float:

@@ -3,7 +3,8 @@
 The waveform is the mean of all channels at the file's own rate, in [-1, 1], computed here:
 libraries' down-mixes differ by a factor of 1.41, and resampling moves the RMS by up to 8 %; both
 flip seconds at the threshold. A sample belongs to the hop its presentation time lies in, so gaps
-in the sound shift nothing. RMS per second and short-time RMS are sums over the same hops.
+in the sound shift nothing; where frames overlap in time the first is heard. RMS per second and
+short-time RMS are sums over the same hops.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 from av import FFmpegError
@@ -106,19 +108,21 @@ class SoundTrack:
                 assert stream.time_base is not None
                 target = (self._zero + start_s - _PREROLL_S) / stream.time_base
                 container.seek(int(target), stream=stream)
+            heard = Fraction(start_s)
             for first, block in self._blocks(container, stop_s):
-                self._add(first, block, start_s, stop_s)
+                self._add(first, block, heard, stop_s)
+                heard = max(heard, Fraction(first + block.samples, block.sample_rate))
         hops = slice(start_s * self._hops_per_s, stop_s * self._hops_per_s)
         if not np.isfinite(self._energy[hops]).all():
             raise MediaError("undecodable", f"{self._media.path.name}: its sound is not finite")
         self._known[start_s:stop_s] = True
 
-    def _add(self, first: int, block: AudioFrame, start_s: int, stop_s: int) -> None:
-        """Add a block of unbroken sound whose first sample is number ``first`` from time 0."""
+    def _add(self, first: int, block: AudioFrame, start: Fraction, stop_s: int) -> None:
+        """Add what ``[start, stop_s)`` has of unbroken sound that begins with sample ``first``."""
         rate, hops = block.sample_rate, self._hops_per_s
         if rate < hops:
             raise MediaError("undecodable", f"{self._media.path.name}: sound at {rate} Hz")
-        begin, end = max(first, start_s * rate), min(first + block.samples, stop_s * rate)
+        begin, end = max(first, ceil(start * rate)), min(first + block.samples, stop_s * rate)
         if begin >= end:
             return
         wave = _mono(block)[begin - first : end - first]
@@ -175,9 +179,9 @@ class SoundTrack:
 
 
 def _jitter(frame: AudioFrame) -> int:
-    """Samples within which two timestamps mean the same moment: one tick of the clock."""
-    tick = frame.time_base or Fraction(0)
-    return 1 + tick.numerator * frame.sample_rate // tick.denominator
+    """Samples by which a timestamp may be off: a tick of the clock, if its ticks are no samples."""
+    tick = (frame.time_base or 0) * frame.sample_rate
+    return 0 if tick == 1 else ceil(tick)
 
 
 def _decode(packet: Packet[AudioStream]) -> list[AudioFrame]:

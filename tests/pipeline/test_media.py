@@ -1,0 +1,578 @@
+"""pipeline.media against slow second definitions, on drawn and on broken files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.errors import MediaError
+from pipeline.media import (
+    Media,
+    Picture,
+    SoundTrack,
+    cut,
+    decode_pictures,
+    frames_between,
+    probe,
+    read_timeline,
+)
+from pipeline.media.picture import luma_plane
+from tests.video_factory import RATE, bursts, flipped, make_video, scene, truncated
+
+BETTER = {"preset": "veryfast"}
+OPEN_GOP = "open-gop=1:keyint=20:min-keyint=20:scenecut=0"
+UNEVEN_MS = [int(t) for t in np.cumsum(np.random.default_rng(1).integers(15, 140, 70))]
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "constant.mp4": {},
+    "b_frames.mp4": {"b_frames": 3, "options": BETTER},
+    "pyramid.mp4": {"b_frames": 3, "options": BETTER | {"x264-params": "b-pyramid=normal:ref=4"}},
+    "open_gop.mp4": {
+        "frames": 120,
+        "b_frames": 3,
+        "options": BETTER | {"x264-params": f"{OPEN_GOP}:b-adapt=0"},
+    },
+    "open_gop.mkv": {
+        "frames": 120,
+        "b_frames": 3,
+        "options": BETTER | {"x264-params": f"{OPEN_GOP}:b-adapt=0"},
+    },
+    "open_gop_hevc.mp4": {
+        "codec": "libx265",
+        "frames": 120,
+        "options": BETTER | {"x265-params": f"log-level=none:{OPEN_GOP}:bframes=3"},
+    },
+    "intra_refresh.mp4": {"frames": 120, "options": {"x264-params": "intra-refresh=1:keyint=20"}},
+    "variable.mp4": {"pts_ms": UNEVEN_MS, "b_frames": 2, "options": BETTER},
+    "late.mp4": {"start_s": 3.2, "b_frames": 2, "options": BETTER, "sound": bursts(5, [2])},
+    "rotated.mp4": {"rotation": 90},
+    "ten_bit.mp4": {"pix_fmt": "yuv420p10le"},
+    "gray.mp4": {"pix_fmt": "gray"},
+    "full_chroma_odd.mp4": {"draw": scene(97, 71), "pix_fmt": "yuv444p"},
+    "rgb.mp4": {"codec": "libx264rgb", "pix_fmt": "rgb24"},
+    "fragmented.mp4": {"movflags": "frag_keyframe+empty_moov", "sound": bursts(2.4, [1])},
+    "vp9.webm": {
+        "codec": "libvpx-vp9",
+        "frames": 100,
+        "options": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "16"},
+        "sound": np.stack([bursts(4, [1])] * 2),
+        "sound_codec": "libopus",
+    },
+    "vp8.webm": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}},
+    "mpeg4.mp4": {"codec": "mpeg4", "b_frames": 2},
+}
+
+Drawn = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    """The video of a recipe, drawn once."""
+    folder = tmp_path_factory.mktemp("drawn")
+
+    def get(name: str) -> Path:
+        path = folder / name
+        return path if path.exists() else make_video(path, **RECIPES[name])
+
+    return get
+
+
+def sequential(path: Path) -> list[tuple[int, bytes, bool]]:
+    """Timestamp, bytes and damage of every frame, decoded from the first to the last."""
+    with av.open(str(path)) as container:
+        return [
+            (frame.pts or 0, as_bytes(frame), frame.is_corrupt)
+            for frame in container.decode(video=0)
+        ]
+
+
+def as_bytes(frame: av.VideoFrame) -> bytes:
+    return frame.to_ndarray().tobytes()
+
+
+def kind_of(call: Callable[[], object]) -> str:
+    with pytest.raises(MediaError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return error.value.kind
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_timeline_holds_the_frames_a_sequential_decode_shows(drawn: Drawn, name: str) -> None:
+    path = drawn(name)
+    assert read_timeline(Media(path)).pts.tolist() == [pts for pts, _, _ in sequential(path)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_frames_reached_by_a_seek_are_those_of_a_sequential_decode(drawn: Drawn, name: str) -> None:
+    path = drawn(name)
+    every, timeline = sequential(path), read_timeline(Media(path))
+    rng = random.Random(name)
+    for _ in range(25):
+        cuts = sorted(rng.sample(range(len(every) + 1), 6))
+        ranges = [range(*cuts[:2]), range(*cuts[2:4]), range(*cuts[4:])]
+        ranges = [part[: rng.randrange(1, 8)] for part in ranges]
+        found = list(decode_pictures(Media(path), timeline, ranges))
+        assert [picture.index for picture in found] == [i for part in ranges for i in part]
+        for picture in found:
+            assert picture.frame.pts == every[picture.index][0]
+            assert as_bytes(picture.frame) == every[picture.index][1]
+            assert not picture.damaged
+
+
+def test_a_clip_cut_with_an_edit_list_counts_only_what_is_shown(
+    drawn: Drawn, tmp_path: Path
+) -> None:
+    source, target = drawn("open_gop.mp4"), tmp_path / "cut.mp4"
+    cut(source, 1.2, 3.2, target)
+    every = sequential(source)
+    timeline = read_timeline(Media(target))
+    assert probe(target).frame_count == len(timeline.pts) == len(sequential(target))
+    found = list(decode_pictures(Media(target), timeline, [range(50)]))
+    assert [as_bytes(picture.frame) for picture in found] == [row[1] for row in every[30:80]]
+    assert 0 <= len(timeline.pts) - 50 <= 2  # B-frames carry their later references along
+
+
+def test_only_the_neighbourhood_is_decoded(drawn: Drawn) -> None:
+    media = Media(drawn("constant.mp4"))  # keyframes at 0, 20, 40
+    timeline = read_timeline(media)
+    list(decode_pictures(media, timeline, [range(3, 5), range(8, 10), range(45, 47)]))
+    assert media.counts.frames == 10 + 7
+
+
+def test_a_hidden_vp8_frame_is_no_frame(drawn: Drawn, tmp_path: Path) -> None:
+    source = drawn("vp8.webm")
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for number in (7, 30):
+        data[data.index(packets[number])] &= 0xEF  # show_frame off
+    hiding = tmp_path / "hiding.webm"
+    hiding.write_bytes(data)
+    shown = sequential(hiding)
+    assert len(shown) == len(packets) - 2
+    assert read_timeline(Media(hiding)).pts.tolist() == [pts for pts, _, _ in shown]
+
+
+def test_frames_between_takes_both_ends_on_the_clock_of_the_first_frame(drawn: Drawn) -> None:
+    times = [float(picture.time) for picture in frames_between(drawn("late.mp4"), 0.2, 0.4)]
+    assert times == pytest.approx([0.2, 0.24, 0.28, 0.32, 0.36, 0.4])
+    milliseconds = [t - UNEVEN_MS[0] for t in UNEVEN_MS]
+    start, end = milliseconds[20], milliseconds[26]
+    found = frames_between(drawn("variable.mp4"), start / 1000, end / 1000)
+    assert [round(picture.time * 1000) for picture in found] == milliseconds[20:27]
+
+
+# What a picture is
+
+
+def pictures(path: Path) -> list[Picture]:
+    timeline = read_timeline(Media(path))
+    return list(decode_pictures(Media(path), timeline, [range(len(timeline.pts))]))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_luma_is_the_first_plane_at_eight_bits(drawn: Drawn, name: str) -> None:
+    for picture in pictures(drawn(name))[::9]:
+        frame = picture.frame
+        expected: Any
+        if frame.format.name == "yuv420p10le":
+            expected = frame.to_ndarray()[: frame.height].astype(np.uint16) >> 2
+        elif frame.format.is_rgb:
+            expected = cv2.cvtColor(frame.to_ndarray(format="rgb24"), cv2.COLOR_RGB2GRAY)
+            assert np.abs(luma_plane(frame).astype(int) - expected).max() <= 2
+            continue
+        else:
+            planes = frame.to_ndarray()
+            expected = planes[0] if planes.ndim == 3 else planes[: frame.height]
+        assert luma_plane(frame).dtype == np.uint8
+        assert np.array_equal(luma_plane(frame), expected)
+
+
+def test_sharpness_is_the_variance_of_the_laplacian(drawn: Drawn) -> None:
+    for picture in pictures(drawn("b_frames.mp4"))[::7]:
+        y = np.pad(luma_plane(picture.frame).astype(np.float64), 1, mode="reflect")
+        laplacian = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
+        assert picture.sharpness() == pytest.approx(laplacian.var(), rel=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_rotated_video_is_shown_upright(tmp_path: Path, degrees: int) -> None:
+    plain = pictures(make_video(tmp_path / "plain.mp4", frames=3))[1]
+    path = make_video(tmp_path / "turned.mp4", frames=3, rotation=degrees)
+    turned = pictures(path)[1]
+    # The factory's degrees turn counter-clockwise, and so does rot90.
+    assert np.array_equal(turned.rgb(), np.rot90(plain.rgb(), degrees // 90))
+    assert np.array_equal(turned.luma(), np.rot90(plain.luma(), degrees // 90))
+    facts = probe(path)
+    assert (facts.width, facts.height) == turned.size == turned.luma().shape[::-1]
+    image: Any = cv2.imdecode(
+        np.frombuffer(turned.encode("png", 95), np.uint8), cv2.IMREAD_COLOR_RGB
+    )
+    assert np.array_equal(image, turned.rgb())
+
+
+def test_a_mirrored_video_is_shown_as_libav_would(tmp_path: Path) -> None:
+    # OpenCV applies rotations only, so the mirror is checked against its definition.
+    plain = pictures(make_video(tmp_path / "plain.mp4", frames=2))[0]
+    path = tmp_path / "mirrored.mp4"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 96, 72, "yuv420p"
+        stream.gop_size, stream.max_b_frames = 20, 0
+        stream.set_display_rotation(0, hflip=True)
+        frame = av.VideoFrame.from_ndarray(scene()(0), format="rgb24")
+        output.mux([*stream.encode(frame), *stream.encode()])
+    assert np.array_equal(pictures(path)[0].rgb(), plain.rgb()[:, ::-1])
+
+
+def test_damaged_frames_are_marked_until_the_next_keyframe(tmp_path: Path) -> None:
+    options = {"x264-params": "keyint=30:min-keyint=30:scenecut=0"}
+    whole = make_video(tmp_path / "whole.mp4", frames=150, gop=30, options=options)
+    broken = flipped(whole, tmp_path / "broken.mp4", 0.3, 0.45)
+    unbroken = sequential(whole)
+    timeline = read_timeline(Media(broken))
+    good = [p for p in pictures(broken) if not p.damaged]
+    marks = set(range(150)) - {p.index for p in good}
+    assert 10 < len(marks) < 90
+    for first in range(0, 150, 30):
+        group = range(first, first + 30)
+        broken_at = min(marks & set(group), default=group.stop)
+        assert marks >= set(range(broken_at, group.stop))
+        if broken_at == group.stop:  # before its first mark a broken group may hide a wrong frame
+            for picture in (p for p in good if p.index in group):
+                assert as_bytes(picture.frame) == unbroken[picture.index][1]
+    # Reached by seeks, the same frames are good.
+    alone = {
+        p.index
+        for i in range(len(timeline.pts))
+        for p in decode_pictures(Media(broken), timeline, [range(i, i + 1)])
+        if not p.damaged
+    }
+    assert alone == {p.index for p in good}
+
+
+# What a file is
+
+
+def test_a_probe_gives_the_facts_as_displayed(drawn: Drawn) -> None:
+    facts = probe(drawn("late.mp4"))
+    assert (facts.width, facts.height, facts.frame_count) == (96, 72, 60)
+    assert facts.fps == pytest.approx(25)
+    assert facts.start_s == pytest.approx(3.2)
+    assert facts.duration_s == pytest.approx(5.6, abs=0.1)
+    assert (facts.video_codec, facts.audio_codec) == ("h264", "aac")
+    assert (facts.sample_rate_hz, facts.channels) == (RATE, 1)
+    size = drawn("late.mp4").stat().st_size
+    assert facts.bitrate_bps == pytest.approx(size * 8 / facts.duration_s, rel=1e-3)
+    assert probe(drawn("rotated.mp4")).width == 72
+    webm = probe(drawn("vp9.webm"))
+    assert (webm.frame_count, webm.video_codec, webm.audio_codec) == (100, "vp9", "opus")
+    assert webm.fps == pytest.approx(25)
+
+
+def test_a_file_without_sound_has_no_sound_facts(drawn: Drawn) -> None:
+    facts = probe(drawn("constant.mp4"))
+    assert facts.audio_codec is None
+    assert (facts.sample_rate_hz, facts.channels) == (0, 0)
+    media = Media(drawn("constant.mp4"))
+    track = SoundTrack(media, read_timeline(media), 100)
+    assert kind_of(lambda: track.span(0, 1)) == "no_audio"
+
+
+@pytest.mark.parametrize(
+    ("name", "movflags"),
+    [
+        ("index_first.mp4", "faststart"),
+        ("index_last.mp4", ""),
+        ("fragmented.mp4", "frag_keyframe+empty_moov"),
+        ("matroska.mkv", ""),
+    ],
+)
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_truncated_file_is_found(tmp_path: Path, name: str, movflags: str, share: float) -> None:
+    whole = make_video(
+        tmp_path / f"whole_{name}", frames=100, fps=10, movflags=movflags, sound=bursts(10, [1])
+    )
+    assert probe(whole).frame_count == 100
+    part = truncated(whole, tmp_path / name, share)
+    assert kind_of(lambda: probe(part)) == "truncated"
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!doctype html><title>Sign in</title>" * 40,
+        PLAYLIST.format("{video}"),
+        PLAYLIST.format("http://127.0.0.1:9/video.ts"),
+        "ffconcat version 1.0\nfile '{video}'\n",
+        "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static'/>",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
+        "\x00" * 4096,
+    ],
+    ids=["html", "playlist", "network_playlist", "concat", "dash", "sdp", "zeros"],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "m3u8", "txt"])
+def test_what_is_no_media_is_refused(drawn: Drawn, tmp_path: Path, text: str, suffix: str) -> None:
+    path = tmp_path / f"file.{suffix}"
+    path.write_text(text.replace("{video}", str(drawn("constant.mp4"))))
+    assert kind_of(lambda: probe(path)) == "not_media"
+    assert kind_of(lambda: read_timeline(Media(path))) == "not_media"
+
+
+def test_nothing_is_not_a_video(tmp_path: Path) -> None:
+    assert kind_of(lambda: probe(tmp_path / "absent.mp4")) == "missing_file"
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert kind_of(lambda: probe(empty)) == "empty_file"
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("aac", rate=RATE, layout="mono")
+        wave = av.AudioFrame.from_ndarray(bursts(1, [])[None], format="fltp", layout="mono")
+        wave.sample_rate = RATE
+        output.mux([*stream.encode(wave), *stream.encode()])
+    assert kind_of(lambda: probe(path)) == "no_video"
+
+
+def test_a_picture_of_absurd_size_is_not_decoded(tmp_path: Path) -> None:
+    flat = np.zeros((5000, 9000, 3), np.uint8)
+    path = make_video(
+        tmp_path / "huge.mkv", frames=1, draw=lambda _: flat, codec="mjpeg", pix_fmt="yuvj420p"
+    )
+    assert kind_of(lambda: probe(path)) == "too_large"
+
+
+def test_timestamps_of_days_are_not_believed(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "days.mkv", pts_ms=[0, 40, 80, 200_000_000])
+    assert kind_of(lambda: read_timeline(Media(path))) == "bad_timestamps"
+
+
+def test_work_beyond_its_time_is_given_up(drawn: Drawn) -> None:
+    path = drawn("late.mp4")
+    timeline = read_timeline(Media(path))
+    assert kind_of(lambda: read_timeline(Media(path, timeout_s=0))) == "too_slow"
+    late = Media(path, timeout_s=0)
+    assert kind_of(lambda: list(decode_pictures(late, timeline, [range(9)]))) == "too_slow"
+    assert kind_of(lambda: SoundTrack(late, timeline, 100).span(0, 1)) == "too_slow"
+
+
+# When a video ends
+
+
+def test_the_end_is_where_the_frames_stop_not_what_the_header_says(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "short.mp4", frames=60, fps=20, sound=bursts(9, [1]))
+    assert probe(path).duration_s == pytest.approx(9, abs=0.1)
+    assert read_timeline(Media(path)).end == Fraction(61, 20)  # 3 s, and one frame held
+
+
+def test_a_last_frame_is_held_as_long_as_the_file_lasts(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "held.mp4", frames=59, fps=20, sound=bursts(3.02, [1]))
+    assert read_timeline(Media(path)).end == 3
+
+
+# Sound
+
+
+def waveform(path: Path) -> tuple[NDArray[np.float64], int]:
+    """The whole mono waveform placed by timestamp, NaN where there is none, from video time 0."""
+    with av.open(str(path)) as container:
+        zero = min(f.pts * f.time_base for f in container.decode(video=0) if f.time_base)  # type: ignore[operator]
+    with av.open(str(path)) as container:
+        placed = []
+        for frame in container.decode(audio=0):
+            samples = frame.to_ndarray().astype(np.float64)
+            if not frame.format.is_planar:
+                samples = samples.reshape(-1, frame.layout.nb_channels).T
+            scale = {"s16": 2**15, "s32": 2**31, "u8": 2**7}.get(frame.format.name.rstrip("p"), 1)
+            samples = (samples - 128 if frame.format.name.startswith("u8") else samples) / scale
+            assert frame.pts is not None
+            assert frame.time_base is not None
+            rate = frame.sample_rate
+            time = frame.pts * frame.time_base - zero
+            placed.append((int(time * rate // 1), samples.mean(axis=0)))
+    wave = np.full(max(at + len(samples) for at, samples in placed), np.nan)
+    for at, samples in placed:
+        times = np.arange(at, at + len(samples))
+        free = times[times >= 0]
+        free = free[np.isnan(wave[free])]
+        wave[free] = samples[free - at]
+    return wave, rate
+
+
+def reference_rms(wave: NDArray[np.float64], rate: int, seconds: int) -> list[float]:
+    values = []
+    for second in range(seconds):
+        part = wave[second * rate : (second + 1) * rate]
+        part = part[~np.isnan(part)]
+        values.append(float(np.sqrt(np.mean(part**2))) if len(part) else 0.0)
+    return values
+
+
+STEREO = np.stack([bursts(6, [1.5, 4.2]), -0.5 * bursts(6, [0.5, 3.1])])
+
+SOUNDS: dict[str, dict[str, Any]] = {
+    "stereo.mp4": {"sound": STEREO},
+    "late_picture.mp4": {"sound": STEREO, "start_s": 3.2, "frames": 70},
+    "late_sound.mp4": {"sound": STEREO, "sound_start_s": 2.3},
+    "short_sound.mp4": {"sound": STEREO[:, : 3 * RATE + 5000]},
+    "gap.mp4": {"sound": STEREO, "sound_gap": (2.1, 1.7), "frames": 200},
+    "gap.mkv": {
+        "sound": STEREO,
+        "sound_gap": (2.1, 1.7),
+        "frames": 200,
+        "sound_codec": "pcm_s16le",
+    },
+    "wide.mkv": {"sound": STEREO, "sound_codec": "pcm_s32le"},
+    "bytes.mkv": {"sound": STEREO, "sound_codec": "pcm_u8"},
+    "float.mkv": {"sound": STEREO, "sound_codec": "pcm_f32le"},
+    "flac.mkv": {"sound": STEREO, "sound_codec": "flac"},
+    "opus.webm": {
+        "sound": STEREO,
+        "sound_codec": "libopus",
+        "codec": "libvpx-vp9",
+        "options": {"deadline": "realtime", "cpu-used": "8"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_rms_per_second_is_that_of_the_samples_presented_in_it(tmp_path: Path, name: str) -> None:
+    path = make_video(tmp_path / name, **({"frames": 150} | SOUNDS[name]))
+    media = Media(path)
+    track = SoundTrack(media, read_timeline(media), 100)
+    found = track.span(0, track.seconds).rms_per_second()
+    wave, rate = waveform(path)
+    # A container that counts in milliseconds rounds where a sample lies by up to that much.
+    tolerance = 2e-4 if path.suffix != ".mp4" else 1e-6
+    assert found == pytest.approx(reference_rms(wave, rate, track.seconds), abs=tolerance)
+    assert found.max() > 0.012
+
+
+def test_the_down_mix_is_the_mean_of_the_channels(tmp_path: Path) -> None:
+    one = bursts(3, [1.5])
+    for name, sound, share in [("same", [one, one], 1.0), ("half", [one, 0 * one], 0.5)]:
+        path = make_video(
+            tmp_path / f"{name}.mkv", frames=75, sound=np.stack(sound), sound_codec="pcm_f32le"
+        )
+        media = Media(path)
+        rms = SoundTrack(media, read_timeline(media), 100).span(1, 2).rms_per_second()
+        assert rms == pytest.approx(share * np.sqrt(np.mean(one[RATE : 2 * RATE] ** 2)), rel=1e-3)
+
+
+def test_a_gap_in_the_sound_shifts_nothing_behind_it(tmp_path: Path) -> None:
+    sound = bursts(4, [1.5, 3.5], level=0.5)
+    path = make_video(
+        tmp_path / "gap.mkv", frames=200, sound=sound, sound_gap=(2, 3), sound_codec="pcm_s16le"
+    )
+    media = Media(path)
+    rms = SoundTrack(media, read_timeline(media), 100).span(0, 7).rms_per_second()
+    assert rms[2:5].tolist() == [0, 0, 0]
+    assert int(np.argmax(rms[5:])) == 1  # the burst at 3.5 is heard at 6.5
+
+
+@pytest.mark.parametrize("window_hops", [1, 5, 7])
+def test_short_time_rms_is_that_of_windows_of_whole_hops(tmp_path: Path, window_hops: int) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=75, sound=bursts(3, [1.1, 2.3]))
+    media = Media(path)
+    sound = SoundTrack(media, read_timeline(media), 100).span(1, 3)
+    wave, rate = waveform(path)
+    hop = rate // 100
+    part = wave[rate : 3 * rate]
+    expected = [
+        np.sqrt(np.mean(part[i * hop : (i + window_hops) * hop] ** 2))
+        for i in range(200 - window_hops + 1)
+    ]
+    assert sound.short_time_rms(window_hops) == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_a_part_of_the_sound_is_that_part_of_the_whole_and_decoded_alone(tmp_path: Path) -> None:
+    path = make_video(
+        tmp_path / "long.mp4", frames=600, fps=10, sound=bursts(60, list(np.arange(0.5, 60)))
+    )
+    timeline = read_timeline(Media(path))
+    whole, part = Media(path), Media(path)
+    expected = SoundTrack(whole, timeline, 100).span(0, 60).rms_per_second()
+    track = SoundTrack(part, timeline, 100)
+    for start in (42, 47, 12):  # the second overlaps the first
+        found = track.span(start, start + 10).rms_per_second()
+        assert found == pytest.approx(expected[start : start + 10], abs=1e-4)
+    assert whole.counts.audio_s == pytest.approx(60, abs=0.5)
+    assert part.counts.audio_s < 25 + 3 * 0.6
+    decoded = part.counts.audio_s
+    track.span(45, 55)
+    assert part.counts.audio_s == decoded
+
+
+def test_damaged_sound_is_a_gap(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "whole.mp4", frames=10, fps=1, sound=bursts(10, [2, 8]))
+    broken = flipped(whole, tmp_path / "broken.mp4", 0.4, 0.6)
+    rms = []
+    for path in (whole, broken):
+        media = Media(path)
+        rms.append(SoundTrack(media, read_timeline(media), 100).span(0, 10).rms_per_second())
+    assert rms[0][[1, 2, 8]] == pytest.approx(rms[1][[1, 2, 8]], abs=1e-3)
+
+
+def test_sound_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    sound = bursts(3, [1])
+    sound[RATE] = np.nan
+    path = make_video(tmp_path / "nan.mkv", frames=75, sound=sound, sound_codec="pcm_f32le")
+    media = Media(path)
+    track = SoundTrack(media, read_timeline(media), 100)
+    assert kind_of(lambda: track.span(0, 3)) == "undecodable"
+
+
+# Cutting
+
+
+@pytest.mark.parametrize("name", ["constant.mp4", "open_gop.mkv", "open_gop_hevc.mp4", "late.mp4"])
+def test_a_cut_shows_the_frames_asked_for_bit_by_bit(
+    drawn: Drawn, tmp_path: Path, name: str
+) -> None:
+    source, target = drawn(name), tmp_path / "cut.mp4"
+    cut(source, 0.7, 1.9, target)  # 25 frames per second: 17.5 begins at 18
+    expected = [data for _, data, _ in sequential(source)[18:48]]
+    found = sequential(target)
+    assert [data for _, data, _ in found[: len(expected)]] == expected
+    assert len(found) - len(expected) <= 4
+    assert read_timeline(Media(target)).start == 0
+
+
+def test_a_cut_keeps_sound_and_picture_together(tmp_path: Path) -> None:
+    at = [1.0, 2.5, 4.2, 6.6]
+    source = make_video(tmp_path / "source.mp4", frames=200, sound=bursts(8, at), b_frames=2)
+    target = tmp_path / "cut.mp4"
+    cut(source, 2, 6, target)
+    media = Media(target)
+    loud = SoundTrack(media, read_timeline(media), 100).span(0, 4).short_time_rms(5)
+    wave, rate = waveform(source)
+    part = wave[2 * rate : 6 * rate].reshape(-1, rate // 100)
+    energy = np.lib.stride_tricks.sliding_window_view((part**2).mean(axis=1), 5).mean(axis=1)
+    assert loud == pytest.approx(np.sqrt(energy), abs=2e-3)
+
+
+def test_a_span_without_frames_cannot_be_cut(drawn: Drawn, tmp_path: Path) -> None:
+    target = tmp_path / "cut.mp4"
+    assert kind_of(lambda: cut(drawn("constant.mp4"), 50, 60, target)) == "empty_span"
+    assert not target.exists()
+
+
+def test_codecs_mp4_cannot_hold_are_named(drawn: Drawn, tmp_path: Path) -> None:
+    target = tmp_path / "cut.mp4"
+    assert kind_of(lambda: cut(drawn("vp8.webm"), 0, 1, target)) == "uncuttable"
+    assert not target.exists()

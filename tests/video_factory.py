@@ -1,0 +1,154 @@
+"""Draw small videos with PyAV, whole or broken in a chosen way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+RATE = 16_000
+"""Sample rate of drawn sound, Hz."""
+
+Drawing = Callable[[int], NDArray[np.uint8]]
+"""Frame number to RGB image."""
+
+
+def scene(width: int = 96, height: int = 72, seed: int = 0) -> Drawing:
+    """A texture that drifts, with a blur that comes and goes: every frame differs in sharpness."""
+    texture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    texture = cv2.GaussianBlur(texture, (0, 0), 1.0)
+
+    def draw(number: int) -> NDArray[np.uint8]:
+        moved = np.roll(texture, (number, 2 * number), (0, 1))
+        blur = 0.4 + 1.2 * abs(np.sin(number * 0.37))
+        return np.ascontiguousarray(cv2.GaussianBlur(moved, (0, 0), blur), np.uint8)
+
+    return draw
+
+
+def bursts(duration_s: float, at: Sequence[float], level: float = 0.2) -> NDArray[np.float32]:
+    """A quiet hum with a short swelling tone around each time, ``(samples,)``."""
+    time = np.arange(round(duration_s * RATE)) / RATE
+    swell = sum((np.exp(-(((time - centre) / 0.06) ** 2)) for centre in at), np.zeros_like(time))
+    return ((0.02 + level * swell) * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+
+
+def make_video(
+    path: Path,
+    *,
+    frames: int = 60,
+    fps: int | Fraction = 25,
+    draw: Drawing | None = None,
+    pts_ms: Sequence[int] | None = None,
+    sound: NDArray[np.float32] | None = None,
+    codec: str = "libx264",
+    gop: int = 20,
+    b_frames: int = 0,
+    options: dict[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
+    start_s: float = 0.0,
+    rotation: int | None = None,
+    sound_codec: str = "aac",
+    sound_start_s: float = 0.0,
+    sound_gap: tuple[float, float] | None = None,
+    movflags: str = "",
+) -> Path:
+    """Encode a drawn video to ``path``; its name chooses the container.
+
+    Args:
+        path: ends in ``.mp4``, ``.webm`` or ``.mkv``.
+        frames: how many, unless ``pts_ms`` lists them.
+        fps: constant rate.
+        draw: the pictures; by default ``scene()``.
+        pts_ms: presentation times for a variable rate.
+        sound: ``(samples,)`` or ``(channels, samples)`` at ``RATE``; none for a silent file.
+        codec: video encoder.
+        gop: frames between keyframes.
+        b_frames: frames between two references.
+        options: more encoder options.
+        pix_fmt: of the encoded frames.
+        start_s: first video timestamp.
+        rotation: degrees counter-clockwise, written as a display matrix.
+        sound_codec: sound encoder.
+        sound_start_s: first sound timestamp.
+        sound_gap: start and length of a hole in the sound's timestamps, seconds.
+        movflags: of the MP4 muxer.
+    """
+    draw = draw or scene()
+    height, width = draw(0).shape[:2]
+    clock = Fraction(1, 1000) if pts_ms else 1 / Fraction(fps)
+    stamps = list(pts_ms) if pts_ms else list(range(frames))
+    container_options = {"movflags": movflags} if movflags else {}
+    with av.open(str(path), "w", container_options=container_options) as output:
+        picture: Any = output.add_stream(codec, rate=Fraction(fps), options=_x264(codec, options))
+        picture.width, picture.height, picture.pix_fmt = width, height, pix_fmt
+        picture.gop_size, picture.max_b_frames = gop, b_frames
+        picture.codec_context.time_base = clock
+        if rotation is not None:
+            picture.set_display_rotation(rotation)
+        voice: Any = None
+        if sound is not None:
+            sound = np.atleast_2d(sound)
+            layout = {1: "mono", 2: "stereo"}[len(sound)]
+            voice = output.add_stream(sound_codec, rate=RATE, layout=layout)
+        offset = round(Fraction(start_s).limit_denominator(1000) / clock)
+        for number, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(draw(number), format="rgb24").reformat(
+                format=pix_fmt
+            )
+            frame.pts, frame.time_base = stamp + offset, clock
+            output.mux(picture.encode(frame))
+        output.mux(picture.encode())
+        if voice is not None and sound is not None:
+            _encode_sound(output, voice, sound, sound_start_s, sound_gap)
+    return path
+
+
+def _x264(codec: str, options: dict[str, str] | None) -> dict[str, str]:
+    fast = {"libx264": {"preset": "ultrafast"}, "libx265": {"preset": "ultrafast"}}
+    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    return {**fast.get(codec, {}), **quiet, **(options or {})}
+
+
+def _encode_sound(
+    output: Any,
+    stream: Any,
+    sound: NDArray[np.float32],
+    start_s: float,
+    gap: tuple[float, float] | None,
+) -> None:
+    block = 1000
+    first = round(start_s * RATE)
+    for at in range(0, sound.shape[1], block):
+        samples = np.ascontiguousarray(sound[:, at : at + block])
+        skipped = round(gap[1] * RATE) if gap and at >= gap[0] * RATE else 0
+        frame = av.AudioFrame.from_ndarray(
+            samples, format="fltp", layout=stream.codec_context.layout.name
+        )
+        frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+        frame.pts = first + at + skipped
+        output.mux(stream.encode(frame))
+    output.mux(stream.encode())
+
+
+def truncated(source: Path, target: Path, share: float) -> Path:
+    """The first ``share`` of a file."""
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * share)])
+    return target
+
+
+def flipped(source: Path, target: Path, start: float, stop: float, seed: int = 0) -> Path:
+    """A file with 40 bytes overwritten between two shares of its length."""
+    data = bytearray(source.read_bytes())
+    rng = np.random.default_rng(seed)
+    for at in rng.integers(int(len(data) * start), int(len(data) * stop), 40):
+        data[at] = int(rng.integers(256))
+    target.write_bytes(data)
+    return target
