@@ -9,14 +9,19 @@ _ROW, _LABEL, _BAR, _VALUE = 22, 190, 380, 70
 """Height of a row; widths of the label, the longest bar and the number, pixels."""
 
 
-def bar_chart(title: str, bars: Sequence[tuple[str, int]], color: str = "#3b6ea5") -> str:
+def bar_chart(
+    title: str, bars: Sequence[tuple[str, int]], color: str = "#3b6ea5", limit: int = 100
+) -> str:
     """Horizontal bars, one a row, longest possible for the largest value.
 
     Args:
         title: the heading.
         bars: label and value, 0 or more, in the order drawn; labels may hold anything.
         color: of the bars.
+        limit: rows drawn; the heading says when there are more.
     """
+    if len(bars) > limit:
+        title, bars = f"{title} (the first {limit} of {len(bars)})", bars[:limit]
     width, height = _LABEL + _BAR + _VALUE, 44 + _ROW * max(1, len(bars))
     largest = max((value for _, value in bars), default=0) or 1
     parts = [

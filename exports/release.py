@@ -7,6 +7,7 @@ checksums are put last, and a folder without them is no release.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import re
@@ -34,8 +35,6 @@ from pipeline.storage import Storage
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _ABANDONED_S = 24 * 3600
-_BARS = 40
-"""Categories drawn in the figure; statistics.json has them all."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def write_release(
     """
     target = f"releases/{check_version(version)}"
     if storage.exists(target):
-        raise UsageError(f"{target} exists, and a release never changes. Choose another --version.")
+        raise _taken(target)
     selection = select(tables, unverified=unverified)
     if not selection.frames:
         raise _nothing(tables, selection, unverified)
@@ -165,6 +164,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def _taken(target: str) -> UsageError:
+    return UsageError(f"{target} exists, and a release never changes. Choose another --version.")
+
+
 def _nothing(tables: ReleaseTables, selection: Selection, unverified: bool) -> AvatarBuildError:
     if not tables.instances and not tables.reviews:
         return AvatarBuildError(
@@ -195,7 +198,7 @@ def _write_annotations(selection: Selection, document: Document, folder: Path) -
     card = render_card(document, counts, selection.reasons())
     _write(folder, layout.CARD, card.encode())
     categories = [(row["category"], row["instances"]) for row in counts["per_category"]]
-    shown = [(name, number) for name, number in categories if number][:_BARS]
+    shown = [(name, number) for name, number in categories if number]
     scenarios = [(name, counts["instances"][name]) for name in SCENARIOS]
     scenarios.append(("Off-screen (frames)", counts["frames"]["off_screen"]))
     for name, chart in (
@@ -259,7 +262,12 @@ def _beside(storage: Storage, version: str) -> Iterator[Path]:
 
 def _appear(folder: Path, storage: Storage, target: str) -> None:
     if storage.local is not None:
-        folder.rename(storage.path(target))
+        try:
+            folder.rename(storage.path(target))
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another export was faster
+                raise _taken(target) from error
+            raise
         return
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     files.sort(key=lambda path: path.name == layout.CHECKSUMS)

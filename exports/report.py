@@ -149,12 +149,9 @@ def _charts(tables: ReportTables) -> list[str]:
     categories = Counter(row.audio_visual_category for row in tables.instances)
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
     scenarios: Counter[str] = Counter(row.scenario for row in tables.instances)
-    title = "Instances per category"
-    if len(ranked) > _BARS:
-        title += f" (the {_BARS} most frequent of {len(ranked)})"
     by_scenario = [(name, scenarios[name]) for name in SCENARIOS]
     return [
-        bar_chart(title, ranked[:_BARS]),
+        bar_chart("Instances per category", ranked, limit=_BARS),
         bar_chart("Instances per scenario", by_scenario, "#5b7f52"),
     ]
 

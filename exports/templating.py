@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~$&])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|~$&])")
 
 
 def environment() -> Environment:

@@ -355,6 +355,25 @@ def test_a_crash_in_the_middle_leaves_no_release(storage: Storage) -> None:
     assert verify_release(storage.path("releases/1.0")) == []
 
 
+class RacingStorage(Storage):
+    """A workspace in which another export of the version ends while ours reads its images."""
+
+    def read(self, name: str) -> bytes:
+        if not self.exists("releases/1.0"):
+            release(Storage(self.path(".")), tables())
+        return super().read(name)
+
+
+def test_of_two_exports_of_one_version_the_first_stays(storage: Storage) -> None:
+    rows = tables()
+    draw_media(storage, rows)
+    with pytest.raises(UsageError, match="releases/1.0 exists"):
+        release(RacingStorage(storage.path(".")), rows, media=True)
+    assert document_of(storage)["info"]["media"] is False
+    assert verify_release(storage.path("releases/1.0")) == []
+    assert list(storage.path("releases").glob(".*")) == []
+
+
 def test_what_a_killed_export_left_is_swept_a_day_later(storage: Storage) -> None:
     old, new = (storage.path(f"releases/.0.9.{name}.partial") for name in ("old", "new"))
     for folder in (old, new):

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exports.checks import CHECKS
 from exports.coco import from_json
 from exports.parquet import write_twins
 from exports.release import write_checksums
@@ -413,7 +412,3 @@ def test_findings_are_harmless_on_a_terminal(folder: Path) -> None:
     for finding in verify_release(folder):
         assert str(finding).isprintable()
         assert len(str(finding)) < 400
-
-
-def test_every_check_is_named_once() -> None:
-    assert len({check.__name__ for check in CHECKS}) == len(CHECKS)
