@@ -367,7 +367,7 @@ class RacingStorage(Storage):
 def test_of_two_exports_of_one_version_the_first_stays(storage: Storage) -> None:
     rows = tables()
     draw_media(storage, rows)
-    with pytest.raises(UsageError, match="releases/1.0 exists"):
+    with pytest.raises(UsageError, match="Choose another --version"):
         release(RacingStorage(storage.path(".")), rows, media=True)
     assert document_of(storage)["info"]["media"] is False
     assert verify_release(storage.path("releases/1.0")) == []
