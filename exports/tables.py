@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from pipeline.workspace import Workspace
 
 
 def export_workspace(
-    workspace: Workspace, version: str, *, unverified: bool, ids_only: bool
+    workspace: Workspace,
+    version: str,
+    *,
+    unverified: bool,
+    ids_only: bool,
+    taxonomy: Sequence[str] = (),
 ) -> ReleaseSummary:
     """Freeze a workspace's tables into ``releases/<version>``; see ``write_release``."""
     recover(workspace)
@@ -29,6 +34,7 @@ def export_workspace(
         media=config.media and not ids_only,
         config=config,
         provenance=provenance(workspace),
+        taxonomy=taxonomy,
     )
 
 

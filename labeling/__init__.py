@@ -1,0 +1,1 @@
+"""What people decide: reviews, and the instances that follow from them."""

@@ -590,9 +590,17 @@ def export(
     if not release:
         raise click.UsageError("name a version with --version, or a release with --verify DIR.")
     from exports.tables import export_workspace
+    from stages.taxonomy import load_taxonomy
 
     opened = _open(workspace, settings)
-    summary = export_workspace(opened, release, unverified=unverified, ids_only=ids_only)
+    categories = load_taxonomy(opened.config.hear.taxonomy).categories
+    summary = export_workspace(
+        opened,
+        release,
+        unverified=unverified,
+        ids_only=ids_only,
+        taxonomy=[category.name for category in categories],
+    )
     click.echo(json.dumps(summary.as_dict()) if as_json else summary.sentence())
 
 

@@ -18,7 +18,7 @@ from pipeline.schema import Source, digest_of
 from pipeline.stage import Ok, Outcome, StageSpec
 from pipeline.unit import Clock, commit_unit, new_job
 from pipeline.workspace import Workspace
-from stages.sources import read_list
+from stages.sources import read_list, select_sources
 
 SPEC = StageSpec(name="list", version=1, reads="", writes=("sources",))
 
@@ -75,7 +75,7 @@ def import_list(
     Raises:
         UsageError: no such file, an empty one, or a row of the wrong form, named.
     """
-    result = read_list(path, labels=labels, limit=limit)
+    result = select_sources(read_list(path), path.name, labels, limit)
     ledger = workspace.ledger(SPEC.name)
     with run_lock(workspace.storage, ledger.folder) as lock:
         if not lock.alone:

@@ -1,0 +1,1 @@
+"""TAVLO and the evaluation of any model on a release."""

@@ -1,0 +1,107 @@
+"""Instances follow the reviews, and what did not change is not made again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from labeling.settle import settle
+from pipeline.ledger import Commit, Generation
+from pipeline.schema import Instance, Review
+from pipeline.workspace import Workspace
+
+
+def review(frame: str, category: str, day: int, **changes: Any) -> Review:
+    values: dict[str, Any] = {
+        "review_id": f"r_{frame}_{day}",
+        "frame_id": frame,
+        "kind": "boxes",
+        "annotator": "7",
+        "annotation_id": f"{day}",
+        "updated_at": f"2026-01-{day:02d}T00:00:00+00:00",
+        "lead_time_s": 3.0,
+        "decision": "labelled",
+        "reject_reasons": [],
+        "off_screen_category": None,
+        "instances": [
+            {
+                "bbox": [1.0, 2.0, 3.0, 4.0],
+                "category": category,
+                "scenario": "Single-sound",
+                "origin": "added",
+                "proposal_id": None,
+            }
+        ],
+        "verified": True,
+    }
+    return Review.model_validate(values | changes)
+
+
+def pull(workspace: Workspace, *reviews: Review) -> None:
+    """Commit reviews as one more file, as a labeling server's answers come in."""
+    ledger = workspace.ledger("pull")
+    ledger.begin(Generation("pull", 1, {}, {}, {}))
+    ordinal = len(ledger.commits())
+    commit = Commit(
+        unit=f"{ordinal:06d}-x",
+        ordinal=ordinal,
+        stage="pull",
+        stage_key="",
+        unit_key="",
+        input={"table": "", "file": "", "sha256": "", "first": 0, "stop": len(reviews)},
+        files=(),
+        counts={"input": len(reviews), "ok": len(reviews), "dropped": 0, "failed": 0},
+        code_revision="",
+        versions={},
+        started="",
+        wall_s=0.0,
+        cpu_s=0.0,
+    )
+    ledger.commit(commit, {"reviews": (Review, list(reviews))}, "test")
+
+
+def categories(workspace: Workspace) -> dict[str, str]:
+    return {row.frame_id: row.audio_visual_category for row in workspace.rows(Instance)}
+
+
+def test_a_newer_review_supersedes_the_older_one_in_another_file(workspace: Workspace) -> None:
+    pull(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
+    assert settle(workspace) == 1
+    assert categories(workspace) == {"f1": "dog", "f2": "cat"}
+    pull(workspace, review("f1", "lion", 2))
+    assert settle(workspace) == 2, "the old file lost a deciding review, the new one is new"
+    assert categories(workspace) == {"f1": "lion", "f2": "cat"}
+    drops = {row.input_id: row.reason for row in workspace.ledger("settle").drops()}
+    assert drops == {"r_f1_1": "superseded"}
+
+
+def test_files_whose_reviews_still_decide_keep_their_instances(workspace: Workspace) -> None:
+    pull(workspace, review("f1", "dog", 1))
+    settle(workspace)
+    before = workspace.files("instances")
+    pull(workspace, review("f2", "cat", 1))
+    assert settle(workspace) == 1
+    assert set(before) < set(workspace.files("instances"))
+    assert settle(workspace) == 0
+
+
+@pytest.mark.parametrize("decision", ["rejected", "back_to_boxes", "off_screen"])
+def test_only_a_labelled_frame_has_instances(workspace: Workspace, decision: str) -> None:
+    pull(workspace, review("f1", "dog", 1))
+    settle(workspace)
+    pull(workspace, review("f1", "dog", 2, decision=decision, instances=[]))
+    settle(workspace)
+    assert categories(workspace) == {}
+
+
+def test_taking_the_newer_review_back_brings_the_older_one_into_force(workspace: Workspace) -> None:
+    pull(workspace, review("f1", "dog", 1))
+    settle(workspace)
+    first = {row.id for row in workspace.rows(Instance)}
+    pull(workspace, review("f1", "lion", 2))
+    settle(workspace)
+    ledger = workspace.ledger("pull")
+    ledger.retire(ledger.commits()[1:], "taken back")
+    settle(workspace)
+    assert {row.id for row in workspace.rows(Instance)} == first
