@@ -67,6 +67,9 @@ class DownloadConfig(Section):
         }
     )
 
+    source_template: str = ""
+    """Where videos come from. Empty: YouTube. 'http://host/{video_id}.mp4': a mirror of your own.
+    '/data/{video_id}.mp4' or 'file:///data/{video_id}.mp4': a local archive, linked or copied."""
     format: str = "18/b[height=360]/b[height<=480]/b"
     """yt-dlp format selection: one file with picture and sound (no ffmpeg is needed to merge)."""
     sleep_s: float = Field(default=8.0, ge=0)
@@ -83,7 +86,7 @@ class DownloadConfig(Section):
     """First wait between two attempts; doubles each time, plus up to half of it at random."""
     backoff_max_s: float = Field(default=300.0, ge=0)
     """Longest wait between two attempts, and the most of a Retry-After that is honoured."""
-    timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0, le=120)
     """Seconds without a byte before a connection is given up."""
     pause_s: float = Field(default=3600.0, ge=0)
     """Pause of an identity after a rate limit or a bot check (YouTube's block lasts an hour)."""
@@ -120,6 +123,15 @@ class DownloadConfig(Section):
     def _rates_in_order(self) -> DownloadConfig:
         if self.min_fps > self.max_fps:
             raise ValueError(f"min_fps {self.min_fps} is above max_fps {self.max_fps}")
+        return self
+
+    @model_validator(mode="after")
+    def _template_names_videos(self) -> DownloadConfig:
+        scheme = self.source_template.partition("://")[0] if "://" in self.source_template else ""
+        if scheme not in ("", "http", "https", "file"):
+            raise ValueError(f"source_template: {scheme}:// is none of http, https, file")
+        if self.source_template and "{video_id}" not in self.source_template:
+            raise ValueError("source_template has no {video_id} in it")
         return self
 
 
