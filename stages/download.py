@@ -71,7 +71,7 @@ class FetchVideos:
         """Find the identities and the site.
 
         Raises:
-            UsageError: an identity that cannot be used.
+            UsageError: an identity or an option that cannot be used.
         """
         config = self._config
         self._stop = threading.Event()
@@ -86,7 +86,9 @@ class FetchVideos:
         self._pool = IdentityPool(
             identities, pace_of(config), state, beat=self._watch.beat, stop=self._stop
         )
-        self._site = self._site_given or _site_of(config, self._watch, self._archive.parts)
+        self._site = self._site_given or _site_of(
+            config, identities, self._watch, self._archive.parts
+        )
 
     def process(self, rows: Sequence[Source]) -> Iterator[Outcome]:
         """Answer every row; several are under way at once."""
@@ -205,7 +207,9 @@ def pace_of(config: DownloadConfig) -> Pace:
     return Pace(config.sleep_s, config.max_per_hour, config.pause_s, config.max_pauses)
 
 
-def _site_of(config: DownloadConfig, watch: Watch, parts: Path) -> Site:
+def _site_of(
+    config: DownloadConfig, identities: Sequence[Identity], watch: Watch, parts: Path
+) -> Site:
     if config.source_template and not config.source_template.startswith(("http://", "https://")):
         from stages.backends.local_files import LocalFiles
 
@@ -216,7 +220,7 @@ def _site_of(config: DownloadConfig, watch: Watch, parts: Path) -> Site:
         if not matches_license(license_text, config.require_license):
             raise Refused("license", _license_detail(license_text, config.require_license))
 
-    return YtDlp(config, watch, wanted, parts / ".cache")
+    return YtDlp(config, identities, watch, wanted, parts / ".cache")
 
 
 def backoff_s(video_id: str, attempt: int, failure: SiteFailure, config: DownloadConfig) -> float:

@@ -43,6 +43,8 @@ class Request:
 
     name: str
     range: str
+    cookie: str = ""
+    agent: str = ""
     status: int = 0
     sent: int = 0
 
@@ -108,7 +110,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = unquote(urlsplit(self.path).path).removeprefix("/")
         server = self.video_server
-        request = Request(name, self.headers.get("Range", ""))
+        sent = self.headers
+        request = Request(
+            name, sent.get("Range", ""), sent.get("Cookie", ""), sent.get("User-Agent", "")
+        )
         server.requests.append(request)
         waiting = server.faults[name]
         fault = waiting.popleft() if waiting else Fault()

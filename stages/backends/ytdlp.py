@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from yt_dlp.utils import OUTTMPL_TYPES, YoutubeDLError
 from pipeline.config import DownloadConfig
 from pipeline.errors import UsageError
 from stages.failure_kinds import SiteFailure, classify
-from stages.fetching import Fetched, Refused, SiteFacts, Watch, public_url
+from stages.fetching import Fetched, Redactor, Refused, SiteFacts, Watch, public_url
 from stages.identity import Identity
 from stages.partial import Partial
 
@@ -49,15 +50,28 @@ class YtDlp:
 
     Args:
         config: limits, format, template, options.
+        identities: all that ``fetch`` may be asked to use.
         watch: shown life with every request and block.
         wanted: judges a licence before the video is transferred.
         cache: a folder for yt-dlp's own cache.
+
+    Raises:
+        UsageError: settings yt-dlp does not take, or cookies that are none.
     """
 
-    def __init__(self, config: DownloadConfig, watch: Watch, wanted: Wanted, cache: Path) -> None:
-        self._config, self._watch, self._wanted, self._cache = config, watch, wanted, cache
-        self._idle: dict[Identity, list[_Session]] = {}
+    def __init__(
+        self,
+        config: DownloadConfig,
+        identities: Sequence[Identity],
+        watch: Watch,
+        wanted: Wanted,
+        cache: Path,
+    ) -> None:
+        self._config = config
         self._lock = threading.Lock()
+        self._new = functools.partial(_Session, config, watch, wanted, cache)
+        # One each at once: what is wrong with the settings shows before the first row.
+        self._idle = {identity: [self._new(identity)] for identity in identities}
 
     def fetch(self, video_id: str, folder: Path, identity: Identity) -> Fetched:
         """Fetch one whole video, resuming a valid part.
@@ -93,11 +107,10 @@ class YtDlp:
 
     @contextlib.contextmanager
     def _session(self, identity: Identity) -> Iterator[_Session]:
+        idle = self._idle[identity]
         with self._lock:
-            idle = self._idle.setdefault(identity, [])
             session = idle.pop() if idle else None
-        if session is None:
-            session = _Session(self._config, identity, self._watch, self._wanted, self._cache)
+        session = session or self._new(identity)
         try:
             yield session
         finally:
@@ -111,10 +124,10 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
     def __init__(
         self,
         config: DownloadConfig,
-        identity: Identity,
         watch: Watch,
         wanted: Wanted,
         cache: Path,
+        identity: Identity,
     ) -> None:
         self._config, self._watch, self._wanted = config, watch, wanted
         self._folder = Path()
@@ -122,12 +135,19 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         self._media_url: str | None = None
         self._partial: Partial | None = None
         self._http_error: HTTPError | None = None
+        self._responses: list[Any] = []
         self._window: tuple[float, int] | None = None
         try:
             super().__init__(_params(config, identity, cache), auto_init=False)
             _ = self.cookiejar  # loaded now, so that a bad file fails here
         except CookieLoadError as error:
             raise UsageError(f"{identity.label}: yt-dlp cannot read these cookies.") from error
+        except (SyntaxError, ValueError, TypeError, AttributeError) as error:
+            said = " ".join(str(error).split())
+            said = Redactor(config.options, [identity.proxy, config.source_template])(said)
+            raise UsageError(
+                f"download.format or download.options: yt-dlp does not take them ({said})."
+            ) from error
         self.params["match_filter"] = self._check_wanted
         self.add_progress_hook(self._check_progress)
         if config.source_template:
@@ -148,6 +168,9 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
             info = self.extract_info(url, download=True)
         except (YoutubeDLError, OSError) as error:
             raise self._failure(error) from error
+        finally:
+            while self._responses:  # yt-dlp leaves those open that end in an error
+                self._responses.pop().close()
         done = (info or {}).get("requested_downloads") or [{}]
         file = Path(done[0].get("filepath") or folder / "missing")
         if not info or not file.is_file():
@@ -217,10 +240,13 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
     def _send(self, request: Any) -> Any:
         self._watch.beat()
         try:
-            return super().urlopen(request)
+            response = super().urlopen(request)
         except HTTPError as error:
             self._http_error = error
+            self._responses.append(error.response)
             raise
+        self._responses.append(response)
+        return response
 
     def _check_wanted(self, info: dict[str, Any], *, incomplete: bool) -> None:
         live = info.get("live_status")
