@@ -15,8 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.config import RunConfig
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
-from pipeline.executors.local import run_local
+from pipeline.executors.local import LocalTeam
+from pipeline.executors.pool import Pool, Team
 from pipeline.ledger import Commit, Generation, Ledger, Unit
 from pipeline.locks import Claims, RunLock, run_lock, unit_claims
 from pipeline.progress import Progress
@@ -345,14 +347,14 @@ def _execute(
     progress: Progress | None,
 ) -> None:
     ledger = workspace.ledger(spec.name)
-    max_bugs = workspace.config.run.max_bugs
+    settings = workspace.config.run
     total = sum(_num_rows(unit) for unit in units)
     progress = progress or Progress.silent()
 
     def committed(result: UnitResult) -> None:
         summary.add(result)
         progress.committed(result)
-        if len(summary.bugs) >= max_bugs:
+        if len(summary.bugs) >= settings.max_bugs:
             raise StopRun(
                 f"{spec.name}: {len(summary.bugs)} rows raised exceptions nobody foresaw, the"
                 f" last:\n{summary.bugs[-1]}"
@@ -361,11 +363,21 @@ def _execute(
     with unit_claims(workspace.storage, ledger.folder) as claims, progress.stage(spec.name, total):
         source = _Units(ledger, units, claims)
         try:
+            team = make_team(settings, spec)
             workers = min(num_workers(options.workers, spec), len(units))
-            run_local(job, spec, source, workers, committed, progress.rows)
+            Pool(team, job, spec, source, committed, progress.rows).run(workers)
         finally:
             done = {commit.unit for commit in ledger.commits()}
             summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)
+
+
+def make_team(settings: RunConfig, spec: StageSpec) -> Team:
+    """The executor the settings ask for."""
+    if settings.executor == "ray":
+        from pipeline.executors.ray import RayTeam
+
+        return RayTeam(settings.ray_address, spec)
+    return LocalTeam()
 
 
 def num_workers(asked: int, spec: StageSpec) -> int:

@@ -69,6 +69,10 @@ class StageSpec:
     max_workers: int | None = None
     """Upper bound on processes; stages that share one network identity take 1."""
     needs_network: bool = False
+    num_cpus: float = 1.0
+    """Cores a worker takes of a cluster."""
+    num_gpus: float = 0.0
+    """GPUs a worker takes of a cluster; a fraction shares one."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
-from pipeline.executors.local import WorkerError
+from pipeline.executors.pool import WorkerError
 from pipeline.runner import RunOptions, plan_retry, run_stage
 from pipeline.schema import Clip, Source
 from pipeline.workspace import Workspace
