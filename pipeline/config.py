@@ -36,6 +36,10 @@ class RunConfig(Section):
 
     workers: int = Field(default=0, ge=0)
     """Worker processes; 0 takes one per core."""
+    executor: Literal["local", "ray"] = "local"
+    """Where units run. local: supervised processes here. ray: actors of a Ray cluster."""
+    ray_address: str = ""
+    """The Ray cluster, e.g. 'auto' or 'ray://head:10001'; empty starts one on this machine."""
     max_failed: str = Field(default="100%", pattern=r"^\d+%?$")
     """Failed rows a run may have and still exit 0: a count, or a share of its rows such as '5%'.
     A bug in our code exits 1 whatever this says."""

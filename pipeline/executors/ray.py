@@ -7,6 +7,7 @@ the pool knows which row was at fault, Ray does not.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import traceback
@@ -136,7 +137,7 @@ class RayTeam:
             ray.init(
                 address=address or "local",
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 **({} if address else local),
             )
         as_actor: Any = ray.remote(
