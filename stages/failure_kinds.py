@@ -128,11 +128,11 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), kind) for pattern, kind in _PATTERNS)
 
-_STATUS = re.compile(r"HTTP Error (\d{3})")
+_STATUS = re.compile(r"HTTP ?Error (\d{3})")
 _PREFIX = re.compile(r"^\s*(?:ERROR:\s*)?(?:\[[^\]]*\]\s*)?(?:[A-Za-z0-9_-]{11}:\s*)?")
 _BOILERPLATE = re.compile(
     r"; please report this issue on .*|\s*Use --cookies-from-browser.*|"
-    r"\s*You might want to use a VPN.*|\(caused by .*",
+    r"\s*You might want to use a VPN.*",
     re.DOTALL,
 )
 

@@ -205,9 +205,10 @@ class IdentityPool:
 
     def _free_at(self, state: dict[str, Any], identity: Identity, now: float) -> float:
         mine = state[identity.key]
-        # A clock set back must not lock an identity away: no spacing lasts longer than its length.
-        at = min(float(mine["last"]) + self._pace.sleep_s, now + self._pace.sleep_s)
-        at = max(at, min(float(mine["until"]), now + self._pace.pause_s))
+        # A clock that was set back must not lock an identity away.
+        mine["last"] = min(mine["last"], now)
+        mine["until"] = min(mine["until"], now + self._pace.pause_s)
+        at = float(max(mine["last"] + self._pace.sleep_s, mine["until"]))
         bound = self._pace.max_per_hour
         recent = sorted(t for t in mine["starts"] if now - _HOUR_S < t <= now)
         if bound is not None and len(recent) >= bound:
