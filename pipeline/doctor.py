@@ -1,0 +1,233 @@
+"""Check what a run needs before it needs it. Asks this machine only, never the network.
+
+``bad`` is what makes a run fail, ``warn`` what may; both say what to do.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import stat
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.config import Config, DownloadConfig
+from pipeline.storage import Storage
+
+_YT_DLP_OLD_DAYS = 60
+"""YouTube changes under yt-dlp: releases rot in weeks."""
+
+_JS_RUNTIMES = {
+    "deno": ("deno", (2, 3, 0)),
+    "node": ("node", (22, 0, 0)),
+    "bun": ("bun", (1, 2, 11)),
+    "quickjs": ("qjs", (2023, 12, 9)),
+}
+"""Program and least version yt-dlp takes for YouTube's challenges; it enables deno alone itself."""
+
+_DECODERS = ("h264", "aac", "vp9", "opus", "av1")
+
+_EXTRAS = {
+    "models": ("torch", "torchvision", "transformers", "ultralytics", "segment_anything"),
+    "train": ("torch", "einops", "tensorboard", "matplotlib"),
+    "labelstudio": ("label_studio_sdk",),
+    "ray": ("ray",),
+}
+
+_VIDEO_BYTES = 18_000_000
+"""A 4-minute video at 600 kb/s, the mean of the paper's kind of source."""
+
+_KEPT_SHARE = 39 / 70
+"""The paper fetched 70k videos and kept 39k."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    state: Literal["ok", "warn", "bad"]
+    detail: str
+    advice: str = ""
+    """What to do; empty when there is nothing to."""
+
+
+def run_checks(storage: Storage, config: Config, today: datetime.date | None = None) -> list[Check]:
+    """Look at everything.
+
+    Args:
+        storage: the workspace.
+        config: its settings.
+        today: for the age of yt-dlp.
+    """
+    download = config.download
+    return [
+        Check("Python", "ok", platform.python_version()),  # an older one never gets here
+        _yt_dlp(today or datetime.datetime.now(datetime.UTC).date()),
+        _challenge_scripts(),
+        _js_runtime(download),
+        *_cookies(download),
+        _disk(storage, download),
+        _decoders(),
+        _ffmpeg(download),
+        *_extras(),
+        _gpu(),
+    ]
+
+
+def _yt_dlp(today: datetime.date) -> Check:
+    try:
+        version = importlib.metadata.version("yt-dlp")
+    except importlib.metadata.PackageNotFoundError:
+        return Check("yt-dlp", "bad", "not installed", "pip install 'yt-dlp[default]'")
+    match = re.match(r"(\d{4})\.(\d{1,2})\.(\d{1,2})", version)
+    if match is None:
+        return Check(
+            "yt-dlp", "warn", f"{version}: no date in its version", "pip install -U yt-dlp"
+        )
+    days = (today - datetime.date(*map(int, match.groups()))).days
+    detail = f"{version}, {days} days old"
+    if days > _YT_DLP_OLD_DAYS:
+        return Check("yt-dlp", "warn", detail, "pip install -U 'yt-dlp[default]'")
+    return Check("yt-dlp", "ok", detail)
+
+
+def _challenge_scripts() -> Check:
+    if importlib.util.find_spec("yt_dlp_ejs") is None:
+        detail = "not installed: YouTube's challenges cannot be solved"
+        return Check("yt-dlp-ejs", "warn", detail, "pip install 'yt-dlp[default]'")
+    return Check("yt-dlp-ejs", "ok", importlib.metadata.version("yt-dlp-ejs"))
+
+
+def _js_runtime(config: DownloadConfig) -> Check:
+    enabled = config.options.get("js_runtimes", {"deno": {}})
+    found: dict[str, str] = {}
+    for name, (program, least) in _JS_RUNTIMES.items():
+        settings = enabled.get(name) or {}
+        path = _find(settings.get("path") or program)
+        version = _version_of(path, name) if path else ()
+        if version >= least:
+            found[name] = f"{name} {'.'.join(map(str, version))}"
+        if name in enabled and name in found:
+            return Check("JavaScript runtime", "ok", found[name])
+    wanted = ", ".join(enabled) or "none"
+    if found:
+        name = next(iter(found))
+        return Check(
+            "JavaScript runtime",
+            "warn",
+            f"{found[name]} is here, but enabled is {wanted}",
+            f"Put options = {{js_runtimes = {{{name} = {{}}}}}} under [download] in avatar.toml,"
+            " or install deno.",
+        )
+    return Check(
+        "JavaScript runtime",
+        "warn",
+        f"none that yt-dlp takes (enabled: {wanted}); YouTube needs one, a mirror does not",
+        "Install deno 2.3 or newer: https://deno.com",
+    )
+
+
+def _find(program: str) -> str | None:
+    beside_python = Path(sysconfig.get_path("scripts")) / program
+    if os.access(beside_python, os.X_OK):
+        return str(beside_python)
+    return shutil.which(program)
+
+
+def _version_of(path: str, name: str) -> tuple[int, ...]:
+    """Its version; empty when it does not say."""
+    option = "--help" if name == "quickjs" else "--version"
+    try:
+        shown = subprocess.run([path, option], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    match = re.search(r"(\d+)[.-](\d+)[.-](\d+)", shown.stdout)
+    return tuple(map(int, match.groups())) if match else ()
+
+
+def _cookies(config: DownloadConfig) -> Iterator[Check]:
+    for entry in config.identities:
+        if not entry.startswith("cookies:"):
+            continue
+        path = Path(entry.removeprefix("cookies:")).expanduser()
+        if not os.access(path, os.R_OK) or not path.is_file():
+            advice = "Export cookies.txt there, or take it out of download.identities."
+            yield Check("cookies", "bad", f"{path}: cannot be read", advice)
+        elif stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield Check("cookies", "warn", f"{path}: others can read it", f"chmod 600 {path}")
+        else:
+            yield Check("cookies", "ok", f"{path}: readable by you alone")
+
+
+def _disk(storage: Storage, config: DownloadConfig) -> Check:
+    if storage.local is None:
+        return Check("disk", "ok", f"{storage.url}: an object store, not measured")
+    free = shutil.disk_usage(storage.local).free
+    rows = _waiting_videos(storage)
+    need = round(rows * _VIDEO_BYTES * _KEPT_SHARE)
+    detail = f"{free / 1e9:.1f} GB free; {rows} videos to fetch, about {need / 1e9:.1f} GB to keep"
+    if free < config.min_free_bytes:
+        advice = f"Make room: a run stops under {config.min_free_bytes / 1e9:.1f} GB."
+        return Check("disk", "bad", detail, advice)
+    if free - config.min_free_bytes < need:
+        return Check("disk", "warn", detail, "Make room, or fetch fewer (--limit, --labels).")
+    return Check("disk", "ok", detail)
+
+
+def _waiting_videos(storage: Storage) -> int:
+    """Listed videos of which nothing is known yet."""
+    import pyarrow.parquet as pq
+
+    names = [name for name in storage.names("tables/sources") if name.endswith(".parquet")]
+    listed: int = sum(pq.read_metadata(storage.path(f"tables/sources/{n}")).num_rows for n in names)
+    known = sum(name.endswith(".json") for name in storage.names("media/videos"))
+    return max(0, listed - known)
+
+
+def _decoders() -> Check:
+    import av
+
+    missing = []
+    for name in _DECODERS:
+        try:
+            av.Codec(name, "r")
+        except ValueError:
+            missing.append(name)
+    if missing:
+        advice = "Install PyAV from its wheel: pip install --force-reinstall av"
+        return Check("decoders", "bad", f"PyAV {av.__version__} lacks {', '.join(missing)}", advice)
+    return Check("decoders", "ok", f"PyAV {av.__version__}: {', '.join(_DECODERS)}")
+
+
+def _ffmpeg(config: DownloadConfig) -> Check:
+    if "+" in config.format and not shutil.which("ffmpeg"):
+        return Check(
+            "ffmpeg",
+            "bad",
+            f"missing, and format {config.format!r} merges two streams",
+            "Choose a format without '+', or install ffmpeg.",
+        )
+    return Check("ffmpeg", "ok", "not needed: PyAV carries its own libraries")
+
+
+def _extras() -> Iterator[Check]:
+    for extra, modules in _EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        detail = f"without {', '.join(missing)}" if missing else "installed"
+        advice = f"For its commands: pip install 'avatar-build[{extra}]'" if missing else ""
+        yield Check(f"extra {extra}", "ok", detail, advice)
+
+
+def _gpu() -> Check:
+    present = shutil.which("nvidia-smi") is not None
+    return Check("GPU", "ok", "nvidia-smi is here" if present else "none seen; none is needed")

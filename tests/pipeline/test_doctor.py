@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import datetime
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, DownloadConfig
+from pipeline.doctor import Check, run_checks
+from pipeline.schema import Source
+from pipeline.workspace import Workspace
+from tests.conftest import ROOT
+
+
+def checks(workspace: Workspace, download: DownloadConfig | None = None) -> dict[str, Check]:
+    config = Config(download=download or DownloadConfig())
+    return {check.name: check for check in run_checks(workspace.storage, config)}
+
+
+def program(folder: Path, name: str, says: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\necho '{says}'\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def no_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the whole PATH, for those who look beside Python too."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "no-scripts"))
+    return folder
+
+
+def test_what_tests_need_is_not_bad(workspace: Workspace) -> None:
+    found = checks(workspace, DownloadConfig(min_free_bytes=0))
+    for name in ("Python", "yt-dlp-ejs", "decoders", "ffmpeg"):
+        assert found[name].state == "ok", found[name]
+    assert "not needed" in found["ffmpeg"].detail
+
+
+@pytest.mark.parametrize(("days", "state"), [(60, "ok"), (61, "warn")])
+def test_a_yt_dlp_older_than_sixty_days_is_a_warning(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, days: int, state: str
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2026.3.1")
+    today = datetime.date(2026, 3, 1) + datetime.timedelta(days)
+    found = {one.name: one for one in run_checks(workspace.storage, Config(), today)}
+    assert found["yt-dlp"].state == state
+    assert f"{days} days old" in found["yt-dlp"].detail
+
+
+def test_no_javascript_runtime_is_a_warning(workspace: Workspace, no_programs: Path) -> None:
+    found = checks(workspace)["JavaScript runtime"]
+    assert found.state == "warn"
+    assert "Install deno" in found.advice
+
+
+def test_a_runtime_must_be_enabled_and_new_enough(workspace: Workspace, no_programs: Path) -> None:
+    program(no_programs, "node", "v22.4.1")
+    found = checks(workspace)["JavaScript runtime"]
+    assert (found.state, found.detail) == ("warn", "node 22.4.1 is here, but enabled is deno")
+    assert "options = {js_runtimes = {node = {}}}" in found.advice
+    enabled = DownloadConfig(options={"js_runtimes": {"node": {}}})
+    assert checks(workspace, enabled)["JavaScript runtime"].state == "ok"
+    program(no_programs, "node", "v20.1.0")
+    assert checks(workspace, enabled)["JavaScript runtime"].state == "warn"
+    program(no_programs, "deno", "deno 2.5.0 (stable, release)")
+    assert checks(workspace)["JavaScript runtime"] == Check(
+        "JavaScript runtime", "ok", "deno 2.5.0"
+    )
+
+
+def test_cookies_must_be_there_and_private(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    config = DownloadConfig(identities=["direct", f"cookies:{path}"])
+    assert checks(workspace, config)["cookies"].state == "bad"
+    path.write_text("")
+    path.chmod(0o644)
+    found = checks(workspace, config)["cookies"]
+    assert (found.state, found.advice) == ("warn", f"chmod 600 {path}")
+    path.chmod(0o600)
+    assert checks(workspace, config)["cookies"].state == "ok"
+
+
+def test_the_disk_is_held_against_the_videos_that_wait(workspace: Workspace) -> None:
+    assert checks(workspace, DownloadConfig(min_free_bytes=10**18))["disk"].state == "bad"
+    import pyarrow.parquet as pq
+
+    from pipeline.schema import arrow_schema
+
+    schema = arrow_schema(Source)
+    rows = [{"video_id": f"{n:011d}", "label": "a", "split": "b", "start_s": 0} for n in range(70)]
+    path = workspace.storage.path("tables/sources/part.parquet")
+    pq.write_table(schema.empty_table().from_pylist(rows, schema), path)
+    workspace.storage.write("media/videos/00000000000.json", b"{}")
+    found = checks(workspace, DownloadConfig(min_free_bytes=0))["disk"]
+    assert "69 videos to fetch, about 0.7 GB to keep" in found.detail
+
+
+def test_a_format_that_merges_needs_ffmpeg(workspace: Workspace, no_programs: Path) -> None:
+    found = checks(workspace, DownloadConfig(format="bv*+ba/b"))["ffmpeg"]
+    assert found.state == "bad"
+    program(no_programs, "ffmpeg", "")
+    assert checks(workspace, DownloadConfig(format="bv*+ba/b"))["ffmpeg"].state == "ok"
+
+
+def test_what_is_not_ok_says_what_to_do(workspace: Workspace, no_programs: Path) -> None:
+    for check in checks(workspace, DownloadConfig(min_free_bytes=10**18)).values():
+        assert check.state == "ok" or check.advice, check
+
+
+def test_the_doctor_imports_neither_torch_nor_yt_dlp(workspace: Workspace) -> None:
+    code = (
+        "import sys; from pipeline.doctor import run_checks; from pipeline.config import Config;"
+        f"from pipeline.storage import Storage; run_checks(Storage({workspace.storage.url!r}),"
+        " Config()); print(sorted({'torch', 'yt_dlp', 'pandas', 'ray'} & sys.modules.keys()))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "[]"
