@@ -73,7 +73,7 @@ def load_taxonomy(path: str = "") -> Taxonomy:
         path: a CSV of the user's; empty for the list that ships with the package.
 
     Raises:
-        UsageError: naming the file, the row (counting lines, the header is 1), the column and the value.
+        UsageError: naming the file, the row (lines, from 1), the column and the value.
     """
     if not path:
         data = _shipped("target_categories.csv").encode()

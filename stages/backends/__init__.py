@@ -1,0 +1,1 @@
+"""One module per foreign model or site, behind ``interfaces``."""

@@ -1,0 +1,118 @@
+"""What the stages ask of a backend, and which backends there are.
+
+A backend is made from its stage's settings, cheaply; what is heavy is imported and loaded in
+``open``, in the worker. One joins with its module, one line in a table here, and its name in the
+setting that chooses it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.schema import Clip, Frame, Sounds, Video
+from pipeline.storage import Storage
+
+Image = NDArray[np.uint8]
+"""RGB as displayed, ``(height, width, 3)``."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame and where it comes from."""
+
+    frame: Frame
+    image: Image
+    video: Video
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A box around something."""
+
+    bbox: list[float]
+    """``[x, y, w, h]`` in pixels of the frame; parts outside of it are cut off later."""
+    name: str
+    """The detector's own class."""
+    score: float
+    """In [0, 1]."""
+    categories: tuple[str, ...] | None
+    """Target categories the class maps to; none when the detector knows no classes."""
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """The pixels of one box's thing."""
+
+    mask: NDArray[np.bool_]
+    """``(height, width)`` of the frame; may be empty."""
+    predicted_iou: float | None
+    """The model's own guess of its quality, in [0, 1]; none when it makes none."""
+
+
+class Backend(Protocol):
+    """What every backend has."""
+
+    name: str
+    """As the setting spells it; it stands in every row."""
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Digests of the files that decide its answers; called before any worker starts."""
+        ...
+
+    def open(self, storage: Storage) -> None:
+        """Load what it needs, once per worker."""
+
+
+class Tagger(Backend, Protocol):
+    """Hears target categories."""
+
+    def tag(self, clips: Sequence[tuple[Clip, Video]]) -> list[Sounds]:
+        """One row per clip, in order.
+
+        Raises:
+            InputError: when one of them cannot be heard; the runner finds out which.
+        """
+        ...
+
+
+class Detector(Backend, Protocol):
+    """Draws boxes."""
+
+    nothing: str
+    """Why a frame without a box is dropped."""
+
+    def detect(self, shots: Sequence[Shot]) -> list[list[Detection]]:
+        """The boxes of each shot, in order of the shots.
+
+        Raises:
+            InputError: when one of them cannot be looked at; the runner finds out which.
+        """
+        ...
+
+
+class Segmenter(Backend, Protocol):
+    """Turns boxes into masks."""
+
+    digest: str
+    """SHA-256 of the weights; empty without weights."""
+
+    def segment(self, image: Image, boxes: Sequence[Sequence[float]]) -> list[Segmented]:
+        """The thing in each box of one frame, in order: one look at the frame for all of them."""
+        ...
+
+
+TAGGERS = {"vggsound-label": "stages.backends.vggsound_label:LabelTagger"}
+DETECTORS = {"motion": "stages.backends.motion:MotionDetector"}
+SEGMENTERS = {"grabcut": "stages.backends.grabcut:GrabCutSegmenter"}
+
+
+def make_backend(table: Mapping[str, str], name: str, config: Any) -> Any:
+    """Import the backend ``name`` of ``table`` and make it from its stage's settings."""
+    module, _, class_name = table[name].partition(":")
+    return getattr(importlib.import_module(module), class_name)(config)

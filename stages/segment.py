@@ -1,0 +1,95 @@
+"""Turn each instance's box into a mask (paper 3.1.3).
+
+Reads ``instances``, writes ``masks``. A mask that is empty, nearly so, or off its box is a failure
+and not a row. Instances of one frame are segmented together, so that a segmenter looks at the
+frame once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import ClassVar
+
+import cv2
+
+from pipeline import rle
+from pipeline.config import SegmentConfig
+from pipeline.geometry import to_pixels
+from pipeline.schema import Frame, Instance, Mask
+from pipeline.stage import Fail, Ok, Outcome, StageSpec, WorkerContext
+from stages.backends.interfaces import SEGMENTERS, Segmented, Segmenter, make_backend
+from stages.frame_image import read_frame_image
+
+
+class SegmentInstances:
+    """Prompt the segmenter with the instances' boxes."""
+
+    spec: ClassVar[StageSpec] = StageSpec(
+        name="segment",
+        version=1,
+        reads="instances",
+        joins=("frames",),
+        writes=("masks",),
+        rows_per_unit=256,
+        batch_size=8,
+    )
+
+    def __init__(self, config: SegmentConfig) -> None:
+        self.config = config
+        self.segmenter: Segmenter = make_backend(SEGMENTERS, config.segmenter, config)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """The segmenter's."""
+        return self.segmenter.fingerprint()
+
+    def open(self, ctx: WorkerContext) -> None:
+        """Load the segmenter."""
+        cv2.setNumThreads(1)  # processes fill the machine, not threads
+        self._storage = ctx.storage
+        self._frames = ctx.lookup("frames", "frame_id")
+        self.segmenter.open(ctx.storage)
+
+    def process(self, rows: Sequence[Instance]) -> Iterator[Outcome]:
+        """Yield each instance's mask."""
+        for frame_id, group in groupby(rows, key=lambda row: row.frame_id):
+            instances = list(group)
+            frame = self._frames.one(frame_id)
+            if frame is None:
+                for row in instances:
+                    yield Fail(row.id, "missing_frame", f"no frame {frame_id}", True)
+                continue
+            image = read_frame_image(self._storage, frame)
+            found = self.segmenter.segment(image, [row.bbox for row in instances])
+            for row, segmented in zip(instances, found, strict=True):
+                yield self._judged(row, segmented, frame)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _judged(self, row: Instance, found: Segmented, frame: Frame) -> Outcome:
+        box = to_pixels(row.bbox, frame.width, frame.height)
+        if box is None:
+            detail = f"box {row.bbox} is outside of the {frame.width}x{frame.height} frame"
+            return Fail(row.id, "box_outside_frame", detail)
+        x0, y0, x1, y1 = box
+        area, inside = int(found.mask.sum()), int(found.mask[y0:y1, x0:x1].sum())
+        share = inside / ((x1 - x0) * (y1 - y0))
+        if not inside or share < self.config.min_mask_area:
+            detail = f"{inside} pixels in the box, {share:.4f} of it"
+            return Fail(row.id, "empty_mask", detail)
+        if area > 2 * inside:
+            return Fail(row.id, "mask_off_box", f"{area} pixels, {inside} of them in the box")
+        packed = rle.encode(found.mask)
+        mask = Mask(
+            instance_id=row.id,
+            frame_id=row.frame_id,
+            rle=packed,
+            area=area,
+            bbox=rle.bbox(packed),
+            source=self.segmenter.name,
+            model_digest=self.segmenter.digest,
+            predicted_iou=found.predicted_iou,
+            verified=False,
+        )
+        return Ok(row.id, [mask])

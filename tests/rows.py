@@ -1,0 +1,111 @@
+"""Records with sensible values, and a worker's context over literal tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.schema import TABLES, Clip, Frame, Proposal, Record, Sounds, Video, arrow_schema
+from pipeline.stage import WorkerContext
+from pipeline.storage import Storage
+from pipeline.table import Lookup
+
+
+def context(root: Path, **tables: Sequence[Record]) -> WorkerContext:
+    """A worker in ``root`` that sees these rows of these tables, and no others."""
+
+    def lookup(table: str, column: str) -> Lookup[Any]:
+        record = TABLES[table]
+        rows = [row.model_dump() for row in tables.get(table, ())]
+        return Lookup(record, pa.Table.from_pylist(rows, schema=arrow_schema(record)), column)
+
+    scratch = root / "scratch"
+    scratch.mkdir(exist_ok=True)
+    return WorkerContext(Storage(root), scratch, lookup)
+
+
+def video(video_id: str = "vvvvvvvvvvv", **changes: Any) -> Video:
+    values: dict[str, Any] = {
+        "video_id": video_id,
+        "label": "dog barking",
+        "split": "test",
+        "source_url": "http://127.0.0.1/v.mp4",
+        "path": f"media/videos/{video_id}.mp4",
+        "sha256": "0" * 64,
+        "size_bytes": 1,
+        "width": 320,
+        "height": 180,
+        "fps": 25.0,
+        "frame_count": 250,
+        "duration_s": 10.0,
+        "bitrate_bps": 1000,
+        "video_codec": "h264",
+        "audio_codec": "aac",
+        "sample_rate_hz": 16000,
+        "channels": 1,
+        "license": "",
+        "title": "",
+        "uploader": "",
+        "upload_date": "",
+        "format_id": "",
+    }
+    return Video(**(values | changes))
+
+
+def clip(video_id: str = "vvvvvvvvvvv", **changes: Any) -> Clip:
+    values: dict[str, Any] = {
+        "clip_id": f"{video_id}_00000000",
+        "video_id": video_id,
+        "start_s": 0.0,
+        "end_s": 10.0,
+        "active_seconds": 10,
+        "rms_per_second": [0.1] * 10,
+        "candidates": 1,
+    }
+    return Clip(**(values | changes))
+
+
+def frame(index: int = 10, video_id: str = "vvvvvvvvvvv", **changes: Any) -> Frame:
+    values: dict[str, Any] = {
+        "frame_id": f"{video_id}_00000000_{index:04d}",
+        "clip_id": f"{video_id}_00000000",
+        "video_id": video_id,
+        "frame_index": index,
+        "time_s": index / 25,
+        "event_time_s": index / 25,
+        "event_rms": 0.1,
+        "event_rank": 0,
+        "sharpness": 1.0,
+        "path": f"media/frames/{video_id}_{index:04d}.png",
+        "width": 320,
+        "height": 180,
+    }
+    return Frame(**(values | changes))
+
+
+def sounds(video_id: str = "vvvvvvvvvvv", **changes: Any) -> Sounds:
+    values: dict[str, Any] = {
+        "clip_id": f"{video_id}_00000000",
+        "tagger": "vggsound-label",
+        "classes": [{"name": "dog barking", "score": 1.0}],
+        "categories": [{"category": "dog", "score": 1.0, "active": True}],
+    }
+    return Sounds(**(values | changes))
+
+
+def proposal(name: str = "p_1", **changes: Any) -> Proposal:
+    values: dict[str, Any] = {
+        "proposal_id": name,
+        "frame_id": frame().frame_id,
+        "bbox": [10.0, 10.0, 40.0, 40.0],
+        "detector": "motion",
+        "detector_class": "moving region",
+        "detector_score": 0.8,
+        "categories": ["dog"],
+        "audible": True,
+        "audio_score": 1.0,
+    }
+    return Proposal(**(values | changes))

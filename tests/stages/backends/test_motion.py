@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.config import ProposeConfig
+from pipeline.errors import InputError
+from pipeline.geometry import iou
+from pipeline.media import frames_between
+from pipeline.schema import Frame
+from pipeline.storage import Storage
+from stages.backends.interfaces import Detection, Shot
+from stages.backends.motion import MotionDetector
+from tests.rows import frame, video
+from tests.video_factory import make_video
+
+SIZE = 48
+Place = Callable[[int], tuple[float, float]]
+"""Frame number to the upper left corner of the square."""
+
+
+def texture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    soft = cv2.GaussianBlur(noise, (0, 0), 2).astype(np.float64)
+    contrast: NDArray[np.uint8] = np.clip(128 + 5 * (soft - 128), 0, 255).astype(np.uint8)
+    return contrast
+
+
+GROUND, SQUARE = texture(400, 700, seed=1), texture(SIZE, SIZE, seed=2)
+
+
+def drawn(path: Path, squares: list[Place], pan: float = 0.0, cut_at: int = 1000) -> None:
+    """Textured squares over a panning ground; from ``cut_at`` on over another ground."""
+
+    def draw(number: int) -> NDArray[np.uint8]:
+        shift = np.array([[1, 0, -20 - pan * number], [0, 1, -20 - pan / 3 * number]])
+        ground = GROUND if number < cut_at else 255 - np.ascontiguousarray(GROUND[::-1])
+        image = cv2.warpAffine(ground, shift, (320, 180))
+        for place in squares:
+            x, y = place(number)
+            at = np.array([[1, 0, x], [0, 1, y]], dtype=float)
+            cover = cv2.warpAffine(np.full((SIZE, SIZE), 255, np.uint8), at, (320, 180))
+            image[cover > 127] = cv2.warpAffine(SQUARE, at, (320, 180))[cover > 127]
+        return np.ascontiguousarray(image, np.uint8)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_video(path, frames=25, draw=draw)
+
+
+def detector(folder: Path) -> MotionDetector:
+    found = MotionDetector(ProposeConfig())
+    found.open(Storage(folder))
+    return found
+
+
+def shot(index: int, at: Frame | None = None) -> Shot:
+    return Shot(at or frame(index), np.zeros((180, 320, 3), np.uint8), video())
+
+
+def detected(folder: Path, index: int = 12) -> list[Detection]:
+    (found,) = detector(folder).detect([shot(index)])
+    return sorted(found, key=lambda d: -d.score)
+
+
+def right(number: int) -> tuple[float, float]:
+    return 60 + 3.0 * number, 70
+
+
+def down(number: int) -> tuple[float, float]:
+    return 200, 10 + 4.0 * number
+
+
+def to_and_fro(number: int) -> tuple[float, float]:
+    return 150 + 5 * math.sin(2 * math.pi * number / 8), 80
+
+
+def starts_now(number: int) -> tuple[float, float]:
+    return 100 + 4.0 * max(0, number - 12), 60
+
+
+def still(number: int) -> tuple[float, float]:
+    return 100, 60
+
+
+SOURCE = video().path
+
+
+@pytest.mark.parametrize("pan", [0.0, 2.5])
+@pytest.mark.parametrize("place", [right, down, to_and_fro, starts_now])
+def test_the_best_box_is_the_thing_that_moves_and_not_the_panning_ground(
+    tmp_path: Path, place: Place, pan: float
+) -> None:
+    drawn(tmp_path / SOURCE, [place], pan)
+    best = detected(tmp_path)[0]
+    assert iou(best.bbox, [*place(12), SIZE, SIZE]) >= 0.5
+    assert best.score >= 0.5  # what `label accept` takes by default
+    assert best.categories is None
+
+
+def test_two_moving_things_are_two_boxes(tmp_path: Path) -> None:
+    drawn(tmp_path / SOURCE, [right, down], pan=2.5)
+    found = detected(tmp_path)
+    for place in (right, down):
+        assert max(iou(d.bbox, [*place(12), SIZE, SIZE]) for d in found) >= 0.5
+
+
+def test_of_two_things_only_the_one_that_moves_is_found(tmp_path: Path) -> None:
+    def resting(number: int) -> tuple[float, float]:
+        # At rest in the world: it goes along with the panning ground.
+        return 230 - 2.5 * number, 100 - 2.5 / 3 * number
+
+    drawn(tmp_path / SOURCE, [right, resting], pan=2.5)
+    overlaps = [iou(d.bbox, [*resting(12), SIZE, SIZE]) for d in detected(tmp_path)]
+    assert max(overlaps) < 0.2
+
+
+@pytest.mark.parametrize("pan", [0.0, 2.5])
+def test_where_only_the_camera_moves_nothing_is_found(tmp_path: Path, pan: float) -> None:
+    drawn(tmp_path / SOURCE, [], pan)
+    assert detected(tmp_path) == []
+
+
+@pytest.mark.parametrize("cut_at", [11, 12, 13, 15])
+def test_a_scene_cut_is_no_motion(tmp_path: Path, cut_at: int) -> None:
+    drawn(tmp_path / SOURCE, [still], cut_at=cut_at)
+    assert detected(tmp_path) == []
+
+
+def test_a_blank_picture_has_no_motion(tmp_path: Path) -> None:
+    path = tmp_path / SOURCE
+    path.parent.mkdir(parents=True)
+    make_video(path, frames=25, draw=lambda number: np.full((180, 320, 3), 90, np.uint8))
+    assert detected(tmp_path) == []
+
+
+def test_at_either_end_of_the_video_one_side_is_enough(tmp_path: Path) -> None:
+    drawn(tmp_path / SOURCE, [right], pan=2.5)
+    for index in (0, 24):
+        best = detected(tmp_path, index)[0]
+        assert iou(best.bbox, [*right(index), SIZE, SIZE]) >= 0.5
+
+
+def test_scores_are_in_range_and_the_same_frame_gives_the_same_boxes(tmp_path: Path) -> None:
+    drawn(tmp_path / SOURCE, [right, down], pan=2.5)
+    alone = [detector(tmp_path).detect([shot(n)])[0] for n in (8, 12, 16)]
+    together = detector(tmp_path).detect([shot(n) for n in (8, 12, 16)])
+    backwards = detector(tmp_path).detect([shot(n) for n in (16, 12, 8)])[::-1]
+    assert alone == together == backwards
+    assert all(0 <= d.score <= 1 for found in alone for d in found)
+
+
+@pytest.mark.parametrize("changes", [{"width": 640, "height": 360}, {"time_s": 30.0}])
+def test_a_frame_that_is_not_in_its_source_is_an_error(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    drawn(tmp_path / SOURCE, [right])
+    with pytest.raises(InputError, match="frame_not_in_source"):
+        detector(tmp_path).detect([shot(12, frame(12, **changes))])
+
+
+def test_in_a_real_video_the_drummer_is_found_and_the_engine_at_rest_is_not(
+    tmp_path: Path, shared: Path
+) -> None:
+    (tmp_path / "media" / "videos").mkdir(parents=True)
+    found = {}
+    for name in ("compDogDrum", "-1pRmoJIGQc"):
+        source = shared / "data" / "raw_videos" / f"{name}.mp4"
+        (tmp_path / "media" / "videos" / source.name).write_bytes(source.read_bytes())
+        picture = next(frames_between(source, 12.0 if name == "compDogDrum" else 5.0, 13.0))
+        width, height = picture.size
+        at = frame(0, name, time_s=float(picture.time), width=width, height=height)
+        source_row = video(name, width=width, height=height)
+        found[name] = detector(tmp_path).detect([Shot(at, picture.rgb(), source_row)])[0]
+    best = max(found["compDogDrum"], key=lambda d: d.score)
+    # By eye: the man with the sticks fills the left half of the picture.
+    assert iou(best.bbox, [75, 10, 300, 345]) >= 0.5
+    assert found["-1pRmoJIGQc"] == []
