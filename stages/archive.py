@@ -61,6 +61,11 @@ class VideoArchive:
         """Delete a video's unfinished transfer."""
         shutil.rmtree(self.parts / video_id, ignore_errors=True)
 
+    def tidy_part(self, video_id: str) -> None:
+        """Delete the folder of a video's transfer if there is nothing in it to go on from."""
+        if not any((self.parts / video_id).glob("*.part")):
+            self.forget_part(video_id)
+
     def recall(self, video_id: str, selection: str) -> Sidecar | None:
         """The sidecar of a video fetched before with the same format setting."""
         try:

@@ -116,6 +116,9 @@ class FetchVideos:
         except Refused as refused:
             self._archive.forget_part(row.video_id)
             return Drop(row.video_id, refused.reason, refused.detail)
+        except SiteFailure as error:
+            self._archive.tidy_part(row.video_id)
+            return Fail(row.video_id, error.kind, self._redact(error.detail), error.retryable)
         except InputError as error:
             return Fail(row.video_id, error.kind, self._redact(error.detail), error.retryable)
 

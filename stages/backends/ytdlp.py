@@ -41,6 +41,8 @@ _LEAST_BYTES_PER_S = 1000
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _COOKIE_LINE = re.compile(r"[^\t]+(\t[^\t]*){3}\t(\d+(\.\d+)?)?\t[^\t]*\t[^\t]*")
 
+_VAGUE = frozenset({"site_error", "extractor", "unknown"})
+
 Wanted = Callable[[str], None]
 """Called with the licence before the transfer; raises ``Refused`` when it is not wanted."""
 
@@ -182,6 +184,12 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
 
     def _failure(self, error: BaseException) -> SiteFailure:
         failure = classify(error, self._http_error)
+        if failure.kind in _VAGUE and self._http_error is not None:
+            # The extractor tries several clients, and speaks of none of their answers.
+            said = classify(self._http_error)
+            failure = SiteFailure(
+                said.kind, f"{said.detail}; {failure.detail}", retry_after_s=said.retry_after_s
+            )
         if failure.kind == "http_429" and not self._config.source_template:
             return SiteFailure("rate_limited", failure.detail)
         return failure

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from pipeline.stage import Drop, Fail, Ok, Outcome, WorkerContext
 from pipeline.storage import Storage
 from stages.archive import Sidecar, VideoArchive, sha256_of
 from stages.download import FetchVideos, backoff_s, matches_license, rejections
-from stages.failure_kinds import SiteFailure
+from stages.failure_kinds import SiteFailure, classify
 from stages.fetching import Fetched, SiteFacts
 from stages.identity import Identity
 from stages.partial import OVERLAP
@@ -197,6 +199,7 @@ def test_each_fault_has_its_kind_and_its_number_of_requests(
     assert kind(outcome) == expected
     assert len(server.requests) == requests
     assert not bench.video.exists()
+    assert bench.part.parent.exists() == bench.part.exists()  # no empty folders stay
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,9 @@ def test_a_part_of_other_bytes_is_found_and_fetched_anew(
     if etags:
         server.etags[NAME] = '"two"'
     else:
-        bench.part.write_bytes(bytes(bench.part.stat().st_size))
+        # Its head is right, so that only the bytes themselves tell: the index knows nothing of them.
+        had = bench.part.read_bytes()
+        bench.part.write_bytes(had[: len(had) // 2] + bytes(len(had) - len(had) // 2))
     assert isinstance(bench.one(source_template=server.template, retries=1), Ok)
     assert [(one.range != "", one.status) for one in server.requests] == [(True, 206), (False, 200)]
     assert bench.video.read_bytes() == drawn
@@ -455,6 +460,26 @@ def test_too_little_disk_stops_the_run_before_any_request(
     with pytest.raises(StopRun, match=r"GB free on the disk, under 1000000000\.00"):
         bench.run(source_template=server.template, min_free_bytes=10**18)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("free", [10**12, 1000])
+def test_a_write_error_fails_the_row_unless_the_disk_is_full(
+    bench: Bench, drawn: bytes, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    def answer(video_id: str, identity: Identity) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+        raise classify(OSError(errno.ENOSPC, "No space left on device"))
+
+    site = FakeSite(drawn, answer)
+    if free < 10**6:
+        with pytest.raises(StopRun, match="Make room and run again"):
+            bench.one(site=site)
+    else:
+        outcome = bench.one(site=site)
+        assert kind(outcome) == "local_disk"
+        assert isinstance(outcome, Fail)
+        assert outcome.retryable
+    assert len(site.asked) == 1
 
 
 def test_an_id_that_is_no_id_touches_nothing(server: VideoServer, bench: Bench) -> None:
