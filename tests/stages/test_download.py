@@ -282,7 +282,7 @@ def test_a_part_of_other_bytes_is_found_and_fetched_anew(
     if etags:
         server.etags[NAME] = '"two"'
     else:
-        # Its head is right, so that only the bytes themselves tell: the index knows nothing of them.
+        # The head is right, so no index tells: only the bytes themselves do.
         had = bench.part.read_bytes()
         bench.part.write_bytes(had[: len(had) // 2] + bytes(len(had) - len(had) // 2))
     assert isinstance(bench.one(source_template=server.template, retries=1), Ok)
