@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from av.container import InputContainer
@@ -127,7 +128,8 @@ def _indexed_frames(container: InputContainer) -> int:
     entries = video.index_entries
     if len(entries) < video.frames:
         return 0
-    return sum(not entry.is_discard for entry in entries)
+    hidden: int = sum(map(attrgetter("is_discard"), entries))
+    return len(entries) - hidden
 
 
 def _check_index(container: InputContainer, path: Path) -> None:

@@ -139,18 +139,18 @@ class SoundTrack:
 
         Frames are a few milliseconds long; per-frame array work would cost more than decoding.
         """
-        fifo, first, like = AudioFifo(), 0, None
+        fifo, first, jitter, like = AudioFifo(), 0, 0, None
         for position, frame in self._frames(container):
-            ahead = position - (first + fifo.samples) if like else 0
             kind = (frame.format.name, frame.sample_rate, frame.layout.nb_channels)
-            if like != kind or abs(ahead) > _jitter(frame) or fifo.samples >= frame.sample_rate:
+            following = first + fifo.samples
+            broken = like != kind or abs(position - following) > jitter
+            if broken or fifo.samples >= frame.sample_rate:
                 if block := fifo.read():
                     yield first, block
                 # Timestamps rounded to the container's tick are no gap: keep counting samples.
-                joined = like == kind and abs(ahead) <= _jitter(frame)
-                first = position - ahead if joined else position
+                first = position if broken else following
                 if like != kind:
-                    fifo, like = AudioFifo(), kind
+                    fifo, like, jitter = AudioFifo(), kind, _jitter(frame)
             if position >= stop_s * frame.sample_rate:
                 break
             frame.pts = None  # or the fifo insists on its own idea of continuity
@@ -162,19 +162,26 @@ class SoundTrack:
         """Decode; each frame with the number of its first sample from time 0."""
         stream = audio_stream(container)
         following: int | None = None
+        rate = scale = offset = divisor = 0
         for packet in container.demux(stream):
             self._media.check_time()
             for frame in _decode(packet):
-                if frame.pts is not None and frame.time_base is not None:
-                    time = frame.pts * frame.time_base - self._zero
-                    position = (time.numerator * frame.sample_rate) // time.denominator
+                if frame.sample_rate != rate:
+                    # (pts * time_base - zero) * rate, in integers: Fraction costs more than AAC.
+                    rate, base = frame.sample_rate, frame.time_base
+                    assert base is not None
+                    scale = base.numerator * self._zero.denominator * rate
+                    offset = base.denominator * self._zero.numerator * rate
+                    divisor = base.denominator * self._zero.denominator
+                if frame.pts is not None:
+                    position = (frame.pts * scale - offset) // divisor
                 elif following is not None:
                     position = following
                 else:
                     name = self._media.path.name
                     raise MediaError("missing_pts", f"{name}: sound without a timestamp")
                 following = position + frame.samples
-                self._media.counts.audio_s += frame.samples / frame.sample_rate
+                self._media.counts.audio_s += frame.samples / rate
                 yield position, frame
 
 

@@ -75,35 +75,33 @@ def read_timeline(media: Media) -> Timeline:
         stream = video_stream(container)
         time_base = stream.time_base
         assert time_base is not None
+        hides = stream.codec_context.name == "vp8"
         for packet in container.demux(stream):
             media.check_time()
-            if packet.size == 0:
-                continue
-            if packet.pts is None:
+            pts = packet.pts
+            if pts is None:
+                if packet.size == 0:
+                    continue  # the end
                 raise MediaError("missing_pts", f"{name}: a video packet without a timestamp")
             if packet.is_keyframe:
-                keys.append(packet.pts)
-            if not _is_shown(packet):
+                keys.append(pts)
+            if packet.is_discard or (hides and not _vp8_shows(packet)):
                 continue
-            shown.append(packet.pts)
-            if packet.pts >= last or len(shown) == 1:
-                last, last_duration = packet.pts, packet.duration or 0
+            shown.append(pts)
+            if pts >= last or len(shown) == 1:
+                last, last_duration = pts, packet.duration or 0
         file_end = _file_end(container.start_time, container.duration)
     if not shown or not keys:
         raise MediaError("undecodable", f"{name}: no {'keyframe' if shown else 'frame'} in it")
-    pts = np.unique(np.array(shown, np.int64))
-    _check_span(pts, last_duration, time_base, name)
-    end = _end(pts, last_duration, time_base, file_end)
-    return Timeline(pts, np.unique(np.array(keys, np.int64)), time_base, end)
+    times = np.unique(np.array(shown, np.int64))
+    _check_span(times, last_duration, time_base, name)
+    end = _end(times, last_duration, time_base, file_end)
+    return Timeline(times, np.unique(np.array(keys, np.int64)), time_base, end)
 
 
-def _is_shown(packet: Packet[VideoStream]) -> bool:
-    if packet.is_discard:
-        return False
-    if packet.stream.codec_context.name == "vp8":
-        # RFC 6386, 9.1: bit 4 of the first byte is show_frame; alternate references have it off.
-        return bool(bytes(packet)[0] & 0x10)
-    return True
+def _vp8_shows(packet: Packet[VideoStream]) -> bool:
+    # RFC 6386, 9.1: bit 4 of the first byte is show_frame; alternate references have it off.
+    return bool(bytes(packet)[0] & 0x10)
 
 
 def _check_span(pts: NDArray[np.int64], duration: int, time_base: Fraction, name: str) -> None:
