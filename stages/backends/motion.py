@@ -55,7 +55,7 @@ to move just now."""
 _MAX_LEVELS = 30.0
 """Grey levels one pixel can add, so that contrast does not outweigh size."""
 
-_MIN_LEVELS = 2.0
+_MIN_LEVELS = 1.5
 """Evidence above this counts; compression noise stays below."""
 
 _LEVELS = (0.0, 0.15, 0.3, 0.5)
