@@ -39,12 +39,17 @@ def export_workspace(
 
 
 def release_tables(workspace: Workspace) -> ReleaseTables:
-    """All rows a release can be made of."""
+    """All rows a release can be made of.
+
+    A review of a frame that another sampling left out waits for it; 'settle' lists it as dropped.
+    """
+    frames = workspace.rows(Frame)
+    known = {frame.frame_id for frame in frames}
     return ReleaseTables(
         videos=workspace.rows(Video),
         clips=workspace.rows(Clip),
-        frames=workspace.rows(Frame),
-        reviews=workspace.rows(Review),
+        frames=frames,
+        reviews=[review for review in workspace.rows(Review) if review.frame_id in known],
         instances=workspace.rows(Instance),
         masks=workspace.rows(Mask),
     )
@@ -85,12 +90,7 @@ def workspace_report(
     return write_report(
         workspace.storage,
         ReportTables(
-            videos=workspace.rows(Video),
-            clips=workspace.rows(Clip),
-            frames=workspace.rows(Frame),
-            reviews=workspace.rows(Review),
-            instances=workspace.rows(Instance),
-            masks=workspace.rows(Mask),
+            **vars(release_tables(workspace)),
             sounds=workspace.rows(Sounds),
             proposals=workspace.rows(Proposal),
         ),

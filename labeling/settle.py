@@ -3,6 +3,7 @@
 Each committed review file has one commit of instances. A newer review of a frame supersedes the
 older one wherever that stands, so a file whose deciding reviews changed is answered anew and its
 former instances are retired; the other files, and the masks made from them, stay as they are.
+A review of a frame that another sampling left out waits: its instances come back with the frame.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def settle(workspace: Workspace) -> int:
     reviews = {name: read_records(Review, workspace.storage, name) for name in files}
     every = [row for rows in reviews.values() for row in rows]
     deciding = {row.id for row in deciding_reviews(every).values()}
+    frames = set(workspace.arrow("frames").column("frame_id").to_pylist())
+    gone = {row.id for row in every if row.frame_id not in frames}
     job = new_job(workspace.storage, SPEC.name, generation.key)
     answered = 0
     with run_lock(workspace.storage, ledger.folder) as lock:
@@ -41,7 +44,7 @@ def settle(workspace: Workspace) -> int:
         ledger.begin(generation)
         names = {}
         for name, rows in reviews.items():
-            chosen = sorted(row.id for row in rows if row.id in deciding)
+            chosen = sorted(row.id for row in rows if row.id in deciding - gone)
             names[name] = digest_of([generation.key, files[name].sha256, chosen])[:12]
         current = set(names.values())
         stale = [c for c in ledger.commits() if c.unit.rpartition("-")[2] not in current]
@@ -54,14 +57,16 @@ def settle(workspace: Workspace) -> int:
             ordinal += 1
             rows = reviews[name]
             unit = Unit(ordinal, f"{ordinal:06d}-{key}", name, files[name].sha256, 0, len(rows))
-            outcomes = [_outcome(row, row.id in deciding) for row in rows]
+            outcomes = [_outcome(row, row.id in deciding, row.id in gone) for row in rows]
             commit_unit(job, SPEC, unit, [row.id for row in rows], outcomes, Clock())
             answered += 1
         ledger.recover()
     return answered
 
 
-def _outcome(review: Review, deciding: bool) -> Outcome:
+def _outcome(review: Review, deciding: bool, gone: bool) -> Outcome:
+    if gone:
+        return Drop(review.id, "frame_gone", review.frame_id)
     if review.kind == "masks":
         return Ok(review.id)  # speaks of instances that exist, and makes none
     if not deciding:

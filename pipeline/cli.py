@@ -361,7 +361,12 @@ def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, as_j
     \b
         avatar-build segment
     """
-    _run(_open(workspace, settings), ["segment"], options, as_json)
+    from labeling.settle import settle
+
+    opened = _open(workspace, settings)
+    if not options.dry_run:
+        settle(opened)
+    _run(opened, ["segment"], options, as_json)
 
 
 @cli.command()
@@ -372,8 +377,13 @@ def run(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json:
     \b
         avatar-build run --units 3/16      # the third of sixteen tasks of a job array
     """
+    from labeling.settle import settle
+
     opened = _open(workspace, settings)
-    _run(opened, ["download", "sample", "hear", "propose", "segment"], options, as_json)
+    _run(opened, ["download", "sample", "hear", "propose"], options, as_json)
+    if not options.dry_run:
+        settle(opened)
+    _run(opened, ["segment"], options, as_json)
 
 
 @cli.command()
@@ -590,9 +600,11 @@ def export(
     if not release:
         raise click.UsageError("name a version with --version, or a release with --verify DIR.")
     from exports.tables import export_workspace
+    from labeling.settle import settle
     from stages.taxonomy import load_taxonomy
 
     opened = _open(workspace, settings)
+    settle(opened)
     categories = load_taxonomy(opened.config.hear.taxonomy).categories
     summary = export_workspace(
         opened,

@@ -48,7 +48,10 @@ def read_arrow(storage: Storage, name: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(io.BytesIO(storage.read(name)))
+        # Not pq.read_table: that loads pyarrow.dataset, and with it pandas, and starts threads
+        # that now and then abort the interpreter at its exit.
+        with pq.ParquetFile(io.BytesIO(storage.read(name)), pre_buffer=False) as file:
+            return file.read(use_threads=False)
     except FileNotFoundError as error:
         raise TableError(
             f"{name}: a commit names this file, but it is gone. Restore it, or run its stage"

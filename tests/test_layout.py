@@ -88,3 +88,20 @@ def test_help_loads_nothing_heavy() -> None:
 def test_no_worker_loads_torch_librosa_or_pandas(stage: str) -> None:
     code = f"from pipeline.registry import STAGES; STAGES['{stage}'].load()"
     assert not {"torch", "librosa", "pandas"} & loaded_by(code)
+
+
+def test_reading_a_table_starts_none_of_the_threads_that_abort_at_exit() -> None:
+    code = "; ".join(
+        (
+            "import tempfile",
+            "from pipeline.storage import Storage",
+            "from pipeline.schema import Source",
+            "from pipeline.table import read_records, to_parquet",
+            "s = Storage(tempfile.mkdtemp())",
+            "r = Source(video_id='v', label='', split='', start_s=0)",
+            "s.write('t.parquet', to_parquet(Source, [r]))",
+            "assert read_records(Source, s, 't.parquet') == [r]",
+            "import sys; assert 'pyarrow.dataset' not in sys.modules",
+        )
+    )
+    loaded_by(code)

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from labeling.settle import settle
 from pipeline.ledger import Commit, Generation
-from pipeline.schema import Instance, Review
+from pipeline.schema import Frame, Instance, Review
 from pipeline.workspace import Workspace
+from tests.rows import frame
+
+COMMIT = Commit(
+    unit="",
+    ordinal=0,
+    stage="pull",
+    stage_key="",
+    unit_key="",
+    input={"table": "", "file": "", "sha256": "", "first": 0, "stop": 0},
+    files=(),
+    counts={"input": 0, "ok": 0, "dropped": 0, "failed": 0},
+    code_revision="",
+    versions={},
+    started="",
+    wall_s=0.0,
+    cpu_s=0.0,
+)
+
+
+@pytest.fixture
+def workspace(workspace: Workspace) -> Workspace:
+    """One with the frames these tests speak of."""
+    sample(workspace, "f1", "f2")
+    return workspace
 
 
 def review(frame: str, category: str, day: int, **changes: Any) -> Review:
@@ -38,26 +63,21 @@ def review(frame: str, category: str, day: int, **changes: Any) -> Review:
     return Review.model_validate(values | changes)
 
 
+def sample(workspace: Workspace, *frame_ids: str) -> None:
+    """Commit frames, as sampling does."""
+    ledger = workspace.ledger("sample")
+    ledger.begin(Generation("sample", 1, {}, {}, {}))
+    frames = [frame(frame_id=name) for name in frame_ids]
+    commit = replace(COMMIT, unit="000000-x", stage="sample")
+    ledger.commit(commit, {"frames": (Frame, list(frames))}, "test")
+
+
 def pull(workspace: Workspace, *reviews: Review) -> None:
     """Commit reviews as one more file, as a labeling server's answers come in."""
     ledger = workspace.ledger("pull")
     ledger.begin(Generation("pull", 1, {}, {}, {}))
     ordinal = len(ledger.commits())
-    commit = Commit(
-        unit=f"{ordinal:06d}-x",
-        ordinal=ordinal,
-        stage="pull",
-        stage_key="",
-        unit_key="",
-        input={"table": "", "file": "", "sha256": "", "first": 0, "stop": len(reviews)},
-        files=(),
-        counts={"input": len(reviews), "ok": len(reviews), "dropped": 0, "failed": 0},
-        code_revision="",
-        versions={},
-        started="",
-        wall_s=0.0,
-        cpu_s=0.0,
-    )
+    commit = replace(COMMIT, unit=f"{ordinal:06d}-x", ordinal=ordinal)
     ledger.commit(commit, {"reviews": (Review, list(reviews))}, "test")
 
 
@@ -105,3 +125,21 @@ def test_taking_the_newer_review_back_brings_the_older_one_into_force(workspace:
     ledger.retire(ledger.commits()[1:], "taken back")
     settle(workspace)
     assert {row.id for row in workspace.rows(Instance)} == first
+
+
+def test_a_review_outlives_its_frame_and_counts_again_when_it_comes_back(
+    workspace: Workspace,
+) -> None:
+    pull(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
+    settle(workspace)
+    ledger = workspace.ledger("sample")
+    ledger.retire(ledger.commits(), "resampled")
+    sample(workspace, "f2", "f3")
+    settle(workspace)
+    assert categories(workspace) == {"f2": "cat"}
+    drops = {row.input_id: row.reason for row in workspace.ledger("settle").drops()}
+    assert drops == {"r_f1_1": "frame_gone"}
+    ledger.retire(ledger.commits(), "resampled again")
+    sample(workspace, "f1", "f2")
+    settle(workspace)
+    assert categories(workspace) == {"f1": "dog", "f2": "cat"}
