@@ -26,9 +26,9 @@ from pipeline.media import (
     SoundTrack,
     Timeline,
     decode_pictures,
+    exact,
     read_timeline,
 )
-from pipeline.media.timeline import exact
 from pipeline.schema import Clip, Frame, Video, clip_id, frame_id
 from pipeline.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
 

@@ -16,7 +16,7 @@ from pipeline.media.cut import cut
 from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import MediaFacts, probe
 from pipeline.media.sound import SoundEnergy, SoundTrack
-from pipeline.media.timeline import Timeline, read_timeline
+from pipeline.media.timeline import Timeline, exact, read_timeline
 
 __all__ = [
     "DecodeCounts",
@@ -28,6 +28,7 @@ __all__ = [
     "Timeline",
     "cut",
     "decode_pictures",
+    "exact",
     "frames_between",
     "probe",
     "read_timeline",

@@ -23,7 +23,7 @@ from pipeline.schema import Clip, Frame, Video
 from pipeline.stage import Drop, Ok, Outcome, WorkerContext
 from pipeline.storage import Storage
 from stages.sample import SampleFrames, candidate_windows, find_events, seeded_order
-from tests.video_factory import RATE, bursts, make_video
+from tests.video_factory import RATE, bursts, make_video, scene
 
 DEFAULT = SampleConfig()
 
@@ -402,14 +402,44 @@ def test_a_damaged_frame_is_never_chosen_and_its_event_gives_way(
 
 
 def test_an_event_at_the_edge_is_clipped_to_the_clip(bench: Bench, tmp_path: Path) -> None:
-    sound = bursts(12.4, [0.06, 5.0, 9.94], level=0.4)
-    path = make_video(tmp_path / "edge.mp4", frames=250, sound=sound)  # only [0, 10) fits
-    (clip,), frames = bench.clips_and_frames(path)
-    assert clip.start_s == 0
+    # Loud in [3, 13) alone, so that only that clip has ten active seconds; the pictures outside it
+    # are the sharper ones.
+    sound = bursts(16, [3.04, 8.0, 12.96], level=0.4)
+    sound *= np.isin(np.arange(len(sound)) // RATE, range(3, 13))
+    crisp = scene()
+
+    def draw(number: int) -> NDArray[np.uint8]:
+        picture = crisp(number)
+        inside = 75 <= number < 325
+        return (
+            cast("NDArray[np.uint8]", cv2.GaussianBlur(picture, (0, 0), 2)) if inside else picture
+        )
+
+    path = make_video(
+        tmp_path / "edge.mkv", frames=400, draw=draw, sound=sound, sound_codec="pcm_s16le"
+    )
+    (clip,), frames = bench.clips_and_frames(path, SampleConfig(min_active_s=10))
+    assert (clip.start_s, clip.end_s) == (3, 13)
     indices = {frame.frame_index for frame in frames}
-    assert indices & set(range(4)), "0.06 s is nearer to the edge than 0.1"
+    assert indices & set(range(4)), "the event is nearer to the edge than 0.1 s"
     assert indices & set(range(246, 250))
-    assert all(0 <= index < 250 for index in indices)
+    assert indices <= set(range(250))
+
+
+def test_of_equally_sharp_frames_the_earliest_is_chosen(bench: Bench, tmp_path: Path) -> None:
+    still = scene()(0)
+    path = make_video(
+        tmp_path / "still.mp4",
+        frames=260,
+        draw=lambda _: still,
+        options={"qp": "0"},
+        sound=bursts(10.4, PEAKS),
+    )
+    _, frames = bench.clips_and_frames(path)
+    assert len({frame.sharpness for frame in frames}) == 1, "lossless: all frames are the same"
+    for frame in frames:
+        earliest = np.ceil((frame.event_time_s - DEFAULT.event_half_s) * 25 - 1e-6)
+        assert frame.frame_index == max(0, earliest)
 
 
 def test_a_sound_that_never_peaks_is_no_event(bench: Bench, tmp_path: Path) -> None:
