@@ -7,17 +7,17 @@ verified. Its answer depends on the proposals and the bounds alone, not on the d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from pipeline.config import LabelConfig
 from pipeline.schema import Frame, Proposal, Review, ReviewedInstance, Scenario, content_id
-from pipeline.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
+from pipeline.stage import Drop, Ok, Outcome, Stage, StageSpec, WorkerContext
 
 ANNOTATOR = "rule:accept"
 
 
-class AcceptProposals:
+class AcceptProposals(Stage[LabelConfig]):
     """Keep each frame's best audible proposals."""
 
     spec: ClassVar[StageSpec] = StageSpec(
@@ -29,13 +29,6 @@ class AcceptProposals:
         rows_per_unit=4096,
         batch_size=256,
     )
-
-    def __init__(self, config: LabelConfig) -> None:
-        self.config = config
-
-    def fingerprint(self) -> Mapping[str, str]:
-        """Nothing beside the settings decides."""
-        return {}
 
     def open(self, ctx: WorkerContext) -> None:
         """Find proposals by their frame."""
@@ -49,9 +42,6 @@ class AcceptProposals:
                 yield Ok(frame.frame_id, [_review(frame, taken)])
             else:
                 yield Drop(frame.frame_id, "no_proposal_accepted")
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def accepted(proposals: Sequence[Proposal], config: LabelConfig) -> list[Proposal]:

@@ -27,7 +27,7 @@ from pipeline.schema import (
     Scenario,
     content_id,
 )
-from pipeline.stage import Ok, Outcome, StageSpec, WorkerContext
+from pipeline.stage import Ok, Outcome, Stage, StageSpec, WorkerContext
 
 ANNOTATOR = "simulated:ground-truth"
 
@@ -107,7 +107,7 @@ class Scene:
         return "Mixed-sound" if at_once > 1 else "Single-sound"
 
 
-class SimulatedAnnotator:
+class SimulatedAnnotator(Stage[SimulatedConfig]):
     """Correct the proposals of each frame to what is true of it."""
 
     spec: ClassVar[StageSpec] = StageSpec(
@@ -119,9 +119,6 @@ class SimulatedAnnotator:
         rows_per_unit=4096,
         batch_size=64,
     )
-
-    def __init__(self, config: SimulatedConfig) -> None:
-        self.config = config
 
     def fingerprint(self) -> Mapping[str, str]:
         """The digest of the truth."""
@@ -145,9 +142,6 @@ class SimulatedAnnotator:
                 raise InputError("no_truth", f"video {frame.video_id} is not in the truth")
             scene = scene_at(video, frame)
             yield Ok(frame.id, [_review(frame, scene, self._proposals.rows(frame.id))])
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def scene_at(video: TrueVideo, frame: Frame) -> Scene:

@@ -12,7 +12,7 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -21,7 +21,7 @@ from pipeline.config import DownloadConfig
 from pipeline.errors import InputError, MediaError, StopRun
 from pipeline.media import MediaFacts, probe
 from pipeline.schema import Source, Video, check_video_id
-from pipeline.stage import Drop, Fail, Ok, Outcome, StageSpec, WorkerContext
+from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from stages.archive import Sidecar, VideoArchive, sha256_of, video_path
 from stages.failure_kinds import SiteFailure
 from stages.fetching import Redactor, Refused, Site, Watch
@@ -39,7 +39,7 @@ class Rejection(NamedTuple):
     detail: str
 
 
-class FetchVideos:
+class FetchVideos(Stage[DownloadConfig]):
     """Fetch, verify and filter videos.
 
     Args:
@@ -62,10 +62,6 @@ class FetchVideos:
     def __init__(self, config: DownloadConfig, site: Site | None = None) -> None:
         self._config = config
         self._site_given = site
-
-    def fingerprint(self) -> Mapping[str, str]:
-        """Nothing besides the config."""
-        return {}
 
     def open(self, ctx: WorkerContext) -> None:
         """Find the identities and the site.

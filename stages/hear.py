@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from pipeline.config import HearConfig
 from pipeline.schema import Clip, Video
-from pipeline.stage import Fail, Ok, Outcome, StageSpec, WorkerContext
+from pipeline.stage import Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from stages.backends.interfaces import TAGGERS, Tagger, make_backend
 
 
-class HearClips:
+class HearClips(Stage[HearConfig]):
     """Tag clips with what sounds in them."""
 
     spec: ClassVar[StageSpec] = StageSpec(
@@ -51,6 +51,3 @@ class HearClips:
                 found.append((clip, video))
         for (clip, _), sounds in zip(found, self.tagger.tag(found), strict=True):
             yield Ok(clip.clip_id, [sounds])
-
-    def close(self) -> None:
-        """Nothing is held."""

@@ -15,12 +15,12 @@ import cv2
 from pipeline.config import ProposeConfig
 from pipeline.geometry import clip, nms
 from pipeline.schema import Frame, Proposal, Sounds, content_id
-from pipeline.stage import Drop, Fail, Ok, Outcome, StageSpec, WorkerContext
+from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from stages.backends.interfaces import DETECTORS, Detection, Detector, Shot, make_backend
 from stages.frame_image import read_frame_image
 
 
-class ProposeBoxes:
+class ProposeBoxes(Stage[ProposeConfig]):
     """Propose boxes for people to judge."""
 
     spec: ClassVar[StageSpec] = StageSpec(
@@ -73,9 +73,6 @@ class ProposeBoxes:
                 yield Ok(shot.frame.frame_id, proposals)
             else:
                 yield Drop(shot.frame.frame_id, self.detector.nothing)
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def _proposals(
         self, frame: Frame, found: Sequence[Detection], sounds: Sounds

@@ -8,7 +8,7 @@ id alone, so shards may run in any order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
@@ -30,7 +30,7 @@ from pipeline.media import (
     read_timeline,
 )
 from pipeline.schema import Clip, Frame, Video, clip_id, frame_id
-from pipeline.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
+from pipeline.stage import Drop, Ok, Outcome, Stage, StageSpec, WorkerContext
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Choice:
     sharpness: float
 
 
-class SampleFrames:
+class SampleFrames(Stage[SampleConfig]):
     """Draw clips with enough sound; keep the sharpest frame of each of their strongest events."""
 
     spec: ClassVar[StageSpec] = StageSpec(
@@ -70,17 +70,10 @@ class SampleFrames:
         self.hops_per_s = round(1 / config.rms_hop_s)
         self.window_hops = round(config.rms_window_s / config.rms_hop_s)
 
-    def fingerprint(self) -> Mapping[str, str]:
-        """Nothing beside the config decides."""
-        return {}
-
     def open(self, ctx: WorkerContext) -> None:
         """Keep the workspace at hand."""
         cv2.setNumThreads(1)  # processes fill the machine, not threads
         self._ctx = ctx
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def process(self, rows: Sequence[Video]) -> Iterator[Outcome]:
         """Yield each video's clips and frames, or why it has none."""

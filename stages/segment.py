@@ -17,12 +17,12 @@ from pipeline import rle
 from pipeline.config import SegmentConfig
 from pipeline.geometry import to_pixels
 from pipeline.schema import Frame, Instance, Mask
-from pipeline.stage import Fail, Ok, Outcome, StageSpec, WorkerContext
+from pipeline.stage import Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from stages.backends.interfaces import SEGMENTERS, Segmented, Segmenter, make_backend
 from stages.frame_image import read_frame_image
 
 
-class SegmentInstances:
+class SegmentInstances(Stage[SegmentConfig]):
     """Prompt the segmenter with the instances' boxes."""
 
     spec: ClassVar[StageSpec] = StageSpec(
@@ -63,9 +63,6 @@ class SegmentInstances:
             found = self.segmenter.segment(image, [row.bbox for row in instances])
             for row, segmented in zip(instances, found, strict=True):
                 yield self._judged(row, segmented, frame)
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def _judged(self, row: Instance, found: Segmented, frame: Frame) -> Outcome:
         box = to_pixels(row.bbox, frame.width, frame.height)

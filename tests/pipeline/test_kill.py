@@ -47,7 +47,7 @@ def test_fifty_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> 
     for life in range(4 * KILLS):
         process = start(tmp_path / "killed", workers=1 + life % 2)
         try:
-            process.wait(timeout=dice.uniform(0.5, 1.8))
+            process.wait(timeout=dice.uniform(0.3, 1.4))
         except subprocess.TimeoutExpired:
             # Half of the time the parent alone, so that its workers must notice by themselves.
             if dice.random() < 0.5:
