@@ -15,7 +15,7 @@ from pipeline.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.faulty import add_sources
 
-LABELS = ["slow", "slow", "drop", "slow", "fail"] * 400
+LABELS = ["slow", "slow", "drop", "slow", "fail"] * 200
 KILLS = 50
 
 
@@ -43,11 +43,14 @@ def test_fifty_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> 
     dice = random.Random(0)
     killed = Workspace.create(tmp_path / "killed")
     add_sources(killed, LABELS)
-    kills = 0
-    for life in range(4 * KILLS):
-        process = start(tmp_path / "killed", workers=1 + life % 2)
+    kills, lists = 0, 1
+    while kills < KILLS:
+        process = start(tmp_path / "killed", workers=1 + kills % 2)
         try:
-            process.wait(timeout=dice.uniform(0.3, 1.4))
+            assert process.wait(timeout=dice.uniform(0.3, 1.4)) == 0
+            # All done before the last kill: more to do.
+            add_sources(killed, LABELS, f"{lists:06d}-more")
+            lists += 1
         except subprocess.TimeoutExpired:
             # Half of the time the parent alone, so that its workers must notice by themselves.
             if dice.random() < 0.5:
@@ -60,20 +63,20 @@ def test_fifty_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> 
         committed = {file.file for file in killed.files("clips")}
         in_table = {f"tables/clips/{name}" for name in killed.storage.names("tables/clips")}
         assert in_table <= committed
-        if kills == KILLS:
-            break
-    assert kills == KILLS, "the run ended before it was killed often enough: give it more rows"
     assert start(tmp_path / "killed", workers=2).wait(timeout=300) == 0
     assert killed.storage.folders("commits/faulty/work") == []
 
     results = {"killed": outcome_digest(killed)}
     for workers in (1, 2):
         root = tmp_path / str(workers)
-        add_sources(Workspace.create(root), LABELS)
+        alone = Workspace.create(root)
+        add_sources(alone, LABELS)
+        for number in range(1, lists):
+            add_sources(alone, LABELS, f"{number:06d}-more")
         assert start(root, workers).wait(timeout=300) == 0
         results[str(workers)] = outcome_digest(Workspace(root))
     assert results["killed"] == results["1"] == results["2"]
-    assert len(results["1"][1]) + len(results["1"][2]) == 2 * 400
+    assert len(results["1"][1]) + len(results["1"][2]) == lists * 2 * 200
 
 
 def test_two_runs_on_one_workspace_share_the_work_and_corrupt_nothing(tmp_path: Path) -> None:
