@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -193,7 +193,21 @@ class SampleConfig(Section):
         return self
 
 
-class HearConfig(Section):
+class InferenceConfig(Section):
+    """Where a stage's model runs; of no effect on backends without weights."""
+
+    # Devices differ by rounding alone, and a run may go on on another machine.
+    unhashed: ClassVar[frozenset[str]] = frozenset({"device", "batch_mpx"})
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
+    """Where the model runs: auto (the first GPU, else the CPU), cpu, or cuda:N."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format of the model's arithmetic; auto: bfloat16 on a GPU, float32 on a CPU."""
+    batch_mpx: float = Field(default=8.0, gt=0)
+    """Pixels given to the model at once, millions; halved by itself when memory runs out."""
+
+
+class HearConfig(InferenceConfig):
     """What sounds in a clip (paper 3.1.3); the first half of `propose`."""
 
     tagger: Literal["vggsound-label"] = "vggsound-label"
@@ -201,8 +215,20 @@ class HearConfig(Section):
     taxonomy: str = ""
     """CSV of target categories; empty: the one that ships with the package."""
 
+    active_score: float = Field(default=0.2, ge=0, le=1)
+    """An AudioSet class is active from this score on. Never tune it on the clips you annotate."""
+    active_scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Thresholds of single AudioSet classes, in place of active_score: {"Growling" = 0.4}."""
+    active_relative: float = Field(default=0.5, ge=0, le=1)
+    """A class is active, too, from this share on of the strongest score among the clip's target
+    classes; a specific class often stays low beside a generic one. 0: no such rule."""
+    active_top_k: int = Field(default=0, ge=0)
+    """The k strongest target classes of a clip are active, too. 0: no such rule."""
+    active_floor: float = Field(default=0.05, ge=0, le=1)
+    """Score under which active_relative and active_top_k activate nothing."""
 
-class ProposeConfig(Section):
+
+class ProposeConfig(InferenceConfig):
     """Boxes around what may sound (paper 3.1.3)."""
 
     detector: Literal["motion"] = "motion"
@@ -228,7 +254,7 @@ class LabelConfig(Section):
     """At most this many per frame, best first."""
 
 
-class SegmentConfig(Section):
+class SegmentConfig(InferenceConfig):
     """Masks (paper 3.1.3)."""
 
     segmenter: Literal["grabcut"] = "grabcut"

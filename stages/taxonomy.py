@@ -1,7 +1,9 @@
 """The target categories and how other vocabularies name them.
 
 The list is a CSV the user can replace; see ``data/README.md`` for its columns. One foreign class
-may belong to several categories, and a category may have no class in a vocabulary.
+may belong to several categories, and a category may have no class in a vocabulary. AudioSet's
+classes form a graph: a class means all that descends from it too, on every way down, and nothing
+above it.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -27,9 +29,13 @@ _COLUMNS = (
     "openimages_generic",
 )
 
-_VOCABULARIES = {"vggsound_classes": ("vggsound_classes.csv", "label")}
-"""Column to the file of names allowed in it and that file's column. The other columns are read
-but not checked: their vocabularies come with the backends that speak them."""
+_VOCABULARIES = {
+    "openimages_classes": ("openimages_v7_classes.csv", "display_name"),
+    "audioset_classes": ("audioset_classes.csv", "display_name"),
+    "vggsound_classes": ("vggsound_classes.csv", "label"),
+    "openimages_generic": ("openimages_v7_classes.csv", "display_name"),
+}
+"""Column to the file of names allowed in it and that file's column."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,45 @@ class Taxonomy:
         """The categories a VGGSound label belongs to; empty when it is no target."""
         return self._of_vggsound.get(label, [])
 
+    def of_openimages(self, name: str, generic: bool = False) -> list[str]:
+        """The categories an Open Images class may be, in the file's order.
+
+        Args:
+            name: the class as Open Images displays it.
+            generic: count broader classes too, such as Musical instrument for a clarinet.
+        """
+        return (self._of_openimages_generic if generic else self._of_openimages).get(name, [])
+
+    def of_audioset(self, name: str) -> list[str]:
+        """The categories an AudioSet class activates, in the file's order.
+
+        Those that name the class or one of its ancestors: a child of a named class is an instance
+        of it, a parent may be anything.
+        """
+        return self._of_audioset.get(name, [])
+
     @cached_property
     def _of_vggsound(self) -> dict[str, list[str]]:
+        return self._inverted(lambda category: category.vggsound)
+
+    @cached_property
+    def _of_openimages(self) -> dict[str, list[str]]:
+        return self._inverted(lambda category: category.openimages)
+
+    @cached_property
+    def _of_openimages_generic(self) -> dict[str, list[str]]:
+        return self._inverted(lambda c: (*c.openimages, *c.openimages_generic))
+
+    @cached_property
+    def _of_audioset(self) -> dict[str, list[str]]:
+        children = _audioset_children()
+        return self._inverted(lambda category: _with_descendants(category.audioset, children))
+
+    def _inverted(self, names_of: Callable[[Category], Iterable[str]]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for category in self.categories:
-            for label in category.vggsound:
-                found.setdefault(label, []).append(category.name)
+            for name in dict.fromkeys(names_of(category)):
+                found.setdefault(name, []).append(category.name)
         return found
 
 
@@ -107,7 +146,7 @@ def _categories(reader: csv.DictReader[str], where: str) -> Iterator[Category]:
         raise UsageError(
             f"{where}: no column {', '.join(missing)}; it needs {', '.join(_COLUMNS)}."
         )
-    vocabularies = {column: _names(*place) for column, place in _VOCABULARIES.items()}
+    vocabularies = {column: frozenset(_column(*place)) for column, place in _VOCABULARIES.items()}
     seen: dict[str, int] = {}
     for row in reader:
         number = reader.line_num
@@ -143,13 +182,45 @@ def _categories(reader: csv.DictReader[str], where: str) -> Iterator[Category]:
         raise UsageError(f"{where}: no categories below the header.")
 
 
+@cache
+def audioset_classes() -> tuple[str, ...]:
+    """AudioSet's 527 classes, in the order of a tagger's outputs."""
+    return _column("audioset_classes.csv", "display_name")
+
+
+@cache
+def openimages_classes() -> tuple[str, ...]:
+    """The 601 classes Open Images V7 has boxes of, in the order of a detector's outputs."""
+    return _column("openimages_v7_classes.csv", "display_name")
+
+
+@cache
+def _audioset_children() -> dict[str, tuple[str, ...]]:
+    """Children by parent, over the whole ontology: 105 of its 632 nodes are no classes."""
+    children: dict[str, tuple[str, ...]] = {}
+    for row in csv.DictReader(io.StringIO(_shipped("audioset_edges.csv"), newline="")):
+        children[row["parent_name"]] = (*children.get(row["parent_name"], ()), row["child_name"])
+    return children
+
+
+def _with_descendants(names: Iterable[str], children: Mapping[str, Sequence[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += children.get(name, ())
+    return found
+
+
 def _split(cell: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in cell.split(";") if name.strip())
 
 
-def _names(file: str, column: str) -> frozenset[str]:
+def _column(file: str, column: str) -> tuple[str, ...]:
     rows = csv.DictReader(io.StringIO(_shipped(file), newline=""))
-    return frozenset(row[column] for row in rows)
+    return tuple(row[column] for row in rows)
 
 
 def _shipped(file: str) -> str:

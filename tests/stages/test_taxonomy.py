@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from stages.taxonomy import load_taxonomy
+from stages.taxonomy import audioset_classes, load_taxonomy, openimages_classes
 
 HEADER = (
     "category,group,openimages_classes,audioset_classes,vggsound_classes,notes,openimages_generic"
@@ -45,16 +45,74 @@ def test_one_label_may_belong_to_several_categories(tmp_path: Path) -> None:
     assert load_taxonomy(path).of_vggsound("dog barking") == ["puppy", "dog"]
 
 
-def test_every_name_of_the_shipped_list_is_in_its_vocabulary(shared: Path) -> None:
-    def names(file: str, column: str) -> set[str]:
-        with (shared / "data" / "taxonomies" / file).open(encoding="utf-8", newline="") as rows:
-            return {row[column] for row in csv.DictReader(rows)}
+def shipped_rows(shared: Path, file: str) -> list[dict[str, str]]:
+    with (shared / "data" / "taxonomies" / file).open(encoding="utf-8", newline="") as rows:
+        return list(csv.DictReader(rows))
 
-    openimages = names("openimages_v7_classes.csv", "display_name")
-    audioset = names("audioset_classes.csv", "display_name")
-    for category in load_taxonomy().categories:
-        assert {*category.openimages, *category.openimages_generic} <= openimages
-        assert set(category.audioset) <= audioset
+
+def test_the_closure_equals_the_one_made_elsewhere(shared: Path) -> None:
+    expected = {
+        (row["category"], row["display_name"])
+        for row in shipped_rows(shared, "target_categories_audioset_expanded.csv")
+    }
+    taxonomy = load_taxonomy()
+    found = {(c, name) for name in audioset_classes() for c in taxonomy.of_audioset(name)}
+    assert found == expected
+    assert len(found) == 166
+
+
+def test_vocabularies_are_in_the_order_of_the_models_outputs(shared: Path) -> None:
+    for names, file in (
+        (audioset_classes(), "audioset_classes.csv"),
+        (openimages_classes(), "openimages_v7_classes.csv"),
+    ):
+        rows = shipped_rows(shared, file)
+        assert [int(row["index"]) for row in rows] == list(range(len(names)))
+        assert [row["display_name"] for row in rows] == list(names)
+    assert (len(audioset_classes()), len(openimages_classes())) == (527, 601)
+
+
+@pytest.mark.parametrize(
+    ("name", "categories"),
+    [
+        ("Man", ["male speech", "singing", "whistling"]),
+        ("Woman", ["female speech", "singing", "whistling"]),
+        ("Car", ["car", "police car"]),
+        ("Drum", ["bass drum", "drum kit", "snare drum", "timpani"]),
+        ("Person", []),
+        ("Musical instrument", []),
+        ("Tree", []),
+    ],
+)
+def test_an_open_images_class_may_be_several_categories(name: str, categories: list[str]) -> None:
+    assert sorted(load_taxonomy().of_openimages(name)) == categories
+
+
+def test_generic_classes_count_only_when_asked_for() -> None:
+    taxonomy = load_taxonomy()
+    exact = {c.name for c in taxonomy.categories if c.openimages}
+    assert len(taxonomy.categories) - len(exact) == 19
+    assert "clarinet" in taxonomy.of_openimages("Musical instrument", generic=True)
+    assert taxonomy.of_openimages("Musical instrument") == []
+    for name in openimages_classes():
+        assert set(taxonomy.of_openimages(name)) <= set(taxonomy.of_openimages(name, generic=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "categories"),
+    [
+        ("Growling", ["cat", "dog", "lion"]),
+        ("Hiss", ["cat", "snake"]),
+        ("Bleat", ["goat", "sheep"]),
+        ("Music", []),
+        ("Speech", []),
+        ("Siren", []),
+        ("Police car (siren)", ["police car"]),
+        ("Human sounds", []),
+    ],
+)
+def test_descendants_activate_and_parents_do_not(name: str, categories: list[str]) -> None:
+    assert sorted(load_taxonomy().of_audioset(name)) == categories
 
 
 def test_the_digest_is_of_the_files_content(tmp_path: Path) -> None:
@@ -70,6 +128,12 @@ def test_the_digest_is_of_the_files_content(tmp_path: Path) -> None:
             ["dog,animal,,,dog barking,,", "cat,animal,,,cat meowing;cat barking,,"],
             "row 3: vggsound_classes: 'cat barking' is not one of the 309 names",
         ),
+        (
+            ["dog,animal,Dog;Puppy,,,,"],
+            "row 2: openimages_classes: 'Puppy' is not one of the 601 names",
+        ),
+        (["dog,animal,Dog,Barking,,,"], "row 2: audioset_classes: 'Barking' is not one of the 527"),
+        (["dog,animal,Dog,Bark,,,Pet"], "row 2: openimages_generic: 'Pet' is not one of the 601"),
         (["dog,animal,,,,,", "", "dog,pets,,,,,"], "row 4: category: 'dog' is in row 2 already"),
         ([" ,animal,,,,,"], "row 2: category: empty"),
         (["dog,animal"], "row 2: not 7 cells"),
