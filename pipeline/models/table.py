@@ -1,0 +1,146 @@
+"""Every set of weights a backend may ask for: what it is, where it is, on what terms.
+
+Sizes and digests are those its publisher or several projects document; where nobody documents a
+digest, the one of the first fetch is recorded and held from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["tagger", "detector", "segmenter"]
+
+Loader = Literal["state-dict", "ultralytics", "transformers"]
+"""``state-dict``: tensors alone (``weights_only``). ``ultralytics``: a pickle that runs code when
+loaded, so only a registered digest is. ``transformers``: a folder of settings and safetensors."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a model."""
+
+    name: str
+    url: str
+    size: int | None = None
+    """Bytes, where documented exactly."""
+    sha256: str = ""
+    """Where documented."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A set of weights under the name its backend uses."""
+
+    name: str
+    role: Role
+    loader: Loader
+    licence: str
+    files: tuple[RemoteFile, ...]
+    about_mb: float
+    """Size of all files, megabytes (10^6 bytes), about."""
+    note: str = ""
+
+    def file(self, name: str) -> RemoteFile | None:
+        """Its file of that name."""
+        return next((file for file in self.files if file.name == name), None)
+
+
+def _cav_mae(name: str, key: str, note: str) -> Model:
+    url = f"https://www.dropbox.com/s/{key}/{name}.pth?dl=1"
+    file = RemoteFile(f"{name}.pth", url)
+    licence = "BSD-2-Clause (code; nothing separate is said of the weights)"
+    label = "cav-mae-" + name.replace("_", "-")
+    return Model(label, "tagger", "state-dict", licence, (file,), 660, note)
+
+
+def _yolo(size: str, about_mb: float, note: str) -> Model:
+    file = f"yolov8{size}-oiv7.pt"
+    url = f"https://github.com/ultralytics/assets/releases/download/v8.4.0/{file}"
+    remote = RemoteFile(file, url)
+    name = file.removesuffix(".pt")
+    return Model(name, "detector", "ultralytics", "AGPL-3.0", (remote,), about_mb, note)
+
+
+def _hub(
+    name: str, role: Role, repository: str, files: str, about_mb: float, note: str = ""
+) -> Model:
+    base = f"https://huggingface.co/{repository}/resolve/main/"
+    remote = tuple(RemoteFile(file, base + file) for file in files.split())
+    return Model(name, role, "transformers", "Apache-2.0", remote, about_mb, note)
+
+
+def _sam(size: str, file: str, sha256: str, about_mb: float, num_bytes: int | None) -> Model:
+    remote = RemoteFile(
+        file, f"https://dl.fbaipublicfiles.com/segment_anything/{file}", num_bytes, sha256
+    )
+    return Model(f"sam-vit-{size}", "segmenter", "state-dict", "Apache-2.0", (remote,), about_mb)
+
+
+_SAM2_FILES = "config.json model.safetensors"
+_DINO_FILES = (
+    "config.json model.safetensors preprocessor_config.json tokenizer.json tokenizer_config.json"
+)
+_MM = "openmmlab-community/mm_grounding_dino_"
+
+
+def _all_models() -> Iterator[Model]:
+    yield _cav_mae("as_46.6", "itfw7p0ueq7z9og", "AudioSet-2M, audio only: 46.6 mAP")
+    yield _cav_mae("as-full-51.2", "hejj49zdgyyfsuh", "AudioSet-2M, audio and video: 51.2 mAP")
+    yield _cav_mae("as_37.7", "pariabyh1iyayda", "AudioSet-20K, audio only: 37.7 mAP")
+    yield _cav_mae("as-20k-42.0", "9x6y642so3zve5y", "AudioSet-20K, both: 42.0 mAP")
+    yield _cav_mae("as_20.0", "9ngkq9ygwqecxz5", "AudioSet-20K, visual only: 20.0 mAP")
+    yield _cav_mae("vgg_66.0", "q66s3mu526mj2x6", "VGGSound, both: 65.9 % accuracy")
+    yield _cav_mae("vgg_65.5", "f4wrbxv2unewss9", "VGGSound, both: 65.5 % accuracy")
+    yield _cav_mae("vgg_59.8", "l4rj0sgpnt08bp2", "VGGSound, audio only: 59.8 % accuracy")
+    yield _yolo("n", 7, "Open Images V7 mAP 18.4")
+    yield _yolo("s", 21.9, "Open Images V7 mAP 27.7")
+    yield _yolo("m", 50.3, "Open Images V7 mAP 33.6")
+    yield _yolo("l", 84, "Open Images V7 mAP 34.9")
+    yield _yolo("x", 130.5, "Open Images V7 mAP 36.3")
+    yield _hub(
+        "mm-grounding-dino-tiny", "detector", f"{_MM}tiny_o365v1_goldg_v3det", _DINO_FILES, 690
+    )
+    yield _hub(
+        "mm-grounding-dino-base", "detector", f"{_MM}base_o365v1_goldg_v3det", _DINO_FILES, 930
+    )
+    yield _hub(
+        "mm-grounding-dino-large",
+        "detector",
+        f"{_MM}large_o365v2_oiv6_goldg",
+        _DINO_FILES,
+        1400,
+        "trained on Open Images V6 among others",
+    )
+    yield _hub(
+        "grounding-dino-tiny", "detector", "IDEA-Research/grounding-dino-tiny", _DINO_FILES, 690
+    )
+    yield _sam(
+        "b",
+        "sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        375,
+        None,
+    )
+    yield _sam(
+        "l",
+        "sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        1250,
+        None,
+    )
+    yield _sam(
+        "h",
+        "sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        2565,
+        2_564_550_879,
+    )
+    for size, about_mb in (("tiny", 156), ("small", 184), ("base-plus", 323), ("large", 898)):
+        repository = f"facebook/sam2.1-hiera-{size}"
+        yield _hub(f"sam2.1-hiera-{size}", "segmenter", repository, _SAM2_FILES, about_mb)
+
+
+MODELS = {model.name: model for model in _all_models()}
+"""Every model by name."""

@@ -1,0 +1,78 @@
+"""Read checkpoints as tensors and nothing else, and hold them against what a network expects."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint by name, on the CPU; no code of the file is run.
+
+    Args:
+        path: a ``.safetensors`` file, or one that ``torch.save`` wrote.
+
+    Raises:
+        UsageError: unreadable, corrupt, or holding anything but named tensors.
+    """
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            found = _load_safetensors(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(
+            f"{path}: not a readable checkpoint of tensors ({said}). Fetch it again:"
+            " 'avatar-build models fetch'."
+        ) from error
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{path}: holds a {type(found).__name__}, not named tensors.")
+    for name, value in found.items():
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor.")
+    return dict(found)
+
+
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found: dict[str, torch.Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return found
+
+
+def check_state_dict(
+    expected: Mapping[str, Sequence[int]], found: Mapping[str, torch.Tensor], where: str
+) -> None:
+    """Insist on every name and shape.
+
+    Args:
+        expected: the shape of each tensor, in the network's order.
+        found: the checkpoint.
+        where: the file, for errors.
+
+    Raises:
+        UsageError: naming the first tensor that is missing, of another shape, or too many.
+    """
+    for name, shape in expected.items():
+        if name not in found:
+            raise UsageError(f"{where}: tensor {name} is missing: not a checkpoint of this model.")
+        has = tuple(found[name].shape)
+        if has != tuple(shape):
+            raise UsageError(f"{where}: tensor {name} is {has}, this model's is {tuple(shape)}.")
+    for name in found:
+        if name not in expected:
+            raise UsageError(f"{where}: tensor {name} is none of this model's.")
