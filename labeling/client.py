@@ -1,0 +1,312 @@
+"""The only HTTP of this package: what we ask of a Label Studio server.
+
+A token is never part of an error or a log line. Redirects are not followed, so it is sent to the
+named server alone. What may be asked twice without harm is asked again when the connection breaks;
+an import is not, since nobody knows whether it arrived: ``push`` looks at the server instead.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import http.client
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from pipeline.errors import AvatarBuildError, UsageError
+
+TOKEN_VARIABLE = "AVATAR_LABEL_TOKEN"
+
+_TRIES = 4
+_ACCESS_S = 240.0
+"""An access token lives 300 s at the server; a new one is fetched a minute before."""
+_PAGE = 500
+_PASSING = {429, 502, 503, 504}
+
+
+class LabelServerError(AvatarBuildError):
+    """The server did not answer, or not as asked."""
+
+
+class MissingError(LabelServerError):
+    """There is no such thing at the server."""
+
+
+def read_token(file: Path, environment: Mapping[str, str] = os.environ) -> str:
+    """The token of the environment, else of a file only its owner may read.
+
+    Raises:
+        UsageError: neither is there, or others may read the file.
+    """
+    if token := environment.get(TOKEN_VARIABLE, "").strip():
+        return token
+    try:
+        mode = file.stat().st_mode
+        token = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UsageError(
+            f"{file}: no token ({error.strerror}). Set {TOKEN_VARIABLE}, write the token of your"
+            " account page into that file, or start a server of ours: avatar-build label serve."
+        ) from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise UsageError(f"{file}: others can read this token. Run: chmod 600 {file}")
+    if not token:
+        raise UsageError(f"{file}: empty. Write the token of your account page into it.")
+    return token
+
+
+class LabelStudio:
+    """A Label Studio server, with either kind of its tokens.
+
+    Args:
+        url: such as ``http://127.0.0.1:8080``; a path before the API is kept.
+        token: a legacy token (40 hex digits) or a personal access token.
+        timeout_s: seconds without an answer before a connection is given up.
+        sleep: waits between two tries.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_s: float = 300.0,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{url!r}: not an address. Write it as http://127.0.0.1:8080.")
+        if parts.username or parts.password:
+            raise UsageError("The server's address holds a password; use a token instead.")
+        if any(ord(sign) < 33 or ord(sign) > 126 for sign in token):
+            raise UsageError("The token holds spaces or odd signs; copy it again, without a name.")
+        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._parts = parts
+        self._token = token
+        self._personal = _is_personal(token)
+        self._access = ""
+        self._access_until = 0.0
+        self._timeout_s = timeout_s
+        self._sleep = sleep
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"LabelStudio({self.url!r})"
+
+    def call(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Ask for one thing; the answer as Python values, None when it is empty.
+
+        Raises:
+            UsageError: a wrong address or a refused token.
+            MissingError: 404.
+            LabelServerError: any other answer that is no success, or none at all.
+        """
+        target = f"{path}?{urlencode(query)}" if query else path
+        data = None if body is None else json.dumps(body).encode()
+        renewed = False
+        while True:
+            status, answer = self._ask(method, target, data, self._authorization())
+            if status == 401 and self._personal and not renewed:
+                self._access, renewed = "", True  # it may have ended since we last looked
+                continue
+            return self._checked(method, path, status, answer)
+
+    def check(self) -> str:
+        """The version of the server, once address and token are known to be right."""
+        version = self.call("GET", "/api/version")
+        if not isinstance(version, dict) or "label-studio-os-package" not in version:
+            raise UsageError(f"{self.url}: answers, but not as a Label Studio does.")
+        self.call("GET", "/api/current-user/whoami")
+        return str(version["label-studio-os-package"].get("version", ""))
+
+    # Projects
+
+    def find_projects(self, title: str) -> list[dict[str, Any]]:
+        """The projects of exactly this title, oldest first."""
+        found: list[dict[str, Any]] = []
+        page = 1
+        while True:
+            query = {"title": title, "page": page, "page_size": 100}
+            answer = self.call("GET", "/api/projects", query=query)
+            found += [project for project in answer["results"] if project["title"] == title]
+            if not answer.get("next"):
+                return sorted(found, key=lambda project: int(project["id"]))
+            page += 1
+
+    def create_project(self, **settings: Any) -> dict[str, Any]:
+        """Make a project and return it."""
+        project: dict[str, Any] = self.call("POST", "/api/projects", settings)
+        return project
+
+    def project(self, project: int) -> dict[str, Any]:
+        """One project."""
+        found: dict[str, Any] = self.call("GET", f"/api/projects/{project}")
+        return found
+
+    def add_local_files(self, project: int, folder: str) -> None:
+        """Let the project's members see the files below ``folder`` of the server's own disk."""
+        storages = self.call("GET", "/api/storages/localfiles", query={"project": project})
+        if any(storage["path"] == folder for storage in storages):
+            return
+        body = {
+            "project": project,
+            "title": "avatar-build media",
+            "path": folder,
+            "use_blob_urls": True,
+            "regex_filter": ".*",
+        }
+        self.call("POST", "/api/storages/localfiles", body)
+
+    # Tasks
+
+    def tasks(self, project: int, since: str = "") -> Iterator[dict[str, Any]]:
+        """Tasks with their annotations, by id; from ``since`` (ISO 8601) on, those changed."""
+        query: dict[str, Any] = {"project": project, "fields": "all", "page_size": _PAGE}
+        if since:
+            changed = {
+                "filter": "filter:tasks:updated_at",
+                "operator": "greater",
+                "type": "Datetime",
+                "value": since,
+            }
+            filters = {"conjunction": "and", "items": [changed]}
+            query["query"] = json.dumps({"filters": filters, "ordering": ["tasks:id"]})
+        seen, page = 0, 1
+        while True:
+            answer = self.call("GET", "/api/tasks", query={**query, "page": page})
+            yield from answer["tasks"]
+            seen += len(answer["tasks"])
+            if seen >= answer["total"] or not answer["tasks"]:
+                return
+            page += 1
+
+    def import_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> int:
+        """Add tasks with their predictions; how many arrived."""
+        answer = self.call("POST", f"/api/projects/{project}/import", list(tasks))
+        return int(answer["task_count"])
+
+    def delete_task(self, task: int) -> None:
+        """Remove a task; no error when it is gone already."""
+        try:
+            self.call("DELETE", f"/api/tasks/{task}")
+        except MissingError:
+            return
+
+    def task_link(self, project: int, task: int) -> str:
+        """Where a person opens the task."""
+        return f"{self.url}/projects/{project}/data?task={task}"
+
+    # One request
+
+    def _authorization(self) -> str:
+        if not self._personal:
+            return f"Token {self._token}"
+        if not self._access or self._clock() >= self._access_until:
+            body = json.dumps({"refresh": self._token}).encode()
+            # It changes nothing at the server, so it may be asked again.
+            status, answer = self._ask("POST", "/api/token/refresh/", body, "", again=True)
+            if status in (400, 401):
+                raise UsageError(_refused(self.url))
+            self._access = str(
+                self._checked("POST", "/api/token/refresh/", status, answer)["access"]
+            )
+            self._access_until = self._clock() + _ACCESS_S
+        return f"Bearer {self._access}"
+
+    def _ask(
+        self, method: str, target: str, data: bytes | None, authorization: str, again: bool = False
+    ) -> tuple[int, bytes]:
+        tries = _TRIES if again or method != "POST" else 1
+        reason = ""
+        for attempt in range(tries):
+            if attempt:
+                self._sleep(2.0 ** (attempt - 1))
+            try:
+                status, answer = self._send(method, target, data, authorization)
+            except (OSError, http.client.HTTPException) as error:
+                reason = str(error) or type(error).__name__
+                continue
+            if status not in _PASSING:
+                return status, answer
+            reason = f"status {status}"
+        advice = "Is it running? Then run the same command again: nothing is doubled."
+        raise LabelServerError(f"{self.url}: no answer to {method} ({reason}). {advice}")
+
+    def _send(
+        self, method: str, target: str, data: bytes | None, authorization: str
+    ) -> tuple[int, bytes]:
+        https = self._parts.scheme == "https"
+        kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
+        host = self._parts.hostname
+        assert host is not None
+        headers = {"Accept": "application/json"}
+        if authorization:
+            headers["Authorization"] = authorization
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        path = self._parts.path.rstrip("/")
+        with contextlib.closing(
+            kind(host, self._parts.port, timeout=self._timeout_s)
+        ) as connection:
+            connection.request(method, f"{path}{target}", body=data, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def _checked(self, method: str, path: str, status: int, answer: bytes) -> Any:
+        where = f"{self.url}: {method} {path}"
+        if status == 401:
+            raise UsageError(_refused(self.url))
+        if 300 <= status < 400:
+            raise UsageError(f"{where}: sent elsewhere ({status}). Use the server's own address.")
+        if status == 404:
+            raise MissingError(f"{where}: not there (404). Is the address a Label Studio's?")
+        if not 200 <= status < 300:
+            raise LabelServerError(f"{where}: {status}: {_reason(answer)}")
+        if not answer:
+            return None
+        try:
+            return json.loads(answer)
+        except ValueError as error:
+            raise UsageError(f"{where}: answers, but not as a Label Studio does.") from error
+
+
+def _refused(url: str) -> str:
+    return (
+        f"{url}: the token was refused. Take a new one from Account & Settings there; a legacy"
+        " token must be allowed by the organization."
+    )
+
+
+def _is_personal(token: str) -> bool:
+    """Whether a token is a personal access token: a JWT whose middle part says ``refresh``."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return False
+    try:
+        padded = parts[1] + "=" * (-len(parts[1]) % 4)
+        claims = json.loads(base64.urlsafe_b64decode(padded))
+    except (binascii.Error, ValueError):
+        return False
+    return isinstance(claims, dict) and claims.get("token_type") == "refresh"
+
+
+def _reason(answer: bytes) -> str:
+    """The server's own words, on one line."""
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        return "no reason given"
+    if isinstance(found, dict):
+        found = found.get("validation_errors") or found.get("detail") or found
+    return " ".join(str(found).split())[:300]

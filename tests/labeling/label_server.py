@@ -1,0 +1,74 @@
+"""A small stand-in for a Label Studio server, for what a real one does too slowly or never."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = tuple[int, Any]
+
+
+@dataclass
+class Asked:
+    """One request as it came in."""
+
+    method: str
+    path: str
+    authorization: str
+    body: Any
+
+
+@dataclass
+class LabelServer:
+    """``answer`` decides; every request is written down."""
+
+    answer: Callable[[Asked], Answer | None]
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def label_server(answer: Callable[[Asked], Answer | None]) -> Iterator[LabelServer]:
+    """Serve on the loopback interface; an answer of None breaks the connection."""
+    server = LabelServer(answer)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            size = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(size)) if size else None
+            authorization = self.headers.get("Authorization", "")
+            asked = Asked(self.command, self.path, authorization, body)
+            server.asked.append(asked)
+            found = server.answer(asked)
+            if found is None:
+                self.close_connection = True
+                return
+            status, content = found
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = do_DELETE = do_PATCH = _serve
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.daemon_threads = True
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        server.url = f"http://127.0.0.1:{http.server_address[1]}"
+        try:
+            yield server
+        finally:
+            http.shutdown()
+            thread.join()
