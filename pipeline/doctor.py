@@ -133,7 +133,7 @@ def _js_runtime(config: DownloadConfig) -> Check:
         "JavaScript runtime",
         "warn",
         f"none that yt-dlp takes (enabled: {wanted}); YouTube needs one, a mirror does not",
-        "Install deno 2.3 or newer: https://deno.com",
+        "Install deno 2.3 or newer: pip install deno, or https://deno.com",
     )
 
 

@@ -7,6 +7,7 @@ answer agrees with the record and with the part's own last bytes, which are aske
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import IO, Any
@@ -52,6 +53,10 @@ class Partial:
         """Bytes of the whole file by the newest answer."""
         if self._known is None:
             part.unlink(missing_ok=True)
+        elif part.is_file() and part.stat().st_size == self._known.size:
+            # Whole, and ended before it was renamed. yt-dlp takes an answer without new bytes for
+            # an error, so its end is left to be fetched.
+            os.truncate(part, max(0, self._known.size - OVERLAP))
 
     def lap(self, start: int) -> int:
         """How many bytes before ``start`` to ask for again."""
@@ -80,6 +85,8 @@ class Partial:
         match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range") or "")
         if match is None or int(match[1]) != start - lap:
             raise SiteFailure("stale_partial", "the server sent another range than asked for")
+        if int(match[2]) < start:
+            raise SiteFailure("stale_partial", "the part is as long as the file already")
         with self._part.open("rb") as part:
             part.seek(start - lap)
             mine = part.read(lap)

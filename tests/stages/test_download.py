@@ -310,6 +310,20 @@ def test_a_part_longer_than_the_file_is_fetched_anew(
     assert bench.video.read_bytes() == drawn
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_part_that_was_whole_when_the_run_was_killed_becomes_the_file(
+    server: VideoServer, bench: Bench, drawn: bytes, known: bool
+) -> None:
+    cut_once(server, bench, len(drawn) // 2)
+    bench.part.write_bytes(drawn)
+    if not known:  # a server that had not said how long the file is
+        record = bench.part.parent / "part.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "size": None}))
+    assert isinstance(bench.one(source_template=server.template, retries=1), Ok)
+    assert sum(request.sent for request in server.requests) <= len(drawn) + OVERLAP
+    assert bench.video.read_bytes() == drawn
+
+
 def test_a_part_nobody_knows_is_not_used(server: VideoServer, bench: Bench, drawn: bytes) -> None:
     bench.part.parent.mkdir(parents=True)
     bench.part.write_bytes(drawn[:1000])
