@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -93,4 +93,48 @@ class Progress:
             sys.stderr.write(
                 f"{self._name}: {done} of {self._total} rows, {note}, about {left:.0f} s left\n"
             )
+            sys.stderr.flush()
+
+
+@contextmanager
+def transfers(*, shown: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Follow files being fetched: yields what to call with name, bytes so far, bytes in all."""
+    if not shown:
+        yield lambda _name, _done, _size: None
+        return
+    if not sys.stderr.isatty():
+        yield _LineNow()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(name: str, done: int, size: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name)
+            bar.update(tasks[name], completed=done, total=size)
+
+        yield show
+
+
+class _LineNow:
+    """A plain line now and then."""
+
+    def __init__(self) -> None:
+        self._next_line = time.monotonic() + _LINE_EVERY_S
+
+    def __call__(self, name: str, done: int, size: int | None) -> None:
+        if time.monotonic() > self._next_line:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+            whole = f" of {size / 1e6:.0f}" if size else ""
+            sys.stderr.write(f"{name}: {done / 1e6:.0f}{whole} MB\n")
             sys.stderr.flush()

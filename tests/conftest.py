@@ -25,3 +25,11 @@ def shared() -> Path:
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace."""
     return Workspace.create(tmp_path / "ws")
+
+
+@pytest.fixture(autouse=True)
+def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where weights are registered during a test: a folder of its own, never the user's."""
+    folder = tmp_path / "models"
+    monkeypatch.setenv("AVATAR_BUILD_MODELS", str(folder))
+    return folder

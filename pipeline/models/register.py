@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.models.table import MODELS, Model
@@ -40,6 +41,43 @@ class ModelFile:
     sha256: str
     """Of the file; for a folder, of its files' names and digests."""
     licence: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model and where it is on this machine."""
+
+    model: Model
+    path: str
+    """Empty when it is not registered."""
+    documented: bool
+    """Whether the registered digests are the documented ones; false where none are."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self.model) | {"path": self.path, "documented": self.documented}
+
+    def line(self) -> str:
+        """For people."""
+        model = self.model
+        licence = model.licence.partition(" (")[0]
+        state = self.path or "not here"
+        about = f"{model.about_mb:.0f} MB"
+        note = f"  ({model.note})" if model.note else ""
+        return f"{model.role:9} {model.name:24} {about:>8}  {licence:12} {state}{note}"
+
+
+def list_models() -> list[Listed]:
+    """Every model of the table."""
+    found = []
+    for model in MODELS.values():
+        noted = read_register(model.name)
+        path = str(_as_model_file(model, noted).path) if noted else ""
+        known = all(
+            file.sha256 and noted and noted[file.name].sha256 == file.sha256 for file in model.files
+        )
+        found.append(Listed(model, path, known))
+    return found
 
 
 def models_folder() -> Path:
@@ -80,12 +118,9 @@ def require(name: str) -> ModelFile:
     noted = read_register(name)
     if noted is None:
         raise UsageError(f"{name}: no weights on this machine. {ways_out}")
-    for file, note in noted.items():
+    for note in noted.values():
         if found := _difference(note, rehash=model.loader == "ultralytics"):
             raise UsageError(f"{name}: {note.path}: {found}. {ways_out}")
-        documented = model.file(file)
-        if documented is None:
-            raise UsageError(f"{name}: {file} is no file of it. {ways_out}")
     return _as_model_file(model, noted)
 
 
@@ -115,10 +150,10 @@ def register(model: Model, files: Mapping[str, Path], *, own: bool = False) -> M
     """
     noted = {}
     for remote in model.files:
-        path = files[remote.name].resolve()
+        path = files[remote.name].absolute()
         if not path.is_file():
             raise UsageError(f"{model.name}: {path}: no such file.")
-        found = note(path)
+        found = _note(path)
         if remote.sha256 and found.sha256 != remote.sha256 and not own:
             raise UsageError(
                 f"{model.name}: {path}: SHA-256 {found.sha256}, documented is {remote.sha256}."
@@ -142,7 +177,7 @@ def read_register(name: str) -> dict[str, Noted] | None:
     path = models_folder() / f"{name}.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return {file: Noted(**values) for file, values in document["files"].items()}
+        return {file.name: Noted(**document["files"][file.name]) for file in find_model(name).files}
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -151,7 +186,7 @@ def read_register(name: str) -> dict[str, Noted] | None:
         ) from error
 
 
-def note(path: Path) -> Noted:
+def _note(path: Path) -> Noted:
     """A file's size, time and digest as they are now."""
     digest = file_sha256(path)
     stat = path.stat()

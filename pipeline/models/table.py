@@ -42,10 +42,6 @@ class Model:
     """Size of all files, megabytes (10^6 bytes), about."""
     note: str = ""
 
-    def file(self, name: str) -> RemoteFile | None:
-        """Its file of that name."""
-        return next((file for file in self.files if file.name == name), None)
-
 
 def _cav_mae(name: str, key: str, note: str) -> Model:
     url = f"https://www.dropbox.com/s/{key}/{name}.pth?dl=1"

@@ -1,0 +1,130 @@
+"""Weights on this machine are what was registered, or one line says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import cli
+from pipeline.errors import UsageError
+from pipeline.models.register import add, file_sha256, list_models, require, verify
+from pipeline.models.table import MODELS
+
+YOLO = "yolov8n-oiv7"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.pt"
+    path.write_bytes(bytes(range(256)) * 10)
+    return path
+
+
+def run(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, ["models", *words], standalone_mode=False)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def test_every_model_names_its_files_its_terms_and_where_they_are() -> None:
+    assert {model.role for model in MODELS.values()} == {"tagger", "detector", "segmenter"}
+    for model in MODELS.values():
+        assert model.licence
+        assert all(file.url.startswith("https://") for file in model.files)
+        assert all(len(file.sha256) in (0, 64) for file in model.files)
+        assert (model.licence == "AGPL-3.0") == (model.loader == "ultralytics")
+    assert all(MODELS[f"sam-vit-{size}"].files[0].sha256 for size in "blh")
+
+
+def test_weights_that_are_not_here_are_one_line_with_two_ways_out() -> None:
+    with pytest.raises(UsageError) as error:
+        require("sam-vit-h")
+    line = str(error.value)
+    assert "\n" not in line
+    assert "avatar-build models fetch sam-vit-h" in line
+    assert "--profile offline" in line
+
+
+def test_what_the_user_brings_is_registered_where_it_lies(weights: Path) -> None:
+    found = add(YOLO, weights)
+    assert (found.path, found.sha256) == (weights, file_sha256(weights))
+    assert require(YOLO) == found
+    assert weights.exists()
+
+
+def test_a_file_that_is_not_the_documented_one_must_be_called_ones_own(weights: Path) -> None:
+    with pytest.raises(UsageError, match="documented is ec2df6"):
+        add("sam-vit-b", weights)
+    assert add("sam-vit-b", weights, own=True).sha256 == file_sha256(weights)
+    listed = next(row for row in list_models() if row.model.name == "sam-vit-b")
+    assert not listed.documented
+
+
+def test_a_changed_file_is_refused(weights: Path) -> None:
+    add("sam-vit-b", weights, own=True)
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1])
+    with pytest.raises(UsageError, match="2559 bytes, registered were 2560"):
+        require("sam-vit-b")
+    weights.write_bytes(data[:-1] + b"?")
+    with pytest.raises(UsageError, match="registered was"):
+        require("sam-vit-b")
+    weights.write_bytes(data)
+    assert require("sam-vit-b").sha256 == file_sha256(weights), "touched, and the same bytes"
+    weights.unlink()
+    with pytest.raises(UsageError, match="No such file"):
+        require("sam-vit-b")
+
+
+@pytest.mark.parametrize(("name", "noticed"), [(YOLO, True), ("sam-vit-b", False)])
+def test_a_pickle_is_hashed_before_every_load_and_tensors_when_asked(
+    weights: Path, name: str, noticed: bool
+) -> None:
+    add(name, weights, own=True)
+    stat = weights.stat()
+    weights.write_bytes(bytes(stat.st_size))
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    if noticed:
+        with pytest.raises(UsageError, match="SHA-256"):
+            require(name)
+    else:
+        require(name)
+    assert "SHA-256" in verify(name)
+
+
+def test_a_folder_missing_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"model.safetensors: no such file"):
+        add("sam2.1-hiera-tiny", tmp_path)
+
+
+def test_an_unreadable_entry_names_itself(models_folder: Path) -> None:
+    models_folder.mkdir()
+    (models_folder / f"{YOLO}.json").write_text("{}")
+    with pytest.raises(UsageError, match=rf"{YOLO}.json: not a register entry"):
+        require(YOLO)
+
+
+def test_an_unknown_name_says_where_the_names_are() -> None:
+    with pytest.raises(UsageError, match="models list"):
+        require("yolov9")
+
+
+def test_the_commands_show_add_find_and_check(weights: Path) -> None:
+    assert run("verify") == (0, "")
+    code, text = run("list")
+    assert code == 0
+    assert "AGPL-3.0" in text
+    assert all(name in text for name in MODELS)
+    assert run("add", YOLO, str(weights))[0] == 0
+    assert run("path", YOLO) == (0, f"{weights}\n")
+    assert run("verify") == (0, f"{YOLO}: as registered.\n")
+    rows = {row["name"]: row for row in json.loads(run("list", "--json")[1])}
+    assert rows[YOLO]["path"] == str(weights)
+    weights.write_bytes(b"")
+    assert run("verify", YOLO)[0] == 1
