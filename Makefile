@@ -38,6 +38,11 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+benchmarks: $(READY) ## Measure again what benchmarks/results holds (minutes; ffmpeg for comparison)
+	$(BIN)/python -m benchmarks.runner
+	$(BIN)/python -m benchmarks.media
+	$(BIN)/python -m benchmarks.download
+
 lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements.txt

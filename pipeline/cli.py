@@ -752,7 +752,7 @@ def demo(workspace: str, seed: int) -> None:
     """
     from pipeline.demo.run import run_demo
 
-    run_demo(Path(workspace), seed)
+    run_demo(Path(workspace), seed, lambda words: cli.main(list(words), standalone_mode=False))
 
 
 if __name__ == "__main__":

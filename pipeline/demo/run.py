@@ -11,6 +11,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -18,7 +19,6 @@ import click
 from exports.tables import workspace_report
 from labeling.settle import settle
 from labeling.simulated import SimulatedConfig
-from pipeline.cli import cli
 from pipeline.demo.render import World, render_world
 from pipeline.demo.scores import mask_ious, proposal_recall
 from pipeline.demo.server import serve
@@ -30,34 +30,41 @@ from pipeline.workspace import Workspace
 
 VERSION = "0.1"
 
+CommandLine = Callable[[Sequence[str]], object]
 
-def run_demo(folder: Path, seed: int = 0) -> None:
+
+def run_demo(folder: Path, seed: int, command_line: CommandLine) -> None:
     """Render, run, score, report.
 
     Args:
         folder: made anew; an earlier demo's is replaced, anything else refused.
         seed: of the world.
+        command_line: runs a command as if it had been typed.
 
     Raises:
         UsageError: the folder holds something that is no demo.
         AvatarBuildError: a step failed that should not have.
     """
     started = time.monotonic()
+
+    def typed(*words: str) -> None:
+        _run_typed(command_line, words)
+
     _clear(folder)
     world = _render(folder / "world", seed)
     root = folder / "ws"
-    _type("init", str(root), "--profile", "offline")
+    typed("init", str(root), "--profile", "offline")
     with serve(world.videos) as address:
         template = f"{address}/{{video_id}}.mp4"
         place = ("--workspace", str(root))
-        _type("download", *place, "--list", str(world.csv), "--source-template", template)
-    _type("sample", *place)
-    _type("propose", *place)
+        typed("download", *place, "--list", str(world.csv), "--source-template", template)
+    typed("sample", *place)
+    typed("propose", *place)
     _simulate(root, world)
-    _type("segment", *place)
-    _type("export", *place, "--version", VERSION, "--unverified")
-    _type("export", "--verify", str(root / "releases" / VERSION))
-    _type("status", *place)
+    typed("segment", *place)
+    typed("export", *place, "--version", VERSION, "--unverified")
+    typed("export", "--verify", str(root / "releases" / VERSION))
+    typed("status", *place)
     workspace = Workspace(root)
     scores = score(workspace, world)
     report = workspace_report(workspace, scores=scores)
@@ -106,12 +113,12 @@ def _render(folder: Path, seed: int) -> World:
     return world
 
 
-def _type(*words: str) -> None:
-    """Run a command as if typed; its failure ends the demo."""
+def _run_typed(command_line: CommandLine, words: Sequence[str]) -> None:
+    """Show a command and run it; its failure ends the demo."""
     shown = " ".join(f"'{word}'" if "{" in word else word for word in words)
     click.echo(click.style(f"\n$ avatar-build {shown}", bold=True))
     try:
-        cli.main(list(words), standalone_mode=False)
+        command_line(words)
     except SystemExit as ended:
         if ended.code:
             raise AvatarBuildError(
