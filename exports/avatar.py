@@ -3,8 +3,8 @@
 Keys as third-party loaders of the official files read them: ``original_width``,
 ``original_height`` and ``annotations`` with ``task``, ``bbox``, ``segmentation`` (flat polygons in
 pixels) and ``audio_visual_category``. An off-screen frame has one annotation, without geometry,
-whose task is ``Off-Screen``. The spelling of the other tasks is not published; ours are the paper's
-scenario names.
+whose task is ``Off-Screen``. Where no person decided, ours add ``verified: false``. The spelling of
+the other tasks is not published; ours are the paper's scenario names.
 """
 
 from __future__ import annotations
@@ -39,18 +39,31 @@ def frame_content(
             "bbox": row.bbox,
             "segmentation": rle.to_polygons(rle.decode(row.segmentation), tolerance_px),
             "audio_visual_category": row.audio_visual_category,
+            **unverified_mark(row.verified),
         }
         for row in rows
     ]
     if image.off_screen:
-        annotations.append(
-            {"task": OFF_SCREEN_TASK, "audio_visual_category": image.off_screen_category or ""}
-        )
+        annotations.append(off_screen_annotation(image))
     return {
         "original_width": image.width,
         "original_height": image.height,
         "annotations": annotations,
     }
+
+
+def off_screen_annotation(image: ImageRow) -> dict[str, Any]:
+    """The one annotation of an off-screen frame."""
+    return {
+        "task": OFF_SCREEN_TASK,
+        "audio_visual_category": image.off_screen_category or "",
+        **unverified_mark(image.verified),
+    }
+
+
+def unverified_mark(verified: bool) -> dict[str, bool]:
+    """What an annotation that no person decided says beside the authors' keys."""
+    return {} if verified else {"verified": False}
 
 
 def annotations_by_image(document: Document) -> dict[int, list[AnnotationRow]]:

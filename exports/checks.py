@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports import layout
-from exports.avatar import OFF_SCREEN_TASK, annotations_by_image
-from exports.card import UNVERIFIED
+from exports.avatar import annotations_by_image, off_screen_annotation
+from exports.card import UNVERIFIED, stated_rows
 from exports.coco import AnnotationRow, Document, ImageRow
 from exports.images import image_size
 from exports.parquet import differences
+from exports.scenarios import Sounding, contradiction
 from exports.statistics import count, cross_event
+from exports.templating import markdown_text
 from pipeline import rle
 from pipeline.errors import InputError
 from pipeline.schema import clip_id, frame_id
@@ -42,6 +44,10 @@ def quoted(value: object) -> str:
     """A value from the release, short and harmless on a terminal."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+UNVERIFIED_MARK = "unverified"
+"""Ends the version, in the head, of a release that people have not checked as a whole."""
 
 
 def expected_files(document: Document) -> set[str]:
@@ -76,6 +82,10 @@ def check_ids(document: Document, folder: Path) -> Iterator[Finding]:
     ):
         for value in _twice(values):
             yield Finding("ids", column, f"{quoted(value)} is there twice")
+    if not document.info.imported_from:
+        for video in document.videos:
+            if len(video.id) != 11:
+                yield Finding("ids", f"video {quoted(video.id)}", "is not a YouTube id")
     splits: dict[str, set[str]] = {}
     for video in document.videos:
         splits.setdefault(video.id, set()).add(video.split)
@@ -148,6 +158,23 @@ def check_off_screen(document: Document, folder: Path) -> Iterator[Finding]:
             yield Finding("off_screen", where, "has no annotation and is not off-screen")
         if not image.off_screen and image.off_screen_category is not None:
             yield Finding("off_screen", where, "has an off_screen_category and is not off-screen")
+
+
+def check_scenarios(document: Document, folder: Path) -> Iterator[Finding]:
+    """The scenarios of a frame's instances go together; imported ones are as their source says."""
+    rows = annotations_by_image(document)
+    for image in document.images if not document.info.imported_from else []:
+        where = f"image {image.id}"
+        own = rows.get(image.id, [])
+        if any(row.scenario is None for row in own):
+            yield Finding("scenarios", where, "an annotation states no scenario")
+            continue
+        sounding = [
+            Sounding(row.audio_visual_category, row.scenario or "", row.area) for row in own
+        ]
+        broken = contradiction(sounding, image.width * image.height)
+        if broken is not None:
+            yield Finding("scenarios", where, broken)
 
 
 def check_masks(document: Document, folder: Path) -> Iterator[Finding]:
@@ -225,15 +252,18 @@ def _frame_difference(
         return f"size {quoted(size)}, the JSON has {(image.width, image.height)}"
     found = content["annotations"]
     if image.off_screen:
-        expected = [
-            {"task": OFF_SCREEN_TASK, "audio_visual_category": image.off_screen_category or ""}
-        ]
+        expected = [off_screen_annotation(image)]
         return None if found == expected else "is not the off-screen frame of the JSON"
     if len(found) != len(rows):
         return f"has {len(found)} annotations, the JSON {len(rows)}"
     for number, (theirs, row) in enumerate(zip(found, rows, strict=True)):
-        stated = (theirs["task"], theirs["bbox"], theirs["audio_visual_category"])
-        if stated != (row.scenario, row.bbox, row.audio_visual_category):
+        stated = (
+            theirs["task"],
+            theirs["bbox"],
+            theirs["audio_visual_category"],
+            theirs.get("verified", True),
+        )
+        if stated != (row.scenario, row.bbox, row.audio_visual_category, row.verified):
             return f"annotation {number}: {quoted(stated)} is not annotation {row.id}"
         if not _same_pixels(theirs["segmentation"], row, tolerance_px):
             return f"annotation {number}: its polygons are not the mask of annotation {row.id}"
@@ -307,6 +337,9 @@ def check_flags(document: Document, folder: Path) -> Iterator[Finding]:
         yield Finding(
             "flags", "info", f"verified is {document.info.verified}, its rows say {every}"
         )
+    if document.info.version.endswith(UNVERIFIED_MARK) == every:
+        version = quoted(document.info.version)
+        yield Finding("flags", "info", f"version is {version}; rows say verified: {every}")
     card = folder / layout.CARD
     if card.is_file():
         warned = UNVERIFIED in card.read_text(encoding="utf-8", errors="replace")
@@ -314,16 +347,56 @@ def check_flags(document: Document, folder: Path) -> Iterator[Finding]:
             yield Finding("flags", layout.CARD, f"says unverified: {warned}; rows say: {not every}")
 
 
+def check_card(document: Document, folder: Path) -> Iterator[Finding]:
+    """The card states the release's counts, what was left out, leaks and attribution, as they are.
+
+    Only these rows are compared: the prose around them may change from version to version.
+    """
+    path = folder / layout.CARD
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    heading = f", version {markdown_text(document.info.version)}"
+    if not lines or not lines[0].endswith(heading):
+        yield Finding("card", f"{layout.CARD}, line 1", f"does not end with {quoted(heading)}")
+    expected = stated_rows(document, count(document), _left_out(folder))
+    names = {_first_cell(row): row for row in expected}
+    for row in sorted(set(expected) - set(lines)):
+        yield Finding("card", layout.CARD, f"does not say {quoted(row)}")
+    for number, line in enumerate(lines, 1):
+        name = _first_cell(line)
+        if line not in expected and name in names and line.count("|") == names[name].count("|"):
+            yield Finding("card", f"{layout.CARD}, line {number}", f"says {quoted(line)}")
+    for video_id in document.info.takedowns:
+        if f"- `{video_id}`" not in lines:
+            yield Finding("card", layout.CARD, f"does not name {quoted(video_id)} as taken down")
+
+
+def _first_cell(row: str) -> str:
+    return row[: row.find(" |", 1)] if row.startswith("| ") else ""
+
+
+def _left_out(folder: Path) -> dict[str, int]:
+    """The reasons of ``statistics.json``; none when it cannot be read, which is found elsewhere."""
+    try:
+        rows = json.loads((folder / layout.STATISTICS).read_bytes())["left_out"]
+        return dict(Counter(f"{row['kind']} {row['reason']}" for row in rows))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}
+
+
 CHECKS: tuple[Callable[[Document, Path], Iterable[Finding]], ...] = (
     check_ids,
     check_references,
     check_off_screen,
+    check_scenarios,
     check_masks,
     check_images,
     check_twins,
     check_authors_layout,
     check_statistics,
     check_flags,
+    check_card,
 )
 """Each is given the document and the release's folder."""
 

@@ -20,12 +20,13 @@ from pipeline import rle
 from pipeline.errors import AvatarBuildError
 from pipeline.schema import BBox, Rle, Scenario, Video
 
-YouTubeId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{11}$")]
+VideoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
+"""Eleven characters; only imported releases name videos otherwise."""
 Pixels = Annotated[int, Field(gt=0, le=16384)]
 ImageFile = Annotated[
-    str, Field(pattern=r"^metadata/[A-Za-z0-9_-]{11}_[0-9]{5,8}/[0-9]{5,8}\.(jpg|png)$")
+    str, Field(pattern=r"^metadata/[A-Za-z0-9_-]{1,80}_[0-9]{5,8}/[0-9]{5,8}\.(jpg|png)$")
 ]
-ClipFile = Annotated[str, Field(pattern=r"^video/[A-Za-z0-9_-]{11}_[0-9]{5,8}\.mp4$")]
+ClipFile = Annotated[str, Field(pattern=r"^video/[A-Za-z0-9_-]{1,80}_[0-9]{5,8}\.mp4$")]
 Seconds = Annotated[float, Field(ge=0, le=1e7)]
 
 
@@ -33,6 +34,19 @@ class Row(BaseModel):
     """A part of the document: strict about names, free of NaN. Its ``id`` is COCO's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Leak(Row):
+    """A training list, and which of the release's videos are in it."""
+
+    list_name: str
+    list_sha256: str
+    list_ids: int
+    """Different YouTube ids in the list."""
+    videos: list[str]
+    """Ids in both, sorted."""
+    clips: int
+    """Clips of the release that overlap a listed span of 10 s."""
 
 
 class Info(Row):
@@ -48,6 +62,12 @@ class Info(Row):
     """How far an outline of the authors' layout may lie from its mask; 0: exact."""
     provenance: dict[str, Any]
     """Per stage what made its rows: settings, digests, code revisions, library versions."""
+    takedowns: list[VideoId] = []
+    """Videos that were taken down before this release; it has none of them."""
+    leaks: list[Leak] = []
+    """Training lists it was held against."""
+    imported_from: str = ""
+    """The foreign layout it was read from; empty when it was made from tables."""
 
 
 class LicenseRow(Row):
@@ -68,8 +88,8 @@ class CategoryRow(Row):
 class VideoRow(Row):
     """A source video and its attribution."""
 
-    id: YouTubeId
-    video_id: YouTubeId
+    id: VideoId
+    video_id: VideoId
     """The same: COCO joins on ``id``, our tables on ``video_id``."""
     label: str
     split: str
@@ -96,7 +116,7 @@ class ImageRow(Row):
     width: Pixels
     height: Pixels
     license: int
-    video_id: YouTubeId
+    video_id: VideoId
     clip_id: str
     frame_id: str
     frame_index: int = Field(ge=0)
@@ -114,6 +134,10 @@ class ImageRow(Row):
     missing_instances: int = Field(ge=0)
     """Instances of the frame that were left out of the release."""
     review_ids: list[str]
+    image_sha256: str = ""
+    """Of the image file; empty when it was not at hand."""
+    image_dhash: str = ""
+    """Its difference hash: 16 hex digits that survive another encode."""
 
 
 class AnnotationRow(Row):
@@ -129,8 +153,9 @@ class AnnotationRow(Row):
     """Pixels of the mask."""
     iscrowd: int = Field(ge=0, le=0)
     audio_visual_category: str
-    scenario: Scenario
-    video_id: YouTubeId
+    scenario: Scenario | None
+    """None where an imported release states none."""
+    video_id: VideoId
     clip_id: str
     frame_id: str
     frame_index: int = Field(ge=0)

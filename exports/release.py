@@ -23,10 +23,13 @@ from typing import Any
 from exports import layout
 from exports.avatar import frame_files
 from exports.card import render_card
-from exports.coco import Document, Info, build_document, to_json
+from exports.checks import UNVERIFIED_MARK
+from exports.coco import Document, ImageRow, Info, build_document, to_json
 from exports.figures import bar_chart
+from exports.images import fingerprint
+from exports.leaks import audit
 from exports.parquet import write_twins
-from exports.selection import ReleaseTables, Selection, select
+from exports.selection import LeftOut, ReleaseTables, Selection, select, tally
 from exports.statistics import SCENARIOS, count, cross_event, with_left_out
 from pipeline.config import ExportConfig
 from pipeline.errors import AvatarBuildError, UsageError
@@ -80,6 +83,8 @@ def write_release(
     config: ExportConfig,
     provenance: Mapping[str, Mapping[str, Any]],
     taxonomy: Sequence[str] = (),
+    takedowns: Sequence[str] = (),
+    leak_lists: Sequence[Path] = (),
 ) -> ReleaseSummary:
     """Write ``releases/<version>/``. The same inputs give the same bytes.
 
@@ -93,32 +98,43 @@ def write_release(
         provenance: per stage what made its rows, as plain JSON; the card shows ``config`` and
             ``code_revisions``.
         taxonomy: category names whose ids stay the same from release to release.
+        takedowns: videos with a tombstone: left out, and named in the head and the card.
+        leak_lists: training lists the release is held against; see ``exports.leaks``.
 
     Raises:
-        UsageError: the version is no name for a folder, or there already.
-        AvatarBuildError: nothing to release, tables that contradict each other, media missing.
+        UsageError: the version is no name for a folder, or there already; a list names no id.
+        AvatarBuildError: nothing to release, tables that contradict each other, media missing, or
+            media without a licence in a release that calls itself verified.
     """
     target = f"releases/{check_version(version)}"
     if storage.exists(target):
         raise _taken(target)
-    selection = select(tables, unverified=unverified)
+    selection = select(tables, unverified=unverified, taken_down=takedowns)
     if not selection.frames:
         raise _nothing(tables, selection, unverified)
+    verified = all(item.verified for item in selection.frames)
+    if media and verified and not config.unlicensed:
+        _need_licenses(selection)
     info = Info(
         description=config.title,
-        version=version,
-        verified=all(item.verified for item in selection.frames),
+        version=version if verified else unverified_version(version),
+        verified=verified,
         media=media,
         polygon_tolerance_px=config.polygon_tolerance_px,
         provenance={stage: dict(facts) for stage, facts in sorted(provenance.items())},
+        takedowns=sorted(takedowns),
     )
     document = build_document(selection, info, taxonomy)
-    with _beside(storage, version) as folder:
+    leaks = [audit(document, path) for path in leak_lists]
+    info = info.model_copy(update={"leaks": leaks})
+    with beside(storage, version) as folder:
+        images = _images(selection, document, storage, folder)
+        document = document.model_copy(update={"info": info, "images": images})
         if media:
-            _write_media(selection, document, storage, folder)
-        counts = _write_annotations(selection, document, folder)
+            _cut_clips(selection, storage, folder)
+        counts = write_annotations(document, selection.left_out, folder)
         write_checksums(folder)
-        _appear(folder, storage, target)
+        appear(folder, storage, target)
     return ReleaseSummary(
         version=version,
         path=target,
@@ -147,6 +163,17 @@ def check_version(version: str) -> str:
             "'. _ + -', 64 at most, such as 1.0."
         )
     return version
+
+
+def unverified_version(version: str) -> str:
+    """A version that says itself that people have not checked everything.
+
+    >>> unverified_version("0.1"), unverified_version("1.0+lab")
+    ('0.1+unverified', '1.0+lab.unverified')
+    """
+    if version.endswith(UNVERIFIED_MARK):
+        return version
+    return f"{version}{'.' if '+' in version else '+'}{UNVERIFIED_MARK}"
 
 
 def write_checksums(folder: Path) -> None:
@@ -184,7 +211,25 @@ def _nothing(tables: ReleaseTables, selection: Selection, unverified: bool) -> A
     return AvatarBuildError(f"{what} to release ({reasons}). {hint}")
 
 
-def _write_annotations(selection: Selection, document: Document, folder: Path) -> dict[str, Any]:
+def _need_licenses(selection: Selection) -> None:
+    bare = sorted({i.video.video_id for i in selection.frames if not i.video.license})
+    if bare:
+        raise AvatarBuildError(
+            f"tables/videos: video_id {bare[0]!r} states no licence ({len(bare)} such videos), and "
+            "media may not be passed on without. Release --ids-only, drop them at the download "
+            "with --require-license, or answer for it yourself with --set export.unlicensed=true."
+        )
+
+
+def write_annotations(
+    document: Document, left_out: Sequence[LeftOut], folder: Path
+) -> dict[str, Any]:
+    """Write everything that follows from the document, checksums and media apart.
+
+    Returns:
+        ``statistics.count`` of it.
+    """
+    reasons = tally(left_out)
     counts = count(document)
     changing = cross_event(document)
     _write(folder, layout.DOCUMENT, to_json(document))
@@ -192,10 +237,10 @@ def _write_annotations(selection: Selection, document: Document, folder: Path) -
     for name, data in frame_files(document):
         _write(folder, name, data)
     _write(folder, layout.CROSS_EVENT, "".join(f"{video}\n" for video in changing).encode())
-    statistics = with_left_out(counts, selection.left_out)
+    statistics = with_left_out(counts, left_out)
     text = json.dumps(statistics, indent=1, ensure_ascii=False)
     _write(folder, layout.STATISTICS, f"{text}\n".encode())
-    card = render_card(document, counts, selection.reasons())
+    card = render_card(document, counts, reasons)
     _write(folder, layout.CARD, card.encode())
     categories = [(row["category"], row["instances"]) for row in counts["per_category"]]
     shown = [(name, number) for name, number in categories if number]
@@ -209,13 +254,27 @@ def _write_annotations(selection: Selection, document: Document, folder: Path) -
     return counts
 
 
-def _write_media(selection: Selection, document: Document, storage: Storage, folder: Path) -> None:
-    """Copy frames as they are, and cut each clip once."""
+def _images(
+    selection: Selection, document: Document, storage: Storage, folder: Path
+) -> list[ImageRow]:
+    """The image rows with the fingerprints of their files; copies these where media is shipped."""
+    rows = []
     for item, image in zip(selection.frames, document.images, strict=True):
         try:
-            _write(folder, image.file_name, storage.read(item.frame.path))
+            data = storage.read(item.frame.path)
         except FileNotFoundError as error:
-            raise _gone(item.frame.path) from error
+            if document.info.media:
+                raise _gone(item.frame.path) from error
+            rows.append(image)
+            continue
+        if document.info.media:
+            _write(folder, image.file_name, data)
+        rows.append(image.model_copy(update=fingerprint(data)))
+    return rows
+
+
+def _cut_clips(selection: Selection, storage: Storage, folder: Path) -> None:
+    """Cut each clip once."""
     clips = {item.clip.clip_id: item for item in selection.frames}
     for item in clips.values():
         clip = item.clip
@@ -240,7 +299,7 @@ def _write(folder: Path, name: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _beside(storage: Storage, version: str) -> Iterator[Path]:
+def beside(storage: Storage, version: str) -> Iterator[Path]:
     """A folder to build in, on the release's disk; gone afterwards whatever happened."""
     if storage.local is None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -260,7 +319,8 @@ def _beside(storage: Storage, version: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _appear(folder: Path, storage: Storage, target: str) -> None:
+def appear(folder: Path, storage: Storage, target: str) -> None:
+    """Move a finished folder to its place, whole; on an object store the checksums last."""
     if storage.local is not None:
         try:
             folder.rename(storage.path(target))

@@ -7,10 +7,11 @@ in ``left_out`` with its reason. Tables that contradict each other are refused.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from exports.scenarios import Sounding, contradiction
 from pipeline import rle
 from pipeline.errors import AvatarBuildError, InputError
 from pipeline.schema import (
@@ -44,7 +45,7 @@ class LeftOut:
     """A row of the tables that the release does not have, and why."""
 
     kind: str
-    """``frame``, ``instance`` or ``mask``."""
+    """``video``, ``frame``, ``instance`` or ``mask``."""
     id: str
     frame_id: str
     reason: str
@@ -88,8 +89,12 @@ class Selection:
 
     def reasons(self) -> dict[str, int]:
         """How many rows were left out, by ``kind reason``."""
-        counts = Counter(f"{item.kind} {item.reason}" for item in self.left_out)
-        return dict(sorted(counts.items()))
+        return tally(self.left_out)
+
+
+def tally(left_out: Iterable[LeftOut]) -> dict[str, int]:
+    """How many rows were left out, by ``kind reason``."""
+    return dict(sorted(Counter(f"{item.kind} {item.reason}" for item in left_out).items()))
 
 
 @dataclass
@@ -104,7 +109,9 @@ class _Index:
     instances: dict[str, list[Instance]] = field(default_factory=dict)
 
 
-def select(tables: ReleaseTables, *, unverified: bool) -> Selection:
+def select(
+    tables: ReleaseTables, *, unverified: bool, taken_down: Collection[str] = ()
+) -> Selection:
     """Choose the frames and instances of a release.
 
     An instance is verified when a person decided its box and its mask; an off-screen frame when a
@@ -113,13 +120,19 @@ def select(tables: ReleaseTables, *, unverified: bool) -> Selection:
     Args:
         tables: all rows, in any order.
         unverified: take what no person has decided too.
+        taken_down: videos that are left out with all their rows, as if they had never been there.
 
     Raises:
         AvatarBuildError: naming the row that contradicts another table.
     """
+    left_out = [
+        LeftOut("video", video.video_id, "", "taken_down")
+        for video in tables.videos
+        if video.video_id in taken_down
+    ]
+    tables = _without(tables, {item.id for item in left_out})
     index = _index(tables)
     frames: list[SelectedFrame] = []
-    left_out: list[LeftOut] = []
     known = {instance.instance_id for instance in tables.instances}
     for mask in tables.masks:
         if mask.instance_id not in known:
@@ -132,6 +145,21 @@ def select(tables: ReleaseTables, *, unverified: bool) -> Selection:
     frames.sort(key=lambda item: (item.video.video_id, item.frame.time_s, item.frame.frame_id))
     left_out.sort(key=lambda item: (item.frame_id, item.kind, item.id))
     return Selection(tuple(frames), tuple(left_out))
+
+
+def _without(tables: ReleaseTables, videos: set[str]) -> ReleaseTables:
+    """The tables less some videos and all that came from them."""
+    if not videos:
+        return tables
+    gone = {frame.frame_id for frame in tables.frames if frame.video_id in videos}
+    return ReleaseTables(
+        videos=[row for row in tables.videos if row.video_id not in videos],
+        clips=[row for row in tables.clips if row.video_id not in videos],
+        frames=[row for row in tables.frames if row.video_id not in videos],
+        reviews=[row for row in tables.reviews if row.frame_id not in gone],
+        instances=[row for row in tables.instances if row.frame_id not in gone],
+        masks=[row for row in tables.masks if row.frame_id not in gone],
+    )
 
 
 def _select_frame(
@@ -160,6 +188,12 @@ def _select_frame(
             chosen.append(SelectedInstance(instance, mask))
     if not off_screen and not chosen:
         reason = reason or "no_instance_released"
+    if _contradict(chosen, frame):
+        reason = "scenarios_contradict"
+        left_out += [
+            LeftOut("instance", item.instance.instance_id, frame.frame_id, reason)
+            for item in chosen
+        ]
     if reason is not None:
         return None, [LeftOut("frame", frame.frame_id, frame.frame_id, reason), *left_out]
     chosen.sort(key=lambda item: item.instance.instance_id)
@@ -208,6 +242,14 @@ def _frame_reason(
     if masks and masks[0].decision != "labelled":
         return f"masks_{masks[0].decision}"
     return None
+
+
+def _contradict(chosen: Sequence[SelectedInstance], frame: Frame) -> bool:
+    sounding = [
+        Sounding(item.instance.audio_visual_category, item.instance.scenario, item.mask.area)
+        for item in chosen
+    ]
+    return contradiction(sounding, frame.width * frame.height) is not None
 
 
 def _instance_reason(

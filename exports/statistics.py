@@ -30,10 +30,13 @@ def count(document: Document) -> dict[str, Any]:
         "instances": {
             "total": len(document.annotations),
             **_tally((row.scenario for row in document.annotations), SCENARIOS),
+            **_unstated(document),
         },
         "frames_per_clip": _frames_per_clip(document),
         "per_category": _per_category(document),
         "cross_event_videos": len(cross_event(document)),
+        "takedowns": document.info.takedowns,
+        "leaks": [leak.model_dump() for leak in document.info.leaks],
     }
 
 
@@ -74,6 +77,12 @@ def _tally(values: Any, names: Sequence[str]) -> dict[str, int]:
     return {name: counts[name] for name in names}
 
 
+def _unstated(document: Document) -> dict[str, int]:
+    """Instances without a scenario, where an imported release has some."""
+    number = sum(row.scenario is None for row in document.annotations)
+    return {"not stated": number} if number else {}
+
+
 def _frames_per_clip(document: Document) -> dict[str, int]:
     """How many clips have 1, 2, ... labelled frames."""
     per_clip = Counter(image.clip_id for image in document.images)
@@ -83,7 +92,7 @@ def _frames_per_clip(document: Document) -> dict[str, int]:
 def _per_category(document: Document) -> list[dict[str, Any]]:
     """Every category that occurs, most instances first (the paper's Fig. T)."""
     frames: dict[str, set[int]] = defaultdict(set)
-    scenarios: dict[str, Counter[str]] = defaultdict(Counter)
+    scenarios: dict[str, Counter[str | None]] = defaultdict(Counter)
     off_screen: Counter[str] = Counter()
     for row in document.annotations:
         frames[row.audio_visual_category].add(row.image_id)

@@ -9,6 +9,7 @@ from typing import Any
 from exports.release import ReleaseSummary, write_release
 from exports.report import ReportTables, write_report
 from exports.selection import ReleaseTables
+from exports.takedown import tombstones
 from pipeline.inspection import outcomes, stage_status
 from pipeline.runner import recover
 from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
@@ -22,6 +23,7 @@ def export_workspace(
     unverified: bool,
     ids_only: bool,
     taxonomy: Sequence[str] = (),
+    leak_lists: Sequence[Path] = (),
 ) -> ReleaseSummary:
     """Freeze a workspace's tables into ``releases/<version>``; see ``write_release``."""
     recover(workspace)
@@ -35,6 +37,8 @@ def export_workspace(
         config=config,
         provenance=provenance(workspace),
         taxonomy=taxonomy,
+        takedowns=[stone.video_id for stone in tombstones(workspace.storage)],
+        leak_lists=leak_lists,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -17,6 +17,8 @@ from exports import layout
 from exports.checks import CHECKS, Finding, expected_files, quoted
 from exports.coco import Document, from_json
 from exports.release import digest
+from exports.takedown import Tombstone, still_there, workspace_around
+from exports.takedown import tombstones as read_tombstones
 from pipeline.errors import UsageError
 
 __all__ = ["Finding", "verify_release"]
@@ -24,8 +26,13 @@ __all__ = ["Finding", "verify_release"]
 _CHECKSUM = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-def verify_release(folder: Path) -> list[Finding]:
+def verify_release(folder: Path, tombstones: Sequence[Tombstone] = ()) -> list[Finding]:
     """Everything that is wrong with the release in ``folder``; empty when it is sound.
+
+    Args:
+        folder: the release.
+        tombstones: videos it must not have any more. Those of the workspace whose ``releases/`` it
+            lies in are added.
 
     Raises:
         UsageError: there is no such folder.
@@ -40,6 +47,9 @@ def verify_release(folder: Path) -> list[Finding]:
     if document is None:
         return findings + unreadable
     findings += _complete(document, files)
+    around = workspace_around(folder)
+    stones = [*tombstones, *(read_tombstones(around) if around else [])]
+    findings += still_there(document, stones)
     for check in CHECKS:
         findings += check(document, folder)
     return findings

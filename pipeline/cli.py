@@ -689,6 +689,12 @@ def models_path(name: str) -> None:
 @click.option("--unverified", is_flag=True, help="Take what no person has verified, and say so.")
 @click.option("--ids-only", is_flag=True, help="Leave clips and frames out.")
 @click.option("--verify", metavar="DIR", help="Check a release instead of making one.")
+@click.option(
+    "--leaks",
+    multiple=True,
+    metavar="LIST",
+    help="A training list to hold the release against; the card tells the overlap. Repeatable.",
+)
 @_workspace_options
 def export(
     workspace: str,
@@ -698,15 +704,21 @@ def export(
     unverified: bool,
     ids_only: bool,
     verify: str | None,
+    leaks: tuple[str, ...],
 ) -> None:
     """Freeze the tables into a release, or verify one.
 
+    A release with a video that was taken down does not verify: tombstones are read from the
+    workspace it lies in and from --workspace.
+
     \b
         avatar-build export --version 0.1 --unverified
+        avatar-build export --version 0.2 --leaks vggss_144k.csv --leaks vggsound_10k.txt
         avatar-build export --verify releases/0.1
     """
+    lists = [Path(name) for name in leaks]
     if verify:
-        _verify(Path(verify), as_json)
+        _verify(Path(verify), workspace, lists, as_json)
         return
     if not release:
         raise click.UsageError("name a version with --version, or a release with --verify DIR.")
@@ -723,14 +735,22 @@ def export(
         unverified=unverified,
         ids_only=ids_only,
         taxonomy=[category.name for category in categories],
+        leak_lists=lists,
     )
     click.echo(json.dumps(summary.as_dict()) if as_json else summary.sentence())
 
 
-def _verify(folder: Path, as_json: bool) -> None:
+def _verify(folder: Path, workspace: str, lists: Sequence[Path], as_json: bool) -> None:
+    from exports.diff import read_document
+    from exports.leaks import audit
+    from exports.takedown import tombstones
     from exports.verify import verify_release
+    from pipeline.storage import Storage
 
-    findings = verify_release(folder)
+    findings = verify_release(folder, tombstones(Storage(workspace)))
+    for leak in [audit(read_document(folder), path) for path in lists]:
+        shared = f"{len(leak.videos)} videos and {leak.clips} clips"
+        click.echo(f"{leak.list_name}: {leak.list_ids} ids; {shared} are here too.", err=as_json)
     if as_json:
         click.echo(json.dumps([finding.__dict__ for finding in findings]))
     for finding in findings[:20] if not as_json else []:
@@ -739,6 +759,58 @@ def _verify(folder: Path, as_json: bool) -> None:
         click.echo(f"{folder}: {len(findings)} findings.", err=True)
         sys.exit(1)
     click.echo(f"{folder}: verified.", err=as_json)
+
+
+@cli.group()
+def release() -> None:
+    """Compare releases."""
+
+
+@release.command()
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option("--rows", default=40, show_default=True, help="Rows listed at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines: every row.")
+def diff(old: str, new: str, rows: int, as_json: bool) -> None:
+    """Say which rows of two releases were added, removed or changed.
+
+    \b
+        avatar-build release diff releases/0.1 releases/0.2
+    """
+    from exports import diff as comparing
+
+    documents = (comparing.read_document(Path(old)), comparing.read_document(Path(new)))
+    if as_json:
+        click.echo(json.dumps(comparing.as_json(*documents)))
+    else:
+        click.echo("\n".join(comparing.as_lines(*documents, rows)))
+
+
+@cli.command()
+@click.argument("video_id", metavar="ID")
+@click.option("--reason", default="", help="Kept beside the tombstone, in no release.")
+@_workspace_options
+def takedown(
+    workspace: str, settings: tuple[str, ...], as_json: bool, video_id: str, reason: str
+) -> None:
+    """Keep a video out of every release from now on.
+
+    An id that starts with '-' goes after '--'.
+
+    \b
+        avatar-build takedown --workspace ws -- -1pRmoJIGQc
+    """
+    from exports.takedown import bury, releases_with
+
+    storage = _open(workspace, settings).storage
+    stone = bury(storage, video_id, reason)
+    older = releases_with(storage, video_id)
+    if as_json:
+        click.echo(json.dumps({**stone.model_dump(mode="json"), "still_in": older}))
+        return
+    click.echo(f"{video_id}: taken down on {stone.date}. The next release will not have it.")
+    if older:
+        click.echo(f"Still in {', '.join(older)}: export a new version and withdraw these.")
 
 
 @cli.command()

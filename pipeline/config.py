@@ -274,6 +274,8 @@ class ExportConfig(Section):
     """Simplification of the polygons in the authors' layout, pixels; 0 keeps every corner."""
     media: bool = True
     """Ship clips and frames. Off: annotations and ids only."""
+    unlicensed: bool = False
+    """Let a verified release ship the media of videos that state no licence."""
 
 
 class Config(Section):

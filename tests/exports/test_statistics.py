@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exports.coco import from_json
 from exports.statistics import cross_event
+from pipeline.schema import Scenario
 from pipeline.storage import Storage
 from tests.exports.drawn import CAT, DOG, Shot, Thing, release, tables
 
@@ -24,7 +25,8 @@ def labelled(video_id: str, *frames: str, start_s: int = 1) -> list[Shot]:
         if text.startswith("-"):
             shots.append(Shot(video_id, number * 10, off_screen=text[1:], start_s=start_s))
         else:
-            things = [Thing(c, box=(6 * i, 2, 8, 8)) for i, c in enumerate(text)]
+            how: Scenario = "Mixed-sound" if len(text) > 1 else "Single-sound"
+            things = [Thing(c, how, box=(6 * i, 2, 8, 8)) for i, c in enumerate(text)]
             shots.append(Shot(video_id, number * 10, things, start_s=start_s))
     return shots
 

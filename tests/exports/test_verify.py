@@ -243,22 +243,22 @@ def number_alike(name: str) -> Callable[[Json], Any]:
         ),
         (lambda d: d["info"].update(verified=True), "flags", "info"),
         (lambda d: d["annotations"][0].update(verified=False), "flags", "image"),
-        (lambda d: d["images"][0].update(verified=False), None, ""),
+        (
+            lambda d: d["images"][0].update(verified=False),
+            "authors_layout",
+            "is not the off-screen frame",
+        ),
     ],
 )
 def test_rows_that_contradict_each_other_are_found(
-    folder: Path, change: Callable[[Json], Any], check: str | None, message: str
+    folder: Path, change: Callable[[Json], Any], check: str, message: str
 ) -> None:
     document = json.loads((folder / DOCUMENT).read_bytes())
     # The positions the changes above rely on.
     assert document["images"][0]["off_screen"]
     assert not document["images"][1]["off_screen"]
     spoil(folder, change)
-    texts = found(folder)
-    if check is None:  # one more off-screen frame that no person saw: nothing to contradict it
-        assert texts == {}
-    else:
-        assert message in texts[check]
+    assert message in found(folder)[check]
 
 
 # --- masks and images ---
@@ -412,3 +412,78 @@ def test_findings_are_harmless_on_a_terminal(folder: Path) -> None:
     for finding in verify_release(folder):
         assert str(finding).isprintable()
         assert len(str(finding)) < 400
+
+
+# --- scenarios and the card ---
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "message"),
+    [
+        (["Single-sound", "Mixed-sound"], "Single-sound beside another"),
+        (["Single-sound", "Single-sound"], "Single-sound beside another"),
+        (["Multi-entity", "Mixed-sound"], None),  # a bird among many, and a dog
+        (["Mixed-sound", "Mixed-sound"], None),
+    ],
+)
+def test_scenarios_that_cannot_stand_together_are_found(
+    folder: Path, scenarios: list[str], message: str | None
+) -> None:
+    def change(document: Json) -> None:
+        pair = [a for a in document["annotations"] if a["frame_index"] == 40]
+        for row, scenario in zip(pair, scenarios, strict=True):
+            row["scenario"] = scenario
+
+    spoil(folder, change)
+    texts = found(folder)
+    assert ("scenarios" in texts) == (message is not None)
+    assert message is None or message in texts["scenarios"]
+
+
+def test_of_look_alikes_all_or_none_are_multi_entity(folder: Path) -> None:
+    def change(document: Json) -> None:
+        pair = [a for a in document["annotations"] if a["frame_index"] == 40]
+        for row, scenario in zip(pair, ("Multi-entity", "Mixed-sound"), strict=True):
+            row.update(scenario=scenario, audio_visual_category="bird")
+
+    spoil(folder, change)
+    assert "some of the frame's look-alikes only" in found(folder)["scenarios"]
+
+
+def test_multi_entity_leaves_room_for_a_look_alike(folder: Path) -> None:
+    everything = rle.encode(np.ones((48, 64), dtype=bool)).model_dump()
+
+    def change(document: Json) -> None:
+        row = next(a for a in document["annotations"] if a["scenario"] == "Multi-entity")
+        row.update(segmentation=everything, area=48 * 64, bbox=[0.0, 0.0, 64.0, 48.0])
+
+    spoil(folder, change)
+    assert "no room for a look-alike" in found(folder)["scenarios"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("| videos | 3 |", "| videos | 5000 |"),
+        ("| Mixed-sound | 2 |", "| Mixed-sound | 2 |\n| Mixed-sound | 20 |"),
+        ("| checked by people | no |", "| checked by people | yes |"),
+        (f"| `{DOG}` | Title of {DOG} | Somebody |", f"| `{DOG}` | Title of {DOG} | Nobody |"),
+        ("version 1.0+unverified", "version 1.0"),
+    ],
+)
+def test_a_card_that_states_something_else_is_found(folder: Path, old: str, new: str) -> None:
+    path = folder / "README.md"
+    assert old in path.read_text() or old.replace("+", "\\+") in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    write_checksums(folder)
+    assert set(found(folder)) == {"card"}
+
+
+def test_a_version_that_hides_that_nobody_verified_is_found(folder: Path) -> None:
+    spoil(folder, lambda d: d["info"].update(version="1.0"))
+    assert "version is '1.0'" in found(folder)["flags"]
+
+
+def test_one_video_in_two_splits_is_a_leak(folder: Path) -> None:
+    spoil(folder, lambda d: d["videos"].append({**d["videos"][0], "split": "train"}))
+    assert "is in the splits" in found(folder)["split_leak"]

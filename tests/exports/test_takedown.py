@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exports.coco import from_json
+from exports.release import write_release as write
+from exports.takedown import bury, releases_with, tombstones
+from exports.verify import verify_release
+from pipeline.config import ExportConfig
+from pipeline.errors import UsageError
+from pipeline.storage import Storage
+from tests.exports.drawn import CAT, DOG, PROVENANCE, release, tables
+
+
+def after_takedown(storage: Storage) -> Path:
+    write(
+        tables(),
+        storage,
+        "2.0",
+        unverified=True,
+        media=False,
+        config=ExportConfig(),
+        provenance=PROVENANCE,
+        takedowns=[stone.video_id for stone in tombstones(storage)],
+    )
+    return storage.path("releases/2.0")
+
+
+def test_the_next_release_has_no_trace_of_the_video_but_its_tombstone(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    bury(storage, DOG, "asked by its maker")
+    folder = after_takedown(storage)
+    assert verify_release(folder) == []
+    document = from_json((folder / "annotations/instances.json").read_bytes())
+    assert {video.id for video in document.videos} == {CAT, "train_train"}
+    assert document.info.takedowns == [DOG]
+    said = [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and DOG in path.read_text("latin-1")
+    ]
+    assert sorted(said) == ["README.md", "instances.json", "statistics.json"]
+    assert not list(folder.rglob(f"{DOG}*"))
+    assert "asked by its maker" not in (folder / "README.md").read_text()
+    statistics = json.loads((folder / "statistics.json").read_bytes())
+    assert statistics["takedowns"] == [DOG]
+    assert {"kind": "video", "id": DOG, "frame_id": "", "reason": "taken_down"} in statistics[
+        "left_out"
+    ]
+
+
+def test_an_old_release_that_still_has_it_does_not_verify(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "ws")
+    storage.write("commits/workspace.json", b"{}")
+    release(storage)
+    old = storage.path("releases/1.0")
+    assert verify_release(old) == []
+    stone = bury(storage, CAT)
+    assert [str(finding) for finding in verify_release(old)] == [
+        f"takedown: video {CAT}: was taken down on {stone.date}"
+    ]
+    moved = old.rename(tmp_path / "elsewhere")
+    assert verify_release(moved) == []
+    assert len(verify_release(moved, tombstones(storage))) == 1
+
+
+def test_releases_that_still_name_it_are_listed(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    release(storage)
+    assert releases_with(storage, DOG) == ["releases/1.0"]
+    assert releases_with(storage, "x" * 11) == []
+
+
+def test_a_tombstone_keeps_its_first_date_and_reason(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    first = bury(storage, CAT, "first")
+    assert bury(storage, CAT, "second") == first
+    assert tombstones(storage) == [first]
+
+
+def test_what_is_no_youtube_id_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a YouTube id"):
+        bury(Storage(tmp_path), "../../etc/x")
