@@ -1,0 +1,1 @@
+"""CAV-MAE, the sound tagger of the paper: network, sound front end, pictures, tagger."""
