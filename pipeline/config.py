@@ -257,8 +257,22 @@ class LabelConfig(Section):
 class SegmentConfig(InferenceConfig):
     """Masks (paper 3.1.3)."""
 
-    segmenter: Literal["grabcut"] = "grabcut"
-    """What turns a box into a mask. grabcut: OpenCV's GrabCut, no weights."""
+    segmenter: Literal[
+        "grabcut",
+        "sam-vit-b",
+        "sam-vit-l",
+        "sam-vit-h",
+        "sam2.1-hiera-tiny",
+        "sam2.1-hiera-small",
+        "sam2.1-hiera-base-plus",
+        "sam2.1-hiera-large",
+    ] = "grabcut"
+    """What turns a box into a mask. grabcut: OpenCV's GrabCut, no weights. sam-vit-h: the paper's.
+    sam2.1-hiera-large: its successor, faster."""
+    min_box_iou: float = Field(default=0.5, ge=0, le=1)
+    """SAM offers three masks for a box. One agrees with the box when its own bounding box overlaps
+    it by this IoU; of those that agree the one of highest predicted IoU is taken, and if none does,
+    the one that overlaps best."""
     grabcut_iterations: int = Field(default=5, ge=1)
     """Rounds of GrabCut."""
     min_mask_area: float = Field(default=0.02, ge=0, le=1)

@@ -265,6 +265,9 @@ class Mask(Record):
     model_digest: str
     """SHA-256 of the weights; empty for segmenters without weights."""
     predicted_iou: float | None
+    """The segmenter's own guess of its quality; none when it makes none."""
+    stability: float | None = None
+    """IoU of the masks just above and just below the segmenter's threshold, in [0, 1]."""
     verified: bool
 
 

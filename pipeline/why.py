@@ -33,7 +33,7 @@ _SHORT = {
     Proposal: ("bbox", "detector", "detector_class", "detector_score", "categories", "audible"),
     Review: ("kind", "annotator", "decision", "updated_at", "lead_time_s", "verified"),
     Instance: ("bbox", "audio_visual_category", "scenario", "proposal_id", "verified"),
-    Mask: ("source", "area", "bbox", "predicted_iou", "model_digest", "verified"),
+    Mask: ("source", "area", "bbox", "predicted_iou", "stability", "model_digest", "verified"),
 }
 
 

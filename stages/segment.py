@@ -7,6 +7,8 @@ frame once.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import ClassVar
@@ -15,10 +17,11 @@ import cv2
 
 from pipeline import rle
 from pipeline.config import SegmentConfig
+from pipeline.errors import InputError
 from pipeline.geometry import to_pixels
 from pipeline.schema import Frame, Instance, Mask
 from pipeline.stage import Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
-from stages.backends.interfaces import SEGMENTERS, Segmented, Segmenter, make_backend
+from stages.backends.interfaces import SEGMENTERS, Prompt, Segmented, Segmenter, make_backend
 from stages.frame_image import read_frame_image
 
 
@@ -32,7 +35,8 @@ class SegmentInstances(Stage[SegmentConfig]):
         joins=("frames",),
         writes=("masks",),
         rows_per_unit=256,
-        batch_size=8,
+        batch_size=64,
+        row_timeout_s=900,  # SAM's largest encoder takes minutes for a frame on a busy core
     )
 
     def __init__(self, config: SegmentConfig) -> None:
@@ -47,22 +51,45 @@ class SegmentInstances(Stage[SegmentConfig]):
         """Load the segmenter."""
         cv2.setNumThreads(1)  # processes fill the machine, not threads
         self._storage = ctx.storage
+        self._heartbeat = ctx.heartbeat
         self._frames = ctx.lookup("frames", "frame_id")
         self.segmenter.open(ctx.storage)
 
     def process(self, rows: Sequence[Instance]) -> Iterator[Outcome]:
         """Yield each instance's mask."""
+        asked: deque[tuple[Frame, list[Instance]]] = deque()
+        failed: list[Outcome] = []
+        for found in self.segmenter.segment(self._prompts(rows, asked, failed)):
+            frame, instances = asked.popleft()
+            for row, segmented in zip(instances, found, strict=True):
+                yield self._judged(row, segmented, frame)
+            self._heartbeat()
+        yield from failed
+
+    def _prompts(
+        self,
+        rows: Sequence[Instance],
+        asked: deque[tuple[Frame, list[Instance]]],
+        failed: list[Outcome],
+    ) -> Iterator[Prompt]:
+        """Read each frame once; the segmenter may take them from a thread of its own."""
         for frame_id, group in groupby(rows, key=lambda row: row.frame_id):
             instances = list(group)
             frame = self._frames.one(frame_id)
             if frame is None:
-                for row in instances:
-                    yield Fail(row.id, "missing_frame", f"no frame {frame_id}", True)
+                failed += [
+                    Fail(row.id, "missing_frame", f"no frame {frame_id}", True) for row in instances
+                ]
                 continue
-            image = read_frame_image(self._storage, frame)
-            found = self.segmenter.segment(image, [row.bbox for row in instances])
-            for row, segmented in zip(instances, found, strict=True):
-                yield self._judged(row, segmented, frame)
+            try:
+                image = read_frame_image(self._storage, frame)
+            except InputError as error:
+                failed += [
+                    Fail(row.id, error.kind, error.detail, error.retryable) for row in instances
+                ]
+                continue
+            asked.append((frame, instances))
+            yield Prompt(image, [row.bbox for row in instances])
 
     def _judged(self, row: Instance, found: Segmented, frame: Frame) -> Outcome:
         box = to_pixels(row.bbox, frame.width, frame.height)
@@ -70,6 +97,8 @@ class SegmentInstances(Stage[SegmentConfig]):
             detail = f"box {row.bbox} is outside of the {frame.width}x{frame.height} frame"
             return Fail(row.id, "box_outside_frame", detail)
         x0, y0, x1, y1 = box
+        if found.predicted_iou is not None and not math.isfinite(found.predicted_iou):
+            return Fail(row.id, "not_a_number", f"{self.segmenter.name} computed no number")
         area, inside = int(found.mask.sum()), int(found.mask[y0:y1, x0:x1].sum())
         share = inside / ((x1 - x0) * (y1 - y0))
         if not inside or share < self.config.min_mask_area:
@@ -87,6 +116,7 @@ class SegmentInstances(Stage[SegmentConfig]):
             source=self.segmenter.name,
             model_digest=self.segmenter.digest,
             predicted_iou=found.predicted_iou,
+            stability=found.stability,
             verified=False,
         )
         return Ok(row.id, [mask])

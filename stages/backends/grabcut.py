@@ -7,7 +7,7 @@ box and that margin are looked at, so cost follows the box and not the frame.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.geometry import to_pixels
 from pipeline.storage import Storage
-from stages.backends.interfaces import Image, Segmented
+from stages.backends.interfaces import Image, Prompt, Segmented
 
 _MARGIN = 0.5
 """Background looked at on each side, as a share of the box's side."""
@@ -46,10 +46,11 @@ class GrabCutSegmenter:
     def open(self, storage: Storage) -> None:
         """Nothing to load."""
 
-    def segment(self, image: Image, boxes: Sequence[Sequence[float]]) -> list[Segmented]:
-        """One mask per box; empty where the box leaves nothing to tell it from."""
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
-        return [Segmented(self._mask(bgr, box), None) for box in boxes]
+    def segment(self, prompts: Iterable[Prompt]) -> Iterator[list[Segmented]]:
+        """Yield one mask per box; empty where the box leaves nothing to tell it from."""
+        for prompt in prompts:
+            bgr = cv2.cvtColor(prompt.image, cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
+            yield [Segmented(self._mask(bgr, box), None) for box in prompt.boxes]
 
     def _mask(self, bgr: Image, box: Sequence[float]) -> NDArray[np.bool_]:
         height, width = bgr.shape[:2]

@@ -8,7 +8,7 @@ setting that chooses it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,7 +52,19 @@ class Segmented:
     mask: NDArray[np.bool_]
     """``(height, width)`` of the frame; may be empty."""
     predicted_iou: float | None
-    """The model's own guess of its quality, in [0, 1]; none when it makes none."""
+    """The model's own guess of its quality, about [0, 1]; none when it makes none."""
+    stability: float | None = None
+    """IoU of the masks at a slightly higher and a slightly lower threshold, in [0, 1]; none when
+    the model has no threshold."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A frame and the boxes to segment in it."""
+
+    image: Image
+    boxes: Sequence[Sequence[float]]
+    """``[x, y, w, h]`` in pixels of the frame."""
 
 
 class Backend(Protocol):
@@ -102,14 +114,24 @@ class Segmenter(Backend, Protocol):
     digest: str
     """SHA-256 of the weights; empty without weights."""
 
-    def segment(self, image: Image, boxes: Sequence[Sequence[float]]) -> list[Segmented]:
-        """The thing in each box of one frame, in order: one look at the frame for all of them."""
+    def segment(self, prompts: Iterable[Prompt]) -> Iterator[list[Segmented]]:
+        """Yield the thing in each box, frame by frame: one look at a frame for all of its boxes.
+
+        Prompts are taken as they come, possibly by another thread and some ahead of the answers.
+        """
         ...
 
 
 TAGGERS = {"vggsound-label": "stages.backends.vggsound_label:LabelTagger"}
 DETECTORS = {"motion": "stages.backends.motion:MotionDetector"}
-SEGMENTERS = {"grabcut": "stages.backends.grabcut:GrabCutSegmenter"}
+SEGMENTERS = {
+    "grabcut": "stages.backends.grabcut:GrabCutSegmenter",
+    **{f"sam-vit-{size}": "stages.backends.sam:SamSegmenter" for size in "blh"},
+    **{
+        f"sam2.1-hiera-{size}": "stages.backends.sam2:Sam2Segmenter"
+        for size in ("tiny", "small", "base-plus", "large")
+    },
+}
 
 
 def make_backend(table: Mapping[str, str], name: str, config: Any) -> Any:

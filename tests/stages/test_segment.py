@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,12 @@ import pytest
 
 from pipeline import rle
 from pipeline.config import SegmentConfig
-from pipeline.errors import InputError
 from pipeline.geometry import iou
 from pipeline.media import frames_between
 from pipeline.schema import Instance, Mask
 from pipeline.stage import Fail, Ok, Outcome
 from pipeline.storage import Storage
-from stages.backends.interfaces import Image, Segmented
+from stages.backends.interfaces import Image, Prompt, Segmented
 from stages.segment import SegmentInstances
 from tests.rows import context, frame
 
@@ -96,8 +95,8 @@ class Painted:
     name = "painted"
     digest = "d" * 64
 
-    def __init__(self, area: tuple[int, int, int, int] = (0, 0, 0, 0)) -> None:
-        self.area = area
+    def __init__(self, area: tuple[int, int, int, int] = (0, 0, 0, 0), guess: float = 0.75) -> None:
+        self.area, self.guess = area, guess
         self.looks = 0
 
     def fingerprint(self) -> Mapping[str, str]:
@@ -106,12 +105,13 @@ class Painted:
     def open(self, storage: Storage) -> None:
         pass
 
-    def segment(self, image: Image, boxes: Sequence[Sequence[float]]) -> list[Segmented]:
-        self.looks += 1
-        mask = np.zeros(image.shape[:2], dtype=bool)
-        x0, y0, x1, y1 = self.area
-        mask[y0:y1, x0:x1] = True
-        return [Segmented(mask, 0.75) for _ in boxes]
+    def segment(self, prompts: Iterable[Prompt]) -> Iterator[list[Segmented]]:
+        for prompt in prompts:
+            self.looks += 1
+            mask = np.zeros(prompt.image.shape[:2], dtype=bool)
+            x0, y0, x1, y1 = self.area
+            mask[y0:y1, x0:x1] = True
+            yield [Segmented(mask, self.guess, 0.5) for _ in prompt.boxes]
 
 
 def test_a_frame_is_looked_at_once_for_all_of_its_boxes(tmp_path: Path) -> None:
@@ -120,7 +120,8 @@ def test_a_frame_is_looked_at_once_for_all_of_its_boxes(tmp_path: Path) -> None:
     rows = [instance("i_1"), instance("i_2"), instance("i_3", 20)]
     masks = [only_mask(outcome) for outcome in stage.process(rows)]
     assert painted.looks == 2
-    assert {(mask.model_digest, mask.predicted_iou) for mask in masks} == {("d" * 64, 0.75)}
+    kept = {(mask.model_digest, mask.predicted_iou, mask.stability) for mask in masks}
+    assert kept == {("d" * 64, 0.75, 0.5)}
 
 
 @pytest.mark.parametrize(
@@ -163,11 +164,26 @@ def test_instances_of_a_missing_frame_fail_and_may_pass_later(tmp_path: Path) ->
     ]
 
 
-def test_an_unreadable_frame_is_an_error_with_its_kind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [b"\xff\xd8\xff", None], ids=["broken", "gone"])
+def test_instances_of_an_unreadable_frame_fail_and_those_beside_them_do_not(
+    tmp_path: Path, data: bytes | None
+) -> None:
+    stage = stage_over(tmp_path, 10, 20)
+    path = tmp_path / frame(10).path
+    path.write_bytes(data) if data else path.unlink()
+    outcomes = {o.id: o for o in stage.process([instance("i_1"), instance("i_2", 20)])}
+    bad = outcomes["i_1"]
+    assert isinstance(bad, Fail)
+    assert bad.kind == "unreadable_frame"
+    assert only_mask(outcomes["i_2"]).area > 0
+
+
+def test_a_model_that_computes_no_number_is_a_failure_and_not_a_mask(tmp_path: Path) -> None:
     stage = stage_over(tmp_path)
-    (tmp_path / frame(10).path).write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(InputError, match="unreadable_frame"):
-        list(stage.process([instance()]))
+    stage.segmenter = Painted((100, 40, 160, 90), guess=float("nan"))
+    (outcome,) = stage.process([instance()])
+    assert isinstance(outcome, Fail)
+    assert outcome.kind == "not_a_number"
 
 
 def test_on_a_real_frame_the_dog_is_found_and_the_floor_is_not(

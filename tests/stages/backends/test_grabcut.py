@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.geometry import to_pixels
 from stages.backends.grabcut import GrabCutSegmenter
-from stages.backends.interfaces import Image
+from stages.backends.interfaces import Image, Prompt
 
 ELLIPSE = [100.0, 40.0, 81.0, 61.0]
 
@@ -25,7 +25,7 @@ def scene() -> tuple[Image, NDArray[np.bool_]]:
 
 
 def cut(image: Image, box: list[float]) -> NDArray[np.bool_]:
-    return GrabCutSegmenter(SegmentConfig()).segment(image, [box])[0].mask
+    return next(GrabCutSegmenter(SegmentConfig()).segment([Prompt(image, [box])]))[0].mask
 
 
 @pytest.mark.parametrize("grown", [0, 6])
@@ -50,9 +50,9 @@ def test_a_box_gives_the_same_mask_alone_again_and_among_others() -> None:
     image, _ = scene()
     segmenter = GrabCutSegmenter(SegmentConfig())
     other = [20.0, 90.0, 60.0, 60.0]
-    alone = segmenter.segment(image, [ELLIPSE])[0]
+    (alone,) = next(segmenter.segment([Prompt(image, [ELLIPSE])]))
     cv2.setRNGSeed(99)
-    together = segmenter.segment(image, [other, ELLIPSE])[1]
+    _, together = next(segmenter.segment([Prompt(image, [other, ELLIPSE])]))
     np.testing.assert_array_equal(alone.mask, together.mask)
     assert alone.predicted_iou is None
 

@@ -1,0 +1,181 @@
+"""What SAM and its successors share: frames prepared ahead, embedded in batches, answered by boxes.
+
+Each frame is embedded once, however many boxes it has. The model offers three masks per box: one
+*agrees* when its own bounding box overlaps the prompt by ``segment.min_box_iou``; of those that
+agree the one of highest predicted IoU is taken, and if none does, the one that overlaps best.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import SegmentConfig
+from pipeline.models import require
+from pipeline.storage import Storage
+from stages.backends.device import ahead, choose_device, halving, inference
+from stages.backends.interfaces import Image, Prompt, Segmented
+
+if TYPE_CHECKING:
+    import torch
+
+_STABILITY_OFFSET = 1.0
+"""Logits above and below the threshold between which a mask should not change (SAM's own)."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A frame as the model wants it."""
+
+    pixels: torch.Tensor
+    """``(3, height, width)``, on the CPU."""
+    size: tuple[int, int]
+    """Height and width of the frame."""
+    boxes: NDArray[np.float32]
+    """``(n, 4)``: x0, y0, x1, y1 in pixels of the frame."""
+
+
+class PromptedSegmenter(ABC):
+    """A model with an image encoder and a decoder prompted with boxes."""
+
+    def __init__(self, config: SegmentConfig) -> None:
+        self.name: str = config.segmenter
+        self.digest = ""
+        self._config = config
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """The weights' digest."""
+        return {"weights": require(self.name).sha256}
+
+    def open(self, storage: Storage) -> None:
+        """Load the registered weights.
+
+        Raises:
+            UsageError: they are not here, not what was registered, or not of this model.
+        """
+        import torch
+
+        self._device = choose_device(self._config.device)
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)  # processes fill the machine, not threads
+        file = require(self.name)
+        self.digest = file.sha256
+        self.load(file.path, self._device)
+
+    @abstractmethod
+    def load(self, path: Path, device: torch.device) -> None:
+        """Build the model from its file or folder."""
+
+    @property
+    @abstractmethod
+    def input_pixels(self) -> int:
+        """Pixels the encoder sees of a frame."""
+
+    @abstractmethod
+    def pixels(self, image: Image) -> torch.Tensor:
+        """``(3, height, width)`` of a frame, on the CPU; called by another thread."""
+
+    @abstractmethod
+    def encode(self, pixels: torch.Tensor) -> Sequence[Any]:
+        """The embedding of each frame of a batch."""
+
+    @abstractmethod
+    def decode(self, embedding: Any, frame: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits ``(n, 3, height, width)`` in the frame's size, and predicted IoUs ``(n, 3)``."""
+
+    def segment(self, prompts: Iterable[Prompt]) -> Iterator[list[Segmented]]:
+        """Yield the masks of each frame's boxes."""
+        frames = ahead(prompts, self._prepared, depth=2 * self._batch())
+        while batch := list(islice(frames, self._batch())):
+            yield from halving(batch, self._run)
+
+    def _batch(self) -> int:
+        # One at a time costs a CPU nothing, and answers that do not depend on their neighbours.
+        if self._device.type == "cpu":
+            return 1
+        return max(1, int(self._config.batch_mpx * 1e6) // self.input_pixels)
+
+    def _prepared(self, prompt: Prompt) -> Prepared:
+        xywh = np.asarray(prompt.boxes, dtype=np.float32).reshape(-1, 4)
+        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        height, width = prompt.image.shape[:2]
+        return Prepared(self.pixels(prompt.image), (height, width), boxes)
+
+    def _run(self, batch: Sequence[Prepared]) -> list[list[Segmented]]:
+        import torch
+
+        with inference(self._device, self._config.precision):
+            stacked = torch.stack([frame.pixels for frame in batch]).to(self._device)
+            embeddings = self.encode(stacked)
+        # The decoder is cheap, and ranking its guesses needs more than bfloat16's three digits.
+        with inference(self._device, "float32"):
+            return [
+                self._answers(embedding, frame)
+                for embedding, frame in zip(embeddings, batch, strict=True)
+            ]
+
+    def _answers(self, embedding: Any, frame: Prepared) -> list[Segmented]:
+        logits, ious = self.decode(embedding, frame)
+        above = (logits > _STABILITY_OFFSET).sum((-2, -1))
+        below = (logits > -_STABILITY_OFFSET).sum((-2, -1))
+        stability = (above / below.clamp(min=1)).cpu().numpy()
+        finite = logits.isfinite().all(-1).all(-1).cpu().numpy()
+        guesses = np.where(finite, ious.float().cpu().numpy(), np.nan)
+        masks = (logits > 0).cpu().numpy()
+        answers = []
+        for number, box in enumerate(frame.boxes):
+            chosen = choose_mask(masks[number], guesses[number], box, self._config.min_box_iou)
+            answers.append(
+                Segmented(
+                    masks[number, chosen],
+                    float(guesses[number, chosen]),
+                    float(stability[number, chosen]),
+                )
+            )
+        return answers
+
+
+def choose_mask(
+    masks: NDArray[np.bool_],
+    predicted_ious: NDArray[np.floating[Any]],
+    box: NDArray[np.floating[Any]],
+    min_box_iou: float,
+) -> int:
+    """Which of the masks offered for a box is taken.
+
+    A mask whose predicted IoU is no number is taken before any other: it shows that the model
+    failed, and the stage says so.
+
+    Args:
+        masks: ``(offers, height, width)``.
+        predicted_ious: ``(offers,)``.
+        box: x0, y0, x1, y1 in pixels.
+        min_box_iou: how much a mask's own box must overlap it.
+    """
+    if np.isnan(predicted_ious).any():
+        return int(np.isnan(predicted_ious).argmax())
+    overlaps = np.array([_box_iou(mask, box) for mask in masks])
+    agreeing = overlaps >= min_box_iou
+    if not agreeing.any():
+        return int(overlaps.argmax())
+    return int(np.where(agreeing, predicted_ious, -np.inf).argmax())
+
+
+def _box_iou(mask: NDArray[np.bool_], box: NDArray[np.floating[Any]]) -> float:
+    """IoU of a mask's bounding box with a box."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not columns.size:
+        return 0.0
+    x0, y0, x1, y1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    width = max(0.0, min(x1, box[2]) - max(x0, box[0]))
+    height = max(0.0, min(y1, box[3]) - max(y0, box[1]))
+    both = width * height
+    area = float((x1 - x0) * (y1 - y0) + (box[2] - box[0]) * (box[3] - box[1])) - both
+    return float(both / area) if area > 0 else 0.0
