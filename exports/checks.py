@@ -17,7 +17,7 @@ from exports import layout
 from exports.avatar import annotations_by_image, off_screen_annotation
 from exports.card import UNVERIFIED, stated_rows
 from exports.coco import AnnotationRow, Document, ImageRow
-from exports.images import image_size
+from exports.images import fingerprint, hash_distance, image_size
 from exports.parquet import differences
 from exports.scenarios import Sounding, contradiction
 from exports.statistics import count, cross_event
@@ -46,6 +46,9 @@ def quoted(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+ALIKE_BITS = 10
+"""Of a fingerprint's 64 bits, how many another encode of the same frame may flip."""
+
 UNVERIFIED_MARK = "unverified"
 """Ends the version, in the head, of a release that people have not checked as a whole."""
 
@@ -66,6 +69,14 @@ def expected_files(document: Document) -> set[str]:
         if document.info.media:
             names |= {image.file_name, image.clip_file}
     return names
+
+
+def restorable_files(document: Document) -> set[str]:
+    """What ``fetch-media`` may add to a release that ships without media."""
+    if document.info.media:
+        return set()
+    media = {name for image in document.images for name in (image.file_name, image.clip_file)}
+    return media | {layout.ATTRITION}
 
 
 def check_ids(document: Document, folder: Path) -> Iterator[Finding]:
@@ -200,13 +211,28 @@ def check_masks(document: Document, folder: Path) -> Iterator[Finding]:
         yield from _same("masks", where, "bbox", row.bbox, mask_box(inside))
 
 
+def compare_image(data: bytes, image: ImageRow) -> str:
+    """How an image file stands to its row: ``exact``, ``alike``, ``unchecked`` or ``other``."""
+    if not image.image_sha256:
+        return "unchecked"
+    found = fingerprint(data)
+    if found["image_sha256"] == image.image_sha256:
+        return "exact"
+    if not found["image_dhash"] or not image.image_dhash:
+        return "other"
+    distance = hash_distance(found["image_dhash"], image.image_dhash)
+    return "alike" if distance <= ALIKE_BITS else "other"
+
+
 def check_images(document: Document, folder: Path) -> Iterator[Finding]:
-    """Each image file has the size its row states."""
+    """Each image file has the size its row states, and is the image that was released."""
+    allowed = {"exact", "unchecked"} if document.info.media else {"exact", "alike", "unchecked"}
     for image in document.images:
         path = folder / image.file_name
         if not path.is_file():
             continue
-        size = image_size(path.read_bytes())
+        data = path.read_bytes()
+        size = image_size(data)
         if size is None:
             yield Finding("images", image.file_name, "is no JPEG or PNG")
         elif size != (image.width, image.height):
@@ -215,6 +241,8 @@ def check_images(document: Document, folder: Path) -> Iterator[Finding]:
                 image.file_name,
                 f"is {size[0]}x{size[1]}, its row says {image.width}x{image.height}",
             )
+        elif compare_image(data, image) not in allowed:
+            yield Finding("images", image.file_name, "is not the image of its row's fingerprint")
 
 
 def check_twins(document: Document, folder: Path) -> Iterator[Finding]:

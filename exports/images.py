@@ -15,6 +15,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers that open a frame header (C4, C8 and CC are tables and a reserved one)."""
 
+_MARGIN = 2
+"""Grey levels of 256."""
 _MOST_PIXELS = 1 << 26
 """Larger images are not decoded."""
 
@@ -46,8 +48,9 @@ def image_size(data: bytes) -> tuple[int, int] | None:
 def difference_hash(data: bytes) -> str:
     """How an image looks, in 64 bits as 16 hex digits; empty when it cannot be decoded.
 
-    Each bit says whether one of 9x8 grey patches is darker than its right neighbour (dHash).
-    Another encode of the same frame flips a few bits, another frame many.
+    Each bit says whether one of 9x8 grey patches is clearly darker than its right neighbour (dHash,
+    with a margin so that noise in flat parts says nothing). Another encode of the same frame flips
+    a few bits, another frame many.
     """
     size = image_size(data)
     if size is None or size[0] * size[1] > _MOST_PIXELS:
@@ -58,7 +61,7 @@ def difference_hash(data: bytes) -> str:
     if grey is None:
         return ""
     patches = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    bits = np.packbits(patches[:, :-1] < patches[:, 1:])
+    bits = np.packbits(patches[:, :-1] + _MARGIN < patches[:, 1:])
     return bits.tobytes().hex()
 
 

@@ -17,6 +17,8 @@ CROSS_EVENT = "subsets/cross_event.txt"
 STATISTICS = "statistics.json"
 CARD = "README.md"
 CHECKSUMS = "CHECKSUMS.sha256"
+ATTRITION = "attrition.csv"
+"""Written by whoever restores the media of an ids-only release; no part of the release."""
 FIGURES = {"categories": "figures/categories.svg", "scenarios": "figures/scenarios.svg"}
 
 _IMAGE_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}

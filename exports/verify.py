@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from exports import layout
-from exports.checks import CHECKS, Finding, expected_files, quoted
+from exports.checks import CHECKS, Finding, expected_files, quoted, restorable_files
 from exports.coco import Document, from_json
 from exports.release import digest
 from exports.takedown import Tombstone, still_there, workspace_around
@@ -42,11 +42,12 @@ def verify_release(folder: Path, tombstones: Sequence[Tombstone] = ()) -> list[F
     files, odd = _walk(folder)
     if odd:
         return odd
-    findings = list(_checksums(folder, files))
     document, unreadable = _read_document(folder, files)
+    restored = restorable_files(document) if document is not None else set()
+    findings = list(_checksums(folder, files, restored))
     if document is None:
         return findings + unreadable
-    findings += _complete(document, files)
+    findings += _complete(document, files - restored)
     around = workspace_around(folder)
     stones = [*tombstones, *(read_tombstones(around) if around else [])]
     findings += still_there(document, stones)
@@ -74,7 +75,7 @@ def _walk(folder: Path) -> tuple[set[str], list[Finding]]:
     return files, odd
 
 
-def _checksums(folder: Path, files: set[str]) -> Iterator[Finding]:
+def _checksums(folder: Path, files: set[str], restored: set[str]) -> Iterator[Finding]:
     if layout.CHECKSUMS not in files:
         yield Finding("checksums", layout.CHECKSUMS, "is missing")
         return
@@ -96,7 +97,7 @@ def _checksums(folder: Path, files: set[str]) -> Iterator[Finding]:
         elif digest(folder / name) != expected:
             yield Finding("checksums", quoted(name), "is not the file that was released")
         listed.add(name)
-    for name in sorted(files - listed - {layout.CHECKSUMS}):
+    for name in sorted(files - listed - restored - {layout.CHECKSUMS}):
         yield Finding("checksums", quoted(name), "is not listed")
 
 

@@ -354,6 +354,142 @@ def _say_instances(workspace: Workspace, as_json: bool) -> None:
     click.echo(json.dumps({"instances": count}) if as_json else f"instances: {count}.")
 
 
+def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which Label Studio; they arrive as settings."""
+
+    @wraps(command)
+    def gathered(
+        *args: Any,
+        url: str | None,
+        token_file: str | None,
+        settings: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        for key, value in (("url", url), ("token_file", token_file)):
+            if value is not None:
+                settings = (*settings, f"label.{key}={json.dumps(value)}")
+        return command(*args, settings=settings, **kwargs)
+
+    for option in (
+        click.option(
+            "--token-file",
+            metavar="FILE",
+            help="Its token, readable by you alone; or set AVATAR_LABEL_TOKEN.",
+        ),
+        click.option("--url", help="A Label Studio of yours. Default: that of 'label serve'."),
+    ):
+        gathered = option(gathered)
+    return _workspace_options(gathered)
+
+
+_KIND = click.argument("kind", type=click.Choice(["boxes"]))
+
+
+@label.command()
+@_workspace_options
+def serve(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Run a Label Studio for this workspace on the loopback interface, until Ctrl-C.
+
+    \b
+        avatar-build label serve --workspace ws
+    """
+    from labeling.serve import USER, start_server
+
+    if not as_json:
+        click.echo("Starting Label Studio; the first start takes about a minute.")
+    running = start_server(_open(workspace, settings))
+    try:
+        if as_json:
+            click.echo(json.dumps({"url": running.url, "user": USER, "home": str(running.home)}))
+        else:
+            click.echo(f"Label Studio: {running.url}  user {USER}")
+            click.echo(f"Password in {running.home / 'password'}. Ctrl-C ends it; all is kept.")
+            click.echo(f"Next: avatar-build label push boxes --workspace {workspace}")
+        if code := running.process.wait():
+            raise AvatarBuildError(f"label serve: the server ended with {code}; see its log.")
+    finally:
+        running.stop()
+
+
+@label.command()
+@_KIND
+@_server_options
+def push(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) -> None:
+    """Send frames with their proposals to annotators; a frame is never sent twice.
+
+    \b
+        avatar-build label push boxes --workspace ws
+        avatar-build label push boxes --url https://labels.example.org --token-file token
+    """
+    from labeling.projects import connect
+    from labeling.push import push_boxes
+
+    opened = _open(workspace, settings)
+    vocabulary = _vocabulary(opened)
+    pushed = push_boxes(opened, connect(opened), vocabulary, _counter(as_json))
+    click.echo(json.dumps(pushed.as_dict()) if as_json else "\n".join(pushed.lines()))
+    if pushed.skipped:
+        sys.exit(1)
+
+
+@label.command()
+@_KIND
+@_server_options
+def pull(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) -> None:
+    """Bring what annotators decided into the tables; what they should mend is listed.
+
+    \b
+        avatar-build label pull boxes --workspace ws
+    """
+    from labeling.projects import connect
+    from labeling.pull import pull_boxes
+    from labeling.settle import settle
+
+    opened = _open(workspace, settings)
+    pulled = pull_boxes(opened, connect(opened), _vocabulary(opened))
+    click.echo(json.dumps(pulled.as_dict()) if as_json else "\n".join(pulled.lines()))
+    settle(opened)
+    _say_instances(opened, as_json)
+    if pulled.bad:
+        sys.exit(1)
+
+
+@label.command("status")
+@_server_options
+def label_status(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """How far annotators are: to do, done, skipped, seconds per task, time left.
+
+    \b
+        avatar-build label status --workspace ws
+    """
+    from labeling.projects import connect
+    from labeling.standing import standings
+
+    opened = _open(workspace, settings)
+    found = standings(opened, connect(opened))
+    if as_json:
+        click.echo(json.dumps([standing.as_dict() for standing in found]))
+        return
+    for standing in found:
+        click.echo(standing.sentence())
+    if not found:
+        click.echo("Nothing pushed yet. Start with: avatar-build label push boxes")
+
+
+def _vocabulary(workspace: Workspace) -> list[str]:
+    from stages.taxonomy import load_taxonomy
+
+    return [c.name for c in load_taxonomy(workspace.config.hear.taxonomy).categories]
+
+
+def _counter(as_json: bool) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        if not as_json:
+            click.echo(f"push: {done} of {total} frames", err=True)
+
+    return show
+
+
 @cli.command()
 @_run_options
 def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
@@ -759,6 +895,58 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path], as_json: bool) 
         click.echo(f"{folder}: {len(findings)} findings.", err=True)
         sys.exit(1)
     click.echo(f"{folder}: verified.", err=as_json)
+
+
+@cli.command("fetch-media")
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--source-template",
+    metavar="T",
+    help="Fetch from a mirror or archive: 'http://host/{video_id}.mp4', '/data/{video_id}.mp4'.",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A download setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines, a line per video.")
+def fetch_media(
+    folder: str, source_template: str | None, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Restore clips and frames of a release that ships without media, and list what is gone.
+
+    Frames are held against the release's fingerprints. attrition.csv in DIR keeps, with dates,
+    which videos are gone, private, blocked or changed. Run again, it goes on with what is missing.
+
+    \b
+        avatar-build fetch-media releases/0.1
+    """
+    import tempfile
+    from collections import Counter
+    from datetime import UTC, datetime
+
+    from exports.restore import fetch_media as restore
+    from pipeline.config import load_config
+    from stages.refetch import Again, refetch
+
+    if source_template is not None:
+        settings = (*settings, f"download.source_template={json.dumps(source_template)}")
+    config = load_config("", settings).download
+    statuses: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="fetch-media-") as scratch:
+        done = restore(
+            Path(folder),
+            lambda videos: refetch(
+                config,
+                Path(scratch),
+                [Again(v.video_id, v.width, v.height, v.format_id) for v in videos],
+            ),
+            today=datetime.now(UTC).date(),
+        )
+        for row in done:
+            statuses[row.status] += 1
+            if as_json:
+                click.echo(json.dumps(row.__dict__))
+            else:
+                click.echo(f"{row.video_id} {row.status} {row.detail}".rstrip())
+    if not as_json:
+        click.echo(f"{_listed(statuses.most_common()) or 'nothing was missing'}. {folder}")
 
 
 @cli.group()

@@ -4,6 +4,7 @@
     timeline   when each frame is shown, from one pass over the packets, nothing decoded
     probe      the facts a filter asks for, and whether the file is whole
     sound      energy of the waveform on a grid of hops: RMS per second, short-time RMS
+    waveform   the waveform of a span at a model's rate
     picture    decoded frames, exactly those of a sequential decode, at the cost of a few
     cut        a lossless cut with an edit list
 
@@ -17,6 +18,7 @@ from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import MediaFacts, probe
 from pipeline.media.sound import SoundEnergy, SoundTrack
 from pipeline.media.timeline import Timeline, exact, read_timeline
+from pipeline.media.waveform import waveform
 
 __all__ = [
     "DecodeCounts",
@@ -32,4 +34,5 @@ __all__ = [
     "frames_between",
     "probe",
     "read_timeline",
+    "waveform",
 ]

@@ -9,10 +9,11 @@ short-time RMS are sums over the same hops.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+from typing import Any
 
 import numpy as np
 from av import FFmpegError
@@ -102,16 +103,10 @@ class SoundTrack:
         return SoundEnergy(start_s, self._hops_per_s, self._energy[hops], self._count[hops])
 
     def _scan(self, start_s: int, stop_s: int) -> None:
-        with self._media.open() as container:
-            if start_s:
-                stream = audio_stream(container)
-                assert stream.time_base is not None
-                target = (self._zero + start_s - _PREROLL_S) / stream.time_base
-                container.seek(int(target), stream=stream)
-            heard = Fraction(start_s)
-            for first, block in self._blocks(container, stop_s):
-                self._add(first, block, heard, stop_s)
-                heard = max(heard, Fraction(first + block.samples, block.sample_rate))
+        heard = Fraction(start_s)
+        for first, block in sound_blocks(self._media, self._zero, heard, stop_s):
+            self._add(first, block, heard, stop_s)
+            heard = max(heard, Fraction(first + block.samples, block.sample_rate))
         hops = slice(start_s * self._hops_per_s, stop_s * self._hops_per_s)
         if not np.isfinite(self._energy[hops]).all():
             raise MediaError("undecodable", f"{self._media.path.name}: its sound is not finite")
@@ -134,55 +129,84 @@ class SoundTrack:
         self._energy[where] += np.add.reduceat(np.square(wave), starts, dtype=np.float64)
         self._count[where] += np.diff(starts, append=end - begin)
 
-    def _blocks(self, container: InputContainer, stop_s: int) -> Iterator[tuple[int, AudioFrame]]:
-        """Join frames into unbroken blocks of about a second, each with its first sample's number.
 
-        Frames are a few milliseconds long; per-frame array work would cost more than decoding.
-        """
-        fifo, first, jitter, like = AudioFifo(), 0, 0, None
-        for position, frame in self._frames(container):
-            kind = (frame.format.name, frame.sample_rate, frame.layout.nb_channels)
-            following = first + fifo.samples
-            broken = like != kind or abs(position - following) > jitter
-            if broken or fifo.samples >= frame.sample_rate:
-                if block := fifo.read():
-                    yield first, block
-                # Timestamps rounded to the container's tick are no gap: keep counting samples.
-                first = position if broken else following
-                if like != kind:
-                    fifo, like, jitter = AudioFifo(), kind, _jitter(frame)
-            if position >= stop_s * frame.sample_rate:
-                break
-            frame.pts = None  # or the fifo insists on its own idea of continuity
-            fifo.write(frame)
-        if block := fifo.read():
-            yield first, block
+def sound_blocks(
+    media: Media, zero: Fraction, start_s: Fraction | int, stop_s: Fraction | int
+) -> Iterator[tuple[int, AudioFrame]]:
+    """Decode a span, and a little around it, into unbroken blocks of about a second.
 
-    def _frames(self, container: InputContainer) -> Iterator[tuple[int, AudioFrame]]:
-        """Decode; each frame with the number of its first sample from time 0."""
-        stream = audio_stream(container)
-        following: int | None = None
-        rate = scale = offset = divisor = 0
-        for packet in container.demux(stream):
-            self._media.check_time()
-            for frame in _decode(packet):
-                if frame.sample_rate != rate:
-                    # (pts * time_base - zero) * rate, in integers: Fraction costs more than AAC.
-                    rate, base = frame.sample_rate, frame.time_base
-                    assert base is not None
-                    scale = base.numerator * self._zero.denominator * rate
-                    offset = base.denominator * self._zero.numerator * rate
-                    divisor = base.denominator * self._zero.denominator
-                if frame.pts is not None:
-                    position = (frame.pts * scale - offset) // divisor
-                elif following is not None:
-                    position = following
-                else:
-                    name = self._media.path.name
-                    raise MediaError("missing_pts", f"{name}: sound without a timestamp")
-                following = position + frame.samples
-                self._media.counts.audio_s += frame.samples / rate
-                yield position, frame
+    Frames are a few milliseconds long; per-frame array work would cost more than decoding.
+
+    Args:
+        media: the file.
+        zero: time 0 on the file's own clock, seconds.
+        start_s: where the span begins.
+        stop_s: where it ends.
+
+    Yields:
+        The number of a block's first sample, counted from time 0 at its rate, and the block.
+
+    Raises:
+        MediaError: ``no_audio``, ``undecodable``, ``missing_pts``, ``too_slow``.
+    """
+    with media.open() as container:
+        if start_s:
+            stream = audio_stream(container)
+            assert stream.time_base is not None
+            target = (zero + start_s - _PREROLL_S) / stream.time_base
+            container.seek(int(target), stream=stream)
+        yield from _joined(_frames(media, zero, container), stop_s)
+
+
+def _joined(
+    frames: Iterable[tuple[int, AudioFrame]], stop_s: Fraction | int
+) -> Iterator[tuple[int, AudioFrame]]:
+    fifo, first, jitter, like = AudioFifo(), 0, 0, None
+    for position, frame in frames:
+        kind = (frame.format.name, frame.sample_rate, frame.layout.nb_channels)
+        following = first + fifo.samples
+        broken = like != kind or abs(position - following) > jitter
+        if broken or fifo.samples >= frame.sample_rate:
+            if block := fifo.read():
+                yield first, block
+            # Timestamps rounded to the container's tick are no gap: keep counting samples.
+            first = position if broken else following
+            if like != kind:
+                fifo, like, jitter = AudioFifo(), kind, _jitter(frame)
+        if position >= stop_s * frame.sample_rate:
+            break
+        frame.pts = None  # or the fifo insists on its own idea of continuity
+        fifo.write(frame)
+    if block := fifo.read():
+        yield first, block
+
+
+def _frames(
+    media: Media, zero: Fraction, container: InputContainer
+) -> Iterator[tuple[int, AudioFrame]]:
+    """Decode; each frame with the number of its first sample from time 0."""
+    stream = audio_stream(container)
+    following: int | None = None
+    rate = scale = offset = divisor = 0
+    for packet in container.demux(stream):
+        media.check_time()
+        for frame in _decode(packet):
+            if frame.sample_rate != rate:
+                # (pts * time_base - zero) * rate, in integers: Fraction costs more than AAC.
+                rate, base = frame.sample_rate, frame.time_base
+                assert base is not None
+                scale = base.numerator * zero.denominator * rate
+                offset = base.denominator * zero.numerator * rate
+                divisor = base.denominator * zero.denominator
+            if frame.pts is not None:
+                position = (frame.pts * scale - offset) // divisor
+            elif following is not None:
+                position = following
+            else:
+                raise MediaError("missing_pts", f"{media.path.name}: sound without a timestamp")
+            following = position + frame.samples
+            media.counts.audio_s += frame.samples / rate
+            yield position, frame
 
 
 def _jitter(frame: AudioFrame) -> int:
@@ -200,14 +224,28 @@ def _decode(packet: Packet[AudioStream]) -> list[AudioFrame]:
 
 def _mono(frame: AudioFrame) -> NDArray[np.float32]:
     """The mean of all channels, ``(samples,)`` in [-1, 1]."""
-    name = frame.format.name.removesuffix("p")
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    samples = _channels(frame)
     wave: NDArray[np.float32] = samples[0].astype(np.float32)
     for channel in samples[1:]:
         wave += channel
+    return _to_unit(wave, frame, len(samples))
+
+
+def first_channel(frame: AudioFrame) -> NDArray[np.float32]:
+    """The first channel, ``(samples,)`` in [-1, 1]."""
+    return _to_unit(_channels(frame)[0].astype(np.float32), frame, 1)
+
+
+def _channels(frame: AudioFrame) -> NDArray[Any]:
+    """The samples as decoded, ``(channels, samples)``."""
+    samples = frame.to_ndarray()
+    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+
+
+def _to_unit(wave: NDArray[np.float32], frame: AudioFrame, added: int) -> NDArray[np.float32]:
+    """Scale the sum of ``added`` channels to [-1, 1], in place."""
+    name = frame.format.name.removesuffix("p")
     if name == "u8":
-        wave -= len(samples) * np.float32(128)
-    wave *= np.float32(1 / (len(samples) * _FULL_SCALE[name]))
+        wave -= added * np.float32(128)
+    wave *= np.float32(1 / (added * _FULL_SCALE[name]))
     return wave

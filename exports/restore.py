@@ -1,0 +1,200 @@
+"""Bring the media of an ids-only release back, and keep the books of what is gone.
+
+Each frame is cut from the video as it is today and held against its fingerprint: the file's own
+digest, or, where libraries encode differently, how it looks. A video with a frame that looks
+otherwise is another video by now; none of its media is kept. ``attrition.csv`` says what became of
+every video, and when.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from pathlib import Path
+
+from exports.checks import compare_image
+from exports.coco import Document, ImageRow, VideoRow
+from exports.diff import read_document
+from exports.layout import ATTRITION
+from exports.release import digest
+from pipeline.config import SampleConfig
+from pipeline.errors import MediaError, UsageError
+from pipeline.media import cut, frames_between
+
+_REACH_S = 0.02
+"""How far from its stated time a frame is looked for: half a frame at 25 frames a second."""
+
+
+@dataclass(frozen=True)
+class Attrition:
+    """What became of one video."""
+
+    video_id: str
+    status: str
+    """``restored``, ``changed``, or why it cannot be had: ``private``, ``removed``, ..."""
+    date: str
+    """Of the latest attempt, ISO 8601."""
+    frames: int
+    exact: int
+    """Frames whose files are the released ones byte for byte."""
+    alike: int
+    """Frames that look alike; the encode differs."""
+    unchecked: int
+    """Frames the release has no fingerprint of."""
+    same_source: bool
+    """The video's file is the one the release was made from."""
+    detail: str
+
+
+Answers = Iterable[tuple[str, Path | None, str, str]]
+"""Per video: its id, its file or none, and the kind and detail of why there is none."""
+
+
+def fetch_media(
+    folder: Path, fetch: Callable[[Sequence[VideoRow]], Answers], *, today: date
+) -> Iterator[Attrition]:
+    """Restore what is missing, video by video; the ledger is written after each.
+
+    Args:
+        folder: an ids-only release.
+        fetch: gets videos again, in any order.
+        today: goes into the ledger.
+
+    Raises:
+        UsageError: no release, or one that ships its media.
+    """
+    document = read_document(folder)
+    if document.info.media:
+        raise UsageError(f"{folder} ships its media: there is nothing to fetch.")
+    images: dict[str, list[ImageRow]] = {}
+    for image in document.images:
+        images.setdefault(image.video_id, []).append(image)
+    videos = {video.id: video for video in document.videos}
+    ledger = read_ledger(folder)
+    missing = [videos[name] for name, rows in images.items() if not _is_whole(folder, rows)]
+    quality = _jpeg_quality(document)
+    for video_id, file, kind, detail in fetch(missing):
+        if file is None:
+            counts: Counter[str] = Counter()
+            status, same = kind, False
+        else:
+            same = digest(file) == videos[video_id].sha256
+            status, counts, detail = _restore(folder, file, images[video_id], quality)
+            file.unlink()
+        row = Attrition(
+            video_id=video_id,
+            status=status,
+            date=today.isoformat(),
+            frames=len(images[video_id]),
+            exact=counts["exact"],
+            alike=counts["alike"],
+            unchecked=counts["unchecked"],
+            same_source=same,
+            detail=" ".join(detail.split())[:300],
+        )
+        ledger[video_id] = row
+        _write_ledger(folder, ledger)
+        yield row
+
+
+def read_ledger(folder: Path) -> dict[str, Attrition]:
+    """The ledger of earlier attempts, by video; empty when there was none.
+
+    Raises:
+        UsageError: the file is not a ledger.
+    """
+    path = folder / ATTRITION
+    if not path.is_file():
+        return {}
+    columns = [field.name for field in fields(Attrition)]
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    if any(list(row) != columns for row in rows):
+        raise UsageError(f"{path} is not a ledger of fetch-media. Move it away and run again.")
+    return {
+        row["video_id"]: Attrition(
+            video_id=row["video_id"],
+            status=row["status"],
+            date=row["date"],
+            frames=int(row["frames"]),
+            exact=int(row["exact"]),
+            alike=int(row["alike"]),
+            unchecked=int(row["unchecked"]),
+            same_source=row["same_source"] == "True",
+            detail=row["detail"],
+        )
+        for row in rows
+    }
+
+
+def _restore(
+    folder: Path, video: Path, images: Sequence[ImageRow], jpeg_quality: int
+) -> tuple[str, Counter[str], str]:
+    """Cut the frames and clips of one video: all of them, or none."""
+    counts: Counter[str] = Counter()
+    written: list[tuple[Path, Path]] = []
+    try:
+        for image in images:
+            data = _frame(video, image, jpeg_quality)
+            state = compare_image(data, image)
+            if state == "other":
+                return "changed", Counter(), f"frame {image.frame_id} looks otherwise"
+            counts[state] += 1
+            written.append(_beside(folder, image.file_name))
+            written[-1][0].write_bytes(data)
+        for name in dict.fromkeys(image.clip_file for image in images):
+            image = next(image for image in images if image.clip_file == name)
+            written.append(_beside(folder, name))
+            cut(video, image.clip_start_s, image.clip_end_s, written[-1][0])
+        for temporary, target in written:
+            temporary.replace(target)
+    except MediaError as error:
+        gone = error.kind in ("empty_span", "no_such_frame")
+        return "changed" if gone else error.kind, Counter(), error.detail
+    finally:
+        for temporary, _ in written:
+            temporary.unlink(missing_ok=True)
+    return "restored", counts, ""
+
+
+def _frame(video: Path, image: ImageRow, jpeg_quality: int) -> bytes:
+    """The frame shown nearest to the stated time, encoded as the sample stage does."""
+    near = frames_between(video, max(0.0, image.time_s - _REACH_S), image.time_s + _REACH_S)
+    pictures = sorted(near, key=lambda picture: abs(float(picture.time) - image.time_s))
+    if not pictures:
+        raise MediaError("no_such_frame", f"no frame at {image.time_s:g} s")
+    picture = pictures[0]
+    if picture.size != (image.width, image.height):
+        detail = f"{picture.size[0]}x{picture.size[1]}, not {image.width}x{image.height}"
+        raise MediaError("no_such_frame", detail)
+    return picture.encode(image.file_name.rpartition(".")[2], jpeg_quality)
+
+
+def _jpeg_quality(document: Document) -> int:
+    config = document.info.provenance.get("sample", {}).get("config", {})
+    return int(config.get("jpeg_quality", SampleConfig().jpeg_quality))
+
+
+def _beside(folder: Path, name: str) -> tuple[Path, Path]:
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}"), target
+
+
+def _is_whole(folder: Path, images: Sequence[ImageRow]) -> bool:
+    names = {name for image in images for name in (image.file_name, image.clip_file)}
+    return all((folder / name).is_file() for name in names)
+
+
+def _write_ledger(folder: Path, ledger: dict[str, Attrition]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Attrition)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(ledger[video_id]) for video_id in sorted(ledger))
+    beside = folder / f".{ATTRITION}.{os.getpid()}.partial"
+    beside.write_text(text.getvalue(), encoding="utf-8")
+    beside.replace(folder / ATTRITION)
