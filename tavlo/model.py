@@ -1,0 +1,236 @@
+"""The TAVLO network (AVATAR paper, section 4).
+
+Axes, in every docstring, einops pattern and trailing comment of this package:
+b clips, t frames, c feature channels D_f, e position channels D_t, d token size D = D_f + D_t,
+h w feature grid, n tokens of a frame = 1 + h w (the sound first), f spectrogram bins,
+s spectrogram steps = k t, k steps of one frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.models import resnet18
+
+Order = Literal["spatial-temporal", "temporal-spatial"]
+
+
+@dataclass(frozen=True)
+class TavloSizes:
+    """What the weights depend on. The paper fixes D_f (ResNet-18) and the kernel; the rest is ours.
+
+    Two blocks and 8 heads of 72 keep the network near its ResNet's cost: at T = 300 and 7x7 the
+    attention then takes less than the convolutions.
+    """
+
+    num_bins: int = 128
+    """f: rows of the spectrogram, H_a."""
+    steps_per_frame: int = 4
+    """k: spectrogram steps of one frame, K_w."""
+    position_size: int = 64
+    """e: channels of the temporal position, D_t."""
+    num_blocks: int = 2
+    """L: AST blocks."""
+    num_heads: int = 8
+    """Attention heads; must divide D_f + D_t."""
+    hidden_ratio: float = 4.0
+    """Width of the feed-forward network over D."""
+    max_frames: int = 300
+    """Longest clip; shorter ones use the first positions."""
+    grid: int = 7
+    """h = w: the grid of a 224 pixel frame."""
+    order: Order = "spatial-temporal"
+    """Which attention comes first; the other is the paper's ablation."""
+
+    feature_size: int = 512
+    """c: channels of ResNet-18's last stage, D_f."""
+
+    @property
+    def token_size(self) -> int:
+        """d: D = D_f + D_t."""
+        return self.feature_size + self.position_size
+
+    def __post_init__(self) -> None:
+        if self.token_size % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide D = {self.token_size}")
+
+
+class Tavlo(nn.Module):
+    """From frames and a spectrogram to one token per sound and place.
+
+    Args:
+        sizes: of the network.
+        recompute: trade compute for memory in the blocks (gradient checkpointing).
+    """
+
+    def __init__(self, sizes: TavloSizes | None = None, *, recompute: bool = False) -> None:
+        super().__init__()
+        sizes = sizes or TavloSizes()
+        self.sizes, self.recompute = sizes, recompute
+        self.see = VisualEncoder()
+        self.hear = AudioEncoder(sizes)
+        self.space_position = nn.Parameter(torch.zeros(sizes.grid, sizes.grid, sizes.feature_size))
+        self.time_position = nn.Parameter(torch.zeros(sizes.max_frames, sizes.position_size))
+        self.blocks = nn.ModuleList(AstBlock(sizes) for _ in range(sizes.num_blocks))
+        for position in (self.space_position, self.time_position):
+            nn.init.trunc_normal_(position, std=0.02)
+
+    def forward(
+        self, frames: Tensor, spectrogram: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Encode clips.
+
+        Args:
+            frames: RGB, normalised as ImageNet's, ``(b, t, 3, 32 h, 32 w)``.
+            spectrogram: log magnitudes, ``(b, f, k t)``.
+            present: True where a frame exists, ``(b, t)``; none means everywhere. Frames that do
+                not exist are never attended to, and their outputs mean nothing.
+
+        Returns:
+            The sound's tokens ``(b, t, d)`` and the places' tokens ``(b, t, h, w, d)``.
+        """
+        sound, places = self.encode(frames, spectrogram)
+        return self.attend(sound, places, present)
+
+    def encode(self, frames: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of each modality before they meet: ``(b, t, c)``, ``(b, t, h, w, c)``."""
+        batch = frames.shape[0]
+        places = self.see(rearrange(frames, "b t rgb y x -> (b t) rgb y x"))
+        places = rearrange(places, "(b t) c h w -> b t h w c", b=batch)  # eq. 1
+        return self.hear(spectrogram), places  # eq. 3
+
+    def attend(
+        self, sound: Tensor, places: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Add positions, let sounds and places meet; see ``forward``."""
+        batch, num_frames, height, width, _ = places.shape
+        if num_frames > self.sizes.max_frames:
+            raise ValueError(f"{num_frames} frames, the positions end at {self.sizes.max_frames}")
+        when = repeat(self.time_position[:num_frames], "t e -> b t e", b=batch)
+        everywhere = repeat(when, "b t e -> b t h w e", h=height, w=width)
+        places = torch.cat([places + self.space_position, everywhere], -1)  # eq. 4
+        sound = torch.cat([sound, when], -1)  # eq. 5
+        flat = rearrange(places, "b t h w d -> b t (h w) d")
+        tokens = torch.cat([rearrange(sound, "b t d -> b t 1 d"), flat], 2)  # eq. 6
+        for block in self.blocks:
+            if self.recompute and self.training:
+                tokens = checkpoint(block, tokens, present, use_reentrant=False)
+            else:
+                tokens = block(tokens, present)
+        places = rearrange(tokens[:, :, 1:], "b t (h w) d -> b t h w d", h=height)
+        return tokens[:, :, 0], places
+
+
+class VisualEncoder(nn.Module):
+    """ResNet-18 without pooling and classifier (eq. 1); from scratch until weights are loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = resnet18(weights=None)
+        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        self.stages = nn.Sequential(stem, net.layer1, net.layer2, net.layer3, net.layer4)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """``(b t, 3, 32 h, 32 w)`` to ``(b t, c, h, w)``."""
+        features: Tensor = self.stages(frames)
+        return features
+
+
+class AudioEncoder(nn.Module):
+    """One convolution whose kernel is a frame's whole block of the spectrogram (eq. 2 and 3)."""
+
+    def __init__(self, sizes: TavloSizes) -> None:
+        super().__init__()
+        kernel = (sizes.num_bins, sizes.steps_per_frame)
+        self.convolve = nn.Conv2d(1, sizes.feature_size, kernel, stride=kernel)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """``(b, f, k t)`` to ``(b, t, c)``."""
+        steps = self.convolve.kernel_size[1]
+        if spectrogram.shape[-1] % steps:
+            raise ValueError(f"{spectrogram.shape[-1]} steps are no multiple of {steps} per frame")
+        features: Tensor = self.convolve(rearrange(spectrogram, "b f s -> b 1 f s"))
+        return rearrange(features, "b c 1 t -> b t c")
+
+
+class AstBlock(nn.Module):
+    """Audio-Spatial-Temporal attention (eq. 7 and 8): within each frame, then along time."""
+
+    def __init__(self, sizes: TavloSizes) -> None:
+        super().__init__()
+        self.order = sizes.order
+        self.spatial = AttentionLayer(sizes)
+        self.temporal = AttentionLayer(sizes)
+
+    def forward(self, tokens: Tensor, present: Tensor | None) -> Tensor:
+        """``(b, t, n, d)`` to the same."""
+        if self.order == "spatial-temporal":
+            return self._along_time(self._within_frames(tokens), present)
+        return self._within_frames(self._along_time(tokens, present))
+
+    def _within_frames(self, tokens: Tensor) -> Tensor:
+        batch = tokens.shape[0]
+        seen: Tensor = self.spatial(rearrange(tokens, "b t n d -> (b t) n d"), None)
+        return rearrange(seen, "(b t) n d -> b t n d", b=batch)
+
+    def _along_time(self, tokens: Tensor, present: Tensor | None) -> Tensor:
+        batch, _, num_tokens, _ = tokens.shape
+        # The transpose of eq. 11: each token's place becomes a sequence of its own.
+        mask = None
+        if present is not None:
+            mask = repeat(present, "b t -> (b n) 1 1 t", n=num_tokens)
+        seen: Tensor = self.temporal(rearrange(tokens, "b t n d -> (b n) t d"), mask)
+        return rearrange(seen, "(b n) t d -> b t n d", b=batch)
+
+
+class AttentionLayer(nn.Module):
+    """Pre-norm self-attention and feed-forward network, each with its residual (eq. 9 and 10)."""
+
+    def __init__(self, sizes: TavloSizes) -> None:
+        super().__init__()
+        size, hidden = sizes.token_size, round(sizes.token_size * sizes.hidden_ratio)
+        self.num_heads = sizes.num_heads
+        self.norm_attention = nn.LayerNorm(size)
+        self.to_qkv = nn.Linear(size, 3 * size)
+        self.to_out = nn.Linear(size, size)
+        self.norm_ffn = nn.LayerNorm(size)
+        self.ffn = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, size))
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend over the second axis.
+
+        Args:
+            tokens: ``(sequences, length, d)``.
+            mask: True where a token may be attended to, ``(sequences, 1, 1, length)``.
+        """
+        tokens = tokens + self._attention(self.norm_attention(tokens), mask)  # eq. 9
+        refined: Tensor = tokens + self.ffn(self.norm_ffn(tokens))  # eq. 10
+        return refined
+
+    def _attention(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        pattern = "sequence length (three heads d) -> three sequence heads length d"
+        query, key, value = rearrange(self.to_qkv(tokens), pattern, three=3, heads=self.num_heads)
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        joined = rearrange(seen, "sequence heads length d -> sequence length (heads d)")
+        out: Tensor = self.to_out(joined)
+        return out
+
+
+def similarity(sound: Tensor, places: Tensor) -> Tensor:
+    """How much each place of a frame agrees with the frame's sound: the heatmap (eq. 16).
+
+    Args:
+        sound: ``(b, t, d)``.
+        places: ``(b, t, h, w, d)``.
+
+    Returns:
+        Cosines in ``[-1, 1]``, ``(b, t, h, w)``. Not probabilities.
+    """
+    sound, places = F.normalize(sound, dim=-1), F.normalize(places, dim=-1)
+    return torch.einsum("btd,bthwd->bthw", sound, places)

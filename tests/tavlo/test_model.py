@@ -1,0 +1,166 @@
+"""The network does what its equations say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tavlo.model import AstBlock, AttentionLayer, Tavlo, TavloSizes, similarity
+
+SMALL = TavloSizes(
+    num_bins=16,
+    steps_per_frame=2,
+    position_size=16,
+    num_blocks=2,
+    num_heads=4,
+    max_frames=6,
+    grid=2,
+)
+
+
+@pytest.fixture(scope="module")
+def net() -> Tavlo:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return Tavlo(SMALL).eval()
+
+
+def clips(batch: int, num_frames: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    dice = torch.Generator().manual_seed(seed)
+    frames = torch.randn(batch, num_frames, 3, 64, 64, generator=dice)
+    spectrogram = torch.randn(batch, 16, 2 * num_frames, generator=dice)
+    return frames, spectrogram
+
+
+def test_the_default_sizes_are_the_papers() -> None:
+    sizes = TavloSizes()
+    assert (sizes.feature_size, sizes.grid, sizes.max_frames) == (512, 7, 300)
+    assert sizes.order == "spatial-temporal"
+    with pytest.raises(ValueError, match="num_heads 7 does not divide"):
+        TavloSizes(num_heads=7)
+
+
+@torch.no_grad()
+def test_shapes_are_those_of_the_equations(net: Tavlo) -> None:
+    frames, spectrogram = clips(2, 5)
+    sound, places = net.encode(frames, spectrogram)
+    assert sound.shape == (2, 5, 512)
+    assert places.shape == (2, 5, 2, 2, 512)
+    sound, places = net(frames, spectrogram)
+    assert sound.shape == (2, 5, 528)
+    assert places.shape == (2, 5, 2, 2, 528)
+    heat = similarity(sound, places)
+    assert heat.shape == (2, 5, 2, 2)
+    assert heat.abs().max() <= 1 + 1e-6
+
+
+def slow_attention(layer: AttentionLayer, tokens: Tensor) -> Tensor:
+    """Eq. 9 and 10 for one sequence ``(length, d)``, head by head, in float64."""
+    size = tokens.shape[-1]
+    head = size // layer.num_heads
+    normed = layer.norm_attention(tokens)
+    qkv = layer.to_qkv(normed)
+    out = []
+    for number in range(layer.num_heads):
+        columns = slice(number * head, (number + 1) * head)
+        query, key, value = (
+            qkv[:, part * size : (part + 1) * size][:, columns] for part in range(3)
+        )
+        weights = (query @ key.T / math.sqrt(head)).softmax(-1)
+        out.append(weights @ value)
+    tokens = tokens + layer.to_out(torch.cat(out, -1))
+    refined: Tensor = tokens + layer.ffn(layer.norm_ffn(tokens))
+    return refined
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", ["spatial-temporal", "temporal-spatial"])
+def test_the_blocks_equal_a_slow_second_definition(order: str) -> None:
+    torch.manual_seed(2)
+    sizes = TavloSizes(**{**vars(SMALL), "order": order})
+    net = Tavlo(sizes).double().eval()
+    sound = torch.randn(1, 3, 512, dtype=torch.float64)
+    places = torch.randn(1, 3, 2, 2, 512, dtype=torch.float64)
+    tokens = torch.zeros(3, 5, 528, dtype=torch.float64)
+    for t in range(3):
+        tokens[t, 0] = torch.cat([sound[0, t], net.time_position[t]])  # eq. 5
+        for place in range(4):
+            seen = places[0, t, place // 2, place % 2] + net.space_position[place // 2, place % 2]
+            tokens[t, 1 + place] = torch.cat([seen, net.time_position[t]])  # eq. 4
+    for block in net.blocks:
+        assert isinstance(block, AstBlock)
+        steps = ["space", "time"] if order == "spatial-temporal" else ["time", "space"]
+        for step in steps:
+            if step == "space":
+                tokens = torch.stack([slow_attention(block.spatial, tokens[t]) for t in range(3)])
+            else:
+                columns = [slow_attention(block.temporal, tokens[:, n]) for n in range(5)]
+                tokens = torch.stack(columns, 1)
+    fast_sound, fast_places = net.attend(sound, places)
+    torch.testing.assert_close(fast_sound[0], tokens[:, 0])
+    torch.testing.assert_close(fast_places[0].flatten(1, 2), tokens[:, 1:])
+
+
+@torch.no_grad()
+def test_each_sound_embedding_hears_its_own_frame_only(net: Tavlo) -> None:
+    _, spectrogram = clips(1, 5)
+    heard = net.hear(spectrogram)
+    changed = spectrogram.clone()
+    changed[:, :, 4:6] += 1.0  # the two steps of frame 2
+    moved = (net.hear(changed) - heard).abs().amax(-1)[0] > 0
+    assert moved.tolist() == [False, False, True, False, False]
+
+
+@torch.no_grad()
+def test_the_order_of_frames_matters(net: Tavlo) -> None:
+    sound, places = net.encode(*clips(1, 5))
+    turned = torch.tensor([4, 2, 0, 3, 1])
+    straight = net.attend(sound, places)[0]
+    permuted = net.attend(sound[:, turned], places[:, turned])[0]
+    assert (straight[:, turned] - permuted).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_a_batch_of_one_equals_a_batch_of_many(net: Tavlo) -> None:
+    frames, spectrogram = clips(3, 4)
+    together = net(frames, spectrogram)
+    for number in range(3):
+        alone = net(frames[number : number + 1], spectrogram[number : number + 1])
+        for part, whole in zip(alone, together, strict=True):
+            torch.testing.assert_close(part[0], whole[number], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_frames_that_do_not_exist_change_nothing(net: Tavlo) -> None:
+    frames, spectrogram = clips(1, 4)
+    sound, places = net(frames, spectrogram)
+    padded = torch.cat([frames, torch.randn(1, 2, 3, 64, 64)], 1)
+    longer = torch.cat([spectrogram, torch.randn(1, 16, 4)], 2)
+    present = torch.tensor([[True] * 4 + [False] * 2])
+    sound_padded, places_padded = net(padded, longer, present)
+    torch.testing.assert_close(sound_padded[:, :4], sound, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(places_padded[:, :4], places, rtol=1e-4, atol=1e-5)
+
+
+def test_recomputing_gives_the_same_gradients() -> None:
+    frames, spectrogram = clips(1, 3)
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(3)
+        net = Tavlo(SMALL, recompute=recompute).train()
+        sound, places = net(frames, spectrogram)
+        torch.autograd.backward(similarity(sound, places).sum())
+        gradients.append([p.grad for p in net.blocks.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_wrong_length_says_so(net: Tavlo) -> None:
+    frames, spectrogram = clips(1, 5)
+    with pytest.raises(ValueError, match="9 steps are no multiple of 2 per frame"):
+        net(frames, spectrogram[:, :, :9])
+    with pytest.raises(ValueError, match="7 frames, the positions end at 6"):
+        net(*clips(1, 7))
