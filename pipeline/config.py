@@ -246,12 +246,44 @@ class ProposeConfig(InferenceConfig):
 
 
 class LabelConfig(Section):
-    """What `label accept` takes without a person."""
+    """What `label accept` takes without a person, and where people label."""
+
+    # Where and how people are asked, which decides nothing of what the rule takes.
+    unhashed: ClassVar[frozenset[str]] = frozenset(
+        {
+            "url",
+            "token_file",
+            "project",
+            "media_url",
+            "loop_half_s",
+            "context_half_s",
+            "server_command",
+            "server_port",
+        }
+    )
 
     accept_score: float = Field(default=0.5, ge=0, le=1)
     """Proposals from this detector score on are taken as they are."""
     accept_max: int = Field(default=3, ge=1)
     """At most this many per frame, best first."""
+    url: str = ""
+    """The Label Studio server; empty: the one `label serve` runs for this workspace."""
+    token_file: str = ""
+    """File with its token, readable by its owner alone; empty: that of `label serve`. The
+    environment's AVATAR_LABEL_TOKEN comes first."""
+    project: str = Field(default="avatar-build", min_length=3, max_length=40)
+    """Title of the projects at the server, followed by 'boxes' or 'masks'."""
+    media_url: str = "/data/local-files/?d="
+    """What comes before a media path to make its address. The default reads the server's own disk,
+    whose document root must be the workspace, as `label serve` sets it up."""
+    loop_half_s: float = Field(default=0.05, gt=0)
+    """The muted loop shows the frame plus and minus this, seconds (the paper's 0.05)."""
+    context_half_s: float = Field(default=2.0, gt=0)
+    """The clip with sound shows the frame plus and minus this, seconds."""
+    server_command: list[str] = []
+    """The command of `label serve`; empty: label-studio of the PATH, else through uv."""
+    server_port: int = Field(default=8080, ge=1, le=65535)
+    """Port of `label serve`, on the loopback interface."""
 
 
 class SegmentConfig(InferenceConfig):

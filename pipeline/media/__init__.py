@@ -7,6 +7,7 @@
     waveform   the waveform of a span at a model's rate
     picture    decoded frames, exactly those of a sequential decode, at the cost of a few
     cut        a lossless cut with an edit list
+    encode     a few pictures as a small silent MP4
 
 Time 0 is everywhere the first presented frame of the video. Times are exact fractions until they
 are written into a record.
@@ -14,6 +15,7 @@ are written into a record.
 
 from pipeline.media.container import DecodeCounts, Media
 from pipeline.media.cut import cut
+from pipeline.media.encode import encode
 from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import MediaFacts, probe
 from pipeline.media.sound import SoundEnergy, SoundTrack
@@ -30,6 +32,7 @@ __all__ = [
     "Timeline",
     "cut",
     "decode_pictures",
+    "encode",
     "exact",
     "frames_between",
     "probe",

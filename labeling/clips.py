@@ -1,0 +1,75 @@
+"""What an annotator watches beside a frame: a silent loop, and the same moment with its sound.
+
+Both are made once and kept in ``media/clips``; their names hold what decides them.
+"""
+
+from __future__ import annotations
+
+import html
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import LabelConfig
+from pipeline.media import cut, encode, frames_between
+from pipeline.schema import Clip, Frame, Video
+from pipeline.storage import Storage
+
+FOLDER = "media/clips"
+
+
+def make_clips(
+    storage: Storage, frame: Frame, clip: Clip, video: Video, config: LabelConfig
+) -> tuple[str, str]:
+    """The paths of a frame's loop and context clip; what is there already is left alone.
+
+    Raises:
+        MediaError: the video cannot be read or cut there.
+        FileNotFoundError: it is gone.
+    """
+    loop = _name(frame, "loop", config.loop_half_s)
+    context = _name(frame, "context", config.context_half_s)
+    first = max(clip.start_s, frame.time_s - config.context_half_s)
+    last = min(clip.end_s, frame.time_s + config.context_half_s)
+
+    def make_loop(source: Path, target: Path) -> None:
+        half = config.loop_half_s
+        shown = frames_between(source, max(0.0, frame.time_s - half), frame.time_s + half)
+        encode(shown, video.fps, target)
+
+    def make_context(source: Path, target: Path) -> None:
+        cut(source, first, last, target)
+
+    _once(storage, video, loop, make_loop)
+    _once(storage, video, context, make_context)
+    return loop, context
+
+
+def clips_html(loop: str, context: str) -> str:
+    """Both clips for the annotator's page, from their addresses."""
+    return (
+        f"<b>The moment</b> (silent)<video src={_quoted(loop)} autoplay loop muted></video>"
+        f"<b>Around it</b> (with sound)<video src={_quoted(context)} controls></video>"
+    )
+
+
+def _name(frame: Frame, kind: str, half_s: float) -> str:
+    return f"{FOLDER}/{frame.frame_id}_{kind}_{round(half_s * 1000):04d}ms.mp4"
+
+
+def _once(storage: Storage, video: Video, name: str, make: Callable[[Path, Path], None]) -> None:
+    if storage.exists(name):
+        return
+    storage.make_folder(FOLDER)
+    beside = storage.path(FOLDER) if storage.local is not None else None
+    with (
+        tempfile.TemporaryDirectory(prefix=".making-", dir=beside) as folder,
+        storage.as_local(video.path) as source,
+    ):
+        target = Path(folder) / "made.mp4"
+        make(source, target)
+        storage.publish(target, name)
+
+
+def _quoted(address: str) -> str:
+    return f'"{html.escape(address)}"'

@@ -1,0 +1,165 @@
+"""Frames and their proposals as Label Studio tasks.
+
+A region has its proposal's id, and Label Studio keeps it: that links a person's box back to what
+was proposed. Boxes are percentages of the frame there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from labeling.accept import scenarios
+from pipeline.geometry import clip
+from pipeline.schema import Frame, Proposal, Scenario, SoundCategory, Sounds
+
+TOP_KEYS = ("1", "2", "3", "4", "5", "6")
+"""Keys of the categories heard best."""
+
+NO_KEY = "f13"
+"""A key on no keyboard: a category without a key of its own would be given a letter."""
+
+_COLOURS = ("#e6194b", "#3cb44b", "#ffb000", "#4363d8", "#f58231", "#911eb4", "#00a0a0", "#d02090")
+
+
+def box_task(
+    frame: Frame,
+    proposals: Sequence[Proposal],
+    sounds: Sounds | None,
+    vocabulary: Sequence[str],
+    image: str,
+    clips_html: str,
+) -> dict[str, Any]:
+    """One frame to verify, its audible proposals as a prediction.
+
+    Args:
+        frame: to look at.
+        proposals: of the frame; those that are not audible are left out.
+        sounds: of its clip, if it was listened to.
+        vocabulary: all target categories, in the order of the list.
+        image: address of the frame's image.
+        clips_html: the loop and the context clip.
+    """
+    audible = sorted((p for p in proposals if p.audible), key=lambda p: p.proposal_id)
+    spoken = [name for proposal in audible for name in proposal.categories]
+    names = list(dict.fromkeys([*vocabulary, *spoken]))  # the list may have changed since
+    heard = heard_first(sounds.categories if sounds else [], names)
+    categories = [best_category(proposal, heard) for proposal in audible]
+    active = [c.category for c in sounds.categories if c.active] if sounds else []
+    result = []
+    for proposal, category, scenario in zip(
+        audible, categories, prefilled(categories, active), strict=True
+    ):
+        result += _region(proposal, category, scenario, frame)
+    if result:
+        result.append(_status("Visible"))
+    prediction = {
+        "model_version": "+".join(sorted({proposal.detector for proposal in audible})),
+        "score": max((proposal.detector_score for proposal in audible), default=0.0),
+        "result": result,
+    }
+    return {
+        "data": {
+            "frame_id": frame.frame_id,
+            "image": image,
+            "clips_html": clips_html,
+            "categories": [
+                {"value": name, "hotkey": key, "background": colour(name)}
+                for name, key in zip(heard, _keys(len(heard)), strict=True)
+            ],
+            "off_screen_categories": [{"value": name, "hotkey": NO_KEY} for name in heard],
+        },
+        "predictions": [prediction] if result else [],
+    }
+
+
+def heard_first(heard: Sequence[SoundCategory], vocabulary: Sequence[str]) -> list[str]:
+    """The vocabulary, best heard first; what is not heard follows in its own order."""
+    score = {sound.category: sound.score for sound in heard}
+    return sorted(vocabulary, key=lambda name: -score.get(name, float("-inf")))
+
+
+def best_category(proposal: Proposal, heard: Sequence[str]) -> str:
+    """Of the categories a box may be, the one heard best."""
+    return min(proposal.categories, key=heard.index)
+
+
+def prefilled(categories: Sequence[str], active: Sequence[str]) -> list[Scenario]:
+    """The scenario of each box: the rule of ``label accept``, and what is heard besides.
+
+    >>> prefilled(["dog"], ["dog", "speech"])
+    ['Mixed-sound']
+    >>> prefilled(["dog", "dog"], ["dog", "speech"])
+    ['Multi-entity', 'Multi-entity']
+    """
+    mixed = len(set(categories) | set(active)) > 1
+    return [
+        "Mixed-sound" if mixed and scenario == "Single-sound" else scenario
+        for scenario in scenarios(categories)
+    ]
+
+
+def colour(name: str) -> str:
+    """A colour of its own for each category, the same in every task."""
+    return _COLOURS[hashlib.sha256(name.encode()).digest()[0] % len(_COLOURS)]
+
+
+def to_percent(bbox: Sequence[float], width: int, height: int) -> dict[str, float]:
+    """A box in pixels as Label Studio writes it.
+
+    >>> to_percent([64, 36, 320, 180], 640, 360)
+    {'x': 10.0, 'y': 10.0, 'width': 50.0, 'height': 50.0}
+    """
+    x, y, w, h = bbox
+    return {
+        "x": x / width * 100,
+        "y": y / height * 100,
+        "width": w / width * 100,
+        "height": h / height * 100,
+    }
+
+
+def _keys(count: int) -> list[str]:
+    return [*TOP_KEYS, *[NO_KEY] * count][:count]
+
+
+def _region(
+    proposal: Proposal, category: str, scenario: Scenario, frame: Frame
+) -> list[dict[str, Any]]:
+    inside = clip(proposal.bbox, frame.width, frame.height)
+    if inside is None:
+        return []
+    shared = {
+        "id": proposal.proposal_id,
+        "to_name": "frame",
+        "original_width": frame.width,
+        "original_height": frame.height,
+        "image_rotation": 0,
+    }
+    box = {**to_percent(inside, frame.width, frame.height), "rotation": 0}
+    return [
+        {
+            **shared,
+            "from_name": "category",
+            "type": "rectanglelabels",
+            "score": proposal.detector_score,
+            "value": {**box, "rectanglelabels": [category]},
+        },
+        {
+            **shared,
+            "from_name": "scenario",
+            "type": "choices",
+            "value": {**box, "choices": [scenario]},
+        },
+    ]
+
+
+def _status(value: str) -> dict[str, Any]:
+    return {
+        "id": "status",
+        "from_name": "status",
+        "to_name": "frame",
+        "type": "choices",
+        "value": {"choices": [value]},
+    }
