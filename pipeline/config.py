@@ -213,8 +213,8 @@ class HearConfig(InferenceConfig):
     tagger: Literal["vggsound-label"] = "vggsound-label"
     """What hears categories. vggsound-label: the list's own label, through the taxonomy."""
     taxonomy: str = ""
-    """CSV of target categories; empty: the one that ships with the package."""
-
+    """CSV of target categories; empty: the one that ships with the package. The same as under
+    [propose]."""
     active_score: float = Field(default=0.2, ge=0, le=1)
     """An AudioSet class is active from this score on. Never tune it on the clips you annotate."""
     active_scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
@@ -231,16 +231,59 @@ class HearConfig(InferenceConfig):
 class ProposeConfig(InferenceConfig):
     """Boxes around what may sound (paper 3.1.3)."""
 
-    detector: Literal["motion"] = "motion"
-    """Which detector draws boxes. motion: class-agnostic regions that move at the event."""
+    inference: ClassVar[frozenset[str]] = frozenset(
+        {
+            "detector",
+            "precision",
+            "raw_score",
+            "raw_iou",
+            "raw_boxes",
+            "image_px",
+            "motion_window_s",
+        }
+    )
+    """Settings of the detector itself. The others choose among its boxes, without looking again."""
+
+    detector: Literal[
+        "motion",
+        "yolov8n-oiv7",
+        "yolov8s-oiv7",
+        "yolov8m-oiv7",
+        "yolov8l-oiv7",
+        "yolov8x-oiv7",
+        "mm-grounding-dino-tiny",
+        "mm-grounding-dino-base",
+        "mm-grounding-dino-large",
+        "grounding-dino-tiny",
+    ] = "motion"
+    """Which detector draws boxes. motion: class-agnostic regions that move at the event.
+    yolov8x-oiv7: the paper's, of Open Images' classes (AGPL-3.0). *grounding-dino-*: finds what the
+    target categories look like by name (Apache-2.0)."""
+    openimages: Literal["exact", "generic"] = "exact"
+    """Which Open Images classes may be a category. exact: its own. generic: broader ones too, such
+    as Musical instrument for a clarinet; 19 shipped categories have no other."""
+    taxonomy: str = ""
+    """CSV of target categories; empty: the one that ships with the package. The same as under
+    [hear]."""
+    min_score: float = Field(default=0.1, ge=0, le=1)
+    """Boxes the detector is less sure of are left out."""
     max_boxes: int = Field(default=10, ge=1)
-    """Boxes kept per frame, best first."""
+    """Boxes kept per frame: audible ones first, then by score."""
     nms_iou: float = Field(default=0.5, ge=0, le=1)
-    """Of two boxes that overlap more than this, the better one stays."""
+    """Of two boxes of one class or category that overlap more than this, the better one stays."""
     min_area: float = Field(default=0.002, ge=0, le=1)
     """Smallest box, as a share of the frame."""
     max_area: float = Field(default=0.9, gt=0, le=1)
     """Largest box, as a share of the frame."""
+    raw_score: float = Field(default=0.05, ge=0, le=1)
+    """Boxes below it are not kept from the detector at all; lower min_score down to here without
+    new inference."""
+    raw_iou: float = Field(default=0.7, ge=0, le=1)
+    """Of two boxes of one class that overlap more than this, the detector gives one."""
+    raw_boxes: int = Field(default=300, ge=1)
+    """Boxes kept from the detector per frame, best first."""
+    image_px: int = Field(default=640, ge=64, le=4096, multiple_of=32)
+    """Longest side of the image given to yolov8*, pixels. The others' model folders say theirs."""
     motion_window_s: float = Field(default=0.2, gt=0)
     """The motion detector looks this far before and after the frame, seconds."""
 
@@ -335,6 +378,15 @@ class Config(Section):
     label: LabelConfig = LabelConfig()
     segment: SegmentConfig = SegmentConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _one_taxonomy(self) -> Config:
+        if self.hear.taxonomy != self.propose.taxonomy:
+            raise ValueError(
+                f"hear.taxonomy is {self.hear.taxonomy!r}, propose.taxonomy"
+                f" {self.propose.taxonomy!r}: name one file in both"
+            )
+        return self
 
 
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {

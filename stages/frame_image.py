@@ -17,10 +17,27 @@ def read_frame_image(storage: Storage, frame: Frame) -> Image:
     Raises:
         InputError: ``unreadable_frame`` when the file is missing, no image, or of another size.
     """
+    return decode_frame_image(read_frame_bytes(storage, frame), frame)
+
+
+def read_frame_bytes(storage: Storage, frame: Frame) -> bytes:
+    """The frame's file as it lies there.
+
+    Raises:
+        InputError: ``unreadable_frame`` when it is missing.
+    """
     try:
-        data = storage.read(frame.path)
+        return storage.read(frame.path)
     except FileNotFoundError as error:
         raise InputError("unreadable_frame", f"{frame.path}: no such file") from error
+
+
+def decode_frame_image(data: bytes, frame: Frame) -> Image:
+    """The frame's file as RGB.
+
+    Raises:
+        InputError: ``unreadable_frame`` when it is no image, or of another size.
+    """
     image = None
     if data:
         packed = np.frombuffer(data, dtype=np.uint8)

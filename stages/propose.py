@@ -1,23 +1,46 @@
 """Draw boxes around what may sound in each frame, guided by what is heard (paper 3.1.3).
 
 Reads ``frames``, writes ``proposals``. A box is audible when one of its categories is active in
-the clip's sounds. A box that is not is kept and marked, so that another threshold needs no new
-inference and an annotator can bring it back.
+the clip's sounds. A box that is not is kept and marked, so that an annotator can bring it back.
+What the detector answers is kept beside the frames (``stages.answers``): after a change of any
+threshold the stage runs again, but the detector does not.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import cv2
 
 from pipeline.config import ProposeConfig
-from pipeline.geometry import clip, nms
-from pipeline.schema import Frame, Proposal, Sounds, content_id
+from pipeline.schema import Frame, Sounds, Video
 from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
+from pipeline.storage import Storage
+from stages.answers import Answers
+from stages.backends.device import ahead
 from stages.backends.interfaces import DETECTORS, Detection, Detector, Shot, make_backend
-from stages.frame_image import read_frame_image
+from stages.filtering import categories_of, proposals_of, rounded
+from stages.frame_image import decode_frame_image, read_frame_bytes
+from stages.taxonomy import load_taxonomy
+
+_DECODED_AHEAD = 16
+"""Frames decoded while the detector looks at earlier ones."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A frame whose boxes are wanted."""
+
+    frame: Frame
+    video: Video
+    sounds: Sounds
+    data: bytes
+    """The image file."""
+    of: str
+    """Digest of all the detector may look at."""
 
 
 class ProposeBoxes(Stage[ProposeConfig]):
@@ -25,12 +48,12 @@ class ProposeBoxes(Stage[ProposeConfig]):
 
     spec: ClassVar[StageSpec] = StageSpec(
         name="propose",
-        version=1,
+        version=2,
         reads="frames",
         joins=("sounds", "videos"),
         writes=("proposals",),
         rows_per_unit=256,
-        batch_size=8,
+        batch_size=64,
     )
 
     def __init__(self, config: ProposeConfig) -> None:
@@ -38,57 +61,107 @@ class ProposeBoxes(Stage[ProposeConfig]):
         self.detector: Detector = make_backend(DETECTORS, config.detector, config)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The detector's."""
-        return self.detector.fingerprint()
+        """The detector's, and the taxonomy's digest where classes go through it."""
+        own = dict(self.detector.fingerprint())
+        if self.detector.vocabulary == "none":
+            return own
+        return own | {"taxonomy": load_taxonomy(self.config.taxonomy).digest}
 
     def open(self, ctx: WorkerContext) -> None:
         """Load the detector."""
         cv2.setNumThreads(1)  # processes fill the machine, not threads
-        self._storage = ctx.storage
+        self._ctx = ctx
         self._videos = ctx.lookup("videos", "video_id")
         self._sounds = ctx.lookup("sounds", "clip_id")
+        taxonomy = load_taxonomy(self.config.taxonomy)
+        self._categories = categories_of(self.detector.vocabulary, taxonomy, self.config)
+        self._answers = kept_answers(ctx.storage, self.config, self.fingerprint())
         self.detector.open(ctx.storage)
 
     def process(self, rows: Sequence[Frame]) -> Iterator[Outcome]:
         """Yield each frame's boxes; drop a frame without one, or without a target sound."""
-        shots: list[Shot] = []
-        heard: list[Sounds] = []
+        asked: list[_Asked] = []
         for frame in rows:
-            video = self._videos.one(frame.video_id)
-            sounds = sounds_of(frame, self._sounds.rows(frame.clip_id))
-            if video is None:
-                yield Fail(frame.frame_id, "missing_video", f"no video {frame.video_id}", True)
-            elif sounds is None:
-                detail = f"nobody listened to clip {frame.clip_id}; see the failures of 'hear'"
-                yield Fail(frame.frame_id, "missing_sounds", detail, True)
-            elif not sounds.categories:
-                names = ", ".join(found.name for found in sounds.classes)
-                yield Drop(frame.frame_id, "no_target_category", names)
+            outcome = self._ask(frame)
+            if isinstance(outcome, _Asked):
+                asked.append(outcome)
             else:
-                shots.append(Shot(frame, read_frame_image(self._storage, frame), video))
-                heard.append(sounds)
-        for shot, sounds, found in zip(shots, heard, self.detector.detect(shots), strict=True):
-            proposals = self._proposals(shot.frame, found, sounds)
-            if proposals:
-                yield Ok(shot.frame.frame_id, proposals)
-            else:
-                yield Drop(shot.frame.frame_id, self.detector.nothing)
-
-    def _proposals(
-        self, frame: Frame, found: Sequence[Detection], sounds: Sounds
-    ) -> list[Proposal]:
-        return [
-            Proposal(
-                proposal_id=content_id("p", frame.frame_id, self.detector.name, d.name, d.bbox),
-                frame_id=frame.frame_id,
-                bbox=d.bbox,
-                detector=self.detector.name,
-                detector_class=d.name,
-                detector_score=round(d.score, 6),
-                **guided(d.categories, sounds),
+                yield outcome
+        found = self._detections(asked)
+        for one in asked:
+            proposals = proposals_of(
+                one.frame,
+                found[one.frame.frame_id],
+                one.sounds,
+                self.detector.name,
+                self._categories,
+                self.config,
             )
-            for d in chosen(found, frame, self.config)
-        ]
+            if proposals:
+                yield Ok(one.frame.frame_id, proposals)
+            else:
+                yield Drop(one.frame.frame_id, self.detector.nothing)
+
+    def _ask(self, frame: Frame) -> _Asked | Outcome:
+        video = self._videos.one(frame.video_id)
+        sounds = sounds_of(frame, self._sounds.rows(frame.clip_id))
+        if video is None:
+            return Fail(frame.frame_id, "missing_video", f"no video {frame.video_id}", True)
+        if sounds is None:
+            detail = f"nobody listened to clip {frame.clip_id}; see the failures of 'hear'"
+            return Fail(frame.frame_id, "missing_sounds", detail, True)
+        if not sounds.categories:
+            names = ", ".join(found.name for found in sounds.classes)
+            return Drop(frame.frame_id, "no_target_category", names)
+        data = read_frame_bytes(self._ctx.storage, frame)
+        of = hashlib.sha256(data + video.sha256.encode()).hexdigest()
+        return _Asked(frame, video, sounds, data, of)
+
+    def _detections(self, asked: Sequence[_Asked]) -> dict[str, list[Detection]]:
+        """Boxes by frame: kept ones, and of the rest what the detector says now."""
+        found: dict[str, list[Detection]] = {}
+        new = []
+        for one in asked:
+            answer = self._answers.get(one.frame.frame_id, one.of)
+            if answer is None:
+                new.append(one)
+            else:
+                found[one.frame.frame_id] = from_answer(answer)
+        if not new:
+            return found
+        shots = ahead(new, _shot, _DECODED_AHEAD)
+        for one, boxes in zip(new, self.detector.detect(shots), strict=True):
+            kept = rounded(boxes, one.frame)
+            answer = [[*d.bbox, d.score, d.name] for d in kept]
+            self._answers.put(one.frame.frame_id, one.of, answer, self._ctx.scratch)
+            found[one.frame.frame_id] = kept
+            self._ctx.heartbeat()
+        return found
+
+
+def kept_answers(
+    storage: Storage, config: ProposeConfig, fingerprint: Mapping[str, str]
+) -> Answers:
+    """The detector's answers under these settings.
+
+    Args:
+        storage: the workspace.
+        config: its settings of inference count.
+        fingerprint: of the stage; the taxonomy in it plays no part.
+    """
+    decided_by = {key: getattr(config, key) for key in sorted(config.inference)}
+    weights = {key: value for key, value in fingerprint.items() if key != "taxonomy"}
+    version = ProposeBoxes.spec.version
+    return Answers(storage, "detections", decided_by | weights | {"version": version})
+
+
+def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:
+    """Boxes as they were kept: x, y, w, h, score, class."""
+    return [Detection([x, y, w, h], name, score) for x, y, w, h, score, name in answer]
+
+
+def _shot(one: _Asked) -> Shot:
+    return Shot(one.frame, decode_frame_image(one.data, one.frame), one.video)
 
 
 def sounds_of(frame: Frame, rows: Sequence[Sounds]) -> Sounds | None:
@@ -96,34 +169,3 @@ def sounds_of(frame: Frame, rows: Sequence[Sounds]) -> Sounds | None:
     own = [row for row in rows if row.frame_id == frame.frame_id]
     whole = [row for row in rows if row.frame_id is None]
     return next(iter(own + whole), None)
-
-
-def chosen(found: Sequence[Detection], frame: Frame, config: ProposeConfig) -> list[Detection]:
-    """Cut boxes to the frame, leave out too small and too large ones, suppress, best first."""
-    inside = []
-    for d in found:
-        box = clip(d.bbox, frame.width, frame.height)
-        share = box[2] * box[3] / (frame.width * frame.height) if box else 0.0
-        if box and config.min_area <= share <= config.max_area:
-            inside.append(Detection(box, d.name, d.score, d.categories))
-    kept = nms([d.bbox for d in inside], [d.score for d in inside], config.nms_iou)
-    return [inside[place] for place in kept[: config.max_boxes]]
-
-
-def guided(categories: Sequence[str] | None, sounds: Sounds) -> dict[str, object]:
-    """What the sounds say about a box: ``categories``, ``audible`` and ``audio_score``.
-
-    Args:
-        categories: what the box may be; none when it may be anything.
-        sounds: what is heard.
-    """
-    score = {heard.category: heard.score for heard in sounds.categories}
-    active = [heard.category for heard in sounds.categories if heard.active]
-    possible = list(score) if categories is None else list(categories)
-    audible = [category for category in active if category in possible]
-    kept = audible or (list(categories) if categories is not None else [])
-    return {
-        "categories": kept,
-        "audible": bool(audible),
-        "audio_score": max((score.get(category, 0.0) for category in kept), default=0.0),
-    }

@@ -80,6 +80,23 @@ class Taxonomy:
         """
         return self._of_audioset.get(name, [])
 
+    @property
+    def prompts(self) -> list[str]:
+        """What to ask an open-vocabulary detector for, without repeats.
+
+        What a category looks like: its Open Images classes (a man, not male speech), or its own
+        name where it has none.
+        """
+        return list(self._of_prompt)
+
+    def of_prompt(self, prompt: str) -> list[str]:
+        """The categories a prompt asks for, in the file's order."""
+        return self._of_prompt.get(prompt, [])
+
+    @cached_property
+    def _of_prompt(self) -> dict[str, list[str]]:
+        return self._inverted(lambda c: [name.lower() for name in c.openimages or (c.name,)])
+
     @cached_property
     def _of_vggsound(self) -> dict[str, list[str]]:
         return self._inverted(lambda category: category.vggsound)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,6 @@ class Detection:
     """The detector's own class."""
     score: float
     """In [0, 1]."""
-    categories: tuple[str, ...] | None
-    """Target categories the class maps to; none when the detector knows no classes."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,11 @@ class Prompt:
     image: Image
     boxes: Sequence[Sequence[float]]
     """``[x, y, w, h]`` in pixels of the frame."""
+
+
+Vocabulary = Literal["none", "openimages", "prompts"]
+"""A detector's class names. none: they mean nothing. openimages: classes of Open Images V7.
+prompts: those the taxonomy prompted it with."""
 
 
 class Backend(Protocol):
@@ -98,9 +101,11 @@ class Detector(Backend, Protocol):
 
     nothing: str
     """Why a frame without a box is dropped."""
+    vocabulary: Vocabulary
+    """What its class names are."""
 
-    def detect(self, shots: Sequence[Shot]) -> list[list[Detection]]:
-        """The boxes of each shot, in order of the shots.
+    def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
+        """Yield the boxes of each shot, in order of the shots, which are taken as they come.
 
         Raises:
             InputError: when one of them cannot be looked at; the runner finds out which.
@@ -123,7 +128,19 @@ class Segmenter(Backend, Protocol):
 
 
 TAGGERS = {"vggsound-label": "stages.backends.vggsound_label:LabelTagger"}
-DETECTORS = {"motion": "stages.backends.motion:MotionDetector"}
+DETECTORS = {
+    "motion": "stages.backends.motion:MotionDetector",
+    **{f"yolov8{size}-oiv7": "stages.backends.yolo:YoloDetector" for size in "nsmlx"},
+    **{
+        name: "stages.backends.grounding_dino:PromptedDetector"
+        for name in (
+            "mm-grounding-dino-tiny",
+            "mm-grounding-dino-base",
+            "mm-grounding-dino-large",
+            "grounding-dino-tiny",
+        )
+    },
+}
 SEGMENTERS = {
     "grabcut": "stages.backends.grabcut:GrabCutSegmenter",
     **{f"sam-vit-{size}": "stages.backends.sam:SamSegmenter" for size in "blh"},

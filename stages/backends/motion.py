@@ -15,7 +15,7 @@ a still source is not seen, and a logo on a moving picture moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import cv2
@@ -28,7 +28,7 @@ from pipeline.media import Media, Picture, Timeline, decode_pictures, read_timel
 from pipeline.media.timeline import exact
 from pipeline.schema import Frame
 from pipeline.storage import Storage
-from stages.backends.interfaces import Detection, Shot
+from stages.backends.interfaces import Detection, Shot, Vocabulary
 
 Grey = NDArray[np.uint8]
 """A luma plane at working size, ``(height, width)``."""
@@ -73,6 +73,7 @@ class MotionDetector:
 
     name = "motion"
     nothing = "nothing_moves"
+    vocabulary: Vocabulary = "none"
 
     def __init__(self, config: ProposeConfig) -> None:
         self._window_s = config.motion_window_s
@@ -85,24 +86,21 @@ class MotionDetector:
         """Keep the workspace at hand."""
         self._storage = storage
 
-    def detect(self, shots: Sequence[Shot]) -> list[list[Detection]]:
-        """The moving regions of each shot; a video is opened once for shots in a row."""
-        found = []
-        for _, group in groupby(shots, key=lambda shot: shot.video.path):
-            together = list(group)
-            with self._storage.as_local(together[0].video.path) as path:
-                media = Media(path)
+    def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
+        """Yield the moving regions of each shot; a video is opened once for shots in a row."""
+        for path, group in groupby(shots, key=lambda shot: shot.video.path):
+            with self._storage.as_local(path) as local:
+                media = Media(local)
                 timeline = read_timeline(media)
-                for shot in together:
-                    found.append(self._moving(shot.frame, media, timeline))
-        return found
+                for shot in group:
+                    yield self._moving(shot.frame, media, timeline)
 
     def _moving(self, frame: Frame, media: Media, timeline: Timeline) -> list[Detection]:
         reference, before, after, scale = self._neighbourhood(frame, media, timeline)
         cv2.setRNGSeed(0)  # RANSAC draws; each frame for itself
         evidence = motion_evidence(reference, before, after)
         return [
-            Detection([side / scale for side in box], "moving region", score, None)
+            Detection([side / scale for side in box], "moving region", score)
             for box, score in moving_regions(evidence)
         ]
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +10,17 @@ import pytest
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
-from pipeline.schema import Proposal, SoundCategory
+from pipeline.schema import Proposal
 from pipeline.stage import Drop, Fail, Ok
 from pipeline.storage import Storage
-from stages.backends.interfaces import Detection, Shot
-from stages.propose import ProposeBoxes, chosen, guided, sounds_of
+from pipeline.unit import process_batch
+from stages.backends.interfaces import Detection, Shot, Vocabulary
+from stages.propose import ProposeBoxes, sounds_of
 from tests.rows import context, frame, sounds, video
 
-HEARD = sounds(
-    categories=[
-        SoundCategory(category="dog", score=0.9, active=True),
-        SoundCategory(category="cat", score=0.2, active=False),
-        SoundCategory(category="singing", score=0.6, active=True),
-    ]
-)
 
-
-@pytest.mark.parametrize(
-    ("categories", "kept", "audible", "score"),
-    [
-        (None, ["dog", "singing"], True, 0.9),
-        (("dog",), ["dog"], True, 0.9),
-        (("male speech", "singing", "whistling"), ["singing"], True, 0.6),
-        (("singing", "dog"), ["dog", "singing"], True, 0.9),
-        (("cat",), ["cat"], False, 0.2),
-        (("harp",), ["harp"], False, 0.0),
-        ((), [], False, 0.0),
-    ],
-)
-def test_what_is_heard_decides_what_a_box_may_be(
-    categories: tuple[str, ...] | None, kept: list[str], audible: bool, score: float
-) -> None:
-    expected = {"categories": kept, "audible": audible, "audio_score": score}
-    assert guided(categories, HEARD) == expected
-
-
-def test_a_classless_box_is_inaudible_where_nothing_is_active() -> None:
-    quiet = sounds(categories=[SoundCategory(category="dog", score=0.1, active=False)])
-    assert guided(None, quiet) == {"categories": [], "audible": False, "audio_score": 0.0}
+def detection(*bbox: float, score: float = 0.5, name: str = "moving region") -> Detection:
+    return Detection(list(bbox), name, score)
 
 
 def test_tags_of_the_frames_own_neighbourhood_come_before_those_of_its_clip() -> None:
@@ -59,32 +32,12 @@ def test_tags_of_the_frames_own_neighbourhood_come_before_those_of_its_clip() ->
     assert sounds_of(frame(10), [other]) is None
 
 
-def detection(*bbox: float, score: float = 0.5) -> Detection:
-    return Detection(list(bbox), "moving region", score, None)
-
-
-def test_boxes_are_cut_to_the_frame_before_their_size_is_judged() -> None:
-    found = [detection(-300, 0, 330, 180), detection(0, 0, 1, 1), detection(0, 0, 320, 179)]
-    kept = chosen(found, frame(), ProposeConfig(min_area=0.01, max_area=0.9))
-    assert [d.bbox for d in kept] == [[0, 0, 30, 180]]
-
-
-def test_the_best_boxes_that_do_not_repeat_each_other_are_kept() -> None:
-    found = [
-        detection(0, 0, 50, 50, score=0.3),
-        detection(0, 0, 50, 48, score=0.9),
-        detection(100, 0, 50, 50, score=0.5),
-        detection(200, 0, 50, 50, score=0.4),
-    ]
-    kept = chosen(found, frame(), ProposeConfig(max_boxes=2, nms_iou=0.5))
-    assert [d.score for d in kept] == [0.9, 0.5]
-
-
 class Recorded:
     """A detector that answers from a table, and remembers what it was shown."""
 
     name = "recorded"
     nothing = "nothing_here"
+    vocabulary: Vocabulary = "none"
 
     def __init__(self, answers: Mapping[str, list[Detection]]) -> None:
         self.answers = answers
@@ -96,21 +49,36 @@ class Recorded:
     def open(self, storage: Storage) -> None:
         self.storage = storage
 
-    def detect(self, shots: Sequence[Shot]) -> list[list[Detection]]:
-        self.shown += shots
-        return [self.answers.get(shot.frame.frame_id, []) for shot in shots]
+    def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
+        for shot in shots:
+            self.shown.append(shot)
+            yield self.answers.get(shot.frame.frame_id, [])
 
 
 def stage_over(folder: Path, frames: Sequence[Any], **tables: Any) -> ProposeBoxes:
     (folder / "media" / "frames").mkdir(parents=True)
     for number, row in enumerate(frames):
         cv2.imwrite(str(folder / row.path), np.full((180, 320, 3), (number, 0, 250), np.uint8))
-    stage = ProposeBoxes(ProposeConfig())
     answers = {row.frame_id: [detection(10 + n, 10, 40, 40)] for n, row in enumerate(frames)}
+    return opened(folder, answers, **tables)
+
+
+def opened(
+    folder: Path,
+    answers: Mapping[str, list[Detection]],
+    config: ProposeConfig | None = None,
+    **tables: Any,
+) -> ProposeBoxes:
+    stage = ProposeBoxes(config or ProposeConfig())
     stage.detector = Recorded(answers)
     known: dict[str, Any] = {"videos": [video()], "sounds": [sounds()]}
     stage.open(context(folder, **(known | tables)))
     return stage
+
+
+def recorded(stage: ProposeBoxes) -> Recorded:
+    assert isinstance(stage.detector, Recorded)
+    return stage.detector
 
 
 def test_a_frames_boxes_become_rows(tmp_path: Path) -> None:
@@ -134,8 +102,7 @@ def test_a_frames_boxes_become_rows(tmp_path: Path) -> None:
 def test_the_detector_sees_the_saved_frame_in_rgb(tmp_path: Path) -> None:
     stage = stage_over(tmp_path, [frame(3), frame(4)])
     list(stage.process([frame(4)]))
-    assert isinstance(stage.detector, Recorded)
-    (shot,) = stage.detector.shown
+    (shot,) = recorded(stage).shown
     assert shot.image.shape == (180, 320, 3)
     assert (shot.image == (250, 0, 1)).all()
 
@@ -149,12 +116,69 @@ def test_a_batch_of_one_equals_a_batch_of_many(tmp_path: Path) -> None:
 def test_ids_of_proposals_differ_by_frame_and_box(tmp_path: Path) -> None:
     frames = [frame(n) for n in (3, 9, 12)]
     stage = stage_over(tmp_path, frames)
-    assert isinstance(stage.detector, Recorded)
-    stage.detector.answers = {
+    recorded(stage).answers = {
         row.frame_id: [detection(0, 0, 40, 40), detection(90, 0, 40, 40)] for row in frames
     }
     ids = [row.id for o in stage.process(frames) if isinstance(o, Ok) for row in o.rows]
     assert len(ids) == len(set(ids)) == 6
+
+
+def test_another_threshold_asks_the_detector_nothing(tmp_path: Path) -> None:
+    frames = [frame(n) for n in (3, 9, 12)]
+    (first,) = [list(stage_over(tmp_path, frames).process(frames))]
+    again = opened(tmp_path, {})
+    assert list(again.process(frames)) == first
+    stricter = opened(tmp_path, {}, ProposeConfig(min_score=0.6))
+    assert list(stricter.process(frames)) == [Drop(row.id, "nothing_here") for row in frames]
+    assert recorded(again).shown == recorded(stricter).shown == []
+
+
+def test_another_frame_or_setting_of_the_detector_asks_again(tmp_path: Path) -> None:
+    stage = stage_over(tmp_path, [frame(3)])
+    list(stage.process([frame(3)]))
+    cv2.imwrite(str(tmp_path / frame(3).path), np.full((180, 320, 3), 77, np.uint8))
+    changed = opened(tmp_path, {})
+    list(changed.process([frame(3)]))
+    other = opened(tmp_path, {}, ProposeConfig(motion_window_s=0.3))
+    list(other.process([frame(3)]))
+    refetched = opened(tmp_path, {}, videos=[video(sha256="1" * 64)])
+    list(refetched.process([frame(3)]))
+    assert len(recorded(changed).shown) == len(recorded(other).shown) == 1
+    assert len(recorded(refetched).shown) == 1
+
+
+def test_an_answer_a_crash_cut_short_is_asked_for_again(tmp_path: Path) -> None:
+    stage = stage_over(tmp_path, [frame(3)])
+    before = list(stage.process([frame(3)]))
+    (kept,) = (tmp_path / "media" / "cache").rglob("*.json")
+    kept.write_bytes(kept.read_bytes()[:20])
+    assert list(stage.process([frame(3)])) == before
+    assert len(recorded(stage).shown) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        detection(0, 0, float("nan"), 5),
+        detection(0, float("inf"), 5, 5),
+        detection(0, 0, -4, 5),
+        detection(0, 0, 1e9, 5),
+        detection(0, 0, 5, 5, score=float("nan")),
+        detection(0, 0, 5, 5, score=1.2),
+    ],
+)
+def test_a_box_that_is_none_fails_its_frame_alone(tmp_path: Path, wrong: Detection) -> None:
+    frames = [frame(n) for n in (3, 9, 12)]
+    stage = stage_over(tmp_path, frames)
+    recorded(stage).answers = {
+        row.frame_id: [detection(0, 0, 40, 40), *([wrong] if row.frame_index == 9 else [])]
+        for row in frames
+    }
+    first, bad, last = process_batch(stage, frames)
+    assert isinstance(bad, Fail)
+    assert (bad.id, bad.kind, bad.retryable) == (frames[1].id, "absurd_box", False)
+    assert isinstance(first, Ok)
+    assert isinstance(last, Ok)
 
 
 def test_a_frame_without_a_box_is_dropped_with_the_detectors_reason(tmp_path: Path) -> None:

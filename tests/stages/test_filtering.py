@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from pipeline.config import ProposeConfig
+from pipeline.geometry import iou
+from pipeline.schema import Proposal, SoundCategory, Sounds
+from stages.backends.interfaces import Detection
+from stages.filtering import Guided, categories_of, guided, proposals_of
+from stages.taxonomy import load_taxonomy
+from tests.rows import frame, sounds
+
+TAXONOMY = load_taxonomy()
+
+
+def heard(**active: bool) -> Sounds:
+    """Categories by name (an underscore is a space), ever less loud."""
+    return sounds(
+        categories=[
+            SoundCategory(category=name.replace("_", " "), score=0.9 - place / 10, active=on)
+            for place, (name, on) in enumerate(active.items())
+        ]
+    )
+
+
+HEARD = heard(dog=True, cat=False, singing=True)
+
+
+@pytest.mark.parametrize(
+    ("categories", "kept", "audible", "score"),
+    [
+        (None, ["dog", "singing"], True, 0.9),
+        (["dog"], ["dog"], True, 0.9),
+        (["male speech", "singing", "whistling"], ["singing"], True, 0.7),
+        (["singing", "dog"], ["dog", "singing"], True, 0.9),
+        (["cat"], ["cat"], False, 0.8),
+        (["harp"], ["harp"], False, 0.0),
+        ([], [], False, 0.0),
+    ],
+)
+def test_what_is_heard_decides_what_a_box_may_be(
+    categories: list[str] | None, kept: list[str], audible: bool, score: float
+) -> None:
+    found = guided(categories, HEARD)
+    assert (found.categories, found.audible) == (kept, audible)
+    assert found.audio_score == pytest.approx(score)
+
+
+def test_a_classless_box_is_inaudible_where_nothing_is_active() -> None:
+    assert guided(None, heard(dog=False)) == Guided([], False, 0.0)
+
+
+def proposed(found: list[Detection], sound: Sounds = HEARD, **settings: Any) -> list[Proposal]:
+    config = ProposeConfig(detector="yolov8n-oiv7", **settings)
+    categories = categories_of("openimages", TAXONOMY, config)
+    return proposals_of(frame(), found, sound, "yolov8n-oiv7", categories, config)
+
+
+def moving(found: list[Detection], **settings: Any) -> list[Proposal]:
+    config = ProposeConfig(**settings)
+    return proposals_of(frame(), found, HEARD, "motion", lambda name: None, config)
+
+
+def box(*bbox: float, score: float = 0.5, name: str = "Dog") -> Detection:
+    return Detection(list(bbox), name, score)
+
+
+def test_a_man_may_be_three_categories_and_stays_ambiguous_between_the_active_ones() -> None:
+    man = [box(0, 0, 50, 90, name="Man")]
+    (one,) = proposed(man, heard(male_speech=True, whistling=False, singing=True))
+    assert (one.categories, one.audible) == (["male speech", "singing"], True)
+    (silent,) = proposed(man, heard(dog=True))
+    assert sorted(silent.categories) == ["male speech", "singing", "whistling"]
+    assert not silent.audible
+
+
+def test_a_car_is_a_police_car_where_its_siren_is_heard() -> None:
+    (one,) = proposed([box(0, 0, 50, 90, name="Car")], heard(police_car=True, car=False))
+    assert one.categories == ["police car"]
+
+
+def test_a_box_that_is_no_categorys_is_left_out_and_an_inaudible_one_is_kept() -> None:
+    found = [box(0, 0, 50, 50, name="Tree", score=0.9), box(0, 0, 50, 50, name="Cat", score=0.3)]
+    assert [(p.detector_class, p.audible) for p in proposed(found)] == [("Cat", False)]
+
+
+def test_generic_classes_are_proposed_only_when_asked_for() -> None:
+    found = [box(0, 0, 50, 50, name="Musical instrument")]
+    sound = heard(clarinet=True)
+    assert proposed(found, sound) == []
+    (one,) = proposed(found, sound, openimages="generic")
+    assert one.categories == ["clarinet"]
+
+
+def test_boxes_are_cut_to_the_frame_before_their_size_is_judged() -> None:
+    found = [box(-300, 0, 330, 180), box(0, 0, 1, 1), box(0, 0, 320, 179)]
+    kept = moving(found, min_area=0.01, max_area=0.9)
+    assert [p.bbox for p in kept] == [[0, 0, 30, 180]]
+
+
+def test_the_best_boxes_that_do_not_repeat_each_other_are_kept() -> None:
+    found = [
+        box(0, 0, 50, 50, score=0.3),
+        box(0, 0, 50, 48, score=0.9),
+        box(100, 0, 50, 50, score=0.5),
+        box(200, 0, 50, 50, score=0.4),
+    ]
+    kept = moving(found, max_boxes=2, nms_iou=0.5)
+    assert [p.detector_score for p in kept] == [0.9, 0.5]
+
+
+def test_audible_boxes_come_before_better_inaudible_ones() -> None:
+    found = [
+        box(0, 0, 50, 50, score=0.9, name="Cat"),
+        box(60, 0, 50, 50, score=0.2, name="Dog"),
+        box(120, 0, 50, 50, score=0.8, name="Cat"),
+    ]
+    kept = proposed(found, max_boxes=2)
+    assert [(p.detector_class, p.detector_score) for p in kept] == [("Dog", 0.2), ("Cat", 0.9)]
+
+
+def test_boxes_of_different_things_at_one_place_stay() -> None:
+    same_place = {"Man": 0.5, "Dog": 0.6}
+    found = [box(0, 0, 50, 50, score=score, name=name) for name, score in same_place.items()]
+    assert len(proposed(found, heard(male_speech=True, dog=True))) == 2
+
+
+def test_two_classes_of_one_category_at_one_place_are_one_box() -> None:
+    found = [box(0, 0, 50, 50, score=0.5, name="Man"), box(0, 0, 50, 50, score=0.6, name="Woman")]
+    assert [p.detector_class for p in proposed(found, heard(singing=True))] == ["Woman"]
+    both = heard(male_speech=True, female_speech=True)
+    assert len(proposed(found, both)) == 2
+
+
+def test_filtering_equals_a_slow_second_definition() -> None:
+    dice = random.Random(5)
+    names = ["Man", "Woman", "Dog", "Cat", "Car", "Drum", "Tree", "Musical instrument", "Person"]
+    for _ in range(60):
+        found = [
+            box(
+                *(dice.uniform(-20, 300), dice.uniform(-20, 150)),
+                *(dice.uniform(1, 200), dice.uniform(1, 150)),
+                score=dice.random(),
+                name=dice.choice(names),
+            )
+            for _ in range(30)
+        ]
+        sound = heard(singing=dice.random() < 0.5, dog=dice.random() < 0.5, car=dice.random() < 0.5)
+        generic = dice.random() < 0.5
+        rows = proposed(
+            found,
+            sound,
+            min_score=0.2,
+            max_boxes=6,
+            nms_iou=0.3,
+            min_area=0.01,
+            openimages="generic" if generic else "exact",
+        )
+        assert rows == slow(found, sound, generic)
+
+
+def slow(found: list[Detection], sound: Sounds, generic: bool) -> list[Proposal]:
+    """The rules read aloud."""
+    active = {c.category for c in sound.categories if c.active}
+    every = proposed_singly(found, sound, generic)
+    audible = [p for p in every if active & set(p.categories)]
+    silent = [p for p in every if not active & set(p.categories)]
+    kept: list[Proposal] = []
+    for group in (audible, silent):
+        for p in sorted(group, key=lambda p: -p.detector_score):
+            rivals = [
+                k
+                for k in kept
+                if iou(k.bbox, p.bbox) > 0.3
+                and (k.detector_class == p.detector_class or set(k.categories) & set(p.categories))
+            ]
+            if not rivals:
+                kept.append(p)
+    return kept[:6]
+
+
+def proposed_singly(found: list[Detection], sound: Sounds, generic: bool) -> list[Proposal]:
+    """Each box on its own, so that none suppresses another."""
+    choice = "generic" if generic else "exact"
+    return [
+        row
+        for d in found
+        for row in proposed([d], sound, min_score=0.2, min_area=0.01, openimages=choice)
+    ]
