@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 
+_SHARED = "shared_image_embedding.positional_embedding"
+_SHARED_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
+"""One matrix under two names; a file need hold it once."""
+
 
 class Sam2Segmenter(PromptedSegmenter):
     """SAM 2.1 in one of its four sizes: ``sam2.1-hiera-tiny`` and so on."""
@@ -87,6 +91,8 @@ def load_sam2(folder: Path) -> Any:
     found = load_state_dict(weights)
     video = re.compile("|".join(Sam2Model._keys_to_ignore_on_load_unexpected or ["$."]))
     still = {name: tensor.float() for name, tensor in found.items() if not video.search(name)}
+    if _SHARED in still:
+        still.setdefault(_SHARED_AGAIN, still[_SHARED])
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     check_state_dict(shapes, still, str(weights))
     model.load_state_dict(still)

@@ -1,0 +1,423 @@
+"""SAM and SAM 2.1 with random numbers, through the code that loads and runs the official ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import segment_anything
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline import rle
+from pipeline.config import SegmentConfig
+from pipeline.errors import UsageError
+from pipeline.ledger import Commit, Generation
+from pipeline.media import frames_between
+from pipeline.models.register import add
+from pipeline.schema import Frame, Instance, Mask, Record, digest_of
+from pipeline.storage import Storage
+from pipeline.workspace import Workspace
+from stages.backends.interfaces import Image, Prompt, Segmented
+from stages.backends.prompted import PromptedSegmenter, choose_mask
+from stages.backends.sam import SamSegmenter, fused_attention
+from stages.backends.sam2 import Sam2Segmenter
+from tests.conftest import ROOT
+from tests.rows import frame
+from tests.stages.backends import tiny_sam
+
+BOXES = [[0.0, 0.0, 320.0, 180.0], [40.0, 20.0, 200.0, 120.0], [100.5, 60.0, 30.0, 30.0]]
+NAMES = ["sam-vit-b", "sam2.1-hiera-tiny"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        "sam-vit-b": tiny_sam.write_sam(folder / "sam_vit_b_01ec64.pth"),
+        "sam2.1-hiera-tiny": tiny_sam.write_sam2(folder / "sam2"),
+    }
+
+
+@pytest.fixture
+def registered(
+    weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch, models_folder: Path
+) -> dict[str, Path]:
+    """The tiny models under the names of real ones."""
+    tiny_sam.use_tiny_sam(monkeypatch.setitem)
+    for name, path in weights.items():
+        add(name, path, own=True)
+    return weights
+
+
+def opened(name: str, folder: Path, **settings: Any) -> PromptedSegmenter:
+    config = SegmentConfig.model_validate({"segmenter": name, "device": "cpu", **settings})
+    made = Sam2Segmenter(config) if name.startswith("sam2") else SamSegmenter(config)
+    made.open(Storage(folder))
+    return made
+
+
+def picture(seed: int = 0) -> Image:
+    small = np.random.default_rng(seed).integers(0, 256, (9, 16, 3), dtype=np.uint8)
+    return np.kron(small, np.ones((20, 20, 1), dtype=np.uint8))
+
+
+def same(one: Segmented, other: Segmented) -> None:
+    assert (one.mask != other.mask).mean() < 1e-3
+    assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-4)
+    assert one.stability == pytest.approx(other.stability, abs=1e-2)
+
+
+def test_sam_answers_as_its_authors_predictor_does_box_by_box(
+    registered: dict[str, Path], tmp_path: Path
+) -> None:
+    theirs = tiny_sam.tiny_sam()
+    theirs.load_state_dict(torch.load(registered["sam-vit-b"], weights_only=True))
+    predictor = segment_anything.SamPredictor(theirs.eval())
+    predictor.set_image(picture())
+    ours = opened("sam-vit-b", tmp_path)
+    (answers,) = ours.segment([Prompt(picture(), BOXES)])
+    for (x, y, w, h), answer in zip(BOXES, answers, strict=True):
+        box = np.array([x, y, x + w, y + h])
+        logits, ious, _ = predictor.predict(box=box, multimask_output=True, return_logits=True)
+        taken = choose_mask(logits > 0, ious, box, 0.5)
+        stability = (logits[taken] > 1).sum() / (logits[taken] > -1).sum()
+        same(answer, Segmented(logits[taken] > 0, float(ious[taken]), float(stability)))
+        assert 0 < answer.mask.mean() < 1, "an empty answer would agree with anything"
+
+
+def test_sam2_answers_as_transformers_own_processor_and_model_do(
+    registered: dict[str, Path], tmp_path: Path
+) -> None:
+    from transformers import Sam2ImageProcessor, Sam2Model, Sam2Processor
+
+    ours = opened("sam2.1-hiera-tiny", tmp_path)
+    (answers,) = ours.segment([Prompt(picture(), BOXES)])
+    size = {"height": 256, "width": 256}
+    processor: Any = Sam2Processor(Sam2ImageProcessor(size=size), target_size=256)
+    assert isinstance(ours, Sam2Segmenter)
+    model: Sam2Model = ours._model
+    corners = [[[x, y, x + w, y + h] for x, y, w, h in BOXES]]
+    given = processor(images=picture(), input_boxes=corners, return_tensors="pt")
+    with torch.inference_mode():
+        found: Any = model(
+            pixel_values=given["pixel_values"],
+            input_boxes=given["input_boxes"],
+            multimask_output=True,
+        )
+    (logits,) = processor.post_process_masks(
+        found.pred_masks, given["original_sizes"], binarize=False
+    )
+    for number, answer in enumerate(answers):
+        all_masks, ious = logits[number].numpy(), found.iou_scores[0, number].numpy()
+        taken = choose_mask(all_masks > 0, ious, np.array(corners[0][number]), 0.5)
+        mask = all_masks[taken]
+        stability = (mask > 1).sum() / max(1, (mask > -1).sum())
+        same(answer, Segmented(mask > 0, float(ious[taken]), float(stability)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_frame_is_embedded_once_for_all_of_its_boxes_and_batches_change_no_answer(
+    name: str, registered: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = opened(name, tmp_path)
+    seen: list[int] = []
+    encode = segmenter.encode
+
+    def counted(pixels: torch.Tensor) -> Sequence[Any]:
+        seen.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(segmenter, "encode", counted)
+    prompts = [Prompt(picture(seed), BOXES[: 3 - seed]) for seed in range(3)]
+    alone = list(segmenter.segment(prompts))
+    assert seen == [1, 1, 1]
+    monkeypatch.setattr(segmenter, "_batch", lambda: 2)
+    together = list(segmenter.segment(prompts))
+    assert seen[3:] == [2, 1]
+    assert [len(answers) for answers in together] == [3, 2, 1]
+    for one, other in zip(sum(alone, []), sum(together, []), strict=True):  # noqa: RUF017
+        same(one, other)
+
+
+def test_a_batch_too_large_for_the_device_is_halved(
+    registered: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = opened("sam2.1-hiera-tiny", tmp_path)
+    encode = segmenter.encode
+
+    def small(pixels: torch.Tensor) -> Sequence[Any]:
+        if len(pixels) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(pixels)
+
+    prompts = [Prompt(picture(seed), BOXES[:1]) for seed in range(3)]
+    expected = list(segmenter.segment(prompts))
+    monkeypatch.setattr(segmenter, "encode", small)
+    monkeypatch.setattr(segmenter, "_batch", lambda: 3)
+    for one, other in zip(expected, segmenter.segment(prompts), strict=True):
+        same(one[0], other[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_moves_masks_only_a_little(
+    name: str, registered: dict[str, Path], tmp_path: Path
+) -> None:
+    (full,) = opened(name, tmp_path).segment([Prompt(picture(), BOXES)])
+    (half,) = opened(name, tmp_path, precision="bfloat16").segment([Prompt(picture(), BOXES)])
+    assert any(
+        one.predicted_iou != other.predicted_iou for one, other in zip(full, half, strict=True)
+    )
+    for one, other in zip(full, half, strict=True):
+        assert other.predicted_iou == pytest.approx(one.predicted_iou, abs=0.2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_of_nan_says_so_for_every_box(
+    name: str, registered: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = opened(name, tmp_path)
+    prepare = segmenter.pixels
+    monkeypatch.setattr(segmenter, "pixels", lambda image: prepare(image) * float("nan"))
+    (answers,) = segmenter.segment([Prompt(picture(), BOXES)])
+    assert all(answer.predicted_iou != answer.predicted_iou for answer in answers)
+
+
+@pytest.mark.parametrize(("side", "batch"), [(14, 3), (6, 1)])
+def test_fused_attention_is_the_authors_attention(side: int, batch: int) -> None:
+    from segment_anything.modeling.image_encoder import Attention
+
+    torch.manual_seed(0)
+    layer = Attention(48, 3, qkv_bias=True, use_rel_pos=True, input_size=(side, side))
+    torch.nn.init.normal_(layer.rel_pos_h)
+    torch.nn.init.normal_(layer.rel_pos_w)
+    given = torch.randn(batch, side, side, 48)
+    with torch.inference_mode():
+        expected = layer(given)
+        torch.testing.assert_close(fused_attention(layer)(given), expected, atol=1e-5, rtol=0)
+
+
+def masks_with(*corners: tuple[int, int, int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    made = np.zeros((len(corners), 50, 50), dtype=bool)
+    for mask, (x0, y0, x1, y1) in zip(made, corners, strict=True):
+        mask[y0:y1, x0:x1] = True
+    return made
+
+
+BOX = (10, 10, 30, 30)
+
+
+@pytest.mark.parametrize(
+    ("corners", "ious", "taken"),
+    [
+        ([BOX, BOX, BOX], [0.3, 0.9, 0.5], 1),
+        ([BOX, (10, 10, 28, 30), (0, 0, 50, 50)], [0.3, 0.5, 0.99], 1),  # all of the frame
+        ([(10, 10, 14, 14), BOX, (0, 0, 0, 0)], [0.9, 0.1, 0.95], 1),  # a part, nothing
+        ([(10, 10, 14, 14), (0, 0, 50, 50), (40, 40, 50, 50)], [0.5, 0.1, 0.9], 1),  # none agrees
+        ([BOX, BOX, BOX], [0.3, 0.9, float("nan")], 2),
+    ],
+)
+def test_the_mask_of_highest_predicted_iou_among_those_that_agree_with_the_box_is_taken(
+    corners: list[tuple[int, int, int, int]], ious: list[float], taken: int
+) -> None:
+    found = choose_mask(masks_with(*corners), np.array(ious), np.array(BOX, dtype=float), 0.5)
+    assert found == taken
+
+
+def test_a_checkpoint_of_another_size_names_its_first_wrong_tensor(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    add("sam-vit-b", weights["sam-vit-b"], own=True)
+    with pytest.raises(UsageError, match=r"image_encoder\.pos_embed is \(1, 64, 64, 32\)"):
+        opened("sam-vit-b", tmp_path)
+
+
+def changed(found: dict[str, Any], how: str) -> dict[str, Any]:
+    name = next(key for key in found if key.endswith("iou_token.weight"))
+    if how == "missing":
+        return {key: value for key, value in found.items() if key != name}
+    if how == "shape":
+        return found | {name: torch.zeros(1, 7)}
+    return found | {"head.extra": torch.zeros(1)}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("missing", r"iou_token\.weight is missing"),
+        ("shape", r"iou_token\.weight is \(1, 7\), this model's is \(1, 256\)"),
+        ("extra", r"head\.extra is none of this model"),
+    ],
+)
+def test_a_foreign_checkpoint_names_its_first_wrong_tensor(
+    how: str, said: str, weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_sam.use_tiny_sam(monkeypatch.setitem)
+    path = tmp_path / "bad.pth"
+    torch.save(changed(torch.load(weights["sam-vit-b"], weights_only=True), how), path)
+    add("sam-vit-b", path, own=True)
+    with pytest.raises(UsageError, match=said):
+        opened("sam-vit-b", tmp_path)
+    folder = tmp_path / "sam2"
+    folder.mkdir()
+    settings = weights["sam2.1-hiera-tiny"] / "config.json"
+    (folder / "config.json").write_bytes(settings.read_bytes())
+    tensors = load_file(weights["sam2.1-hiera-tiny"] / "model.safetensors")
+    save_file(changed(tensors, how), folder / "model.safetensors")
+    add("sam2.1-hiera-tiny", folder)
+    with pytest.raises(UsageError, match=said):
+        opened("sam2.1-hiera-tiny", tmp_path)
+
+
+def test_settings_of_another_model_are_refused(weights: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "sam2"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    source = weights["sam2.1-hiera-tiny"] / "model.safetensors"
+    (folder / "model.safetensors").write_bytes(source.read_bytes())
+    add("sam2.1-hiera-tiny", folder)
+    with pytest.raises(UsageError, match=r"config.json: not the settings of a SAM 2"):
+        opened("sam2.1-hiera-tiny", tmp_path)
+
+
+# The whole stage
+
+
+@pytest.fixture(scope="module")
+def shots(shared: Path) -> list[bytes]:
+    """Frames of a real video."""
+    video = shared / "data" / "raw_videos" / "3qesirWAGt4.mp4"
+    found = [shown.encode("jpg", 95) for shown in frames_between(video, 1.0, 6.0)][::20]
+    assert len(found) >= 6
+    return found[:6]
+
+
+def filled(root: Path, shots: Sequence[bytes], segmenter: str) -> Workspace:
+    """A workspace with instances on real frames: one around all of it, one around a part."""
+    workspace = Workspace.create(root)
+    toml = f'[segment]\nsegmenter = "{segmenter}"\ndevice = "cpu"\nmin_mask_area = 0.0\n'
+    (root / "avatar.toml").write_text(toml)
+    frames, instances = [], []
+    for index, data in enumerate(shots):
+        row = frame(index, width=640, height=360, path=f"media/frames/{index}.jpg")
+        workspace.storage.write(row.path, data)
+        frames.append(row)
+        for part, box in enumerate(([0.0, 0.0, 640.0, 360.0], [200.0, 100.0, 200.0, 200.0])):
+            instances.append(instance(f"i_{index}_{part}", row, box))
+    put(workspace, "sample", {"frames": (Frame, frames)})
+    put(workspace, "settle", {"instances": (Instance, instances)})
+    return Workspace(root)
+
+
+def instance(name: str, shown: Frame, box: list[float]) -> Instance:
+    return Instance(
+        instance_id=name,
+        frame_id=shown.frame_id,
+        bbox=box,
+        audio_visual_category="dog",
+        scenario="Single-sound",
+        review_ids=[],
+        proposal_id=None,
+        verified=False,
+    )
+
+
+def put(
+    workspace: Workspace,
+    stage: str,
+    tables: Mapping[str, tuple[type[Record], Sequence[Record]]],
+) -> None:
+    """Commit rows as if a stage had made them."""
+    ledger = workspace.ledger(stage)
+    ledger.begin(Generation(stage, 1, {}, {}, {}))
+    commit = Commit(
+        unit="000000-put",
+        ordinal=0,
+        stage=stage,
+        stage_key="",
+        unit_key=digest_of(stage),
+        input={"table": "", "file": "", "sha256": "", "first": 0, "stop": 1},
+        files=(),
+        counts={"input": 1, "ok": 1, "dropped": 0, "failed": 0},
+        code_revision="",
+        versions={},
+        started="",
+        wall_s=0.0,
+        cpu_s=0.0,
+    )
+    ledger.commit(commit, {name: (kind, list(rows)) for name, (kind, rows) in tables.items()}, "t")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_stage_answers_for_every_instance_of_real_frames(
+    name: str, registered: dict[str, Path], shots: list[bytes], tmp_path: Path
+) -> None:
+    workspace = filled(tmp_path / "ws", shots, name)
+    tiny_sam.segment(str(tmp_path / "ws"))
+    asked = {row.id for row in workspace.rows(Instance)}
+    masks = {row.id: row for row in workspace.rows(Mask)}
+    failed = {row.input_id: row.kind for row in workspace.ledger("segment").failures()}
+    assert masks.keys() | failed.keys() == asked
+    assert not masks.keys() & failed.keys()
+    assert set(failed.values()) <= {"empty_mask", "mask_off_box"}
+    assert masks, "not one mask to look at"
+    sha256 = opened(name, tmp_path).digest
+    for mask in masks.values():
+        pixels = rle.decode(mask.rle)
+        assert pixels.shape == (360, 640)
+        assert (mask.area, mask.bbox) == (pixels.sum(), rle.bbox(mask.rle))
+        assert (mask.source, mask.model_digest) == (name, sha256)
+        assert mask.predicted_iou is not None
+        assert mask.stability is not None
+        assert 0 <= mask.stability <= 1
+
+
+def test_killed_in_the_middle_and_resumed_it_ends_where_an_uninterrupted_run_ends(
+    registered: dict[str, Path], shots: list[bytes], tmp_path: Path
+) -> None:
+    whole = filled(tmp_path / "whole", shots, "sam-vit-b")
+    tiny_sam.segment(str(tmp_path / "whole"))
+    killed = filled(tmp_path / "killed", shots, "sam-vit-b")
+    module = "tests.stages.backends.tiny_sam"
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, str(tmp_path / "killed")], cwd=ROOT, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not killed.ledger("segment").commits() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = len(killed.ledger("segment").commits())
+    assert 0 < before < 3, "killed too early or too late to show anything"
+    tiny_sam.segment(str(tmp_path / "killed"))
+    assert len(killed.ledger("segment").commits()) == 3
+    assert killed.digest("masks") == whole.digest("masks")
+    kinds = [
+        sorted((row.input_id, row.kind) for row in one.ledger("segment").failures())
+        for one in (killed, whole)
+    ]
+    assert kinds[0] == kinds[1]
+
+
+def test_a_stage_without_its_weights_stops_before_it_begins(
+    shots: list[bytes], tmp_path: Path
+) -> None:
+    filled(tmp_path / "ws", shots, "sam-vit-b")
+    with pytest.raises(UsageError, match="models fetch sam-vit-b"):
+        tiny_sam.segment(str(tmp_path / "ws"))
