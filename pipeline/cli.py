@@ -142,6 +142,20 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _workspace_options(gathered)
 
 
+def _device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--device`` of the commands that run models, as a setting of each of their stages."""
+
+    @click.option("--device", metavar="D", help="Where models run: auto, cpu or cuda:N.")
+    @wraps(command)
+    def placed(*args: Any, device: str | None, settings: tuple[str, ...], **kwargs: Any) -> Any:
+        if device:
+            stages = ("hear", "propose", "segment")
+            settings = (*settings, *(f"{stage}.device={json.dumps(device)}" for stage in stages))
+        return command(*args, settings=settings, **kwargs)
+
+    return placed
+
+
 def _share(units: str) -> tuple[int, int]:
     first, slash, count = units.partition("/")
     if not (slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
@@ -317,6 +331,7 @@ def sample(workspace: str, settings: tuple[str, ...], options: RunOptions, as_js
 
 
 @cli.command()
+@_device_option
 @_run_options
 def propose(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
     """Hear each clip's categories and draw boxes around what may make them.
@@ -491,12 +506,18 @@ def _counter(as_json: bool) -> Callable[[int, int], None]:
 
 
 @cli.command()
+@click.option(
+    "--contact-sheet", "sheets", is_flag=True, help="Draw the masks, one picture per clip."
+)
+@_device_option
 @_run_options
-def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+def segment(
+    workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool, sheets: bool
+) -> None:
     """Turn each instance's box into a mask.
 
     \b
-        avatar-build segment
+        avatar-build segment --device cuda:0 --contact-sheet
     """
     from labeling.settle import settle
 
@@ -504,9 +525,22 @@ def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, as_j
     if not options.dry_run:
         settle(opened)
     _run(opened, ["segment"], options, as_json)
+    if sheets and not options.dry_run:
+        from stages.contact_sheet import mask_sheets
+
+        _say_sheets(mask_sheets(opened), as_json)
+
+
+def _say_sheets(names: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"sheets": names}))
+    else:
+        where = f" in {names[0].rpartition('/')[0]}/" if names else ""
+        click.echo(f"{len(names)} contact sheets{where}.")
 
 
 @cli.command()
+@_device_option
 @_run_options
 def run(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
     """Run every automatic stage up to the proposals, and segment what is labelled.
