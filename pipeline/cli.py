@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -331,15 +331,40 @@ def sample(workspace: str, settings: tuple[str, ...], options: RunOptions, as_js
 
 
 @cli.command()
+@click.option(
+    "--preview",
+    "previewed",
+    multiple=True,
+    metavar="KEY=VALUE...",
+    help="Say what other thresholds would change, and change nothing.",
+)
+@click.argument("more_previewed", nargs=-1, metavar="")
 @_device_option
 @_run_options
-def propose(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+def propose(
+    workspace: str,
+    settings: tuple[str, ...],
+    options: RunOptions,
+    as_json: bool,
+    previewed: tuple[str, ...],
+    more_previewed: tuple[str, ...],
+) -> None:
     """Hear each clip's categories and draw boxes around what may make them.
 
     \b
         avatar-build propose --workers 4
+        avatar-build propose --preview propose.min_score=0.3 propose.openimages=generic
     """
-    _run(_open(workspace, settings), ["hear", "propose"], options, as_json)
+    if more_previewed and not previewed:
+        raise click.UsageError(f"{more_previewed[0]!r}: settings come after --set or --preview.")
+    opened = _open(workspace, settings)
+    if not previewed:
+        _run(opened, ["hear", "propose"], options, as_json)
+        return
+    from stages.preview import preview_settings
+
+    found = preview_settings(opened, [*previewed, *more_previewed])
+    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
 
 
 @cli.group()
@@ -983,6 +1008,27 @@ def fetch_media(
         click.echo(f"{_listed(statuses.most_common()) or 'nothing was missing'}. {folder}")
 
 
+@cli.command("import-release")
+@click.argument("source", metavar="DIR")
+@click.option("--to", "target", required=True, metavar="NEW", help="The release to write.")
+@click.option("--format", "form", default="", metavar="F", help="Default: found out. See above.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def import_release(source: str, target: str, form: str, as_json: bool) -> None:
+    """Read a foreign release, a folder or ZIP as downloaded, and write it in our form.
+
+    Formats: avatar (the authors' layout), vggss (vggss.json), is3 (IS3_annotation.json), avsbench
+    (gt_masks), flickr (XML of Flickr-SoundNet). What cannot be used is listed, with reasons, in
+    NEW/statistics.json.
+
+    \b
+        avatar-build import-release AVATAR --to releases/avatar-official
+    """
+    from exports.importing import import_release as importing
+
+    summary = importing(Path(source), Path(target), form)
+    click.echo(json.dumps(summary.as_dict()) if as_json else summary.sentence())
+
+
 @cli.group()
 def release() -> None:
     """Compare releases."""
@@ -1033,6 +1079,47 @@ def takedown(
     click.echo(f"{video_id}: taken down on {stone.date}. The next release will not have it.")
     if older:
         click.echo(f"Still in {', '.join(older)}: export a new version and withdraw these.")
+
+
+@cli.command()
+@click.option("--release", required=True, metavar="DIR", help="The release to score on.")
+@click.option(
+    "--predictions",
+    required=True,
+    metavar="DIR",
+    help="Heatmaps: <clip_id>.npz with frame_index (n,) and heatmap (n, y, x), any resolution.",
+)
+@click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True)
+@click.option("--max-missing", default=0, metavar="N", help="Frames that may lack a heatmap.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--out", metavar="DIR", help="Write scores.md, .tex, .csv and .json there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def evaluate(
+    release: str,
+    predictions: str,
+    gt: Literal["mask", "box"],
+    max_missing: int,
+    seed: int,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Fill the AVATAR paper's tables for any model's heatmaps on a release.
+
+    \b
+        avatar-build evaluate --release ws/releases/0.1 --predictions heatmaps --out scores
+    """
+    from tavlo.evaluate import FORMATS
+    from tavlo.evaluate import evaluate as score
+    from tavlo.predictions import Predictions
+    from tavlo.release import read_release
+
+    data, found = read_release(Path(release)), Predictions(Path(predictions))
+    scores = score(data, found, gt, max_missing=max_missing, seed=seed)
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        for ending, write in FORMATS.items():
+            (Path(out) / f"scores.{ending}").write_text(write(scores), encoding="utf-8")
+    click.echo(FORMATS["json" if as_json else "md"](scores), nl=False)
 
 
 @cli.command()

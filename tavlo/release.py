@@ -1,0 +1,149 @@
+"""The labelled frames of a release, as evaluation sees them.
+
+Reads ``annotations/instances.json`` and ``subsets/cross_event.txt`` alone, so that any release in
+this form, ours or an imported one, with media or without, can be scored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import rle
+from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.schema import Rle
+
+TruthKind = Literal["mask", "box"]
+_CLIP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+Pixels = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One sounding object of a frame."""
+
+    scenario: str
+    category: str
+    bbox: Sequence[float]
+    """``[x, y, w, h]`` in pixels of the frame."""
+    mask: Rle
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """One labelled frame; without instances when its sound is off screen."""
+
+    video_id: str
+    clip_id: str
+    frame_id: str
+    frame_index: int
+    size_hw: tuple[int, int]
+    off_screen: bool
+    instances: tuple[Labelled, ...]
+
+    def truth(
+        self, grid_hw: tuple[int, int], kind: TruthKind = "mask", scenario: str | None = None
+    ) -> Pixels:
+        """The pixels that sound, on the heatmap's grid.
+
+        Args:
+            grid_hw: rows and columns.
+            kind: the instances' masks, or their boxes filled.
+            scenario: only instances of it; none takes all.
+
+        Returns:
+            The union; a grid pixel belongs to it when at least half of it does.
+        """
+        height, width = self.size_hw
+        union = np.zeros((height, width), np.uint8)
+        for instance in self.instances:
+            if scenario is not None and instance.scenario != scenario:
+                continue
+            if kind == "mask":
+                union |= rle.decode(instance.mask)
+            else:
+                x, y, w, h = instance.bbox
+                union[round(y) : round(y + h), round(x) : round(x + w)] = 1
+        rows, columns = grid_hw
+        share = cv2.resize(union.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+        pixels: Pixels = np.asarray(share) >= 0.5
+        return pixels
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What a release asks of a model."""
+
+    name: str
+    verified: bool
+    frames: tuple[LabelledFrame, ...]
+    """In the order of their ids."""
+    cross_event: frozenset[str]
+    """Videos of the cross-event subset."""
+
+
+def read_release(folder: Path) -> EvaluationSet:
+    """Read a release's labelled frames.
+
+    Raises:
+        UsageError: there is no release.
+        AvatarBuildError: it is not of this form, or nothing in it is labelled.
+    """
+    path = folder / "annotations" / "instances.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder}: no release here: {path.name} is missing.") from error
+    except ValueError as error:
+        raise AvatarBuildError(f"{path}: not JSON: {error}") from error
+    try:
+        frames = _frames(document)
+        version, verified = document["info"]["version"], bool(document["info"]["verified"])
+    except (KeyError, TypeError) as error:
+        raise AvatarBuildError(
+            f"{path}: not a release of avatar-build: {error!r} is missing or of another kind."
+        ) from error
+    if not frames:
+        raise AvatarBuildError(f"{path}: no labelled frame to evaluate on.")
+    listed = folder / "subsets" / "cross_event.txt"
+    changing = listed.read_text(encoding="utf-8").split() if listed.exists() else []
+    return EvaluationSet(str(version), verified, frames, frozenset(changing))
+
+
+def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
+    instances: dict[int, list[Labelled]] = {}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+    for image in document["images"]:
+        # It becomes a file name where predictions are looked up.
+        if not _CLIP_ID.fullmatch(image["clip_id"]):
+            raise AvatarBuildError(f"image {image['id']}: {image['clip_id'][:60]!r} is no clip id.")
+    for row in document["annotations"]:
+        mask = Rle.model_validate(row["segmentation"])
+        if tuple(mask.size) != sizes[row["image_id"]]:
+            raise AvatarBuildError(
+                f"annotation {row['id']}: its mask is {mask.size}, its image"
+                f" {sizes[row['image_id']]} (rows, columns)."
+            )
+        found = Labelled(row["scenario"], row["audio_visual_category"], row["bbox"], mask)
+        instances.setdefault(row["image_id"], []).append(found)
+    frames = [
+        LabelledFrame(
+            video_id=image["video_id"],
+            clip_id=image["clip_id"],
+            frame_id=image["frame_id"],
+            frame_index=image["frame_index"],
+            size_hw=(image["height"], image["width"]),
+            off_screen=bool(image["off_screen"]),
+            instances=tuple(instances.get(image["id"], ())),
+        )
+        for image in document["images"]
+    ]
+    return tuple(sorted(frames, key=lambda frame: frame.frame_id))
