@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from exports.coco import Document, VideoRow
+from exports.coco import Document, Info, VideoRow
 from exports.layout import CROSS_EVENT, DOCUMENT, FIGURES, TWINS
 from exports.templating import environment, markdown_text, safe_url
+
+LICENCES = "## Licences and attribution"
+"""The heading of the last part."""
 
 UNVERIFIED = "**Unverified.**"
 """How the card warns; its presence is checked by ``verify``."""
@@ -43,6 +46,7 @@ def render_card(document: Document, counts: Mapping[str, Any], left_out: Reasons
         .render(
             info=document.info,
             unverified=UNVERIFIED,
+            licences=LICENCES,
             counts=counts,
             count_rows=_count_rows(document, counts),
             left_out_rows=_left_out_rows(left_out),
@@ -77,11 +81,17 @@ def _count_rows(document: Document, counts: Mapping[str, Any]) -> list[str]:
         ("instances", counts["instances"]["total"]),
         *((name, number) for name, number in counts["instances"].items() if name != "total"),
         ("videos in the cross-event subset", counts["cross_event_videos"]),
-        ("checked by people", "yes" if info.verified else "no"),
+        ("checked by people", _checked(info)),
         ("media included", "yes" if info.media else "no, annotations and ids only"),
         ("videos taken down before this release", len(info.takedowns)),
     ]
     return [f"| {name} | {value} |" for name, value in rows]
+
+
+def _checked(info: Info) -> str:
+    if info.imported_from:
+        return "as its source says"
+    return "yes" if info.verified else "no"
 
 
 def _left_out_rows(left_out: Reasons) -> list[str]:

@@ -135,16 +135,23 @@ def write_release(
         counts = write_annotations(document, selection.left_out, folder)
         write_checksums(folder)
         appear(folder, storage, target)
+    return summary_of(document, counts, selection.left_out, target)
+
+
+def summary_of(
+    document: Document, counts: Mapping[str, Any], left_out: Sequence[LeftOut], path: str
+) -> ReleaseSummary:
+    """What was written to ``path``; ``counts`` are ``statistics.count`` of the document."""
     return ReleaseSummary(
-        version=version,
-        path=target,
-        verified=info.verified,
+        version=document.info.version,
+        path=path,
+        verified=document.info.verified,
         videos=counts["videos"],
         clips=counts["clips"],
         frames=counts["frames"]["total"],
         off_screen_frames=counts["frames"]["off_screen"],
         instances=counts["instances"]["total"],
-        left_out=selection.reasons(),
+        left_out=tally(left_out),
     )
 
 
@@ -299,13 +306,13 @@ def _write(folder: Path, name: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def beside(storage: Storage, version: str) -> Iterator[Path]:
+def beside(storage: Storage, version: str, place: str = "releases") -> Iterator[Path]:
     """A folder to build in, on the release's disk; gone afterwards whatever happened."""
     if storage.local is None:
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
         return
-    releases = storage.path("releases")
+    releases = storage.path(place)
     releases.mkdir(parents=True, exist_ok=True)
     for old in releases.glob(".*.partial"):
         # A killed export leaves its folder; a day later nobody is writing to it.

@@ -80,7 +80,7 @@ def _tally(values: Any, names: Sequence[str]) -> dict[str, int]:
 def _unstated(document: Document) -> dict[str, int]:
     """Instances without a scenario, where an imported release has some."""
     number = sum(row.scenario is None for row in document.annotations)
-    return {"not stated": number} if number else {}
+    return {"scenario not stated": number} if number else {}
 
 
 def _frames_per_clip(document: Document) -> dict[str, int]:
