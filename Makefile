@@ -42,6 +42,7 @@ benchmarks: $(READY) ## Measure again what benchmarks/results holds (minutes; ff
 	$(BIN)/python -m benchmarks.runner
 	$(BIN)/python -m benchmarks.media
 	$(BIN)/python -m benchmarks.download
+	$(BIN)/python -m benchmarks.evaluate
 
 lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

@@ -1,0 +1,68 @@
+"""What the exact threshold over all labelled frames costs, at the benchmark's size.
+
+    python -m benchmarks.evaluate [--frames 24266]
+
+Random 7x7 heatmaps are brought to 224x224 and counted twice, as evaluation does; the reference
+sorts all pixels of a smaller share of the frames at once, as one would without thinking of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import describe
+from tavlo.metrics import top_share_threshold
+from tavlo.predictions import Heatmap, upsample
+
+RESULT = Path(__file__).parent / "results" / "evaluate.json"
+SHARE = 0.10
+REFERENCE_FRAMES = 2_000
+
+
+def heatmaps(frames: int) -> Iterator[Heatmap]:
+    """The same random heatmaps at every call, one at a time."""
+    dice = np.random.default_rng(0)
+    for _ in range(frames):
+        yield upsample(dice.standard_normal((7, 7)).astype(np.float32))
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=24_266)
+    frames = parser.parse_args().frames
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, cpu = time.perf_counter(), time.process_time()
+    threshold = top_share_threshold(lambda: heatmaps(frames), SHARE)
+    ours = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    cpu = time.process_time()
+    pixels = np.sort(np.concatenate([h.ravel() for h in heatmaps(REFERENCE_FRAMES)]))
+    expected = float(pixels[len(pixels) - round(len(pixels) * SHARE)])
+    reference_s = time.process_time() - cpu
+    assert top_share_threshold(lambda: heatmaps(REFERENCE_FRAMES), SHARE) == expected
+    result = {
+        "what": "exact top 10 % threshold over all pixels of 224x224 heatmaps",
+        "machine": describe(),
+        "frames": frames,
+        "threshold": threshold,
+        **ours,
+        "peak_memory_over_import_mb": (peak - before) / 1024,
+        "cpu_ms_per_frame": 1000 * ours["cpu_s"] / frames,
+        "reference_sort_cpu_ms_per_frame": 1000 * reference_s / REFERENCE_FRAMES,
+        "targets": {"wall_s": 60, "memory_mb": 2048},
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
