@@ -210,8 +210,32 @@ class InferenceConfig(Section):
 class HearConfig(InferenceConfig):
     """What sounds in a clip (paper 3.1.3); the first half of `propose`."""
 
-    tagger: Literal["vggsound-label"] = "vggsound-label"
-    """What hears categories. vggsound-label: the list's own label, through the taxonomy."""
+    inference: ClassVar[frozenset[str]] = frozenset(
+        {"tagger", "weights", "mode", "scope", "window_s", "precision"}
+    )
+    """Settings of the tagger itself. The others choose among its classes, without hearing again."""
+
+    tagger: Literal["vggsound-label", "cav-mae"] = "vggsound-label"
+    """What hears categories. vggsound-label: the list's own label, through the taxonomy. cav-mae:
+    the paper's, of AudioSet's classes."""
+    weights: Literal[
+        "cav-mae-as-46.6",
+        "cav-mae-as-full-51.2",
+        "cav-mae-as-37.7",
+        "cav-mae-as-20k-42.0",
+        "cav-mae-as-20.0",
+    ] = "cav-mae-as-46.6"
+    """Checkpoint of cav-mae. 46.6 and 37.7 hear; full-51.2 and 20k-42.0 hear and see; 20.0 sees."""
+    mode: Literal[
+        "auto", "audioonly", "videoonly", "multimodal", "missingaudioonly", "missingvideoonly"
+    ] = "auto"
+    """How cav-mae is run; auto: as its checkpoint was tuned. missing*: one that hears and sees is
+    given one of the two."""
+    scope: Literal["clip", "frame"] = "clip"
+    """What is tagged. clip: the whole clip once, the length cav-mae was trained on. frame: a window
+    around each frame's sound event; for what sounds in turns, in spans shorter than those."""
+    window_s: float = Field(default=2.0, ge=0.1, le=10.24)
+    """Length of a frame's window, cut at the clip's edges, seconds."""
     taxonomy: str = ""
     """CSV of target categories; empty: the one that ships with the package. The same as under
     [propose]."""

@@ -165,6 +165,11 @@ class Sounds(Record):
     classes: list[SoundClass]
     categories: list[SoundCategory]
 
+    @property
+    def id(self) -> str:
+        """The frame's where there is one, else the clip's; the two are never alike."""
+        return self.frame_id or self.clip_id
+
 
 class Proposal(Record):
     """A box nobody has looked at yet (paper 3.1.3)."""

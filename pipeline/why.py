@@ -164,7 +164,8 @@ class _Finder:
             clips = self.where(Clip, "video_id", start.id)
         above += clips
         for clip in clips:
-            above += self.where(Sounds, "clip_id", clip.clip_id)
+            heard = self.where(Sounds, "clip_id", clip.clip_id)
+            above += [row for row in heard if not frame_id or row.frame_id in (None, frame_id)]
         if isinstance(start, (Source, Video, Clip)):
             column = "clip_id" if isinstance(start, Clip) else "video_id"
             found = self.where(Frame, column, start.id)
@@ -202,7 +203,9 @@ class _Finder:
                     if file.table != record.table:
                         continue
                     table = read_arrow(self.workspace.storage, file.file)
-                    if pc.any(pc.equal(table.column(record.key), record.id)).as_py():
+                    if pc.any(
+                        pc.equal(table.column(record.key), getattr(record, record.key))
+                    ).as_py():
                         generation = ledger.generation()
                         return Step(record, commit, generation.config if generation else {})
         return Step(record, None, {})

@@ -56,7 +56,11 @@ def test_imports_point_one_way() -> None:
 
 @pytest.mark.parametrize(
     ("library", "home"),
-    [("yt_dlp", {"stages/backends/ytdlp.py", "stages/failure_kinds.py"}), ("av", {"pipeline/"})],
+    [
+        ("yt_dlp", {"stages/backends/ytdlp.py", "stages/failure_kinds.py"}),
+        ("av", {"pipeline/"}),
+        ("kaldi_native_fbank", {"stages/backends/cav_mae/"}),
+    ],
 )
 def test_a_foreign_library_has_one_home(library: str, home: set[str]) -> None:
     for source in sources(*PACKAGES):

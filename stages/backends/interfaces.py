@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.schema import Clip, Frame, Sounds, Video
+from pipeline.errors import InputError
+from pipeline.schema import Clip, Frame, SoundClass, Video
 from pipeline.storage import Storage
 
 Image = NDArray[np.uint8]
@@ -65,6 +66,16 @@ class Prompt:
     """``[x, y, w, h]`` in pixels of the frame."""
 
 
+@dataclass(frozen=True)
+class Listening:
+    """A clip and the spans of it to listen to."""
+
+    clip: Clip
+    video: Video
+    spans: Sequence[tuple[float, float]]
+    """Start and end, seconds from the video's first frame."""
+
+
 Vocabulary = Literal["none", "openimages", "prompts"]
 """A detector's class names. none: they mean nothing. openimages: classes of Open Images V7.
 prompts: those the taxonomy prompted it with."""
@@ -85,13 +96,17 @@ class Backend(Protocol):
 
 
 class Tagger(Backend, Protocol):
-    """Hears target categories."""
+    """Hears classes of its own vocabulary."""
 
-    def tag(self, clips: Sequence[tuple[Clip, Video]]) -> list[Sounds]:
-        """One row per clip, in order.
+    vocabulary: Literal["audioset", "vggsound"]
+    """What its class names are."""
 
-        Raises:
-            InputError: when one of them cannot be heard; the runner finds out which.
+    def tag(self, asked: Iterable[Listening]) -> Iterator[list[list[SoundClass]] | InputError]:
+        """Yield what each clip sounds like, in order: the loudest classes of each span, best first.
+
+        Clips are taken as they come, possibly by another thread and some ahead of the answers.
+        One that cannot be heard is answered with the reason and holds up no other; ``no_audio``
+        where there is nothing to hear.
         """
         ...
 
@@ -127,7 +142,10 @@ class Segmenter(Backend, Protocol):
         ...
 
 
-TAGGERS = {"vggsound-label": "stages.backends.vggsound_label:LabelTagger"}
+TAGGERS = {
+    "vggsound-label": "stages.backends.vggsound_label:LabelTagger",
+    "cav-mae": "stages.backends.cav_mae.tagger:CavMaeTagger",
+}
 DETECTORS = {
     "motion": "stages.backends.motion:MotionDetector",
     **{f"yolov8{size}-oiv7": "stages.backends.yolo:YoloDetector" for size in "nsmlx"},

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from pipeline.config import HearConfig
-from pipeline.errors import UsageError
-from pipeline.schema import Sounds
-from pipeline.stage import Fail, Ok
-from stages.hear import HearClips
-from tests.rows import clip, context, video
+from pipeline.errors import InputError, UsageError
+from pipeline.schema import Frame, SoundClass, Sounds
+from pipeline.stage import Drop, Fail, Ok
+from pipeline.storage import Storage
+from stages.backends.interfaces import Listening
+from stages.hear import HearClips, window
+from stages.propose import sounds_of
+from tests.rows import clip, context, frame, video
 
 
 def heard(folder: Path, label: str) -> Sounds:
@@ -72,3 +77,105 @@ def test_another_taxonomy_is_another_fingerprint_and_a_bad_one_stops_before_the_
     assert HearClips(HearConfig(taxonomy=str(mine))).fingerprint() != shipped
     with pytest.raises(UsageError, match="row 2: vggsound_classes: 'dog singing'"):
         HearClips(HearConfig(taxonomy=str(bad))).fingerprint()
+
+
+class Fake:
+    """A tagger of AudioSet's classes that says what it is told and counts what it is asked."""
+
+    name = "fake"
+    vocabulary: Literal["audioset", "vggsound"] = "audioset"
+
+    def __init__(self, **answers: InputError | dict[str, float]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def fingerprint(self) -> dict[str, str]:
+        return {}
+
+    def open(self, storage: Storage) -> None:
+        pass
+
+    def tag(self, asked: Iterable[Listening]) -> Iterator[list[list[SoundClass]] | InputError]:
+        for one in asked:
+            self.asked.append(one.clip.video_id)
+            said = self.answers[one.clip.video_id]
+            if isinstance(said, InputError):
+                yield said
+            else:
+                classes = [SoundClass(name=name, score=score) for name, score in said.items()]
+                yield [classes for _ in one.spans]
+
+
+def hearing(folder: Path, tagger: Fake, frames: Sequence[Frame] = (), **values: Any) -> HearClips:
+    stage = HearClips(HearConfig(**values))
+    stage.tagger = tagger
+    videos = [video(name) for name in tagger.answers]
+    stage.open(context(folder, videos=videos, frames=frames))
+    return stage
+
+
+def test_nothing_to_hear_is_a_drop_and_any_other_trouble_a_failure(tmp_path: Path) -> None:
+    tagger = Fake(
+        aaaaaaaaaaa=InputError("no_audio", "a.mp4: no audio stream"),
+        bbbbbbbbbbb=InputError("not_a_number", "fake computed no number"),
+        ccccccccccc={"Bark": 0.9},
+    )
+    rows = [clip(name) for name in tagger.answers]
+    outcomes = list(hearing(tmp_path, tagger).process(rows))
+    assert outcomes[0] == Drop(rows[0].id, "no_audio", "a.mp4: no audio stream")
+    assert outcomes[1] == Fail(rows[1].id, "not_a_number", "fake computed no number", False)
+    assert isinstance(outcomes[2], Ok)
+
+
+def test_another_threshold_is_another_answer_without_hearing_again(tmp_path: Path) -> None:
+    tagger = Fake(vvvvvvvvvvv={"Music": 0.9, "Bark": 0.3, "Harp": 0.1})
+    active = {}
+    for score in (0.2, 0.4):
+        stage = hearing(tmp_path, tagger, active_score=score, active_relative=0)
+        (outcome,) = stage.process([clip()])
+        assert isinstance(outcome, Ok)
+        (row,) = outcome.rows
+        assert isinstance(row, Sounds)
+        assert [heard.name for heard in row.classes] == ["Music", "Bark", "Harp"]
+        active[score] = {found.category: found.active for found in row.categories}
+    assert active == {0.2: {"dog": True, "harp": False}, 0.4: {"dog": False, "harp": False}}
+    assert tagger.asked == ["vvvvvvvvvvv"]
+    # Other windows are another question.
+    list(hearing(tmp_path, tagger, [frame()], scope="frame").process([clip()]))
+    assert len(tagger.asked) == 2
+
+
+def test_another_video_under_the_same_id_is_heard_anew(tmp_path: Path) -> None:
+    tagger = Fake(vvvvvvvvvvv={"Bark": 0.3})
+    list(hearing(tmp_path, tagger).process([clip()]))
+    stage = HearClips(HearConfig())
+    stage.tagger = tagger
+    stage.open(context(tmp_path, videos=[video(sha256="1" * 64)]))
+    list(stage.process([clip()]))
+    assert len(tagger.asked) == 2
+
+
+def test_with_scope_frame_each_frame_of_a_clip_has_a_row_of_its_own_id(tmp_path: Path) -> None:
+    frames = [frame(10), frame(90)]
+    stage = hearing(tmp_path, Fake(vvvvvvvvvvv={"Bark": 0.9}), frames, scope="frame")
+    (outcome,) = stage.process([clip()])
+    assert isinstance(outcome, Ok)
+    assert [row.id for row in outcome.rows] == [row.frame_id for row in frames]
+    rows = [row for row in outcome.rows if isinstance(row, Sounds)]
+    assert {row.clip_id for row in rows} == {clip().clip_id}
+    assert sounds_of(frames[1], rows) == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("event_s", "span"), [(5.0, (4.0, 6.0)), (0.3, (0.0, 1.3)), (9.9, (8.9, 10.0))]
+)
+def test_a_window_is_cut_at_the_clips_edges_and_never_moved(
+    event_s: float, span: tuple[float, float]
+) -> None:
+    assert window(frame(event_time_s=event_s), clip(), 2.0) == span
+
+
+def test_a_threshold_of_no_class_stops_before_the_run() -> None:
+    config = HearConfig(active_scores={"Barking": 0.3})
+    with pytest.raises(UsageError, match="'Barking' is not one of AudioSet's 527"):
+        HearClips(config).fingerprint()

@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
@@ -152,11 +152,12 @@ class CavMae(nn.Module):
 
         Args:
             audio: normalised log mel filter banks, ``(b, s, f)``; none where the mode needs none.
-            image: normalised pictures, ``(b, c, h * p, w * p)``; none likewise.
+            image: normalised pictures, ``(b, c, h * p, w * p)``; none likewise. In ``multimodal``
+                there may be r of them to each sound, one sound's after the other's.
             mode: which modalities are given, and what the checkpoint was tuned on.
 
         Returns:
-            Logits, ``(b, k)``.
+            Logits, ``(b, k)``; ``(b * r, k)`` with r pictures to a sound.
         """
         logits: Tensor = self.mlp_head(self.features(audio, image, mode))
         return logits
@@ -164,7 +165,9 @@ class CavMae(nn.Module):
     def features(self, audio: Tensor | None, image: Tensor | None, mode: Mode) -> Tensor:
         """What the head sees, ``(b, d)``; arguments as ``forward``'s."""
         if mode == "multimodal":
-            joint = torch.cat([self.audio_tokens(audio), self.image_tokens(image)], dim=1)
+            sound, sight = self.audio_tokens(audio), self.image_tokens(image)
+            sound = repeat(sound, "b n d -> (b r) n d", r=len(sight) // len(sound))
+            joint = torch.cat([sound, sight], dim=1)  # (b, n, d)
             return self._pooled(joint, "", self.norm)
         if mode in ("audioonly", "missingaudioonly"):
             tokens = self.audio_tokens(audio)

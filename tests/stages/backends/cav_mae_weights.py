@@ -33,3 +33,10 @@ def write_checkpoint(path: Path, seed: int = 0) -> None:
         },
         path,
     )
+
+
+def write_level_checkpoint(path: Path, level: float, num_classes: int = 527) -> Path:
+    """A valid file of a few kilobytes: each tensor is one number, repeated by its strides."""
+    one = torch.full((1,), level)
+    torch.save({name: one.expand(shape) for name, shape in layout(num_classes).items()}, path)
+    return path

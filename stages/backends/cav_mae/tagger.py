@@ -1,0 +1,238 @@
+"""Hear AudioSet's classes with CAV-MAE, the paper's sound tagger (Gong et al., arXiv 2210.07839).
+
+A clip of 10 s in, one list of classes out: that is what it was trained on. Shorter spans are padded
+like short clips in its training, which works and is off the lengths it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import HearConfig
+from pipeline.errors import InputError, MediaError, UsageError
+from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline, waveform
+from pipeline.models import require
+from pipeline.schema import SoundClass
+from pipeline.storage import Storage
+from stages.backends.device import ahead, choose_device, halving, inference
+from stages.backends.interfaces import Listening
+from stages.taxonomy import audioset_classes
+
+if TYPE_CHECKING:
+    from stages.backends.cav_mae.model import Mode
+
+_TUNED_ON = {
+    "cav-mae-as-46.6": "sound",
+    "cav-mae-as-37.7": "sound",
+    "cav-mae-as-full-51.2": "both",
+    "cav-mae-as-20k-42.0": "both",
+    "cav-mae-as-20.0": "pictures",
+}
+
+_MODES: dict[str, tuple[Mode, ...]] = {
+    "sound": ("audioonly",),
+    "pictures": ("videoonly",),
+    "both": ("multimodal", "missingaudioonly", "missingvideoonly"),
+}
+"""What a checkpoint may be run as; the first is the one it was tuned for."""
+
+_KEPT = 20
+"""Classes kept of each span, loudest first."""
+
+_DECODED_AHEAD = 32
+"""Clips decoded while the network works."""
+
+_INPUT_PX = 1024 * 128
+"""Of a spectrogram; a picture has a third of it and counts as much."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What the network is given of one clip."""
+
+    spans: int
+    audio: NDArray[np.float32] | None
+    """``(spans, s, f)``; none where the mode needs none."""
+    images: NDArray[np.float32] | None
+    """``(spans * pictures, c, height, width)``; none likewise."""
+
+    @property
+    def inputs(self) -> int:
+        """Of the network."""
+        return max(0 if part is None else len(part) for part in (self.audio, self.images))
+
+
+class CavMaeTagger:
+    """Tag with one of the authors' AudioSet checkpoints."""
+
+    vocabulary: Literal["audioset", "vggsound"] = "audioset"
+
+    def __init__(self, config: HearConfig) -> None:
+        self.name: str = config.weights
+        self._config = config
+        self._mode = mode_of(config)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """The weights' digest."""
+        return {"weights": require(self.name).sha256}
+
+    def open(self, storage: Storage) -> None:
+        """Load the registered weights.
+
+        Raises:
+            UsageError: they are not here, not what was registered, or not of this network.
+        """
+        import torch
+
+        from stages.backends.cav_mae.model import load_cav_mae
+
+        self._storage = storage
+        self._device = choose_device(self._config.device)
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)  # processes fill the machine, not threads
+        path = require(self.name).path
+        model = load_cav_mae(path)
+        if model.sizes.num_classes != len(audioset_classes()):
+            raise UsageError(
+                f"{path}: knows {model.sizes.num_classes} classes, AudioSet has"
+                f" {len(audioset_classes())}. Take one of the checkpoints tuned on AudioSet:"
+                f" {', '.join(_TUNED_ON)}."
+            )
+        self._model = model.to(self._device)
+
+    def tag(self, asked: Iterable[Listening]) -> Iterator[list[list[SoundClass]] | InputError]:
+        """Yield the loudest classes of each clip's spans; decoding goes on meanwhile."""
+        for batch in self._batches(ahead(asked, self._prepare, _DECODED_AHEAD)):
+            heard = iter(halving([one for one in batch if isinstance(one, _Prepared)], self._run))
+            for one in batch:
+                yield one if isinstance(one, InputError) else next(heard)
+
+    def _batches(
+        self, prepared: Iterable[_Prepared | InputError]
+    ) -> Iterator[list[_Prepared | InputError]]:
+        # One clip at a time costs a CPU nothing, and its answer does not depend on its neighbours.
+        on_cpu = self._device.type == "cpu"
+        most = 1 if on_cpu else max(1, int(self._config.batch_mpx * 1e6) // _INPUT_PX)
+        batch: list[_Prepared | InputError] = []
+        inputs = 0
+        for one in prepared:
+            grows = one.inputs if isinstance(one, _Prepared) else 0
+            if batch and inputs + grows > most:
+                yield batch
+                batch, inputs = [], 0
+            batch.append(one)
+            inputs += grows
+        if batch:
+            yield batch
+
+    def _prepare(self, asked: Listening) -> _Prepared | InputError:
+        audio = images = None
+        try:
+            with self._storage.as_local(asked.video.path) as path:
+                media = Media(path)
+                timeline = read_timeline(media)
+                if "video" not in self._mode:
+                    audio = np.stack([_sound(media, timeline, span) for span in asked.spans])
+                if "audio" not in self._mode:
+                    fps = asked.video.fps
+                    pictures = [_pictures(media, timeline, span, fps) for span in asked.spans]
+                    images = np.concatenate(pictures)
+        except InputError as error:
+            return error
+        return _Prepared(len(asked.spans), audio, images)
+
+    def _run(self, batch: Sequence[_Prepared]) -> list[list[list[SoundClass]] | InputError]:
+        import torch
+
+        if not batch:
+            return []
+        with inference(self._device, self._config.precision):
+            audio, images = (
+                torch.from_numpy(np.concatenate(parts)).to(self._device) if parts else None
+                for parts in (
+                    [one.audio for one in batch if one.audio is not None],
+                    [one.images for one in batch if one.images is not None],
+                )
+            )
+            scores = self._model(audio, images, self._mode).float().sigmoid().cpu().numpy()
+        spans = sum(one.spans for one in batch)
+        means = scores.reshape(spans, -1, scores.shape[-1]).mean(axis=1)
+        answers: list[list[list[SoundClass]] | InputError] = []
+        first = 0
+        for one in batch:
+            mine = means[first : first + one.spans]
+            first += one.spans
+            if np.isfinite(mine).all():
+                answers.append([loudest(row) for row in mine])
+            else:
+                answers.append(InputError("not_a_number", f"{self.name} computed no number"))
+        return answers
+
+
+def mode_of(config: HearConfig) -> Mode:
+    """The mode the settings ask for; ``auto`` is the one the checkpoint was tuned for.
+
+    Raises:
+        UsageError: the checkpoint was not tuned for it, or it needs pictures of single events.
+    """
+    fitting = _MODES[_TUNED_ON[config.weights]]
+    if config.scope == "frame":
+        # A clip's ten pictures say nothing about a window of two seconds.
+        fitting = tuple(mode for mode in fitting if mode.endswith("audioonly"))
+    for mode in fitting:
+        if config.mode in ("auto", mode):
+            return mode
+    raise UsageError(
+        f"hear.mode {config.mode!r}: {config.weights} with scope {config.scope!r} can be run as"
+        f" {' or '.join(fitting) or 'nothing: it hears no sound'}."
+    )
+
+
+def loudest(scores: NDArray[np.float32]) -> list[SoundClass]:
+    """The classes of highest score, best first, equals in AudioSet's order.
+
+    Args:
+        scores: probabilities, ``(k,)``.
+    """
+    rounded = np.round(scores.astype(np.float64), 6)
+    order = np.argsort(-rounded, kind="stable")[:_KEPT]
+    return [SoundClass(name=audioset_classes()[k], score=float(rounded[k])) for k in order]
+
+
+def _sound(media: Media, timeline: Timeline, span: tuple[float, float]) -> NDArray[np.float32]:
+    """The network's input of a span's sound, ``(s, f)``.
+
+    Raises:
+        MediaError: ``no_audio``, or what decoding raises.
+    """
+    from stages.backends.cav_mae.audio import MIN_SAMPLES, RATE_HZ, model_input
+
+    wave = waveform(media, timeline, *span, RATE_HZ)
+    if len(wave) < MIN_SAMPLES:
+        name = media.path.name
+        raise MediaError("no_audio", f"{name}: {len(wave)} samples from {span[0]:g} s on")
+    return model_input(wave)
+
+
+def _pictures(
+    media: Media, timeline: Timeline, span: tuple[float, float], fps: float
+) -> NDArray[np.float32]:
+    """The network's inputs of a span's pictures, ``(10, c, height, width)``.
+
+    Raises:
+        MediaError: ``undecodable``, or what decoding raises.
+    """
+    from stages.backends.cav_mae.pictures import chosen_frames, prepare
+
+    shown = timeline.between(exact(span[0]), exact(span[1]))
+    chosen = [shown[index] for index in chosen_frames(len(shown), fps)] if shown else []
+    ranges = [range(index, index + 1) for index in sorted(set(chosen))]
+    found = {p.index: prepare(p.rgb()) for p in decode_pictures(media, timeline, ranges)}
+    if not chosen or any(index not in found for index in chosen):
+        raise MediaError("undecodable", f"{media.path.name}: {len(found)} of its frames decode")
+    return np.stack([found[index] for index in chosen])
