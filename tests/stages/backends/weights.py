@@ -24,7 +24,7 @@ def write_yolo(path: Path, names: dict[int, str] | None = None, **changes: Any) 
     with torch.no_grad():
         for scale in network.model[-1].cv3:
             scale[-1].weight.normal_(0, 0.05)
-            scale[-1].bias.normal_(-5, 1.5)
+            scale[-1].bias.normal_(-7, 1.5)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 1.0
