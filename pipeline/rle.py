@@ -27,6 +27,11 @@ Polygon = list[float]
 
 _Point = tuple[int, int]
 
+_EAST, _WEST, _SOUTH, _NORTH = 1, 2, 4, 8
+_RIGHT = {_EAST: _SOUTH, _SOUTH: _WEST, _WEST: _NORTH, _NORTH: _EAST}
+_LAST = [1 << max(0, bits.bit_length() - 1) for bits in range(16)]
+"""The highest of some steps."""
+
 
 def encode(mask: NDArray[Any]) -> Rle:
     """A mask, ``(height, width)`` of truth values, as run lengths."""
@@ -42,14 +47,14 @@ def decode(rle: Rle) -> Mask:
         InputError: ``bad_rle`` when the runs do not add up to the size.
     """
     height, width = rle.size
-    try:
-        runs = _runs(rle.counts)
-    except (IndexError, UnicodeEncodeError) as error:
-        raise InputError("bad_rle", f"not COCO run lengths: {rle.counts[:40]!r}") from error
-    if min(height, width, *runs, 0) < 0 or sum(runs) != height * width:
-        raise InputError(
-            "bad_rle", f"runs cover {sum(runs)} pixels of {width}x{height} = {height * width}"
-        )
+    runs = _runs(rle.counts)
+    if runs is None:
+        raise InputError("bad_rle", f"not COCO run lengths: {rle.counts[:40]!r}")
+    pixels = height * width
+    fits = min(height, width) >= 0 and bool(((runs >= 0) & (runs <= pixels)).all())
+    if not fits or int(runs.sum()) != pixels:
+        covered = sum(runs.tolist())
+        raise InputError("bad_rle", f"runs cover {covered} pixels of {width}x{height} = {pixels}")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T.copy()
 
@@ -87,7 +92,13 @@ def to_polygons(mask: NDArray[Any], tolerance_px: float = 0.0) -> list[Polygon]:
         tolerance_px: how far an outline may move to save corners; with 0 the polygons are exact:
             ``from_polygons(to_polygons(mask), ...)`` is the mask.
     """
-    inside = np.ascontiguousarray(mask, dtype=np.uint8)
+    whole = np.asarray(mask, dtype=bool)
+    rows, columns = np.flatnonzero(whole.any(axis=1)), np.flatnonzero(whole.any(axis=0))
+    if not len(rows):
+        return []
+    # All that follows is a matter of the mask's own box; most masks fill a small part of theirs.
+    top, left = int(rows[0]), int(columns[0])
+    inside = np.ascontiguousarray(whole[top : rows[-1] + 1, left : columns[-1] + 1], dtype=np.uint8)
     count, labels = cv2.connectedComponents(inside, connectivity=4)
     outlines: list[list[list[_Point]]] = [[] for _ in range(count)]
     for loop in _loops(inside):
@@ -99,29 +110,39 @@ def to_polygons(mask: NDArray[Any], tolerance_px: float = 0.0) -> list[Polygon]:
     if tolerance_px > 0:
         polygons = [_simplified(points, tolerance_px) for points in polygons]
     ordered = sorted(polygons, key=lambda points: (-_spanned(points), points))
-    return [[float(value) for point in points for value in point] for points in ordered]
+    return [
+        [float(value) for x, y in points for value in (x + left, y + top)] for points in ordered
+    ]
 
 
 def _packed(rle: Rle) -> dict[str, Any]:
     return {"size": list(rle.size), "counts": rle.counts.encode("ascii")}
 
 
-def _runs(counts: str) -> list[int]:
-    """COCO's text to run lengths: 5 bits a character, from the third on against two before."""
-    runs: list[int] = []
-    data = counts.encode("ascii")
-    place = 0
-    while place < len(data):
-        value, shift, more = 0, 0, True
-        while more:
-            bits = data[place] - 48
-            value |= (bits & 0x1F) << shift
-            more = bool(bits & 0x20)
-            place += 1
-            shift += 5
-        if bits & 0x10:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
+def _runs(counts: str) -> NDArray[np.int64] | None:
+    """COCO's text to run lengths; none when it is no such text.
+
+    Five bits a character, the lowest first, a sixth bit while more follow; the last one's fifth bit
+    is the sign. From the fourth on a run is told as the difference to the one two before.
+    """
+    if not counts:
+        return np.zeros(0, dtype=np.int64)
+    try:
+        data = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        return None
+    if data.min() < 0 or data.max() > 63 or data[-1] & 0x20:
+        return None
+    last = np.flatnonzero(data & 0x20 == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    lengths = last - first + 1
+    if lengths.max() > 10:  # 50 bits: no image has so many pixels
+        return None
+    shift = 5 * (np.arange(len(data)) - np.repeat(first, lengths))
+    runs = np.add.reduceat((data & 0x1F) << shift, first)
+    runs -= np.where(data[last] & 0x10, np.int64(1) << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
     return runs
 
 
@@ -133,36 +154,44 @@ def _loops(inside: NDArray[np.uint8]) -> list[list[_Point]]:
     padded = np.pad(inside, 1).astype(np.int8)
     down = np.diff(padded, axis=0)[:, 1:-1]  # at y: row y less row y - 1
     across = np.diff(padded, axis=1)[1:-1]
-    steps: dict[_Point, list[_Point]] = {}
-    for edges, start, step in (
-        (down == 1, (0, 0), (1, 0)),
-        (down == -1, (1, 0), (-1, 0)),
-        (across == -1, (0, 0), (0, 1)),
-        (across == 1, (0, 1), (0, -1)),
-    ):
-        for y, x in np.argwhere(edges).tolist():
-            steps.setdefault((x + start[0], y + start[1]), []).append(step)
+    height, width = inside.shape
+    steps = np.zeros((height + 1, width + 1), dtype=np.uint8)
+    steps[:, :-1] |= np.where(down == 1, _EAST, 0).astype(np.uint8)
+    steps[:, 1:] |= np.where(down == -1, _WEST, 0).astype(np.uint8)
+    steps[:-1] |= np.where(across == -1, _SOUTH, 0).astype(np.uint8)
+    steps[1:] |= np.where(across == 1, _NORTH, 0).astype(np.uint8)
+    left = bytearray(steps.tobytes())
+    by_column, row = np.nonzero(steps.T)
     loops = []
-    for corner in sorted(steps):
-        while steps[corner]:
-            loops.append(_walk(steps, corner))
+    for corner in (row * (width + 1) + by_column).tolist():
+        while left[corner]:
+            y, x = np.divmod(_walk(left, corner, width + 1), width + 1)
+            loops.append(list(zip(x.tolist(), y.tolist(), strict=True)))
     return loops
 
 
-def _walk(steps: dict[_Point, list[_Point]], start: _Point) -> list[_Point]:
-    """Take steps from ``start`` until the loop closes, using them up."""
-    (x, y), step = start, steps[start].pop()
+def _walk(steps: bytearray, start: int, wide: int) -> list[int]:
+    """Take steps from ``start`` until the loop closes, using them up.
+
+    Args:
+        steps: the steps that leave each corner, as bits; a corner has at most two.
+        start: a place in it.
+        wide: corners per row.
+    """
+    move = {_EAST: 1, _WEST: -1, _SOUTH: wide, _NORTH: -wide}
+    at, step = start, _LAST[steps[start]]
+    steps[at] ^= step
     first = step
     loop = [start]
     while True:
-        x, y = x + step[0], y + step[1]
-        right = (-step[1], step[0])
-        if (x, y) == start and (not steps[x, y] or right == first):
+        at += move[step]
+        right = _RIGHT[step]
+        choices = steps[at]
+        if at == start and (not choices or right == first):
             return loop
-        choices = steps[x, y]
-        step = right if right in choices else choices[-1]
-        choices.remove(step)
-        loop.append((x, y))
+        step = right if choices & right else _LAST[choices]
+        steps[at] = choices ^ step
+        loop.append(at)
 
 
 def _joined(loops: list[list[_Point]], inside: NDArray[np.uint8]) -> list[_Point]:
@@ -185,14 +214,10 @@ def _joined(loops: list[list[_Point]], inside: NDArray[np.uint8]) -> list[_Point
 
 def _corners(points: list[_Point]) -> list[_Point]:
     """The points where the walk turns."""
-    turns = []
-    for place, (x, y) in enumerate(points):
-        (before_x, before_y) = points[place - 1]
-        (after_x, after_y) = points[(place + 1) % len(points)]
-        ahead = (_sign(x - before_x), _sign(y - before_y))
-        if ahead != (_sign(after_x - x), _sign(after_y - y)):
-            turns.append((x, y))
-    return turns
+    way = np.array(points, dtype=np.int64)
+    before = np.sign(way - np.roll(way, 1, axis=0))
+    turns = (before != np.roll(before, -1, axis=0)).any(axis=1)
+    return [points[place] for place in np.flatnonzero(turns).tolist()]
 
 
 def _simplified(points: list[_Point], tolerance_px: float) -> list[_Point]:
@@ -204,7 +229,3 @@ def _spanned(points: list[_Point]) -> float:
     """Area inside a closed walk (Gauss's shoelace formula); holes count against it."""
     x, y = np.array(points, dtype=np.float64).T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
-
-
-def _sign(value: int) -> int:
-    return (value > 0) - (value < 0)

@@ -40,7 +40,7 @@ _IS3_PIXELS = 224
 
 
 def read_vggss(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
-    """``vggss.json``: a list of ``{file, class, bbox}``, boxes ``[x0, y0, x1, y1]`` as fractions."""
+    """``vggss.json``: a list of ``{file, class, bbox}``, ``[x0, y0, x1, y1]`` as fractions."""
     (name,) = _named(tree, "vggss.json")
     images, clips = tree.by_stem(".jpg", ".jpeg", ".png"), tree.by_stem(".mp4")
     seen: set[str] = set()
