@@ -43,6 +43,7 @@ benchmarks: $(READY) ## Measure again what benchmarks/results holds (minutes; ff
 	$(BIN)/python -m benchmarks.media
 	$(BIN)/python -m benchmarks.download
 	$(BIN)/python -m benchmarks.evaluate
+	$(BIN)/python -m benchmarks.feed
 
 lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

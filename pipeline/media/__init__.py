@@ -8,6 +8,7 @@
     picture    decoded frames, exactly those of a sequential decode, at the cost of a few
     cut        a lossless cut with an edit list
     encode     a few pictures as a small silent MP4
+    feed       a clip's small copy, as training reads it
 
 Time 0 is everywhere the first presented frame of the video. Times are exact fractions until they
 are written into a record.
@@ -16,6 +17,7 @@ are written into a record.
 from pipeline.media.container import DecodeCounts, Media
 from pipeline.media.cut import cut
 from pipeline.media.encode import encode
+from pipeline.media.feed import ClipTensors, read_feed, write_feed
 from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import MediaFacts, probe
 from pipeline.media.sound import SoundEnergy, SoundTrack
@@ -23,6 +25,7 @@ from pipeline.media.timeline import Timeline, exact, read_timeline
 from pipeline.media.waveform import waveform
 
 __all__ = [
+    "ClipTensors",
     "DecodeCounts",
     "Media",
     "MediaFacts",
@@ -36,6 +39,8 @@ __all__ = [
     "exact",
     "frames_between",
     "probe",
+    "read_feed",
     "read_timeline",
     "waveform",
+    "write_feed",
 ]

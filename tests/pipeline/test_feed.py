@@ -1,0 +1,56 @@
+"""A clip's small copy holds every frame and all of its sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import MediaError
+from pipeline.media import Media, frames_between, read_timeline, waveform
+from pipeline.media.feed import RATE_HZ, SIZE_PX, read_feed, write_feed
+from tests.video_factory import bursts, make_video, scene
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("feed") / "v.mp4"
+    make_video(path, frames=300, fps=25, draw=scene(320, 180), sound=bursts(12, [1.0, 4.5, 7.2]))
+    return path
+
+
+def test_it_holds_the_clips_frames_in_their_order_and_its_sound_exactly(
+    source: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "clip.mkv"
+    assert write_feed(Media(source), 1.0, 11.0, target) == 250
+    clip = read_feed(target)
+    assert clip.frames.shape == (250, SIZE_PX, SIZE_PX, 3)
+    shown = [picture.rgb() for picture in frames_between(source, 1.0, 11.0)]
+    assert len(shown) == 251  # frames_between gives the end too
+    for number in (0, 1, 100, 248, 249):
+        small = cv2.resize(shown[number], (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
+        errors = np.abs(clip.frames.astype(float) - small).mean((1, 2, 3))
+        assert errors.argmin() == number, "the stored frame nearest to it is its own"
+        assert errors[number] < 6  # noise keeps half of its colour in 4:2:0
+    media = Media(source)
+    heard = waveform(media, read_timeline(media), 1.0, 11.0, RATE_HZ)
+    np.testing.assert_array_equal(clip.waveform, heard)
+
+
+def test_the_same_clip_gives_the_same_bytes_and_arrays(source: Path, tmp_path: Path) -> None:
+    for name in ("a.mkv", "b.mkv"):
+        write_feed(Media(source), 0.0, 10.0, tmp_path / name)
+    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
+    one, other = read_feed(tmp_path / "a.mkv"), read_feed(tmp_path / "a.mkv")
+    np.testing.assert_array_equal(one.frames, other.frames)
+
+
+def test_a_video_without_sound_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    silent = tmp_path / "silent.mp4"
+    make_video(silent, frames=260, fps=25)
+    with pytest.raises(MediaError, match="no_audio"):
+        write_feed(Media(silent), 0.0, 10.0, tmp_path / "clip.mkv")
+    assert [path.name for path in tmp_path.iterdir()] == ["silent.mp4"]
