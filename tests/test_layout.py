@@ -60,6 +60,7 @@ def test_imports_point_one_way() -> None:
         ("yt_dlp", {"stages/backends/ytdlp.py", "stages/failure_kinds.py"}),
         ("av", {"pipeline/"}),
         ("kaldi_native_fbank", {"stages/backends/cav_mae/"}),
+        ("ultralytics", {"stages/backends/yolo.py"}),
     ],
 )
 def test_a_foreign_library_has_one_home(library: str, home: set[str]) -> None:

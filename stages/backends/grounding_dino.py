@@ -158,6 +158,7 @@ def load_parts(folder: Path) -> tuple[Any, Any, Any]:
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
     import transformers
+    from safetensors import SafetensorError
 
     hub: Any = transformers
     hub.utils.logging.set_verbosity_error()
@@ -174,7 +175,7 @@ def load_parts(folder: Path) -> tuple[Any, Any, Any]:
         )
         look = hub.AutoImageProcessor.from_pretrained(folder, **local)
         tokenize = hub.AutoTokenizer.from_pretrained(folder, **local)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"{folder}: not a detector transformers can read: {said}") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):

@@ -49,3 +49,59 @@ def register_yolo(folder: Path) -> Path:
     path = write_yolo(folder / "yolov8n-oiv7.pt")
     add("yolov8n-oiv7", path)
     return path
+
+
+def write_grounding_dino(folder: Path, *, mm: bool) -> Path:
+    """A tiny Grounding DINO (or MM Grounding DINO) as transformers saves it."""
+    import torch
+    import transformers
+
+    hub: Any = transformers
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    parts: dict[str, Any] = {
+        "backbone_config": hub.SwinConfig(
+            embed_dim=16,
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 2, 2, 4],
+            window_size=4,
+            out_indices=[2, 3, 4],
+        ),
+        "text_config": hub.BertConfig(
+            vocab_size=1100,
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+        ),
+    }
+    sizes = {
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "num_queries": 30,
+        "max_text_len": 256,
+    }
+    kind = "MMGroundingDino" if mm else "GroundingDino"
+    config = getattr(hub, f"{kind}Config")(**parts, **sizes)
+    network = getattr(hub, f"{kind}ForObjectDetection")(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))  # else all queries answer alike
+    network.save_pretrained(folder)
+    hub.GroundingDinoImageProcessor(
+        size={"shortest_edge": 96, "longest_edge": 160}
+    ).save_pretrained(folder)
+    words = [f"[unused{n}]" for n in range(1100)]
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: "."}
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    placed = dict(enumerate([*letters, *(f"##{letter}" for letter in letters), "(", ")"], 200))
+    for place, word in (special | placed).items():
+        words[place] = word
+    vocabulary = {word: place for place, word in enumerate(words)}
+    hub.BertTokenizer(vocab=vocabulary).save_pretrained(folder)
+    return folder
