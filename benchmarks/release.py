@@ -56,8 +56,13 @@ def tables(frames: int) -> ReleaseTables:
     rng = np.random.default_rng(0)
     shapes = [_shape(rng) for _ in range(400)]
     rows: dict[str, list[Any]] = {
-        "videos": [], "clips": [], "frames": [], "reviews": [], "instances": [], "masks": []
-    }  # fmt: skip
+        "videos": [],
+        "clips": [],
+        "frames": [],
+        "reviews": [],
+        "instances": [],
+        "masks": [],
+    }
     for number in range(frames):
         place, index = divmod(number, FRAMES_PER_CLIP)
         video_id = f"v{place:010d}"
@@ -86,7 +91,7 @@ def tables(frames: int) -> ReleaseTables:
                     review_ids=[f"r_{frame.frame_id}"],
                     proposal_id=f"p_{name}",
                     verified=True,
-                )  # fmt: skip
+                )
             )
             rows["masks"].append(
                 Mask(
@@ -99,7 +104,7 @@ def tables(frames: int) -> ReleaseTables:
                     model_digest="0" * 64,
                     predicted_iou=0.9,
                     verified=True,
-                )  # fmt: skip
+                )
             )
     return ReleaseTables(**rows)
 
@@ -120,48 +125,85 @@ def _shape(rng: np.random.Generator) -> tuple[Any, list[float], int]:
 
 def _video(video_id: str, place: int) -> Video:
     return Video(
-        video_id=video_id, label=CATEGORIES[place % 80], split="test",
-        source_url=f"https://www.youtube.com/watch?v={video_id}", path=f"media/videos/{video_id}.mp4",
-        sha256="0" * 64, size_bytes=18_000_000, width=WIDTH, height=HEIGHT, fps=25.0,
-        frame_count=5000, duration_s=200.0, bitrate_bps=700_000, video_codec="h264",
-        audio_codec="aac", sample_rate_hz=44_100, channels=2,
+        video_id=video_id,
+        label=CATEGORIES[place % 80],
+        split="test",
+        source_url=f"https://www.youtube.com/watch?v={video_id}",
+        path=f"media/videos/{video_id}.mp4",
+        sha256="0" * 64,
+        size_bytes=18_000_000,
+        width=WIDTH,
+        height=HEIGHT,
+        fps=25.0,
+        frame_count=5000,
+        duration_s=200.0,
+        bitrate_bps=700_000,
+        video_codec="h264",
+        audio_codec="aac",
+        sample_rate_hz=44_100,
+        channels=2,
         license="Creative Commons Attribution license (reuse allowed)",
-        title=f"A title of video {place}", uploader="Somebody", upload_date="20200102",
+        title=f"A title of video {place}",
+        uploader="Somebody",
+        upload_date="20200102",
         format_id="18",
-    )  # fmt: skip
+    )
 
 
 def _clip(clip: str, video_id: str) -> Clip:
     return Clip(
-        clip_id=clip, video_id=video_id, start_s=10, end_s=20, active_seconds=10,
-        rms_per_second=[0.1] * 10, candidates=1,
-    )  # fmt: skip
+        clip_id=clip,
+        video_id=video_id,
+        start_s=10,
+        end_s=20,
+        active_seconds=10,
+        rms_per_second=[0.1] * 10,
+        candidates=1,
+    )
 
 
 def _frame(clip: str, video_id: str, index: int, number: int) -> Frame:
     return Frame(
-        frame_id=frame_id(clip, 20 + 40 * index), clip_id=clip, video_id=video_id,
-        frame_index=20 + 40 * index, time_s=10 + (20 + 40 * index) / 25,
-        event_time_s=10 + (20 + 40 * index) / 25, event_rms=0.2, event_rank=index, sharpness=100.0,
-        path=PICTURE.format(number=number % PICTURES), width=WIDTH, height=HEIGHT,
-    )  # fmt: skip
+        frame_id=frame_id(clip, 20 + 40 * index),
+        clip_id=clip,
+        video_id=video_id,
+        frame_index=20 + 40 * index,
+        time_s=10 + (20 + 40 * index) / 25,
+        event_time_s=10 + (20 + 40 * index) / 25,
+        event_rms=0.2,
+        event_rank=index,
+        sharpness=100.0,
+        path=PICTURE.format(number=number % PICTURES),
+        width=WIDTH,
+        height=HEIGHT,
+    )
 
 
 def _review(frame: Frame, off_screen: bool, count: int, place: int) -> Review:
     seen = [
         ReviewedInstance(
-            bbox=[0, 0, 10, 10], category=CATEGORIES[(place + which) % 80],
-            scenario="Single-sound", origin="kept", proposal_id=None,
+            bbox=[0, 0, 10, 10],
+            category=CATEGORIES[(place + which) % 80],
+            scenario="Single-sound",
+            origin="kept",
+            proposal_id=None,
         )
         for which in range(count)
-    ]  # fmt: skip
+    ]
     return Review(
-        review_id=f"r_{frame.frame_id}", frame_id=frame.frame_id, kind="boxes",
-        annotator=f"person:{place % 7}", annotation_id="1", updated_at="2026-01-02T03:04:05Z",
-        lead_time_s=12.0, decision="off_screen" if off_screen else "labelled", reject_reasons=[],
-        off_screen_category=CATEGORIES[place % 80] if off_screen else None, instances=seen,
+        review_id=f"r_{frame.frame_id}",
+        frame_id=frame.frame_id,
+        kind="boxes",
+        annotator=f"person:{place % 7}",
+        annotation_id="1",
+        updated_at="2026-01-02T03:04:05Z",
+        lead_time_s=12.0,
+        decision="off_screen" if off_screen else "labelled",
+        reject_reasons=[],
+        off_screen_category=CATEGORIES[place % 80] if off_screen else None,
+        instances=seen,
         verified=True,
-    )  # fmt: skip
+    )
 
 
 def _draw_pictures(storage: Storage) -> None:
@@ -186,16 +228,24 @@ def main() -> None:
     frames = parser.parse_args().frames
     rows = tables(frames)
     results: dict[str, Any] = {
-        "machine": describe(), "videos": len(rows.videos), "frames": frames, "instances": len(rows.instances)
-    }  # fmt: skip
+        "machine": describe(),
+        "videos": len(rows.videos),
+        "frames": frames,
+        "instances": len(rows.instances),
+    }
     with tempfile.TemporaryDirectory() as root:
         storage = Storage(root)
 
         def export() -> None:
             write_release(
-                rows, storage, "1.0", unverified=False, media=False,
-                config=ExportConfig(), provenance={},
-            )  # fmt: skip
+                rows,
+                storage,
+                "1.0",
+                unverified=False,
+                media=False,
+                config=ExportConfig(),
+                provenance={},
+            )
 
         _timed(results, "export_s", export)
         folder = Path(root) / "releases/1.0"
@@ -207,12 +257,13 @@ def main() -> None:
         shown = ReportTables(**vars(rows))
         _timed(results, "report_s", lambda: write_report(storage, shown, [], [], [], target=report))
         results["report_mb"] = round(report.stat().st_size / 1e6, 1)
-    results["memory_gb"] = round(
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2
-    )  # fmt: skip
+    results["memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
     print(json.dumps(results, indent=1))
-    over = [f"{name} {results[name]} > {bound}" for name, bound in BOUNDS.items()
-            if results[name] > bound]  # fmt: skip
+    over = [
+        f"{name} {results[name]} > {bound}"
+        for name, bound in BOUNDS.items()
+        if results[name] > bound
+    ]
     if over:
         sys.exit("over its bound: " + ", ".join(over))
 
