@@ -11,7 +11,18 @@ from pipeline.registry import STAGES
 from pipeline.schema import DropRow, FailureRow
 from pipeline.workspace import Workspace
 
-ORDER = ("list", "download", "sample", "hear", "propose", "accept", "simulate", "settle", "segment")
+ORDER = (
+    "list",
+    "download",
+    "sample",
+    "hear",
+    "propose",
+    "accept",
+    "simulate",
+    "pull",
+    "settle",
+    "segment",
+)
 """Stages as the data flows; ``list`` and ``settle`` run inside ``download`` and ``label``."""
 
 

@@ -1,0 +1,270 @@
+"""Bring people's answers into ``reviews``, which only ever grows.
+
+Only tasks that changed since the last pull are asked for, with some overlap. An answer is known by
+its annotation and time, so reading it twice adds nothing. An answer that cannot be a review is a
+failure row and asked for again until it is mended. A deleted or skipped one is taken back by a row
+of its own, which says that the frame is to be looked at again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from labeling.client import LabelStudio
+from labeling.projects import Project, find_project
+from labeling.push import foreign_line, frame_of
+from labeling.results import DELETED, SKIPPED, is_withdrawn, read_boxes, utc, withdrawn
+from pipeline.errors import AvatarBuildError, InputError, UsageError
+from pipeline.ledger import Generation, Ledger, Unit
+from pipeline.locks import run_lock
+from pipeline.schema import FailureRow, Frame, Proposal, Review, digest_of
+from pipeline.stage import Drop, Fail, Ok, Outcome, StageSpec
+from pipeline.unit import Clock, commit_unit, new_job
+from pipeline.workspace import Workspace
+
+SPEC = StageSpec(name="pull", version=1, reads="", writes=("reviews",))
+
+_OVERLAP = timedelta(seconds=60)
+"""A task written while the last pull was reading may carry an earlier time."""
+
+_SINCE = "commits/pull/since.json"
+
+
+@dataclass
+class Pulled:
+    """What came in."""
+
+    project: Project
+    tasks: int = 0
+    """Tasks that changed since the last pull."""
+    new: int = 0
+    edited: int = 0
+    taken_back: int = 0
+    """Answers deleted or skipped after they had been pulled."""
+    skipped: int = 0
+    """Answers that are a skip and nothing else."""
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    """Frames whose answer is no review, with what to mend and where."""
+    foreign: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "project": self.project.number,
+            "tasks": self.tasks,
+            "new": self.new,
+            "edited": self.edited,
+            "taken_back": self.taken_back,
+            "skipped": self.skipped,
+            "bad": [{"frame_id": name, "reason": reason} for name, reason in self.bad],
+            "foreign": self.foreign,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        parts = [f"{self.new} new", f"{self.edited} edited", f"{self.taken_back} taken back"]
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
+        parts += [f"{len(self.bad)} to mend"] if self.bad else []
+        lines = [f"pull: {self.tasks} changed tasks: {', '.join(parts)}."]
+        lines += [f"  to mend: {name}: {reason}" for name, reason in self.bad]
+        return lines + [foreign_line(link) for link in self.foreign]
+
+
+def pull_boxes(workspace: Workspace, server: LabelStudio, vocabulary: Sequence[str]) -> Pulled:
+    """Read the answers that are new, and commit them.
+
+    Args:
+        workspace: that gets them.
+        server: connected.
+        vocabulary: the labels that are target categories.
+
+    Raises:
+        UsageError: nothing was pushed there.
+        AvatarBuildError: another pull is running, or the server fails; nothing is half done.
+    """
+    project = find_project(server, workspace.config.label.project, "boxes")
+    if project is None:
+        raise UsageError(
+            f"{server.url}: no project {workspace.config.label.project + ' boxes'!r}."
+            " Make it with: avatar-build label push boxes"
+        )
+    ledger = workspace.ledger(SPEC.name)
+    with run_lock(workspace.storage, ledger.folder) as lock:
+        # Whoever came second has waited here for the first.
+        if not (lock.alone or lock.try_alone()):
+            raise AvatarBuildError("pull: another pull of this workspace is running; let it end.")
+        ledger.recover()
+        clock = Clock()
+        reader = _Reader(workspace, server, project, vocabulary)
+        since = _read_since(workspace, project)
+        outcomes = list(reader.read(since))
+        _commit(workspace, outcomes, project, clock)
+        if reader.newest:
+            _write_since(workspace, project, reader.next_since())
+    return reader.pulled
+
+
+class _Reader:
+    """Turns changed tasks into outcomes, by annotation."""
+
+    def __init__(
+        self, workspace: Workspace, server: LabelStudio, project: Project, vocabulary: Sequence[str]
+    ) -> None:
+        self.pulled = Pulled(project)
+        self.newest = ""
+        self._oldest_bad = ""
+        self._server = server
+        self._project = project
+        self._vocabulary = frozenset(vocabulary)
+        self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
+        self._proposals: dict[str, list[Proposal]] = {}
+        for proposal in workspace.rows(Proposal):
+            self._proposals.setdefault(proposal.frame_id, []).append(proposal)
+        # The newest row of each annotation of this project that is known, by annotation.
+        self._known: dict[str, Review] = {}
+        self._of_frame: dict[str, set[str]] = {}
+        for review in sorted(workspace.rows(Review), key=lambda row: row.updated_at):
+            if review.kind == "boxes" and review.annotation_id.startswith(f"{project.key}/"):
+                self._known[review.annotation_id] = review
+                self._of_frame.setdefault(review.frame_id, set()).add(review.annotation_id)
+        failures = workspace.ledger(SPEC.name).failures()
+        self._failing: dict[str, FailureRow] = {row.input_id: row for row in failures}
+
+    def next_since(self) -> str:
+        """From when on the next pull has to look: bad answers may be mended by our own settings."""
+        earliest = min(self.newest, self._oldest_bad or self.newest)
+        return (datetime.fromisoformat(earliest) - _OVERLAP).isoformat()
+
+    def read(self, since: str) -> Iterator[Outcome]:
+        """One outcome per annotation that says something new."""
+        for task in self._server.tasks(self._project.number, since):
+            self.pulled.tasks += 1
+            changed = utc(task["updated_at"])
+            self.newest = max(self.newest, changed)
+            frame_id = frame_of(task)
+            if frame_id is None:
+                link = self._server.task_link(self._project.number, int(task["id"]))
+                self.pulled.foreign.append(link)
+                continue
+            alive = set()
+            for annotation in task["annotations"]:
+                name = f"{self._project.key}/{annotation['unique_id']}"
+                alive.add(name)
+                yield from self._answer(task, annotation, name, frame_id, changed)
+            for name in sorted(self._of_frame.get(frame_id, set()) - alive):
+                yield from self._take_back(name, changed, DELETED)
+            yield from self._gone(task, alive)
+
+    def _answer(
+        self, task: dict[str, Any], annotation: dict[str, Any], name: str, frame: str, changed: str
+    ) -> Iterator[Outcome]:
+        if annotation["was_cancelled"]:
+            self.pulled.skipped += 1
+            yield from self._take_back(name, utc(annotation["updated_at"]), SKIPPED)
+            return
+        known = self._known.get(name)
+        if known is not None and known.updated_at >= utc(annotation["updated_at"]):
+            return
+        try:
+            review = self._review(annotation, name, frame)
+        except InputError as error:
+            link = self._server.task_link(self._project.number, int(task["id"]))
+            detail = f"{frame}: {error.detail}. {link}"
+            self.pulled.bad.append((frame, f"{error.kind}: {error.detail}. {link}"))
+            self._oldest_bad = min(self._oldest_bad or changed, changed)
+            before = self._failing.get(name)
+            if before is None or (before.kind, before.detail) != (error.kind, detail):
+                yield Fail(name, error.kind, detail)
+            return
+        self.pulled.edited += known is not None
+        self.pulled.new += known is None
+        yield Ok(name, [review])
+
+    def _review(self, annotation: dict[str, Any], name: str, frame_id: str) -> Review:
+        frame = self._frames.get(frame_id)
+        if frame is None:
+            raise InputError(
+                "unknown_frame", "this workspace has no such frame; it was sampled anew"
+            )
+        proposals = self._proposals.get(frame_id, [])
+        try:
+            return read_boxes(annotation, frame, proposals, self._vocabulary, name)
+        except (KeyError, TypeError, ValueError) as error:
+            # Whoever writes through the API writes anything.
+            what = f"not an answer of this labeling config ({error!r:.120}); delete it"
+            raise InputError("unreadable_answer", what) from error
+
+    def _take_back(self, name: str, at: str, reason: str) -> Iterator[Outcome]:
+        known = self._known.get(name)
+        if known is None or is_withdrawn(known):
+            return
+        self.pulled.taken_back += 1
+        later = datetime.fromisoformat(known.updated_at) + timedelta(microseconds=1)
+        yield Ok(name, [withdrawn(known, max(at, utc(later.isoformat())), reason)])
+
+    def _gone(self, task: dict[str, Any], alive: set[str]) -> Iterator[Outcome]:
+        """Failures whose annotation is no longer there need no mending."""
+        link = self._server.task_link(self._project.number, int(task["id"]))
+        for name, failure in self._failing.items():
+            if failure.detail.endswith(f" {link}") and name not in alive:
+                yield Drop(name, "deleted", link)
+
+
+def _commit(
+    workspace: Workspace, outcomes: Sequence[Outcome], project: Project, clock: Clock
+) -> None:
+    """Commit the answers; those that failed before are answered again, as a retry does."""
+    ledger = workspace.ledger(SPEC.name)
+    failing = {row.input_id: row.attempts for row in ledger.failures()}
+    again = [outcome for outcome in outcomes if outcome.id in failing]
+    first = [outcome for outcome in outcomes if outcome.id not in failing]
+    generation = Generation(SPEC.name, SPEC.version, {}, {}, {})
+    job = new_job(workspace.storage, SPEC.name, generation.key)
+    for answers, retried in ((first, False), (again, True)):
+        if not answers:
+            continue
+        ledger.begin(generation)
+        unit = _unit(ledger, answers, project, failing if retried else {})
+        commit_unit(job, SPEC, unit, [answer.id for answer in answers], answers, clock)
+
+
+def _unit(
+    ledger: Ledger, answers: Sequence[Outcome], project: Project, attempts: dict[str, int]
+) -> Unit:
+    ordinal = max((commit.ordinal for commit in ledger.commits()), default=-1) + 1
+    said = [[answer.id, _said(answer)] for answer in answers]
+    digest = digest_of(said)
+    ids = tuple(answer.id for answer in answers) if attempts else ()
+    return Unit(
+        ordinal,
+        f"{ordinal:06d}-{digest[:12]}",
+        project.title,
+        digest,
+        0,
+        len(answers),
+        ids,
+        tuple(attempts[name] for name in ids),
+    )
+
+
+def _said(answer: Outcome) -> object:
+    if isinstance(answer, Ok):
+        return [row.id for row in answer.rows]
+    return answer.detail
+
+
+def _read_since(workspace: Workspace, project: Project) -> str:
+    if not workspace.storage.exists(_SINCE):
+        return ""
+    return str(json.loads(workspace.storage.read(_SINCE)).get(project.key, ""))
+
+
+def _write_since(workspace: Workspace, project: Project, since: str) -> None:
+    known = {}
+    if workspace.storage.exists(_SINCE):
+        known = json.loads(workspace.storage.read(_SINCE))
+    workspace.storage.write(_SINCE, json.dumps({**known, project.key: since}).encode())

@@ -1,0 +1,114 @@
+"""As much of Label Studio as ``push`` and ``pull`` ask for, in memory, with faults on request."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.labeling.label_server import Answer, Asked
+
+
+@dataclass
+class FakeLabelStudio:
+    """Pass ``answer`` to ``label_server``. Time passes by one second per change."""
+
+    projects: list[dict[str, Any]] = field(default_factory=list)
+    tasks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    fault: Callable[[Asked], Answer | bool | None] = lambda asked: True
+    """True lets a request through; None breaks its connection before anything is done."""
+    lose_answers: bool = False
+    """Imports arrive, and their connection breaks before the answer."""
+    second: int = 0
+
+    def answer(self, asked: Asked) -> Answer | None:
+        """Serve one request."""
+        refused = self.fault(asked)
+        if refused is not True:
+            assert refused is not False
+            return refused
+        parts = urlsplit(asked.path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        match asked.method, parts.path.strip("/").split("/"):
+            case "GET", ["api", "version"]:
+                return 200, {"label-studio-os-package": {"version": "fake"}}
+            case "GET", ["api", "current-user", "whoami"]:
+                return 200, {"id": 1}
+            case "GET", ["api", "projects"]:
+                return 200, {"results": self.projects, "next": None}
+            case "POST", ["api", "projects"]:
+                made = {**asked.body, "id": len(self.projects) + 1, "created_at": self.now()}
+                self.projects.append(made)
+                return 201, made
+            case "GET", ["api", "storages", "localfiles"]:
+                return 200, []
+            case "POST", ["api", "storages", "localfiles"]:
+                return 201, {}
+            case "POST", ["api", "projects", _, "import"]:
+                for task in asked.body:
+                    self.add(task["data"])
+                return None if self.lose_answers else (201, {"task_count": len(asked.body)})
+            case "GET", ["api", "tasks"]:
+                return 200, self._page(query)
+            case "DELETE", ["api", "tasks", number]:
+                del self.tasks[int(number)]
+                return 204, b""
+        return 404, {}
+
+    def now(self) -> str:
+        """The next second."""
+        self.second += 1
+        return (datetime(2026, 11, 21) + timedelta(seconds=self.second)).isoformat() + ".000000Z"
+
+    def add(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Make a task; numbers start again where the last one was deleted, as with SQLite."""
+        number = max(self.tasks, default=0) + 1
+        task = {"id": number, "data": data, "annotations": [], "drafts": []}
+        self.tasks[number] = {**task, "updated_at": self.now()}
+        return self.tasks[number]
+
+    def of_frame(self, frame_id: str) -> dict[str, Any]:
+        """The only task of a frame."""
+        (task,) = [t for t in self.tasks.values() if t["data"].get("frame_id") == frame_id]
+        return task
+
+    def annotate(self, task: dict[str, Any], result: list[Any], **changes: Any) -> dict[str, Any]:
+        """Submit an answer."""
+        when = self.now()
+        annotation = {
+            "id": self.second,
+            "unique_id": f"u{self.second}",
+            "completed_by": 7,
+            "lead_time": 4.0,
+            "was_cancelled": False,
+            "result": copy.deepcopy(result),
+            "updated_at": when,
+            **changes,
+        }
+        task["annotations"].append(annotation)
+        task["updated_at"] = when
+        return annotation
+
+    def edit(self, task: dict[str, Any], annotation: dict[str, Any], **changes: Any) -> None:
+        """Change an answer."""
+        when = self.now()
+        annotation.update(changes, updated_at=when)
+        task["updated_at"] = when
+
+    def delete(self, task: dict[str, Any], annotation: dict[str, Any]) -> None:
+        """Delete an answer; the task's time says so."""
+        task["annotations"].remove(annotation)
+        task["updated_at"] = self.now()
+
+    def _page(self, query: dict[str, str]) -> dict[str, Any]:
+        found = [self.tasks[number] for number in sorted(self.tasks)]
+        if "query" in query:
+            (only,) = json.loads(query["query"])["filters"]["items"]
+            since = only["value"].replace("+00:00", "")
+            found = [task for task in found if task["updated_at"] > since]
+        size, page = int(query["page_size"]), int(query["page"])
+        return {"total": len(found), "tasks": found[size * (page - 1) : size * page]}
