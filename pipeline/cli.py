@@ -339,6 +339,9 @@ def sample(workspace: str, settings: tuple[str, ...], options: RunOptions, as_js
     help="Say what other thresholds would change, and change nothing.",
 )
 @click.argument("more_previewed", nargs=-1, metavar="")
+@click.option(
+    "--contact-sheet", "sheets", is_flag=True, help="Draw the boxes, one picture per clip."
+)
 @_device_option
 @_run_options
 def propose(
@@ -348,23 +351,28 @@ def propose(
     as_json: bool,
     previewed: tuple[str, ...],
     more_previewed: tuple[str, ...],
+    sheets: bool,
 ) -> None:
     """Hear each clip's categories and draw boxes around what may make them.
 
     \b
-        avatar-build propose --workers 4
+        avatar-build propose --workers 4 --contact-sheet
         avatar-build propose --preview propose.min_score=0.3 propose.openimages=generic
     """
     if more_previewed and not previewed:
         raise click.UsageError(f"{more_previewed[0]!r}: settings come after --set or --preview.")
     opened = _open(workspace, settings)
-    if not previewed:
-        _run(opened, ["hear", "propose"], options, as_json)
-        return
-    from stages.preview import preview_settings
+    if previewed:
+        from stages.preview import preview_settings
 
-    found = preview_settings(opened, [*previewed, *more_previewed])
-    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+        found = preview_settings(opened, [*previewed, *more_previewed])
+        click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+        return
+    _run(opened, ["hear", "propose"], options, as_json)
+    if sheets and not options.dry_run:
+        from stages.contact_sheet import proposal_sheets
+
+        _say_sheets(proposal_sheets(opened), as_json)
 
 
 @cli.group()

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from pipeline.cli import cli
 from pipeline.config import ProposeConfig
 from pipeline.errors import UsageError
 from pipeline.geometry import clip
@@ -30,7 +32,7 @@ from stages.taxonomy import load_taxonomy, openimages_classes
 from tests.conftest import ROOT
 from tests.rows import context, frame, sounds, video
 from tests.stages.backends.weights import register_yolo, write_yolo
-from tests.stages.proposed import DETECTOR, propose, sampled
+from tests.stages.proposed import DETECTOR, propose, sampled, settings
 
 VIDEOS = 5
 
@@ -270,6 +272,16 @@ def test_the_whole_stage_runs_on_real_videos(proposed: Workspace) -> None:
     generation = ledger.generation()
     assert generation is not None
     assert set(generation.fingerprint) == {"weights", "taxonomy"}
+
+
+def test_the_command_draws_a_contact_sheet_per_clip(proposed: Workspace, registered: Path) -> None:
+    chosen = [word for setting in settings() for word in ("--set", setting)]
+    words = ["propose", "--workspace", proposed.storage.url, "--contact-sheet", *chosen]
+    said = CliRunner().invoke(cli, words)
+    assert said.exit_code == 0, said.output
+    clips = {row.clip_id for row in proposed.rows(Frame)}
+    assert f"{len(clips)} contact sheets in sheets/propose/" in said.output
+    assert set(proposed.storage.names("sheets/propose")) == {f"{name}.jpg" for name in clips}
 
 
 def test_thresholds_change_without_inference_and_the_preview_says_how(
