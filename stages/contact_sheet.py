@@ -49,7 +49,8 @@ def proposal_sheets(workspace: Workspace) -> list[str]:
         The sheets' names in the workspace.
     """
     things: dict[str, list[Thing]] = defaultdict(list)
-    for row in workspace.rows(Proposal):
+    best = sorted(workspace.rows(Proposal), key=lambda row: (not row.audible, -row.detector_score))
+    for row in best:
         heard = ", ".join(row.categories) if row.audible else ""
         text = f"{row.detector_class} {row.detector_score:.2f}"
         text += f" > {heard}" if heard else ", not heard"
