@@ -232,8 +232,9 @@ class HearConfig(InferenceConfig):
     """How cav-mae is run; auto: as its checkpoint was tuned. missing*: one that hears and sees is
     given one of the two."""
     scope: Literal["clip", "frame"] = "clip"
-    """What is tagged. clip: the whole clip once, the length cav-mae was trained on. frame: a window
-    around each frame's sound event; for what sounds in turns, in spans shorter than those."""
+    """What is tagged. clip: the whole clip once, the length cav-mae was trained on (of longer clips
+    it hears the first 10.24 s). frame: a window around each frame's sound event, for what sounds in
+    turns; cav-mae was not trained on spans so short."""
     window_s: float = Field(default=2.0, ge=0.1, le=10.24)
     """Length of a frame's window, cut at the clip's edges, seconds."""
     taxonomy: str = ""

@@ -146,20 +146,34 @@ class CavMaeTagger:
             return error
         return _Prepared(len(asked.spans), audio, images)
 
-    def _run(self, batch: Sequence[_Prepared]) -> list[list[list[SoundClass]] | InputError]:
+    def scores(
+        self, audio: NDArray[np.float32] | None, images: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Probabilities of the classes, ``(b, k)``; ``(b * r, k)`` with r pictures to a sound.
+
+        Args:
+            audio: as the network's, ``(b, s, f)``.
+            images: as the network's, ``(b * r, c, height, width)``.
+        """
         import torch
 
+        with inference(self._device, self._config.precision):
+            given = (
+                None if part is None else torch.from_numpy(part).to(self._device)
+                for part in (audio, images)
+            )
+            logits = self._model(*given, self._mode).float()
+            # sigmoid: AudioSet's classes do not exclude each other.
+            return np.asarray(logits.sigmoid().cpu().numpy(), np.float32)
+
+    def _run(self, batch: Sequence[_Prepared]) -> list[list[list[SoundClass]] | InputError]:
         if not batch:
             return []
-        with inference(self._device, self._config.precision):
-            audio, images = (
-                torch.from_numpy(np.concatenate(parts)).to(self._device) if parts else None
-                for parts in (
-                    [one.audio for one in batch if one.audio is not None],
-                    [one.images for one in batch if one.images is not None],
-                )
-            )
-            scores = self._model(audio, images, self._mode).float().sigmoid().cpu().numpy()
+        audio = [one.audio for one in batch if one.audio is not None]
+        images = [one.images for one in batch if one.images is not None]
+        scores = self.scores(
+            np.concatenate(audio) if audio else None, np.concatenate(images) if images else None
+        )
         spans = sum(one.spans for one in batch)
         means = scores.reshape(spans, -1, scores.shape[-1]).mean(axis=1)
         answers: list[list[list[SoundClass]] | InputError] = []

@@ -231,6 +231,30 @@ def test_batches_give_what_clips_alone_give(checkpoint: Path, tmp_path: Path) ->
             )
 
 
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [
+        ("cpu", "bfloat16"),
+        pytest.param(
+            "cuda:0",
+            "auto",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_half_the_bits_move_no_score_by_a_hundredth(
+    checkpoint: Path, tmp_path: Path, device: str, precision: str
+) -> None:
+    add(WEIGHTS, checkpoint)
+    audio = np.random.default_rng(0).standard_normal((2, 1024, 128)).astype(np.float32)
+    exact = opened(tmp_path).scores(audio, None)
+    coarse = opened(tmp_path, device=device, precision=precision).scores(audio, None)
+    assert 0 < np.abs(coarse - exact).max() < 0.01
+
+
 # Pictures
 
 
@@ -266,6 +290,27 @@ def test_sound_given_once_for_many_pictures_is_sound_given_with_each(checkpoint:
         once = model(audio, images, "multimodal")
         each = [model(audio, image[None], "multimodal")[0] for image in images]
     np.testing.assert_allclose(once, torch.stack(each), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_seeing_and_hearing_is_the_mean_of_the_probabilities_over_ten_pictures(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    add("cav-mae-as-full-51.2", checkpoint, own=True)
+    path = make_video(tmp_path / "v.mp4", frames=100, sound=bursts(4, [1, 3]))
+    tagger = opened(tmp_path, weights="cav-mae-as-full-51.2")
+    asked = listening(path)
+    (heard,) = tagger.tag([asked])
+    assert not isinstance(heard, InputError)
+    given = tagger._prepare(asked)
+    assert not isinstance(given, InputError)
+    assert given.images is not None
+    each = [tagger.scores(given.audio, image[None])[0] for image in given.images]
+    assert len(each) == 10
+    mean = np.mean(np.array(each, np.float64), axis=0)
+    found = [mean[audioset_classes().index(row.name)] for row in heard[0]]
+    assert [row.score for row in heard[0]] == pytest.approx(found, abs=3e-6)
+    assert found == pytest.approx(sorted(mean)[::-1][:20], abs=3e-6)
 
 
 # Checkpoints and settings
