@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,6 +37,9 @@ _QUALITY = 78
 """JPEG quality of a picture."""
 _OUTLINE_TOLERANCE = 0.6
 """How far a drawn outline may lie from its mask, pixels of the frame."""
+
+_COARSE = 4
+"""Pixels of the frame per step of an outline that is shown without its picture."""
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -94,31 +97,35 @@ class ClipView:
     heard: list[tuple[str, float, bool]]
     """Category, score, active."""
     frames: list[FrameView]
+    pictured: bool
+    """Whether its pictures are in the page."""
 
 
-def clip_views(storage: Storage, tables: ReportTables, max_clips: int) -> list[ClipView]:
-    """The clips to show, at most ``max_clips``: a draw by name, so the same ones every time."""
-    drawn = sorted(tables.clips, key=lambda clip: digest_of(clip.clip_id))[:max_clips]
+def clip_views(storage: Storage, tables: ReportTables, max_pictured: int) -> Iterator[ClipView]:
+    """Every clip, those with pictures first.
+
+    At most ``max_pictured`` have pictures: a draw by name, so the same ones every time.
+    """
+    drawn = sorted(tables.clips, key=lambda clip: digest_of(clip.clip_id))
+    pictured = {clip.clip_id for clip in drawn[:max_pictured]}
     videos = {video.video_id: video for video in tables.videos}
     frames = _grouped(tables.frames, "clip_id")
     sounds = _grouped(tables.sounds, "clip_id")
     painter = _Painter(storage, tables)
-    views = []
-    for clip in sorted(drawn, key=lambda clip: clip.clip_id):
+    for clip in sorted(drawn, key=lambda clip: (clip.clip_id not in pictured, clip.clip_id)):
         if clip.video_id not in videos:
             continue
         loudest = max(clip.rms_per_second, default=0.0) or 1.0
         own = sorted(frames.get(clip.clip_id, []), key=lambda frame: frame.frame_index)
-        views.append(
-            ClipView(
-                clip=clip,
-                video=videos[clip.video_id],
-                bars=[(rms, rms / loudest) for rms in clip.rms_per_second],
-                heard=_heard(sounds.get(clip.clip_id, [])),
-                frames=[painter.view(frame) for frame in own],
-            )
+        shown = clip.clip_id in pictured
+        yield ClipView(
+            clip=clip,
+            video=videos[clip.video_id],
+            bars=[(rms, rms / loudest) for rms in clip.rms_per_second],
+            heard=_heard(sounds.get(clip.clip_id, [])),
+            frames=[painter.view(frame, pictured=shown) for frame in own],
+            pictured=shown,
         )
-    return views
 
 
 class _Painter:
@@ -131,8 +138,8 @@ class _Painter:
         self._reviews = _grouped(tables.reviews, "frame_id")
         self._masks = {mask.instance_id: mask for mask in tables.masks}
 
-    def view(self, frame: Frame) -> FrameView:
-        """The frame's picture, overlays and caption."""
+    def view(self, frame: Frame, *, pictured: bool) -> FrameView:
+        """The frame's picture, if it is to have one, its overlays and caption."""
         shapes: list[Shape] = []
         for proposal in self._proposals.get(frame.frame_id, []):
             kind = "audible" if proposal.audible else "unheard"
@@ -147,7 +154,7 @@ class _Painter:
             labels.append((instance.audio_visual_category, instance.scenario, color))
             mask = self._masks.get(instance.instance_id)
             if mask is not None:
-                outline = mask_path(rle.decode(mask.rle))
+                outline = mask_path(rle.decode(mask.rle), 1 if pictured else _COARSE)
                 shapes.append(
                     Shape("mask", f"{title} ({mask.source})", color, _corners(mask.bbox), outline)
                 )
@@ -155,7 +162,7 @@ class _Painter:
         state, note = _state(self._reviews.get(frame.frame_id, []), instances)
         return FrameView(
             frame=frame,
-            jpeg=_picture(self._storage, frame.path),
+            jpeg=_picture(self._storage, frame.path) if pictured else "",
             shapes=shapes,
             labels=labels,
             state=state,
@@ -164,14 +171,28 @@ class _Painter:
         )
 
 
-def mask_path(inside: NDArray[np.bool_]) -> str:
-    """A mask's outlines as an SVG path for the even-odd rule, holes included."""
-    contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+def mask_path(inside: NDArray[np.bool_], step: int = 1) -> str:
+    """A mask's outlines as an SVG path for the even-odd rule, holes included.
+
+    Args:
+        inside: ``(height, width)``.
+        step: side of the squares of pixels that are drawn as one; an outline without pictures
+            needs no more.
+    """
+    grey = inside.astype(np.uint8)
+    if step > 1:
+        size = (-(-grey.shape[1] // step), -(-grey.shape[0] // step))
+        part = cv2.resize(grey * 255, size, interpolation=cv2.INTER_AREA)
+        grey = (part > min(127, int(part.max()) - 1)).astype(np.uint8)
+    contours, _ = cv2.findContours(grey, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts = []
     for contour in contours:
         points = cv2.approxPolyDP(contour, _OUTLINE_TOLERANCE, True).reshape(-1, 2)
+        if step > 1 and len(points) < 3:
+            continue
         # findContours gives pixel indices; half a pixel on is the pixel's middle.
-        parts.append("M" + "L".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in points) + "Z")
+        corners = (((x + 0.5) * step, (y + 0.5) * step) for x, y in points.tolist())
+        parts.append("M" + "L".join(f"{x:g} {y:g}" for x, y in corners) + "Z")
     return "".join(parts)
 
 

@@ -1,15 +1,25 @@
-"""The report: one HTML file, without network or scripts, that tells a stranger what a run did."""
+"""The report: one HTML file that tells a stranger what a run did.
+
+It needs no network: pictures are inside, and so is the only script it may run, which pages and
+filters the gallery and is named by its digest in the page's own policy.
+"""
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from markupsafe import Markup
+
 from exports.figures import bar_chart
-from exports.gallery import ReportTables, clip_views
+from exports.gallery import ClipView, ReportTables, clip_views
 from exports.statistics import SCENARIOS
 from exports.templating import environment
 from pipeline.inspection import StageStatus
@@ -18,6 +28,8 @@ from pipeline.storage import Storage
 
 __all__ = ["ReportTables", "write_report"]
 
+_PAGE = 12
+"""Clips per page of the gallery."""
 _EXAMPLES = 3
 """Rows named per reason."""
 _BARS = 25
@@ -59,7 +71,7 @@ def write_report(
     target: Path,
     scores: Mapping[str, Any] | None = None,
     title: str = "What this run did",
-    max_clips: int = 60,
+    max_clips: int = 200,
 ) -> Path:
     """Write the report to ``target``, whole or not at all.
 
@@ -72,9 +84,10 @@ def write_report(
         target: the HTML file.
         scores: measured against a ground truth, by name; groups may be nested.
         title: the heading.
-        max_clips: clips shown with pictures; the page says how many more there are.
+        max_clips: clips shown with pictures; of the others the page has the shapes alone.
     """
-    clips = clip_views(storage, tables, max_clips)
+    gallery = _gallery(clip_views(storage, tables, max_clips))
+    script = (Path(__file__).parent / "templates/report.js").read_text(encoding="utf-8")
     people = {review.annotator for review in tables.reviews if review.verified}
     rules = {review.annotator for review in tables.reviews if not review.verified}
     page = (
@@ -90,9 +103,11 @@ def write_report(
             reasons=_reasons(drops, failures),
             charts=_charts(tables),
             scores=_flat(scores or {}),
-            clips=clips,
-            hidden_clips=len(tables.clips) - len(clips),
             backends=_backends(tables),
+            labelling=_labelling(tables),
+            script=Markup(script),
+            script_digest=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
+            **gallery,
         )
     )
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +115,95 @@ def write_report(
     beside.write_text(page, encoding="utf-8")
     beside.replace(target)
     return target
+
+
+def _gallery(views: Iterable[ClipView]) -> dict[str, Any]:
+    """The clips as HTML: the first page in the document, the others as text for its script."""
+    template = environment().get_template("clip.html.j2")
+    kinds: tuple[dict[str, int], ...] = ({}, {}, {})  # category, scenario, state to number
+    first: list[Markup] = []
+    clips: list[dict[str, Any]] = []
+    pictured = 0
+
+    def numbers(kind: int, values: Iterable[str]) -> list[int]:
+        return sorted({kinds[kind].setdefault(value, len(kinds[kind])) for value in values})
+
+    for view in views:
+        html = template.render(view=view)
+        pictured += view.pictured
+        frames = [
+            (
+                numbers(0, [label[0] for label in frame.labels]),
+                numbers(1, [label[1] for label in frame.labels]),
+                numbers(2, [frame.state]),
+            )
+            for frame in view.frames
+        ]
+        text = f"{view.video.title} {view.video.label} {view.clip.clip_id}".lower()
+        clips.append({"text": text, "frames": frames})
+        if len(first) < _PAGE:
+            first.append(Markup(html))
+        else:
+            clips[-1]["html"] = html
+    names = ("all categories", "all scenarios", "all frames")
+    order = [sorted(kind) for kind in kinds]
+    place = [
+        {kind[name]: n for n, name in enumerate(o)} for kind, o in zip(kinds, order, strict=True)
+    ]
+    for clip in clips:
+        clip["frames"] = [
+            [[place[kind][n] for n in own] for kind, own in enumerate(frame)]
+            for frame in clip["frames"]
+        ]
+    return {
+        "num_clips": len(clips),
+        "num_pictured": pictured,
+        "first_clips": first,
+        "filters": list(zip(("category", "scenario", "state"), names, order, strict=True)),
+        "data": _script_json({"page": _PAGE, "clips": clips}),
+    }
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _labelling(tables: ReportTables) -> list[tuple[str, str]]:
+    """What people's reviews cost and how far they agree; nothing when there are none."""
+    reviews = [review for review in tables.reviews if review.verified]
+    if not reviews:
+        return []
+    times = [review.lead_time_s for review in reviews if review.lead_time_s is not None]
+    lines = [
+        ("people", f"{len({review.annotator for review in reviews}):,}"),
+        ("reviews", f"{len(reviews):,}"),
+    ]
+    if times:
+        lines.append(("hours", f"{sum(times) / 3600:.1f}"))
+        lines.append(("seconds per review, median", f"{median(times):.1f}"))
+    origins = Counter(
+        instance.origin
+        for review in reviews
+        if review.kind == "boxes"
+        for instance in review.instances
+    )
+    boxes = sum(origins.values())
+    for origin in ("kept", "moved", "added") if boxes else ():
+        lines.append((f"boxes {origin}", f"{100 * origins[origin] / boxes:.1f} %"))
+    decisions: dict[tuple[str, str], dict[str, str]] = {}
+    for review in sorted(reviews, key=lambda review: (review.updated_at, review.review_id)):
+        key = (review.frame_id, review.kind)
+        decisions.setdefault(key, {})[review.annotator] = review.decision
+    several = [set(own.values()) for own in decisions.values() if len(own) > 1]
+    if several:
+        agreed = sum(len(own) == 1 for own in several)
+        lines.append(("frames seen by several people", f"{len(several):,}"))
+        lines.append(("of these decided alike", f"{100 * agreed / len(several):.1f} %"))
+    return lines
 
 
 def _numbers(tables: ReportTables) -> list[tuple[int, str]]:

@@ -84,7 +84,7 @@ def provenance(workspace: Workspace) -> dict[str, dict[str, Any]]:
 def workspace_report(
     workspace: Workspace,
     *,
-    max_clips: int = 60,
+    max_clips: int = 200,
     scores: Mapping[str, float] | None = None,
     target: Path | None = None,
 ) -> Path:

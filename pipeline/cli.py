@@ -708,7 +708,7 @@ def why(workspace: str, settings: tuple[str, ...], as_json: bool, some_id: str) 
 
 
 @cli.command()
-@click.option("--max-clips", default=60, show_default=True, help="Clips with pictures.")
+@click.option("--max-clips", default=200, show_default=True, help="Clips with pictures.")
 @_workspace_options
 def report(workspace: str, settings: tuple[str, ...], as_json: bool, max_clips: int) -> None:
     """Write report.html: what happened per stage, and pictures of every clip.
