@@ -261,7 +261,9 @@ def _too_many_failed(workspace: Workspace, summary: RunSummary) -> bool:
 
 @cli.command()
 @click.argument("folder", metavar="DIR")
-@click.option("--profile", help="Settings to start from: 'offline' needs no weights.")
+@click.option(
+    "--profile", help="Settings to start from: 'paper' (its models), 'offline' (no weights)."
+)
 def init(folder: str, profile: str | None) -> None:
     """Make a workspace: avatar.toml, tables, commits, media.
 

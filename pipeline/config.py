@@ -312,6 +312,15 @@ class ProposeConfig(InferenceConfig):
     motion_window_s: float = Field(default=0.2, gt=0)
     """The motion detector looks this far before and after the frame, seconds."""
 
+    @model_validator(mode="after")
+    def _score_is_kept(self) -> ProposeConfig:
+        if self.detector != "motion" and self.min_score < self.raw_score:
+            raise ValueError(
+                f"min_score {self.min_score} is below raw_score {self.raw_score}, under which the"
+                " detector's boxes are not kept"
+            )
+        return self
+
 
 class LabelConfig(Section):
     """What `label accept` takes without a person, and where people label."""
@@ -415,13 +424,19 @@ class Config(Section):
 
 
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {
+        "hear": {"tagger": "cav-mae"},
+        "propose": {"detector": "yolov8x-oiv7"},
+        "segment": {"segmenter": "sam-vit-h"},
+    },
     "offline": {
         "hear": {"tagger": "vggsound-label"},
         "propose": {"detector": "motion"},
         "segment": {"segmenter": "grabcut"},
     },
 }
-"""Settings `init --profile` writes into avatar.toml. offline: no weights, no people, no network."""
+"""Settings `init --profile` writes into avatar.toml. paper: the paper's own models, whose weights
+`models fetch` gets. offline: no weights, no people, no network."""
 
 
 def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar.toml") -> Config:

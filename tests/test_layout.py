@@ -45,6 +45,11 @@ def test_no_dependency_ships_a_package_of_the_same_name(package: str) -> None:
     assert set(packages_distributions().get(package, [])) <= {"avatar-build"}
 
 
+def test_one_package_alone_owns_opencv() -> None:
+    # A second one overwrites files of the first, and removing either breaks both.
+    assert set(packages_distributions()["cv2"]) == {"opencv-python-headless"}
+
+
 def test_imports_point_one_way() -> None:
     for source in sources(*PACKAGES):
         if source in TOP_FLOOR:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import ProposeConfig
+from pipeline.config import ProposeConfig, load_config
+from pipeline.errors import ConfigError
 from pipeline.geometry import iou
 from pipeline.schema import Proposal, SoundCategory, Sounds
 from stages.backends.interfaces import Detection
@@ -190,3 +191,17 @@ def proposed_singly(found: list[Detection], sound: Sounds, generic: bool) -> lis
         for d in found
         for row in proposed([d], sound, min_score=0.2, min_area=0.01, openimages=choice)
     ]
+
+
+def test_a_score_under_which_nothing_is_kept_is_no_threshold() -> None:
+    with pytest.raises(ConfigError, match=r"min_score 0\.01 is below raw_score 0\.05"):
+        load_config("", ["propose.detector=yolov8n-oiv7", "propose.min_score=0.01"])
+    load_config("", ["propose.min_score=0"])
+    both = ["propose.min_score=0.01", "propose.raw_score=0.01"]
+    load_config("", ["propose.detector=yolov8n-oiv7", *both])
+
+
+def test_both_halves_of_propose_read_one_list_of_categories() -> None:
+    with pytest.raises(ConfigError, match="name one file in both"):
+        load_config("", ["propose.taxonomy=mine.csv"])
+    load_config("", ["propose.taxonomy=mine.csv", "hear.taxonomy=mine.csv"])
