@@ -183,6 +183,15 @@ def test_without_weights_the_run_stops_before_it_begins_and_names_both_ways_out(
     assert "offline" in said
 
 
+def test_a_foreign_checkpoint_stops_the_run_with_its_first_wrong_tensor(
+    sampled: Path, tmp_path: Path
+) -> None:
+    torch.save({"module.modality_a": torch.zeros(1, 1, 512)}, tmp_path / "foreign.pth")
+    add(WEIGHTS, tmp_path / "foreign.pth", own=True)
+    with pytest.raises(UsageError, match=r"foreign\.pth: tensor modality_a is \(1, 1, 512\)"):
+        hear(copy_of(sampled, tmp_path / "ws"))
+
+
 # Clips that cannot be heard
 
 
