@@ -290,7 +290,7 @@ class ProposeConfig(InferenceConfig):
     taxonomy: str = ""
     """CSV of target categories; empty: the one that ships with the package. The same as under
     [hear]."""
-    min_score: float = Field(default=0.1, ge=0, le=1)
+    min_score: float = Field(default=0.05, ge=0, le=1)
     """Boxes the detector is less sure of are left out."""
     max_boxes: int = Field(default=10, ge=1)
     """Boxes kept per frame: audible ones first, then by score."""

@@ -265,7 +265,7 @@ def test_the_whole_stage_runs_on_real_videos(proposed: Workspace) -> None:
     taxonomy = load_taxonomy()
     for row in rows:
         assert row.detector == DETECTOR
-        assert row.detector_score >= 0.1
+        assert row.detector_score >= 0.05
         assert set(row.categories) <= set(taxonomy.of_openimages(row.detector_class))
         assert row.bbox[0] >= 0 <= row.bbox[1]
         assert row.bbox[0] + row.bbox[2] <= 640.001 >= row.bbox[1] + row.bbox[3]
