@@ -2,14 +2,14 @@
 # make test    everything that runs without a GPU
 # make help    the rest
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint lock benchmarks clean
+.PHONY: help setup demo test test-fast test-labelstudio lint lock benchmarks clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
 help: ## Show this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY) ## Make .venv with every extra, from the pins in requirements.txt
 
@@ -33,6 +33,18 @@ test: $(READY) lint ## Lint, types, and every test that runs without a GPU
 test-fast: $(READY) ## Only the tests that take seconds
 	$(BIN)/python -m pytest -q -m "not gpu and not slow and not labelstudio and not browser"
 
+# The server has an environment of its own: its packages and ours do not mix.
+LABEL_STUDIO := .venv-labelstudio/.ready
+
+test-labelstudio: $(READY) $(LABEL_STUDIO) ## Tests against a real Label Studio in .venv-labelstudio
+	$(BIN)/python -m pytest -m labelstudio
+
+$(LABEL_STUDIO): requirements-labelstudio.txt $(READY)
+	@test -x .venv-labelstudio/bin/python || $(PYTHON) -m venv .venv-labelstudio
+	$(BIN)/uv pip install --quiet --python .venv-labelstudio/bin/python --require-hashes \
+	  -r requirements-labelstudio.txt
+	@touch $@
+
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,6 +60,10 @@ benchmarks: $(READY) ## Measure again what benchmarks/results holds (minutes; ff
 lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements.txt
+	echo "label-studio==$$($(BIN)/python -c 'from labeling.serve import VERSION; print(VERSION)')" \
+	  | $(BIN)/uv pip compile - --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
+	  -o requirements-labelstudio.txt
 
 clean: ## Remove the environment and the demo's workspace
-	rm -rf .venv demo-workspace
+	rm -rf .venv .venv-labelstudio demo-workspace

@@ -16,6 +16,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -174,11 +175,12 @@ class LabelStudio:
         """Tasks with their annotations, by id; from ``since`` (ISO 8601) on, those changed."""
         query: dict[str, Any] = {"project": project, "fields": "all", "page_size": _PAGE}
         if since:
+            at = datetime.fromisoformat(since).astimezone(UTC)
             changed = {
                 "filter": "filter:tasks:updated_at",
                 "operator": "greater",
                 "type": "Datetime",
-                "value": since,
+                "value": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),  # the only form it reads
             }
             filters = {"conjunction": "and", "items": [changed]}
             query["query"] = json.dumps({"filters": filters, "ordering": ["tasks:id"]})

@@ -152,7 +152,8 @@ class _Reader:
                 continue
             alive = set()
             for annotation in task["annotations"]:
-                name = f"{self._project.key}/{annotation['unique_id']}"
+                # Numbers are used again after a deletion; the time they were made is not.
+                name = f"{self._project.key}/{annotation['id']}@{annotation['created_at']}"
                 alive.add(name)
                 yield from self._answer(task, annotation, name, frame_id, changed)
             for name in sorted(self._of_frame.get(frame_id, set()) - alive):

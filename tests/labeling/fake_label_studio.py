@@ -80,8 +80,8 @@ class FakeLabelStudio:
         """Submit an answer."""
         when = self.now()
         annotation = {
-            "id": self.second,
-            "unique_id": f"u{self.second}",
+            "id": len(task["annotations"]) + 1,
+            "created_at": when,
             "completed_by": 7,
             "lead_time": 4.0,
             "was_cancelled": False,
@@ -108,7 +108,8 @@ class FakeLabelStudio:
         found = [self.tasks[number] for number in sorted(self.tasks)]
         if "query" in query:
             (only,) = json.loads(query["query"])["filters"]["items"]
-            since = only["value"].replace("+00:00", "")
+            since = only["value"]
+            datetime.strptime(since, "%Y-%m-%dT%H:%M:%S.%fZ")  # the real one answers 500 else
             found = [task for task in found if task["updated_at"] > since]
         size, page = int(query["page_size"]), int(query["page"])
         return {"total": len(found), "tasks": found[size * (page - 1) : size * page]}
