@@ -103,8 +103,9 @@ def write_release(
 
     Raises:
         UsageError: the version is no name for a folder, or there already; a list names no id.
-        AvatarBuildError: nothing to release, tables that contradict each other, media missing, or
-            media without a licence in a release that calls itself verified.
+        AvatarBuildError: nothing to release, tables that contradict each other, a category that is
+            not in the taxonomy, media missing, or media without a licence in a release that calls
+            itself verified.
     """
     target = f"releases/{check_version(version)}"
     if storage.exists(target):
@@ -112,6 +113,8 @@ def write_release(
     selection = select(tables, unverified=unverified, taken_down=takedowns)
     if not selection.frames:
         raise _nothing(tables, selection, unverified)
+    if taxonomy and not config.free_categories:
+        _need_known(selection, set(taxonomy))
     verified = all(item.verified for item in selection.frames)
     if media and verified and not config.unlicensed:
         _need_licenses(selection)
@@ -216,6 +219,20 @@ def _nothing(tables: ReleaseTables, selection: Selection, unverified: bool) -> A
     )
     what = "Nothing" if unverified else "Nothing verified"
     return AvatarBuildError(f"{what} to release ({reasons}). {hint}")
+
+
+def _need_known(selection: Selection, taxonomy: set[str]) -> None:
+    """Names people typed are most often misspelt; a release must not grow categories in silence."""
+    for item in selection.frames:
+        for chosen in item.instances:
+            category = chosen.instance.audio_visual_category
+            if category not in taxonomy:
+                raise AvatarBuildError(
+                    f"tables/instances: instance_id {chosen.instance.instance_id!r}: category "
+                    f"{category[:80]!r} is not in the taxonomy. Correct the label, add it to the "
+                    "file hear.taxonomy names, or take free text with "
+                    "--set export.free_categories=true."
+                )
 
 
 def _need_licenses(selection: Selection) -> None:

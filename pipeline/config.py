@@ -399,6 +399,8 @@ class ExportConfig(Section):
     """Ship clips and frames. Off: annotations and ids only."""
     unlicensed: bool = False
     """Let a verified release ship the media of videos that state no licence."""
+    free_categories: bool = False
+    """Let instances have categories that are not in the taxonomy; they get the last ids."""
 
 
 class Config(Section):

@@ -18,6 +18,7 @@ from exports.coco import from_json, to_json
 from exports.selection import ReleaseTables, select
 from exports.verify import verify_release
 from pipeline import rle
+from pipeline.config import ExportConfig
 from pipeline.storage import Storage
 from tests.exports.drawn import (
     CAT,
@@ -113,7 +114,8 @@ def test_rows_carry_what_the_contract_names(document: Path) -> None:
 
 
 def test_category_ids_follow_the_taxonomy_and_free_text_comes_after(tmp_path: Path) -> None:
-    release(Storage(tmp_path), taxonomy=["dog barking", "zither", "bird"])
+    free = ExportConfig(free_categories=True)
+    release(Storage(tmp_path), taxonomy=["dog barking", "zither", "bird"], config=free)
     content = json.loads((tmp_path / "releases/1.0/annotations/instances.json").read_bytes())
     assert content["categories"] == [
         {"id": 1, "name": "bird"},

@@ -24,6 +24,8 @@ from tests.exports.drawn import (
     DOG,
     TRAIN,
     WORLD,
+    Shot,
+    Thing,
     added,
     changed,
     draw_media,
@@ -463,3 +465,31 @@ def test_simplified_polygons_still_verify(storage: Storage) -> None:
     assert verify_release(folder) == []
     name = f"metadata/{DOG}_00001/00005.json"
     assert len((folder / name).read_bytes()) < len(exact.read(f"releases/1.0/{name}"))
+
+
+def test_a_category_that_is_not_in_the_taxonomy_is_refused_by_row(storage: Storage) -> None:
+    known = ["bird", "dog barking", "train horn"]
+    with pytest.raises(AvatarBuildError, match=r"instance_id 'i_.*': category 'cat meowing' is"):
+        release(storage, taxonomy=known)
+    assert not storage.exists("releases/1.0")
+    release(storage, taxonomy=known, config=ExportConfig(free_categories=True))
+    names = [row["name"] for row in document_of(storage)["categories"]]
+    assert names == [*known, "cat meowing"]
+
+
+def test_a_verified_release_ships_no_media_without_a_licence(storage: Storage) -> None:
+    rows = changed(tables(), "videos", DOG, license="")
+    draw_media(storage, rows)
+    with pytest.raises(AvatarBuildError, match=f"video_id '{DOG}' states no licence"):
+        release(storage, rows, media=True)
+    assert not storage.exists("releases/1.0")
+    release(storage, rows)  # ids only: nothing is passed on
+    release(storage, rows, "1.1", unverified=True, media=True)  # a working copy
+    release(storage, rows, "1.2", media=True, config=ExportConfig(unlicensed=True))
+
+
+def test_a_frame_whose_scenarios_contradict_each_other_is_left_out(storage: Storage) -> None:
+    pair = [Thing("dog barking"), Thing("bird", "Mixed-sound", (40, 2, 9, 9))]
+    release(storage, tables([Shot(DOG, 5, pair), Shot(CAT, 5, [Thing("cat meowing")])]))
+    assert set(left_out_of(storage).values()) == {"scenarios_contradict"}
+    assert len(left_out_of(storage)) == 3
