@@ -6,6 +6,7 @@ The one place that knows CUDA. torch is imported when a backend opens, never wit
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+def need_packages(*names: str) -> None:
+    """Insist that packages of the extra ``models`` are installed; imports none of them.
+
+    Raises:
+        UsageError: one is not.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)}: not installed. Run pip install 'avatar-build[models]', or make"
+            " a workspace that needs none: 'avatar-build init DIR --profile offline'."
+        )
 
 
 def choose_device(named: str) -> torch.device:
@@ -58,26 +73,6 @@ def inference(device: torch.device, precision: Precision) -> Iterator[None]:
     lower = dtype is not torch.float32
     with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=lower):
         yield
-
-
-def by_pixels(sizes: Sequence[int], budget: int) -> list[range]:
-    """Cut a sequence into runs whose padded size stays in a budget.
-
-    Args:
-        sizes: pixels of each item; within a batch every item costs what the largest does.
-        budget: pixels per batch; a single item may exceed it.
-    """
-    runs: list[range] = []
-    first, largest = 0, 0
-    for index, size in enumerate(sizes):
-        grown = max(largest, size)
-        if index > first and grown * (index + 1 - first) > budget:
-            runs.append(range(first, index))
-            first, grown = index, size
-        largest = grown
-    if len(sizes) > first:
-        runs.append(range(first, len(sizes)))
-    return runs
 
 
 def halving(items: Sequence[Item], run: Callable[[Sequence[Item]], list[Made]]) -> list[Made]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.models import require
 from pipeline.storage import Storage
-from stages.backends.device import ahead, choose_device, halving, inference
+from stages.backends.device import ahead, choose_device, halving, inference, need_packages
 from stages.backends.interfaces import Image, Prompt, Segmented
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class Prepared:
 class PromptedSegmenter(ABC):
     """A model with an image encoder and a decoder prompted with boxes."""
 
+    packages: ClassVar[tuple[str, ...]]
+    """What it imports besides torch."""
+
     def __init__(self, config: SegmentConfig) -> None:
         self.name: str = config.segmenter
         self.digest = ""
@@ -52,6 +55,7 @@ class PromptedSegmenter(ABC):
 
     def fingerprint(self) -> Mapping[str, str]:
         """The weights' digest."""
+        need_packages("torch", *self.packages)
         return {"weights": require(self.name).sha256}
 
     def open(self, storage: Storage) -> None:

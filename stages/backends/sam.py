@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class SamSegmenter(PromptedSegmenter):
     """SAM with one of its three encoders: ``sam-vit-b``, ``-l``, ``-h``."""
 
+    packages = ("segment_anything", "torchvision")
+
     def load(self, path: Path, device: torch.device) -> None:
         """Build the network and give it the checkpoint's tensors, every one of them."""
         from segment_anything import SamPredictor

@@ -30,6 +30,8 @@ _SHARED_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
 class Sam2Segmenter(PromptedSegmenter):
     """SAM 2.1 in one of its four sizes: ``sam2.1-hiera-tiny`` and so on."""
 
+    packages = ("transformers", "torchvision")
+
     def load(self, path: Path, device: torch.device) -> None:
         """Build the network from its folder."""
         from transformers import Sam2ImageProcessor

@@ -10,9 +10,21 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from stages.backends.device import ahead, by_pixels, choose_device, halving, inference
+from stages.backends.device import (
+    ahead,
+    choose_device,
+    halving,
+    inference,
+    need_packages,
+)
 
 CPU = torch.device("cpu")
+
+
+def test_a_package_that_is_not_installed_is_one_line_that_says_how_to_get_it() -> None:
+    need_packages("torch")
+    with pytest.raises(UsageError, match=r"no_such_package: not installed.*avatar-build\[models\]"):
+        need_packages("torch", "no_such_package")
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,26 +54,6 @@ def test_arithmetic_is_in_the_format_asked_for_and_keeps_no_gradients(
         made = layer(torch.zeros(1, 2))
     assert made.dtype == dtype
     assert not made.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("sizes", "budget", "runs"),
-    [
-        ([], 10, []),
-        ([3, 3, 3, 3, 3], 9, [3, 2]),
-        ([99], 10, [1]),
-        ([99, 1, 1], 10, [1, 2]),
-        ([1, 1, 6, 1], 12, [2, 2]),  # padded to the largest
-    ],
-)
-def test_batches_stay_in_their_budget_of_pixels(
-    sizes: list[int], budget: int, runs: list[int]
-) -> None:
-    found = by_pixels(sizes, budget)
-    assert [len(run) for run in found] == runs
-    assert [index for run in found for index in run] == list(range(len(sizes)))
-    for run in found:
-        assert len(run) == 1 or max(sizes[i] for i in run) * len(run) <= budget
 
 
 class Small:
