@@ -54,6 +54,7 @@ benchmarks: $(READY) ## Measure again what benchmarks/results holds (minutes; ff
 	$(BIN)/python -m benchmarks.runner
 	$(BIN)/python -m benchmarks.media
 	$(BIN)/python -m benchmarks.download
+	$(BIN)/python -m benchmarks.models --out benchmarks/results/models.json
 	$(BIN)/python -m benchmarks.evaluate
 	$(BIN)/python -m benchmarks.feed
 

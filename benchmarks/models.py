@@ -1,0 +1,363 @@
+"""What each backend with weights costs per item, and how near it comes to the arithmetic's floor.
+
+    python -m benchmarks.models --out benchmarks/results/models.json
+
+Weights are random numbers in the official files, so times are right and answers mean nothing. Each
+backend runs in a process of its own, through the code the stages call: decoding or pre-processing,
+network, post-processing. On a CPU one thread is used. The floor is the network's arithmetic at the
+best rate of a large product measured in the same process: float32 on a CPU, where torch's
+convolutions may beat its matrix products, bfloat16 on a GPU.
+Without a GPU its rows say "not measured".
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe
+from pipeline.config import HearConfig, ProposeConfig, SegmentConfig
+from pipeline.models.register import add, find_model
+from pipeline.storage import Storage
+from stages.backends.interfaces import (
+    DETECTORS,
+    SEGMENTERS,
+    TAGGERS,
+    Image,
+    Listening,
+    Prompt,
+    Shot,
+    make_backend,
+)
+from tests.rows import clip, frame, video
+from tests.video_factory import bursts, make_video
+
+WIDTH, HEIGHT = 640, 360
+BOXES = [[100.0, 60.0, 200.0, 200.0], [300.0, 100.0, 120.0, 90.0], [20.0, 20.0, 80.0, 300.0]]
+
+SAM2_LARGE: dict[str, Any] = {
+    "hidden_size": 144,
+    "blocks_per_stage": [2, 6, 36, 4],
+    "embed_dim_per_stage": [144, 288, 576, 1152],
+    "num_attention_heads_per_stage": [2, 4, 8, 16],
+    "window_size_per_stage": [8, 4, 16, 8],
+    "global_attention_blocks": [23, 33, 43],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One backend, and what an item of it is."""
+
+    item: str
+    gflop: float | None
+    """Per item, 2 x multiply-adds, by torch's counter on the authors' network; none: count it."""
+    items: int
+    """Timed on a CPU; a GPU gets a hundred times as many."""
+    warm: bool = True
+    """Whether an item goes before the timed ones."""
+    target: float | None = None
+    """Share of the floor wanted on one H200."""
+
+
+SAM_DECODER = 3.62 * len(BOXES)
+
+CASES = {
+    "yolov8n-oiv7": Case("frame, 384x640", 10.45 * 384 / 640, 10),
+    "yolov8x-oiv7": Case("frame, 384x640", 260.6 * 384 / 640, 2, target=0.10),
+    "cav-mae-as-46.6": Case("clip of 10 s, audioonly", 96.8, 5, target=0.30),
+    "mm-grounding-dino-tiny": Case("frame, 750x1333, shipped prompts", None, 1),
+    "sam-vit-b": Case("frame, 3 boxes", 972 + SAM_DECODER, 2),
+    "sam-vit-l": Case("frame, 3 boxes", 2986 + SAM_DECODER, 1, warm=False),
+    "sam-vit-h": Case("frame, 3 boxes", 5961 + SAM_DECODER, 1, warm=False, target=0.40),
+    "sam2.1-hiera-tiny": Case("frame, 3 boxes", None, 3),
+    "sam2.1-hiera-large": Case("frame, 3 boxes", None, 1),
+}
+
+
+# Random weights in official files
+
+
+def write_weights(name: str, folder: Path) -> Path:
+    """A file or folder as published, with random numbers; its path."""
+    import torch
+
+    torch.manual_seed(0)
+    if name.startswith("yolo"):
+        return _write_yolo(name.removesuffix("-oiv7"), folder / f"{name}.pt")
+    if name.startswith("cav-mae"):
+        from tests.stages.backends.cav_mae_weights import write_checkpoint
+
+        write_checkpoint(folder / "as_46.6.pth")
+        return folder / "as_46.6.pth"
+    if name.startswith("sam-"):
+        from segment_anything import sam_model_registry
+
+        network = sam_model_registry[name.removeprefix("sam-").replace("-", "_")]()
+        torch.save(network.state_dict(), folder / "sam.pth")
+        return folder / "sam.pth"
+    if name.startswith("mm-"):
+        return _write_grounding_dino(folder / "dino")
+    return _write_sam2(name, folder)
+
+
+def _write_grounding_dino(folder: Path) -> Path:
+    """Of full size; its tokenizer knows the prompts' words whole, as BERT's knows most of them."""
+    import transformers
+
+    from stages.taxonomy import load_taxonomy
+
+    hub: Any = transformers
+    folder.mkdir()
+    hub.MMGroundingDinoForObjectDetection(hub.MMGroundingDinoConfig()).save_pretrained(folder)
+    hub.GroundingDinoImageProcessor().save_pretrained(folder)
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: "."}
+    found = sorted({word for name in load_taxonomy("").prompts for word in name.lower().split()})
+    placed = special | dict(enumerate([*found, "(", ")", "-", ",", "'"], 2000))
+    words = [placed.get(place, f"[unused{place}]") for place in range(2000 + len(found) + 5)]
+    vocabulary = {word: place for place, word in enumerate(words)}
+    hub.BertTokenizer(vocab=vocabulary).save_pretrained(folder)
+    return folder
+
+
+def _write_yolo(architecture: str, path: Path) -> Path:
+    import torch
+
+    from stages.backends.yolo import _quiet_import
+    from stages.taxonomy import openimages_classes
+
+    with _quiet_import():
+        from ultralytics.nn.tasks import DetectionModel
+
+    build: Any = DetectionModel
+    network = build(f"{architecture}.yaml", nc=len(openimages_classes()), verbose=False)
+    network.names = dict(enumerate(openimages_classes()))
+    checkpoint = {"epoch": -1, "model": network.half(), "ema": None, "train_args": {}}
+    torch.save(checkpoint, path)
+    return path
+
+
+def _write_sam2(name: str, folder: Path) -> Path:
+    from safetensors.torch import save_file
+    from transformers import Sam2Config, Sam2Model
+
+    config: Any = Sam2Config()
+    if name.endswith("large"):
+        vision = config.vision_config.to_dict()
+        vision["backbone_config"] |= SAM2_LARGE
+        vision["backbone_channel_list"] = [1152, 576, 288, 144]
+        config = Sam2Config(vision_config=vision)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    tensors = {key: tensor.contiguous() for key, tensor in Sam2Model(config).state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+# Running the backends
+
+
+def open_backend(name: str, device: str, root: Path) -> Callable[[int], Iterable[Any]]:
+    """Load a backend; the function runs it over so many items and yields what it says of each."""
+    image = _picture()
+    role = find_model(name).role
+    settings: dict[str, Any] = {"device": device}
+    if role == "detector":
+        config = ProposeConfig(detector=name, **settings)
+        backend = make_backend(DETECTORS, name, config)
+        shot = Shot(frame(width=WIDTH, height=HEIGHT), image, video())
+        run = lambda count: backend.detect([shot] * count)  # noqa: E731
+    elif role == "tagger":
+        hear = HearConfig(tagger="cav-mae", weights=name, **settings)
+        backend = make_backend(TAGGERS, "cav-mae", hear)
+        listening = _listening(root)
+        run = lambda count: backend.tag([listening] * count)  # noqa: E731
+    else:
+        segment = SegmentConfig(segmenter=name, **settings)
+        backend = make_backend(SEGMENTERS, name, segment)
+        run = lambda count: backend.segment([Prompt(image, BOXES)] * count)  # noqa: E731
+    backend.open(Storage(root))
+    return run
+
+
+def _picture() -> Image:
+    small = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
+    return np.kron(small, np.ones((40, 40, 1), dtype=np.uint8))
+
+
+def _listening(root: Path) -> Listening:
+    shown = video(width=96, height=72, fps=25.0, duration_s=12.0)
+    path = root / shown.path
+    path.parent.mkdir(parents=True)
+    make_video(path, frames=12 * 25, sound=bursts(12, [1.0, 4.0, 8.0]))
+    return Listening(clip(), shown, [(0.0, 10.0)])
+
+
+def measure(name: str, device: str, root: Path) -> dict[str, Any]:
+    """Time one backend in this process."""
+    import torch
+
+    from stages.backends.device import choose_device
+
+    place = choose_device(device)
+    gpu = place.type == "cuda"
+    case = CASES[name]
+    torch.set_num_threads(1)
+    rate = gpu_gflops(place) if gpu else cpu_gflops()
+    run = open_backend(name, device, root)
+    gflop = case.gflop
+    if case.warm or gpu:
+        counted = count_gflop(run)
+        gflop = gflop or counted
+    items = case.items * (100 if gpu else 1)
+    wall, cpu = time.perf_counter(), time.process_time()
+    done = sum(1 for _ in run(items))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert done == items
+    # CPU seconds are what other work on the machine disturbs least.
+    spent = wall if gpu else cpu
+    found = {
+        "item": case.item,
+        "items": items,
+        "items_per_s": round(items / spent, 4),
+        "ms": round(1000 * spent / items, 2),
+        "wall_ms": round(1000 * wall / items, 2),
+        "gflop": round(gflop, 2) if gflop else None,
+        "gflops_of_a_large_product": round(rate, 1),
+        "share_of_floor": round(gflop * items / spent / rate, 3) if gflop else None,
+        "peak_memory_mb": round(peak_mb()),
+        "target_share": case.target if gpu else None,
+    }
+    if gpu:
+        found["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(place) / 1e6)
+    return found
+
+
+def count_gflop(run: Callable[[int], Iterable[Any]]) -> float:
+    """One item's arithmetic by torch's counter; warms the backend."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        for _ in run(1):
+            pass
+    return float(counter.get_total_flops()) / 1e9
+
+
+def gpu_gflops(place: Any) -> float:
+    """Best rate of a large square product in bfloat16, GFLOP/s."""
+    import torch
+
+    side = 8192
+    left, right = (torch.rand(side, side, device=place).bfloat16() for _ in range(2))
+    best = 0.0
+    for _ in range(12):
+        torch.cuda.synchronize(place)
+        start = time.perf_counter()
+        left @ right
+        torch.cuda.synchronize(place)
+        best = max(best, 2 * side**3 / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def cpu_gflops() -> float:
+    """Best rate of a large product or convolution of one thread in float32, GFLOP/s of CPU time."""
+    import torch
+
+    side, channels = 2048, 256
+    left, right = torch.rand(side, side), torch.rand(side, side)
+    image, kernel = torch.rand(1, channels, 128, 128), torch.rand(channels, channels, 3, 3)
+    tried: list[tuple[float, Callable[[], object]]] = [
+        (2 * side**3, lambda: left @ right),
+        (
+            2 * channels * channels * 9 * 128 * 128,
+            lambda: torch.nn.functional.conv2d(image, kernel, padding=1),
+        ),
+    ]
+    best = 0.0
+    with torch.inference_mode():
+        for flop, run in tried * 4:
+            start = time.process_time()
+            run()
+            best = max(best, flop / (time.process_time() - start) / 1e9)
+    return best
+
+
+def peak_mb() -> float:
+    """Most memory this process has held, megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+# The parent
+
+
+def one_case(name: str, device: str) -> dict[str, Any]:
+    """Write weights and measure, each in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="avatar-bench-") as folder:
+        environment = {**os.environ, "AVATAR_BUILD_MODELS": f"{folder}/models"}
+        for step in ("write", "measure"):
+            words = ["--step", step, "--only", name, "--device", device, "--folder", folder]
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.models", *words],
+                env=environment,
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+
+def gpu_name() -> str:
+    """The first GPU, empty without one."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+
+
+def main() -> None:
+    """Measure all backends, or do one step of one for the parent."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", nargs="*", choices=[*CASES], default=[*CASES])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--step", choices=["write", "measure"])
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    if asked.step == "write":
+        weights = asked.folder / "weights"
+        weights.mkdir()
+        add(asked.only[0], write_weights(asked.only[0], weights), own=True)
+        return
+    if asked.step == "measure":
+        print(json.dumps(measure(asked.only[0], asked.device, asked.folder / "ws")))
+        return
+    results: dict[str, Any] = {"machine": describe(), "gpu": gpu_name() or "none"}
+    if asked.out and asked.out.exists():
+        with contextlib.suppress(ValueError):
+            results = json.loads(asked.out.read_text()) | results
+    devices = ["cpu", "cuda:0"] if gpu_name() else ["cpu"]
+    results.setdefault("cpu_one_thread", {})
+    results.setdefault("gpu_rows", dict.fromkeys(CASES, "not measured"))
+    for name in asked.only:
+        for device in devices:
+            rows = results["cpu_one_thread" if device == "cpu" else "gpu_rows"]
+            rows[name] = one_case(name, device)
+            print(device, name, json.dumps(rows[name]), flush=True)
+        if asked.out:
+            asked.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
