@@ -66,7 +66,7 @@ def box_task(
             "clips_html": clips_html,
             "categories": [
                 {"value": name, "hotkey": key, "background": colour(name)}
-                for name, key in zip(heard, _keys(len(heard)), strict=True)
+                for name, key in zip(heard, _keys(sounds, len(heard)), strict=True)
             ],
             "off_screen_categories": [{"value": name, "hotkey": NO_KEY} for name in heard],
         },
@@ -120,8 +120,10 @@ def to_percent(bbox: Sequence[float], width: int, height: int) -> dict[str, floa
     }
 
 
-def _keys(count: int) -> list[str]:
-    return [*TOP_KEYS, *[NO_KEY] * count][:count]
+def _keys(sounds: Sounds | None, count: int) -> list[str]:
+    # A key for what nobody heard would only be pressed by mistake.
+    keys = TOP_KEYS[: len(sounds.categories) if sounds else 0]
+    return [*keys, *[NO_KEY] * count][:count]
 
 
 def _region(
