@@ -130,6 +130,14 @@ def test_answers_equal_those_of_ultralytics_own_steps(registered: Path) -> None:
         assert inside == pytest.approx([x0, y0, x1 - x0, y1 - y0], abs=0.02)
 
 
+def test_float16_moves_boxes_by_a_pixel_or_two(registered: Path) -> None:
+    (whole,) = detector().detect([noise(1)])
+    (half,) = detector(precision="float16").detect([noise(1)])
+    assert half[0].name == whole[0].name
+    assert half[0].bbox == pytest.approx(whole[0].bbox, abs=2)
+    assert half != whole
+
+
 def test_nothing_is_written_to_the_home_and_nothing_is_fetched(
     registered: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,78 @@
+"""What became of the proposals adds up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labeling.economics import economics
+from pipeline.schema import Review
+from tests.labeling.test_settle import review
+from tests.rows import frame, proposal
+
+
+def instance(origin: str, name: str | None, bbox: list[float], category: str = "dog") -> Any:
+    return {
+        "bbox": bbox,
+        "category": category,
+        "scenario": "Single-sound",
+        "origin": origin,
+        "proposal_id": name,
+    }
+
+
+def decided(*instances: Any, day: int = 1, **changes: Any) -> Review:
+    return review(frame().frame_id, "dog", day, instances=list(instances), **changes)
+
+
+BOXES = [
+    proposal("p_1", bbox=[0.0, 0.0, 10.0, 10.0]),
+    proposal("p_2", bbox=[50.0, 0.0, 10.0, 10.0], categories=["cat"]),
+    proposal("p_3", bbox=[90.0, 0.0, 10.0, 10.0], audible=False),
+    proposal("p_4", frame_id="elsewhere"),
+]
+
+
+def test_kept_moved_removed_and_added_boxes_add_up_to_what_was_shown() -> None:
+    found = economics(
+        [
+            decided(
+                instance("moved", "p_1", [0.0, 0.0, 10.0, 5.0]),
+                instance("added", None, [20.0, 20.0, 5.0, 5.0], "lion"),
+            )
+        ],
+        BOXES,
+    ).as_dict()
+    motion = found["by_class"]["motion/moving region"]
+    assert (motion["shown"], motion["kept"], motion["moved"], motion["removed"]) == (2, 0, 1, 1)
+    assert (motion["move_rate"], motion["remove_rate"], motion["mean_iou"]) == (0.5, 0.5, 0.5)
+    assert found["by_class"]["drawn"]["added"] == found["by_category"]["lion"]["added"] == 1
+    assert found["by_category"]["cat"]["removed"] == 1, "what the sound tagger's guess was"
+    assert found["by_day"]["2026-01-01"]["shown"] == 2
+
+
+def test_only_the_deciding_reviews_of_people_count() -> None:
+    old = decided(instance("added", None, [1.0, 1.0, 2.0, 2.0]), lead_time_s=99.0)
+    new = decided(instance("kept", "p_1", [0.0, 0.0, 10.0, 10.0]), day=2, lead_time_s=5.0)
+    rule = review("elsewhere", "dog", 3, verified=False, annotator="rule:accept")
+    found = economics([old, new, rule], BOXES)
+    assert found.frames == 1
+    assert found.seconds_per_frame == {"7": 5.0, "all": 5.0}
+    assert found.as_dict()["by_day"]["2026-01-02"]["accept_rate"] == 0.5
+    assert list(found.by_day) == ["2026-01-02"]
+
+
+def test_an_off_screen_frame_removes_its_proposals_and_a_rejected_one_says_nothing() -> None:
+    off = decided(decision="off_screen", off_screen_category="dog")
+    assert economics([off], BOXES).by_category["cat"].removed == 1
+    rejected = economics([decided(decision="rejected", reject_reasons=["Blurred"])], BOXES)
+    assert rejected.decisions == {"rejected": 1}
+    assert rejected.by_class == {}
+
+
+def test_a_frame_that_was_taken_back_is_not_decided() -> None:
+    back = decided(decision="back_to_boxes", day=2)
+    assert economics([decided(), back], BOXES).frames == 0
+
+
+def test_nothing_decided_is_said_without_a_crash() -> None:
+    assert economics([], []).lines()[0] == "0 frames decided by people: none."
