@@ -101,44 +101,56 @@ def economics(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Econo
         reviews: all of them; rules and simulations are left out here.
         proposals: all of them; those that are not audible were not shown.
     """
-    shown: dict[str, dict[str, Proposal]] = defaultdict(dict)
-    for proposal in proposals:
-        if proposal.audible:
-            shown[proposal.frame_id][proposal.proposal_id] = proposal
-    everything = {proposal.proposal_id: proposal for proposal in proposals}
     deciding = deciding_reviews(review for review in reviews if review.verified).values()
     decided = [review for review in deciding if review.decision != "back_to_boxes"]
-    classes: dict[str, Fate] = defaultdict(Fate)
-    categories: dict[str, Fate] = defaultdict(Fate)
-    days: dict[str, Fate] = defaultdict(Fate)
     decisions: dict[str, int] = defaultdict(int)
     seconds: dict[str, list[float]] = defaultdict(list)
+    tally = _Tally(proposals)
     for review in decided:
         decisions[review.decision] += 1
         if review.lead_time_s is not None:
             seconds[review.annotator].append(review.lead_time_s)
             seconds["all"].append(review.lead_time_s)
-        if review.decision == "rejected":
-            continue  # says nothing of the boxes
-        day = days[review.updated_at[:10]]
+        if review.decision != "rejected":  # that says nothing of the boxes
+            tally.add(review)
+    medians = {who: statistics.median(times) for who, times in sorted(seconds.items())}
+    found = dict(tally.classes), dict(tally.categories), dict(tally.days)
+    return Economics(len(decided), dict(decisions), medians, *found)
+
+
+class _Tally:
+    """Counts boxes by class, category and day."""
+
+    def __init__(self, proposals: Sequence[Proposal]) -> None:
+        self.classes: dict[str, Fate] = defaultdict(Fate)
+        self.categories: dict[str, Fate] = defaultdict(Fate)
+        self.days: dict[str, Fate] = defaultdict(Fate)
+        self._proposals = {proposal.proposal_id: proposal for proposal in proposals}
+        self._shown: dict[str, list[Proposal]] = defaultdict(list)
+        for proposal in proposals:
+            if proposal.audible:
+                self._shown[proposal.frame_id].append(proposal)
+
+    def add(self, review: Review) -> None:
+        """Count what became of the boxes of one frame."""
+        day = self.days[review.updated_at[:10]]
         stayed = set()
         for instance in review.instances:
-            found = everything.get(instance.proposal_id or "")
+            found = self._proposals.get(instance.proposal_id or "")
             stayed.add(instance.proposal_id)
+            overlap = moved_iou(instance, self._proposals)
             kind = _class(found) if found is not None else "drawn"
-            overlap = moved_iou(instance, everything)
-            for fate in (classes[kind], categories[instance.category], day):
-                setattr(fate, instance.origin, getattr(fate, instance.origin) + 1)
+            for fate in (self.classes[kind], self.categories[instance.category], day):
+                fate.kept += instance.origin == "kept"
+                fate.moved += instance.origin == "moved"
+                fate.added += instance.origin == "added"
                 if overlap is not None:
                     fate.ious.append(overlap)
-        for name, proposal in shown[review.frame_id].items():
-            if name not in stayed:
-                for fate in (classes[_class(proposal)], categories[proposal.categories[0]], day):
+        for gone in self._shown[review.frame_id]:
+            if gone.proposal_id not in stayed:
+                category = self.categories[gone.categories[0]]
+                for fate in (self.classes[_class(gone)], category, day):
                     fate.removed += 1
-    medians = {who: statistics.median(times) for who, times in sorted(seconds.items())}
-    return Economics(
-        len(decided), dict(decisions), medians, dict(classes), dict(categories), dict(days)
-    )
 
 
 def _class(proposal: Proposal) -> str:

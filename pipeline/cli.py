@@ -526,6 +526,22 @@ def label_status(workspace: str, settings: tuple[str, ...], as_json: bool) -> No
         click.echo("Nothing pushed yet. Start with: avatar-build label push boxes")
 
 
+@label.command("report")
+@_workspace_options
+def label_report(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """What became of the proposals and what a frame costs, by detector class, category and day.
+
+    \b
+        avatar-build label report --workspace ws
+    """
+    from labeling.economics import economics
+    from pipeline.schema import Proposal, Review
+
+    opened = _open(workspace, settings)
+    found = economics(opened.rows(Review), opened.rows(Proposal))
+    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+
+
 def _vocabulary(workspace: Workspace) -> list[str]:
     from stages.taxonomy import load_taxonomy
 
