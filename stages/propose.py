@@ -54,6 +54,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
         writes=("proposals",),
         rows_per_unit=256,
         batch_size=64,
+        row_timeout_s=900,  # a large prompted detector takes minutes for a frame on a busy core
     )
 
     def __init__(self, config: ProposeConfig) -> None:
