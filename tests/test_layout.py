@@ -66,6 +66,8 @@ def test_imports_point_one_way() -> None:
         ("av", {"pipeline/"}),
         ("kaldi_native_fbank", {"stages/backends/cav_mae/"}),
         ("ultralytics", {"stages/backends/yolo.py"}),
+        ("segment_anything", {"stages/backends/sam.py"}),
+        ("transformers", {"stages/backends/sam2.py", "stages/backends/grounding_dino.py"}),
     ],
 )
 def test_a_foreign_library_has_one_home(library: str, home: set[str]) -> None:
