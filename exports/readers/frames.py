@@ -73,9 +73,9 @@ def safe_id(name: str) -> str:
     >>> safe_id("l_7B1wnTNtA"), safe_id("baby laughter/1")
     ('l_7B1wnTNtA', 'baby-laughter-1-aa48d4f6')
     """
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name):
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name):
         return name
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60]
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
