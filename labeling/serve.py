@@ -83,9 +83,14 @@ def start_server(workspace: Workspace) -> Running:
     settings = server_settings(home, workspace.storage.local, password, token)
     log = home / "server.log"
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*command, *options], env=settings, stdout=output, stderr=output, cwd=home
-        )
+        try:
+            process = subprocess.Popen(
+                [*command, *options], env=settings, stdout=output, stderr=output, cwd=home
+            )
+        except OSError as error:
+            raise UsageError(
+                f"{command[0]}: cannot be started ({error.strerror}). Mend label.server_command."
+            ) from error
     running = Running(process, url, home)
     try:
         _wait(running, log)
