@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from pipeline.errors import AvatarBuildError
+from pipeline.cli import cli
+from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.models.fetch import fetch
 from pipeline.models.register import require
 from pipeline.models.table import MODELS, Model, RemoteFile
@@ -51,6 +54,18 @@ def undocumented(model: Model) -> Model:
 
 def test_a_file_comes_whole_and_is_registered(model: Model) -> None:
     assert fetched(model) == DATA
+
+
+def test_the_command_fetches_registers_and_says_what_it_got(model: Model) -> None:
+    done = CliRunner().invoke(cli, ["models", "fetch", "tiny", "--json"], standalone_mode=False)
+    assert done.exception is None
+    said = json.loads(done.output)
+    assert Path(said["path"]).read_bytes() == DATA
+    assert (said["sha256"], said["licence"]) == (DIGEST, "Apache-2.0")
+    with pytest.raises(UsageError, match="models list"):
+        CliRunner().invoke(
+            cli, ["models", "fetch", "nano"], standalone_mode=False, catch_exceptions=False
+        )
 
 
 def test_a_second_fetch_asks_for_nothing(model: Model, server: VideoServer) -> None:
