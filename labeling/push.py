@@ -125,7 +125,7 @@ class _TaskMaker:
         self._vocabulary = list(vocabulary)
         self._videos = {row.video_id: row for row in workspace.rows(Video)}
         self._clips = {row.clip_id: row for row in workspace.rows(Clip)}
-        self._sounds = {row.clip_id: row for row in workspace.rows(Sounds)}
+        self._sounds = {row.id: row for row in workspace.rows(Sounds)}
         self._proposals = _by_frame(workspace.rows(Proposal))
 
     def make(self, frame: Frame) -> dict[str, Any] | str:
@@ -144,7 +144,8 @@ class _TaskMaker:
         task = box_task(
             frame,
             self._proposals.get(frame.frame_id, []),
-            self._sounds.get(frame.clip_id),
+            # What was heard around the frame, else in its whole clip.
+            self._sounds.get(frame.frame_id) or self._sounds.get(frame.clip_id),
             self._vocabulary,
             self._address(frame.path),
             clips_html(self._address(loop), self._address(context)),

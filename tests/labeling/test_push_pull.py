@@ -13,13 +13,13 @@ from labeling.pull import Pulled, pull_boxes
 from labeling.push import Pushed, push_boxes
 from labeling.settle import settle
 from pipeline.errors import UsageError
-from pipeline.schema import Instance, Review
+from pipeline.schema import Instance, Review, Sounds
 from pipeline.workspace import Workspace
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.label_server import LabelServer, label_server
-from tests.labeling.labelled_workspace import VOCABULARY, fill
+from tests.labeling.labelled_workspace import VOCABULARY, commit, fill
 from tests.labeling.test_results import VISIBLE, choice, scenario
-from tests.rows import frame
+from tests.rows import frame, sounds
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 
@@ -141,6 +141,17 @@ def test_a_frame_whose_video_is_gone_is_named_and_the_others_are_sent(
     assert found.new == 2
     assert [skipped for skipped, _ in found.skipped] == [name(11)]
     assert "sample it again" in found.lines()[1]
+
+
+def test_what_was_heard_around_the_frame_comes_before_what_its_clip_sounds_like(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    lion = {"category": "lion", "score": 0.9, "active": True}
+    around = sounds(frame_id=name(11), categories=[lion])
+    commit(workspace, "hear-frames", Sounds, [around])
+    push(workspace, server)
+    first = {index: studio.of_frame(name(index))["data"]["categories"][0] for index in (10, 11)}
+    assert {index: item["value"] for index, item in first.items()} == {10: "dog", 11: "lion"}
 
 
 def test_a_project_with_another_config_is_refused(
