@@ -76,7 +76,7 @@ def test_boxes_are_of_open_images_classes_in_frame_pixels(registered: Path) -> N
 def test_settings_bound_what_is_kept(registered: Path) -> None:
     (every,) = detector().detect([noise(1)])
     (few,) = detector(raw_boxes=7).detect([noise(1)])
-    (sure,) = detector(raw_score=0.3).detect([noise(1)])
+    (sure,) = detector(raw_score=0.3, min_score=0.3).detect([noise(1)])
     (sparse,) = detector(raw_iou=0.1).detect([noise(1)])
     assert few == every[:7]
     assert sure == [d for d in every if d.score >= 0.3]
