@@ -4,7 +4,8 @@
 
 Clips are made beforehand and not timed: they are made once. Annotations are written by the server's
 own import, as if people had accepted every proposal. The reference is the floor of any client: the
-same tasks, already made, posted to the same server in requests of the same size.
+same tasks, already made, posted to the same server in requests of the same size. Memory includes
+the list of all tasks, which the benchmark itself holds.
 """
 
 from __future__ import annotations
