@@ -1,0 +1,221 @@
+"""The commands that move data: init, download, sample, propose, segment, run, retry, demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.options import cli, device_option, open_workspace, run_options
+from pipeline.cli.running import run_stages, say_sheets
+
+if TYPE_CHECKING:
+    from pipeline.runner import RunOptions
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--profile", help="Settings to start from: 'paper' (its models), 'offline' (no weights)."
+)
+def init(folder: str, profile: str | None) -> None:
+    """Make a workspace: avatar.toml, tables, commits, media.
+
+    \b
+        avatar-build init ws --profile offline
+    """
+    from pipeline.workspace import Workspace
+
+    Workspace.create(folder, profile)
+    click.echo(f"{folder}: a new workspace. Its settings, each with its meaning: avatar.toml.")
+    click.echo(f"Next: avatar-build download --workspace {folder} --list vggsound.csv --limit 20")
+
+
+@cli.command()
+@click.option("--list", "list_file", metavar="CSV", help="vggsound.csv or test.csv, no header.")
+@click.option("--labels", multiple=True, metavar="LABEL", help="Only rows so labelled. Repeatable.")
+@click.option("--limit", type=int, metavar="N", help="Only the first N (matching) rows.")
+@click.option("--require-license", metavar="L", help="Drop videos not under it, e.g. cc-by.")
+@click.option(
+    "--source-template",
+    metavar="T",
+    help="Fetch from a mirror or archive: 'http://host/{video_id}.mp4', '/data/{video_id}.mp4'.",
+)
+@run_options
+def download(
+    workspace: str,
+    settings: tuple[str, ...],
+    options: RunOptions,
+    as_json: bool,
+    list_file: str | None,
+    labels: tuple[str, ...],
+    limit: int | None,
+    require_license: str | None,
+    source_template: str | None,
+) -> None:
+    """Fetch the whole original videos of a list, and keep those the paper's filter passes.
+
+    Without --list it goes on with the rows of earlier lists.
+
+    \b
+        avatar-build download --list vggsound.csv --limit 20
+        avatar-build download --list vggsound.csv --source-template 'http://127.0.0.1:8000/{video_id}.mp4'
+    """
+    from stages.importing import import_list
+
+    for key, value in (("require_license", require_license), ("source_template", source_template)):
+        if value is not None:
+            settings = (*settings, f"download.{key}={json.dumps(value)}")
+    opened = open_workspace(workspace, settings)
+    if list_file:
+        imported = import_list(opened, Path(list_file), labels, limit, dry_run=options.dry_run)
+        click.echo(json.dumps(imported.as_dict()) if as_json else imported.sentence())
+    elif not opened.files("sources"):
+        raise click.UsageError("no list yet: name one with --list vggsound.csv.")
+    run_stages(opened, ["download"], options, as_json)
+
+
+@cli.command()
+@run_options
+def sample(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+    """Draw a clip from each video and choose the sharpest frame of each of its sound events.
+
+    \b
+        avatar-build sample --set sample.max_frames=3
+    """
+    run_stages(open_workspace(workspace, settings), ["sample"], options, as_json)
+
+
+@cli.command()
+@click.option(
+    "--preview",
+    "previewed",
+    multiple=True,
+    metavar="KEY=VALUE...",
+    help="Say what other thresholds would change, and change nothing.",
+)
+@click.argument("more_previewed", nargs=-1, metavar="")
+@click.option(
+    "--contact-sheet", "sheets", is_flag=True, help="Draw the boxes, one picture per clip."
+)
+@device_option
+@run_options
+def propose(
+    workspace: str,
+    settings: tuple[str, ...],
+    options: RunOptions,
+    as_json: bool,
+    previewed: tuple[str, ...],
+    more_previewed: tuple[str, ...],
+    sheets: bool,
+) -> None:
+    """Hear each clip's categories and draw boxes around what may make them.
+
+    \b
+        avatar-build propose --workers 4 --contact-sheet
+        avatar-build propose --preview propose.min_score=0.3 propose.openimages=generic
+    """
+    if more_previewed and not previewed:
+        raise click.UsageError(f"{more_previewed[0]!r}: settings come after --set or --preview.")
+    opened = open_workspace(workspace, settings)
+    if previewed:
+        from stages.preview import preview_settings
+
+        found = preview_settings(opened, [*previewed, *more_previewed])
+        click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+        return
+    run_stages(opened, ["hear", "propose"], options, as_json)
+    if sheets and not options.dry_run:
+        from stages.contact_sheet import proposal_sheets
+
+        say_sheets(proposal_sheets(opened), as_json)
+
+
+@cli.command()
+@click.option(
+    "--contact-sheet", "sheets", is_flag=True, help="Draw the masks, one picture per clip."
+)
+@device_option
+@run_options
+def segment(
+    workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool, sheets: bool
+) -> None:
+    """Turn each instance's box into a mask.
+
+    \b
+        avatar-build segment --device cuda:0 --contact-sheet
+    """
+    from labeling.settle import settle
+
+    opened = open_workspace(workspace, settings)
+    if not options.dry_run:
+        settle(opened)
+    run_stages(opened, ["segment"], options, as_json)
+    if sheets and not options.dry_run:
+        from stages.contact_sheet import mask_sheets
+
+        say_sheets(mask_sheets(opened), as_json)
+
+
+@cli.command()
+@device_option
+@run_options
+def run(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+    """Run every automatic stage up to the proposals, and segment what is labelled.
+
+    \b
+        avatar-build run --units 3/16      # the third of sixteen tasks of a job array
+    """
+    from labeling.settle import settle
+
+    opened = open_workspace(workspace, settings)
+    run_stages(opened, ["download", "sample", "hear", "propose"], options, as_json)
+    if not options.dry_run:
+        settle(opened)
+    run_stages(opened, ["segment"], options, as_json)
+
+
+@cli.command()
+@click.option("--stage", required=True, help="The stage whose failed rows to do again.")
+@click.option("--kind", help="Only failures of this kind. Default: all that may pass next time.")
+@run_options
+def retry(
+    workspace: str,
+    settings: tuple[str, ...],
+    options: RunOptions,
+    as_json: bool,
+    stage: str,
+    kind: str | None,
+) -> None:
+    """Do failed rows again, and only those.
+
+    \b
+        avatar-build retry --stage download --kind timeout
+    """
+    from pipeline.registry import STAGES
+    from pipeline.runner import plan_retry
+
+    if stage not in STAGES:
+        raise click.BadParameter(f"--stage {stage!r}: there is {', '.join(STAGES)}.")
+    opened = open_workspace(workspace, settings)
+    rows = plan_retry(opened, stage, kind, dry_run=options.dry_run)
+    if not as_json:
+        click.echo(f"{stage}: {rows} failed rows to do again.")
+    if rows and not options.dry_run:
+        run_stages(opened, [stage], options, as_json)
+
+
+@cli.command()
+@click.option("-w", "--workspace", default="demo-workspace", show_default=True, metavar="DIR")
+@click.option("--seed", default=0, show_default=True, help="Of the rendered world.")
+def demo(workspace: str, seed: int) -> None:
+    """Render a small world, run the whole chain on it, score it and write a report.
+
+    \b
+        avatar-build demo --workspace demo-workspace
+    """
+    from pipeline.demo.run import run_demo
+
+    run_demo(Path(workspace), seed, lambda words: cli.main(list(words), standalone_mode=False))

@@ -1,0 +1,198 @@
+"""``label``: the commands of the people who decide which boxes sound."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import cli, open_workspace, run_options, workspace_options
+from pipeline.cli.running import run_stages
+from pipeline.errors import AvatarBuildError
+
+if TYPE_CHECKING:
+    from pipeline.runner import RunOptions
+    from pipeline.workspace import Workspace
+
+
+@cli.group()
+def label() -> None:
+    """Decide which boxes sound."""
+
+
+@label.command()
+@run_options
+def accept(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+    """Take proposals above a bound as they are, without a person: the release is unverified.
+
+    \b
+        avatar-build label accept --set label.accept_score=0.6
+    """
+    from labeling.settle import settle
+
+    opened = open_workspace(workspace, settings)
+    run_stages(opened, ["accept"], options, as_json)
+    if not options.dry_run:
+        settle(opened)
+        _say_instances(opened, as_json)
+
+
+def _say_instances(workspace: Workspace, as_json: bool) -> None:
+    count = sum(file.rows for file in workspace.files("instances"))
+    click.echo(json.dumps({"instances": count}) if as_json else f"instances: {count}.")
+
+
+def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which Label Studio; they arrive as settings."""
+
+    @wraps(command)
+    def gathered(
+        *args: Any,
+        url: str | None,
+        token_file: str | None,
+        settings: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        for key, value in (("url", url), ("token_file", token_file)):
+            if value is not None:
+                settings = (*settings, f"label.{key}={json.dumps(value)}")
+        return command(*args, settings=settings, **kwargs)
+
+    for option in (
+        click.option(
+            "--token-file",
+            metavar="FILE",
+            help="Its token, readable by you alone; or set AVATAR_LABEL_TOKEN.",
+        ),
+        click.option("--url", help="A Label Studio of yours. Default: that of 'label serve'."),
+    ):
+        gathered = option(gathered)
+    return workspace_options(gathered)
+
+
+_KIND = click.argument("kind", type=click.Choice(["boxes"]))
+
+
+@label.command()
+@workspace_options
+def serve(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Run a Label Studio for this workspace on the loopback interface, until Ctrl-C.
+
+    \b
+        avatar-build label serve --workspace ws
+    """
+    from labeling.serve import USER, start_server
+
+    if not as_json:
+        click.echo("Starting Label Studio; the first start takes about a minute.")
+    running = start_server(open_workspace(workspace, settings))
+    try:
+        if as_json:
+            click.echo(json.dumps({"url": running.url, "user": USER, "home": str(running.home)}))
+        else:
+            click.echo(f"Label Studio: {running.url}  user {USER}")
+            click.echo(f"Password in {running.home / 'password'}. Ctrl-C ends it; all is kept.")
+            click.echo(f"Next: avatar-build label push boxes --workspace {workspace}")
+        if code := running.process.wait():
+            raise AvatarBuildError(f"label serve: the server ended with {code}; see its log.")
+    finally:
+        running.stop()
+
+
+@label.command()
+@_KIND
+@_server_options
+def push(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) -> None:
+    """Send frames with their proposals to annotators; a frame is never sent twice.
+
+    \b
+        avatar-build label push boxes --workspace ws
+        avatar-build label push boxes --url https://labels.example.org --token-file token
+    """
+    from labeling.projects import connect
+    from labeling.push import push_boxes
+
+    opened = open_workspace(workspace, settings)
+    vocabulary = _vocabulary(opened)
+    pushed = push_boxes(opened, connect(opened), vocabulary, _counter(as_json))
+    click.echo(json.dumps(pushed.as_dict()) if as_json else "\n".join(pushed.lines()))
+    if pushed.skipped:
+        sys.exit(1)
+
+
+@label.command()
+@_KIND
+@_server_options
+def pull(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) -> None:
+    """Bring what annotators decided into the tables; what they should mend is listed.
+
+    \b
+        avatar-build label pull boxes --workspace ws
+    """
+    from labeling.projects import connect
+    from labeling.pull import pull_boxes
+    from labeling.settle import settle
+
+    opened = open_workspace(workspace, settings)
+    pulled = pull_boxes(opened, connect(opened), _vocabulary(opened))
+    click.echo(json.dumps(pulled.as_dict()) if as_json else "\n".join(pulled.lines()))
+    settle(opened)
+    _say_instances(opened, as_json)
+    if pulled.bad:
+        sys.exit(1)
+
+
+@label.command("status")
+@_server_options
+def label_status(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """How far annotators are: to do, done, skipped, seconds per task, time left.
+
+    \b
+        avatar-build label status --workspace ws
+    """
+    from labeling.projects import connect
+    from labeling.standing import standings
+
+    opened = open_workspace(workspace, settings)
+    found = standings(opened, connect(opened))
+    if as_json:
+        click.echo(json.dumps([standing.as_dict() for standing in found]))
+        return
+    for standing in found:
+        click.echo(standing.sentence())
+    if not found:
+        click.echo("Nothing pushed yet. Start with: avatar-build label push boxes")
+
+
+@label.command("report")
+@workspace_options
+def label_report(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """What became of the proposals and what a frame costs, by detector class, category and day.
+
+    \b
+        avatar-build label report --workspace ws
+    """
+    from labeling.economics import economics
+    from pipeline.schema import Proposal, Review
+
+    opened = open_workspace(workspace, settings)
+    found = economics(opened.rows(Review), opened.rows(Proposal))
+    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+
+
+def _vocabulary(workspace: Workspace) -> list[str]:
+    from stages.taxonomy import load_taxonomy
+
+    return [c.name for c in load_taxonomy(workspace.config.hear.taxonomy).categories]
+
+
+def _counter(as_json: bool) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        if not as_json:
+            click.echo(f"push: {done} of {total} frames", err=True)
+
+    return show

@@ -1,0 +1,137 @@
+"""The root of the command line and the options commands share.
+
+Nothing heavy is imported before a command runs, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+_ORDER = ("init", "download", "sample", "propose", "label", "segment", "export", "run", "demo")
+"""The commands of the flow, first in the help; the others follow."""
+
+
+class _InOrder(click.Group):
+    """Lists its commands as the data flows, not by letter."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        named = [name for name in _ORDER if name in self.commands]
+        return named + [name for name in self.commands if name not in _ORDER]
+
+
+@click.group(cls=_InOrder, context_settings=_CONTEXT)
+@click.version_option(package_name="avatar-build")
+def cli() -> None:
+    """Build audio-visual localization datasets as AVATAR was built, and score models on them.
+
+    \b
+    The flow: init, download, sample, propose, label, segment, export.
+    See it on a small rendered world first:
+
+    \b
+        avatar-build demo
+    """
+
+
+def workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--workspace``, ``--set`` and ``--json``."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON for machines."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="A setting for this call, e.g. sample.active_rms=0.02. Repeatable.",
+        ),
+        click.option(
+            "-w",
+            "--workspace",
+            default=".",
+            metavar="DIR",
+            help="The workspace: a folder or an object-store URL. Default: the current folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that runs a stage; they arrive as one ``RunOptions``."""
+
+    @wraps(command)
+    def gathered(
+        *args: Any,
+        workers: int | None,
+        units: str,
+        redo: bool,
+        dry_run: bool,
+        max_failed: str | None,
+        settings: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        from pipeline.runner import RunOptions
+
+        if max_failed:
+            settings = (*settings, f"run.max_failed='{max_failed}'")
+        if workers is not None:
+            settings = (*settings, f"run.workers={workers}")
+        options = RunOptions(share=_share(units), redo=redo, dry_run=dry_run)
+        return command(*args, options=options, settings=settings, **kwargs)
+
+    for option in (
+        click.option("--max-failed", metavar="N|P%", help="Exit 1 when more rows fail than this."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option(
+            "--redo", is_flag=True, help="Retire results made with other settings, and start anew."
+        ),
+        click.option(
+            "--units",
+            default="1/1",
+            metavar="I/N",
+            help="Do every N-th unit only, from the I-th on: one task of a job array.",
+        ),
+        click.option("--workers", type=int, metavar="N", help="Processes. Default: one per core."),
+    ):
+        gathered = option(gathered)
+    return workspace_options(gathered)
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--device`` of the commands that run models, as a setting of each of their stages."""
+
+    @click.option("--device", metavar="D", help="Where models run: auto, cpu or cuda:N.")
+    @wraps(command)
+    def placed(*args: Any, device: str | None, settings: tuple[str, ...], **kwargs: Any) -> Any:
+        if device:
+            stages = ("hear", "propose", "segment")
+            settings = (*settings, *(f"{stage}.device={json.dumps(device)}" for stage in stages))
+        return command(*args, settings=settings, **kwargs)
+
+    return placed
+
+
+def _share(units: str) -> tuple[int, int]:
+    first, slash, count = units.partition("/")
+    if not (slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise click.BadParameter(f"{units!r}: write it as I/N with 1 <= I <= N, e.g. 3/16.")
+    return int(first), int(count)
+
+
+def open_workspace(workspace: str, settings: Sequence[str]) -> Workspace:
+    """The workspace the options name, with what was typed on top of its settings."""
+    from pipeline.workspace import Workspace
+
+    return Workspace(workspace, settings)

@@ -1,0 +1,257 @@
+"""The commands about releases: make, check, compare, restore, import, score."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from pipeline.cli.options import cli, open_workspace, workspace_options
+from pipeline.cli.running import listed
+
+
+@cli.command()
+@click.option("--version", "release", metavar="V", help="Make the release of this version.")
+@click.option("--unverified", is_flag=True, help="Take what no person has verified, and say so.")
+@click.option("--ids-only", is_flag=True, help="Leave clips and frames out.")
+@click.option("--verify", metavar="DIR", help="Check a release instead of making one.")
+@click.option(
+    "--leaks",
+    multiple=True,
+    metavar="LIST",
+    help="A training list to hold the release against; the card tells the overlap. Repeatable.",
+)
+@workspace_options
+def export(
+    workspace: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+    release: str | None,
+    unverified: bool,
+    ids_only: bool,
+    verify: str | None,
+    leaks: tuple[str, ...],
+) -> None:
+    """Freeze the tables into a release, or verify one.
+
+    A release with a video that was taken down does not verify: tombstones are read from the
+    workspace it lies in and from --workspace.
+
+    \b
+        avatar-build export --version 0.1 --unverified
+        avatar-build export --version 0.2 --leaks vggss_144k.csv --leaks vggsound_10k.txt
+        avatar-build export --verify releases/0.1
+    """
+    lists = [Path(name) for name in leaks]
+    if verify:
+        _verify(Path(verify), workspace, lists, as_json)
+        return
+    if not release:
+        raise click.UsageError("name a version with --version, or a release with --verify DIR.")
+    from exports.tables import export_workspace
+    from labeling.settle import settle
+    from stages.taxonomy import load_taxonomy
+
+    opened = open_workspace(workspace, settings)
+    settle(opened)
+    categories = load_taxonomy(opened.config.hear.taxonomy).categories
+    summary = export_workspace(
+        opened,
+        release,
+        unverified=unverified,
+        ids_only=ids_only,
+        taxonomy=[category.name for category in categories],
+        leak_lists=lists,
+    )
+    click.echo(json.dumps(summary.as_dict()) if as_json else summary.sentence())
+
+
+def _verify(folder: Path, workspace: str, lists: Sequence[Path], as_json: bool) -> None:
+    from exports.diff import read_document
+    from exports.leaks import audit
+    from exports.takedown import tombstones
+    from exports.verify import verify_release
+    from pipeline.storage import Storage
+
+    findings = verify_release(folder, tombstones(Storage(workspace)))
+    for leak in [audit(read_document(folder), path) for path in lists]:
+        shared = f"{len(leak.videos)} videos and {leak.clips} clips"
+        click.echo(f"{leak.list_name}: {leak.list_ids} ids; {shared} are here too.", err=as_json)
+    if as_json:
+        click.echo(json.dumps([finding.__dict__ for finding in findings]))
+    for finding in findings[:20] if not as_json else []:
+        click.echo(f"{finding}", err=True)
+    if findings:
+        click.echo(f"{folder}: {len(findings)} findings.", err=True)
+        sys.exit(1)
+    click.echo(f"{folder}: verified.", err=as_json)
+
+
+@cli.command("fetch-media")
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--source-template",
+    metavar="T",
+    help="Fetch from a mirror or archive: 'http://host/{video_id}.mp4', '/data/{video_id}.mp4'.",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A download setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines, a line per video.")
+def fetch_media(
+    folder: str, source_template: str | None, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Restore clips and frames of a release that ships without media, and list what is gone.
+
+    Frames are held against the release's fingerprints. attrition.csv in DIR keeps, with dates,
+    which videos are gone, private, blocked or changed. Run again, it goes on with what is missing.
+
+    \b
+        avatar-build fetch-media releases/0.1
+    """
+    import tempfile
+    from collections import Counter
+    from datetime import UTC, datetime
+
+    from exports.restore import fetch_media as restore
+    from pipeline.config import load_config
+    from stages.refetch import Again, refetch
+
+    if source_template is not None:
+        settings = (*settings, f"download.source_template={json.dumps(source_template)}")
+    config = load_config("", settings).download
+    statuses: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="fetch-media-") as scratch:
+        done = restore(
+            Path(folder),
+            lambda videos: refetch(
+                config,
+                Path(scratch),
+                [Again(v.video_id, v.width, v.height, v.format_id) for v in videos],
+            ),
+            today=datetime.now(UTC).date(),
+        )
+        for row in done:
+            statuses[row.status] += 1
+            if as_json:
+                click.echo(json.dumps(row.__dict__))
+            else:
+                click.echo(f"{row.video_id} {row.status} {row.detail}".rstrip())
+    if not as_json:
+        click.echo(f"{listed(statuses.most_common()) or 'nothing was missing'}. {folder}")
+
+
+@cli.command("import-release")
+@click.argument("source", metavar="DIR")
+@click.option("--to", "target", required=True, metavar="NEW", help="The release to write.")
+@click.option("--format", "form", default="", metavar="F", help="Default: found out. See above.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def import_release(source: str, target: str, form: str, as_json: bool) -> None:
+    """Read a foreign release, a folder or ZIP as downloaded, and write it in our form.
+
+    Formats: avatar (the authors' layout), vggss (vggss.json), is3 (IS3_annotation.json), avsbench
+    (gt_masks), flickr (XML of Flickr-SoundNet). What cannot be used is listed, with reasons, in
+    NEW/statistics.json.
+
+    \b
+        avatar-build import-release AVATAR --to releases/avatar-official
+    """
+    from exports.importing import import_release as importing
+
+    summary = importing(Path(source), Path(target), form)
+    click.echo(json.dumps(summary.as_dict()) if as_json else summary.sentence())
+
+
+@cli.group()
+def release() -> None:
+    """Compare releases."""
+
+
+@release.command()
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option("--rows", default=40, show_default=True, help="Rows listed at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines: every row.")
+def diff(old: str, new: str, rows: int, as_json: bool) -> None:
+    """Say which rows of two releases were added, removed or changed.
+
+    \b
+        avatar-build release diff releases/0.1 releases/0.2
+    """
+    from exports import diff as comparing
+
+    documents = (comparing.read_document(Path(old)), comparing.read_document(Path(new)))
+    if as_json:
+        click.echo(json.dumps(comparing.as_json(*documents)))
+    else:
+        click.echo("\n".join(comparing.as_lines(*documents, rows)))
+
+
+@cli.command()
+@click.argument("video_id", metavar="ID")
+@click.option("--reason", default="", help="Kept beside the tombstone, in no release.")
+@workspace_options
+def takedown(
+    workspace: str, settings: tuple[str, ...], as_json: bool, video_id: str, reason: str
+) -> None:
+    """Keep a video out of every release from now on.
+
+    An id that starts with '-' goes after '--'.
+
+    \b
+        avatar-build takedown --workspace ws -- -1pRmoJIGQc
+    """
+    from exports.takedown import bury, releases_with
+
+    storage = open_workspace(workspace, settings).storage
+    stone = bury(storage, video_id, reason)
+    older = releases_with(storage, video_id)
+    if as_json:
+        click.echo(json.dumps({**stone.model_dump(mode="json"), "still_in": older}))
+        return
+    click.echo(f"{video_id}: taken down on {stone.date}. The next release will not have it.")
+    if older:
+        click.echo(f"Still in {', '.join(older)}: export a new version and withdraw these.")
+
+
+@cli.command()
+@click.option("--release", required=True, metavar="DIR", help="The release to score on.")
+@click.option(
+    "--predictions",
+    required=True,
+    metavar="DIR",
+    help="Heatmaps: <clip_id>.npz with frame_index (n,) and heatmap (n, y, x), any resolution.",
+)
+@click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True)
+@click.option("--max-missing", default=0, metavar="N", help="Frames that may lack a heatmap.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--out", metavar="DIR", help="Write scores.md, .tex, .csv and .json there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def evaluate(
+    release: str,
+    predictions: str,
+    gt: Literal["mask", "box"],
+    max_missing: int,
+    seed: int,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Fill the AVATAR paper's tables for any model's heatmaps on a release.
+
+    \b
+        avatar-build evaluate --release ws/releases/0.1 --predictions heatmaps --out scores
+    """
+    from tavlo.evaluate import FORMATS
+    from tavlo.evaluate import evaluate as score
+    from tavlo.predictions import Predictions
+    from tavlo.release import read_release
+
+    data, found = read_release(Path(release)), Predictions(Path(predictions))
+    scores = score(data, found, gt, max_missing=max_missing, seed=seed)
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        for ending, write in FORMATS.items():
+            (Path(out) / f"scores.{ending}").write_text(write(scores), encoding="utf-8")
+    click.echo(FORMATS["json" if as_json else "md"](scores), nl=False)

@@ -1,0 +1,122 @@
+"""``models``: weights, fetched and checked by commands of their own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.options import cli
+
+if TYPE_CHECKING:
+    from pipeline.models import ModelFile
+
+
+@cli.group()
+def models() -> None:
+    """Weights of the models: see, fetch and check them. No other command fetches any."""
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@models.command("list")
+@_as_json
+def models_list(as_json: bool) -> None:
+    """List every model: role, size, licence, and whether it is here.
+
+    \b
+        avatar-build models list
+    """
+    from pipeline.models.register import list_models
+
+    found = list_models()
+    if as_json:
+        click.echo(json.dumps([row.as_dict() for row in found]))
+        return
+    for row in found:
+        click.echo(row.line())
+    click.echo("AGPL-3.0 asks for the source of programs that are combined with it: see README.md.")
+
+
+@models.command("fetch")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_as_json
+def models_fetch(names: tuple[str, ...], as_json: bool) -> None:
+    """Fetch weights from where their authors put them; goes on where it broke off.
+
+    \b
+        avatar-build models fetch sam-vit-h cav-mae-as-46.6
+    """
+    from pipeline.models.fetch import fetch
+    from pipeline.models.register import find_model
+    from pipeline.progress import transfers
+
+    for model in [find_model(name) for name in names]:
+        with transfers(shown=not as_json) as show:
+            got = fetch(model, show)
+        _say_model(got, as_json)
+
+
+@models.command("add")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--own", is_flag=True, help="It is a checkpoint of your own, not the documented one.")
+@_as_json
+def models_add(name: str, path: Path, own: bool, as_json: bool) -> None:
+    """Register weights you have: a file, or the folder of a model of several files.
+
+    It stays where it is, and its SHA-256 is noted. Loading an ultralytics file runs the code in it:
+    add only what you trust.
+
+    \b
+        avatar-build models add sam-vit-b ~/sam_vit_b_01ec64.pth
+    """
+    from pipeline.models.register import add
+
+    _say_model(add(name, path.expanduser(), own=own), as_json)
+
+
+def _say_model(got: ModelFile, as_json: bool) -> None:
+    if as_json:
+        found = {"name": got.name, "path": str(got.path), "sha256": got.sha256}
+        click.echo(json.dumps(found | {"licence": got.licence}))
+    else:
+        click.echo(f"{got.name}: {got.path}, SHA-256 {got.sha256}, {got.licence}.")
+
+
+@models.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@_as_json
+def models_verify(names: tuple[str, ...], as_json: bool) -> None:
+    """Hash registered weights again; exit 1 when one is not what was registered.
+
+    \b
+        avatar-build models verify
+    """
+    from pipeline.models.register import list_models, verify
+
+    chosen = names or [row.model.name for row in list_models() if row.path]
+    found = {name: verify(name) for name in chosen}
+    if as_json:
+        click.echo(json.dumps(found))
+    for name, wrong in found.items() if not as_json else []:
+        click.echo(f"{name}: {wrong or 'as registered'}.", err=bool(wrong))
+    if any(found.values()):
+        sys.exit(1)
+
+
+@models.command("path")
+@click.argument("name")
+def models_path(name: str) -> None:
+    """Print where a model's weights are.
+
+    \b
+        avatar-build models path sam-vit-h
+    """
+    from pipeline.models import require
+
+    click.echo(str(require(name).path))
