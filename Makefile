@@ -33,7 +33,7 @@ test: $(READY) lint ## Lint, types, and every test that runs without a GPU
 test-fast: $(READY) ## Only the tests that take seconds
 	$(BIN)/python -m pytest -q -m "not gpu and not slow and not labelstudio and not browser"
 
-# The server has an environment of its own: its packages and ours do not mix.
+# The server has an environment of its own: its packages and ours, and our overrides, do not mix.
 LABEL_STUDIO := .venv-labelstudio/.ready
 
 test-labelstudio: $(READY) $(LABEL_STUDIO) ## Tests against a real Label Studio in .venv-labelstudio
@@ -41,7 +41,7 @@ test-labelstudio: $(READY) $(LABEL_STUDIO) ## Tests against a real Label Studio 
 
 $(LABEL_STUDIO): requirements-labelstudio.txt $(READY)
 	@test -x .venv-labelstudio/bin/python || $(PYTHON) -m venv .venv-labelstudio
-	$(BIN)/uv pip install --quiet --python .venv-labelstudio/bin/python --require-hashes \
+	$(BIN)/uv pip install --no-config --quiet --python .venv-labelstudio/bin/python --require-hashes \
 	  -r requirements-labelstudio.txt
 	@touch $@
 
@@ -62,7 +62,7 @@ lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements.txt
 	echo "label-studio==$$($(BIN)/python -c 'from labeling.serve import VERSION; print(VERSION)')" \
-	  | $(BIN)/uv pip compile - --universal --python-version 3.11 --upgrade \
+	  | $(BIN)/uv pip compile --no-config - --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	  -o requirements-labelstudio.txt
 
