@@ -136,10 +136,10 @@ def _write_grounding_dino(folder: Path) -> Path:
 def _write_yolo(architecture: str, path: Path) -> Path:
     import torch
 
-    from stages.backends.yolo import _quiet_import
+    from stages.backends.yolo import quiet_import
     from stages.taxonomy import openimages_classes
 
-    with _quiet_import():
+    with quiet_import():
         from ultralytics.nn.tasks import DetectionModel
 
     build: Any = DetectionModel

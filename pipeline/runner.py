@@ -69,7 +69,6 @@ class _Units:
     def __init__(self, ledger: Ledger, units: Iterable[Unit], claims: Claims) -> None:
         self._ledger, self._claims = ledger, claims
         self._waiting = deque(units)
-        self._taken = 0
 
     def take(self) -> Unit | None:
         for _ in range(len(self._waiting)):
@@ -79,12 +78,10 @@ class _Units:
             elif self._ledger.is_committed(unit):
                 self._claims.release(unit.ordinal)
             else:
-                self._taken += 1
                 return unit
         return None
 
     def done(self, unit: Unit) -> None:
-        self._taken -= 1
         self._claims.release(unit.ordinal)
 
     def remaining(self) -> int:
@@ -313,16 +310,13 @@ def _pending(
     *,
     planned: bool = True,
 ) -> list[Unit]:
-    live = {(file.file, file.sha256): file for file in workspace.files(spec.reads)}
+    live = {(file.file, file.sha256) for file in workspace.files(spec.reads)}
     committed = {commit.unit for commit in ledger.commits()}
     plan = ledger.plan()
     if not planned:
-        known = {(unit.file, unit.sha256) for unit in plan}
-        plan += [
-            Unit(-1, "", file.file, file.sha256, 0, file.rows)
-            for key, file in live.items()
-            if key not in known
-        ]
+        new = _unplanned(workspace, ledger, spec)
+        ordinal = max((unit.ordinal for unit in plan), default=-1) + 1
+        plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
     share, shares = options.share
     return [
         unit

@@ -68,7 +68,6 @@ class StageSpec:
     """A row that takes longer is a hang: its worker is replaced and the row fails."""
     max_workers: int | None = None
     """Upper bound on processes; stages that share one network identity take 1."""
-    needs_network: bool = False
     num_cpus: float = 1.0
     """Cores a worker takes of a cluster."""
     num_gpus: float = 0.0

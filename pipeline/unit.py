@@ -28,6 +28,9 @@ from pipeline.versions import code_revision, tool_versions
 BUG = "bug"
 """Kind of a row whose processing raised an exception nobody foresaw."""
 
+LOCAL_DISK = "local_disk"
+"""Kind of a row that found no room: one too large, or the disk is full and the run stops."""
+
 _FULL_BELOW_BYTES = 50_000_000
 
 
@@ -100,8 +103,21 @@ def run_unit(job: Job, stage: Stage[Any], unit: Unit, beat: Callable[[int], None
     outcomes: list[Outcome] = []
     for start in range(0, len(rows), stage.spec.batch_size):
         beat(start)
-        outcomes += process_batch(stage, rows[start : start + stage.spec.batch_size])
+        outcomes += answer(job, stage, rows[start : start + stage.spec.batch_size])
     return commit_unit(job, stage.spec, unit, [row.id for row in rows], outcomes, clock)
+
+
+def answer(job: Job, stage: Stage[Any], rows: Sequence[Record]) -> list[Outcome]:
+    """Answer every row of a batch, unless the machine is at fault and not a row.
+
+    Raises:
+        StopRun: a row could not be written because the disk is full; its unit stays pending.
+    """
+    outcomes = process_batch(stage, rows)
+    refused = any(isinstance(found, Fail) and found.kind == LOCAL_DISK for found in outcomes)
+    if refused and disk_is_full(job.storage):
+        raise StopRun(_disk_full(job.storage))
+    return outcomes
 
 
 def process_batch(stage: Stage[Any], rows: Sequence[Record]) -> list[Outcome]:
@@ -122,7 +138,7 @@ def _failure_of(row_id: str, error: Exception) -> Fail:
     if isinstance(error, InputError):
         return Fail(row_id, error.kind, error.detail, error.retryable)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return Fail(row_id, "local_disk", "no space left on the device", retryable=True)
+        return Fail(row_id, LOCAL_DISK, "no space left on the device", retryable=True)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Fail(row_id, "out_of_memory", str(error)[:500], retryable=True)
     return Fail(row_id, BUG, traceback.format_exc(), retryable=True)

@@ -56,7 +56,6 @@ class FetchVideos(Stage[DownloadConfig]):
         batch_size=32,
         row_timeout_s=180.0,
         max_workers=1,
-        needs_network=True,
     )
 
     def __init__(self, config: DownloadConfig, site: Site | None = None) -> None:

@@ -22,7 +22,7 @@ from pipeline.errors import AvatarBuildError, StopRun
 from pipeline.executors.opening import make_scratch, opened_stage
 from pipeline.executors.pool import Message, Worker
 from pipeline.stage import Stage
-from pipeline.unit import Job, process_batch, run_unit
+from pipeline.unit import Job, answer, run_unit
 
 _LEAVE_S = 5.0
 
@@ -127,7 +127,7 @@ def _answer(pipe: Connection, send: Callable[..., None], job: Job, stage: Stage[
             if kind == "unit":
                 send("done", run_unit(job, stage, value, lambda done: send("beat", done)))
             else:
-                send("outcomes", process_batch(stage, [value]))
+                send("outcomes", answer(job, stage, [value]))
         except StopRun as stop:
             send("stop", stop)
 

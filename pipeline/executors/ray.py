@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
 from pipeline.executors.opening import make_scratch, opened_stage
 from pipeline.executors.pool import Message, Worker
-from pipeline.unit import Job, process_batch, run_unit
+from pipeline.unit import Job, answer, run_unit
 
 if TYPE_CHECKING:
     from pipeline.stage import StageSpec
@@ -45,7 +45,7 @@ class StageActor:
         try:
             if kind == "unit":
                 return "done", run_unit(self._job, self._stage, value, lambda _done: None)
-            return "outcomes", process_batch(self._stage, [value])
+            return "outcomes", answer(self._job, self._stage, [value])
         except StopRun as stop:
             return "stop", stop
         except AvatarBuildError as error:

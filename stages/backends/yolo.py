@@ -148,7 +148,7 @@ def load_network(path: Path) -> torch.nn.Module:
     """
     import torch
 
-    with _quiet_import():
+    with quiet_import():
         from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
     try:
@@ -188,7 +188,7 @@ def check_names(names: Mapping[int, str], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
+def quiet_import() -> Iterator[None]:
     """Import ultralytics without a settings file in the user's home and without the network.
 
     It writes its settings when it is imported and reads where to from the environment.

@@ -22,7 +22,7 @@ from pipeline.ledger import Commit, Generation
 from pipeline.registry import Entry
 from pipeline.runner import RunOptions, run_stage
 from pipeline.schema import Clip, Record, Source, clip_id, digest_of
-from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
+from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.workspace import Workspace
 
 
@@ -44,6 +44,9 @@ class Faulty(Stage[FaultyConfig]):
         batch_size=4,
         row_timeout_s=0.7,
     )
+
+    def open(self, ctx: WorkerContext) -> None:
+        self.scratch = ctx.scratch
 
     def process(self, rows: Sequence[Source]) -> Iterator[Outcome]:
         for row in rows:
@@ -67,6 +70,9 @@ class Faulty(Stage[FaultyConfig]):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "full":
                 raise OSError(errno.ENOSPC, "No space left on device")
+            case "big":
+                (self.scratch / row.id).write_bytes(bytes(1_000_000))
+                (self.scratch / row.id).unlink()
             case "slow":
                 time.sleep(0.03)
             case "forget":

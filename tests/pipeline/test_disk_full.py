@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import StopRun
 from pipeline.runner import RunOptions, run_stage
+from pipeline.schema import Clip
 from pipeline.workspace import Workspace
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
 
@@ -53,3 +54,19 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_finish(
     assert workspace.digest("clips") == alone.digest("clips")
     failed = {row.input_id: row.kind for row in workspace.ledger("faulty").failures()}
     assert failed == {row.input_id: row.kind for row in alone.ledger("faulty").failures()}
+
+
+def test_rows_that_find_no_room_stay_pending_and_are_no_failures(small_disk: Path) -> None:
+    workspace = Workspace.create(small_disk / "ws")
+    add_sources(workspace, ["ok", "big", "ok"])
+    filler = small_disk / "filler"
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    filler.write_bytes(b"\0" * (free - 600_000))
+    options = RunOptions(workers=1)
+    with pytest.raises(StopRun, match="the disk is full"):
+        run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    assert workspace.ledger("faulty").failures() == []
+    filler.unlink()
+    run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    assert workspace.ledger("faulty").failures() == []
+    assert len(workspace.rows(Clip)) == 6

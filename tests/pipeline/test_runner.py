@@ -146,6 +146,17 @@ def test_a_dry_run_says_how_much_and_does_nothing(workspace: Workspace) -> None:
         workspace, "faulty", RunOptions(dry_run=True), entry=ENTRY, config=FaultyConfig()
     )
     assert summary.pending == 11
+    shares = [
+        run_stage(
+            workspace,
+            "faulty",
+            RunOptions(dry_run=True, share=(i, 2)),
+            entry=ENTRY,
+            config=FaultyConfig(),
+        ).pending
+        for i in (1, 2)
+    ]
+    assert shares == [8, 3], "units of 8 rows, in turn"
     assert workspace.rows(Clip) == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.models.register import add
-from stages.backends.yolo import _quiet_import
+from stages.backends.yolo import quiet_import
 from stages.taxonomy import openimages_classes
 
 
@@ -14,7 +14,7 @@ def write_yolo(path: Path, names: dict[int, str] | None = None, **changes: Any) 
     """A YOLOv8n of 601 classes as ultralytics saves it, some classes likely anywhere."""
     import torch
 
-    with _quiet_import():
+    with quiet_import():
         from ultralytics.nn.tasks import DetectionModel
 
     torch.manual_seed(0)
