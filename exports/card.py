@@ -9,7 +9,7 @@ from typing import Any
 
 from exports.coco import Document, Info, VideoRow
 from exports.layout import CROSS_EVENT, DOCUMENT, FIGURES, TWINS
-from exports.templating import environment, markdown_text, safe_url
+from pipeline.templating import environment, markdown_text, safe_url
 
 LICENCES = "## Licences and attribution"
 """The heading of the last part."""
@@ -41,7 +41,7 @@ def render_card(document: Document, counts: Mapping[str, Any], left_out: Reasons
         for stage, facts in document.info.provenance.items()
     ]
     return (
-        environment()
+        environment("exports")
         .get_template("card.md.j2")
         .render(
             info=document.info,

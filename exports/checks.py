@@ -21,10 +21,10 @@ from exports.images import fingerprint, hash_distance, image_size
 from exports.parquet import differences
 from exports.scenarios import Sounding, contradiction
 from exports.statistics import count, cross_event
-from exports.templating import markdown_text
 from pipeline import rle
 from pipeline.errors import InputError
 from pipeline.schema import clip_id, frame_id
+from pipeline.templating import markdown_text
 
 
 @dataclass(frozen=True)

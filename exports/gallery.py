@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from exports.selection import standing
 from pipeline import rle
+from pipeline.outline import mask_path
 from pipeline.schema import (
     Clip,
     Frame,
@@ -35,9 +35,6 @@ _WIDTH = 420
 """Width of a picture, pixels."""
 _QUALITY = 78
 """JPEG quality of a picture."""
-_OUTLINE_TOLERANCE = 0.6
-"""How far a drawn outline may lie from its mask, pixels of the frame."""
-
 _COARSE = 4
 """Pixels of the frame per step of an outline that is shown without its picture."""
 
@@ -169,31 +166,6 @@ class _Painter:
             note=note,
             verified=bool(instances) and all(instance.verified for instance in instances),
         )
-
-
-def mask_path(inside: NDArray[np.bool_], step: int = 1) -> str:
-    """A mask's outlines as an SVG path for the even-odd rule, holes included.
-
-    Args:
-        inside: ``(height, width)``.
-        step: side of the squares of pixels that are drawn as one; an outline without pictures
-            needs no more.
-    """
-    grey = inside.astype(np.uint8)
-    if step > 1:
-        size = (-(-grey.shape[1] // step), -(-grey.shape[0] // step))
-        part = cv2.resize(grey * 255, size, interpolation=cv2.INTER_AREA)
-        grey = (part > min(127, int(part.max()) - 1)).astype(np.uint8)
-    contours, _ = cv2.findContours(grey, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    parts = []
-    for contour in contours:
-        points = cv2.approxPolyDP(contour, _OUTLINE_TOLERANCE, True).reshape(-1, 2)
-        if step > 1 and len(points) < 3:
-            continue
-        # findContours gives pixel indices; half a pixel on is the pixel's middle.
-        corners = (((x + 0.5) * step, (y + 0.5) * step) for x, y in points.tolist())
-        parts.append("M" + "L".join(f"{x:g} {y:g}" for x, y in corners) + "Z")
-    return "".join(parts)
 
 
 def category_color(category: str) -> str:

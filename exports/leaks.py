@@ -1,72 +1,18 @@
 """The leak audit: which of a release's videos a training list holds too.
 
-Lists spell a clip in many ways, and a join by text finds none of these in another:
-``<id>_000020`` (VGGSound files, seconds in six digits), ``<id>_00020`` (AVATAR, five),
-``<id>_20000_30000`` (milliseconds, from and to), ``<id>_00020000`` (our clips, eight digits of
-milliseconds), ``<id>,20,label,split`` (VGGSound's table), and the bare id. Ids are compared.
+Ids are compared, however a list spells its clips (``pipeline.train_lists``).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from exports.coco import Document, ImageRow, Leak
-from pipeline.errors import UsageError
+from pipeline.train_lists import Entry, read_list
 
-_NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d+)(?:_(\d+))?)?")
 _SPAN_S = 10.0
-
-Entry = tuple[str, float | None]
-"""A YouTube id, and the start in seconds of the listed 10 s where it is told."""
-
-
-def read_list(path: Path) -> list[Entry]:
-    """The clips of a training list: text or CSV, one a line, or JSON with names in it.
-
-    Raises:
-        UsageError: the file is missing or names no YouTube id.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise UsageError(f"--leaks {path}: {error.strerror}.") from error
-    rows: Iterable[Sequence[str]]
-    if path.suffix == ".json":
-        try:
-            rows = [[name] for name in _strings(json.loads(text))]
-        except ValueError as error:
-            raise UsageError(f"--leaks {path}: not JSON ({error}).") from error
-    else:
-        rows = [re.split(r"[,;\s]+", line.replace('"', "").strip()) for line in text.splitlines()]
-    entries = [entry for row in rows if row and (entry := parse_entry(row)) is not None]
-    if not entries:
-        raise UsageError(f"--leaks {path}: no YouTube id in it; one a line, in the first column.")
-    return entries
-
-
-def parse_entry(row: Sequence[str]) -> Entry | None:
-    """One line of a list; none when it names no YouTube id.
-
-    >>> parse_entry(["l_7B1wnTNtA_000020"]), parse_entry(["a/l_7B1wnTNtA_20000_30000.mp4"])
-    (('l_7B1wnTNtA', 20.0), ('l_7B1wnTNtA', 20.0))
-    >>> parse_entry(["l_7B1wnTNtA", " 20", "dog", "test"]), parse_entry(["video"])
-    (('l_7B1wnTNtA', 20.0), None)
-    """
-    name = row[0].strip().replace("\\", "/").rpartition("/")[2]
-    match = _NAME.fullmatch(re.sub(r"\.[A-Za-z0-9]{2,4}$", "", name))
-    if match is None:
-        return None
-    video_id, start, end = match.groups()
-    if start is None:
-        told = row[1].strip() if len(row) > 1 else ""
-        return video_id, float(told) if re.fullmatch(r"\d{1,6}(\.\d+)?", told) else None
-    milliseconds = end is not None or len(start) > 6
-    return video_id, int(start) / (1000 if milliseconds else 1)
 
 
 def audit(document: Document, path: Path) -> Leak:
@@ -102,16 +48,3 @@ def overlap(images: Sequence[ImageRow], name: str, data: bytes, entries: Sequenc
         videos=sorted({image.video_id for image in images} & starts.keys()),
         clips=len(seen),
     )
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield str(key)
-            yield from _strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part)

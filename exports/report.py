@@ -21,10 +21,10 @@ from markupsafe import Markup
 from exports.figures import bar_chart
 from exports.gallery import ClipView, ReportTables, clip_views
 from exports.statistics import SCENARIOS
-from exports.templating import environment
 from pipeline.inspection import StageStatus
 from pipeline.schema import DropRow, FailureRow
 from pipeline.storage import Storage
+from pipeline.templating import environment
 
 __all__ = ["ReportTables", "write_report"]
 
@@ -91,7 +91,7 @@ def write_report(
     people = {review.annotator for review in tables.reviews if review.verified}
     rules = {review.annotator for review in tables.reviews if not review.verified}
     page = (
-        environment()
+        environment("exports")
         .get_template("report.html.j2")
         .render(
             title=title,
@@ -119,7 +119,7 @@ def write_report(
 
 def _gallery(views: Iterable[ClipView]) -> dict[str, Any]:
     """The clips as HTML: the first page in the document, the others as text for its script."""
-    template = environment().get_template("clip.html.j2")
+    template = environment("exports").get_template("clip.html.j2")
     kinds: tuple[dict[str, int], ...] = ({}, {}, {})  # category, scenario, state to number
     first: list[Markup] = []
     clips: list[dict[str, Any]] = []

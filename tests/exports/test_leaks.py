@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from exports.coco import from_json
-from exports.leaks import audit, parse_entry, read_list
+from exports.leaks import audit
 from exports.release import write_release
 from exports.verify import verify_release
 from pipeline.config import ExportConfig
 from pipeline.errors import UsageError
 from pipeline.storage import Storage
+from pipeline.train_lists import parse_entry, read_list
 from tests.exports.drawn import CAT, DOG, PROVENANCE, TRAIN, tables
 
 

@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|~$&])")
 
 
-def environment() -> Environment:
-    """This package's templates; ``.html`` ones escape by themselves, ``.md`` ones by filter."""
+def environment(package: str) -> Environment:
+    """A package's ``templates/``; ``.html`` ones escape by themselves, ``.md`` ones by filter."""
     env = Environment(
-        loader=PackageLoader("exports", "templates"),
+        loader=PackageLoader(package, "templates"),
         autoescape=lambda name: name is not None and ".html" in name,
         undefined=StrictUndefined,
         trim_blocks=True,
