@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.ledger import Ledger
+from pipeline.locks import run_lock
 from pipeline.stage import Stage, WorkerContext
 from pipeline.unit import Job
 from pipeline.workspace import Lookups
@@ -24,10 +26,16 @@ def make_scratch(job: Job, name: str) -> Path:
 
 @contextlib.contextmanager
 def opened_stage(job: Job, scratch: Path, heartbeat: Callable[[], None]) -> Iterator[Stage[Any]]:
-    """The job's stage, opened; closed at the end."""
-    stage = job.make_stage()
-    stage.open(WorkerContext(job.storage, scratch, Lookups(job.storage), heartbeat))
-    try:
-        yield stage
-    finally:
-        stage.close()
+    """The job's stage, opened; closed at the end.
+
+    The worker shares the run's lock: should its parent be killed, no new run cleans up under a
+    commit that this worker is still making.
+    """
+    with run_lock(job.storage, Ledger(job.storage, job.stage).folder) as lock:
+        lock.share()
+        stage = job.make_stage()
+        stage.open(WorkerContext(job.storage, scratch, Lookups(job.storage), heartbeat))
+        try:
+            yield stage
+        finally:
+            stage.close()
