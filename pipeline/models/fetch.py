@@ -80,7 +80,7 @@ def fetch(
 
 def _is_whole(path: Path, file: RemoteFile) -> bool:
     """Whether a file lies under its name, where only checked files come to lie."""
-    return path.is_file() and (not file.sha256 or file_sha256(path) == file.sha256)
+    return path.is_file() and (not file.sha256 or file.is_of(file_sha256(path)))
 
 
 def _fetch_file(file: RemoteFile, path: Path, show: Shown, backoff_s: float) -> None:
@@ -112,7 +112,7 @@ def _check(file: RemoteFile, part: Path) -> None:
     wrong = ""
     if file.size is not None and size != file.size:
         wrong = f"{size} bytes, documented are {file.size}"
-    elif file.sha256 and (digest := file_sha256(part)) != file.sha256:
+    elif file.sha256 and not file.is_of(digest := file_sha256(part)):
         wrong = f"SHA-256 {digest}, documented is {file.sha256}"
     if wrong:
         _forget(part)

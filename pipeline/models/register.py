@@ -74,7 +74,7 @@ def list_models() -> list[Listed]:
         noted = read_register(model.name)
         path = str(_as_model_file(model, noted).path) if noted else ""
         known = all(
-            file.sha256 and noted and noted[file.name].sha256 == file.sha256 for file in model.files
+            file.sha256 and noted and file.is_of(noted[file.name].sha256) for file in model.files
         )
         found.append(Listed(model, path, known))
     return found
@@ -154,7 +154,7 @@ def register(model: Model, files: Mapping[str, Path], *, own: bool = False) -> M
         if not path.is_file():
             raise UsageError(f"{model.name}: {path}: no such file.")
         found = _note(path)
-        if remote.sha256 and found.sha256 != remote.sha256 and not own:
+        if not remote.is_of(found.sha256) and not own:
             raise UsageError(
                 f"{model.name}: {path}: SHA-256 {found.sha256}, documented is {remote.sha256}."
                 " Fetch it again, or say --own if it is a checkpoint of your own."

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["tagger", "detector", "segmenter"]
+Role = Literal["tagger", "detector", "segmenter", "backbone"]
+"""A backbone is where training starts; the others are used as they are."""
 
 Loader = Literal["state-dict", "ultralytics", "transformers"]
 """``state-dict``: tensors alone (``weights_only``). ``ultralytics``: a pickle that runs code when
@@ -26,7 +27,11 @@ class RemoteFile:
     size: int | None = None
     """Bytes, where documented exactly."""
     sha256: str = ""
-    """Where documented."""
+    """Where documented; or its first digits, where only these are."""
+
+    def is_of(self, sha256: str) -> bool:
+        """Whether a digest agrees with the documented one; any does where none is."""
+        return sha256.startswith(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,11 @@ def _all_models() -> Iterator[Model]:
     for size, about_mb in (("tiny", 156), ("small", 184), ("base-plus", 323), ("large", 898)):
         repository = f"facebook/sam2.1-hiera-{size}"
         yield _hub(f"sam2.1-hiera-{size}", "segmenter", repository, _SAM2_FILES, about_mb)
+    # torchvision documents the first digits of the digest, in the file's name.
+    file = "resnet18-f37072fd.pth"
+    remote = RemoteFile(file, f"https://download.pytorch.org/models/{file}", None, "f37072fd")
+    licence = "BSD-3-Clause (torchvision; trained on ImageNet, whose terms are its own)"
+    yield Model("resnet18", "backbone", "state-dict", licence, (remote,), 47, "ImageNet-1k")
 
 
 MODELS = {model.name: model for model in _all_models()}

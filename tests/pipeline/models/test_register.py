@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,16 @@ def run(*words: str) -> tuple[int, str]:
 
 
 def test_every_model_names_its_files_its_terms_and_where_they_are() -> None:
-    assert {model.role for model in MODELS.values()} == {"tagger", "detector", "segmenter"}
+    assert {model.role for model in MODELS.values()} == {
+        "tagger",
+        "detector",
+        "segmenter",
+        "backbone",
+    }
     for model in MODELS.values():
         assert model.licence
         assert all(file.url.startswith("https://") for file in model.files)
-        assert all(len(file.sha256) in (0, 64) for file in model.files)
+        assert all(len(file.sha256) in (0, 8, 64) for file in model.files)
         assert (model.licence == "AGPL-3.0") == (model.loader == "ultralytics")
     assert all(MODELS[f"sam-vit-{size}"].files[0].sha256 for size in "blh")
 
@@ -128,3 +134,18 @@ def test_the_commands_show_add_find_and_check(weights: Path) -> None:
     assert rows[YOLO]["path"] == str(weights)
     weights.write_bytes(b"")
     assert run("verify", YOLO)[0] == 1
+
+
+def test_a_digest_of_which_only_the_start_is_documented_is_held_by_that_start(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MODELS["resnet18"]
+    digest = file_sha256(weights)
+    for start, fits in ((digest[:8], True), ("0" * 8, False)):
+        file = replace(model.files[0], sha256=start)
+        monkeypatch.setitem(MODELS, "resnet18", replace(model, files=(file,)))
+        if fits:
+            assert add("resnet18", weights).sha256 == digest
+        else:
+            with pytest.raises(UsageError, match="documented is 00000000"):
+                add("resnet18", weights)
