@@ -27,14 +27,20 @@ class Studio:
     token: str
 
 
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    """Started as ``label serve`` does; it installs nothing, so the test skips where none is."""
+def label_studio_command() -> Path:
+    """The real one's command; the test skips where none is installed."""
     command = Path(
         os.environ.get("AVATAR_LABEL_STUDIO", ROOT / ".venv-labelstudio" / "bin" / "label-studio")
     )
     if not command.exists():
         pytest.skip("no Label Studio; 'make test-labelstudio' installs one in .venv-labelstudio")
+    return command
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """Started as ``label serve`` does; it installs nothing, so the test skips where none is."""
+    command = label_studio_command()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
