@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from labeling.client import LabelStudio, read_token
 from labeling.layouts import canonical, layout
@@ -16,7 +16,10 @@ from pipeline.workspace import Workspace
 FOLDER = "label-studio"
 """Of the server we run for a workspace: its address, token and data."""
 
-_WHAT = {
+Kind = Literal["boxes", "masks"]
+"""What people are asked about; each kind has a project of its own."""
+
+_WHAT: dict[Kind, str] = {
     "boxes": "Which boxes make the sound: keep, move, delete or draw them; then, how they sound.",
 }
 
@@ -54,7 +57,7 @@ def connect(workspace: Workspace) -> LabelStudio:
     return server
 
 
-def find_project(server: LabelStudio, prefix: str, kind: str) -> Project | None:
+def find_project(server: LabelStudio, prefix: str, kind: Kind) -> Project | None:
     """The project of this kind, if it is there.
 
     Raises:
@@ -79,7 +82,7 @@ def find_project(server: LabelStudio, prefix: str, kind: str) -> Project | None:
     return _project(project)
 
 
-def open_project(server: LabelStudio, prefix: str, kind: str) -> Project:
+def open_project(server: LabelStudio, prefix: str, kind: Kind) -> Project:
     """The project of this kind, made when it is missing."""
     found = find_project(server, prefix, kind)
     if found is not None:

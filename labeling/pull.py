@@ -9,29 +9,33 @@ of its own, which says that the frame is to be looked at again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from labeling.answers import Answers, BoxAnswers
 from labeling.client import LabelStudio
-from labeling.projects import Project, find_project
+from labeling.projects import Kind, Project, find_project
 from labeling.push import foreign_line, frame_of
-from labeling.results import DELETED, SKIPPED, is_withdrawn, read_boxes, utc, withdrawn
+from labeling.results import DELETED, SKIPPED, is_withdrawn, utc, withdrawn
 from pipeline.errors import AvatarBuildError, InputError, UsageError
 from pipeline.ledger import Generation, Ledger, Unit
 from pipeline.locks import run_lock
-from pipeline.schema import FailureRow, Frame, Proposal, Review, digest_of
+from pipeline.schema import FailureRow, Frame, Review, digest_of
 from pipeline.stage import Drop, Fail, Ok, Outcome, StageSpec
+from pipeline.storage import Storage
 from pipeline.unit import Clock, commit_unit, new_job
 from pipeline.workspace import Workspace
 
-SPEC = StageSpec(name="pull", version=1, reads="", writes=("reviews",))
+SPECS: dict[Kind, StageSpec] = {
+    "boxes": StageSpec(name="pull", version=1, reads="", writes=("reviews",)),
+    "masks": StageSpec(name="pull-masks", version=1, reads="", writes=("reviews",)),
+}
+"""The books of each kind; failures are answers to mend."""
 
 _OVERLAP = timedelta(seconds=60)
 """A task written while the last pull was reading may carry an earlier time."""
-
-_SINCE = "commits/pull/since.json"
 
 
 @dataclass
@@ -75,7 +79,7 @@ class Pulled:
 
 
 def pull_boxes(workspace: Workspace, server: LabelStudio, vocabulary: Sequence[str]) -> Pulled:
-    """Read the answers that are new, and commit them.
+    """Read the answers about boxes that are new, and commit them.
 
     Args:
         workspace: that gets them.
@@ -86,25 +90,40 @@ def pull_boxes(workspace: Workspace, server: LabelStudio, vocabulary: Sequence[s
         UsageError: nothing was pushed there.
         AvatarBuildError: another pull is running, or the server fails; nothing is half done.
     """
-    project = find_project(server, workspace.config.label.project, "boxes")
+    return _pull(workspace, server, "boxes", lambda: BoxAnswers(workspace, vocabulary))
+
+
+def annotation_name(project: Project, annotation: Mapping[str, Any]) -> str:
+    """What a review says it came from.
+
+    Numbers are used again after a deletion; the time they were made is not.
+    """
+    return f"{project.key}/{annotation['id']}@{annotation['created_at']}"
+
+
+def _pull(
+    workspace: Workspace, server: LabelStudio, kind: Kind, open_answers: Callable[[], Answers]
+) -> Pulled:
+    project = find_project(server, workspace.config.label.project, kind)
     if project is None:
         raise UsageError(
-            f"{server.url}: no project {workspace.config.label.project + ' boxes'!r}."
-            " Make it with: avatar-build label push boxes"
+            f"{server.url}: no project {f'{workspace.config.label.project} {kind}'!r}."
+            f" Make it with: avatar-build label push {kind}"
         )
-    ledger = workspace.ledger(SPEC.name)
+    spec = SPECS[kind]
+    ledger = workspace.ledger(spec.name)
     with run_lock(workspace.storage, ledger.folder) as lock:
         # Whoever came second has waited here for the first.
         if not (lock.alone or lock.try_alone()):
             raise AvatarBuildError("pull: another pull of this workspace is running; let it end.")
         ledger.recover()
         clock = Clock()
-        reader = _Reader(workspace, server, project, vocabulary)
-        since = _read_since(workspace, project)
-        outcomes = list(reader.read(since))
-        _commit(workspace, outcomes, project, clock)
+        reader = _Reader(workspace, server, project, open_answers())
+        since = _Since(workspace.storage, ledger, project)
+        outcomes = list(reader.read(since.read()))
+        _commit(workspace, spec, outcomes, project, clock)
         if reader.newest:
-            _write_since(workspace, project, reader.next_since())
+            since.write(reader.next_since())
     return reader.pulled
 
 
@@ -112,26 +131,23 @@ class _Reader:
     """Turns changed tasks into outcomes, by annotation."""
 
     def __init__(
-        self, workspace: Workspace, server: LabelStudio, project: Project, vocabulary: Sequence[str]
+        self, workspace: Workspace, server: LabelStudio, project: Project, answers: Answers
     ) -> None:
         self.pulled = Pulled(project)
         self.newest = ""
         self._oldest_bad = ""
         self._server = server
         self._project = project
-        self._vocabulary = frozenset(vocabulary)
+        self._answers = answers
         self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
-        self._proposals: dict[str, list[Proposal]] = {}
-        for proposal in workspace.rows(Proposal):
-            self._proposals.setdefault(proposal.frame_id, []).append(proposal)
         # The newest row of each annotation of this project that is known, by annotation.
         self._known: dict[str, Review] = {}
         self._of_frame: dict[str, set[str]] = {}
         for review in sorted(workspace.rows(Review), key=lambda row: row.updated_at):
-            if review.kind == "boxes" and review.annotation_id.startswith(f"{project.key}/"):
+            if review.annotation_id.startswith(f"{project.key}/"):
                 self._known[review.annotation_id] = review
                 self._of_frame.setdefault(review.frame_id, set()).add(review.annotation_id)
-        failures = workspace.ledger(SPEC.name).failures()
+        failures = workspace.ledger(SPECS[answers.kind].name).failures()
         self._failing: dict[str, FailureRow] = {row.input_id: row for row in failures}
 
     def next_since(self) -> str:
@@ -152,8 +168,7 @@ class _Reader:
                 continue
             alive = set()
             for annotation in task["annotations"]:
-                # Numbers are used again after a deletion; the time they were made is not.
-                name = f"{self._project.key}/{annotation['id']}@{annotation['created_at']}"
+                name = annotation_name(self._project, annotation)
                 alive.add(name)
                 yield from self._answer(task, annotation, name, frame_id, changed)
             for name in sorted(self._of_frame.get(frame_id, set()) - alive):
@@ -171,7 +186,7 @@ class _Reader:
         if known is not None and known.updated_at >= utc(annotation["updated_at"]):
             return
         try:
-            review = self._review(annotation, name, frame)
+            review = self._review(task, annotation, name, frame)
         except InputError as error:
             link = self._server.task_link(self._project.number, int(task["id"]))
             detail = f"{frame}: {error.detail}. {link}"
@@ -185,15 +200,16 @@ class _Reader:
         self.pulled.new += known is None
         yield Ok(name, [review])
 
-    def _review(self, annotation: dict[str, Any], name: str, frame_id: str) -> Review:
+    def _review(
+        self, task: dict[str, Any], annotation: dict[str, Any], name: str, frame_id: str
+    ) -> Review:
         frame = self._frames.get(frame_id)
         if frame is None:
             raise InputError(
                 "unknown_frame", "this workspace has no such frame; it was sampled anew"
             )
-        proposals = self._proposals.get(frame_id, [])
         try:
-            return read_boxes(annotation, frame, proposals, self._vocabulary, name)
+            return self._answers.read(annotation, task, frame, name)
         except (KeyError, TypeError, ValueError) as error:
             # Whoever writes through the API writes anything.
             what = f"not an answer of this labeling config ({error!r:.120}); delete it"
@@ -216,21 +232,25 @@ class _Reader:
 
 
 def _commit(
-    workspace: Workspace, outcomes: Sequence[Outcome], project: Project, clock: Clock
+    workspace: Workspace,
+    spec: StageSpec,
+    outcomes: Sequence[Outcome],
+    project: Project,
+    clock: Clock,
 ) -> None:
     """Commit the answers; those that failed before are answered again, as a retry does."""
-    ledger = workspace.ledger(SPEC.name)
+    ledger = workspace.ledger(spec.name)
     failing = {row.input_id: row.attempts for row in ledger.failures()}
     again = [outcome for outcome in outcomes if outcome.id in failing]
     first = [outcome for outcome in outcomes if outcome.id not in failing]
-    generation = Generation(SPEC.name, SPEC.version, {}, {}, {})
-    job = new_job(workspace.storage, SPEC.name, generation.key)
+    generation = Generation(spec.name, spec.version, {}, {}, {})
+    job = new_job(workspace.storage, spec.name, generation.key)
     for answers, retried in ((first, False), (again, True)):
         if not answers:
             continue
         ledger.begin(generation)
         unit = _unit(ledger, answers, project, failing if retried else {})
-        commit_unit(job, SPEC, unit, [answer.id for answer in answers], answers, clock)
+        commit_unit(job, spec, unit, [answer.id for answer in answers], answers, clock)
 
 
 def _unit(
@@ -258,14 +278,24 @@ def _said(answer: Outcome) -> object:
     return answer.detail
 
 
-def _read_since(workspace: Workspace, project: Project) -> str:
-    if not workspace.storage.exists(_SINCE):
-        return ""
-    return str(json.loads(workspace.storage.read(_SINCE)).get(project.key, ""))
+class _Since:
+    """From when on a project's tasks are to be looked at."""
 
+    def __init__(self, storage: Storage, ledger: Ledger, project: Project) -> None:
+        self._storage = storage
+        self._name = f"{ledger.folder}/since.json"
+        self._key = project.key
 
-def _write_since(workspace: Workspace, project: Project, since: str) -> None:
-    known = {}
-    if workspace.storage.exists(_SINCE):
-        known = json.loads(workspace.storage.read(_SINCE))
-    workspace.storage.write(_SINCE, json.dumps({**known, project.key: since}).encode())
+    def read(self) -> str:
+        """ISO 8601; empty for all of them."""
+        return self._all().get(self._key, "")
+
+    def write(self, since: str) -> None:
+        """Remember it for the next pull."""
+        self._storage.write(self._name, json.dumps({**self._all(), self._key: since}).encode())
+
+    def _all(self) -> dict[str, str]:
+        if not self._storage.exists(self._name):
+            return {}
+        found: dict[str, str] = json.loads(self._storage.read(self._name))
+        return found
