@@ -14,9 +14,9 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from exports.selection import standing
 from pipeline import rle
 from pipeline.outline import mask_path
+from pipeline.reviews import standing
 from pipeline.schema import (
     Clip,
     Frame,
@@ -195,7 +195,7 @@ def _picture(storage: Storage, path: str) -> str:
 
 def _state(reviews: Sequence[Review], instances: Sequence[Instance]) -> tuple[str, str]:
     """What was decided about a frame, and a word more."""
-    boxes = standing(review for review in reviews if review.kind == "boxes")
+    boxes = standing(reviews, "boxes")
     if not boxes:
         return ("labelled", "") if instances else ("no label yet", "")
     review = boxes[0]

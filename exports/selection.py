@@ -14,6 +14,7 @@ from typing import TypeVar
 from exports.scenarios import Sounding, contradiction
 from pipeline import rle
 from pipeline.errors import AvatarBuildError, InputError
+from pipeline.reviews import standing
 from pipeline.schema import (
     Clip,
     Frame,
@@ -115,7 +116,7 @@ def select(
     """Choose the frames and instances of a release.
 
     An instance is verified when a person decided its box and its mask; an off-screen frame when a
-    person said so. Which reviews of a frame count: ``standing``.
+    person said so. Which reviews of a frame count: ``pipeline.reviews``.
 
     Args:
         tables: all rows, in any order.
@@ -167,8 +168,7 @@ def _select_frame(
 ) -> tuple[SelectedFrame | None, list[LeftOut]]:
     instances = index.instances.get(frame.frame_id, [])
     reviews = index.reviews.get(frame.frame_id, [])
-    boxes = standing(review for review in reviews if review.kind == "boxes")
-    masks = standing(review for review in reviews if review.kind == "masks")
+    boxes, masks = standing(reviews, "boxes"), standing(reviews, "masks")
     reason = _frame_reason(boxes, masks, instances)
     off_screen = reason is None and bool(boxes) and boxes[0].decision == "off_screen"
     verified = all(review.verified for review in boxes)
@@ -211,19 +211,6 @@ def _select_frame(
         missing_instances=missing,
     )
     return selected, left_out
-
-
-def standing(reviews: Iterable[Review]) -> list[Review]:
-    """The reviews of one frame and kind that count.
-
-    Each person's latest; where no person spoke, the latest of the rules and simulations.
-    """
-    latest: dict[str, Review] = {}
-    ordered = sorted(reviews, key=lambda review: (review.updated_at, review.review_id))
-    for review in ordered:
-        if review.verified:
-            latest[review.annotator] = review
-    return sorted(latest.values(), key=lambda review: review.review_id) or ordered[-1:]
 
 
 def _frame_reason(

@@ -79,7 +79,7 @@ def _review(frame: Frame, taken: Sequence[Proposal]) -> Review:
             taken, categories, scenarios(categories), strict=True
         )
     ]
-    content = [instance.model_dump() for instance in instances]
+    content = [instance.model_dump(exclude={"proposal_iou"}) for instance in instances]
     return Review(
         review_id=content_id("r", frame.frame_id, ANNOTATOR, content),
         frame_id=frame.frame_id,

@@ -1,27 +1,21 @@
-"""The instances that follow from the reviews, by one rule.
+"""The instances that follow from the reviews: those of each frame's deciding review.
 
-Per frame one ``boxes`` review decides: a verified one before an unverified one, then the newest,
-then the greatest review id. Its instances are the frame's when its decision is ``labelled``; any
-other decision leaves the frame without.
+Which review decides is said in ``pipeline.reviews``. Its instances are the frame's when its
+decision is ``labelled``; any other decision leaves the frame without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pipeline.reviews import by_frame, deciding
 from pipeline.schema import Instance, Review, content_id
 
 
 def deciding_reviews(reviews: Iterable[Review]) -> dict[str, Review]:
     """The ``boxes`` review that decides for each frame, by ``frame_id``, sorted."""
-    chosen: dict[str, Review] = {}
-    for review in reviews:
-        if review.kind != "boxes":
-            continue
-        other = chosen.get(review.frame_id)
-        if other is None or _rank(review) > _rank(other):
-            chosen[review.frame_id] = review
-    return dict(sorted(chosen.items()))
+    found = {name: deciding(rows) for name, rows in sorted(by_frame(reviews).items())}
+    return {name: review for name, review in found.items() if review is not None}
 
 
 def derive_instances(reviews: Iterable[Review]) -> list[Instance]:
@@ -48,8 +42,3 @@ def derive_instances(reviews: Iterable[Review]) -> list[Instance]:
             )
             instances.setdefault(name, instance)
     return list(instances.values())
-
-
-def _rank(review: Review) -> tuple[bool, str, str]:
-    # ISO 8601 times in UTC sort as text.
-    return review.verified, review.updated_at, review.review_id

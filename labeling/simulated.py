@@ -208,7 +208,11 @@ def _review(frame: Frame, scene: Scene, proposals: Sequence[Proposal]) -> Review
     instances = corrected(scene, proposals)
     off_screen = None if instances else next(iter(scene.off_screen), None)
     decision: Decision = "labelled" if instances else "off_screen" if off_screen else "rejected"
-    content = [decision, off_screen, [instance.model_dump() for instance in instances]]
+    content = [
+        decision,
+        off_screen,
+        [instance.model_dump(exclude={"proposal_iou"}) for instance in instances],
+    ]
     return Review(
         review_id=content_id("r", frame.id, ANNOTATOR, content),
         frame_id=frame.id,

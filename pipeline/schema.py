@@ -207,6 +207,9 @@ class ReviewedInstance(Record):
     origin: Literal["kept", "moved", "added"]
     proposal_id: str | None
     """The proposal it came from; none when the reviewer drew it."""
+    proposal_iou: float | None = None
+    """Its IoU with that proposal as a person was shown it; a proposal may be gone later. Rules and
+    simulations, which can be asked again, leave it out."""
     instance_id: str | None = None
     """The instance a mask review speaks of."""
     rle: Rle | None = None
@@ -234,6 +237,9 @@ class Review(Record):
     instances: list[ReviewedInstance]
     verified: bool
     """True when a person decided. Rules and simulations are False."""
+    purpose: Literal["label", "adjudicate", "gold"] = "label"
+    """``adjudicate``: it settles what others disagree on. ``gold``: the known answer others are
+    scored against. Both decide the frame (``pipeline.reviews``)."""
 
 
 class Instance(Record):

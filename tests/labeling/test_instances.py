@@ -36,7 +36,7 @@ def review(name: str, **changes: Any) -> Review:
 
 
 def test_a_verified_review_beats_a_newer_unverified_one() -> None:
-    person = review("r_a", verified=True, updated_at="2026-01-01T00:00:00Z")
+    person = review("r_a", annotator="7", verified=True, updated_at="2026-01-01T00:00:00Z")
     rule = review("r_b", updated_at="2026-02-01T00:00:00Z")
     assert deciding_reviews([person, rule]) == {"f": person}
 
