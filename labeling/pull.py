@@ -18,10 +18,11 @@ from labeling.answers import Answers, BoxAnswers
 from labeling.client import LabelStudio
 from labeling.projects import Kind, Project, find_project
 from labeling.push import foreign_line, frame_of
-from labeling.results import DELETED, SKIPPED, is_withdrawn, utc, withdrawn
+from labeling.results import utc, withdrawn
 from pipeline.errors import AvatarBuildError, InputError, UsageError
 from pipeline.ledger import Generation, Ledger, Unit
 from pipeline.locks import run_lock
+from pipeline.reviews import DELETED, SKIPPED, is_withdrawn
 from pipeline.schema import FailureRow, Frame, Review, digest_of
 from pipeline.stage import Drop, Fail, Ok, Outcome, StageSpec
 from pipeline.storage import Storage
@@ -172,7 +173,9 @@ class _Reader:
                 alive.add(name)
                 yield from self._answer(task, annotation, name, frame_id, changed)
             for name in sorted(self._of_frame.get(frame_id, set()) - alive):
-                yield from self._take_back(name, changed, DELETED)
+                # An answer older than the task was given to an earlier task of the frame.
+                if utc(name.rpartition("@")[2]) >= utc(task["created_at"]):
+                    yield from self._take_back(name, changed, DELETED)
             yield from self._gone(task, alive)
 
     def _answer(

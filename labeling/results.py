@@ -34,9 +34,8 @@ _STATUS: dict[str, Decision] = {
 _SAME_PX = 0.1
 """Edges that differ less were not moved: the way through percentages costs far less."""
 
-DELETED = "annotation deleted"
-SKIPPED = "annotation skipped"
-"""Why a decision no longer stands; the frame is to be looked at again."""
+SECOND = "~"
+"""Follows the proposal's id in the id of a region that stands beside another of that proposal."""
 
 
 def read_boxes(
@@ -95,7 +94,7 @@ def withdrawn(review: Review, at: str, reason: str) -> Review:
     Args:
         review: the newest of that annotation.
         at: when, ISO 8601; later than the review.
-        reason: ``DELETED`` or ``SKIPPED``.
+        reason: ``DELETED`` or ``SKIPPED`` of ``pipeline.reviews``.
     """
     return Review(
         review_id=content_id("r", review.annotation_id, at, reason),
@@ -110,16 +109,14 @@ def withdrawn(review: Review, at: str, reason: str) -> Review:
         off_screen_category=None,
         instances=[],
         verified=True,
+        purpose=review.purpose,
     )
-
-
-def is_withdrawn(review: Review) -> bool:
-    """Whether the row takes an earlier one back."""
-    return review.reject_reasons in ([DELETED], [SKIPPED])
 
 
 def moved_iou(instance: ReviewedInstance, proposals: Mapping[str, Proposal]) -> float | None:
     """How much of its proposal a box kept, IoU in [0, 1]; none when a person drew it."""
+    if instance.proposal_iou is not None:
+        return instance.proposal_iou
     proposal = proposals.get(instance.proposal_id or "")
     return None if proposal is None else iou(proposal.bbox, instance.bbox)
 
@@ -155,7 +152,7 @@ def _instances(
     known = {proposal.proposal_id: proposal for proposal in proposals}
     found = []
     for item in _boxes(items):
-        proposal = known.get(item["id"])
+        proposal = known.get(str(item["id"]).partition(SECOND)[0])
         bbox = _bbox(item, frame)
         origin = "added"
         if proposal is not None:
@@ -170,6 +167,7 @@ def _instances(
                     "scenario": _scenario(item, items),
                     "origin": origin,
                     "proposal_id": None if proposal is None else proposal.proposal_id,
+                    "proposal_iou": None if proposal is None else iou(proposal.bbox, bbox),
                 }
             )
         )

@@ -68,7 +68,8 @@ class FakeLabelStudio:
         """Make a task; numbers start again where the last one was deleted, as with SQLite."""
         number = max(self.tasks, default=0) + 1
         task = {"id": number, "data": data, "annotations": [], "drafts": []}
-        self.tasks[number] = {**task, "updated_at": self.now()}
+        now = self.now()
+        self.tasks[number] = {**task, "created_at": now, "updated_at": now}
         return self.tasks[number]
 
     def of_frame(self, frame_id: str) -> dict[str, Any]:

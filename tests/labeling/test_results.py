@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from labeling.results import is_withdrawn, moved_iou, read_boxes, withdrawn
+from labeling.results import moved_iou, read_boxes, withdrawn
 from pipeline.errors import InputError
+from pipeline.reviews import is_withdrawn
 from pipeline.schema import Review
 from tests.rows import frame, proposal
 
@@ -67,6 +68,7 @@ def test_a_kept_box_has_who_when_how_long_and_its_proposal() -> None:
         "scenario": "Single-sound",
         "origin": "kept",
         "proposal_id": "p_1",
+        "proposal_iou": 1.0,
     }
 
 
@@ -76,7 +78,9 @@ def test_only_the_geometry_says_whether_a_box_was_moved() -> None:
     assert [i.origin for i in review.instances] == ["kept"]
     moved = read(VISIBLE, box(width=25.0), scenario()).instances[0]
     assert (moved.origin, moved.bbox) == ("moved", [10.0, 10.0, 80.0, 40.0])
-    assert moved_iou(moved, {"p_1": proposal()}) == 0.5
+    assert moved.proposal_iou == moved_iou(moved, {}) == 0.5, "also when the proposal is gone"
+    before = moved.model_copy(update={"proposal_iou": None})
+    assert moved_iou(before, {"p_1": proposal()}) == 0.5
 
 
 def test_a_drawn_box_is_added_and_a_missing_proposal_was_removed() -> None:
