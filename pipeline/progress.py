@@ -138,3 +138,53 @@ class _LineNow:
             whole = f" of {size / 1e6:.0f}" if size else ""
             sys.stderr.write(f"{name}: {done / 1e6:.0f}{whole} MB\n")
             sys.stderr.flush()
+
+
+@contextmanager
+def counting(
+    name: str, total: int, *, done: int = 0, shown: bool = True
+) -> Iterator[Callable[[int, str], None]]:
+    """Follow anything that is counted: yields what to call with how many are done, and a note."""
+    if not shown:
+        yield lambda _done, _note: None
+        return
+    if not sys.stderr.isatty():
+        yield _CountNow(name, total, done)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=total, completed=done, note="")
+
+        def show(count: int, note: str) -> None:
+            bar.update(task, completed=count, note=note)
+
+        yield show
+
+
+class _CountNow:
+    """A plain line now and then."""
+
+    def __init__(self, name: str, total: int, done: int) -> None:
+        self._name, self._total, self._first = name, total, done
+        self._started = time.monotonic()
+        self._next_line = self._started + _LINE_EVERY_S
+
+    def __call__(self, done: int, note: str) -> None:
+        now = time.monotonic()
+        if now > self._next_line:
+            self._next_line = now + _LINE_EVERY_S
+            each = (now - self._started) / max(1, done - self._first)
+            left = f"about {each * (self._total - done):.0f} s left"
+            said = ", ".join(part for part in (note, left) if part)
+            sys.stderr.write(f"{self._name}: {done} of {self._total}, {said}\n")
+            sys.stderr.flush()

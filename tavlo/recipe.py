@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.media.feed import ClipTensors
 
 
@@ -82,7 +83,7 @@ class Recipe(Protocol):
 
 
 RECIPES: dict[str, str] = {
-    "tavlo": "tavlo.paper:TavloRecipe",
+    "tavlo": "tavlo.tavlo_recipe:TavloRecipe",
 }
 """Name to ``module:factory``; the factory takes the recipe's settings, a mapping that may be empty.
 Nothing is imported before it is asked for."""
@@ -103,3 +104,14 @@ def make_recipe(name: str, config: Mapping[str, Any] | None = None) -> Recipe:
     module, _, factory = RECIPES[name].partition(":")
     recipe: Recipe = getattr(importlib.import_module(module), factory)(config or {})
     return recipe
+
+
+def setting_error(table: str, error: ValidationError) -> ConfigError:
+    """The first thing pydantic found, in one line."""
+    first = error.errors()[0]
+    place = ".".join((table, *map(str, first["loc"])))
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return ConfigError(f"{place}: no such setting.")
+    said = first["msg"].removeprefix("Value error, ")
+    got = f" (got {first['input']!r})" if isinstance(first["input"], (str, int, float)) else ""
+    return ConfigError(f"{place}: {said[:1].lower()}{said[1:]}{got}.")

@@ -1,0 +1,445 @@
+"""The clips to train on: where each lies, and its small copy in a cache.
+
+A clip is decoded at full size once and kept as a feed file (``pipeline.media.feed``: under 1.2 MB
+for 10 s, three times cheaper to read than its source). A feed file is named by what it was made
+from, so a cache may be shared by runs and survives a renamed folder. Torch is not imported here:
+the processes that fill the cache start without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import AvatarBuildError, MediaError, UsageError
+from pipeline.media.container import Media
+from pipeline.media.feed import RATE_HZ, SIZE_PX, write_feed
+from pipeline.media.timeline import exact, read_timeline
+from pipeline.schema import clip_id
+from pipeline.train_lists import parse_entry, read_list
+
+FEED_VERSION = 1
+"""Raise when ``write_feed`` makes another picture or sound of the same source."""
+
+_MEDIA = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
+_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_END_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A clip and where it is."""
+
+    clip_id: str
+    video_id: str
+    path: Path
+    """A file that holds it."""
+    start_s: float
+    """Where it starts in the file, seconds from the first frame."""
+
+
+@dataclass(frozen=True)
+class ClipRules:
+    """What a clip must be to be trained on (paper, 5.1)."""
+
+    length_s: float = 10.0
+    """Seconds."""
+    min_frames: int = 200
+    """In it; 20 frames/s in 10 s."""
+    max_frames: int = 300
+    """In it; 30 frames/s in 10 s."""
+
+
+@dataclass(frozen=True)
+class CachedClip:
+    """A clip whose feed file is there."""
+
+    clip_id: str
+    video_id: str
+    path: Path
+    """The feed file."""
+    key: str
+    """What it was made from."""
+
+
+def read_clips(source: Path, template: str = "") -> list[ClipSource]:
+    """The clips of a release, or of a list.
+
+    A list is text or CSV, one clip a line: a file, or a YouTube id in any of the usual spellings,
+    then a comma and the start in seconds where the first cell does not tell it. A file without a
+    start is taken from its first frame on. Lines that start with # are comments.
+
+    Args:
+        source: a release's folder, or a list.
+        template: where the videos of ids are, such as ``/data/{video_id}.mp4``. With ``{start}``
+            (whole seconds, ``{start:06d}``) it names files that hold nothing but the clip.
+
+    Raises:
+        UsageError: there is nothing, or no clip in it, or a line is neither.
+    """
+    clips = _of_release(source) if source.is_dir() else _of_list(source, template)
+    seen: set[str] = set()
+    for clip in clips:
+        if clip.clip_id in seen:
+            raise UsageError(f"{source}: clip {clip.clip_id} is there twice.")
+        seen.add(clip.clip_id)
+    return clips
+
+
+def _of_release(folder: Path) -> list[ClipSource]:
+    path = folder / "annotations" / "instances.json"
+    try:
+        images = json.loads(path.read_text(encoding="utf-8"))["images"]
+        found = {
+            image["clip_id"]: (image["video_id"], image["clip_file"], float(image["clip_start_s"]))
+            for image in images
+        }
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder}: no release here: {path.name} is missing.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not a release of avatar-build ({error!r}).") from error
+    clips = []
+    for name, (video_id, file, _) in sorted(found.items()):
+        inside = PurePosixPath(file)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise UsageError(f"{path}: clip_file {file[:80]!r} leads out of the release.")
+        _check_id(name, str(path))
+        # A clip's file shows the clip from its first frame on.
+        clips.append(ClipSource(name, video_id, folder / inside, 0.0))
+    if not any(clip.path.is_file() for clip in clips):
+        raise UsageError(
+            f"{folder}: a release without clips. Restore them first: 'avatar-build fetch-media"
+            f" {folder}'."
+        )
+    return clips
+
+
+def _of_list(path: Path, template: str) -> list[ClipSource]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no release and no list of clips.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a list of clips in UTF-8 ({error}).") from error
+    clips = []
+    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        cells = [cell.strip() for cell in row]
+        if any(cells) and not cells[0].startswith("#"):
+            clips.append(_of_row(cells, path, number, template))
+    if not clips:
+        raise UsageError(f"{path}: no clip in it; one a line, a file or an id and its start.")
+    return clips
+
+
+def _of_row(cells: Sequence[str], where: Path, number: int, template: str) -> ClipSource:
+    told = cells[1] if len(cells) > 1 and cells[1] else None
+    if told is not None and not re.fullmatch(r"\d{1,6}(\.\d+)?", told):
+        raise UsageError(f"{where}, line {number}: start {told[:40]!r}: seconds, such as 20.")
+    entry = parse_entry([cells[0]])
+    if Path(cells[0]).suffix.lower() in _MEDIA:
+        stem = Path(cells[0]).stem
+        video_id, named_s = entry or (_check_id(stem, f"{where}, line {number}"), None)
+        start_s = float(told) if told is not None else 0.0
+        name = clip_id(video_id, start_s if told is not None else named_s or 0.0)
+        return ClipSource(name, video_id, where.parent / cells[0], start_s)
+    video_id, named_s = entry or ("", None)
+    at_s = float(told) if told is not None else named_s
+    if not video_id or at_s is None:
+        raise UsageError(
+            f"{where}, line {number}: {','.join(cells)[:60]!r} is neither a file nor a YouTube id"
+            " with a start."
+        )
+    if not template:
+        raise UsageError(
+            f"{where}, line {number}: {video_id} is an id; say where videos are with"
+            " --source-template '/data/{video_id}.mp4'."
+        )
+    try:
+        file = template.format(video_id=video_id, start=int(at_s))
+    except (KeyError, IndexError, ValueError) as error:
+        raise UsageError(
+            f"--source-template {template!r}: it may hold {{video_id}} and {{start}} ({error})."
+        ) from error
+    inside_s = 0.0 if "{start" in template else at_s
+    return ClipSource(clip_id(video_id, at_s), video_id, Path(file), inside_s)
+
+
+def _check_id(name: str, where: str) -> str:
+    # It becomes a file name.
+    if not _ID.fullmatch(name):
+        raise UsageError(f"{where}: {name[:60]!r} is no id: letters, digits, '-' and '_' alone.")
+    return name
+
+
+def refuse_overlap(clips: Iterable[ClipSource], held_out: Path) -> int:
+    """Insist that no clip's video is among those a model will be scored on.
+
+    Ids are compared, in whatever way either side spells them: with five or six digits of seconds,
+    with milliseconds, or bare.
+
+    Args:
+        clips: to train on.
+        held_out: a release's folder, or a list as text, CSV or JSON.
+
+    Returns:
+        How many videos are held out.
+
+    Raises:
+        UsageError: some are; names the first.
+    """
+    kept = held_out_videos(held_out)
+    shared = sorted({clip.video_id for clip in clips if youtube_id(clip.video_id) in kept})
+    if shared:
+        raise UsageError(
+            f"{len(shared)} videos to train on are also in {held_out} ({', '.join(shared[:5])}"
+            f"{', ...' if len(shared) > 5 else ''}). A score on videos a model has seen says"
+            " nothing; take them out of the list."
+        )
+    return len(kept)
+
+
+def held_out_videos(held_out: Path) -> set[str]:
+    """The YouTube ids of a release or a list."""
+    if not held_out.is_dir():
+        return {video_id for video_id, _ in read_list(held_out)}
+    path = held_out / "annotations" / "instances.json"
+    try:
+        images = json.loads(path.read_text(encoding="utf-8"))["images"]
+        return {youtube_id(image["video_id"]) for image in images}
+    except FileNotFoundError as error:
+        raise UsageError(f"{held_out}: no release here: {path.name} is missing.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not a release of avatar-build ({error!r}).") from error
+
+
+def youtube_id(name: str) -> str:
+    """A video's YouTube id, whatever spans are spelled behind it; other names as they are.
+
+    >>> youtube_id("l_7B1wnTNtA_000020"), youtube_id("l_7B1wnTNtA"), youtube_id("17")
+    ('l_7B1wnTNtA', 'l_7B1wnTNtA', '17')
+    """
+    entry = parse_entry([name])
+    return entry[0] if entry else name
+
+
+# The cache
+
+
+Show = Callable[[int, int], None]
+"""Called with how many clips are done, and how many of them failed."""
+
+
+def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
+    """Where a clip's feed file is or will be.
+
+    A source is known by its size and its two ends: reading all of 10,000 videos at each start would
+    take longer than it would ever tell.
+
+    Raises:
+        MediaError: ``missing_file``.
+    """
+    try:
+        size = clip.path.stat().st_size
+        with clip.path.open("rb") as file:
+            ends = file.read(_END_BYTES)
+            file.seek(max(0, size - _END_BYTES))
+            ends += file.read(_END_BYTES)
+    except OSError as error:
+        raise MediaError(
+            "missing_file", f"{clip.path}: {error.strerror}", retryable=True
+        ) from error
+    span = f"{size} {clip.start_s:.6f} {rules.length_s:.6f}"
+    made = f"{FEED_VERSION} {SIZE_PX} {RATE_HZ}"
+    key = hashlib.sha256(f"{made} {span} ".encode() + ends).hexdigest()[:20]
+    return CachedClip(clip.clip_id, clip.video_id, folder / f"{clip.clip_id}-{key}.mkv", key)
+
+
+def fill_cache(
+    clips: Sequence[ClipSource],
+    folder: Path,
+    rules: ClipRules,
+    processes: int,
+    show: Show = lambda _done, _failed: None,
+) -> tuple[list[CachedClip], dict[str, str]]:
+    """Make the feed files that are missing.
+
+    A file appears under its name when it is whole, so that a run that was killed goes on.
+
+    Args:
+        clips: all to have.
+        folder: made when missing.
+        rules: what each must be.
+        processes: how many work at once; 1 works in this one.
+        show: told of the progress.
+
+    Returns:
+        The clips that are there, in the order given, and why each of the others is not, by id.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    failed: dict[str, str] = {}
+    ready: dict[str, CachedClip] = {}
+    missing = []
+    for clip in clips:
+        try:
+            ready[clip.clip_id] = cached(clip, folder, rules)
+        except MediaError as error:
+            failed[clip.clip_id] = str(error)
+            continue
+        if not ready[clip.clip_id].path.exists():
+            missing.append((clip, ready[clip.clip_id].path, rules))
+    done = len(clips) - len(missing)
+    show(done, len(failed))
+    for name, error_text in _worked(missing, processes):
+        done += 1
+        if error_text:
+            failed[name] = error_text
+            del ready[name]
+        show(done, len(failed))
+    return [ready[clip.clip_id] for clip in clips if clip.clip_id in ready], failed
+
+
+Job = tuple[ClipSource, Path, ClipRules]
+
+
+def _worked(jobs: Sequence[Job], processes: int) -> Iterator[tuple[str, str]]:
+    """Each job's clip and error, as they end."""
+    if processes <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            yield _make(job)
+        return
+    waiting = iter(jobs)
+    # Fresh processes: those of a program that has run torch may hang.
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_with_parent)
+    try:
+        running = {pool.submit(_make, job): job for job in islice(waiting, 2 * processes)}
+        while running:
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                yield future.result()
+                del running[future]
+                for job in islice(waiting, 1):
+                    running[pool.submit(_make, job)] = job
+    except BrokenProcessPool as error:
+        names = ", ".join(sorted(job[0].clip_id for job in running.values()))
+        raise AvatarBuildError(
+            f"a process died over one of these clips: {names}. Make the cache again with"
+            " --workers 1 to see which, and leave it out."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _make(job: Job) -> tuple[str, str]:
+    clip, target, rules = job
+    try:
+        make_feed(clip, target, rules)
+    except MediaError as error:
+        return clip.clip_id, str(error)
+    return clip.clip_id, ""
+
+
+def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
+    """Write a clip's feed file, whole or not at all.
+
+    Raises:
+        MediaError: ``short`` when the file ends before the clip does, ``frame_count`` when it has
+            too few or too many frames, and what reading raises.
+    """
+    media = Media(clip.path)
+    timeline = read_timeline(media)
+    start, end = exact(clip.start_s), exact(clip.start_s + rules.length_s)
+    count = len(timeline.between(start, end))
+    step = (end - start) / max(count, 1)
+    if timeline.end < end - step:
+        raise MediaError(
+            "short", f"{clip.path.name}: ends at {float(timeline.end):.2f} s, the clip at {end} s"
+        )
+    if not rules.min_frames <= count <= rules.max_frames:
+        per_s = count / rules.length_s
+        raise MediaError(
+            "frame_count",
+            f"{clip.path.name}: {count} frames in {rules.length_s:g} s ({per_s:g}/s); it must be"
+            f" {rules.min_frames} to {rules.max_frames}",
+        )
+    # Ranks of one machine may make the same clip; each writes a file of its own.
+    beside = target.with_name(f"{target.stem}.{os.getpid()}.mkv")
+    try:
+        write_feed(media, float(start), float(end), beside)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_failed(failed: Mapping[str, str], max_failed: int) -> None:
+    """Refuse more broken clips than allowed.
+
+    Raises:
+        AvatarBuildError: with some ids and what is wrong.
+    """
+    if len(failed) > max_failed:
+        some = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items())[:3])
+        more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+        raise AvatarBuildError(
+            f"{len(failed)} clips cannot be used: {some}{more}. Take them out of the list, or allow"
+            f" for them with --max-failed {len(failed)}; none is replaced by another."
+        )
+
+
+def data_digest(clips: Collection[CachedClip]) -> str:
+    """SHA-256 of which clips, made from what."""
+    lines = sorted(f"{clip.clip_id} {clip.key}\n" for clip in clips)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def split(
+    clips: Sequence[CachedClip], share: float, seed: int
+) -> tuple[list[CachedClip], list[CachedClip]]:
+    """Training and validation clips; all clips of a video are on the same side.
+
+    Videos are drawn until at least ``share`` of the clips, and two, are held back: one clip alone
+    has nothing to be told from. No share, none.
+    """
+    wanted = max(share * len(clips), 2) if share else 0
+    videos = sorted({clip.video_id for clip in clips})
+    # In the order of a digest of their own, so that a longer list moves few of them across.
+    videos.sort(key=lambda video: hashlib.sha256(f"{seed} {video}".encode()).digest())
+    counts: dict[str, int] = {}
+    for clip in clips:
+        counts[clip.video_id] = counts.get(clip.video_id, 0) + 1
+    held: set[str] = set()
+    for video in videos:
+        if sum(counts[name] for name in held) >= wanted:
+            break
+        held.add(video)
+    return (
+        [clip for clip in clips if clip.video_id not in held],
+        [clip for clip in clips if clip.video_id in held],
+    )
+
+
+def _end_with_parent() -> None:
+    """A process of the pool: Ctrl-C is the parent's to hear, and its death ends this one too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent: Any = parent_process()
+
+    def watch() -> None:
+        with suppress(OSError):
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
