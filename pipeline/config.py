@@ -336,6 +336,11 @@ class LabelConfig(Section):
             "context_half_s",
             "server_command",
             "server_port",
+            "overlap",
+            "share",
+            "seed",
+            "agreement_iou",
+            "reuse_iou",
         }
     )
 
@@ -361,6 +366,17 @@ class LabelConfig(Section):
     """The command of `label serve`; empty: label-studio of the PATH, else through uv."""
     server_port: int = Field(default=8080, ge=1, le=65535)
     """Port of `label serve`, on the loopback interface."""
+    overlap: int = Field(default=1, ge=1)
+    """How many people answer a frame of the share below; every other frame is answered by one."""
+    share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the frames that `overlap` people answer. A larger share contains a smaller one."""
+    seed: int = 0
+    """Which frames these are."""
+    agreement_iou: float = Field(default=0.5, gt=0, le=1)
+    """Boxes of two people that overlap by this IoU are boxes of one thing."""
+    reuse_iou: float = Field(default=0.8, gt=0, le=1)
+    """A box that a person kept as proposed stands as long as some proposal overlaps it by this IoU,
+    whichever detector or threshold made that; otherwise its frame is sent again."""
 
 
 class SegmentConfig(InferenceConfig):

@@ -8,7 +8,8 @@ one frame and kind there count, in this order:
    the newest answer of the rules and simulations;
 3. where people took back all they had said, the newest of those rows: the frame is open again.
 
-Boxes that were sent back from the masks count only until there are newer ones.
+Boxes that were sent back from the masks count only until there are newer ones, and the word that
+sent them back counts no longer then either.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Literal
 
 from pipeline.geometry import clip, iou_matrix
 from pipeline.schema import Frame, Proposal, Review
+
+Kind = Literal["boxes", "masks"]
 
 DELETED = "annotation deleted"
 SKIPPED = "annotation skipped"
@@ -37,32 +40,35 @@ def newest_rows(reviews: Iterable[Review]) -> list[Review]:
     return sorted(newest.values(), key=_age)
 
 
-def standing(reviews: Iterable[Review], kind: Literal["boxes", "masks"]) -> list[Review]:
+def standing(reviews: Iterable[Review], kind: Kind) -> list[Review]:
     """The reviews of one frame and kind that count, by id.
 
     Args:
         reviews: all of the frame, of either kind.
         kind: the one that is asked for.
     """
-    every = newest_rows(reviews)
-    rows = [row for row in every if row.kind == kind]
-    backs = [row.updated_at for row in every if row.kind == "masks" and _sends_back(row)]
-    if kind == "boxes" and backs:
-        rows = [row for row in rows if row.updated_at > max(backs)] or rows
+    rows = _in_force(reviews, kind)
     said = [row for row in rows if not is_withdrawn(row)]
     for purpose in ("gold", "adjudicate"):
         if chosen := [row for row in said if row.purpose == purpose]:
             return chosen[-1:]
-    latest = {row.annotator: row for row in said if row.verified}
-    if latest:
-        return sorted(latest.values(), key=lambda row: row.review_id)
+    latest = _each_ones(row for row in said if row.verified)
     taken_back = [row for row in rows if is_withdrawn(row)]
-    return (taken_back or said)[-1:]
+    return latest or (taken_back or said)[-1:]
 
 
-def deciding(reviews: Iterable[Review]) -> Review | None:
-    """The ``boxes`` review that decides a frame: the newest of those that count."""
-    return max(standing(reviews, "boxes"), key=_age, default=None)
+def opinions(reviews: Iterable[Review], kind: Kind) -> list[Review]:
+    """Each person's newest own answer about one frame, whatever outranks it, by id."""
+    return _each_ones(
+        row
+        for row in _in_force(reviews, kind)
+        if row.verified and row.purpose == "label" and not is_withdrawn(row)
+    )
+
+
+def deciding(reviews: Iterable[Review], kind: Literal["boxes", "masks"] = "boxes") -> Review | None:
+    """The review of a kind that decides a frame: the newest of those that count."""
+    return max(standing(reviews, kind), key=_age, default=None)
 
 
 def by_frame(reviews: Iterable[Review]) -> dict[str, list[Review]]:
@@ -97,8 +103,28 @@ def holds(review: Review, frame: Frame, proposals: Sequence[Proposal], min_iou: 
     return True
 
 
+def _in_force(reviews: Iterable[Review], kind: Kind) -> list[Review]:
+    """The newest row of each annotation, oldest first, less what was sent back and done again."""
+    every = newest_rows(reviews)
+    rows = [row for row in every if row.kind == kind]
+    backs = [row.updated_at for row in every if row.kind == "masks" and _sends_back(row)]
+    if kind == "boxes" and backs:
+        return [row for row in rows if row.updated_at > max(backs)] or rows
+    return rows
+
+
+def _each_ones(rows: Iterable[Review]) -> list[Review]:
+    """The last row of each annotator, by id."""
+    latest = {row.annotator: row for row in rows}
+    return sorted(latest.values(), key=lambda row: row.review_id)
+
+
 def _sends_back(review: Review) -> bool:
     return review.decision == "back_to_boxes" and not is_withdrawn(review)
+
+
+def _says_boxes(review: Review) -> bool:
+    return review.kind == "boxes" and review.verified and not is_withdrawn(review)
 
 
 def _age(review: Review) -> tuple[str, str]:

@@ -69,6 +69,11 @@ def bbox(rle: Rle) -> list[float]:
     return [float(value) for value in coco.toBbox(_packed(rle))]
 
 
+def iou(a: Rle, b: Rle) -> float:
+    """Intersection over union of two masks of one size, in [0, 1]; 0 when both are empty."""
+    return float(coco.iou([_packed(a)], [_packed(b)], [False])[0, 0])
+
+
 def from_polygons(polygons: Sequence[Polygon], height: int, width: int) -> Rle:
     """Fill each polygon and take the union, as COCO's tools do.
 

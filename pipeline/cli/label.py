@@ -184,6 +184,24 @@ def label_report(workspace: str, settings: tuple[str, ...], as_json: bool) -> No
     click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
 
 
+@label.command("agreement")
+@workspace_options
+def label_agreement(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """How far people agree with one another and with gold answers, as Markdown.
+
+    Frames on which they do not are settled by: label push adjudication.
+
+    \b
+        avatar-build label agreement --workspace ws --set label.agreement_iou=0.75
+    """
+    from labeling.agreement import agreement
+    from pipeline.schema import Review
+
+    opened = open_workspace(workspace, settings)
+    found = agreement(opened.rows(Review), opened.config.label.agreement_iou)
+    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+
+
 def _vocabulary(workspace: Workspace) -> list[str]:
     from stages.taxonomy import load_taxonomy
 
