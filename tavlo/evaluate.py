@@ -12,12 +12,13 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import AvatarBuildError
-from tavlo.metrics import ciou, localisation, top_share_threshold
+from tavlo.metrics import CURVE, ciou, localisation, top_share_threshold
 from tavlo.predictions import GRID_HW, Predictions
 from tavlo.release import EvaluationSet, LabelledFrame, TruthKind
 
@@ -26,6 +27,8 @@ TOP_SHARE = 0.10
 """Share of all pixels that is predicted."""
 TOP_SHARE_DAGGER = 0.05
 """The same on the videos with off-screen frames only (the paper's dagger column)."""
+DROP = "Cross-event - Total"
+"""The paper's delta: how much lower the cross-event subset is."""
 _DRAWS = 1000
 
 
@@ -42,6 +45,16 @@ class Cell:
     """Frames."""
 
 
+@dataclass(frozen=True)
+class FrameScore:
+    """What one frame got."""
+
+    frame_id: str
+    video_id: str
+    values: dict[str, float]
+    """Row of the table to the frame's cIoU, or ``Off-screen`` to its TN; shares, not percent."""
+
+
 @dataclass
 class Scores:
     """All a model gets on a release."""
@@ -54,12 +67,17 @@ class Scores:
     rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
     """Scenario, ``Total``, ``Cross-event`` or ``Off-screen`` to metric to number."""
     per_category: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    """Category to metric to number, over the frames it sounds in, each with its whole truth."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Frames not scored, with why."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """What the predictions say of the model that made them."""
+    per_frame: list[FrameScore] = field(default_factory=list)
+    """Every scored frame, in the order of their ids."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON; without the frames, which have a file of their own."""
+        return {name: value for name, value in asdict(self).items() if name != "per_frame"}
 
 
 def evaluate(
@@ -85,6 +103,7 @@ def evaluate(
     frames, left_out = _scored(data, predictions, max_missing)
     threshold = top_share_threshold(lambda: predictions.heatmaps(frames), TOP_SHARE)
     scores = Scores(data.name, data.verified, truth, threshold, None, left_out=left_out)
+    scores.model = predictions.about()
     draw = _Bootstrap(frames, seed)
     visible: dict[str, list[tuple[int, float]]] = {}
     categories: dict[str, list[tuple[int, float]]] = {}
@@ -93,24 +112,28 @@ def evaluate(
         zip(frames, predictions.heatmaps(frames), strict=True)
     ):
         predicted = heatmap >= threshold
+        found = FrameScore(frame.frame_id, frame.video_id, {})
+        scores.per_frame.append(found)
         if frame.off_screen:
-            negative.append((number, 1.0 - float(predicted.mean())))
+            found.values["Off-screen"] = 1.0 - float(predicted.mean())
+            negative.append((number, found.values["Off-screen"]))
             continue
         for row in _rows_of(frame, data):
             scenario = row if row in SCENARIOS else None
-            value = _score(frame, predicted, truth, scenario)
-            visible.setdefault(row, []).append((number, value))
-        total = visible["Total"][-1][1]
+            found.values[row] = _score(frame, predicted, truth, scenario)
+            visible.setdefault(row, []).append((number, found.values[row]))
         for category in {instance.category for instance in frame.instances}:
-            categories.setdefault(category, []).append((number, total))
+            categories.setdefault(category, []).append((number, found.values["Total"]))
     for row in (*SCENARIOS, "Total", "Cross-event"):
         if row in visible:
             scores.rows[row] = draw.localisation(visible[row])
+    if "Cross-event" in visible:
+        scores.rows[DROP] = draw.drop(visible["Cross-event"], visible["Total"])
     if negative:
         scores.rows["Off-screen"] = {"TN": draw.mean(negative)}
         _add_dagger(scores, frames, predictions, draw)
-    for category, found in sorted(categories.items()):
-        scores.per_category[category] = draw.localisation(found)
+    for category, values in sorted(categories.items()):
+        scores.per_category[category] = draw.localisation(values)
     return scores
 
 
@@ -183,26 +206,47 @@ class _Bootstrap:
         """How often each draw holds each video."""
 
     def localisation(self, found: Sequence[tuple[int, float]]) -> dict[str, Cell]:
-        values = np.array([value for _, value in found])
+        values, area = _parts(found)
         summary = localisation(values)
-        # A frame's part of the AUC is the trapezoid over its own step function.
-        area = np.array([localisation([value]).auc for value in values])
         return {
             "CIoU": self._cell(found, values, summary.ciou),
             "success@0.5": self._cell(found, (values >= 0.5).astype(float), summary.success),
             "AUC": self._cell(found, area, summary.auc),
         }
 
+    def drop(
+        self, subset: Sequence[tuple[int, float]], total: Sequence[tuple[int, float]]
+    ) -> dict[str, Cell]:
+        """Subset minus total, both of the same draws."""
+        cells = {}
+        for metric, some, whole in zip(("CIoU", "AUC"), _parts(subset), _parts(total), strict=True):
+            change = self._means(subset, some) - self._means(total, whole)
+            low, high = np.nanpercentile(change, [2.5, 97.5])
+            centre = float(some.mean() - whole.mean())
+            cells[metric] = Cell(100 * centre, 100 * float(low), 100 * float(high), len(subset))
+        return cells
+
     def mean(self, found: Sequence[tuple[int, float]]) -> Cell:
         values = np.array([value for _, value in found])
         return self._cell(found, values, float(values.mean()))
 
     def _cell(self, found: Sequence[tuple[int, float]], values: Any, centre: float) -> Cell:
-        weights = self._times[:, self._video[[number for number, _ in found]]]
-        counts = weights.sum(1)
-        means = (weights @ values)[counts > 0] / counts[counts > 0]
-        low, high = np.percentile(means, [2.5, 97.5])
+        low, high = np.nanpercentile(self._means(found, values), [2.5, 97.5])
         return Cell(100 * centre, 100 * float(low), 100 * float(high), len(found))
+
+    def _means(self, found: Sequence[tuple[int, float]], values: Any) -> Any:
+        """The mean in each draw; NaN in a draw without any of these frames."""
+        video = self._video[[number for number, _ in found]]
+        sums = np.bincount(video, values, self._times.shape[1])
+        counts = self._times @ np.bincount(video, minlength=self._times.shape[1])
+        means = np.full(len(counts), np.nan)
+        return np.divide(self._times @ sums, counts, out=means, where=counts > 0)
+
+
+def _parts(found: Sequence[tuple[int, float]]) -> tuple[Any, Any]:
+    """Each frame's cIoU, and its part of the AUC: the trapezoid over its own step function."""
+    values = np.array([value for _, value in found])
+    return values, np.trapezoid((values[:, None] >= CURVE).astype(float), CURVE, axis=1)
 
 
 # Output
@@ -214,6 +258,7 @@ def to_markdown(scores: Scores) -> str:
         f"Release {scores.release}{'' if scores.verified else ' (UNVERIFIED)'}, truth by"
         f" {scores.truth}, threshold {scores.threshold:.6g} (top 10 % of all pixels)."
         " Percent, 95 % intervals by bootstrap over videos.",
+        *([f"Made by {json.dumps(scores.model, sort_keys=True)}."] if scores.model else []),
         "",
         "| | metric | value | 95 % | n frames |",
         "|---|---|---|---|---|",
@@ -247,6 +292,18 @@ def to_csv(scores: Scores) -> str:
     return buffer.getvalue()
 
 
+def frames_csv(scores: Scores) -> str:
+    """Every frame's own scores, a row each: what paired comparisons of models need."""
+    names = (*SCENARIOS, "Total", "Cross-event", "Off-screen")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["frame_id", "video_id", *names])
+    for frame in scores.per_frame:
+        values = [frame.values.get(name, "") for name in names]
+        writer.writerow([frame.frame_id, frame.video_id, *values])
+    return buffer.getvalue()
+
+
 def to_json(scores: Scores) -> str:
     """All of it."""
     return json.dumps(scores.as_dict(), indent=1, sort_keys=True) + "\n"
@@ -261,14 +318,16 @@ FORMATS: dict[str, Callable[[Scores], str]] = {
 """Output formats by file ending."""
 
 
+def write_scores(scores: Scores, folder: Path) -> None:
+    """Write ``scores`` in every format, and ``frames.csv``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, write in FORMATS.items():
+        (folder / f"scores.{ending}").write_text(write(scores), encoding="utf-8")
+    (folder / "frames.csv").write_text(frames_csv(scores), encoding="utf-8")
+
+
 def _cells(scores: Scores) -> list[tuple[str, str, Cell]]:
     cells = [(name, m, cell) for name, row in scores.rows.items() for m, cell in row.items()]
-    if "Total" in scores.rows and "Cross-event" in scores.rows:
-        for metric in ("CIoU", "AUC"):
-            total, cross = scores.rows["Total"][metric], scores.rows["Cross-event"][metric]
-            change = cross.value - total.value
-            # The paper prints the difference alone; its interval would need paired draws.
-            cells.append(("Cross-event - Total", metric, Cell(change, np.nan, np.nan, cross.n)))
     for category, row in scores.per_category.items():
         cells += [(f"category: {category}", metric, cell) for metric, cell in row.items()]
     return cells

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import cv2
@@ -30,7 +30,8 @@ Pixels = NDArray[np.bool_]
 class Labelled:
     """One sounding object of a frame."""
 
-    scenario: str
+    scenario: str | None
+    """None where an imported release does not state it."""
     category: str
     bbox: Sequence[float]
     """``[x, y, w, h]`` in pixels of the frame."""
@@ -48,6 +49,12 @@ class LabelledFrame:
     size_hw: tuple[int, int]
     off_screen: bool
     instances: tuple[Labelled, ...]
+    time_s: float = 0.0
+    """When it is shown, seconds from the clip's start."""
+    image_file: str = ""
+    """Its image in the release."""
+    clip_file: str = ""
+    """Its clip in the release."""
 
     def truth(
         self, grid_hw: tuple[int, int], kind: TruthKind = "mask", scenario: str | None = None
@@ -88,6 +95,10 @@ class EvaluationSet:
     """In the order of their ids."""
     cross_event: frozenset[str]
     """Videos of the cross-event subset."""
+    folder: Path = Path()
+    """Where it lies, for its media."""
+    imported_from: str = ""
+    """What the release was made of; empty for our own."""
 
 
 def read_release(folder: Path) -> EvaluationSet:
@@ -107,6 +118,7 @@ def read_release(folder: Path) -> EvaluationSet:
     try:
         frames = _frames(document)
         version, verified = document["info"]["version"], bool(document["info"]["verified"])
+        imported_from = str(document["info"].get("imported_from") or "")
     except (KeyError, TypeError) as error:
         raise AvatarBuildError(
             f"{path}: not a release of avatar-build: {error!r} is missing or of another kind."
@@ -115,16 +127,20 @@ def read_release(folder: Path) -> EvaluationSet:
         raise AvatarBuildError(f"{path}: no labelled frame to evaluate on.")
     listed = folder / "subsets" / "cross_event.txt"
     changing = listed.read_text(encoding="utf-8").split() if listed.exists() else []
-    return EvaluationSet(str(version), verified, frames, frozenset(changing))
+    name, cross_event = str(version), frozenset(changing)
+    return EvaluationSet(name, verified, frames, cross_event, folder, imported_from)
 
 
 def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
     instances: dict[int, list[Labelled]] = {}
     sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     for image in document["images"]:
-        # It becomes a file name where predictions are looked up.
+        # It becomes a file name where predictions are looked up; the others are read.
         if not _CLIP_ID.fullmatch(image["clip_id"]):
             raise AvatarBuildError(f"image {image['id']}: {image['clip_id'][:60]!r} is no clip id.")
+        for name in (image.get("file_name", ""), image.get("clip_file", "")):
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise AvatarBuildError(f"image {image['id']}: {name[:60]!r} lies outside.")
     for row in document["annotations"]:
         mask = Rle.model_validate(row["segmentation"])
         if tuple(mask.size) != sizes[row["image_id"]]:
@@ -143,6 +159,9 @@ def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
             size_hw=(image["height"], image["width"]),
             off_screen=bool(image["off_screen"]),
             instances=tuple(instances.get(image["id"], ())),
+            time_s=image.get("time_s", 0.0) - image.get("clip_start_s", 0.0),
+            image_file=image.get("file_name", ""),
+            clip_file=image.get("clip_file", ""),
         )
         for image in document["images"]
     ]

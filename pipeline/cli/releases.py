@@ -222,12 +222,23 @@ def takedown(
     "--predictions",
     required=True,
     metavar="DIR",
-    help="Heatmaps: <clip_id>.npz with frame_index (n,) and heatmap (n, y, x), any resolution.",
+    help="Heatmaps: <clip_id>.npz (or .parquet) with frame_index (n,) and heatmap (n, y, x), any"
+    " resolution.",
 )
 @click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True)
 @click.option("--max-missing", default=0, metavar="N", help="Frames that may lack a heatmap.")
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--out", metavar="DIR", help="Write scores.md, .tex, .csv and .json there.")
+@click.option(
+    "--out", metavar="DIR", help="Write scores.md, .tex, .csv, .json and frames.csv there."
+)
+@click.option("--gallery", is_flag=True, help="Write gallery.html to --out: frames per scenario.")
+@click.option(
+    "--clip",
+    "clips",
+    multiple=True,
+    metavar="ID",
+    help="Write overlays/ to --out: this clip's labelled frames and a film. Repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def evaluate(
     release: str,
@@ -236,22 +247,36 @@ def evaluate(
     max_missing: int,
     seed: int,
     out: str | None,
+    gallery: bool,
+    clips: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Fill the AVATAR paper's tables for any model's heatmaps on a release.
 
     \b
-        avatar-build evaluate --release ws/releases/0.1 --predictions heatmaps --out scores
+        avatar-build evaluate --release ws/releases/0.1 --predictions heat --out scores --gallery
     """
-    from tavlo.evaluate import FORMATS
+    from tavlo.evaluate import FORMATS, write_scores
     from tavlo.evaluate import evaluate as score
     from tavlo.predictions import Predictions
     from tavlo.release import read_release
 
+    if (gallery or clips) and not out:
+        raise click.UsageError("--gallery and --clip write files: name a folder with --out.")
     data, found = read_release(Path(release)), Predictions(Path(predictions))
     scores = score(data, found, gt, max_missing=max_missing, seed=seed)
     if out:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        for ending, write in FORMATS.items():
-            (Path(out) / f"scores.{ending}").write_text(write(scores), encoding="utf-8")
+        write_scores(scores, Path(out))
+    if gallery:
+        from tavlo.gallery import write_gallery
+
+        click.echo(
+            f"{write_gallery(data, found, scores, Path(str(out)) / 'gallery.html')}", err=True
+        )
+    for clip in clips:
+        from tavlo.overlay import write_overlays
+
+        folder = Path(str(out)) / "overlays"
+        written = write_overlays(data, found, clip, scores.threshold, folder)
+        click.echo(f"{clip}: {len(written)} files in {folder}", err=True)
     click.echo(FORMATS["json" if as_json else "md"](scores), nl=False)

@@ -7,7 +7,7 @@
     waveform   the waveform of a span at a model's rate
     picture    decoded frames, exactly those of a sequential decode, at the cost of a few
     cut        a lossless cut with an edit list
-    encode     a few pictures as a small silent MP4
+    encode     pictures as a small MP4, silent or with sound
     feed       a clip's small copy, as training reads it
 
 Time 0 is everywhere the first presented frame of the video. Times are exact fractions until they
@@ -16,7 +16,7 @@ are written into a record.
 
 from pipeline.media.container import DecodeCounts, Media
 from pipeline.media.cut import cut
-from pipeline.media.encode import encode
+from pipeline.media.encode import encode, encode_film
 from pipeline.media.feed import ClipTensors, read_feed, write_feed
 from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import MediaFacts, probe
@@ -36,6 +36,7 @@ __all__ = [
     "cut",
     "decode_pictures",
     "encode",
+    "encode_film",
     "exact",
     "frames_between",
     "probe",

@@ -5,86 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from pipeline import rle
 from pipeline.errors import AvatarBuildError, UsageError
-from tavlo.evaluate import FORMATS, SCENARIOS, evaluate, to_latex, to_markdown
+from tavlo.evaluate import DROP, FORMATS, SCENARIOS, evaluate, frames_csv, to_latex, to_markdown
 from tavlo.predictions import Predictions
 from tavlo.release import EvaluationSet, read_release
-
-SIZE_HW = (36, 64)
-
-
-def mask_of(x: int, y: int, w: int, h: int) -> np.ndarray:
-    mask = np.zeros(SIZE_HW, np.uint8)
-    cv2.ellipse(mask, (x + w // 2, y + h // 2), (w // 2, h // 2), 0, 0, 360, (1,), -1)
-    return mask
-
-
-FRAMES: list[tuple[str, int, list[tuple[str, str, tuple[int, int, int, int]]] | None]] = [
-    ("video000001", 3, [("Single-sound", "dog", (4, 4, 20, 20))]),
-    ("video000001", 60, [("Single-sound", "cat", (30, 8, 24, 20))]),
-    ("video000002", 5, [("Multi-entity", "dog", (2, 2, 18, 18))]),
-    (
-        "video000002",
-        80,
-        [("Mixed-sound", "dog", (2, 2, 18, 18)), ("Mixed-sound", "bell", (40, 10, 20, 20))],
-    ),
-    ("video000003", 7, None),
-    ("video000003", 90, [("Multi-entity", "car", (20, 10, 20, 16))]),
-]
-"""Video, frame index, instances; none: off screen."""
-
-
-def write_release(folder: Path) -> Path:
-    """The parts of a release that evaluation reads."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, (video, index, instances) in enumerate(FRAMES, start=1):
-        clip = f"{video}_00000000"
-        images.append(
-            {
-                "id": number,
-                "video_id": video,
-                "clip_id": clip,
-                "frame_id": f"{clip}_{index:04d}",
-                "frame_index": index,
-                "height": SIZE_HW[0],
-                "width": SIZE_HW[1],
-                "off_screen": instances is None,
-            }
-        )
-        for scenario, category, box in instances or []:
-            row = {
-                "id": len(annotations) + 1,
-                "image_id": number,
-                "scenario": scenario,
-                "audio_visual_category": category,
-                "bbox": list(map(float, box)),
-                "segmentation": rle.encode(mask_of(*box).astype(bool)).model_dump(),
-            }
-            annotations.append(row)
-    document = {
-        "info": {"version": "1.0", "verified": True},
-        "images": images,
-        "annotations": annotations,
-    }
-    (folder / "annotations").mkdir(parents=True)
-    (folder / "annotations" / "instances.json").write_text(json.dumps(document))
-    (folder / "subsets").mkdir()
-    (folder / "subsets" / "cross_event.txt").write_text("video000001\n")
-    return folder
+from tests.tavlo.release_factory import FRAMES, SIZE_HW, ellipse, make_release
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> EvaluationSet:
-    return read_release(write_release(tmp_path / "release"))
+    return read_release(make_release(tmp_path / "release", clips=False, images=False))
 
 
 @pytest.fixture
@@ -125,7 +65,7 @@ def slow_tables(folder: Path) -> dict[tuple[str, str], float]:
             union = np.zeros(SIZE_HW, np.float32)
             for scenario, _, box in instances:
                 if row not in SCENARIOS or scenario == row:
-                    union = np.maximum(union, mask_of(*box))
+                    union = np.maximum(union, ellipse(*box))
             truth = cv2.resize(union, (224, 224), interpolation=cv2.INTER_AREA) >= 0.5
             value = (predicted & truth).sum() / (predicted | truth).sum()
             cells.setdefault((row, "CIoU"), []).append(float(value))
@@ -142,7 +82,9 @@ def test_every_cell_equals_the_slow_definition(
     slow = slow_tables(tmp_path / "heat")
     for (row, metric), value in slow.items():
         assert scores.rows[row][metric].value == pytest.approx(value), (row, metric)
-    assert set(scores.rows) == {*SCENARIOS, "Total", "Cross-event", "Off-screen"}
+    assert set(scores.rows) == {*SCENARIOS, "Total", "Cross-event", DROP, "Off-screen"}
+    drop = slow["Cross-event", "CIoU"] - slow["Total", "CIoU"]
+    assert scores.rows[DROP]["CIoU"].value == pytest.approx(drop)
     assert scores.rows["Total"]["CIoU"].n == 5
     assert scores.rows["Off-screen"]["TN"].n == 1
     assert set(scores.per_category) == {"bell", "car", "cat", "dog"}
@@ -170,7 +112,7 @@ def test_boxes_and_masks_are_different_truths(
     assert by_mask.threshold == by_box.threshold
     assert by_mask.rows["Total"]["CIoU"].value != by_box.rows["Total"]["CIoU"].value
     box = data.frames[0].truth(SIZE_HW, "box")
-    assert box.sum() == 400
+    assert box.sum() == 1600
 
 
 def test_a_short_set_is_refused_and_when_allowed_lists_what_is_missing(
@@ -183,6 +125,94 @@ def test_a_short_set_is_refused_and_when_allowed_lists_what_is_missing(
     assert set(scores.left_out.values()) == {"no prediction"}
     assert scores.rows["Total"]["CIoU"].n == 3
     assert "2 frames left out" in to_markdown(scores)
+
+
+def as_parquet(folder: Path) -> Path:
+    """The same predictions as a data frame of lists writes them."""
+    target = folder.with_name("parquet")
+    target.mkdir()
+    for path in folder.glob("*.npz"):
+        arrays = np.load(path)
+        columns = {"frame_index": arrays["frame_index"], "heatmap": arrays["heatmap"].tolist()}
+        pyarrow.parquet.write_table(pyarrow.table(columns), target / f"{path.stem}.parquet")
+    return target
+
+
+def test_parquet_scores_as_npz_does(
+    data: EvaluationSet, predictions: Predictions, tmp_path: Path
+) -> None:
+    folder = as_parquet(tmp_path / "heat")
+    assert evaluate(data, Predictions(folder)) == evaluate(data, predictions)
+    shutil.copy(tmp_path / "heat" / "video000001_00000000.npz", folder)
+    with pytest.raises(AvatarBuildError, match=r"video000001_00000000.parquet too"):
+        evaluate(data, Predictions(folder))
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "message"),
+    [
+        ([[[0.0, 1.0]], [[0.0]]], "equally long rows"),
+        ([[[0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]], "equally long rows"),
+        ([[0.0], [1.0]], "not a list of rows"),
+        ([0.5, 0.5], "not a list of rows"),
+        ([[[0.0, None]], [[0.0, 1.0]]], "NaN"),
+        ([None, [[0.0, 1.0]]], "equally long rows"),
+    ],
+)
+def test_bad_parquet_is_named(
+    data: EvaluationSet, tmp_path: Path, heatmap: list[Any], message: str
+) -> None:
+    table = pyarrow.table({"frame_index": [3, 40], "heatmap": heatmap})
+    pyarrow.parquet.write_table(table, tmp_path / "video000001_00000000.parquet")
+    with pytest.raises(AvatarBuildError, match=message) as caught:
+        evaluate(data, Predictions(tmp_path))
+    assert "video000001_00000000.parquet" in str(caught.value)
+
+
+def test_scores_carry_what_made_the_predictions(
+    data: EvaluationSet, predictions: Predictions, tmp_path: Path
+) -> None:
+    assert evaluate(data, predictions).model == {}
+    predictions.describe({"model": "ezvsl", "window_s": 5.0})
+    scores = evaluate(data, predictions)
+    assert scores.model == {"model": "ezvsl", "window_s": 5.0}
+    assert "ezvsl" in to_markdown(scores)
+    (tmp_path / "heat" / "model.json").write_text("[1]")
+    with pytest.raises(AvatarBuildError, match="not a JSON object"):
+        evaluate(data, predictions)
+
+
+def test_each_frames_own_numbers_make_the_table(
+    data: EvaluationSet, predictions: Predictions
+) -> None:
+    scores = evaluate(data, predictions)
+    rows = list(csv.DictReader(io.StringIO(frames_csv(scores))))
+    assert len(rows) == len(FRAMES)
+    for name in (*SCENARIOS, "Total", "Cross-event"):
+        mean = np.mean([float(row[name]) for row in rows if row[name]])
+        assert scores.rows[name]["CIoU"].value == pytest.approx(100 * mean)
+    (off_screen,) = [float(row["Off-screen"]) for row in rows if row["Off-screen"]]
+    assert scores.rows["Off-screen"]["TN"].value == pytest.approx(100 * off_screen)
+
+
+def test_the_bootstrap_draws_videos_and_pairs_subset_with_total(
+    data: EvaluationSet, predictions: Predictions
+) -> None:
+    scores = evaluate(data, predictions)
+    value = {frame.frame_id: frame.values for frame in scores.per_frame}
+    videos = sorted({frame.video_id for frame in scores.per_frame})
+    dice = np.random.default_rng(0)
+    totals, drops = [], []
+    for draw in dice.integers(0, len(videos), (1000, len(videos))):
+        frames = [f for v in draw for f in scores.per_frame if f.video_id == videos[v]]
+        total = [value[f.frame_id]["Total"] for f in frames if "Total" in f.values]
+        cross = [value[f.frame_id]["Cross-event"] for f in frames if "Cross-event" in f.values]
+        totals.append(100 * np.mean(total))
+        if cross:
+            drops.append(100 * (np.mean(cross) - np.mean(total)))
+    cell, drop = scores.rows["Total"]["CIoU"], scores.rows[DROP]["CIoU"]
+    assert [cell.low, cell.high] == pytest.approx(np.percentile(totals, [2.5, 97.5]))
+    assert [drop.low, drop.high] == pytest.approx(np.percentile(drops, [2.5, 97.5]))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +251,7 @@ def test_every_format_tells_the_same_numbers(data: EvaluationSet, predictions: P
 def test_a_folder_that_is_no_release_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no release here"):
         read_release(tmp_path)
-    folder = write_release(tmp_path / "r")
+    folder = make_release(tmp_path / "r", clips=False, images=False)
     path = folder / "annotations" / "instances.json"
     document = json.loads(path.read_text())
     document["images"][0]["clip_id"] = "../../etc/x"

@@ -1,0 +1,94 @@
+"""The commands that make tables of scored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import cli
+
+if TYPE_CHECKING:
+    from tavlo.tables import Table
+
+
+def _table_options(command: Any) -> Any:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON for machines."),
+        click.option("--out", metavar="DIR", help="Write .md, .tex, .csv and .json there."),
+        click.argument("runs", nargs=-1, metavar="[NAME=scores.json]..."),
+    ):
+        command = option(command)
+    return command
+
+
+def _show(tables: Sequence[Table], name: str, out: str | None, as_json: bool) -> None:
+    from tavlo.tables import FORMATS, write_tables
+
+    if out:
+        write_tables(tables, Path(out), name)
+    click.echo(FORMATS["json" if as_json else "md"](tables), nl=False)
+
+
+@cli.group()
+def tables() -> None:
+    """Put scored runs side by side, or beside published figures."""
+
+
+@tables.command()
+@_table_options
+def paper(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Tables 2 to 4 and the ablation of the AVATAR paper: published, ours, the difference.
+
+    A run is named as the paper names the model; a row without one says why it is empty.
+
+    \b
+        avatar-build tables paper "TAVLO(10k)=tavlo/scores.json" "EZ-VSL(144k)=ezvsl/scores.json"
+    """
+    from tavlo.paper import beside_published, read_runs
+
+    _show(beside_published("avatar", read_runs(runs)), "paper", out, as_json)
+
+
+@tables.command()
+@_table_options
+def alignment(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Tables 1 and 2 of the cross-modal alignment paper: published, ours, the difference.
+
+    A run may have several files: one per test set, one of retrieval.
+
+    \b
+        avatar-build tables alignment "EZ-VSL (w/o OGL)=vggss.json" "EZ-VSL (w/o OGL)=flickr.json"
+    """
+    from tavlo.paper import beside_published, read_runs
+
+    _show(beside_published("alignment", read_runs(runs)), "alignment", out, as_json)
+
+
+@tables.command()
+@_table_options
+def scores(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Tables 2 to 4 as the AVATAR paper lays them out, a row per run of yours.
+
+    \b
+        avatar-build tables scores tavlo=tavlo/scores.json control=control/scores.json
+    """
+    from tavlo.paper import read_runs, side_by_side
+
+    _show(side_by_side(read_runs(runs)), "scores", out, as_json)
+
+
+@tables.command()
+@_table_options
+def ablation(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Runs that differ in one thing, and how far each is from the first.
+
+    \b
+        avatar-build tables ablation mean=mean/scores.json max=max/scores.json --out tables
+    """
+    from tavlo.paper import ablation as compare
+    from tavlo.paper import read_runs
+
+    _show(compare(read_runs(runs)), "ablation", out, as_json)

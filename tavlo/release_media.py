@@ -1,0 +1,66 @@
+"""The pictures and sounds of a release's labelled frames.
+
+A frame's image is taken where the release has it; else it is decoded from its clip. Nothing is
+replaced: what is missing is an error that names the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import AvatarBuildError
+from pipeline.media import Media, decode_pictures, read_timeline
+from tavlo.release import EvaluationSet, LabelledFrame
+
+Picture = NDArray[np.uint8]
+
+
+def picture(data: EvaluationSet, frame: LabelledFrame) -> Picture:
+    """A labelled frame in its colours, ``(height, width, 3)``, RGB.
+
+    Raises:
+        AvatarBuildError: the release has neither its image nor its clip, or it cannot be read.
+    """
+    path = data.folder / frame.image_file
+    if frame.image_file and path.exists():
+        pixels = np.frombuffer(path.read_bytes(), np.uint8)
+        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if len(pixels) else None
+        if image is None:
+            raise AvatarBuildError(f"{path}: no image. Restore it from the release.")
+        return np.asarray(image, np.uint8)
+    clip = clip_path(data, frame)
+    if clip is None:
+        raise AvatarBuildError(
+            f"{frame.frame_id}: {path} is missing, and so is its clip. Restore the media first"
+            " ('avatar-build fetch-media')."
+        )
+    media = Media(clip)
+    timeline = read_timeline(media)
+    index = frame.frame_index
+    if index < len(timeline.pts):
+        for shown in decode_pictures(media, timeline, [range(index, index + 1)]):
+            return shown.rgb()
+    raise AvatarBuildError(f"{frame.frame_id}: {clip} has no frame {index} that can be decoded.")
+
+
+def clip_path(data: EvaluationSet, frame: LabelledFrame) -> Path | None:
+    """The frame's clip, if the release has it."""
+    path = data.folder / frame.clip_file
+    return path if frame.clip_file and path.exists() else None
+
+
+def frames_of(data: EvaluationSet, clip_id: str) -> Sequence[LabelledFrame]:
+    """A clip's labelled frames in the order of time.
+
+    Raises:
+        AvatarBuildError: the release has no such clip.
+    """
+    found = sorted((f for f in data.frames if f.clip_id == clip_id), key=lambda f: f.frame_index)
+    if not found:
+        raise AvatarBuildError(f"--clip {clip_id!r}: the release has no clip of this id.")
+    return found

@@ -1,0 +1,95 @@
+"""A table of numbers, written for papers, pages, spreadsheets and programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Entry = float | str | None
+"""A number in percent, a text, or nothing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns; the first column names the rows."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Entry]]
+    notes: list[str] = field(default_factory=list)
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """One heading and table after the other."""
+    blocks = []
+    for table in tables:
+        lines = [f"**{table.title}**", "", _md_row(table.columns)]
+        lines.append("|" + "---|" * len(table.columns))
+        lines += [_md_row([_text(entry) for entry in row]) for row in table.rows]
+        blocks.append("\n".join([*lines, *(f"\n{note}" for note in table.notes)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """``tabular`` environments; rules as in the package booktabs."""
+    blocks = []
+    for table in tables:
+        form = "l" + "r" * (len(table.columns) - 1)
+        lines = [f"% {table.title}", rf"\begin{{tabular}}{{{form}}}", r"\toprule"]
+        lines += [_tex_row(table.columns), r"\midrule"]
+        lines += [_tex_row([_text(entry) for entry in row]) for row in table.rows]
+        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """One number a row, whole."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["table", "row", "column", "value"])
+    for table in tables:
+        for row in table.rows:
+            for column, entry in zip(table.columns[1:], row[1:], strict=True):
+                writer.writerow([table.title, row[0], column, "" if entry is None else entry])
+    return buffer.getvalue()
+
+
+def to_json(tables: Sequence[Table]) -> str:
+    """As they are."""
+    return json.dumps([table.__dict__ for table in tables], indent=1, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
+    "md": to_markdown,
+    "tex": to_latex,
+    "csv": to_csv,
+    "json": to_json,
+}
+"""Output formats by file ending."""
+
+
+def write_tables(tables: Sequence[Table], folder: Path, name: str) -> None:
+    """Write ``<name>.md``, ``.tex``, ``.csv`` and ``.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, write in FORMATS.items():
+        (folder / f"{name}.{ending}").write_text(write(tables), encoding="utf-8")
+
+
+def _text(entry: Entry) -> str:
+    if entry is None:
+        return ""
+    return entry if isinstance(entry, str) else f"{entry:.2f}"
+
+
+def _md_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
+
+
+def _tex_row(texts: Sequence[str]) -> str:
+    escaped = [text.replace("%", r"\%").replace("&", r"\&").replace("_", r"\_") for text in texts]
+    return " & ".join(escaped) + r" \\"
