@@ -330,12 +330,12 @@ def _dispute(
         found.disputed.append(Disputed(frame_id, tuple(sorted(about)), tuple(boxes)))
 
 
-def _dicts(rows: Mapping[str, Tally] | Mapping[str, CategoryTally]) -> dict[str, Any]:
+def _dicts(rows: Mapping[str, Tally | CategoryTally]) -> dict[str, Any]:
     return {name: tally.as_dict() for name, tally in sorted(rows.items())}
 
 
 def _table(
-    title: str, columns: Sequence[str], rows: Mapping[str, Tally] | Mapping[str, CategoryTally]
+    title: str, columns: Sequence[str], rows: Mapping[str, Tally | CategoryTally]
 ) -> list[str]:
     """A Markdown table after an empty line."""
     body = [[name.replace("|", "\\|"), *tally.cells()] for name, tally in rows.items()]
