@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import Media
+from pipeline.media.encode import REPEATABLE
 from pipeline.media.picture import decode_pictures
 from pipeline.media.timeline import exact, read_timeline
 from pipeline.media.waveform import waveform
@@ -33,7 +34,7 @@ _VIDEO = {
     "tune": "fastdecode",
     "g": "30",
     "bf": "0",
-    "threads": "1",
+    **REPEATABLE,
 }
 
 
@@ -49,6 +50,8 @@ class ClipTensors:
 
 def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> int:
     """Write the clip ``[start_s, end_s)`` of a video as a feed file, whole or not at all.
+
+    The same clip gives the same bytes.
 
     Args:
         media: the source.

@@ -40,8 +40,13 @@ def test_it_holds_the_clips_frames_in_their_order_and_its_sound_exactly(
     np.testing.assert_array_equal(clip.waveform, heard)
 
 
-def test_the_same_file_gives_the_same_arrays(source: Path, tmp_path: Path) -> None:
+def test_the_same_clip_gives_the_same_bytes_and_the_same_file_the_same_arrays(
+    source: Path, tmp_path: Path
+) -> None:
     write_feed(Media(source), 0.0, 10.0, tmp_path / "a.mkv")
+    for _ in range(3):
+        write_feed(Media(source), 0.0, 10.0, tmp_path / "again.mkv")
+        assert (tmp_path / "again.mkv").read_bytes() == (tmp_path / "a.mkv").read_bytes()
     one, other = read_feed(tmp_path / "a.mkv"), read_feed(tmp_path / "a.mkv")
     np.testing.assert_array_equal(one.frames, other.frames)
     np.testing.assert_array_equal(one.waveform, other.waveform)
