@@ -39,10 +39,10 @@ LABEL_STUDIO := .venv-labelstudio/.ready
 test-labelstudio: $(READY) $(LABEL_STUDIO) ## Tests against a real Label Studio in .venv-labelstudio
 	$(BIN)/python -m pytest -m labelstudio
 
-$(LABEL_STUDIO): requirements-labelstudio.txt $(READY)
+$(LABEL_STUDIO): labeling/label-studio.txt $(READY)
 	@test -x .venv-labelstudio/bin/python || $(PYTHON) -m venv .venv-labelstudio
 	$(BIN)/uv pip install --no-config --quiet --python .venv-labelstudio/bin/python --require-hashes \
-	  -r requirements-labelstudio.txt
+	  -r labeling/label-studio.txt
 	@touch $@
 
 lint: $(READY) ## ruff and mypy
@@ -64,7 +64,7 @@ lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	echo "label-studio==$$($(BIN)/python -c 'from labeling.serve import VERSION; print(VERSION)')" \
 	  | $(BIN)/uv pip compile --no-config - --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
-	  -o requirements-labelstudio.txt
+	  -o labeling/label-studio.txt
 
 clean: ## Remove the environment and the demo's workspace
 	rm -rf .venv .venv-labelstudio demo-workspace

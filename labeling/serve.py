@@ -35,7 +35,12 @@ _START_S = 300.0
 _KEYMAP = {"region:cycle": {"key": "space"}, "region:delete": {"key": "d"}}
 """Keys of the annotator's page that differ from Label Studio's own."""
 
+PINS = Path(__file__).with_name("label-studio.txt")
+"""Every package of it, as tested."""
+
 _PASSED_ON = {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"}
+_OF_UV = ("UV_", "XDG_")
+"""How the names begin that say where uv keeps what it fetched."""
 
 
 @dataclass
@@ -71,7 +76,6 @@ def start_server(workspace: Workspace) -> Running:
     home.mkdir(mode=0o700, exist_ok=True)
     password, token = _secret(home / "password", 8), _secret(home / "token", 20)
     config = workspace.config.label
-    command = list(config.server_command) or find_command()
     port = config.server_port
     url = f"http://127.0.0.1:{port}"
     if _answers(port):
@@ -79,6 +83,7 @@ def start_server(workspace: Workspace) -> Running:
             f"{url}: something answers there already. Stop it, or take another port with"
             " --set label.server_port=8081."
         )
+    command = list(config.server_command) or find_command()
     options = ["start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
     settings = server_settings(home, workspace.storage.local, password, token)
     log = home / "server.log"
@@ -106,21 +111,37 @@ def start_server(workspace: Workspace) -> Running:
 
 
 def find_command() -> list[str]:
-    """How to start Label Studio here: the one on the PATH, else through uv.
+    """How to start Label Studio here: the one on the PATH, else through uv, which fetches it.
 
     Raises:
         UsageError: neither is there.
+        AvatarBuildError: it could not be fetched.
     """
     if found := shutil.which("label-studio"):
         return [found]
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if uv:
-        return [uv, "tool", "run", "--from", f"label-studio=={VERSION}", "label-studio"]
+        return _fetched(uv)
     raise UsageError(
         "No label-studio and no uv on the PATH. Install either, for instance with"
         f" 'pipx install label-studio=={VERSION}', or set label.server_command."
     )
+
+
+def _fetched(uv: str) -> list[str]:
+    """The command of a Label Studio that uv keeps in an environment of its own.
+
+    It is fetched with the user's environment, which may name a proxy or certificates, and started
+    later without both.
+    """
+    tool = [uv, "tool", "run", "--constraints", str(PINS), "--from", f"label-studio=={VERSION}"]
+    if subprocess.run([*tool, "python", "-c", ""]).returncode:  # it says itself what it does
+        raise AvatarBuildError(
+            f"label serve: uv could not install label-studio {VERSION}; it says why above."
+            " Mend that, or install Label Studio yourself and name it in label.server_command."
+        )
+    return [*tool, "--offline", "label-studio"]
 
 
 def server_settings(home: Path, media_root: Path, password: str, token: str) -> dict[str, str]:
@@ -135,7 +156,7 @@ def server_settings(home: Path, media_root: Path, password: str, token: str) -> 
     passed = {
         name: value
         for name, value in os.environ.items()
-        if name in _PASSED_ON or name.startswith("UV_")
+        if name in _PASSED_ON or name.startswith(_OF_UV)
     }
     return {
         **passed,
