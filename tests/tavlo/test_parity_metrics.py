@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tavlo.field_metrics import Segmentation, detection, f1_curve, interactive, recall_at
 from tavlo.metrics import ciou, localisation, min_max, predict, rank_threshold
 from tests.conftest import ROOT
 
@@ -106,3 +107,89 @@ def test_half_of_the_pixels_ties_left_out(fixture: Any, family: str, in_place: b
             predicted |= prepared >= 1
         found.append(ciou(predicted, truth))
     check(found, results[family])
+
+
+def with_nan(values: list[float | None]) -> list[float]:
+    return [np.nan if value is None else value for value in values]
+
+
+SLAVC = [
+    "slavc_A_relative",
+    "slavc_A_absolute",
+    *(
+        f"slavc_B_{rule}/{kind}"
+        for rule in ("relative", "absolute")
+        for kind in ("av", "obj", "av_obj")
+    ),
+]
+
+
+@pytest.mark.parametrize("least", [50, 75])
+@pytest.mark.parametrize("subset", ["all", "visible"])
+@pytest.mark.parametrize("family", SLAVC)
+def test_slavc_sets_with_negatives(fixture: Any, family: str, subset: str, least: int) -> None:
+    _, results = fixture
+    name, _, kind = family.partition("/")
+    published = results[name][kind] if kind else results[name]
+    visible = np.array(published["n_boxes"]) > 0
+    assert 0 < visible.sum() < len(visible)
+    cious, sure = np.array(with_nan(published["ciou"])), np.array(published["conf"])
+    if subset == "visible":
+        cious, sure, visible = cious[visible], sure[visible], visible[visible]
+    samples = (cious.tolist(), sure.tolist(), visible.tolist())
+    found, stats = detection(*samples, least / 100), published["stats"]
+    place = f"{subset}@{least}"
+    assert found.average_precision == pytest.approx(stats[f"AP-{place}"], abs=1e-12)
+    assert round(found.max_f1, 3) == pytest.approx(stats[f"maxF1-{place}"], abs=1e-12)
+    assert f1_curve(*samples, least / 100) == pytest.approx(stats[f"F1curve-{place}"], abs=1e-12)
+    assert found.precision == pytest.approx(stats[f"Precision-{place}"], abs=1e-12)
+    expected = stats[f"Precision-visible@{least}"]
+    assert found.location_accuracy == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("key", "suffix"), [("ciou", ""), ("ciou_adap", "_adap")])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "sslalignment_A",
+        "sslalignment_B_vggss_path/av",
+        "sslalignment_B_other_path/av",
+        "sslalignment_B_for_ezvsl_maps/av",
+    ],
+)
+def test_images_with_several_sounds(fixture: Any, family: str, key: str, suffix: str) -> None:
+    _, results = fixture
+    name, _, kind = family.partition("/")
+    published = results[name][kind] if kind else results[name]
+    images = [sound.rpartition("_")[0] for sound in results["sslalignment_A"]["names"]]
+    iiou, iauc, count = interactive(images, with_nan(published[key]))
+    assert count == len(images) / 2
+    assert iiou == pytest.approx(published[f"iIoU{suffix}"], abs=1e-12)
+    assert iauc == pytest.approx(published[f"iAUC{suffix}"], abs=1e-12)
+    summary = localisation(with_nan(published[key]))
+    assert summary.success == pytest.approx(published[f"cIoU{suffix}"], abs=1e-12)
+    assert summary.auc == pytest.approx(published[f"AUC{suffix}"], abs=1e-12)
+
+
+def test_avsbench_masks(fixture: Any) -> None:
+    arrays, results = fixture
+    published = results["avsbench_A"]
+    found = Segmentation()
+    for heatmap, mask in zip(
+        arrays["maps"].astype(np.float32), truths(arrays, "mask"), strict=True
+    ):
+        logit = (heatmap - np.float32(0.5)) * 8
+        found.add((1 / (1 + np.exp(-logit))).astype(np.float32), mask.astype(bool))
+    # The original computes in float32.
+    np.testing.assert_allclose(found.ious, published["iou"], rtol=0, atol=1e-6)
+    assert found.scores() == pytest.approx((published["miou"], published["fscore"]), abs=1e-6)
+
+
+def test_retrieval_both_ways(fixture: Any) -> None:
+    arrays, results = fixture
+    seen, heard = arrays["ret_vis"], arrays["ret_aud"]
+    for name, found in (
+        ("a2v", recall_at(heard, seen, (1, 5, 10))),
+        ("v2a", recall_at(seen, heard, (1, 5, 10))),
+    ):
+        assert {f"R@{k}": share for k, share in found.items()} == results["retrieval"][name]
