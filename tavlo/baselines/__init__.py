@@ -1,0 +1,1 @@
+"""The models the two papers compare TAVLO and cross-modal alignment with."""

@@ -1,0 +1,143 @@
+"""SLAVC (Mo and Morgado, NeurIPS 2022, arXiv 2209.09634; "MoVSL" in its older files).
+
+Two heads: one says where a sound could be in this picture, the other to which of its places it
+belongs rather than to the others; targets come from a slowly following copy of the network.
+
+The authors update that copy inside every forward pass, of evaluation too unless told otherwise.
+Here a forward pass changes nothing, and training follows up after each step.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from tavlo.baselines.encoders import Trunk, TwoSided, loudest, similarity, start_as_ezvsl
+from tavlo.baselines.frontends import EZVSL_SOUND, squeeze_front
+from tavlo.baselines.interface import PostProcessing, Prior
+from tavlo.baselines.localiser import Published
+
+TEMPERATURE = 0.03
+MOMENTUM = 0.999
+"""Share of itself that the copy keeps at each step."""
+IMAGE_DROPOUT = 0.9
+"""Of the picture's features before the heads, in training."""
+
+_PARTS = ("imgnet", "img_proj1", "img_proj2", "audnet", "aud_proj1", "aud_proj2")
+_COPY = "momentum_"
+
+
+class Slavc(TwoSided):
+    """Two trunks, two heads each, and a copy of it all.
+
+    Args:
+        width: of the trunks.
+        image_dropout: share of the picture's features left out in training.
+    """
+
+    temperature = TEMPERATURE
+
+    def __init__(self, width: int = 64, image_dropout: float = IMAGE_DROPOUT) -> None:
+        super().__init__()
+        self.image_dropout = image_dropout
+        for prefix in ("", _COPY):
+            self.add_module(f"{prefix}imgnet", Trunk(3, width))
+            self.add_module(f"{prefix}img_proj1", nn.Conv2d(8 * width, 512, 1))
+            self.add_module(f"{prefix}img_proj2", nn.Conv2d(8 * width, 512, 1))
+            self.add_module(f"{prefix}audnet", Trunk(1, width))
+            self.add_module(f"{prefix}aud_proj1", nn.Linear(8 * width, 512))
+            self.add_module(f"{prefix}aud_proj2", nn.Linear(8 * width, 512))
+        start_as_ezvsl(self)
+        self.copy()
+
+    def see(self, image: Tensor, prefix: str = "") -> Tensor:
+        """See ``TwoSided``; heads of localisation and correspondence.
+
+        Args:
+            image: ``(b, 3, y, x)``.
+            prefix: of the parts to see with: none, or the copy's.
+        """
+        features = self.get_submodule(f"{prefix}imgnet")(image)
+        features = F.dropout(features, self.image_dropout, self.training)
+        heads = [self.get_submodule(f"{prefix}img_proj{head}")(features) for head in (1, 2)]
+        return F.normalize(torch.stack(heads, 1), dim=2)
+
+    def hear(self, spectrogram: Tensor, prefix: str = "") -> Tensor:
+        """See ``TwoSided``; ``prefix`` as for ``see``."""
+        features = loudest(self.get_submodule(f"{prefix}audnet")(spectrogram))
+        heads = [self.get_submodule(f"{prefix}aud_proj{head}")(features) for head in (1, 2)]
+        return F.normalize(torch.stack(heads, 1), dim=2)
+
+    def momentum_maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
+        """Maps of the copy, by which the authors' training selects; their test does not."""
+        places, sounds = self.see(image, _COPY), self.hear(spectrogram, _COPY)
+        return similarity(places, sounds) / self.temperature
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``places``, ``sounds``, and as ``..._target`` the copy's, of a training batch."""
+        image, spectrogram = batch["image"], batch["spectrogram"]
+        with torch.no_grad():
+            targets = self.see(image, _COPY), self.hear(spectrogram, _COPY)
+        return {
+            "places": self.see(image),
+            "sounds": self.hear(spectrogram),
+            "places_target": targets[0],
+            "sounds_target": targets[1],
+        }
+
+    def copy(self) -> None:
+        """Make the copy equal; it learns by following alone."""
+        for part in _PARTS:
+            copied = self.get_submodule(_COPY + part)
+            copied.load_state_dict(self.get_submodule(part).state_dict())
+            copied.requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, momentum: float) -> None:
+        """Move the copy's parameters a little towards the network's."""
+        for part in _PARTS:
+            copied = self.get_submodule(_COPY + part).parameters()
+            for slow, fast in zip(copied, self.get_submodule(part).parameters(), strict=True):
+                slow.lerp_(fast, 1 - momentum)
+
+
+def slavc_loss(
+    places: Tensor, sounds: Tensor, places_target: Tensor, sounds_target: Tensor
+) -> Tensor:
+    """Contrast both ways, each against the copy's side.
+
+    Args:
+        places: ``(i, 2, c, h, w)``, length one along c.
+        sounds: ``(j, 2, c)``, likewise.
+        places_target: the copy's.
+        sounds_target: the copy's.
+    """
+    to_sounds = _scores(torch.einsum("ikchw,jkc->kijhw", places, sounds_target))
+    to_places = _scores(torch.einsum("ikchw,jkc->kijhw", places_target, sounds))
+    own = torch.arange(len(places), device=places.device)
+    return F.cross_entropy(to_places, own) + F.cross_entropy(to_sounds, own)
+
+
+def _scores(cosines: Tensor) -> Tensor:
+    """Logarithm of the chance that query i means target j, ``(i, j)``.
+
+    At each place: which target it is (the first head), times which place of that target (second).
+    """
+    logits = rearrange(cosines / TEMPERATURE, "k i j h w -> k i j (h w)")
+    return (logits[0].log_softmax(1) + logits[1].log_softmax(2)).logsumexp(-1)
+
+
+SLAVC = Published(
+    name="slavc",
+    wrapper="model",
+    network=lambda _names: Slavc(),
+    image_front=squeeze_front,
+    sound_front=EZVSL_SOUND,
+    posts={
+        "": PostProcessing("bicubic", True, "fixed", "absolute", ">=", limit=1 / TEMPERATURE),
+        "relative": PostProcessing("bicubic", True, "min-max", "rank", ">="),
+    },
+    prior=Prior(0.1, "bicubic", True, scale=2.5),
+)

@@ -1,0 +1,123 @@
+"""Sound source localization is all about cross-modal alignment (Senocak et al., ICCV 2023).
+
+The network is that of LVS. Its authors published it for inference alone, and no licence; the
+training here is written from the paper's equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from tavlo.baselines.encoders import TwoSided, loudest
+from tavlo.baselines.frontends import SSLALIGNMENT_SOUND, tensor_front
+from tavlo.baselines.interface import PostProcessing, Prior
+from tavlo.baselines.localiser import Published
+from tavlo.baselines.lvs import LVS_POST, Lvs
+
+
+class Aligned(Lvs):
+    """LVS with a projection per side, into a space where whole pictures meet whole sounds (eq. 2).
+
+    The released files hold no such layers, or not under names that are known.
+
+    Args:
+        width: of the trunks.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__(width)
+        self.project_picture = nn.Linear(8 * width, 8 * width)
+        self.project_sound = nn.Linear(8 * width, 8 * width)
+
+    def picture_vectors(self, image: Tensor) -> Tensor:
+        """Projected means over places, ``(b, d)``, length one."""
+        return self._project_picture(self.imgnet(image))
+
+    def sound_vectors(self, spectrogram: Tensor) -> Tensor:
+        """Projected sounds, ``(b, d)``, length one."""
+        return self._project_sound(loudest(self.audnet(spectrogram)))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Both sides of all views of a training batch, each ``(b, v, ...)``.
+
+        ``places`` and ``pictures`` of ``image`` ``(b, v, 3, y, x)``, ``sounds`` and ``voices`` of
+        ``spectrogram`` ``(b, v, 1, f, s)``: for the localisation and the alignment.
+        """
+        views = batch["image"].shape[1]
+        features = self.imgnet(batch["image"].flatten(0, 1))
+        heard = loudest(self.audnet(batch["spectrogram"].flatten(0, 1)))
+        found = {
+            "places": F.normalize(features, dim=1),
+            "pictures": self._project_picture(features),
+            "sounds": F.normalize(heard, dim=1),
+            "voices": self._project_sound(heard),
+        }
+        pattern = "(b v) ... -> b v ..."
+        return {name: rearrange(value, pattern, v=views) for name, value in found.items()}
+
+    def _project_picture(self, features: Tensor) -> Tensor:
+        return F.normalize(self.project_picture(features.mean((-2, -1))), dim=1)
+
+    def _project_sound(self, heard: Tensor) -> Tensor:
+        return F.normalize(self.project_sound(heard), dim=1)
+
+
+def localisation_scores(places: Tensor, sounds: Tensor) -> Tensor:
+    """Mean cosine of a picture's places with a sound (eq. 1, no mask): ``(i, j)``.
+
+    Args:
+        places: ``(i, c, h, w)``, length one along c.
+        sounds: ``(j, c)``, likewise.
+    """
+    # The mean of the products is the product of the mean.
+    return places.mean((-2, -1)) @ sounds.T
+
+
+def alignment_loss(
+    places: Tensor, pictures: Tensor, sounds: Tensor, voices: Tensor, temperature: float
+) -> Tensor:
+    """Both contrasts, summed over all pairs of views, mean over the batch (eq. 3).
+
+    A picture is contrasted with the sounds of the same view of all clips; the paper's equation has
+    this direction alone. Its sign there is a likelihood's; a loss has the other.
+
+    Args:
+        places: ``(b, v, c, h, w)``, length one along c.
+        pictures: ``(b, v, d)``, length one.
+        sounds: ``(b, v, c)``, length one.
+        voices: ``(b, v, d)``, length one.
+        temperature: the paper's tau, whose value it does not give.
+    """
+    own = torch.arange(len(places), device=places.device)
+    total = places.new_zeros(())
+    for seen in range(places.shape[1]):
+        for heard in range(sounds.shape[1]):
+            for scores in (
+                localisation_scores(places[:, seen], sounds[:, heard]),
+                pictures[:, seen] @ voices[:, heard].T,
+            ):
+                total = total + F.cross_entropy(scores / temperature, own)
+    return total
+
+
+def _network(names: Collection[str]) -> TwoSided:
+    return Aligned() if "project_picture.weight" in names else Lvs()
+
+
+SSLALIGNMENT = Published(
+    name="sslalignment",
+    wrapper="model_state_dict",
+    network=_network,
+    image_front=tensor_front,
+    sound_front=SSLALIGNMENT_SOUND,
+    posts={
+        "": PostProcessing("bilinear", True, "inverted min-max", "rank", ">"),
+        "vggss": LVS_POST,
+    },
+    prior=Prior(0.6, "bilinear", True, scale=None),
+)

@@ -1,0 +1,80 @@
+"""SSL-TIE (Liu et al., ACM MM 2022, arXiv 2206.12772).
+
+The network and contrast of LVS on a picture and on a turned, shrunk or mirrored view of it; beside
+that, the map of the view must be the view of the map.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tavlo.baselines.frontends import SSLTIE_SOUND, crop_front
+from tavlo.baselines.localiser import Published
+from tavlo.baselines.lvs import LVS_POST, Lvs, lvs_loss
+
+
+class SslTie(Lvs):
+    """LVS, with three layers of another try that the files hold and nothing uses.
+
+    Args:
+        width: of the trunks.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__(width)
+        self.vision_fc1 = nn.Conv2d(1024, 512, 1)
+        self.conv3 = nn.Conv2d(1, 1, 1)
+        self.norm3 = nn.BatchNorm2d(1)
+        for unused in (self.vision_fc1, self.conv3, self.norm3):
+            unused.requires_grad_(False)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``places`` of the picture and of its ``view``, ``sounds``, and the ``warp`` between."""
+        return super().forward(batch) | {
+            "view_places": self.see(batch["view"]),
+            "warp": batch["warp"],
+        }
+
+
+def ssltie_loss(places: Tensor, view_places: Tensor, sounds: Tensor, warp: Tensor) -> Tensor:
+    """Mean of both views' contrasts, plus how far the view's map is from the map's view.
+
+    Args:
+        places: ``(b, c, h, w)``, length one along c.
+        view_places: of the warped pictures.
+        sounds: ``(b, c)``, length one.
+        warp: what makes the view of a picture, for ``warped``: ``(b, 2, 3)``.
+    """
+    contrast = (lvs_loss(places, sounds) + lvs_loss(view_places, sounds)) / 2
+    return contrast + equivariance(_map(places, sounds), _map(view_places, sounds), warp)
+
+
+def equivariance(maps: Tensor, view_maps: Tensor, warp: Tensor) -> Tensor:
+    """Mean squared difference of the views' maps and the maps' views, all ``(b, h, w)``."""
+    return F.mse_loss(view_maps, warped(maps[:, None], warp)[:, 0])
+
+
+def warped(images: Tensor, warp: Tensor) -> Tensor:
+    """Look at images or maps ``(b, c, y, x)`` through affine warps; zero outside.
+
+    Args:
+        images: any size.
+        warp: from a place of the result to one of the image, both from -1 to 1: ``(b, 2, 3)``.
+    """
+    grid = F.affine_grid(warp.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _map(places: Tensor, sounds: Tensor) -> Tensor:
+    return (places * sounds[:, :, None, None]).sum(1)
+
+
+SSLTIE = Published(
+    name="ssltie",
+    wrapper="state_dict",
+    network=lambda _names: SslTie(),
+    image_front=crop_front,
+    sound_front=SSLTIE_SOUND,
+    posts={"": LVS_POST},
+)
