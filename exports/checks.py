@@ -72,11 +72,12 @@ def expected_files(document: Document) -> set[str]:
 
 
 def restorable_files(document: Document) -> set[str]:
-    """What ``fetch-media`` may add to a release that ships without media."""
+    """What may lie there besides: what ``fetch-media`` adds, and sounds of imported sets."""
+    clips = {image.clip_file for image in document.images}
+    sounds = {layout.sound_file(clip, end) for clip in clips for end in layout.SOUND_SUFFIXES}
     if document.info.media:
-        return set()
-    media = {name for image in document.images for name in (image.file_name, image.clip_file)}
-    return media | {layout.ATTRITION}
+        return sounds
+    return sounds | clips | {image.file_name for image in document.images} | {layout.ATTRITION}
 
 
 def check_ids(document: Document, folder: Path) -> Iterator[Finding]:

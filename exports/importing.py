@@ -97,6 +97,8 @@ def _own(tree: Tree) -> tuple[Document, list[LeftOut], dict[str, str]]:
             f"{layout.DOCUMENT} is not a release of ours ({text}). See 'export --verify'."
         ) from error
     names = {name for image in document.images for name in (image.file_name, image.clip_file)}
+    clips = {image.clip_file for image in document.images}
+    names |= {layout.sound_file(clip, end) for clip in clips for end in layout.SOUND_SUFFIXES}
     return document, left_out, {name: name for name in sorted(names & set(tree.names))}
 
 
@@ -175,6 +177,9 @@ def _image(
             notes.add("image", frame.image, "image_of_another_size_left_out")
     if frame.clip is not None:
         media[cut] = frame.clip
+    if frame.sound is not None:
+        suffix = PurePosixPath(frame.sound).suffix.lower()
+        media[layout.sound_file(cut, suffix)] = frame.sound
     return ImageRow(
         id=number,
         file_name=name,

@@ -21,6 +21,9 @@ ATTRITION = "attrition.csv"
 """Written by whoever restores the media of an ids-only release; no part of the release."""
 FIGURES = {"categories": "figures/categories.svg", "scenarios": "figures/scenarios.svg"}
 
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4")
+"""Of sound files of their own, which imported sets have where clips are missing or others."""
+
 _IMAGE_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}
 
 
@@ -36,6 +39,15 @@ def clip_name(video_id: str, start_s: float) -> str:
 def clip_file(video_id: str, start_s: float) -> str:
     """The clip's file in the release."""
     return f"video/{clip_name(video_id, start_s)}.mp4"
+
+
+def sound_file(clip: str, suffix: str) -> str:
+    """The sound that goes with a clip's frames in place of the clip's own.
+
+    >>> sound_file("video/l_7B1wnTNtA_00020.mp4", ".wav")
+    'audio/l_7B1wnTNtA_00020.wav'
+    """
+    return f"audio/{PurePosixPath(clip).stem}{suffix}"
 
 
 def image_file(video_id: str, start_s: float, frame_index: int, source: str) -> str:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from exports.readers.frames import Notes, ReadFrame, Region, safe_id
-from exports.readers.tree import Tree
+from exports.readers.tree import Tree, sounds_by_stem
 from pipeline import rle
 
 _FILE = re.compile(r"(.+?)(?:\.mp4)?_(\d{1,3})\.png")
@@ -30,9 +30,9 @@ def matches(tree: Tree) -> bool:
 
 
 def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
-    """Every frame with something in its mask; frames without a source are noted.
+    """Every frame; one with an empty mask is off-screen, and noted.
 
-    An empty mask is not an off-screen frame: the set does not say that anything sounds then.
+    Nothing visible sounds in it. Whether anything sounds the set does not say.
     """
     about = _videos(tree)
     pictures = {
@@ -40,6 +40,7 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         for name in tree.ending(".png")
         if "gt_masks" not in PurePosixPath(name).parts
     }
+    sounds = sounds_by_stem(tree)
     for name in tree.ending(".png"):
         path = PurePosixPath(name)
         match = _FILE.fullmatch(path.name)
@@ -49,11 +50,14 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         if grey is None:
             notes.add("frame", name, "mask_unreadable")
             continue
-        if not grey.any():
-            notes.add("frame", name, "no_source")
-            continue
+        regions = []
         split, category = about.get(match[1], ("", ""))
-        mask = rle.encode(grey > 0)
+        if grey.any():
+            mask = rle.encode(grey > 0)
+            box = rle.bbox(mask)
+            regions.append(Region(category or "unknown", None, mask, box, "annotator"))
+        else:
+            notes.add("mask", name, "no_source_kept_as_off_screen", name)
         second = int(match[2])
         yield ReadFrame(
             video_id=safe_id(match[1]),
@@ -63,8 +67,10 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
             time_s=float(second),
             width=grey.shape[1],
             height=grey.shape[0],
-            regions=[Region(category or "unknown", None, mask, rle.bbox(mask), "annotator")],
+            regions=regions,
+            off_screen=not regions,
             image=pictures.get(path.name),
+            sound=sounds.get(match[1]),
             label=category,
             split=split,
         )

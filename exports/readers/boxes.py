@@ -1,12 +1,17 @@
 """Benchmarks of boxes on single frames: VGG-SS, Flickr-SoundNet and IS3.
 
+The first two may come with the pairs of their extended forms, ``*_plus_silent.csv``: a picture of
+one sample with the sound of another, whose source is not visible.
+
 None states a scenario, and only IS3 has masks: a box becomes a filled rectangle that says so
 (``mask_source`` is ``box``). Without images, frames are 224 pixels square, the size at which these
-sets are evaluated.
+sets are evaluated. Sounds may be files of their own beside or in place of clips.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -28,7 +33,7 @@ from exports.readers.frames import (
     rectangle,
     safe_id,
 )
-from exports.readers.tree import Tree
+from exports.readers.tree import Tree, sounds_by_stem
 from pipeline import rle
 from pipeline.errors import AvatarBuildError
 
@@ -37,12 +42,15 @@ _VGGSS_FRAME, _VGGSS_FRAME_S = 125, 5.0
 """VGG-SS annotates frame 125 of the clip at 25 frames a second."""
 _FLICKR_PIXELS = 256
 _IS3_PIXELS = 224
+_SECONDS = 10.0
+"""Nominal length of a sound."""
 
 
 def read_vggss(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
     """``vggss.json``: a list of ``{file, class, bbox}``, ``[x0, y0, x1, y1]`` as fractions."""
     (name,) = _named(tree, "vggss.json")
     images, clips = tree.by_stem(".jpg", ".jpeg", ".png"), tree.by_stem(".mp4")
+    sounds = sounds_by_stem(tree)
     seen: set[str] = set()
     for number, row in enumerate(_list(tree, name)):
         file = row.get("file") if isinstance(row, dict) else None
@@ -79,10 +87,12 @@ def read_vggss(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
             regions=regions,
             image=image,
             clip=clips.get(str(file)),
+            sound=sounds.get(str(file)),
             label=category,
             split="test",
             source_url=f"https://www.youtube.com/watch?v={match[1]}",
         )
+    yield from _silent_pairs(tree, notes, _VGGSS_FRAME, _VGGSS_FRAME_S)
 
 
 def read_flickr(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
@@ -91,7 +101,8 @@ def read_flickr(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
     Every box is an instance of its own, so no vote is lost: the usual consensus map is the sum of
     a frame's masks over 2, capped at 1.
     """
-    images, clips = tree.by_stem(".jpg", ".jpeg", ".png"), tree.by_stem(".mp4", ".wav")
+    images, clips = tree.by_stem(".jpg", ".jpeg", ".png"), tree.by_stem(".mp4")
+    sounds = sounds_by_stem(tree)
     for name in tree.ending(".xml"):
         stem = PurePosixPath(name).stem
         boxes = _flickr_boxes(tree.read(name))
@@ -99,25 +110,26 @@ def read_flickr(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
             notes.add("frame", name, "bad_xml")
             continue
         regions = []
+        image = images.get(stem)
+        width, height = _frame_size(tree, image)
         for place, corners in enumerate(boxes):
-            pixels = [int(NOMINAL * n / _FLICKR_PIXELS) for n in corners]
-            mask = rectangle(pixels, NOMINAL, NOMINAL)
+            # Units are 256ths of the frame, whatever its size.
+            x0, y0, x1, y1 = (
+                size * n / _FLICKR_PIXELS
+                for n, size in zip(corners, (width, height, width, height), strict=True)
+            )
+            mask = rectangle([int(x0), int(y0), int(x1), int(y1)], width, height)
             if mask is None:
                 notes.add("box", f"{stem}#{place}", "box_without_area", stem)
                 continue
-            x0, y0, x1, y1 = (float(n) for n in pixels)
-            box = [x0, y0, x1 - x0, y1 - y0]
-            regions.append(Region("unknown", None, mask, box, "box"))
+            regions.append(Region("unknown", None, mask, [x0, y0, x1 - x0, y1 - y0], "box"))
         if not regions:
             notes.add("frame", name, "no_usable_box")
             continue
-        image = images.get(stem)
-        if image is not None and _frame_size(tree, image) != (NOMINAL, NOMINAL):
-            image = None  # boxes are of the squared frame, the image is not
-            notes.add("image", stem, "image_of_another_size_left_out", stem)
         yield _single(
-            safe_id(stem), NOMINAL, NOMINAL, regions, image, clips.get(stem), "test", 10.0
+            safe_id(stem), width, height, regions, image, clips.get(stem), sounds.get(stem)
         )
+    yield from _silent_pairs(tree, notes, 0, 0.0)
 
 
 def read_is3(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
@@ -137,6 +149,7 @@ def read_is3(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         for file in tree.ending(".jpg", ".jpeg", ".png")
         if "images" in PurePosixPath(file).parts
     }
+    sounds = sounds_by_stem(tree)
     for number, row in enumerate(_list(tree, name)):
         if not isinstance(row, dict) or not isinstance(row.get("image"), str):
             notes.add("frame", f"{name}#{number}", "no_image_name")
@@ -144,7 +157,8 @@ def read_is3(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         stem = PurePosixPath(row["image"]).stem
         sound = PurePosixPath(str(row.get("audio") or stem)).stem
         category = str(row.get("category") or row.get("class") or _is3_category(sound))
-        image = images.get(stem)
+        # One image may serve both of its sounds.
+        image = images.get(stem) or images.get(stem.rpartition("_")[0])
         width, height = _frame_size(tree, image)
         if stem in masks:
             region = _mask_region(tree.read(masks[stem]), width, height, category)
@@ -156,7 +170,8 @@ def read_is3(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         if isinstance(region, str):
             notes.add("frame", f"{stem}/{sound}", region)
             continue
-        yield _single(safe_id(sound), width, height, [region], image, None, "test", 10.0)
+        file = sounds.get(sound)
+        yield _single(safe_id(sound), width, height, [region], image, None, file)
 
 
 def _is3_category(sound: str) -> str:
@@ -178,13 +193,31 @@ def _single(
     regions: list[Region],
     image: str | None,
     clip: str | None,
-    split: str,
-    duration_s: float,
+    sound: str | None,
 ) -> ReadFrame:
     return ReadFrame(
-        video_id, 0.0, duration_s, 0, 0.0, width, height, regions,
-        image=image, clip=clip if clip and clip.endswith(".mp4") else None, split=split,
+        video_id, 0.0, _SECONDS, 0, 0.0, width, height, regions,
+        image=image, clip=clip, sound=sound, split="test",
     )  # fmt: skip
+
+
+def _silent_pairs(tree: Tree, notes: Notes, index: int, time_s: float) -> Iterator[ReadFrame]:
+    """``video,audio,label``: the picture of one sample with the sound of another, off-screen."""
+    images, clips = tree.by_stem(".jpg", ".jpeg", ".png"), tree.by_stem(".mp4")
+    sounds = {**clips, **sounds_by_stem(tree)}
+    for name in tree.ending("_plus_silent.csv"):
+        text = tree.read(name).decode("utf-8", errors="replace")
+        for number, row in enumerate(csv.DictReader(io.StringIO(text))):
+            video, audio = (str(row.get(key) or "") for key in ("video", "audio"))
+            if not video or not audio or row.get("label") != "non-sounding":
+                notes.add("frame", f"{name}#{number}", "no_pair")
+                continue
+            width, height = _frame_size(tree, images.get(video))
+            yield ReadFrame(
+                safe_id(f"{video}--{audio}"), 0.0, _SECONDS, index, time_s, width, height, (),
+                off_screen=True, image=images.get(video), clip=clips.get(video),
+                sound=sounds.get(audio), split="test",
+            )  # fmt: skip
 
 
 def _mask_region(data: bytes, width: int, height: int, category: str) -> Region | str:

@@ -51,6 +51,8 @@ class ReadFrame:
     """The image's name in the tree."""
     clip: str | None = None
     """The clip's name in the tree."""
+    sound: str | None = None
+    """The name in the tree of a sound of its own, in place of the clip's."""
     label: str = ""
     split: str = ""
     source_url: str = ""
@@ -107,7 +109,7 @@ def fraction_region(
     """A region from corners ``[x0, y0, x1, y1]`` as fractions of the frame, or why there is none.
 
     Fractions are clipped to the frame and their pixels cut off, not rounded, as VGG-SS's own
-    evaluation does.
+    evaluation does; the box is kept as stated, so that its pixels on another grid can be told.
 
     Returns:
         The region or the reason, and whether it had to be clipped.
@@ -121,7 +123,8 @@ def fraction_region(
     mask = rectangle([x0, y0, x1, y1], width, height)
     if mask is None:
         return "box_without_area", clipped != numbers
-    box = [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
+    left, top, right, bottom = (n * size for n, size in zip(clipped, sizes, strict=True))
+    box = [left, top, right - left, bottom - top]
     return Region(category, None, mask, box, "box"), clipped != numbers
 
 

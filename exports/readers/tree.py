@@ -9,6 +9,7 @@ import os
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from exports.layout import SOUND_SUFFIXES
 from pipeline.errors import AvatarBuildError, UsageError
 
 _MOST_BYTES = 1 << 30
@@ -86,3 +87,8 @@ class Tree:
         for info in archive.infolist():
             if not info.is_dir():
                 self._zipped[prefix + info.filename] = (archive, info)
+
+
+def sounds_by_stem(tree: Tree) -> dict[str, str]:
+    """The sound files of a tree."""
+    return tree.by_stem(*(suffix for suffix in SOUND_SUFFIXES if suffix != ".mp4"))

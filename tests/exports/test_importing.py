@@ -244,7 +244,54 @@ def test_avsbench_masks_are_read_and_empty_ones_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rle.decode(row.segmentation), mask > 0)
     assert (row.audio_visual_category, document.videos[0].split) == ("dog", "test")
     assert (tmp_path / "avs-1" / document.images[0].file_name).is_file()
-    assert left_out(tmp_path / "avs-1") == {"gt_masks/test/dog/vid one_2.png": "no_source"}
+    name = "gt_masks/test/dog/vid one_2.png"
+    assert left_out(tmp_path / "avs-1") == {name: "no_source_kept_as_off_screen"}
+    assert [image.off_screen for image in document.images] == [False, True]
+    assert verify_release(tmp_path / "avs-1") == []
+
+
+def test_sounds_come_along_where_clips_do_not(tmp_path: Path) -> None:
+    source = tmp_path / "vggss"
+    source.mkdir()
+    name = f"{DOG}_000020"
+    row = {"file": name, "class": "dog barking", "bbox": [[0.1, 0.2, 0.3, 0.4]]}
+    (source / "vggss.json").write_text(json.dumps([row]))
+    (source / f"{name}.jpg").write_bytes(jpeg(320, 180))
+    (source / f"{name}.wav").write_bytes(b"RIFF")
+    import_release(source, tmp_path / "v1")
+    assert (tmp_path / f"v1/audio/{DOG}_00020.wav").read_bytes() == b"RIFF"
+    assert verify_release(tmp_path / "v1") == []
+    # Whole pixels on this frame, but the box as stated: another grid has other whole pixels.
+    (annotation,) = document_of(tmp_path / "v1").annotations
+    assert annotation.bbox == [32, 36, 64, 36]
+    assert annotation.annotated_bbox == pytest.approx([32, 36, 64, 36])
+    import_release(tmp_path / "v1", tmp_path / "again" / "v1")
+    assert digest(tmp_path / "v1") == digest(tmp_path / "again/v1")
+
+
+def test_the_extended_form_pairs_a_picture_with_anothers_sound(tmp_path: Path) -> None:
+    source = tmp_path / "flickr"
+    source.mkdir()
+    box = "<bbox><id>0</id><xmin>8</xmin><ymin>28</ymin><xmax>76</xmax><ymax>202</ymax></bbox>"
+    for number in (1, 2):
+        text = f"<annotation><annotator>{box}</annotator></annotation>"
+        (source / f"{number}.xml").write_text(text)
+        (source / f"{number}.jpg").write_bytes(jpeg(256, 128))
+        (source / f"{number}.wav").write_bytes(b"RIFF%d" % number)
+    rows = "video,audio,label\n1,2,non-sounding\n2,,non-sounding\n"
+    (source / "flickr_test_plus_silent.csv").write_text(rows)
+    import_release(source, tmp_path / "f1")
+    document = document_of(tmp_path / "f1")
+    (pair,) = [image for image in document.images if image.off_screen]
+    assert pair.video_id == "1--2"
+    folder = tmp_path / "f1"
+    assert (folder / pair.file_name).read_bytes() == (source / "1.jpg").read_bytes()
+    assert (folder / "audio/1--2_00000.wav").read_bytes() == b"RIFF2"
+    assert (folder / "audio/1_00000.wav").read_bytes() == b"RIFF1"
+    # 8 / 256 of 256 pixels, 28 / 256 of 128.
+    assert document.annotations[0].bbox == [8, 14, 68, 87]
+    assert left_out(folder) == {"flickr_test_plus_silent.csv#1": "no_pair"}
+    assert verify_release(folder) == []
 
 
 def test_is3_has_an_entry_per_sound_and_masks_where_there_are_any(tmp_path: Path) -> None:
