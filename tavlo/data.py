@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -187,7 +187,7 @@ def even_batches(data: ClipDataset, size: int, share: Share, workers: int) -> It
 
 
 def _load(data: ClipDataset, keys: Iterator[list[Key]], workers: int) -> Iterator[Batch]:
-    loader: DataLoader[Batch | AvatarBuildError] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         data,
         batch_sampler=_Once(keys),
         num_workers=workers,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.versions import code_revision
 from tavlo.checkpoint import Checkpoint, load_checkpoint
 from tavlo.clips import CachedClip, data_digest
 from tavlo.data import ClipDataset, Share, even_batches, step_numbers, train_batches
@@ -112,7 +113,7 @@ def train(
         model.load_state_dict(state.model)
     model.to(device)
     if share.world > 1 and device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate)
     if state and state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
@@ -129,17 +130,20 @@ def train(
     rounds = range(first * config.accumulate, total * config.accumulate)
     batches = train_batches(training, config.batch, config.seed, rounds, share, workers)
 
+    record, revision = data.record(), code_revision()
+
     def checkpoint(step: int, *, whole: bool = True) -> Checkpoint:
         return Checkpoint(
             recipe=recipe.name,
             recipe_config=recipe.config(),
             train_config=config.model_dump(mode="json"),
             weights_from=weights_from,
-            data=data.record(),
+            data=record,
             step=step,
             best=best,
             model=model.state_dict(),
             optimizer=optimizer.state_dict() if whole else None,
+            revision=revision,
         )
 
     if share.rank:
@@ -164,7 +168,7 @@ def train(
             with _syncs(net, number == config.accumulate - 1):
                 with half:
                     outputs = run(inputs)
-                loss = recipe.loss(joined(outputs, share))
+                loss: Any = recipe.loss(joined(outputs, share))
                 _check_finite(loss, "loss", step * config.accumulate + number, data, config)
                 # DDP averages over ranks what must be summed: see tavlo.ranks.
                 (loss * share.world / config.accumulate).backward()
@@ -269,9 +273,10 @@ def resumable(
     was |= _dotted(state.recipe, state.recipe_config)
     asked |= _dotted(recipe.name, recipe.config())
     if data is not None:
+        record = data.record()
         for name in ("digest", "validation_digest"):
             was[f"clips ({name})"] = state.data[name]
-            asked[f"clips ({name})"] = data.record()[name]
+            asked[f"clips ({name})"] = record[name]
     for name in [*asked, *was]:
         if was.get(name) != asked.get(name):
             raise UsageError(

@@ -1,0 +1,98 @@
+"""A tiny TAVLO and clips of one second to train it on: a step takes a tenth of a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.media.feed import RATE_HZ, SIZE_PX, ClipTensors
+from tavlo.clips import CachedClip, fill_cache, read_clips
+from tavlo.recipe import Recipe, make_recipe
+from tavlo.train import TrainingData
+from tavlo.training_config import TrainConfig, train_config
+from tests.video_factory import bursts, make_video, scene
+
+NAMES = tuple(f"vid{number:08d}" for number in range(8))
+"""Eleven characters, as YouTube's ids."""
+
+SIZES = {
+    "num_bins": 16,
+    "steps_per_frame": 2,
+    "position_size": 8,
+    "num_blocks": 1,
+    "num_heads": 4,
+    "max_frames": 12,
+    "grid": 2,
+    "width": 4,
+}
+SPECTROGRAM = {"num_bins": 16, "steps_per_frame": 2, "fft_size": 1024}
+TAVLO: dict[str, Any] = {"sizes": SIZES, "spectrogram": SPECTROGRAM, "picture_px": 64}
+TRAIN: dict[str, Any] = {
+    "epochs": 3,
+    "batch": 2,
+    "learning_rate": 1e-3,
+    "validation": 0.25,
+    "clip_s": 1.0,
+    "min_frames": 8,
+    "max_frames": 12,
+    "checkpoint_every": 2,
+    "workers": 0,
+}
+
+
+def recipe(**changes: Any) -> Recipe:
+    """The tiny TAVLO."""
+    return make_recipe("tavlo", TAVLO | changes)
+
+
+def config(**changes: Any) -> TrainConfig:
+    """Of a training that takes seconds."""
+    return train_config(TRAIN | changes)
+
+
+def settings() -> list[str]:
+    """The same, as one types them."""
+    words = []
+    for table, values in (("train", TRAIN), ("tavlo", TAVLO)):
+        for name, value in values.items():
+            inner = value.items() if isinstance(value, dict) else [("", value)]
+            for key, one in inner:
+                dotted = ".".join(part for part in (table, name, key) if part)
+                words += ["--set", f"{dotted}={one}"]
+    return words
+
+
+def draw_videos(folder: Path, names: Sequence[str] = NAMES) -> Path:
+    """Videos of one second, at 10 and 12 frames/s in turn, and the list that names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        rate = (10, 12)[number % 2]
+        sound = bursts(1.0, [0.2 + 0.08 * number, 0.9])
+        path = folder / f"{name}.mp4"
+        make_video(path, frames=rate, fps=rate, draw=scene(seed=number), sound=sound)
+    listed = folder / "train.csv"
+    listed.write_text("".join(f"{name}.mp4,0\n" for name in names))
+    return listed
+
+
+def clips(folder: Path, names: Sequence[str] = NAMES) -> list[CachedClip]:
+    """Drawn clips in a cache."""
+    listed = draw_videos(folder / "videos", names)
+    ready, failed = fill_cache(read_clips(listed), folder / "cache", config().rules, 1)
+    assert not failed
+    return ready
+
+
+def data(ready: Sequence[CachedClip], held: int = 2) -> TrainingData:
+    """The last ``held`` clips validate."""
+    return TrainingData(list(ready[: len(ready) - held]), list(ready[len(ready) - held :]), {})
+
+
+def blank(num_frames: int, seed: int = 0) -> ClipTensors:
+    """Noise in the shape of a clip of one second."""
+    dice = np.random.default_rng(seed)
+    frames = dice.integers(0, 256, (num_frames, SIZE_PX, SIZE_PX, 3), np.uint8)
+    return ClipTensors(frames, dice.normal(0, 0.1, RATE_HZ).astype(np.float32))
