@@ -5,6 +5,7 @@
     probe      the facts a filter asks for, and whether the file is whole
     sound      energy of the waveform on a grid of hops: RMS per second, short-time RMS
     waveform   the waveform of a span at a model's rate
+    sound_file the whole sound of a file, with pictures or without
     picture    decoded frames, exactly those of a sequential decode, at the cost of a few
     cut        a lossless cut with an edit list
     encode     pictures as a small MP4, silent or with sound
@@ -21,12 +22,15 @@ from pipeline.media.feed import ClipTensors, read_feed, write_feed
 from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import MediaFacts, probe
 from pipeline.media.sound import SoundEnergy, SoundTrack
+from pipeline.media.sound_file import Channels, Heard, read_sound
 from pipeline.media.timeline import Timeline, exact, read_timeline
 from pipeline.media.waveform import waveform
 
 __all__ = [
+    "Channels",
     "ClipTensors",
     "DecodeCounts",
+    "Heard",
     "Media",
     "MediaFacts",
     "Picture",
@@ -41,6 +45,7 @@ __all__ = [
     "frames_between",
     "probe",
     "read_feed",
+    "read_sound",
     "read_timeline",
     "waveform",
     "write_feed",

@@ -27,7 +27,9 @@ MAX_PIXELS = 8192 * 4608
 MAX_DURATION_S = 12 * 3600
 """Longest span of timestamps believed; memory grows with it (about 1.6 kB per second of sound)."""
 
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska"}
+_VIDEO_FORMATS = "mov,matroska"
+SOUND_FORMATS = "wav,flac,mp3,ogg,mov,matroska"
+"""What a sound of its own may come in; none of them can point at another file."""
 
 
 @dataclass
@@ -45,11 +47,13 @@ class Media:
     Args:
         path: a local file.
         timeout_s: wall time from now on after which work on it raises ``too_slow``.
+        formats: libav's names of those that are opened.
     """
 
     path: Path
     timeout_s: float = float("inf")
     counts: DecodeCounts = field(default_factory=DecodeCounts)
+    formats: str = _VIDEO_FORMATS
 
     def __post_init__(self) -> None:
         self._deadline = time.monotonic() + self.timeout_s
@@ -75,10 +79,14 @@ class Media:
         try:
             # "file:" keeps names such as "concat:..." from being read as another protocol.
             container = av.open(
-                f"file:{self.path.absolute()}", "r", container_options=_OPEN_OPTIONS
+                f"file:{self.path.absolute()}",
+                "r",
+                container_options={"protocol_whitelist": "file", "format_whitelist": self.formats},
             )
         except av.FFmpegError as error:
-            text = f"{self.path.name}: not an MP4/MOV or Matroska/WebM file ({error.strerror})"
+            known = "an MP4/MOV or Matroska/WebM"
+            wanted = known if self.formats == _VIDEO_FORMATS else f"a {self.formats}"
+            text = f"{self.path.name}: not {wanted} file ({error.strerror})"
             raise MediaError("not_media", text) from error
         try:
             with container:

@@ -120,7 +120,7 @@ class SoundTrack:
         begin, end = max(first, ceil(start * rate)), min(first + block.samples, stop_s * rate)
         if begin >= end:
             return
-        wave = _mono(block)[begin - first : end - first]
+        wave = mean_of_channels(block)[begin - first : end - first]
         hop = begin * hops // rate
         # Hop b begins at sample ceil(b * rate / hops).
         starts = -(-np.arange(hop + 1, (end - 1) * hops // rate + 1) * rate // hops) - begin
@@ -222,7 +222,7 @@ def _decode(packet: Packet[AudioStream]) -> list[AudioFrame]:
         return []
 
 
-def _mono(frame: AudioFrame) -> NDArray[np.float32]:
+def mean_of_channels(frame: AudioFrame) -> NDArray[np.float32]:
     """The mean of all channels, ``(samples,)`` in [-1, 1]."""
     samples = _channels(frame)
     wave: NDArray[np.float32] = samples[0].astype(np.float32)

@@ -46,7 +46,7 @@ def waveform(
     wave, rate = _decoded(media, timeline.start, start, end)
     if not np.isfinite(wave).all():
         raise MediaError("undecodable", f"{media.path.name}: its sound is not finite")
-    samples = _resampled(wave, rate, rate_hz)
+    samples = resampled(wave, rate, rate_hz)
     return samples.astype(np.float32) / np.float32(2**15)
 
 
@@ -76,8 +76,8 @@ def _decoded(
     return wave[: heard - first], rate
 
 
-def _resampled(wave: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.int16]:
-    """At the wanted rate, in 16 bits."""
+def resampled(wave: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.int16]:
+    """A waveform ``(samples,)`` at another rate, in 16 bits."""
     frame = AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
     frame.sample_rate = rate
     resampler = AudioResampler(format="s16", layout="mono", rate=wanted)

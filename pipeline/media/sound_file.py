@@ -1,0 +1,78 @@
+"""The whole sound of a file, be it a clip with pictures or a sound alone, at a model's rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from pipeline.errors import MediaError
+from pipeline.media.container import SOUND_FORMATS, Media
+from pipeline.media.sound import first_channel, mean_of_channels, sound_blocks
+from pipeline.media.timeline import read_timeline
+from pipeline.media.waveform import resampled
+
+Channels = Literal["first", "mean"]
+
+_LONGEST_S = 3600
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A sound and what it was in the file."""
+
+    wave: NDArray[np.float32]
+    """Mono in [-1, 1] at the rate asked for, ``(samples,)``."""
+    rate_hz: int
+    """The file's own."""
+    channels: int
+    """The file's own."""
+
+
+def read_sound(path: Path, rate_hz: int, channels: Channels = "first") -> Heard:
+    """Read a file's sound from its beginning: the first frame's time where it has pictures.
+
+    Args:
+        path: MP4, Matroska, WAV, FLAC, MP3 or Ogg.
+        rate_hz: wanted samples per second.
+        channels: which of several channels is heard.
+
+    Raises:
+        MediaError: ``no_audio``, ``undecodable``, ``too_long`` (an hour), and what opening raises.
+    """
+    media = Media(path, formats=SOUND_FORMATS)
+    with media.open() as container:
+        pictures = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & Disposition.attached_pic
+        ]
+        found = container.streams.audio[0] if container.streams.audio else None
+        count = found.codec_context.channels if found is not None else 0
+    zero = read_timeline(media).start if pictures else Fraction(0)
+    blocks: list[tuple[int, NDArray[np.float32]]] = []
+    rate = 0
+    for position, block in sound_blocks(media, zero, 0, _LONGEST_S + 1):
+        if rate not in (0, block.sample_rate):
+            raise MediaError("undecodable", f"{path.name}: its sound changes its rate")
+        rate = block.sample_rate
+        if position + block.samples > _LONGEST_S * rate:
+            raise MediaError("too_long", f"{path.name}: more than {_LONGEST_S} s of sound")
+        wave = first_channel(block) if channels == "first" else mean_of_channels(block)
+        blocks.append((position, wave))
+    end = max((position + len(wave) for position, wave in blocks), default=0)
+    if end <= 0:
+        raise MediaError("no_audio", f"{path.name}: no sound")
+    whole = np.zeros(end, np.float32)
+    for position, wave in reversed(blocks):  # where blocks overlap the first is heard
+        begin = max(0, position)
+        whole[begin : position + len(wave)] = wave[begin - position :]
+    if not np.isfinite(whole).all():
+        raise MediaError("undecodable", f"{path.name}: its sound is not finite")
+    samples = resampled(whole, rate, rate_hz)
+    return Heard(samples.astype(np.float32) / np.float32(2**15), rate, count)
