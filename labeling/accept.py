@@ -11,7 +11,15 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from pipeline.config import LabelConfig
-from pipeline.schema import Frame, Proposal, Review, ReviewedInstance, Scenario, content_id
+from pipeline.schema import (
+    LATER_COLUMNS,
+    Frame,
+    Proposal,
+    Review,
+    ReviewedInstance,
+    Scenario,
+    content_id,
+)
 from pipeline.stage import Drop, Ok, Outcome, Stage, StageSpec, WorkerContext
 
 ANNOTATOR = "rule:accept"
@@ -79,7 +87,7 @@ def _review(frame: Frame, taken: Sequence[Proposal]) -> Review:
             taken, categories, scenarios(categories), strict=True
         )
     ]
-    content = [instance.model_dump(exclude={"proposal_iou"}) for instance in instances]
+    content = [instance.model_dump(exclude=LATER_COLUMNS) for instance in instances]
     return Review(
         review_id=content_id("r", frame.frame_id, ANNOTATOR, content),
         frame_id=frame.frame_id,

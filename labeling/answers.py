@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from labeling.projects import Kind
+from labeling.instances import derive_instances
+from labeling.mask_results import Asked, read_masks
 from labeling.results import read_boxes
-from pipeline.schema import Frame, Proposal, Review
+from pipeline.errors import InputError
+from pipeline.reviews import Kind
+from pipeline.schema import Frame, Instance, MaskSource, Proposal, Review
 from pipeline.workspace import Workspace
 
 
@@ -56,3 +59,37 @@ class BoxAnswers:
         """One answer about a frame."""
         proposals = self._proposals.get(frame.frame_id, [])
         return read_boxes(annotation, frame, proposals, self._vocabulary, name)
+
+
+class MaskAnswers:
+    """Which pixels are each instance's.
+
+    An instance may be one of an earlier decision: what was said of it is kept, and counts again
+    when the instance comes back.
+    """
+
+    kind: Kind = "masks"
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._instances: dict[str, Instance] = {}
+        for review in workspace.rows(Review):
+            if review.kind == "boxes":
+                self._instances |= {row.instance_id: row for row in derive_instances([review])}
+
+    def read(
+        self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
+    ) -> Review:
+        """One answer about a frame."""
+        asked = {str(item["label"]): self._asked(item, frame) for item in task["data"]["asked"]}
+        return read_masks(annotation, frame, asked, name)
+
+    def _asked(self, item: Mapping[str, Any], frame: Frame) -> Asked:
+        instance = self._instances.get(item["instance_id"])
+        if instance is None or instance.frame_id != frame.frame_id:
+            raise InputError(
+                "unknown_instance",
+                f"{item['label']!r} is no instance of this workspace's reviews; delete the task and"
+                " push again",
+            )
+        drawn_by = item["drawn_by"]
+        return Asked(instance, item["mask"], None if drawn_by is None else MaskSource(**drawn_by))

@@ -173,17 +173,35 @@ class LabelStudio:
 
     def tasks(self, project: int, since: str = "") -> Iterator[dict[str, Any]]:
         """Tasks with their annotations, by id; from ``since`` (ISO 8601) on, those changed."""
+        if not since:
+            return self._tasks(project)
+        at = datetime.fromisoformat(since).astimezone(UTC)
+        return self._tasks(
+            project,
+            filter="filter:tasks:updated_at",
+            operator="greater",
+            type="Datetime",
+            value=at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),  # the only form it reads
+        )
+
+    def tasks_of(self, project: int, frame_id: str) -> Iterator[dict[str, Any]]:
+        """The tasks of one frame."""
+        return self._tasks(
+            project,
+            filter="filter:tasks:data.frame_id",
+            operator="equal",
+            type="String",
+            value=frame_id,
+        )
+
+    def _tasks(self, project: int, **condition: str) -> Iterator[dict[str, Any]]:
         query: dict[str, Any] = {"project": project, "fields": "all", "page_size": _PAGE}
-        if since:
-            at = datetime.fromisoformat(since).astimezone(UTC)
-            changed = {
-                "filter": "filter:tasks:updated_at",
-                "operator": "greater",
-                "type": "Datetime",
-                "value": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),  # the only form it reads
-            }
-            filters = {"conjunction": "and", "items": [changed]}
+        if condition:
+            filters = {"conjunction": "and", "items": [condition]}
             query["query"] = json.dumps({"filters": filters, "ordering": ["tasks:id"]})
+        return self._pages(query)
+
+    def _pages(self, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         seen, page = 0, 1
         while True:
             answer = self.call("GET", "/api/tasks", query={**query, "page": page})
@@ -192,6 +210,15 @@ class LabelStudio:
             if seen >= answer["total"] or not answer["tasks"]:
                 return
             page += 1
+
+    def task_columns(self, project: int, *columns: str) -> Iterator[dict[str, Any]]:
+        """Of every task only what is asked for, which costs the server a fifth."""
+        query = {"project": project, "fields": "task_only", "include": ",".join(columns)}
+        return self._pages({**query, "page_size": _PAGE})
+
+    def update_task(self, task: int, **changes: Any) -> None:
+        """Change fields of a task."""
+        self.call("PATCH", f"/api/tasks/{task}", changes)
 
     def import_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> int:
         """Add tasks with their predictions; how many arrived."""
@@ -202,6 +229,23 @@ class LabelStudio:
         """Remove a task; no error when it is gone already."""
         try:
             self.call("DELETE", f"/api/tasks/{task}")
+        except MissingError:
+            return
+
+    def set_prediction(
+        self, task: Mapping[str, Any], result: Sequence[Mapping[str, Any]], model_version: str
+    ) -> None:
+        """Make a result what the next annotator of a task starts from."""
+        body = {"task": task["id"], "result": list(result), "model_version": model_version}
+        if task["predictions"]:
+            self.call("PATCH", f"/api/predictions/{task['predictions'][0]['id']}/", body)
+        else:
+            self.call("POST", "/api/predictions/", body)
+
+    def delete_annotation(self, annotation: int) -> None:
+        """Remove an answer; no error when it is gone already."""
+        try:
+            self.call("DELETE", f"/api/annotations/{annotation}/")
         except MissingError:
             return
 

@@ -14,7 +14,15 @@ from importlib import resources
 from typing import Any
 from xml.etree import ElementTree
 
-CHOICE_TAGS = {"Choices": "choices", "RectangleLabels": "rectanglelabels"}
+from labeling import brush
+from pipeline.errors import InputError
+
+CHOICE_TAGS = {
+    "Choices": "choices",
+    "RectangleLabels": "rectanglelabels",
+    "BrushLabels": "brushlabels",
+    "KeyPointLabels": "keypointlabels",
+}
 """Controls whose answer is one of several values: tag to result type."""
 
 
@@ -49,7 +57,7 @@ class Layout:
 
 @cache
 def layout(kind: str) -> Layout:
-    """The config of ``boxes``."""
+    """The config of ``boxes`` or ``masks``."""
     xml = resources.files("labeling").joinpath("configs", f"{kind}.xml").read_text("utf-8")
     controls, variables, hotkeys = {}, set(), set()
     for tag in ElementTree.fromstring(xml).iter():
@@ -84,22 +92,23 @@ def check_task(task: Mapping[str, Any], kind: str) -> None:
     data = task["data"]
     if missing := sorted(found.variables - data.keys()):
         raise BadTaskError(f"data lacks {', '.join(missing)}")
+    keys = list(found.hotkeys)
     for control in found.controls.values():
         if control.variable:
-            _check_values(data[control.variable], control.variable, found.hotkeys)
+            keys += _check_values(data[control.variable], control.variable)
+    if len(set(keys)) != len(keys):
+        raise BadTaskError(f"a hotkey twice among {sorted(keys)}")
     for prediction in task.get("predictions", ()):
         for item in prediction["result"]:
             _check_item(item, found, data)
 
 
-def _check_values(values: Any, name: str, taken: frozenset[str]) -> None:
+def _check_values(values: Any, name: str) -> list[str]:
     texts = [item["value"] for item in values]
     if not all(texts) or len(set(texts)) != len(texts):
         raise BadTaskError(f"{name}: an empty value, or one twice")
     # f13 is on no keyboard: without a key of its own, an item would be given a letter.
-    keys = [item["hotkey"] for item in values if item["hotkey"] != "f13"]
-    if len(set(keys)) != len(keys) or taken & set(keys):
-        raise BadTaskError(f"{name}: a hotkey twice among {keys}")
+    return [item["hotkey"] for item in values if item["hotkey"] != "f13"]
 
 
 def _check_item(item: Mapping[str, Any], found: Layout, data: Mapping[str, Any]) -> None:
@@ -113,6 +122,8 @@ def _check_item(item: Mapping[str, Any], found: Layout, data: Mapping[str, Any])
     value = item["value"]
     if unknown := sorted(set(value[control.kind]) - allowed):
         raise BadTaskError(f"result {item['id']}: {name} has no {unknown[0]!r}")
+    if "rle" in value:
+        _check_brush(item)
     if "x" in value:
         x, y, w, h = (value[key] for key in ("x", "y", "width", "height"))
         inside = min(x, y) >= 0 and max(x + w, y + h) <= 100 + 1e-6 and min(w, h) > 0
@@ -120,3 +131,12 @@ def _check_item(item: Mapping[str, Any], found: Layout, data: Mapping[str, Any])
             raise BadTaskError(
                 f"result {item['id']}: box {x:g} {y:g} {w:g} {h:g} is not in percent"
             )
+
+
+def _check_brush(item: Mapping[str, Any]) -> None:
+    try:
+        mask = brush.decode(item["value"]["rle"], item["original_height"], item["original_width"])
+    except InputError as error:
+        raise BadTaskError(f"result {item['id']}: {error.detail}") from error
+    if not mask.any():
+        raise BadTaskError(f"result {item['id']}: an empty mask")

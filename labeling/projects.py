@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from labeling.client import LabelStudio, read_token
 from labeling.layouts import canonical, layout
+from labeling.tasks import PREDICTED
 from pipeline.errors import UsageError
+from pipeline.reviews import Kind
 from pipeline.schema import digest_of
 from pipeline.workspace import Workspace
 
 FOLDER = "label-studio"
 """Of the server we run for a workspace: its address, token and data."""
 
-Kind = Literal["boxes", "masks"]
-"""What people are asked about; each kind has a project of its own."""
-
 _WHAT: dict[Kind, str] = {
     "boxes": "Which boxes make the sound: keep, move, delete or draw them; then, how they sound.",
+    "masks": "Which pixels are each thing's: accept, paint, or prompt with points and boxes.",
 }
 
 
@@ -32,6 +33,13 @@ class Project:
     title: str
     key: str
     """Names it for good: numbers are used again after a server lost its data."""
+
+    def name_of(self, annotation: Mapping[str, Any]) -> str:
+        """What a review says it came from.
+
+        Numbers are used again after a deletion; the time they were made is not.
+        """
+        return f"{self.key}/{annotation['id']}@{annotation['created_at']}"
 
 
 def connect(workspace: Workspace) -> LabelStudio:
@@ -92,6 +100,7 @@ def open_project(server: LabelStudio, prefix: str, kind: Kind) -> Project:
         description=_WHAT[kind],
         label_config=layout(kind).xml,
         show_collab_predictions=True,  # a task opens with its proposals
+        model_version=PREDICTED,
         show_skip_button=True,
         sampling="Sequential sampling",
         maximum_annotations=1,

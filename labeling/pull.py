@@ -9,20 +9,20 @@ of its own, which says that the frame is to be looked at again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from labeling.answers import Answers, BoxAnswers
+from labeling.answers import Answers, BoxAnswers, MaskAnswers
 from labeling.client import LabelStudio
-from labeling.projects import Kind, Project, find_project
+from labeling.projects import Project, find_project
 from labeling.push import foreign_line, frame_of
 from labeling.results import utc, withdrawn
 from pipeline.errors import AvatarBuildError, InputError, UsageError
 from pipeline.ledger import Generation, Ledger, Unit
 from pipeline.locks import run_lock
-from pipeline.reviews import DELETED, SKIPPED, is_withdrawn
+from pipeline.reviews import DELETED, SKIPPED, Kind, is_withdrawn
 from pipeline.schema import FailureRow, Frame, Review, digest_of
 from pipeline.stage import Drop, Fail, Ok, Outcome, StageSpec
 from pipeline.storage import Storage
@@ -94,12 +94,18 @@ def pull_boxes(workspace: Workspace, server: LabelStudio, vocabulary: Sequence[s
     return _pull(workspace, server, "boxes", lambda: BoxAnswers(workspace, vocabulary))
 
 
-def annotation_name(project: Project, annotation: Mapping[str, Any]) -> str:
-    """What a review says it came from.
+def pull_masks(workspace: Workspace, server: LabelStudio) -> Pulled:
+    """Read the answers about masks that are new, and commit them.
 
-    Numbers are used again after a deletion; the time they were made is not.
+    Args:
+        workspace: that gets them.
+        server: connected.
+
+    Raises:
+        UsageError: nothing was pushed there.
+        AvatarBuildError: another pull is running, or the server fails; nothing is half done.
     """
-    return f"{project.key}/{annotation['id']}@{annotation['created_at']}"
+    return _pull(workspace, server, "masks", lambda: MaskAnswers(workspace))
 
 
 def _pull(
@@ -169,7 +175,7 @@ class _Reader:
                 continue
             alive = set()
             for annotation in task["annotations"]:
-                name = annotation_name(self._project, annotation)
+                name = self._project.name_of(annotation)
                 alive.add(name)
                 yield from self._answer(task, annotation, name, frame_id, changed)
             for name in sorted(self._of_frame.get(frame_id, set()) - alive):

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labeling.client import LabelStudio
-from labeling.projects import Kind, Project, open_project
-from labeling.questions import BoxQuestions, Questions
+from labeling.projects import Project, open_project
+from labeling.questions import BoxQuestions, MaskQuestions, Questions
 from pipeline.errors import AvatarBuildError
 from pipeline.locks import run_lock
+from pipeline.reviews import Kind
 from pipeline.workspace import Workspace
 
 Progress = Callable[[int, int], None]
@@ -43,6 +44,8 @@ class Pushed:
     """Tasks removed because they asked what is no longer asked; their frames are sent anew."""
     foreign: list[str] = field(default_factory=list)
     """Links to tasks that are none of ours."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be known of the frames that are not asked about."""
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -55,6 +58,7 @@ class Pushed:
             "doubled": self.doubled,
             "renewed": self.renewed,
             "foreign": self.foreign,
+            "notes": self.notes,
         }
 
     def lines(self) -> list[str]:
@@ -65,6 +69,7 @@ class Pushed:
         said += f"; {self.renewed} outdated tasks replaced" if self.renewed else ""
         lines = [f"{said}. Project {self.project.number}, {self.project.title!r}."]
         lines += [f"  not sent: {name}: {reason}" for name, reason in self.skipped]
+        lines += [f"  {note}" for note in self.notes]
         return lines + [foreign_line(link) for link in self.foreign]
 
 
@@ -93,6 +98,24 @@ def push_boxes(
     return _push(workspace, server, "boxes", lambda: BoxQuestions(workspace, vocabulary), progress)
 
 
+def push_masks(
+    workspace: Workspace,
+    server: LabelStudio,
+    progress: Progress = lambda done, total: None,
+) -> Pushed:
+    """Send every frame with instances whose masks nobody has verified.
+
+    Args:
+        workspace: whose frames.
+        server: connected.
+        progress: called after each batch.
+
+    Raises:
+        AvatarBuildError: another push is running, or the server fails; what arrived stays.
+    """
+    return _push(workspace, server, "masks", lambda: MaskQuestions(workspace), progress)
+
+
 def _push(
     workspace: Workspace,
     server: LabelStudio,
@@ -112,6 +135,7 @@ def _push(
         known = _known_frames(server, questions, pushed)
         frames = questions.frames()
         waiting = [frame for frame in frames if frame.frame_id not in known]
+        pushed.notes = questions.notes()
         pushed.frames, pushed.known = len(frames), len(frames) - len(waiting)
         with ThreadPoolExecutor(workspace.config.run.workers or os.cpu_count()) as pool:
             for start in range(0, len(waiting), _BATCH):
@@ -132,23 +156,26 @@ def _push(
 def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> set[str]:
     """The frames that have a task; of two tasks of a frame only one stays, the one worked on."""
     first: dict[str, tuple[int, bool]] = {}
+    gone: list[int] = []  # removed at the end: the list is read by pages
     for task in server.tasks(pushed.project.number):
         name, number = frame_of(task), int(task["id"])
         worked_on = bool(task["annotations"] or task["drafts"])
         if name is None:
             pushed.foreign.append(server.task_link(pushed.project.number, number))
         elif questions.is_outdated(name, task, pushed.project):
-            server.delete_task(number)
+            gone.append(number)
             pushed.renewed += 1
         elif name not in first:
             first[name] = number, worked_on
         elif not worked_on:
-            server.delete_task(number)
+            gone.append(number)
             pushed.doubled += 1
         elif not first[name][1]:
-            server.delete_task(first[name][0])
+            gone.append(first[name][0])
             pushed.doubled += 1
             first[name] = number, worked_on
+    for number in gone:
+        server.delete_task(number)
     return set(first)
 
 

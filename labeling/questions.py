@@ -11,10 +11,13 @@ from urllib.parse import quote
 
 from labeling.clips import clips_html, make_clips
 from labeling.layouts import check_task
-from labeling.projects import Kind, Project
+from labeling.mask_tasks import Shown, asked, mask_task
+from labeling.projects import Project
+from labeling.results import utc
 from labeling.tasks import box_task
 from pipeline.errors import MediaError
-from pipeline.schema import Clip, Frame, Proposal, Sounds, Video
+from pipeline.reviews import Kind, by_frame, deciding, is_withdrawn
+from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
 from pipeline.workspace import Workspace
 
 
@@ -32,6 +35,10 @@ class Questions(Protocol):
 
     def task(self, frame: Frame) -> dict[str, Any] | str:
         """The frame's checked task, or why there is none."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What is to be known of the frames that are not asked about."""
         ...
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
@@ -74,6 +81,97 @@ class BoxQuestions:
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
         """Never: a frame is asked about once."""
         return False
+
+    def notes(self) -> list[str]:
+        """None: all are asked about."""
+        return []
+
+
+class MaskQuestions:
+    """Every frame with instances, until people have verified their masks."""
+
+    kind: Kind = "masks"
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._media = FrameMedia(workspace)
+        masks = {row.instance_id: row for row in workspace.rows(Mask)}
+        self._shown: dict[str, list[Shown]] = {}
+        for row in workspace.rows(Instance):
+            self._shown.setdefault(row.frame_id, []).append((row, masks.get(row.instance_id)))
+        reviews = workspace.rows(Review)
+        self._pulled: dict[str, str] = {}
+        for review in reviews:
+            known = self._pulled.get(review.annotation_id, "")
+            self._pulled[review.annotation_id] = max(known, review.updated_at)
+        failed = {row.input_id for row in workspace.ledger("segment").failures()}
+        self._open: dict[str, Frame] = {}
+        self._waiting = self._sent_back = self._settled = 0
+        of_frame = by_frame(reviews)
+        for frame in workspace.rows(Frame):
+            shown = self._shown.get(frame.frame_id, [])
+            if not shown:
+                continue
+            said = deciding(of_frame.get(frame.frame_id, []), "masks")
+            if any(mask is None and one.instance_id not in failed for one, mask in shown):
+                self._waiting += 1
+            elif said is not None and _sent_back(said):
+                self._sent_back += 1
+            elif said is not None and _settles(said, shown):
+                self._settled += 1
+            else:
+                self._open[frame.frame_id] = frame
+
+    def frames(self) -> list[Frame]:
+        """Those whose masks are still to be verified."""
+        return list(self._open.values())
+
+    def notes(self) -> list[str]:
+        """How many frames are decided, sent back, or not segmented yet."""
+        said = []
+        if self._settled:
+            said.append(f"{self._settled} frames are decided already.")
+        if self._sent_back:
+            said.append(
+                f"{self._sent_back} frames were sent back and wait for new boxes:"
+                " 'avatar-build label pull boxes', then 'avatar-build segment'."
+            )
+        if self._waiting:
+            said.append(f"{self._waiting} frames wait for their masks: 'avatar-build segment'.")
+        return said
+
+    def task(self, frame: Frame) -> dict[str, Any] | str:
+        """The frame's checked task, or why there is none."""
+        media = self._media.addresses(frame)
+        if isinstance(media, str):
+            return media
+        task = mask_task(frame, self._shown[frame.frame_id], *media)
+        check_task(task, self.kind)
+        return task
+
+    def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
+        """Whether it asks about other instances or masks, or its answers decide nothing more.
+
+        A task somebody is at, and one whose answer was not pulled yet, stay.
+        """
+        if frame_id not in self._open or task["drafts"]:
+            return False
+        answers = [answer for answer in task["annotations"] if not answer["was_cancelled"]]
+        for answer in answers:
+            if self._pulled.get(project.name_of(answer), "") < utc(answer["updated_at"]):
+                return False
+        return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
+
+
+def _sent_back(review: Review) -> bool:
+    return review.decision == "back_to_boxes" and not is_withdrawn(review)
+
+
+def _settles(review: Review, shown: Sequence[Shown]) -> bool:
+    """Whether a review of masks leaves nothing to ask."""
+    spoken = {found.instance_id for found in review.instances}
+    if review.decision == "labelled":
+        return all(instance.instance_id in spoken for instance, _ in shown)
+    return review.decision == "rejected"
 
 
 class FrameMedia:

@@ -58,7 +58,7 @@ def read_boxes(
         InputError: the answer is incomplete or contradicts itself; the detail says what to mend.
     """
     items = annotation["result"]
-    decision = _decision(items)
+    decision = one_status(items, "status", _STATUS)
     instances: list[ReviewedInstance] = []
     reasons: list[str] = []
     off_screen = None
@@ -70,7 +70,7 @@ def read_boxes(
         _refuse_drawn(items)
         off_screen = _off_screen_category(items, vocabulary)
     else:
-        reasons = _all(items, "reject_reason", "choices")
+        reasons = all_said(items, "reject_reason", "choices")
     updated_at = utc(annotation["updated_at"])
     return Review(
         review_id=content_id("r", annotation_id, updated_at),
@@ -121,6 +121,32 @@ def moved_iou(instance: ReviewedInstance, proposals: Mapping[str, Proposal]) -> 
     return None if proposal is None else iou(proposal.bbox, instance.bbox)
 
 
+def one_status(
+    items: Sequence[Mapping[str, Any]], control: str, known: Mapping[str, Decision]
+) -> Decision:
+    """The decision about the frame as a whole.
+
+    Raises:
+        InputError: ``no_status`` when there is none, or more than one.
+    """
+    said = all_said(items, control, "choices")
+    if len(said) != 1 or said[0] not in known:
+        raise InputError("no_status", f"its status is {said or 'missing'}; set 7, 8 or 9")
+    return known[said[0]]
+
+
+def all_said(
+    items: Sequence[Mapping[str, Any]], name: str, key: str, region: str | None = None
+) -> list[str]:
+    """Everything said with one control, of one region or of the whole frame."""
+    said: list[str] = []
+    for item in items:
+        if item.get("from_name") == name and region in (None, item.get("id")):
+            value = item["value"].get(key) or []
+            said += [value] if isinstance(value, str) else [str(part) for part in value]
+    return said
+
+
 def annotator(annotation: Mapping[str, Any]) -> str:
     """The person's number at the server."""
     who = annotation.get("completed_by")
@@ -134,13 +160,6 @@ def utc(text: str) -> str:
     '2026-11-21T01:02:03.500000+00:00'
     """
     return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _decision(items: Sequence[Mapping[str, Any]]) -> Decision:
-    said = _all(items, "status", "choices")
-    if len(said) != 1 or said[0] not in _STATUS:
-        raise InputError("no_status", f"its status is {said or 'missing'}; set 7, 8 or 9")
-    return _STATUS[said[0]]
 
 
 def _instances(
@@ -207,7 +226,7 @@ def _category(
             "no_category", f"box {box['id']} has {len(labels)} categories; give it one"
         )
     if labels[0] == OTHER:
-        texts = _all(items, "category_text", "text", box["id"])
+        texts = all_said(items, "category_text", "text", box["id"])
         text = " ".join(" ".join(texts).split())
         if not text:
             raise InputError("no_category", f"box {box['id']} is Other without a text; type one")
@@ -222,7 +241,7 @@ def _category(
 
 
 def _scenario(box: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> str:
-    said = _all(items, "scenario", "choices", box["id"])
+    said = all_said(items, "scenario", "choices", box["id"])
     if len(said) != 1 or said[0] not in get_args(Scenario):
         raise InputError(
             "no_scenario", f"box {box['id']} has the scenario {said or 'none'}; set q, w or e"
@@ -239,8 +258,8 @@ def _refuse_drawn(items: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _off_screen_category(items: Sequence[Mapping[str, Any]], vocabulary: Collection[str]) -> str:
-    text = " ".join(" ".join(_all(items, "off_screen_text", "text")).split())
-    said = _all(items, "off_screen_category", "choices")
+    text = " ".join(" ".join(all_said(items, "off_screen_text", "text")).split())
+    said = all_said(items, "off_screen_category", "choices")
     if text:
         return text
     if len(said) != 1:
@@ -248,15 +267,3 @@ def _off_screen_category(items: Sequence[Mapping[str, Any]], vocabulary: Collect
     if said[0] not in vocabulary:
         raise InputError("unknown_category", f"{said[0]!r} is no target category; type it instead")
     return said[0]
-
-
-def _all(
-    items: Sequence[Mapping[str, Any]], name: str, key: str, region: str | None = None
-) -> list[str]:
-    """Everything said with one control, of one region or of the whole frame."""
-    said: list[str] = []
-    for item in items:
-        if item.get("from_name") == name and region in (None, item.get("id")):
-            value = item["value"].get(key) or []
-            said += [value] if isinstance(value, str) else [str(part) for part in value]
-    return said

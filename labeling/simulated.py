@@ -19,6 +19,7 @@ from pipeline.config import Section
 from pipeline.errors import InputError, UsageError
 from pipeline.geometry import clip, iou_matrix
 from pipeline.schema import (
+    LATER_COLUMNS,
     Decision,
     Frame,
     Proposal,
@@ -211,7 +212,7 @@ def _review(frame: Frame, scene: Scene, proposals: Sequence[Proposal]) -> Review
     content = [
         decision,
         off_screen,
-        [instance.model_dump(exclude={"proposal_iou"}) for instance in instances],
+        [instance.model_dump(exclude=LATER_COLUMNS) for instance in instances],
     ]
     return Review(
         review_id=content_id("r", frame.id, ANNOTATOR, content),

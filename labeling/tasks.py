@@ -20,7 +20,11 @@ TOP_KEYS = ("1", "2", "3", "4", "5", "6")
 NO_KEY = "f13"
 """A key on no keyboard: a category without a key of its own would be given a letter."""
 
-_COLOURS = ("#e6194b", "#3cb44b", "#ffb000", "#4363d8", "#f58231", "#911eb4", "#00a0a0", "#d02090")
+PREDICTED = "avatar-build"
+"""The model version of every prediction: of others than the project's own, which is that of the
+first, Label Studio shows annotators nothing. The tables say who proposed what."""
+
+COLOURS = ("#e6194b", "#3cb44b", "#ffb000", "#4363d8", "#f58231", "#911eb4", "#00a0a0", "#d02090")
 
 
 def box_task(
@@ -53,9 +57,9 @@ def box_task(
     ):
         result += _region(proposal, category, scenario, frame)
     if result:
-        result.append(_status("Visible"))
+        result.append(status("status", "Visible"))
     prediction = {
-        "model_version": "+".join(sorted({proposal.detector for proposal in audible})),
+        "model_version": PREDICTED,
         "score": max((proposal.detector_score for proposal in audible), default=0.0),
         "result": result,
     }
@@ -102,7 +106,7 @@ def prefilled(categories: Sequence[str], active: Sequence[str]) -> list[Scenario
 
 def colour(name: str) -> str:
     """A colour of its own for each category, the same in every task."""
-    return _COLOURS[hashlib.sha256(name.encode()).digest()[0] % len(_COLOURS)]
+    return COLOURS[hashlib.sha256(name.encode()).digest()[0] % len(COLOURS)]
 
 
 def to_percent(bbox: Sequence[float], width: int, height: int) -> dict[str, float]:
@@ -157,10 +161,11 @@ def _region(
     ]
 
 
-def _status(value: str) -> dict[str, Any]:
+def status(control: str, value: str) -> dict[str, Any]:
+    """What the frame as a whole is, as it is prefilled."""
     return {
         "id": "status",
-        "from_name": "status",
+        "from_name": control,
         "to_name": "frame",
         "type": "choices",
         "value": {"choices": [value]},

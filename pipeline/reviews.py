@@ -66,7 +66,7 @@ def opinions(reviews: Iterable[Review], kind: Kind) -> list[Review]:
     )
 
 
-def deciding(reviews: Iterable[Review], kind: Literal["boxes", "masks"] = "boxes") -> Review | None:
+def deciding(reviews: Iterable[Review], kind: Kind = "boxes") -> Review | None:
     """The review of a kind that decides a frame: the newest of those that count."""
     return max(standing(reviews, kind), key=_age, default=None)
 
@@ -110,6 +110,9 @@ def _in_force(reviews: Iterable[Review], kind: Kind) -> list[Review]:
     backs = [row.updated_at for row in every if row.kind == "masks" and _sends_back(row)]
     if kind == "boxes" and backs:
         return [row for row in rows if row.updated_at > max(backs)] or rows
+    if kind == "masks":
+        redone = max((row.updated_at for row in every if _says_boxes(row)), default="")
+        return [row for row in rows if not _sends_back(row) or row.updated_at > redone]
     return rows
 
 

@@ -198,6 +198,15 @@ class Rle(Record):
     counts: str
 
 
+class MaskSource(Record):
+    """Who drew a mask; see ``Mask`` for the columns."""
+
+    source: str
+    model_digest: str
+    predicted_iou: float | None
+    stability: float | None
+
+
 class ReviewedInstance(Record):
     """One sounding object as a reviewer left it."""
 
@@ -214,6 +223,12 @@ class ReviewedInstance(Record):
     """The instance a mask review speaks of."""
     rle: Rle | None = None
     """The mask, in mask reviews."""
+    drawn_by: MaskSource | None = None
+    """Who drew the mask, when the reviewer left it as it was shown."""
+
+
+LATER_COLUMNS = {"proposal_iou", "drawn_by"}
+"""Columns of ``ReviewedInstance`` that ids do not know: reviews made before them keep theirs."""
 
 
 class Review(Record):
@@ -240,6 +255,8 @@ class Review(Record):
     purpose: Literal["label", "adjudicate", "gold"] = "label"
     """``adjudicate``: it settles what others disagree on. ``gold``: the known answer others are
     scored against. Both decide the frame (``pipeline.reviews``)."""
+    shown: list[str] | None = None
+    """The proposals a person was shown; those that are no instance's were removed."""
 
 
 class Instance(Record):

@@ -86,9 +86,23 @@ class Workspace:
         return [self.ledger(stage) for stage in self.storage.folders("commits")]
 
     def files(self, table: str) -> list[TableFile]:
-        """The committed files of a table, in the order of their names."""
-        found = [file for ledger in self.ledgers() for file in ledger.files(table)]
-        return sorted(found, key=lambda file: file.file)
+        """The committed files of a table, in the order of their names.
+
+        A commit that read a file of the table and wrote to it made a copy that stands in for that
+        file, for as long as the file itself is in force.
+        """
+        found: dict[tuple[str, str], list[TableFile]] = {}
+        copies: dict[tuple[str, str], list[TableFile]] = {}
+        for ledger in self.ledgers():
+            for commit in ledger.commits():
+                for file in (file for file in commit.files if file.table == table):
+                    if commit.input["table"] == table:
+                        source = (commit.input["file"], commit.input["sha256"])
+                        copies.setdefault(source, []).append(file)
+                    else:
+                        found[file.file, file.sha256] = [file]
+        chosen = [copies.get(name, files) for name, files in found.items()]
+        return sorted((file for files in chosen for file in files), key=lambda file: file.file)
 
     def producers(self, table: str) -> dict[str, str]:
         """The stages whose commits a table holds, with their stage keys."""

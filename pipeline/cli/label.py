@@ -1,4 +1,4 @@
-"""``label``: the commands of the people who decide which boxes sound."""
+"""``label``: the commands of the people who decide which boxes sound, and whose pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @cli.group()
 def label() -> None:
-    """Decide which boxes sound."""
+    """Decide which boxes sound, and which pixels are theirs."""
 
 
 @label.command()
@@ -32,12 +32,10 @@ def accept(workspace: str, settings: tuple[str, ...], options: RunOptions, as_js
     \b
         avatar-build label accept --set label.accept_score=0.6
     """
-    from labeling.settle import settle
-
     opened = open_workspace(workspace, settings)
     run_stages(opened, ["accept"], options, as_json)
     if not options.dry_run:
-        settle(opened)
+        _settle(opened)
         _say_instances(opened, as_json)
 
 
@@ -74,7 +72,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return workspace_options(gathered)
 
 
-_KIND = click.argument("kind", type=click.Choice(["boxes"]))
+_KIND = click.argument("kind", type=click.Choice(["boxes", "masks"]))
 
 
 @label.command()
@@ -107,18 +105,23 @@ def serve(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
 @_KIND
 @_server_options
 def push(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) -> None:
-    """Send frames with their proposals to annotators; a frame is never sent twice.
+    """Send frames with their proposals, or with their masks, to annotators; never one twice.
 
     \b
         avatar-build label push boxes --workspace ws
+        avatar-build label push masks --workspace ws
         avatar-build label push boxes --url https://labels.example.org --token-file token
     """
     from labeling.projects import connect
-    from labeling.push import push_boxes
+    from labeling.push import push_boxes, push_masks
 
     opened = open_workspace(workspace, settings)
-    vocabulary = _vocabulary(opened)
-    pushed = push_boxes(opened, connect(opened), vocabulary, _counter(as_json))
+    server = connect(opened)
+    if kind == "boxes":
+        pushed = push_boxes(opened, server, _vocabulary(opened), _counter(as_json))
+    else:
+        _settle(opened)
+        pushed = push_masks(opened, server, _counter(as_json))
     click.echo(json.dumps(pushed.as_dict()) if as_json else "\n".join(pushed.lines()))
     if pushed.skipped:
         sys.exit(1)
@@ -130,20 +133,39 @@ def push(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) ->
 def pull(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) -> None:
     """Bring what annotators decided into the tables; what they should mend is listed.
 
+    Frames that were sent back from the masks are opened again among the boxes.
+
     \b
         avatar-build label pull boxes --workspace ws
+        avatar-build label pull masks --workspace ws
     """
     from labeling.projects import connect
-    from labeling.pull import pull_boxes
-    from labeling.settle import settle
+    from labeling.pull import pull_boxes, pull_masks
+    from labeling.reopen import Reopened, reopen_boxes
 
     opened = open_workspace(workspace, settings)
-    pulled = pull_boxes(opened, connect(opened), _vocabulary(opened))
-    click.echo(json.dumps(pulled.as_dict()) if as_json else "\n".join(pulled.lines()))
-    settle(opened)
+    server = connect(opened)
+    boxes = kind == "boxes"
+    pulled = (
+        pull_boxes(opened, server, _vocabulary(opened)) if boxes else pull_masks(opened, server)
+    )
+    reopened = Reopened() if boxes else reopen_boxes(opened, server)
+    if as_json:
+        click.echo(json.dumps({**pulled.as_dict(), **reopened.as_dict()}))
+    else:
+        click.echo("\n".join([*pulled.lines(), *reopened.lines()]))
+    _settle(opened)
     _say_instances(opened, as_json)
-    if pulled.bad:
+    if pulled.bad or reopened.waiting:
         sys.exit(1)
+
+
+def _settle(workspace: Workspace) -> None:
+    from labeling.settle import settle
+    from labeling.verified import settle_masks
+
+    settle(workspace)
+    settle_masks(workspace)
 
 
 @label.command("status")

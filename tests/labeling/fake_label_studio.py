@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,15 +48,28 @@ class FakeLabelStudio:
                 return 200, []
             case "POST", ["api", "storages", "localfiles"]:
                 return 201, {}
-            case "POST", ["api", "projects", _, "import"]:
+            case "POST", ["api", "projects", project, "import"]:
                 for task in asked.body:
-                    self.add(task["data"])
+                    self.add(task["data"], task.get("predictions", []), int(project))
                 return None if self.lose_answers else (201, {"task_count": len(asked.body)})
             case "GET", ["api", "tasks"]:
                 return 200, self._page(query)
             case "DELETE", ["api", "tasks", number]:
                 del self.tasks[int(number)]
                 return 204, b""
+            case "DELETE", ["api", "annotations", number]:
+                task, annotation = self._annotation(int(number))
+                self.delete(task, annotation)
+                return 204, b""
+            case "PATCH", ["api", "predictions", number]:
+                (found,) = [
+                    prediction
+                    for task in self.tasks.values()
+                    for prediction in task["predictions"]
+                    if prediction["id"] == int(number)
+                ]
+                found.update(asked.body)
+                return 200, found
         return 404, {}
 
     def now(self) -> str:
@@ -64,24 +77,35 @@ class FakeLabelStudio:
         self.second += 1
         return (datetime(2026, 11, 21) + timedelta(seconds=self.second)).isoformat() + ".000000Z"
 
-    def add(self, data: dict[str, Any]) -> dict[str, Any]:
+    def add(
+        self, data: dict[str, Any], predictions: Sequence[Any] = (), project: int = 1
+    ) -> dict[str, Any]:
         """Make a task; numbers start again where the last one was deleted, as with SQLite."""
-        number = max(self.tasks, default=0) + 1
-        task = {"id": number, "data": data, "annotations": [], "drafts": []}
-        now = self.now()
-        self.tasks[number] = {**task, "created_at": now, "updated_at": now}
+        number, when = max(self.tasks, default=0) + 1, self.now()
+        self.tasks[number] = {
+            "id": number,
+            "project": project,
+            "data": data,
+            "annotations": [],
+            "drafts": [],
+            "predictions": [{"id": number, **copy.deepcopy(made)} for made in predictions],
+            "created_at": when,
+            "updated_at": when,
+        }
         return self.tasks[number]
 
-    def of_frame(self, frame_id: str) -> dict[str, Any]:
-        """The only task of a frame."""
-        (task,) = [t for t in self.tasks.values() if t["data"].get("frame_id") == frame_id]
+    def of_frame(self, frame_id: str, project: int = 1) -> dict[str, Any]:
+        """The only task of a frame in a project."""
+        of_project = [t for t in self.tasks.values() if t["project"] == project]
+        (task,) = [t for t in of_project if t["data"].get("frame_id") == frame_id]
         return task
 
     def annotate(self, task: dict[str, Any], result: list[Any], **changes: Any) -> dict[str, Any]:
         """Submit an answer."""
         when = self.now()
         annotation = {
-            "id": len(task["annotations"]) + 1,
+            "id": 1
+            + max((a["id"] for t in self.tasks.values() for a in t["annotations"]), default=0),
             "created_at": when,
             "completed_by": 7,
             "lead_time": 4.0,
@@ -105,12 +129,25 @@ class FakeLabelStudio:
         task["annotations"].remove(annotation)
         task["updated_at"] = self.now()
 
+    def _annotation(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        (found,) = [
+            (task, annotation)
+            for task in self.tasks.values()
+            for annotation in task["annotations"]
+            if annotation["id"] == number
+        ]
+        return found
+
     def _page(self, query: dict[str, str]) -> dict[str, Any]:
         found = [self.tasks[number] for number in sorted(self.tasks)]
+        found = [task for task in found if task["project"] == int(query["project"])]
         if "query" in query:
             (only,) = json.loads(query["query"])["filters"]["items"]
-            since = only["value"]
-            datetime.strptime(since, "%Y-%m-%dT%H:%M:%S.%fZ")  # the real one answers 500 else
-            found = [task for task in found if task["updated_at"] > since]
+            value = only["value"]
+            if only["filter"] == "filter:tasks:data.frame_id":
+                found = [task for task in found if task["data"].get("frame_id") == value]
+            else:
+                datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ")  # the real one answers 500 else
+                found = [task for task in found if task["updated_at"] > value]
         size, page = int(query["page_size"]), int(query["page"])
         return {"total": len(found), "tasks": found[size * (page - 1) : size * page]}

@@ -62,7 +62,7 @@ def test_a_kept_box_has_who_when_how_long_and_its_proposal() -> None:
     assert review.updated_at == "2026-11-21T01:02:03.456789+00:00"
     assert review.annotation_id == "k/u1"
     (found,) = review.instances
-    assert found.model_dump(exclude={"instance_id", "rle"}) == {
+    assert found.model_dump(exclude={"instance_id", "rle", "drawn_by"}) == {
         "bbox": [10.0, 10.0, 40.0, 40.0],
         "category": "dog",
         "scenario": "Single-sound",

@@ -1,0 +1,148 @@
+"""What people answered about masks, as reviews.
+
+A label's regions together are its instance's mask, whichever way they were painted. Prompts of
+points and boxes come along with the answer; what they led to is in the regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labeling import brush
+from labeling.mask_tasks import mask_digest
+from labeling.results import all_said, annotator, one_status, utc
+from pipeline import rle
+from pipeline.errors import InputError
+from pipeline.rle import Mask
+from pipeline.schema import (
+    Decision,
+    Frame,
+    Instance,
+    MaskSource,
+    Review,
+    ReviewedInstance,
+    content_id,
+)
+
+_STATUS: dict[str, Decision] = {
+    "Masks done": "labelled",
+    "Back to boxes": "back_to_boxes",
+    "Reject": "rejected",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one label of a task stands for."""
+
+    instance: Instance
+    mask: str | None
+    """Names the mask that was shown; none when there was none."""
+    drawn_by: MaskSource | None
+    """Who had drawn it."""
+
+
+def read_masks(
+    annotation: Mapping[str, Any], frame: Frame, asked: Mapping[str, Asked], annotation_id: str
+) -> Review:
+    """A person's answer about the masks of a frame.
+
+    Args:
+        annotation: as the server gives it.
+        frame: that was looked at.
+        asked: what the task asked, by label.
+        annotation_id: what the review will say it came from.
+
+    Raises:
+        InputError: the answer is incomplete or contradicts itself; the detail says what to mend.
+    """
+    items = annotation["result"]
+    decision = one_status(items, "mask_status", _STATUS)
+    instances: list[ReviewedInstance] = []
+    reasons: list[str] = []
+    if decision == "labelled":
+        instances = _instances(items, frame, asked)
+    elif decision == "rejected":
+        reasons = all_said(items, "reject_reason", "choices")
+    else:
+        reasons = [" ".join(text.split()) for text in all_said(items, "boxes_note", "text")]
+    updated_at = utc(annotation["updated_at"])
+    return Review(
+        review_id=content_id("r", annotation_id, updated_at),
+        frame_id=frame.frame_id,
+        kind="masks",
+        annotator=annotator(annotation),
+        annotation_id=annotation_id,
+        updated_at=updated_at,
+        lead_time_s=annotation.get("lead_time"),
+        decision=decision,
+        reject_reasons=reasons,
+        off_screen_category=None,
+        instances=instances,
+        verified=True,
+    )
+
+
+def _instances(
+    items: Sequence[Mapping[str, Any]], frame: Frame, asked: Mapping[str, Asked]
+) -> list[ReviewedInstance]:
+    painted: dict[str, Mask] = {}
+    for item in items:
+        # A region that came from a prompt has a second item under the prompt's name.
+        if item.get("from_name") == "mask":
+            label, mask = _label(item, asked), _pixels(item, frame)
+            painted[label] = painted[label] | mask if label in painted else mask
+    return [_reviewed(label, found, painted.get(label)) for label, found in asked.items()]
+
+
+def _reviewed(label: str, found: Asked, mask: Mask | None) -> ReviewedInstance:
+    if mask is None or not mask.any():
+        raise InputError(
+            "no_mask",
+            f"{label!r} has no mask; paint it, or send the frame back to boxes (8)",
+        )
+    packed = rle.encode(mask)
+    kept = found.mask == mask_digest(packed)
+    instance = found.instance
+    return ReviewedInstance(
+        bbox=instance.bbox,
+        category=instance.audio_visual_category,
+        scenario=instance.scenario,
+        origin="added" if found.mask is None else "kept" if kept else "moved",
+        proposal_id=instance.proposal_id,
+        instance_id=instance.instance_id,
+        rle=packed,
+        drawn_by=found.drawn_by if kept else None,
+    )
+
+
+def _label(item: Mapping[str, Any], asked: Mapping[str, Asked]) -> str:
+    labels = item["value"].get("brushlabels") or []
+    if len(labels) != 1:
+        raise InputError("no_label", f"mask {item['id']} has {len(labels)} labels; give it one")
+    if labels[0] not in asked:
+        raise InputError(
+            "unknown_label",
+            f"mask {item['id']} is {labels[0]!r}, no instance of this frame; choose another",
+        )
+    return str(labels[0])
+
+
+def _pixels(item: Mapping[str, Any], frame: Frame) -> Mask:
+    size = item.get("original_width"), item.get("original_height")
+    if size != (frame.width, frame.height) or item.get("image_rotation"):
+        raise InputError(
+            "other_size",
+            f"mask {item['id']} is of a picture of {size[0]}x{size[1]}, the frame is"
+            f" {frame.width}x{frame.height}; delete the mask and paint it again",
+        )
+    try:
+        return np.asarray(brush.decode(item["value"].get("rle"), frame.height, frame.width))
+    except InputError as error:
+        raise InputError(
+            error.kind, f"mask {item['id']}: {error.detail}; delete it and paint it again"
+        ) from error
