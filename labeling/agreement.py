@@ -17,6 +17,7 @@ from typing import Any
 
 from labeling.comparing import Comparison, compare, off_screen
 from labeling.kappa import cohen_kappa
+from labeling.markdown import table
 from pipeline import rle
 from pipeline.reviews import by_frame, opinions, standing
 from pipeline.schema import Review
@@ -337,18 +338,7 @@ def _dicts(rows: Mapping[str, Tally | CategoryTally]) -> dict[str, Any]:
 def _table(
     title: str, columns: Sequence[str], rows: Mapping[str, Tally | CategoryTally]
 ) -> list[str]:
-    """A Markdown table after an empty line."""
-    body = [[name.replace("|", "\\|"), *tally.cells()] for name, tally in rows.items()]
-    table = [[title, *columns], *body]
-    widths = [max(len(row[place]) for row in table) for place in range(len(columns) + 1)]
-    table.insert(1, ["-" * width for width in widths])
-    return [
-        "",
-        *(
-            f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
-            for row in table
-        ),
-    ]
+    return ["", *table([title, *columns], [[name, *row.cells()] for name, row in rows.items()])]
 
 
 def _ratio(part: int, whole: int) -> float | None:
