@@ -54,8 +54,9 @@ def test_only_the_deciding_reviews_of_people_count() -> None:
     old = decided(instance("added", None, [1.0, 1.0, 2.0, 2.0]), lead_time_s=99.0)
     new = decided(instance("kept", "p_1", [0.0, 0.0, 10.0, 10.0]), day=2, lead_time_s=5.0)
     rule = review("elsewhere", "dog", 3, verified=False, annotator="rule:accept")
-    found = economics([old, new, rule], BOXES)
-    assert found.frames == 1
+    known = decided(day=3, verified=True, annotator="gold", purpose="gold", lead_time_s=None)
+    found = economics([old, new, rule, known], BOXES)
+    assert (found.frames, found.answers) == (1, 1)
     assert found.seconds_per_frame == {"7": 5.0, "all": 5.0}
     assert found.as_dict()["by_day"]["2026-01-02"]["accept_rate"] == 0.5
     assert list(found.by_day) == ["2026-01-02"]
@@ -72,6 +73,73 @@ def test_an_off_screen_frame_removes_its_proposals_and_a_rejected_one_says_nothi
 def test_a_frame_that_was_taken_back_is_not_decided() -> None:
     back = decided(decision="back_to_boxes", day=2)
     assert economics([decided(), back], BOXES).frames == 0
+
+
+def test_every_answer_costs_time_and_one_tells_what_became_of_the_boxes() -> None:
+    kept = instance("kept", "p_1", [0.0, 0.0, 10.0, 10.0])
+    first = decided(kept, day=1, annotator="1", lead_time_s=2.0)
+    second = decided(day=2, annotator="2", lead_time_s=4.0, decision="rejected")
+    settled = decided(kept, day=3, annotator="3", lead_time_s=9.0, purpose="adjudicate")
+    found = economics([first, second], BOXES)
+    assert (found.frames, found.answers, found.decisions) == (1, 2, {"rejected": 1})
+    found = economics([first, second, settled], BOXES)
+    assert (found.frames, found.answers, found.decisions) == (1, 3, {"labelled": 1})
+    assert found.seconds_per_frame == {"1": 2.0, "2": 4.0, "3": 9.0, "all": 4.0}
+    days = found.as_dict()["by_day"]
+    assert {day: fate["seconds_per_answer"] for day, fate in days.items()} == {
+        "2026-01-01": 2.0,
+        "2026-01-02": 4.0,
+        "2026-01-03": 9.0,
+    }
+    assert [day for day, fate in days.items() if fate["kept"]] == ["2026-01-03"]
+
+
+def test_masks_have_a_time_of_their_own() -> None:
+    masks = review("f", "dog", 1, kind="masks", lead_time_s=20.0)
+    found = economics([masks], BOXES)
+    assert (found.frames, found.seconds_per_mask_frame) == (0, {"7": 20.0, "all": 20.0})
+    assert found.seconds_per_frame == {}
+
+
+def test_after_another_detector_the_old_boxes_keep_their_fate_and_the_new_ones_have_none() -> None:
+    kept = {**instance("kept", "p_old", [0.0, 0.0, 10.0, 10.0]), "proposal_iou": 1.0}
+    moved = {**instance("moved", "p_gone", [0.0, 0.0, 10.0, 10.0]), "proposal_iou": 0.6}
+    found = economics([decided(kept, moved, shown=["p_old", "p_gone", "p_removed"])], BOXES)
+    old = found.as_dict()["by_class"]
+    assert list(old) == ["no longer proposed"], "nobody was shown the new boxes"
+    fate = old["no longer proposed"]
+    assert (fate["kept"], fate["moved"], fate["removed"]) == (1, 1, 1)
+    assert (fate["mean_iou"], fate["mean_iou_moved"]) == (0.8, 0.6)
+
+
+def test_the_rates_add_up_and_the_report_is_markdown() -> None:
+    found = economics(
+        [
+            decided(
+                instance("moved", "p_1", [0.0, 0.0, 10.0, 5.0]),
+                instance("added", None, [20.0, 20.0, 5.0, 5.0]),
+            )
+        ],
+        BOXES,
+    )
+    (day,) = found.as_dict()["by_day"].values()
+    assert day["accept_rate"] + day["move_rate"] + day["remove_rate"] == 1
+    assert day["add_rate"] == 0.5
+    lines = found.lines()
+    assert lines[0] == "1 frames decided by people: 1 labelled."
+    (row,) = [line for line in lines if line.startswith("| 2026-01-01")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        "2026-01-01",
+        "2",
+        "0 % (0)",
+        "50 % (1)",
+        "50 % (1)",
+        "50 % (1)",
+        "0.50",
+        "0.50",
+        "3.0",
+    ]
 
 
 def test_nothing_decided_is_said_without_a_crash() -> None:
