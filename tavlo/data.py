@@ -70,6 +70,7 @@ class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
         self, clips: Sequence[CachedClip], recipe: Recipe, length_s: float, seed: int | None
     ) -> None:
         self._clips = clips
+        self._place = {clip.clip_id: place for place, clip in enumerate(clips)}
         self._recipe = recipe
         self._length_s = length_s
         self._seed = seed
@@ -84,7 +85,12 @@ class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
         dice = None if self._seed is None else clip_dice(self._seed, epoch, clip.clip_id)
         try:
             tensors = read_clip(clip.path, self._length_s)
-            return clip.clip_id, self._recipe.sample(tensors, dice)
+            if dice is None:
+                return clip.clip_id, self._recipe.sample(tensors, None)
+            names = self._recipe.companions(clip.clip_id, self._place, dice)
+            others = [self._clips[self._place[name]] for name in names]
+            among = [read_clip(other.path, self._length_s) for other in others]
+            return clip.clip_id, self._recipe.sample_among(tensors, among, dice)
         except MediaError as error:
             return clip.clip_id, AvatarBuildError(
                 f"clip {clip.clip_id}: {clip.path} was whole once and is not now ({error}). Delete"

@@ -9,8 +9,8 @@ tensors sends along which entries exist.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class Recipe(Protocol):
 
     name: str
     """As in ``RECIPES``."""
+    training: ClassVar[Mapping[str, Any]] = {}
+    """The loop's settings its authors used, where they are not the defaults."""
 
     def config(self) -> dict[str, Any]:
         """All its settings, for JSON; ``make_recipe(name, config)`` gives the same recipe."""
@@ -62,6 +64,24 @@ class Recipe(Protocol):
         """
         ...
 
+    def companions(
+        self, clip_id: str, present: Container[str], dice: np.random.Generator
+    ) -> Sequence[str]:
+        """Other clips a training sample of this one is made with; by default none.
+
+        Args:
+            clip_id: of the clip.
+            present: ids of all clips that are trained on.
+            dice: this clip's in this epoch.
+        """
+        return ()
+
+    def sample_among(
+        self, clip: ClipTensors, companions: Sequence[ClipTensors], dice: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """As ``sample`` in training, with the clips ``companions`` named."""
+        return self.sample(clip, dice)
+
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         """The loss of the joined batch, a scalar; a function of ``outputs`` alone."""
         ...
@@ -84,6 +104,10 @@ class Recipe(Protocol):
 
 RECIPES: dict[str, str] = {
     "tavlo": "tavlo.tavlo_recipe:TavloRecipe",
+    "ezvsl": "tavlo.baselines.recipes:EzVslRecipe",
+    "slavc": "tavlo.baselines.recipes:SlavcRecipe",
+    "ssltie": "tavlo.baselines.recipes:SslTieRecipe",
+    "sslalignment": "tavlo.baselines.recipes:AlignmentRecipe",
 }
 """Name to ``module:factory``; the factory takes the recipe's settings, a mapping that may be empty.
 Nothing is imported before it is asked for."""

@@ -114,7 +114,7 @@ def train(
     model.to(device)
     if share.world > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate)
+    optimizer = _optimizer(model, config)
     if state and state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
     net = spread(model, share, device)
@@ -173,7 +173,7 @@ def train(
                 # DDP averages over ranks what must be summed: see tavlo.ranks.
                 (loss * share.world / config.accumulate).backward()
             loss_sum += loss.item()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
         _check_finite(norm, "gradient", step * config.accumulate, data, config)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -237,7 +237,7 @@ def validate(
 
 
 def rate(config: TrainConfig, step: int, total: int) -> float:
-    """The learning rate of a step: a line up, then half a cosine down.
+    """The learning rate of a step: a line up, then half a cosine down, or none.
 
     >>> settings = TrainConfig(warmup=0.1, learning_rate=1.0)
     >>> [round(rate(settings, step, 100), 3) for step in (0, 9, 10, 55, 99)]
@@ -246,6 +246,8 @@ def rate(config: TrainConfig, step: int, total: int) -> float:
     rising = round(config.warmup * total)
     if step < rising:
         return config.learning_rate * (step + 1) / rising
+    if config.schedule == "constant":
+        return config.learning_rate
     share = (step - rising) / (total - rising)
     return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
@@ -294,12 +296,15 @@ def _dotted(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     trained = [value for value in model.parameters() if value.requires_grad]
-    return [
+    if config.optimizer == "adam":
+        return torch.optim.Adam(trained, config.learning_rate, weight_decay=config.weight_decay)
+    groups = [
         {"params": [v for v in trained if v.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [v for v in trained if v.ndim <= 1], "weight_decay": 0.0},
     ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

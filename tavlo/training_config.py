@@ -32,13 +32,18 @@ class TrainConfig(Section):
     """Batches per step. They share a step, not negatives: it steadies, it does not sharpen."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak. 1e-4 is what EZ-VSL, SLAVC and SSL-TIE train the same encoders with."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """adam adds the decay to the gradient of all parameters; without decay they are the same."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's, on matrices and kernels alone: norms and biases are left free."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does after warming up; constant is what the older models have."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps in which the rate rises from 0: attention starts from random weights. It
     falls along half a cosine to 0 afterwards."""
-    clip_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm; early steps of attention now and then leap."""
+    clip_norm: float = Field(default=1.0, ge=0)
+    """Gradients are scaled down to this norm, 0 for not: early steps of attention now and then
+    leap."""
     validation: float = Field(default=0.05, ge=0, lt=1)
     """Share of the clips, by video, held back to choose the best checkpoint. The test set is never
     looked at. 0: the last one is the best."""
@@ -66,7 +71,7 @@ class TrainConfig(Section):
 def read_settings(
     name: str, file: Path | None = None, settings: Iterable[str] = ()
 ) -> tuple[TrainConfig, Recipe]:
-    """Defaults, then the file, then what was typed.
+    """Defaults, the recipe's own before the loop's, then the file, then what was typed.
 
     Args:
         name: of the recipe.
@@ -100,7 +105,8 @@ def read_settings(
             place[last] = text
     if name in RECIPES and (unknown := sorted(values.keys() - {"train", name})):
         raise ConfigError(f"{unknown[0]}: no such table of settings; there is train and {name}.")
-    return train_config(values.get("train", {})), make_recipe(name, values.get(name, {}))
+    recipe = make_recipe(name, values.get(name, {}))
+    return train_config({**recipe.training, **values.get("train", {})}), recipe
 
 
 def train_config(values: Mapping[str, Any]) -> TrainConfig:

@@ -1,0 +1,337 @@
+"""How the compared models are trained, in the same loop as TAVLO.
+
+EZ-VSL and SLAVC as published; SSL-TIE's contrast and equivariance; cross-modal alignment from its
+paper's equations, as its authors published no training. Ours, against all of them: negatives come
+from all ranks, the best checkpoint is chosen on a validation split, seeds are applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.errors import UsageError
+from pipeline.media.feed import ClipTensors
+from tavlo.baselines.augment import drawn_warp, masked, shifted, shifted_crop, strong
+from tavlo.baselines.batching import BATCH
+from tavlo.baselines.encoders import Trunk, TwoSided, similarity
+from tavlo.baselines.ezvsl import EZVSL, EzVsl, ezvsl_loss
+from tavlo.baselines.frontends import RATE_HZ, around, decibels, mel_powers
+from tavlo.baselines.interface import Picture, Sound
+from tavlo.baselines.localiser import Published
+from tavlo.baselines.neighbours import Neighbours, file_digest, read_neighbours
+from tavlo.baselines.slavc import IMAGE_DROPOUT, MOMENTUM, SLAVC, Slavc, slavc_loss
+from tavlo.baselines.sslalignment import SSLALIGNMENT, Aligned, alignment_loss
+from tavlo.baselines.ssltie import SSLTIE, SslTie, ssltie_loss, warped
+from tavlo.imagenet import SCRATCH, imagenet_resnet18
+from tavlo.recipe import Recipe, setting_error
+
+_IMAGE_WISE = {"min_frames": 1, "max_frames": 10_000}
+"""Clips of any frame rate: one frame of each is used."""
+_AS_EZVSL = _IMAGE_WISE | {
+    "batch": 128,
+    "epochs": 20,
+    "learning_rate": 1e-4,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+}
+# SSL-TIE: decay within Adam's gradient, on all parameters.
+_AS_SSLTIE = _AS_EZVSL | {"batch": 32, "epochs": 100, "optimizer": "adam", "weight_decay": 1e-4}
+
+
+class NetSettings(Section):
+    """Every setting of a model that is not the loop's."""
+
+    width: int = Field(default=64, ge=1)
+    """Channels of the trunks' first stage. 64 is ResNet-18's; less is for want of a GPU."""
+
+
+class ImageNetSettings(NetSettings):
+    """Of EZ-VSL."""
+
+    imagenet: bool = True
+    """Start the picture's trunk from ImageNet where its weights are registered."""
+
+
+class SlavcSettings(ImageNetSettings):
+    """Of SLAVC."""
+
+    image_dropout: float = Field(default=IMAGE_DROPOUT, ge=0, lt=1)
+    """Share of the picture's features left out."""
+    momentum: float = Field(default=MOMENTUM, ge=0, lt=1)
+    """Share of itself that the slow copy keeps at each step."""
+
+
+class AlignmentSettings(NetSettings):
+    """Of cross-modal alignment."""
+
+    temperature: float = Field(default=0.07, gt=0)
+    """tau. The paper gives no value; this is the one of LVS, whose network it is."""
+    shift_s: float = Field(default=1.0, ge=0)
+    """Augmented sounds begin up to this much earlier or later; the paper says "a slight shift"."""
+    neighbours: str = ""
+    """A file of ``tavlo.baselines.neighbours``. Empty leaves the conceptual positives out: 2 x 2
+    pairs instead of 3 x 3."""
+    neighbours_sha256: str = ""
+    """Of that file; noted when training starts."""
+
+
+Settings = TypeVar("Settings", bound=NetSettings)
+
+
+class PairRecipe(Recipe, Generic[Settings]):
+    """What the recipes share: the middle frame of a clip and its sound.
+
+    Args:
+        config: settings that differ from the defaults.
+
+    Raises:
+        ConfigError: one is unknown or out of range.
+    """
+
+    published: ClassVar[Published]
+    training: ClassVar[Mapping[str, Any]]
+    kind: type[Settings]
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        try:
+            self.settings = self.kind.model_validate(config)
+        except ValidationError as error:
+            raise setting_error(self.name, error) from error
+
+    def config(self) -> dict[str, Any]:
+        """All settings."""
+        return self.settings.model_dump(mode="json")
+
+    def heatmaps(
+        self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """On the authors' grid; each frame with the whole clip's sound, as the benchmark has it."""
+        assert isinstance(model, TwoSided)
+        device = next(model.parameters()).device
+        post, front = self.published.posts[""], self.published.image_front
+        found = []
+        with torch.no_grad():
+            sounds = model.hear(self._spectrogram(clip.waveform)[None].to(device)).float()
+            for start in range(0, len(frame_index), BATCH):
+                chosen = frame_index[start : start + BATCH]
+                images = torch.stack([front(clip.frames[index]) for index in chosen])
+                places = model.see(images.to(device)).float()
+                maps = similarity(places, sounds.expand(len(chosen), -1, -1)) / model.temperature
+                found.append(post.upsample(maps.cpu().numpy()))
+        return np.concatenate(found)
+
+    def _image(self, picture: Picture) -> Tensor:
+        return self.published.image_front(picture)
+
+    def _spectrogram(self, sound: Sound) -> Tensor:
+        """``(1, f, s)``."""
+        return self.published.sound_front.spectrograms([sound])[0]
+
+
+class EzVslRecipe(PairRecipe[ImageNetSettings]):
+    """EZ-VSL as published; on 10,000 clips its authors take 100 epochs."""
+
+    name = "ezvsl"
+    published = EZVSL
+    training = _AS_EZVSL
+    kind = ImageNetSettings
+
+    def make_model(self) -> nn.Module:
+        """A new network."""
+        return EzVsl(self.settings.width)
+
+    def initialise(self, model: nn.Module) -> dict[str, str]:
+        """ImageNet's weights for the picture's trunk, where they are registered."""
+        assert isinstance(model, EzVsl)
+        return _start(self.settings, [model.imgnet])
+
+    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+        """``image`` ``(3, y, x)`` and ``spectrogram`` ``(1, f, s)``."""
+        picture = middle_frame(clip)
+        if dice is not None:
+            picture = shifted_crop(picture, dice)
+        return {"image": self._image(picture), "spectrogram": self._spectrogram(clip.waveform)}
+
+    def loss(self, outputs: dict[str, Tensor]) -> Tensor:
+        """See ``ezvsl_loss``."""
+        return ezvsl_loss(outputs["places"][:, 0].float(), outputs["sounds"][:, 0].float())
+
+
+class SlavcRecipe(PairRecipe[SlavcSettings]):
+    """SLAVC as published."""
+
+    name = "slavc"
+    published = SLAVC
+    training = _AS_EZVSL
+    kind = SlavcSettings
+
+    def make_model(self) -> nn.Module:
+        """A new network."""
+        return Slavc(self.settings.width, self.settings.image_dropout)
+
+    def initialise(self, model: nn.Module) -> dict[str, str]:
+        """ImageNet's weights for the picture's trunk and its copy, where they are registered."""
+        assert isinstance(model, Slavc)
+        trunk = model.get_submodule("imgnet")
+        assert isinstance(trunk, Trunk)
+        started = _start(self.settings, [trunk])
+        model.copy()
+        return started
+
+    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+        """As EZ-VSL's."""
+        picture = middle_frame(clip)
+        if dice is not None:
+            picture = shifted_crop(picture, dice)
+        return {"image": self._image(picture), "spectrogram": self._spectrogram(clip.waveform)}
+
+    def loss(self, outputs: dict[str, Tensor]) -> Tensor:
+        """See ``slavc_loss``."""
+        return slavc_loss(**{name: value.float() for name, value in outputs.items()})
+
+    def after_step(self, model: nn.Module) -> None:
+        """Let the copy follow."""
+        assert isinstance(model, Slavc)
+        model.follow(self.settings.momentum)
+
+
+class SslTieRecipe(PairRecipe[NetSettings]):
+    """SSL-TIE's contrast and equivariance; not its variant that mixes sounds found by retrieval."""
+
+    name = "ssltie"
+    published = SSLTIE
+    training = _AS_SSLTIE
+    kind = NetSettings
+
+    def make_model(self) -> nn.Module:
+        """A new network."""
+        return SslTie(self.settings.width)
+
+    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+        """``image``, its warped ``view`` ``(3, y, x)``, the ``warp``, and ``spectrogram``.
+
+        The authors train on 3 s of sound, repeated to 10 s.
+        """
+        picture, warp = middle_frame(clip), np.eye(2, 3, dtype=np.float32)
+        front = self.published.sound_front
+        heard = around(clip.waveform, len(clip.waveform) / RATE_HZ / 2, 3.0)
+        power = mel_powers(front.waveforms([heard]))[0]
+        if dice is not None:
+            picture, warp, power = strong(picture, dice), drawn_warp(dice), masked(power, dice)
+        image, given = self._image(picture), torch.from_numpy(warp)
+        return {
+            "image": image,
+            "view": warped(image[None], given[None])[0],
+            "warp": given,
+            "spectrogram": decibels(power),
+        }
+
+    def loss(self, outputs: dict[str, Tensor]) -> Tensor:
+        """See ``ssltie_loss``."""
+        names = ("places", "view_places", "sounds")
+        places, view, sounds = (outputs[name][:, 0].float() for name in names)
+        return ssltie_loss(places, view, sounds, outputs["warp"])
+
+
+class AlignmentRecipe(PairRecipe[AlignmentSettings]):
+    """Cross-modal alignment: 3 x 3 pairs of an original, an augmented and a similar clip.
+
+    Its optimiser is not published; EZ-VSL's trains the same kind of encoder on the same list.
+    """
+
+    name = "sslalignment"
+    published = SSLALIGNMENT
+    training = _AS_EZVSL
+    kind = AlignmentSettings
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self._table: Neighbours | None = None
+        if self.settings.neighbours and not self.settings.neighbours_sha256:
+            digest = file_digest(Path(self.settings.neighbours))
+            self.settings = self.settings.model_copy(update={"neighbours_sha256": digest})
+
+    def make_model(self) -> nn.Module:
+        """A new network."""
+        return Aligned(self.settings.width)
+
+    def companions(
+        self, clip_id: str, present: Container[str], dice: np.random.Generator
+    ) -> Sequence[str]:
+        """A clip that looks like this one and one that sounds like it, of those trained on."""
+        if not self.settings.neighbours:
+            return ()
+        if self._table is None:
+            path = Path(self.settings.neighbours)
+            if (found := file_digest(path)) != self.settings.neighbours_sha256:
+                raise UsageError(
+                    f"{path}: SHA-256 {found}; training began with"
+                    f" {self.settings.neighbours_sha256}."
+                )
+            self._table = read_neighbours(path)
+        return self._table.draw(clip_id, present, dice)
+
+    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+        """``image`` ``(v, 3, y, x)`` and ``spectrogram`` ``(v, 1, f, s)``: v views of each.
+
+        The original; in training also an augmented one, and those of companions.
+        """
+        return self._views(clip, (), dice)
+
+    def sample_among(
+        self, clip: ClipTensors, companions: Sequence[ClipTensors], dice: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """See ``sample``."""
+        return self._views(clip, companions, dice)
+
+    def _views(
+        self, clip: ClipTensors, companions: Sequence[ClipTensors], dice: np.random.Generator | None
+    ) -> dict[str, Tensor]:
+        pictures, sounds = [middle_frame(clip)], [clip.waveform]
+        if dice is not None:
+            pictures.append(strong(pictures[0], dice))
+            sounds.append(shifted(sounds[0], dice, round(self.settings.shift_s * RATE_HZ)))
+        if companions:
+            alike, sounding = companions
+            pictures.append(middle_frame(alike))
+            sounds.append(sounding.waveform)
+        return {
+            "image": torch.stack([self._image(picture) for picture in pictures]),
+            "spectrogram": self.published.sound_front.spectrograms(sounds),
+        }
+
+    def loss(self, outputs: dict[str, Tensor]) -> Tensor:
+        """Equation 3."""
+        places, pictures, sounds, voices = (
+            outputs[name].float() for name in ("places", "pictures", "sounds", "voices")
+        )
+        return alignment_loss(places, pictures, sounds, voices, self.settings.temperature)
+
+
+def middle_frame(clip: ClipTensors) -> Picture:
+    """What all these models train on: for VGG-Sound at 25 frames/s it is frame 125."""
+    frame: Picture = clip.frames[len(clip.frames) // 2]
+    return frame
+
+
+def _start(settings: ImageNetSettings, trunks: Sequence[Trunk]) -> dict[str, str]:
+    wanted = settings.imagenet and settings.width == 64
+    found = imagenet_resnet18() if wanted else None
+    if found is None:
+        return {"picture's trunk": SCRATCH if wanted else "from scratch", "rest": "from scratch"}
+    weights, label = found
+    kept = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    for trunk in trunks:
+        trunk.load_state_dict(kept)
+    return {"picture's trunk": label, "rest": "from scratch"}
