@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from labeling import brush
+from labeling.tasks import NO_KEY
 from pipeline.errors import InputError
 
 CHOICE_TAGS = {
@@ -107,8 +108,7 @@ def _check_values(values: Any, name: str) -> list[str]:
     texts = [item["value"] for item in values]
     if not all(texts) or len(set(texts)) != len(texts):
         raise BadTaskError(f"{name}: an empty value, or one twice")
-    # f13 is on no keyboard: without a key of its own, an item would be given a letter.
-    return [item["hotkey"] for item in values if item["hotkey"] != "f13"]
+    return [item["hotkey"] for item in values if item["hotkey"] != NO_KEY]
 
 
 def _check_item(item: Mapping[str, Any], found: Layout, data: Mapping[str, Any]) -> None:

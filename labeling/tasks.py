@@ -17,8 +17,8 @@ from pipeline.schema import Frame, Proposal, Scenario, SoundCategory, Sounds
 TOP_KEYS = ("1", "2", "3", "4", "5", "6")
 """Keys of the categories heard best."""
 
-NO_KEY = "f13"
-"""A key on no keyboard: a category without a key of its own would be given a letter."""
+NO_KEY = "\N{ZERO WIDTH SPACE}"
+"""A key on no keyboard and nothing to see beside the category; without one it is given a letter."""
 
 PREDICTED = "avatar-build"
 """The model version of every prediction: of others than the project's own, which is that of the
