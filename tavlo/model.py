@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock
 
 Order = Literal["spatial-temporal", "temporal-spatial"]
+Meeting = Literal["joint", "apart"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,20 @@ class TavloSizes:
     """h = w: the grid of a 224 pixel frame."""
     order: Order = "spatial-temporal"
     """Which attention comes first; the other is the paper's ablation."""
+    meeting: Meeting = "joint"
+    """joint: in spatial attention a frame's sound and places attend to one another (paper). apart
+    is ours: they attend to their own kind alone and meet in the similarity only, so that neither
+    can copy from the other what tells its clip from others, instead of finding what sounds."""
+    width: int = 64
+    """Channels of the first stage; each later one has twice as many. ResNet-18's."""
+    stage_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    """Residual blocks of each stage, ResNet-18's. Each stage after the first halves the grid, so
+    that three of them see 112 pixels as four see 224: for small pictures."""
 
-    feature_size: int = 512
-    """c: channels of ResNet-18's last stage, D_f."""
+    @property
+    def feature_size(self) -> int:
+        """c: channels of the last stage, D_f; 512 for ResNet-18."""
+        return self.width << (len(self.stage_blocks) - 1)
 
     @property
     def token_size(self) -> int:
@@ -73,7 +85,7 @@ class Tavlo(nn.Module):
         super().__init__()
         sizes = sizes or TavloSizes()
         self.sizes, self.recompute = sizes, recompute
-        self.see = VisualEncoder()
+        self.see = VisualEncoder(sizes)
         self.hear = AudioEncoder(sizes)
         self.space_position = nn.Parameter(torch.zeros(sizes.grid, sizes.grid, sizes.feature_size))
         self.time_position = nn.Parameter(torch.zeros(sizes.max_frames, sizes.position_size))
@@ -130,16 +142,40 @@ class Tavlo(nn.Module):
 class VisualEncoder(nn.Module):
     """ResNet-18 without pooling and classifier (eq. 1); from scratch until weights are loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: TavloSizes) -> None:
         super().__init__()
-        net = resnet18(weights=None)
-        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        self.stages = nn.Sequential(stem, net.layer1, net.layer2, net.layer3, net.layer4)
+        width = sizes.width
+        stem = nn.Sequential(
+            nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+        )
+        stages, channels = [stem], width
+        for number, num_blocks in enumerate(sizes.stage_blocks):
+            stages.append(_stage(channels, width << number, num_blocks, 1 if number == 0 else 2))
+            channels = width << number
+        self.stages = nn.Sequential(*stages)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, frames: Tensor) -> Tensor:
-        """``(b t, 3, 32 h, 32 w)`` to ``(b t, c, h, w)``."""
+        """``(b t, 3, y, x)`` to ``(b t, c, h, w)``."""
         features: Tensor = self.stages(frames)
         return features
+
+
+def _stage(channels: int, width: int, num_blocks: int, stride: int) -> nn.Sequential:
+    """Residual blocks; the first one changes size and width."""
+    shortcut = None
+    if stride != 1 or channels != width:
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels, width, kernel_size=1, stride=stride, bias=False),
+            nn.BatchNorm2d(width),
+        )
+    first = BasicBlock(channels, width, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(1, num_blocks)))
 
 
 class AudioEncoder(nn.Module):
@@ -164,7 +200,7 @@ class AstBlock(nn.Module):
 
     def __init__(self, sizes: TavloSizes) -> None:
         super().__init__()
-        self.order = sizes.order
+        self.order, self.meeting = sizes.order, sizes.meeting
         self.spatial = AttentionLayer(sizes)
         self.temporal = AttentionLayer(sizes)
 
@@ -176,7 +212,10 @@ class AstBlock(nn.Module):
 
     def _within_frames(self, tokens: Tensor) -> Tensor:
         batch = tokens.shape[0]
-        seen: Tensor = self.spatial(rearrange(tokens, "b t n d -> (b t) n d"), None)
+        frames = rearrange(tokens, "b t n d -> (b t) n d")
+        # Each part attends within itself.
+        parts = [frames] if self.meeting == "joint" else [frames[:, :1], frames[:, 1:]]
+        seen = torch.cat([self.spatial(part, None) for part in parts], 1)
         return rearrange(seen, "(b t) n d -> b t n d", b=batch)
 
     def _along_time(self, tokens: Tensor, present: Tensor | None) -> Tensor:

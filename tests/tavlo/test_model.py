@@ -6,9 +6,17 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models import resnet18
 
-from tavlo.model import AstBlock, AttentionLayer, Tavlo, TavloSizes, similarity
+from tavlo.model import (
+    AstBlock,
+    AttentionLayer,
+    Tavlo,
+    TavloSizes,
+    VisualEncoder,
+    similarity,
+)
 
 SMALL = TavloSizes(
     num_bins=16,
@@ -145,6 +153,20 @@ def test_frames_that_do_not_exist_change_nothing(net: Tavlo) -> None:
     torch.testing.assert_close(places_padded[:, :4], places, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("order", ["spatial-temporal", "temporal-spatial"])
+@pytest.mark.parametrize("meeting", ["joint", "apart"])
+def test_sound_and_places_know_of_each_other_only_where_they_meet(order: str, meeting: str) -> None:
+    torch.manual_seed(4)
+    net = Tavlo(TavloSizes(**{**vars(SMALL), "order": order, "meeting": meeting})).eval()
+    sound, places = net.encode(*clips(1, 5))
+    heard, seen = net.attend(sound, places)
+    other_heard, _ = net.attend(sound, places + torch.randn_like(places))
+    _, other_seen = net.attend(sound + torch.randn_like(sound), places)
+    assert torch.equal(heard, other_heard) is (meeting == "apart")
+    assert torch.equal(seen, other_seen) is (meeting == "apart")
+
+
 def test_recomputing_gives_the_same_gradients() -> None:
     frames, spectrogram = clips(1, 3)
     gradients = []
@@ -164,3 +186,19 @@ def test_a_wrong_length_says_so(net: Tavlo) -> None:
         net(frames, spectrogram[:, :, :9])
     with pytest.raises(ValueError, match="7 frames, the positions end at 6"):
         net(*clips(1, 7))
+
+
+def test_the_encoder_is_torchvisions_resnet18_by_default() -> None:
+    net = resnet18().eval()
+    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+    theirs = nn.Sequential(stem, net.layer1, net.layer2, net.layer3, net.layer4).eval()
+    ours = VisualEncoder(TavloSizes()).eval()
+    ours.stages.load_state_dict(theirs.state_dict())
+    frames = torch.randn(1, 3, 64, 64)
+    assert torch.equal(ours(frames), theirs(frames))
+
+
+def test_fewer_and_narrower_stages_see_small_pictures_as_finely() -> None:
+    sizes = TavloSizes(width=16, stage_blocks=(1, 1, 1))
+    assert (TavloSizes().feature_size, sizes.feature_size) == (512, 64)
+    assert VisualEncoder(sizes)(torch.randn(1, 3, 112, 112)).shape == (1, 64, 7, 7)
