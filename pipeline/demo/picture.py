@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.demo.scene import Actor, Pose, Scene
-from pipeline.demo.scenery import panorama
+from pipeline.demo.scenery import DRAWN_HEIGHT, panorama
 from pipeline.demo.sprites import sprite
 
 
@@ -34,13 +34,19 @@ class Painter:
         self._left = math.ceil(camera.swing_px) + 2
         self._top = math.ceil(0.2 * camera.swing_px) + 2
         drift = math.ceil(camera.drift_px_s * scene.duration_s)
-        self._world = panorama(
+        size = (scene.width + 2 * self._left + drift, scene.height + 2 * self._top)
+        # Backgrounds are drawn for pictures of one height, and shrunk for others.
+        unit = DRAWN_HEIGHT / scene.height
+        world = panorama(
             scene.background,
-            scene.width + 2 * self._left + drift,
-            scene.height + 2 * self._top,
-            self._top,
+            round(size[0] * unit),
+            round(size[1] * unit),
+            round(self._top * unit),
             np.random.default_rng(scene.seed),
         )
+        if unit != 1:
+            world = np.asarray(cv2.resize(world, size, interpolation=cv2.INTER_AREA), np.uint8)
+        self._world = world
         self._lay_shadows()
 
     def frame(self, index: int) -> NDArray[np.uint8]:

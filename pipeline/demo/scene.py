@@ -65,6 +65,8 @@ class Sound(_Part):
     onsets: tuple[float, ...]
     """When each stroke begins, ascending; the first is the start of the sound."""
     end_s: float
+    muted: bool = False
+    """The actor moves with the strokes, and nothing is heard."""
 
     @property
     def start_s(self) -> float:

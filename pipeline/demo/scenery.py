@@ -16,6 +16,8 @@ Image = NDArray[np.uint8]
 Draw = np.random.Generator
 Colour = tuple[int, int, int]
 
+DRAWN_HEIGHT = 360
+"""Rows of the picture that a background is drawn for."""
 _FLOOR_Y = 240
 
 

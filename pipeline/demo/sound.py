@@ -32,6 +32,8 @@ def soundtrack(scene: Scene) -> NDArray[np.float32]:
     """All sounds of a scene, ``(2, samples)``, left and right, in [-1, 1]; exactly 0 in silence."""
     track = np.zeros((2, round(scene.duration_s * RATE_HZ)))
     for number, sound in enumerate(scene.sounds):
+        if sound.muted:
+            continue
         mono = _voice(sound, len(track[0]), np.random.default_rng([scene.seed, number]))
         right = _side(scene, sound)
         track += np.stack([mono * (1 - right), mono * right]) * 2

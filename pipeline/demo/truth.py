@@ -75,6 +75,7 @@ def truth_of(scene: Scene) -> VideoTruth:
                 end_s=sound.end_s,
             )
             for sound in scene.sounds
+            if not sound.muted
         ],
     )
 
