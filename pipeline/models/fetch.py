@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.errors import AvatarBuildError, StopRun
+from pipeline.errors import AvatarBuildError, StopRun, UsageError
 from pipeline.models.register import ModelFile, file_sha256, models_folder, register
 from pipeline.models.table import Model, RemoteFile
 
@@ -65,8 +65,14 @@ def fetch(
 
     Raises:
         AvatarBuildError: it cannot be had, or is not what is documented.
+        UsageError: people must fetch it.
         StopRun: the disk is too small.
     """
+    if not all(file.url for file in model.files):
+        raise UsageError(
+            f"{model.name}: no address of its file is documented. Fetch it by hand from"
+            f" {model.page} and register it: 'avatar-build models add {model.name} PATH'."
+        )
     folder = models_folder() / model.name
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}

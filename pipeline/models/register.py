@@ -64,7 +64,7 @@ class Listed:
         state = self.path or "not here"
         about = f"{model.about_mb:.0f} MB"
         note = f"  ({model.note})" if model.note else ""
-        return f"{model.role:9} {model.name:24} {about:>8}  {licence:12} {state}{note}"
+        return f"{model.role:9} {model.name:32} {about:>8}  {licence:12} {state}{note}"
 
 
 def list_models() -> list[Listed]:
@@ -115,6 +115,11 @@ def require(name: str) -> ModelFile:
         f" {model.licence}), or make a workspace that needs none: 'avatar-build init DIR --profile"
         " offline'."
     )
+    if model.page:
+        ways_out = (
+            f"Fetch it by hand from {model.page} ({model.licence}) and register it: 'avatar-build"
+            f" models add {name} PATH'."
+        )
     noted = read_register(name)
     if noted is None:
         raise UsageError(f"{name}: no weights on this machine. {ways_out}")

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["tagger", "detector", "segmenter", "backbone"]
-"""A backbone is where training starts; the others are used as they are."""
+Role = Literal["tagger", "detector", "segmenter", "backbone", "localiser"]
+"""A backbone is where training starts, a localiser is scored beside TAVLO; the others work in the
+stages."""
 
 Loader = Literal["state-dict", "ultralytics", "transformers"]
 """``state-dict``: tensors alone (``weights_only``). ``ultralytics``: a pickle that runs code when
@@ -24,6 +25,7 @@ class RemoteFile:
 
     name: str
     url: str
+    """Empty where only a page is documented, from which people fetch it by hand."""
     size: int | None = None
     """Bytes, where documented exactly."""
     sha256: str = ""
@@ -46,6 +48,20 @@ class Model:
     about_mb: float
     """Size of all files, megabytes (10^6 bytes), about."""
     note: str = ""
+    page: str = ""
+    """Of its authors, where its files have no address of their own."""
+
+
+def _released(
+    model: str, variants: str, repository: str, licence: str, about_mb: float
+) -> Iterator[Model]:
+    """Checkpoints behind the shared folder that a repository's README names."""
+    page = f"https://github.com/{repository}"
+    for variant in variants.split():
+        file = RemoteFile(f"{variant}.pth", "")
+        note = f"by hand, from {page}"
+        name = f"{model}-{variant}"
+        yield Model(name, "localiser", "state-dict", licence, (file,), about_mb, note, page)
 
 
 def _cav_mae(name: str, key: str, note: str) -> Model:
@@ -146,6 +162,20 @@ def _all_models() -> Iterator[Model]:
     remote = RemoteFile(file, f"https://download.pytorch.org/models/{file}", None, "f37072fd")
     licence = "BSD-3-Clause (torchvision; trained on ImageNet, whose terms are its own)"
     yield Model("resnet18", "backbone", "state-dict", licence, (remote,), 47, "ImageNet-1k")
+    apache, none = "Apache-2.0 (code; nothing separate is said of the weights)", "no licence"
+    sets = "flickr-10k flickr-144k vggsound-10k vggsound-144k vggsound-full heard-110"
+    # About: the tensors, and Adam's two more of each where the file holds the optimiser.
+    yield from _released("ezvsl", sets, "stoneMo/EZ-VSL", apache, 275)
+    yield from _released("slavc", "vggsound-144k", "stoneMo/SLAVC", apache, 368)
+    mit = "MIT (code; nothing separate is said of the weights)"
+    sets = "vggsound-144k flickr-144k flickr-10k"
+    yield from _released("ssltie", sets, "jinxiang-liu/SSL-TIE", mit, 290)
+    sets = "vggsound-144k flickr-144k"
+    repository = "hche11/Localizing-Visual-Sounds-the-Hard-Way"
+    yield from _released("lvs", sets, repository, apache, 94)
+    kinds = ("sup", "selfsup", "sup-previs")
+    sets = " ".join(f"{place}-{kind}" for place in ("vggsound", "flickr") for kind in kinds)
+    yield from _released("sslalignment", sets, "kaistmm/SSLalignment", none, 94)
 
 
 MODELS = {model.name: model for model in _all_models()}

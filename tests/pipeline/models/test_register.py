@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from pipeline.cli import cli
 from pipeline.errors import UsageError
+from pipeline.models.fetch import fetch
 from pipeline.models.register import add, file_sha256, list_models, require, verify
 from pipeline.models.table import MODELS
 
@@ -38,10 +39,12 @@ def test_every_model_names_its_files_its_terms_and_where_they_are() -> None:
         "detector",
         "segmenter",
         "backbone",
+        "localiser",
     }
     for model in MODELS.values():
         assert model.licence
-        assert all(file.url.startswith("https://") for file in model.files)
+        addresses = [file.url for file in model.files if not model.page] or [model.page]
+        assert all(address.startswith("https://") for address in addresses)
         assert all(len(file.sha256) in (0, 8, 64) for file in model.files)
         assert (model.licence == "AGPL-3.0") == (model.loader == "ultralytics")
     assert all(MODELS[f"sam-vit-{size}"].files[0].sha256 for size in "blh")
@@ -54,6 +57,21 @@ def test_weights_that_are_not_here_are_one_line_with_two_ways_out() -> None:
     assert "\n" not in line
     assert "avatar-build models fetch sam-vit-h" in line
     assert "--profile offline" in line
+
+
+def test_a_model_without_an_address_is_fetched_by_hand_from_its_authors_page(
+    tmp_path: Path,
+) -> None:
+    name = "ssltie-vggsound-144k"
+    line = rf"SSL-TIE.*'avatar-build models add {name} PATH'"
+    with pytest.raises(UsageError, match=line):
+        fetch(MODELS[name])
+    with pytest.raises(UsageError, match=line):
+        require(name)
+    path = tmp_path / "vggsound144k.pth.tar"
+    path.write_bytes(b"weights")
+    add(name, path)
+    assert require(name).path == path
 
 
 def test_what_the_user_brings_is_registered_where_it_lies(weights: Path) -> None:
