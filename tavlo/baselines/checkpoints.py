@@ -71,6 +71,8 @@ def read_released(path: Path, wrapper: str) -> tuple[dict[str, Tensor], dict[str
     """
     found = _load(path, wrapper)
     beside: dict[str, Any] = {}
+    if "recipe_config" in found:
+        wrapper = "model"  # a checkpoint of ours
     if wrapper in found:
         beside = {name: value for name, value in found.items() if name != wrapper}
         found = found[wrapper]

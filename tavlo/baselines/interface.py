@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
+from pipeline.models import require
+from pipeline.models.table import MODELS as REGISTERED
 from tavlo.metrics import Comparison, Pixels, Real, min_max, predict, rank_threshold
 
 GRID = 224
@@ -190,6 +192,19 @@ class Opener(Protocol):
         ...
 
 
+def checkpoint_path(text: str) -> Path:
+    """A checkpoint's file: a path, or the name under which ``models add`` registered it.
+
+    Raises:
+        UsageError: it is neither, or not what was registered.
+    """
+    if text in REGISTERED and not Path(text).exists():
+        return require(text).path
+    if not Path(text).is_file():
+        raise UsageError(f"{text}: no such file, and no name of 'avatar-build models list' either.")
+    return Path(text)
+
+
 def open_model(
     name: str,
     checkpoint: Path,
@@ -202,7 +217,7 @@ def open_model(
 
     Args:
         name: in ``MODELS``.
-        checkpoint: as its authors released it.
+        checkpoint: as its authors released it, or as ``train-tavlo`` wrote it.
         prior: torchvision's ResNet-18 of ImageNet, to mix the object prior in as the authors do.
         variant: of the post-processing, where the authors have several; empty is the one their
             test scripts use.

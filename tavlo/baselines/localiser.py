@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from tavlo.baselines.encoders import TwoSided
 from tavlo.baselines.frontends import RATE_HZ, ImageFront, SoundFront
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Prior, Sound
 from tavlo.baselines.prior import PriorNetwork, load_prior
+from tavlo.recipe import make_recipe
 
 Vectors = NDArray[np.float32]
 Item = TypeVar("Item")
@@ -50,12 +51,26 @@ class Published:
             if self.prior is None:
                 raise UsageError(f"{self.name}: its authors mix no object prior in.")
             post, saliency = replace(post, prior=self.prior), load_prior(prior)
-        tensors, _ = read_released(checkpoint, self.wrapper)
-        network = self.network(tensors)
+        tensors, beside = read_released(checkpoint, self.wrapper)
+        network = self._network(tensors, beside, checkpoint)
         load_into(network, tensors, checkpoint)
         return Localiser(
             self.name, network, self.image_front, self.sound_front, post, saliency, device
         )
+
+    def _network(
+        self, names: Collection[str], beside: Mapping[str, Any], checkpoint: Path
+    ) -> TwoSided:
+        """The authors' network, or for a checkpoint of ours the one its recipe makes."""
+        if "recipe_config" not in beside:
+            return self.network(names)
+        if beside["recipe"] != self.name:
+            raise UsageError(
+                f"{checkpoint}: trained as {beside['recipe']!r}, and {self.name!r} is asked for."
+            )
+        network = make_recipe(self.name, beside["recipe_config"]).make_model()
+        assert isinstance(network, TwoSided)
+        return network
 
 
 class Localiser(ImageModel):
