@@ -58,7 +58,8 @@ class BoxAnswers:
     ) -> Review:
         """One answer about a frame."""
         proposals = self._proposals.get(frame.frame_id, [])
-        return read_boxes(annotation, frame, proposals, self._vocabulary, name)
+        review = read_boxes(annotation, frame, proposals, self._vocabulary, name)
+        return review.model_copy(update={"shown": task["data"].get("proposals")})
 
 
 class MaskAnswers:

@@ -42,6 +42,8 @@ class Pushed:
     """Tasks removed because their frame had another one."""
     renewed: int = 0
     """Tasks removed because they asked what is no longer asked; their frames are sent anew."""
+    opened: int = 0
+    """Tasks opened for more people than before."""
     foreign: list[str] = field(default_factory=list)
     """Links to tasks that are none of ours."""
     notes: list[str] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Pushed:
             "skipped": [{"frame_id": name, "reason": reason} for name, reason in self.skipped],
             "doubled": self.doubled,
             "renewed": self.renewed,
+            "opened": self.opened,
             "foreign": self.foreign,
             "notes": self.notes,
         }
@@ -67,6 +70,7 @@ class Pushed:
         said += f", {len(self.skipped)} not sent" if self.skipped else ""
         said += f"; {self.doubled} double tasks removed" if self.doubled else ""
         said += f"; {self.renewed} outdated tasks replaced" if self.renewed else ""
+        said += f"; {self.opened} opened for more people" if self.opened else ""
         lines = [f"{said}. Project {self.project.number}, {self.project.title!r}."]
         lines += [f"  not sent: {name}: {reason}" for name, reason in self.skipped]
         lines += [f"  {note}" for note in self.notes]
@@ -150,7 +154,27 @@ def _push(
                     if isinstance(reason, str)
                 ]
                 progress(start + len(batch), len(waiting))
+        if questions.asks_several:
+            pushed.opened = _open_for_more(server, project, questions)
     return pushed
+
+
+def _open_for_more(server: LabelStudio, project: Project, questions: Questions) -> int:
+    """Open the tasks that several people are to answer for as many; never for fewer than before.
+
+    The community edition offers a task to a person until as many different people answered it as
+    its own ``overlap`` says. It does not look again when that number changes, so a task that was
+    done is said to be open in the same request.
+    """
+    changed = 0
+    for task in list(server.task_columns(project.number, "id", "data", "overlap", "annotators")):
+        name, annotators = frame_of(task), task["annotators"]
+        overlap = 0 if name is None else questions.open_for(name, annotators)
+        if overlap > max(1, int(task["overlap"])):
+            done = len(annotators) >= overlap
+            server.update_task(int(task["id"]), overlap=overlap, is_labeled=done)
+            changed += 1
+    return changed
 
 
 def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> set[str]:

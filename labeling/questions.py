@@ -5,18 +5,19 @@ One class per kind of project; ``push`` sends what they make.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from labeling.clips import clips_html, make_clips
+from labeling.demand import Demand, is_sampled
 from labeling.layouts import check_task
 from labeling.mask_tasks import Shown, asked, mask_task
 from labeling.projects import Project
 from labeling.results import utc
-from labeling.tasks import box_task
+from labeling.tasks import box_task, shown
 from pipeline.errors import MediaError
-from pipeline.reviews import Kind, by_frame, deciding, is_withdrawn
+from pipeline.reviews import Kind, by_frame, deciding, is_sent_back, is_withdrawn
 from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
 from pipeline.workspace import Workspace
 
@@ -45,22 +46,55 @@ class Questions(Protocol):
         """Whether a frame's task at the server is to be replaced, and nothing is lost by that."""
         ...
 
+    @property
+    def asks_several(self) -> bool:
+        """Whether some frame is to be answered by more than one person."""
+        ...
+
+    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """How many different people a frame's task is to be open for.
+
+        Args:
+            frame_id: that it shows.
+            annotators: who answered it at the server already.
+        """
+        ...
+
 
 class BoxQuestions:
-    """Every frame, with its proposals."""
+    """Every frame that people have not answered yet, with its proposals.
+
+    An answer that still holds is not asked for again, wherever it was given.
+    """
 
     kind: Kind = "boxes"
 
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
-        self._frames = workspace.rows(Frame)
+        self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
         self._media = FrameMedia(workspace)
         self._vocabulary = list(vocabulary)
         self._sounds = {row.id: row for row in workspace.rows(Sounds)}
-        self._proposals = _by_frame(workspace.rows(Proposal))
+        proposals, reviews = workspace.rows(Proposal), workspace.rows(Review)
+        self._proposals = _by_frame(proposals)
+        self._demand = Demand(self._frames.values(), proposals, reviews, workspace.config.label)
+        self._pulled = pulled_at(reviews)
+        self._sent_back = {name for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
 
     def frames(self) -> list[Frame]:
-        """All of them."""
-        return self._frames
+        """Those that still need an answer."""
+        return [row for name, row in self._frames.items() if self._demand.missing[name]]
+
+    def notes(self) -> list[str]:
+        """How many frames are answered, and how many answers no longer hold."""
+        said = []
+        if answered := sum(not missing for missing in self._demand.missing.values()):
+            said.append(f"{answered} frames are answered already.")
+        if self._demand.orphaned:
+            said.append(
+                f"{len(self._demand.orphaned)} answers no longer hold; 'avatar-build label status'"
+                " lists them."
+            )
+        return said
 
     def task(self, frame: Frame) -> dict[str, Any] | str:
         """The frame's checked task, or why there is none."""
@@ -79,12 +113,29 @@ class BoxQuestions:
         return task
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
-        """Never: a frame is asked about once."""
-        return False
+        """Whether it shows other proposals than there are, or its answers no longer hold.
 
-    def notes(self) -> list[str]:
-        """None: all are asked about."""
-        return []
+        A task somebody is at, one whose answer was not pulled yet, and one that the masks sent back
+        (it shows that person's boxes) stay.
+        """
+        if not self._demand.missing.get(frame_id) or frame_id in self._sent_back or task["drafts"]:
+            return False
+        answers = [answer for answer in task["annotations"] if not answer["was_cancelled"]]
+        if not answers:
+            now = shown(self._proposals.get(frame_id, []), self._frames[frame_id])
+            return bool(task["data"].get("proposals") != now)
+        if frame_id in self._demand.gold or self._demand.is_held(frame_id):
+            return False
+        return are_pulled(answers, project, self._pulled)
+
+    @property
+    def asks_several(self) -> bool:
+        """Whether some frame is to be answered by more than one person."""
+        return max(self._demand.wanted.values(), default=1) > 1
+
+    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """How many different people a frame's task is to be open for."""
+        return self._demand.open_for(frame_id, annotators)
 
 
 class MaskQuestions:
@@ -93,16 +144,14 @@ class MaskQuestions:
     kind: Kind = "masks"
 
     def __init__(self, workspace: Workspace) -> None:
+        self._config = workspace.config.label
         self._media = FrameMedia(workspace)
         masks = {row.instance_id: row for row in workspace.rows(Mask)}
         self._shown: dict[str, list[Shown]] = {}
         for row in workspace.rows(Instance):
             self._shown.setdefault(row.frame_id, []).append((row, masks.get(row.instance_id)))
         reviews = workspace.rows(Review)
-        self._pulled: dict[str, str] = {}
-        for review in reviews:
-            known = self._pulled.get(review.annotation_id, "")
-            self._pulled[review.annotation_id] = max(known, review.updated_at)
+        self._pulled = pulled_at(reviews)
         failed = {row.input_id for row in workspace.ledger("segment").failures()}
         self._open: dict[str, Frame] = {}
         self._waiting = self._sent_back = self._settled = 0
@@ -156,10 +205,37 @@ class MaskQuestions:
         if frame_id not in self._open or task["drafts"]:
             return False
         answers = [answer for answer in task["annotations"] if not answer["was_cancelled"]]
-        for answer in answers:
-            if self._pulled.get(project.name_of(answer), "") < utc(answer["updated_at"]):
-                return False
+        if not are_pulled(answers, project, self._pulled):
+            return False
         return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
+
+    @property
+    def asks_several(self) -> bool:
+        """Whether some frame is to be answered by more than one person."""
+        return self._config.overlap > 1
+
+    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """How many different people a frame's task is to be open for."""
+        sampled = is_sampled(frame_id, self._config.share, self._config.seed)
+        return self._config.overlap if sampled else 1
+
+
+def pulled_at(reviews: Iterable[Review]) -> dict[str, str]:
+    """The newest time that was pulled of each annotation."""
+    pulled: dict[str, str] = {}
+    for review in reviews:
+        known = pulled.get(review.annotation_id, "")
+        pulled[review.annotation_id] = max(known, review.updated_at)
+    return pulled
+
+
+def are_pulled(
+    answers: Iterable[Mapping[str, Any]], project: Project, pulled: Mapping[str, str]
+) -> bool:
+    """Whether all of a task's answers stand in the tables as they are at the server."""
+    return all(
+        pulled.get(project.name_of(answer), "") >= utc(answer["updated_at"]) for answer in answers
+    )
 
 
 def _sent_back(review: Review) -> bool:

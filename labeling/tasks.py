@@ -7,7 +7,7 @@ was proposed. Boxes are percentages of the frame there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from labeling.accept import scenarios
@@ -45,7 +45,10 @@ def box_task(
         image: address of the frame's image.
         clips_html: the loop and the context clip.
     """
-    audible = sorted((p for p in proposals if p.audible), key=lambda p: p.proposal_id)
+    names_shown = set(shown(proposals, frame))
+    audible = sorted(
+        (p for p in proposals if p.proposal_id in names_shown), key=lambda p: p.proposal_id
+    )
     spoken = [name for proposal in audible for name in proposal.categories]
     names = list(dict.fromkeys([*vocabulary, *spoken]))  # the list may have changed since
     heard = heard_first(sounds.categories if sounds else [], names)
@@ -66,6 +69,7 @@ def box_task(
     return {
         "data": {
             "frame_id": frame.frame_id,
+            "proposals": shown(proposals, frame),
             "image": image,
             "clips_html": clips_html,
             "categories": [
@@ -76,6 +80,15 @@ def box_task(
         },
         "predictions": [prediction] if result else [],
     }
+
+
+def shown(proposals: Iterable[Proposal], frame: Frame) -> list[str]:
+    """The ids of the proposals that a frame's task shows: audible ones inside the frame, sorted."""
+    return sorted(
+        proposal.proposal_id
+        for proposal in proposals
+        if proposal.audible and clip(proposal.bbox, frame.width, frame.height) is not None
+    )
 
 
 def heard_first(heard: Sequence[SoundCategory], vocabulary: Sequence[str]) -> list[str]:
@@ -134,8 +147,7 @@ def _region(
     proposal: Proposal, category: str, scenario: Scenario, frame: Frame
 ) -> list[dict[str, Any]]:
     inside = clip(proposal.bbox, frame.width, frame.height)
-    if inside is None:
-        return []
+    assert inside is not None
     shared = {
         "id": proposal.proposal_id,
         "to_name": "frame",

@@ -71,6 +71,12 @@ def deciding(reviews: Iterable[Review], kind: Kind = "boxes") -> Review | None:
     return max(standing(reviews, kind), key=_age, default=None)
 
 
+def is_sent_back(reviews: Iterable[Review]) -> bool:
+    """Whether a frame's boxes were sent back from the masks and nobody has answered since."""
+    review = deciding(reviews, "masks")
+    return review is not None and _sends_back(review)
+
+
 def by_frame(reviews: Iterable[Review]) -> dict[str, list[Review]]:
     """Reviews by their frame."""
     found: dict[str, list[Review]] = {}

@@ -44,6 +44,14 @@ class FakeLabelStudio:
                 made = {**asked.body, "id": len(self.projects) + 1, "created_at": self.now()}
                 self.projects.append(made)
                 return 201, made
+            case "GET", ["api", "projects", number]:
+                tasks = [task for task in self.tasks.values() if task["project"] == int(number)]
+                done = sum(bool(task["annotations"]) for task in tasks)
+                return 200, {
+                    "task_number": len(tasks),
+                    "finished_task_number": done,
+                    "skipped_annotations_number": 0,
+                }
             case "GET", ["api", "storages", "localfiles"]:
                 return 200, []
             case "POST", ["api", "storages", "localfiles"]:
@@ -54,6 +62,9 @@ class FakeLabelStudio:
                 return None if self.lose_answers else (201, {"task_count": len(asked.body)})
             case "GET", ["api", "tasks"]:
                 return 200, self._page(query)
+            case "PATCH", ["api", "tasks", number]:
+                self.tasks[int(number)].update(asked.body, updated_at=self.now())
+                return 200, self.tasks[int(number)]
             case "DELETE", ["api", "tasks", number]:
                 del self.tasks[int(number)]
                 return 204, b""
@@ -88,6 +99,8 @@ class FakeLabelStudio:
             "data": data,
             "annotations": [],
             "drafts": [],
+            "overlap": 1,
+            "is_labeled": False,
             "predictions": [{"id": number, **copy.deepcopy(made)} for made in predictions],
             "created_at": when,
             "updated_at": when,
@@ -150,4 +163,9 @@ class FakeLabelStudio:
                 datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ")  # the real one answers 500 else
                 found = [task for task in found if task["updated_at"] > value]
         size, page = int(query["page_size"]), int(query["page"])
-        return {"total": len(found), "tasks": found[size * (page - 1) : size * page]}
+        shown = found[size * (page - 1) : size * page]
+        people = [sorted({a["completed_by"] for a in task["annotations"]}) for task in shown]
+        return {
+            "total": len(found),
+            "tasks": [{**task, "annotators": who} for task, who in zip(shown, people, strict=True)],
+        }
