@@ -42,8 +42,11 @@ _MEANINGS = {
     "propose": "draw boxes around what may sound",
     "accept": "take good boxes as they are, by rule",
     "simulate": "answer in place of people, from a ground truth",
+    "pull": "bring in what people said of the boxes",
     "settle": "turn reviews into sounding instances",
     "segment": "turn boxes into pixel masks",
+    "pull-masks": "bring in what people said of the masks",
+    "settle-masks": "put verified masks in the segmenter's place",
 }
 """What each stage does, for strangers."""
 

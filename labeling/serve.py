@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import get_args
 
 from labeling.client import LabelStudio
 from labeling.projects import FOLDER, open_project
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.reviews import Kind
 from pipeline.workspace import Workspace
 
 VERSION = "1.23.2"
@@ -101,8 +103,9 @@ def start_server(workspace: Workspace) -> Running:
         _wait(running, log)
         server = LabelStudio(url, token)
         server.check()
-        project = open_project(server, config.project, "boxes")
-        server.add_local_files(project.number, str(workspace.storage.path("media")))
+        for kind in get_args(Kind):
+            project = open_project(server, config.project, kind)
+            server.add_local_files(project.number, str(workspace.storage.path("media")))
     except BaseException:
         running.stop()
         raise
@@ -172,6 +175,7 @@ def server_settings(home: Path, media_root: Path, password: str, token: str) -> 
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media_root),
+        "LABEL_STUDIO_ML_BLOCK_LOCAL_IP": "0",  # 'label backend' answers on this machine
         "LABEL_STUDIO_EDITOR_KEYMAP": json.dumps(_KEYMAP),
     }
 

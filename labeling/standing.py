@@ -8,6 +8,7 @@ from typing import Any
 
 from labeling.client import LabelStudio
 from labeling.projects import find_project
+from labeling.pull import SPECS
 from pipeline.schema import Review
 from pipeline.workspace import Workspace
 
@@ -51,24 +52,28 @@ class Standing:
 
 def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
     """The standing of each project of ours that exists at the server."""
-    project = find_project(server, workspace.config.label.project, "boxes")
-    if project is None:
-        return []
-    raw = server.project(project.number)
-    tasks, done = int(raw["task_number"] or 0), int(raw["finished_task_number"] or 0)
-    seconds = [
-        review.lead_time_s
-        for review in workspace.rows(Review)
-        if review.annotation_id.startswith(f"{project.key}/") and review.lead_time_s is not None
-    ]
-    return [
-        Standing(
-            project.title,
-            tasks,
-            tasks - done,
-            done,
-            int(raw["skipped_annotations_number"] or 0),
-            len(workspace.ledger("pull").failures()),
-            statistics.median(seconds) if seconds else None,
+    seconds: dict[str, list[float]] = {}
+    for review in workspace.rows(Review):
+        if review.lead_time_s is not None:
+            project_key = review.annotation_id.partition("/")[0]
+            seconds.setdefault(project_key, []).append(review.lead_time_s)
+    found = []
+    for kind, spec in SPECS.items():
+        project = find_project(server, workspace.config.label.project, kind)
+        if project is None:
+            continue
+        raw = server.project(project.number)
+        tasks, done = int(raw["task_number"] or 0), int(raw["finished_task_number"] or 0)
+        times = seconds.get(project.key)
+        found.append(
+            Standing(
+                project.title,
+                tasks,
+                tasks - done,
+                done,
+                int(raw["skipped_annotations_number"] or 0),
+                len(workspace.ledger(spec.name).failures()),
+                statistics.median(times) if times else None,
+            )
         )
-    ]
+    return found

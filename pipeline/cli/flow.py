@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.options import cli, device_option, open_workspace, run_options
-from pipeline.cli.running import run_stages, say_sheets
+from pipeline.cli.running import run_stages, say_sheets, settle_reviews
 
 if TYPE_CHECKING:
     from pipeline.runner import RunOptions
+    from pipeline.workspace import Workspace
 
 
 @cli.command()
@@ -147,12 +148,8 @@ def segment(
     \b
         avatar-build segment --device cuda:0 --contact-sheet
     """
-    from labeling.settle import settle
-
     opened = open_workspace(workspace, settings)
-    if not options.dry_run:
-        settle(opened)
-    run_stages(opened, ["segment"], options, as_json)
+    _segment(opened, options, as_json)
     if sheets and not options.dry_run:
         from stages.contact_sheet import mask_sheets
 
@@ -168,13 +165,26 @@ def run(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json:
     \b
         avatar-build run --units 3/16      # the third of sixteen tasks of a job array
     """
-    from labeling.settle import settle
-
     opened = open_workspace(workspace, settings)
     run_stages(opened, ["download", "sample", "hear", "propose"], options, as_json)
+    _segment(opened, options, as_json)
+
+
+def _segment(opened: Workspace, options: RunOptions, as_json: bool) -> None:
     if not options.dry_run:
-        settle(opened)
-    run_stages(opened, ["segment"], options, as_json)
+        settle_reviews(opened)
+    _run_segmenter(opened, options, as_json)
+
+
+def _run_segmenter(opened: Workspace, options: RunOptions, as_json: bool) -> None:
+    """Segment; masks that people verified stay theirs, also where rows fail."""
+    from labeling.verified import settle_masks
+
+    try:
+        run_stages(opened, ["segment"], options, as_json)
+    finally:
+        if not options.dry_run:
+            settle_masks(opened)
 
 
 @cli.command()
@@ -203,7 +213,11 @@ def retry(
     rows = plan_retry(opened, stage, kind, dry_run=options.dry_run)
     if not as_json:
         click.echo(f"{stage}: {rows} failed rows to do again.")
-    if rows and not options.dry_run:
+    if not rows or options.dry_run:
+        return
+    if stage == "segment":
+        _run_segmenter(opened, options, as_json)
+    else:
         run_stages(opened, [stage], options, as_json)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import cli, open_workspace, run_options, workspace_options
-from pipeline.cli.running import run_stages
+from pipeline.cli.running import run_stages, settle_reviews
 from pipeline.errors import AvatarBuildError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def accept(workspace: str, settings: tuple[str, ...], options: RunOptions, as_js
     opened = open_workspace(workspace, settings)
     run_stages(opened, ["accept"], options, as_json)
     if not options.dry_run:
-        _settle(opened)
+        settle_reviews(opened)
         _say_instances(opened, as_json)
 
 
@@ -120,7 +120,7 @@ def push(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) ->
     if kind == "boxes":
         pushed = push_boxes(opened, server, _vocabulary(opened), _counter(as_json))
     else:
-        _settle(opened)
+        settle_reviews(opened)
         pushed = push_masks(opened, server, _counter(as_json))
     click.echo(json.dumps(pushed.as_dict()) if as_json else "\n".join(pushed.lines()))
     if pushed.skipped:
@@ -154,18 +154,10 @@ def pull(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) ->
         click.echo(json.dumps({**pulled.as_dict(), **reopened.as_dict()}))
     else:
         click.echo("\n".join([*pulled.lines(), *reopened.lines()]))
-    _settle(opened)
+    settle_reviews(opened)
     _say_instances(opened, as_json)
     if pulled.bad or reopened.waiting:
         sys.exit(1)
-
-
-def _settle(workspace: Workspace) -> None:
-    from labeling.settle import settle
-    from labeling.verified import settle_masks
-
-    settle(workspace)
-    settle_masks(workspace)
 
 
 @label.command("status")

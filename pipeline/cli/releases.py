@@ -11,7 +11,7 @@ from typing import Literal
 import click
 
 from pipeline.cli.options import cli, open_workspace, workspace_options
-from pipeline.cli.running import listed
+from pipeline.cli.running import listed, settle_reviews
 
 
 @cli.command()
@@ -53,11 +53,10 @@ def export(
     if not release:
         raise click.UsageError("name a version with --version, or a release with --verify DIR.")
     from exports.tables import export_workspace
-    from labeling.settle import settle
     from stages.taxonomy import load_taxonomy
 
     opened = open_workspace(workspace, settings)
-    settle(opened)
+    settle_reviews(opened)
     categories = load_taxonomy(opened.config.hear.taxonomy).categories
     summary = export_workspace(
         opened,
@@ -220,10 +219,21 @@ def takedown(
 @click.option("--release", required=True, metavar="DIR", help="The release to score on.")
 @click.option(
     "--predictions",
-    required=True,
     metavar="DIR",
     help="Heatmaps: <clip_id>.npz (or .parquet) with frame_index (n,) and heatmap (n, y, x), any"
     " resolution.",
+)
+@click.option(
+    "--checkpoint",
+    metavar="FILE",
+    help="Of train-tavlo: compute its heatmaps first, into --predictions or OUT/predictions.",
+)
+@click.option(
+    "--cache", metavar="DIR", help="Keep small copies of the clips for a next checkpoint."
+)
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda:N.")
+@click.option(
+    "--allow-overlap", is_flag=True, help="Score a checkpoint on videos it was trained on."
 )
 @click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True)
 @click.option("--max-missing", default=0, metavar="N", help="Frames that may lack a heatmap.")
@@ -242,7 +252,11 @@ def takedown(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def evaluate(
     release: str,
-    predictions: str,
+    predictions: str | None,
+    checkpoint: str | None,
+    cache: str | None,
+    device: str,
+    allow_overlap: bool,
     gt: Literal["mask", "box"],
     max_missing: int,
     seed: int,
@@ -255,7 +269,10 @@ def evaluate(
 
     \b
         avatar-build evaluate --release ws/releases/0.1 --predictions heat --out scores --gallery
+        avatar-build evaluate --release ws/releases/0.1 --checkpoint runs/a/best.pt --out scores
     """
+    import tempfile
+
     from tavlo.evaluate import FORMATS, write_scores
     from tavlo.evaluate import evaluate as score
     from tavlo.predictions import Predictions
@@ -263,7 +280,30 @@ def evaluate(
 
     if (gallery or clips) and not out:
         raise click.UsageError("--gallery and --clip write files: name a folder with --out.")
-    data, found = read_release(Path(release)), Predictions(Path(predictions))
+    if predictions is None and (checkpoint is None or out is None):
+        raise click.UsageError("name --predictions, or --checkpoint and --out.")
+    data, folder = read_release(Path(release)), Path(predictions or f"{out}/predictions")
+    if checkpoint:
+        from pipeline.progress import counting
+        from tavlo.predict import predict
+
+        with (
+            tempfile.TemporaryDirectory(prefix="evaluate-") as scratch,
+            counting("predict", len({frame.clip_id for frame in data.frames})) as show,
+        ):
+            failed = predict(
+                Path(checkpoint),
+                data,
+                folder,
+                Path(cache or scratch),
+                device=device,
+                allow_overlap=allow_overlap,
+                every_frame_of=clips,
+                show=show,
+            )
+        for clip, why in failed.items():
+            click.echo(f"{clip}: no heatmaps: {why}", err=True)
+    found = Predictions(folder)
     scores = score(data, found, gt, max_missing=max_missing, seed=seed)
     if out:
         write_scores(scores, Path(out))
@@ -276,7 +316,7 @@ def evaluate(
     for clip in clips:
         from tavlo.overlay import write_overlays
 
-        folder = Path(str(out)) / "overlays"
-        written = write_overlays(data, found, clip, scores.threshold, folder)
-        click.echo(f"{clip}: {len(written)} files in {folder}", err=True)
+        overlays = Path(str(out)) / "overlays"
+        written = write_overlays(data, found, clip, scores.threshold, overlays)
+        click.echo(f"{clip}: {len(written)} files in {overlays}", err=True)
     click.echo(FORMATS["json" if as_json else "md"](scores), nl=False)

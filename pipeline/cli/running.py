@@ -34,6 +34,15 @@ def run_stages(
         sys.exit(1)
 
 
+def settle_reviews(workspace: Workspace) -> None:
+    """Bring instances and masks in step with the reviews."""
+    from labeling.settle import settle
+    from labeling.verified import settle_masks
+
+    settle(workspace)
+    settle_masks(workspace)
+
+
 def _say(workspace: Workspace, summary: RunSummary, options: RunOptions, as_json: bool) -> None:
     counts = dict(summary.counts)
     if as_json:

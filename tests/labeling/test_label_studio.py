@@ -72,7 +72,7 @@ def test_a_prediction_arrives_field_by_field(
     task = pushed[name(10)]
     assert [item["value"] for item in task["data"]["categories"]] == ["dog", "cat", "lion"]
     (prediction,) = task["predictions"]
-    assert prediction["model_version"] == "motion"
+    assert prediction["model_version"] == "avatar-build"
     box, scenario, status = prediction["result"]
     assert (box["id"], box["score"], box["from_name"]) == ("p_10", 0.8, "category")
     assert box["value"]["rectanglelabels"] == ["dog"]
@@ -192,7 +192,8 @@ def test_off_screen_comes_back_with_its_category(
 def test_the_standing_counts_what_was_done(
     studio: Studio, pushed: dict[str, dict[str, Any]]
 ) -> None:
-    (found,) = standings(studio.workspace, studio.api)
+    found, of_masks = standings(studio.workspace, studio.api)
+    assert (of_masks.tasks, of_masks.seconds_per_task) == (0, None)
     assert found.tasks == len(pushed) == found.to_do + found.done
     assert found.done >= 1
     assert found.seconds_per_task == 3.5

@@ -1,0 +1,218 @@
+"""Masks follow the reviews, and the segmenter's own come back when a review no longer counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from labeling.settle import settle
+from labeling.verified import settle_masks
+from pipeline import rle
+from pipeline.schema import Instance, Mask, Review
+from pipeline.workspace import Workspace
+from tests.labeling.labelled_workspace import commit
+from tests.labeling.test_settle import pull, review, sample
+
+SIZE = (18, 32)
+
+
+@pytest.fixture
+def workspace(workspace: Workspace) -> Workspace:
+    """Two frames with an instance each, segmented."""
+    sample(workspace, "f1", "f2")
+    pull(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
+    settle(workspace)
+    segment(workspace)
+    return workspace
+
+
+def square(left: int) -> Any:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[2:8, left : left + 6] = True
+    return mask
+
+
+def segmented(instance: Instance, left: int = 4) -> Mask:
+    packed = rle.encode(square(left))
+    return Mask(
+        instance_id=instance.instance_id,
+        frame_id=instance.frame_id,
+        rle=packed,
+        area=rle.area(packed),
+        bbox=rle.bbox(packed),
+        source="sam-vit-h",
+        model_digest="abc",
+        predicted_iou=0.9,
+        stability=0.8,
+        verified=False,
+    )
+
+
+def segment(workspace: Workspace, stage: str = "segment", left: int = 4) -> None:
+    masks = [segmented(row, left) for row in workspace.rows(Instance)]
+    commit(workspace, stage, Mask, masks)
+
+
+def instance(workspace: Workspace, frame: str) -> Instance:
+    (found,) = [row for row in workspace.rows(Instance) if row.frame_id == frame]
+    return found
+
+
+def about_masks(
+    workspace: Workspace, frame: str, day: int, left: int | None = 9, **changes: Any
+) -> Review:
+    """A review of a frame's mask: painted anew at ``left``, or accepted where it is none."""
+    row = instance(workspace, frame)
+    spoken: dict[str, Any] = {
+        "bbox": row.bbox,
+        "category": row.audio_visual_category,
+        "scenario": row.scenario,
+        "origin": "kept" if left is None else "moved",
+        "proposal_id": None,
+        "instance_id": row.instance_id,
+        "rle": rle.encode(square(4 if left is None else left)),
+    }
+    if left is None:
+        shown = segmented(row)
+        spoken["drawn_by"] = {
+            name: getattr(shown, name)
+            for name in ("source", "model_digest", "predicted_iou", "stability")
+        }
+    values = {"kind": "masks", "instances": [spoken], "review_id": f"m_{frame}_{day}"}
+    return review(frame, "", day, **(values | {"annotation_id": f"m{day}"} | changes))
+
+
+def masks(workspace: Workspace) -> dict[str, Mask]:
+    return {row.frame_id: row for row in workspace.rows(Mask)}
+
+
+def on_disk(workspace: Workspace) -> list[str]:
+    """What anybody who reads the folder finds."""
+    folder = Path(workspace.storage.url) / "tables" / "masks"
+    files = sorted(folder.glob("*.parquet"))
+    return sorted(name for file in files for name in pq.read_table(file)["instance_id"].to_pylist())
+
+
+def test_without_reviews_of_masks_nothing_is_made(workspace: Workspace) -> None:
+    assert settle_masks(workspace) == 0
+    assert workspace.ledger("settle-masks").commits() == []
+    assert not workspace.storage.exists("commits/settle-masks/units")
+
+
+def test_a_painted_mask_stands_in_the_segmenters_place(workspace: Workspace) -> None:
+    pull(workspace, about_masks(workspace, "f1", 2))
+    assert settle_masks(workspace) == 1
+    found = masks(workspace)
+    assert (found["f1"].source, found["f1"].verified, found["f1"].model_digest) == (
+        "annotator",
+        True,
+        "",
+    )
+    assert (rle.decode(found["f1"].rle) == square(9)).all()
+    assert (found["f1"].area, found["f1"].bbox) == (36, [9.0, 2.0, 6.0, 6.0])
+    assert found["f2"] == segmented(instance(workspace, "f2"))
+    assert on_disk(workspace) == sorted(row.instance_id for row in found.values())
+    assert settle_masks(workspace) == 0
+
+
+def test_an_accepted_mask_stays_the_segmenters_and_is_verified(workspace: Workspace) -> None:
+    before = masks(workspace)["f1"]
+    pull(workspace, about_masks(workspace, "f1", 2, left=None))
+    settle_masks(workspace)
+    assert masks(workspace)["f1"] == before.model_copy(update={"verified": True})
+
+
+def test_a_newer_review_decides_and_taking_it_back_brings_the_segmenters_mask_back(
+    workspace: Workspace,
+) -> None:
+    before = workspace.digest("masks")
+    for day, left in ((2, 9), (3, 12)):
+        pull(workspace, about_masks(workspace, "f1", day, left))
+        assert settle_masks(workspace) == 1
+        assert masks(workspace)["f1"].bbox[0] == left
+    back = {"decision": "back_to_boxes", "instances": [], "reject_reasons": ["annotation deleted"]}
+    for day in (2, 3):
+        gone = {**back, "review_id": f"w_{day}", "updated_at": f"2026-02-{day:02d}"}
+        pull(workspace, about_masks(workspace, "f1", day, **gone))
+    settle_masks(workspace)
+    assert workspace.digest("masks") == before
+    assert len(on_disk(workspace)) == 2
+    assert not workspace.storage.names("commits/settle-masks/aside")
+
+
+@pytest.mark.parametrize("decision", ["rejected", "back_to_boxes"])
+def test_a_frame_that_is_not_done_has_no_verified_mask(workspace: Workspace, decision: str) -> None:
+    pull(workspace, about_masks(workspace, "f1", 2))
+    settle_masks(workspace)
+    pull(workspace, about_masks(workspace, "f1", 3, decision=decision, instances=[]))
+    settle_masks(workspace)
+    assert not any(row.verified for row in workspace.rows(Mask))
+
+
+def test_a_mask_nobody_segmented_is_kept_and_gives_way_to_none(workspace: Workspace) -> None:
+    ledger = workspace.ledger("segment")
+    ledger.retire(ledger.commits(), "gone")
+    pull(workspace, about_masks(workspace, "f1", 2))
+    assert settle_masks(workspace) == 1
+    assert list(masks(workspace)) == ["f1"]
+    segment(workspace, "segment-again")
+    settle_masks(workspace)
+    assert masks(workspace)["f1"].source == "annotator"
+    assert len(on_disk(workspace)) == 2
+
+
+def test_another_run_of_the_segmenter_changes_no_verified_mask(workspace: Workspace) -> None:
+    pull(workspace, about_masks(workspace, "f1", 2))
+    settle_masks(workspace)
+    ledger = workspace.ledger("segment")
+    ledger.retire(ledger.commits(), "other settings")
+    segment(workspace, "segment-again", left=14)
+    assert len(workspace.rows(Mask)) == 2, "no instance has two masks, also before it is settled"
+    assert settle_masks(workspace) == 1
+    found = masks(workspace)
+    assert (found["f1"].source, found["f2"].bbox[0]) == ("annotator", 14.0)
+    assert len(on_disk(workspace)) == 2
+    assert settle_masks(workspace) == 0
+
+
+def test_a_mask_of_an_instance_that_is_no_more_waits_for_it(workspace: Workspace) -> None:
+    pull(workspace, about_masks(workspace, "f1", 2))
+    settle_masks(workspace)
+    pull(workspace, review("f1", "lion", 3))
+    settle(workspace)
+    settle_masks(workspace)
+    assert not any(row.verified for row in workspace.rows(Mask))
+    pull(workspace, review("f1", "dog", 4))
+    settle(workspace)
+    settle_masks(workspace)
+    assert masks(workspace)["f1"].verified
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2, 3])
+def test_a_crash_anywhere_leaves_every_instance_its_one_mask(
+    workspace: Workspace, moves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull(workspace, about_masks(workspace, "f1", 2))
+    settle_masks(workspace)
+    pull(workspace, about_masks(workspace, "f1", 3, 12))
+    done, real = [0], workspace.storage.move
+
+    def dies(source: str, target: str) -> None:
+        if done[0] == moves:
+            raise KeyboardInterrupt
+        done[0] += 1
+        real(source, target)
+
+    monkeypatch.setattr(workspace.storage, "move", dies)
+    with pytest.raises(KeyboardInterrupt):
+        settle_masks(workspace)
+    monkeypatch.undo()
+    again = Workspace(workspace.storage.url)
+    settle_masks(again)
+    assert masks(again)["f1"].bbox[0] == 12
+    assert on_disk(again) == sorted(row.id for row in again.rows(Mask))
+    assert len(on_disk(again)) == 2
