@@ -1,0 +1,152 @@
+"""Masks through a real Label Studio: pixels unchanged, boxes opened again, prompts answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from labeling import brush
+from labeling.client import LabelStudio
+from labeling.projects import open_project
+from labeling.pull import pull_boxes, pull_masks
+from labeling.push import push_boxes, push_masks
+from labeling.reopen import reopen_boxes
+from labeling.settle import settle
+from labeling.standing import standings
+from labeling.verified import settle_masks
+from pipeline import rle
+from pipeline.schema import Instance, Mask, Review
+from pipeline.workspace import Workspace
+from tests.labeling.conftest import Studio
+from tests.labeling.labelled_workspace import VOCABULARY, fill
+from tests.labeling.test_masks_push_pull import pixels, segment
+from tests.labeling.test_results import choice
+from tests.rows import frame
+
+pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def masks(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """Another workspace on the same server: boxes accepted, masks made and pushed."""
+    root = tmp_path_factory.mktemp("masks") / "ws"
+    Workspace.create(root)
+    settings = [f"label.url='{studio.api.url}'", "label.project='of masks'"]
+    workspace = fill(Workspace(root, settings), frames=4)
+    made = Studio(workspace, LabelStudio(studio.api.url, studio.token), studio.token)
+    push_boxes(workspace, made.api, VOCABULARY)
+    for task in tasks(made, "boxes").values():
+        submit(made, task, proposed(task))
+    pull_boxes(workspace, made.api, VOCABULARY)
+    settle(workspace)
+    segment(workspace)
+    assert push_masks(workspace, made.api).new == 4
+    assert push_masks(workspace, made.api).known == 4
+    return made
+
+
+def name(index: int) -> str:
+    return frame(index).frame_id
+
+
+def tasks(made: Studio, kind: Any) -> dict[str, dict[str, Any]]:
+    project = open_project(made.api, made.workspace.config.label.project, kind)
+    return {task["data"]["frame_id"]: task for task in made.api.tasks(project.number)}
+
+
+def proposed(task: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
+
+
+def submit(made: Studio, task: dict[str, Any], result: list[Any]) -> None:
+    body = {"result": result, "lead_time": 3.5}
+    made.api.call("POST", f"/api/tasks/{task['id']}/annotations/", body)
+
+
+def pull(made: Studio) -> None:
+    pull_masks(made.workspace, made.api)
+    settle_masks(made.workspace)
+
+
+def mask(made: Studio, index: int) -> Mask:
+    (found,) = [row for row in made.workspace.rows(Mask) if row.frame_id == name(index)]
+    return found
+
+
+def test_annotators_are_shown_the_masks_and_nothing_of_them_is_lost_on_the_way(
+    masks: Studio,
+) -> None:
+    task = tasks(masks, "masks")[name(10)]
+    number = task["project"]
+    opened = masks.api.call("GET", f"/api/projects/{number}/next")
+    (shown,) = opened["predictions"]
+    (region,) = [item for item in shown["result"] if item["type"] == "brushlabels"]
+    assert region["id"] == mask(masks, 10).instance_id
+    assert region["value"]["rle"] == brush.from_coco(mask(masks, 10).rle)
+
+
+def test_a_mask_accepted_as_it_was_comes_back_bit_by_bit(masks: Studio) -> None:
+    before = mask(masks, 10)
+    task = tasks(masks, "masks")[name(10)]
+    submit(masks, task, proposed(task))
+    pull(masks)
+    assert mask(masks, 10) == before.model_copy(update={"verified": True})
+    state = masks.workspace.digest("reviews")
+    pull(masks)
+    assert masks.workspace.digest("reviews") == state
+
+
+def test_a_painted_mask_is_the_annotators(masks: Studio) -> None:
+    task = tasks(masks, "masks")[name(11)]
+    region, status = proposed(task)
+    value = {**region["value"], "rle": brush.encode(pixels(120))}
+    submit(masks, task, [{**region, "origin": "manual", "value": value}, status])
+    pull(masks)
+    found = mask(masks, 11)
+    assert (found.source, found.verified) == ("annotator", True)
+    assert (rle.decode(found.rle) == pixels(120)).all()
+
+
+def test_a_frame_sent_back_is_to_do_again_and_opens_with_the_boxes_it_had(masks: Studio) -> None:
+    before = standings(masks.workspace, masks.api)[0]
+    note = choice("boxes_note", "the cat is missing", key="text")
+    status = choice("mask_status", "Back to boxes")
+    said = [{**item, "to_name": "frame"} for item in (status, note)]
+    submit(masks, tasks(masks, "masks")[name(12)], said)
+    pull(masks)
+    (review,) = [
+        row
+        for row in masks.workspace.rows(Review)
+        if row.kind == "masks" and row.frame_id == name(12)
+    ]
+    assert (review.decision, review.reject_reasons) == ("back_to_boxes", ["the cat is missing"])
+    former = tasks(masks, "boxes")[name(12)]["annotations"][0]["result"]
+    assert reopen_boxes(masks.workspace, masks.api).frames == [name(12)]
+    assert reopen_boxes(masks.workspace, masks.api).frames == []
+    after = standings(masks.workspace, masks.api)[0]
+    assert (after.to_do, after.done) == (before.to_do + 1, before.done - 1)
+    opened = masks.api.call(
+        "GET", f"/api/projects/{tasks(masks, 'boxes')[name(12)]['project']}/next"
+    )
+    assert opened["data"]["frame_id"] == name(12)
+    (shown,) = opened["predictions"]
+    assert {item["id"] for item in shown["result"]} == {item["id"] for item in former}
+
+    again = tasks(masks, "boxes")[name(12)]
+    result = proposed(again)
+    result[0]["value"]["rectanglelabels"] = ["cat"]
+    submit(masks, again, result)
+    assert pull_boxes(masks.workspace, masks.api, VOCABULARY).new == 1
+    settle(masks.workspace)
+    segment(masks.workspace)
+    settle_masks(masks.workspace)
+    (instance,) = [row for row in masks.workspace.rows(Instance) if row.frame_id == name(12)]
+    assert instance.audio_visual_category == "cat"
+    pushed = push_masks(masks.workspace, masks.api)
+    assert (pushed.new, pushed.renewed) == (1, 1)
+    task = tasks(masks, "masks")[name(12)]
+    assert [item["value"] for item in task["data"]["instances"]] == ["1 cat"]
+    submit(masks, task, proposed(task))
+    pull(masks)
+    assert mask(masks, 12).verified
