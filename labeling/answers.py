@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from labeling.instances import derive_instances
 from labeling.mask_results import Asked, read_masks
+from labeling.projects import ProjectKind
 from labeling.results import read_boxes
 from pipeline.errors import InputError
-from pipeline.reviews import Kind
 from pipeline.schema import Frame, Instance, MaskSource, Proposal, Review
 from pipeline.workspace import Workspace
 
@@ -21,7 +21,7 @@ class Answers(Protocol):
     """What ``pull`` needs to know of a kind of project."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ProjectKind:
         """Of the project the answers come from."""
         ...
 
@@ -45,7 +45,7 @@ class Answers(Protocol):
 class BoxAnswers:
     """Which boxes sound."""
 
-    kind: Kind = "boxes"
+    kind: ProjectKind = "boxes"
 
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         self._vocabulary = frozenset(vocabulary)
@@ -69,7 +69,7 @@ class MaskAnswers:
     when the instance comes back.
     """
 
-    kind: Kind = "masks"
+    kind: ProjectKind = "masks"
 
     def __init__(self, workspace: Workspace) -> None:
         self._instances: dict[str, Instance] = {}

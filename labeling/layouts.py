@@ -58,8 +58,9 @@ class Layout:
 
 @cache
 def layout(kind: str) -> Layout:
-    """The config of ``boxes`` or ``masks``."""
-    xml = resources.files("labeling").joinpath("configs", f"{kind}.xml").read_text("utf-8")
+    """The config of ``boxes`` or ``masks``; ``adjudication`` is about boxes too."""
+    name = "boxes.xml" if kind == "adjudication" else f"{kind}.xml"
+    xml = resources.files("labeling").joinpath("configs", name).read_text("utf-8")
     controls, variables, hotkeys = {}, set(), set()
     for tag in ElementTree.fromstring(xml).iter():
         if (key := tag.get("hotkey")) is not None:

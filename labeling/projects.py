@@ -6,22 +6,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from labeling.client import LabelStudio, read_token
 from labeling.layouts import canonical, layout
 from labeling.tasks import PREDICTED
 from pipeline.errors import UsageError
-from pipeline.reviews import Kind
 from pipeline.schema import digest_of
 from pipeline.workspace import Workspace
 
 FOLDER = "label-studio"
 """Of the server we run for a workspace: its address, token and data."""
 
-_WHAT: dict[Kind, str] = {
+ProjectKind = Literal["boxes", "masks", "adjudication"]
+"""What people are asked; each has a project of its own. An adjudicator's answer is one of boxes."""
+
+_WHAT: dict[ProjectKind, str] = {
     "boxes": "Which boxes make the sound: keep, move, delete or draw them; then, how they sound.",
     "masks": "Which pixels are each thing's: accept, paint, or prompt with points and boxes.",
+    "adjudication": "Settle what others differ on: their boxes are shown together. Yours decide.",
 }
 
 
@@ -65,7 +68,7 @@ def connect(workspace: Workspace) -> LabelStudio:
     return server
 
 
-def find_project(server: LabelStudio, prefix: str, kind: Kind) -> Project | None:
+def find_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project | None:
     """The project of this kind, if it is there.
 
     Raises:
@@ -90,7 +93,7 @@ def find_project(server: LabelStudio, prefix: str, kind: Kind) -> Project | None
     return _project(project)
 
 
-def open_project(server: LabelStudio, prefix: str, kind: Kind) -> Project:
+def open_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project:
     """The project of this kind, made when it is missing."""
     found = find_project(server, prefix, kind)
     if found is not None:

@@ -14,24 +14,26 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from labeling.adjudication import AdjudicationAnswers
 from labeling.answers import Answers, BoxAnswers, MaskAnswers
 from labeling.client import LabelStudio
-from labeling.projects import Project, find_project
+from labeling.projects import Project, ProjectKind, find_project
 from labeling.push import foreign_line, frame_of
 from labeling.results import utc, withdrawn
 from pipeline.errors import AvatarBuildError, InputError, UsageError
 from pipeline.ledger import Generation, Ledger, Unit
 from pipeline.locks import run_lock
-from pipeline.reviews import DELETED, SKIPPED, Kind, is_withdrawn
+from pipeline.reviews import DELETED, SKIPPED, is_withdrawn
 from pipeline.schema import FailureRow, Frame, Review, digest_of
 from pipeline.stage import Drop, Fail, Ok, Outcome, StageSpec
 from pipeline.storage import Storage
 from pipeline.unit import Clock, commit_unit, new_job
 from pipeline.workspace import Workspace
 
-SPECS: dict[Kind, StageSpec] = {
+SPECS: dict[ProjectKind, StageSpec] = {
     "boxes": StageSpec(name="pull", version=1, reads="", writes=("reviews",)),
     "masks": StageSpec(name="pull-masks", version=1, reads="", writes=("reviews",)),
+    "adjudication": StageSpec(name="pull-adjudication", version=1, reads="", writes=("reviews",)),
 }
 """The books of each kind; failures are answers to mend."""
 
@@ -108,8 +110,20 @@ def pull_masks(workspace: Workspace, server: LabelStudio) -> Pulled:
     return _pull(workspace, server, "masks", lambda: MaskAnswers(workspace))
 
 
+def pull_adjudication(
+    workspace: Workspace, server: LabelStudio, vocabulary: Sequence[str]
+) -> Pulled:
+    """Read what adjudicators decided that is new, and commit it; as ``pull_boxes``."""
+    return _pull(
+        workspace, server, "adjudication", lambda: AdjudicationAnswers(workspace, vocabulary)
+    )
+
+
 def _pull(
-    workspace: Workspace, server: LabelStudio, kind: Kind, open_answers: Callable[[], Answers]
+    workspace: Workspace,
+    server: LabelStudio,
+    kind: ProjectKind,
+    open_answers: Callable[[], Answers],
 ) -> Pulled:
     project = find_project(server, workspace.config.label.project, kind)
     if project is None:

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from labeling.adjudication import AdjudicationQuestions
 from labeling.client import LabelStudio
-from labeling.projects import Project, open_project
+from labeling.projects import Project, ProjectKind, open_project
 from labeling.questions import BoxQuestions, MaskQuestions, Questions
 from pipeline.errors import AvatarBuildError
 from pipeline.locks import run_lock
-from pipeline.reviews import Kind
 from pipeline.workspace import Workspace
 
 Progress = Callable[[int, int], None]
@@ -120,10 +120,26 @@ def push_masks(
     return _push(workspace, server, "masks", lambda: MaskQuestions(workspace), progress)
 
 
+def push_adjudication(
+    workspace: Workspace,
+    server: LabelStudio,
+    vocabulary: Sequence[str],
+    progress: Progress = lambda done, total: None,
+) -> Pushed:
+    """Send every frame on which people differ and that nobody has settled; as ``push_boxes``."""
+    return _push(
+        workspace,
+        server,
+        "adjudication",
+        lambda: AdjudicationQuestions(workspace, vocabulary),
+        progress,
+    )
+
+
 def _push(
     workspace: Workspace,
     server: LabelStudio,
-    kind: Kind,
+    kind: ProjectKind,
     ask: Callable[[], Questions],
     progress: Progress,
 ) -> Pushed:

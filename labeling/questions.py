@@ -13,11 +13,11 @@ from labeling.clips import clips_html, make_clips
 from labeling.demand import Demand, is_sampled
 from labeling.layouts import check_task
 from labeling.mask_tasks import Shown, asked, mask_task
-from labeling.projects import Project
+from labeling.projects import Project, ProjectKind
 from labeling.results import utc
 from labeling.tasks import box_task, shown
 from pipeline.errors import MediaError
-from pipeline.reviews import Kind, by_frame, deciding, is_sent_back, is_withdrawn
+from pipeline.reviews import by_frame, deciding, is_sent_back, is_withdrawn
 from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
 from pipeline.workspace import Workspace
 
@@ -26,7 +26,7 @@ class Questions(Protocol):
     """What ``push`` needs to know of a kind of project."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ProjectKind:
         """Of the project the tasks go to."""
         ...
 
@@ -67,7 +67,7 @@ class BoxQuestions:
     An answer that still holds is not asked for again, wherever it was given.
     """
 
-    kind: Kind = "boxes"
+    kind: ProjectKind = "boxes"
 
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
@@ -141,7 +141,7 @@ class BoxQuestions:
 class MaskQuestions:
     """Every frame with instances, until people have verified their masks."""
 
-    kind: Kind = "masks"
+    kind: ProjectKind = "masks"
 
     def __init__(self, workspace: Workspace) -> None:
         self._config = workspace.config.label

@@ -31,6 +31,9 @@ _STATUS: dict[str, Decision] = {
     "Reject": "rejected",
 }
 
+STATUS_NAMES = {decision: name for name, decision in _STATUS.items()}
+"""What annotators read where we write a decision."""
+
 _SAME_PX = 0.1
 """Edges that differ less were not moved: the way through percentages costs far less."""
 

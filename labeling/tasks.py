@@ -58,7 +58,8 @@ def box_task(
     for proposal, category, scenario in zip(
         audible, categories, prefilled(categories, active), strict=True
     ):
-        result += _region(proposal, category, scenario, frame)
+        box, *rest = region(proposal.proposal_id, proposal.bbox, category, scenario, frame)
+        result += [{**box, "score": proposal.detector_score}, *rest]
     if result:
         result.append(status("status", "Visible"))
     prediction = {
@@ -143,13 +144,14 @@ def _keys(sounds: Sounds | None, count: int) -> list[str]:
     return [*keys, *[NO_KEY] * count][:count]
 
 
-def _region(
-    proposal: Proposal, category: str, scenario: Scenario, frame: Frame
+def region(
+    name: str, bbox: Sequence[float], category: str, scenario: Scenario, frame: Frame
 ) -> list[dict[str, Any]]:
-    inside = clip(proposal.bbox, frame.width, frame.height)
+    """A box with its category and scenario; the part of it inside the frame."""
+    inside = clip(bbox, frame.width, frame.height)
     assert inside is not None
     shared = {
-        "id": proposal.proposal_id,
+        "id": name,
         "to_name": "frame",
         "original_width": frame.width,
         "original_height": frame.height,
@@ -161,7 +163,6 @@ def _region(
             **shared,
             "from_name": "category",
             "type": "rectanglelabels",
-            "score": proposal.detector_score,
             "value": {**box, "rectanglelabels": [category]},
         },
         {

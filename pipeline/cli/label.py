@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,7 +73,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return workspace_options(gathered)
 
 
-_KIND = click.argument("kind", type=click.Choice(["boxes", "masks"]))
+_KIND = click.argument("kind", type=click.Choice(["boxes", "masks", "adjudication"]))
 
 
 @label.command()
@@ -103,22 +104,51 @@ def serve(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
 
 @label.command()
 @_KIND
+@click.option("--overlap", type=int, metavar="N", help="Let N people answer a share of the frames.")
+@click.option("--share", type=float, metavar="S", help="Which share; a larger contains a smaller.")
+@click.option(
+    "--gold",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Known answers, mixed in unmarked for everybody: JSON lines, or a table of reviews.",
+)
 @_server_options
-def push(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) -> None:
-    """Send frames with their proposals, or with their masks, to annotators; never one twice.
+def push(
+    workspace: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+    kind: str,
+    overlap: int | None,
+    share: float | None,
+    gold: Path | None,
+) -> None:
+    """Send to annotators what they have not answered: boxes, masks, or what they differ on.
 
     \b
         avatar-build label push boxes --workspace ws
+        avatar-build label push boxes --overlap 2 --share 0.1 --gold gold.jsonl
         avatar-build label push masks --workspace ws
+        avatar-build label push adjudication --workspace ws
         avatar-build label push boxes --url https://labels.example.org --token-file token
     """
+    from labeling.gold import set_gold
     from labeling.projects import connect
-    from labeling.push import push_boxes, push_masks
+    from labeling.push import push_adjudication, push_boxes, push_masks
 
+    if gold is not None and kind != "boxes":
+        raise click.UsageError("--gold goes with boxes.")
+    for key, value in (("overlap", overlap), ("share", share)):
+        if value is not None:
+            settings = (*settings, f"label.{key}={value}")
     opened = open_workspace(workspace, settings)
     server = connect(opened)
+    if gold is not None:
+        set_gold(opened, gold)
+        settle_reviews(opened)
     if kind == "boxes":
         pushed = push_boxes(opened, server, _vocabulary(opened), _counter(as_json))
+    elif kind == "adjudication":
+        pushed = push_adjudication(opened, server, _vocabulary(opened), _counter(as_json))
     else:
         settle_reviews(opened)
         pushed = push_masks(opened, server, _counter(as_json))
@@ -138,18 +168,22 @@ def pull(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) ->
     \b
         avatar-build label pull boxes --workspace ws
         avatar-build label pull masks --workspace ws
+        avatar-build label pull adjudication --workspace ws
     """
     from labeling.projects import connect
-    from labeling.pull import pull_boxes, pull_masks
+    from labeling.pull import pull_adjudication, pull_boxes, pull_masks
     from labeling.reopen import Reopened, reopen_boxes
 
     opened = open_workspace(workspace, settings)
     server = connect(opened)
-    boxes = kind == "boxes"
-    pulled = (
-        pull_boxes(opened, server, _vocabulary(opened)) if boxes else pull_masks(opened, server)
-    )
-    reopened = Reopened() if boxes else reopen_boxes(opened, server)
+    reopened = Reopened()
+    if kind == "boxes":
+        pulled = pull_boxes(opened, server, _vocabulary(opened))
+    elif kind == "adjudication":
+        pulled = pull_adjudication(opened, server, _vocabulary(opened))
+    else:
+        pulled = pull_masks(opened, server)
+        reopened = reopen_boxes(opened, server)
     if as_json:
         click.echo(json.dumps({**pulled.as_dict(), **reopened.as_dict()}))
     else:
