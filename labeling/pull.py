@@ -3,7 +3,8 @@
 Only tasks that changed since the last pull are asked for, with some overlap. An answer is known by
 its annotation and time, so reading it twice adds nothing. An answer that cannot be a review is a
 failure row and asked for again until it is mended. A deleted or skipped one is taken back by a row
-of its own, which says that the frame is to be looked at again.
+of its own, which says that the frame is to be looked at again. The answers of a task that was
+deleted as a whole stand, and that it is gone is said.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from labeling.adjudication import AdjudicationAnswers
 from labeling.answers import Answers, BoxAnswers, MaskAnswers
 from labeling.client import LabelStudio
 from labeling.projects import Project, ProjectKind, find_project
-from labeling.push import foreign_line, frame_of
+from labeling.push import foreign_line, frame_of, named_frame
 from labeling.results import utc, withdrawn
 from pipeline.errors import AvatarBuildError, InputError, UsageError
 from pipeline.ledger import Generation, Ledger, Unit
@@ -57,6 +58,8 @@ class Pulled:
     bad: list[tuple[str, str]] = field(default_factory=list)
     """Frames whose answer is no review, with what to mend and where."""
     foreign: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    """Frames whose task was deleted at the server after it was answered; the answers stand."""
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -69,6 +72,7 @@ class Pulled:
             "skipped": self.skipped,
             "bad": [{"frame_id": name, "reason": reason} for name, reason in self.bad],
             "foreign": self.foreign,
+            "gone": self.gone,
         }
 
     def lines(self) -> list[str]:
@@ -78,6 +82,11 @@ class Pulled:
         parts += [f"{len(self.bad)} to mend"] if self.bad else []
         lines = [f"pull: {self.tasks} changed tasks: {', '.join(parts)}."]
         lines += [f"  to mend: {name}: {reason}" for name, reason in self.bad]
+        if self.gone:
+            lines.append(
+                f"  {len(self.gone)} answered tasks are gone from the server (first"
+                f" {self.gone[0]}); their answers stand. Only deleting an answer takes it back."
+            )
         return lines + [foreign_line(link) for link in self.foreign]
 
 
@@ -197,6 +206,15 @@ class _Reader:
                 if utc(name.rpartition("@")[2]) >= utc(task["created_at"]):
                     yield from self._take_back(name, changed, DELETED)
             yield from self._gone(task, alive)
+        self.pulled.gone = self._without_task()
+
+    def _without_task(self) -> list[str]:
+        """The frames whose answers stand and whose task is no longer there."""
+        answered = {row.frame_id for row in self._known.values() if not is_withdrawn(row)}
+        if not answered:
+            return []
+        tasks = self._server.task_columns(self._project.number, "id", "meta")
+        return sorted(answered - {named_frame(task) for task in tasks})
 
     def _answer(
         self, task: dict[str, Any], annotation: dict[str, Any], name: str, frame: str, changed: str

@@ -161,7 +161,7 @@ def _push(
             for start in range(0, len(waiting), _BATCH):
                 batch = waiting[start : start + _BATCH]
                 made = list(pool.map(questions.task, batch))
-                tasks = [task for task in made if isinstance(task, dict)]
+                tasks = [_named(task) for task in made if isinstance(task, dict)]
                 if tasks:
                     pushed.new += server.import_tasks(project.number, tasks)
                 pushed.skipped += [
@@ -183,8 +183,8 @@ def _open_for_more(server: LabelStudio, project: Project, questions: Questions) 
     done is said to be open in the same request.
     """
     changed = 0
-    for task in list(server.task_columns(project.number, "id", "data", "overlap", "annotators")):
-        name, annotators = frame_of(task), task["annotators"]
+    for task in list(server.task_columns(project.number, "id", "meta", "overlap", "annotators")):
+        name, annotators = named_frame(task), task["annotators"]
         overlap = 0 if name is None else questions.open_for(name, annotators)
         if overlap > max(1, int(task["overlap"])):
             done = len(annotators) >= overlap
@@ -217,6 +217,17 @@ def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> 
     for number in gone:
         server.delete_task(number)
     return set(first)
+
+
+def _named(task: dict[str, Any]) -> dict[str, Any]:
+    """A task that says its frame twice: the list of all tasks is light without their data."""
+    return {**task, "meta": {"frame_id": task["data"]["frame_id"]}}
+
+
+def named_frame(task: dict[str, Any]) -> str | None:
+    """The frame a task of ours was made for, from its ``meta``."""
+    name = (task["meta"] or {}).get("frame_id")
+    return name if isinstance(name, str) and name else None
 
 
 def frame_of(task: dict[str, Any]) -> str | None:

@@ -58,7 +58,8 @@ class FakeLabelStudio:
                 return 201, {}
             case "POST", ["api", "projects", project, "import"]:
                 for task in asked.body:
-                    self.add(task["data"], task.get("predictions", []), int(project))
+                    made = self.add(task["data"], task.get("predictions", []), int(project))
+                    made["meta"] = task["meta"]
                 return None if self.lose_answers else (201, {"task_count": len(asked.body)})
             case "GET", ["api", "tasks"]:
                 return 200, self._page(query)
@@ -97,6 +98,7 @@ class FakeLabelStudio:
             "id": number,
             "project": project,
             "data": data,
+            "meta": {},
             "annotations": [],
             "drafts": [],
             "overlap": 1,

@@ -230,6 +230,36 @@ def test_an_answer_taken_back_reopens_its_frame_once(
     assert categories(workspace) == {name(): "dog"}
 
 
+def test_the_answers_of_a_deleted_task_stand_and_that_it_is_gone_is_said(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    push(workspace, server)
+    for index in (10, 11):
+        studio.annotate(studio.of_frame(name(index)), kept(index))
+    assert pull(workspace, server).gone == []
+    del studio.tasks[1], studio.tasks[3]
+    found = pull(workspace, server)
+    assert (found.gone, found.taken_back) == ([name(10)], 0)
+    assert "1 answered tasks are gone" in found.lines()[-1]
+    assert sorted(categories(workspace)) == [name(10), name(11)]
+    assert push(workspace, server).new == 1, "the frame nobody had answered"
+
+
+def test_deleting_the_newest_of_several_answers_brings_the_older_one_into_force(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    push(workspace, server)
+    task = studio.of_frame(name())
+    studio.annotate(task, kept(), completed_by=1)
+    cat = [VISIBLE, box(rectanglelabels=["cat"]), scenario("p_10")]
+    second = studio.annotate(task, cat, completed_by=2)
+    pull(workspace, server)
+    assert categories(workspace) == {name(): "cat"}
+    studio.delete(task, second)
+    assert pull(workspace, server).taken_back == 1
+    assert categories(workspace) == {name(): "dog"}
+
+
 def test_a_server_that_lost_its_data_takes_no_decision_back(
     workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
 ) -> None:
