@@ -35,7 +35,12 @@ _NUMBERS: list[Any] = [
 
 
 def load_into(
-    network: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, counters: bool = True
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    *,
+    unused: tuple[str, ...] = (),
+    counters: bool = True,
 ) -> None:
     """Put a checkpoint's tensors into a network, strictly; what is left over is named in the log.
 
@@ -43,6 +48,7 @@ def load_into(
         network: whose names and shapes there must be.
         tensors: by name.
         path: where they come from.
+        unused: how names begin that are known to be of no use; all others are worth a warning.
         counters: whether BatchNorm's counters must be there; files of old torch have none, and
             nothing reads them.
 
@@ -54,7 +60,14 @@ def load_into(
         expected = {n: s for n, s in expected.items() if not n.endswith("num_batches_tracked")}
     extra = [name for name in tensors if name not in expected]
     if extra:
-        log.info("%s: %d tensors ignored: %s", path, len(extra), ", ".join(extra))
+        known = all(name.startswith(unused) for name in extra)
+        log.log(
+            logging.INFO if known else logging.WARNING,
+            "%s: %d tensors ignored: %s",
+            path,
+            len(extra),
+            ", ".join(extra),
+        )
     kept = {name: tensors[name] for name in expected if name in tensors}
     check_state_dict(expected, kept, str(path))
     for name, value in kept.items():

@@ -82,5 +82,5 @@ EZVSL = Published(
         # What training selects by is not what the test script does.
         "validation": PostProcessing("bicubic", False, "min-max", "rank", ">="),
     },
-    prior=Prior(0.6, "bilinear", True, scale=None),
+    prior=Prior(0.6),
 )

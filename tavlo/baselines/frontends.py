@@ -123,11 +123,11 @@ def _resized(picture: Picture, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
 # Sounds
 
 
-def mono(samples: NDArray[Any], rate_hz: int, channels: Literal["mean", "first"] = "mean") -> Sound:
+def mono(samples: NDArray[Any], rate_hz: int, channels: Literal["mean", "first"]) -> Sound:
     """Any sound as the models take it: one channel, at ``RATE_HZ``, in [-1, 1].
 
-    None of the authors resamples: at another rate their spectrograms mean something else. SSL-TIE
-    and LVS cannot take stereo at all.
+    None of the authors resamples: at another rate their spectrograms mean something else. What is
+    done is said in the log.
 
     Args:
         samples: 16-bit integers or floats in [-1, 1], ``(samples,)`` or ``(samples, channels)``.
@@ -163,11 +163,15 @@ def check_sound(sound: Sound) -> Sound:
     Raises:
         InputError: ``not_a_sound``.
     """
-    if sound.ndim != 1 or not len(sound):
-        raise InputError("not_a_sound", f"{sound.shape}; a sound is (samples,), at least one.")
-    if not np.isfinite(sound).all():
-        raise InputError("not_a_sound", "it holds NaN or infinity.")
-    return sound
+    if sound.ndim != 1 or not len(sound) or not np.issubdtype(sound.dtype, np.floating):
+        raise InputError(
+            "not_a_sound", f"{sound.dtype} {sound.shape}; a sound is floats, (samples,)."
+        )
+    largest = float(np.abs(sound).max())
+    # A resampler overshoots a little; 16-bit numbers as floats would all be clipped.
+    if not largest <= 2:
+        raise InputError("not_a_sound", f"it reaches {largest:g}; a sound is in [-1, 1].")
+    return sound.astype(np.float32, copy=False)
 
 
 def around(sound: Sound, centre_s: float, window_s: float) -> Sound:
@@ -196,6 +200,8 @@ class SoundFront:
     """Waveforms ``(b, samples)`` to ``(b, 1, f, s)``."""
     full_scale: float = 2**15
     """What 16-bit samples are divided by."""
+    channels: Literal["mean", "first"] = "first"
+    """What becomes of several. SSL-TIE and LVS cannot take them; the first is ours for them."""
 
     @property
     def window_s(self) -> float:
@@ -307,7 +313,7 @@ def _wide_density(wave: Tensor) -> Tensor:
     return log_density(wave, 238)
 
 
-EZVSL_SOUND = SoundFront(3, "middle", (0, 3), _wide_density, full_scale=2**15 - 1)
+EZVSL_SOUND = SoundFront(3, "middle", (0, 3), _wide_density, 2**15 - 1, "mean")
 """``(1, 257, 200)``; SLAVC's too."""
 LVS_SOUND = SoundFront(10, "start", (0, 10), _wide_density)
 """``(1, 257, 671)``."""

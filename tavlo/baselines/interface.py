@@ -37,13 +37,11 @@ Upsampling = Literal["bilinear", "bicubic", "opencv-bilinear"]
 
 @dataclass(frozen=True)
 class Prior:
-    """How the object prior, which hears nothing, is mixed in."""
+    """How the object prior, which hears nothing, is mixed in; it is upsampled as the map is."""
 
     weight: float
     """Its share; the model keeps the rest."""
-    upsampling: Upsampling
-    align_corners: bool
-    scale: float | None
+    scale: float | None = None
     """What the prior is divided by; none means min-max."""
 
 
@@ -61,6 +59,9 @@ class PostProcessing:
     ``absolute``: ``level`` itself."""
     comparison: Comparison
     """Whether pixels that equal the threshold count."""
+    top_counts: bool = False
+    """Whether pixels at 1 count whatever the threshold. SSL-TIE and LVS write their prediction into
+    the normalised heatmap, where those stay ones; it decides flat and quantised maps."""
     level: float = 0.5
     limit: float = 1.0
     """Largest magnitude of the map; for ``fixed``."""
@@ -73,7 +74,13 @@ class PostProcessing:
 
     def upsample(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring maps ``(n, h, w)`` to ``(n, GRID, GRID)``."""
-        return _upsample(maps, self.upsampling, self.align_corners)
+        size, mode = (GRID, GRID), self.upsampling
+        if mode == "opencv-bilinear":
+            large = [cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in maps]
+            return np.asarray(large, np.float32).reshape(len(maps), *size)
+        given = torch.from_numpy(np.ascontiguousarray(maps))[:, None]
+        upsampled = F.interpolate(given, size, mode=mode, align_corners=self.align_corners)
+        return np.asarray(upsampled[:, 0].numpy(), np.float32)
 
     def normalise(self, heatmap: Real) -> Real:
         """One heatmap ``(y, x)`` as the authors compare it; mixed ones are as they should be."""
@@ -109,7 +116,8 @@ class PostProcessing:
     def predict(self, heatmap: Real, truth: NDArray[Any] | None = None) -> Pixels:
         """The pixels that count as sounding; ``truth`` as for ``threshold_of``."""
         score = self.normalise(heatmap)
-        return predict(score, self.threshold_of(score, truth), self.comparison)
+        predicted = predict(score, self.threshold_of(score, truth), self.comparison)
+        return predicted | (score >= 1) if self.top_counts else predicted
 
     def confidence(self, heatmap: Real) -> float:
         """How sure a heatmap is that something sounds: the mean of its top quarter (SLAVC)."""
@@ -121,25 +129,13 @@ class PostProcessing:
         if self.prior is None:
             raise ValueError("no prior is set")
         share = self.prior.weight
-        large = _upsample(prior[None], self.prior.upsampling, self.prior.align_corners)[0]
+        large = self.upsample(prior[None])[0]
         mixed: Real
         if self.prior.scale is not None:
             mixed = (1 - share) * self._normalise(heatmap) + share * (large / self.prior.scale)
             return mixed
         mixed = (1 - share) * min_max(heatmap) + share * min_max(large)
         return min_max(mixed)
-
-
-def _upsample(
-    maps: NDArray[np.float32], mode: Upsampling, align_corners: bool
-) -> NDArray[np.float32]:
-    if mode == "opencv-bilinear":
-        size = (GRID, GRID)
-        large = [cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in maps]
-        return np.asarray(large, np.float32).reshape(len(maps), *size)
-    given = torch.from_numpy(np.ascontiguousarray(maps))[:, None]
-    large_t = F.interpolate(given, (GRID, GRID), mode=mode, align_corners=align_corners)
-    return np.asarray(large_t[:, 0].numpy(), np.float32)
 
 
 class ImageModel(Protocol):

@@ -98,7 +98,9 @@ def _weighted_mean(cosines: Tensor, weights: Tensor) -> Tensor:
     return (cosines * weights).sum((-2, -1)) / weights.sum((-2, -1))
 
 
-LVS_POST = PostProcessing("opencv-bilinear", False, "inverted min-max", "rank", ">")
+LVS_POST = PostProcessing(
+    "opencv-bilinear", False, "inverted min-max", "rank", ">", top_counts=True
+)
 
 LVS = Published(
     name="lvs",

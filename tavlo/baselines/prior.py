@@ -39,7 +39,7 @@ def load_prior(path: Path) -> PriorNetwork:
     """
     network = PriorNetwork()
     tensors, _ = read_released(path, "state_dict")
-    load_into(network, tensors, path, counters=False)
+    load_into(network, tensors, path, unused=("fc.",), counters=False)
     return network.eval().requires_grad_(False)
 
 

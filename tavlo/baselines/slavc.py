@@ -137,7 +137,7 @@ SLAVC = Published(
     sound_front=EZVSL_SOUND,
     posts={
         "": PostProcessing("bicubic", True, "fixed", "absolute", ">=", limit=1 / TEMPERATURE),
-        "relative": PostProcessing("bicubic", True, "min-max", "rank", ">="),
+        "relative": PostProcessing("bicubic", True, "fixed", "rank", ">=", limit=1 / TEMPERATURE),
     },
-    prior=Prior(0.1, "bicubic", True, scale=2.5),
+    prior=Prior(0.1, scale=2.5),
 )

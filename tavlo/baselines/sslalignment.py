@@ -17,7 +17,7 @@ from tavlo.baselines.encoders import TwoSided, loudest
 from tavlo.baselines.frontends import SSLALIGNMENT_SOUND, tensor_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
-from tavlo.baselines.lvs import LVS_POST, Lvs
+from tavlo.baselines.lvs import Lvs
 
 
 class Aligned(Lvs):
@@ -117,7 +117,7 @@ SSLALIGNMENT = Published(
     sound_front=SSLALIGNMENT_SOUND,
     posts={
         "": PostProcessing("bilinear", True, "inverted min-max", "rank", ">"),
-        "vggss": LVS_POST,
+        "vggss": PostProcessing("opencv-bilinear", False, "inverted min-max", "rank", ">"),
     },
-    prior=Prior(0.6, "bilinear", True, scale=None),
+    prior=Prior(0.6),
 )

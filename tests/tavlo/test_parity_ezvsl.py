@@ -61,7 +61,7 @@ def test_the_heatmap_with_and_without_the_prior_and_in_training_is_the_authors(
     large = post.upsample(io["avl_map"])[0]
     assert_close(post.normalise(large), io["pred_av_224"])
     assert_close(EZVSL.posts["validation"].upsample(io["avl_map"])[0], io[VALIDATION])
-    assert model.post.prior == Prior(0.6, "bilinear", True, scale=None)
+    assert model.post.prior == Prior(0.6)
     mixed = model.answer(image, spectrogram)[0]
     assert_close(mixed, io["pred_av_obj_224"])
     assert model.post.normalise(mixed) is mixed
