@@ -1,39 +1,53 @@
-"""How far the annotators are, as the server counts."""
+"""How far the annotators are, as the server counts, and what the tables know besides."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from labeling.agreement import disputed_frames
 from labeling.client import LabelStudio
-from labeling.projects import find_project
+from labeling.demand import Demand
+from labeling.projects import ProjectKind, find_project
 from labeling.pull import SPECS
-from pipeline.schema import Review
+from pipeline.schema import Frame, Proposal, Review
 from pipeline.workspace import Workspace
+
+_RECENT = 100
+"""Answers that make the present rate."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One project's books: ``tasks = to_do + done``."""
+    """One project's books: ``tasks = to_do + done + gold``."""
 
+    kind: ProjectKind
     project: str
     tasks: int
     to_do: int
     done: int
+    """By as many people as were asked."""
+    gold: int
+    """Tasks with known answers, open for everybody; they are never done."""
+    answers_to_do: int
+    """More than ``to_do`` where several people are asked."""
     skipped: int
     """Skips; such a task may still be to do for others."""
     to_mend: int
     """Answers the last pull could not read."""
+    in_adjudication: int
+    """Frames of the boxes on which people differ and that nobody has settled."""
     seconds_per_task: float | None
-    """Median of what was pulled; none before the first."""
+    """Median of the newest answers that were pulled; none before the first."""
 
     @property
     def hours_left(self) -> float | None:
         """Of one annotator's work at the present rate."""
         if self.seconds_per_task is None:
             return None
-        return self.to_do * self.seconds_per_task / 3600
+        return self.answers_to_do * self.seconds_per_task / 3600
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -42,38 +56,97 @@ class Standing:
     def sentence(self) -> str:
         """For people."""
         said = f"{self.project}: {self.tasks} tasks, {self.to_do} to do, {self.done} done"
+        said += f", {self.gold} gold" if self.gold else ""
         said += f", {self.skipped} skips" if self.skipped else ""
         said += f", {self.to_mend} to mend" if self.to_mend else ""
+        said += f", {self.in_adjudication} in adjudication" if self.in_adjudication else ""
         if self.seconds_per_task is not None and self.hours_left is not None:
-            said += f"; {self.seconds_per_task:.1f} s per task (median of what was pulled)"
+            said += f"; {self.seconds_per_task:.1f} s per task (median of the newest pulled)"
             said += f", about {self.hours_left:.1f} h of one annotator's work left"
         return f"{said}."
 
 
+@dataclass(frozen=True)
+class Orphan:
+    """A person's answer that no longer fits its frame."""
+
+    frame_id: str
+    annotator: str
+    review_id: str
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """For people."""
+        return f"  orphaned: {self.frame_id}, annotator {self.annotator}: {self.why}"
+
+
 def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
-    """The standing of each project of ours that exists at the server."""
-    seconds: dict[str, list[float]] = {}
-    for review in workspace.rows(Review):
-        if review.lead_time_s is not None:
-            project_key = review.annotation_id.partition("/")[0]
-            seconds.setdefault(project_key, []).append(review.lead_time_s)
+    """How every project of ours that exists at the server stands.
+
+    Args:
+        workspace: whose projects.
+        server: connected.
+    """
+    config = workspace.config.label
+    reviews, frames = workspace.rows(Review), workspace.rows(Frame)
+    demand = Demand(frames, workspace.rows(Proposal), reviews, config)
+    disputed = len(disputed_frames(reviews, config.agreement_iou))
     found = []
     for kind, spec in SPECS.items():
-        project = find_project(server, workspace.config.label.project, kind)
+        project = find_project(server, config.project, kind)
         if project is None:
             continue
         raw = server.project(project.number)
         tasks, done = int(raw["task_number"] or 0), int(raw["finished_task_number"] or 0)
-        times = seconds.get(project.key)
+        boxes = kind == "boxes"
+        gold = min(tasks - done, len(demand.gold)) if boxes else 0
+        to_do = tasks - done - gold
+        second = sum(
+            max(0, missing - 1)
+            for name, missing in demand.missing.items()
+            if name not in demand.gold
+        )
         found.append(
             Standing(
-                project.title,
-                tasks,
-                tasks - done,
-                done,
-                int(raw["skipped_annotations_number"] or 0),
-                len(workspace.ledger(spec.name).failures()),
-                statistics.median(times) if times else None,
+                kind=kind,
+                project=project.title,
+                tasks=tasks,
+                to_do=to_do,
+                done=done,
+                gold=gold,
+                answers_to_do=to_do + (second if boxes else 0),
+                skipped=int(raw["skipped_annotations_number"] or 0),
+                to_mend=len(workspace.ledger(spec.name).failures()),
+                in_adjudication=disputed if boxes else 0,
+                seconds_per_task=_rate(reviews, project.key),
             )
         )
     return found
+
+
+def orphans(workspace: Workspace) -> list[Orphan]:
+    """People's answers that no longer fit their frames."""
+    known = set(workspace.arrow("frames").column("frame_id").to_pylist())
+    return [_orphan(review, known) for review in Demand.of(workspace).orphaned]
+
+
+def _rate(reviews: Iterable[Review], key: str) -> float | None:
+    """The median lead time of a project's newest answers."""
+    timed = [
+        (review.updated_at, review.lead_time_s)
+        for review in reviews
+        if review.annotation_id.startswith(f"{key}/") and review.lead_time_s is not None
+    ]
+    newest = [seconds for _, seconds in sorted(timed)[-_RECENT:]]
+    return statistics.median(newest) if newest else None
+
+
+def _orphan(review: Review, frames: set[str]) -> Orphan:
+    why = "its frame was sampled away; it counts again when the frame comes back"
+    if review.frame_id in frames:
+        why = "a box it kept is no longer proposed; 'avatar-build label push boxes' asks again"
+    return Orphan(review.frame_id, review.annotator, review.review_id, why)

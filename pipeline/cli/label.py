@@ -73,6 +73,9 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return workspace_options(gathered)
 
 
+_LISTED = 10
+"""Orphaned answers that ``status`` names; ``--json`` names all."""
+
 _KIND = click.argument("kind", type=click.Choice(["boxes", "masks", "adjudication"]))
 
 
@@ -197,23 +200,33 @@ def pull(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) ->
 @label.command("status")
 @_server_options
 def label_status(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """How far annotators are: to do, done, skipped, seconds per task, time left.
+    """How far annotators are: to do, done, skipped, in adjudication, seconds per task, time left.
+
+    Answers that no longer fit what is proposed now are listed; the next push asks again.
 
     \b
         avatar-build label status --workspace ws
     """
     from labeling.projects import connect
-    from labeling.standing import standings
+    from labeling.standing import orphans, standings
 
     opened = open_workspace(workspace, settings)
-    found = standings(opened, connect(opened))
+    found, orphaned = standings(opened, connect(opened)), orphans(opened)
     if as_json:
-        click.echo(json.dumps([standing.as_dict() for standing in found]))
+        books = {
+            "projects": [standing.as_dict() for standing in found],
+            "orphaned": [orphan.as_dict() for orphan in orphaned],
+        }
+        click.echo(json.dumps(books))
         return
     for standing in found:
         click.echo(standing.sentence())
     if not found:
         click.echo("Nothing pushed yet. Start with: avatar-build label push boxes")
+    for orphan in orphaned[:_LISTED]:
+        click.echo(orphan.sentence())
+    if (more := len(orphaned) - _LISTED) > 0:
+        click.echo(f"  and {more} more orphaned answers; --json lists all.")
 
 
 @label.command("report")

@@ -46,7 +46,11 @@ class FakeLabelStudio:
                 return 201, made
             case "GET", ["api", "projects", number]:
                 tasks = [task for task in self.tasks.values() if task["project"] == int(number)]
-                done = sum(bool(task["annotations"]) for task in tasks)
+                done = sum(
+                    len({answer["completed_by"] for answer in task["annotations"]})
+                    >= task["overlap"]
+                    for task in tasks
+                )
                 return 200, {
                     "task_number": len(tasks),
                     "finished_task_number": done,

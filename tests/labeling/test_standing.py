@@ -1,0 +1,135 @@
+"""How far people are adds up, whoever was asked how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from labeling.push import push_adjudication
+from labeling.standing import Standing, orphans, standings
+from pipeline.schema import Review
+from pipeline.workspace import Workspace
+from tests.labeling.fake_label_studio import FakeLabelStudio
+from tests.labeling.label_server import LabelServer, label_server
+from tests.labeling.labelled_workspace import VOCABULARY, fill
+from tests.labeling.test_adjudication import differ
+from tests.labeling.test_push_pull import api, kept, name
+from tests.labeling.test_reuse import FAR, NEAR, detect, pull, push
+from tests.labeling.test_settle import pull as pull_rows
+from tests.labeling.test_settle import review
+
+
+@pytest.fixture
+def workspace(workspace: Workspace) -> Workspace:
+    return fill(workspace)
+
+
+@pytest.fixture
+def studio() -> FakeLabelStudio:
+    return FakeLabelStudio()
+
+
+@pytest.fixture
+def server(studio: FakeLabelStudio) -> Iterator[LabelServer]:
+    with label_server(studio.answer) as running:
+        yield running
+
+
+def boxes(workspace: Workspace, server: LabelServer, **settings: object) -> Standing:
+    words = [f"label.{key}={value}" for key, value in settings.items()]
+    found = standings(Workspace(workspace.storage.url, words), api(server))[0]
+    assert found.tasks == found.to_do + found.done + found.gold
+    return found
+
+
+def test_nothing_is_said_of_a_server_without_our_projects(
+    workspace: Workspace, server: LabelServer
+) -> None:
+    assert standings(workspace, api(server)) == []
+
+
+def test_time_left_is_what_is_to_do_at_the_rate_of_late(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    push(workspace, server)
+    assert boxes(workspace, server).hours_left is None
+    studio.annotate(studio.of_frame(name(10)), kept(10), lead_time=36.0)
+    pull(workspace, server)
+    found = boxes(workspace, server)
+    assert (found.to_do, found.done, found.answers_to_do) == (2, 1, 2)
+    assert found.seconds_per_task == 36.0
+    assert found.hours_left == pytest.approx(2 * 36 / 3600)
+    assert "about 0.0 h" in found.sentence()
+
+
+def test_only_the_newest_hundred_answers_make_the_rate(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    push(workspace, server)
+    studio.annotate(studio.of_frame(name(10)), kept(10), lead_time=9.0)
+    pull(workspace, server)
+    (first,) = workspace.rows(Review)
+    slow = [
+        first.model_copy(
+            update={
+                "review_id": f"r_{number}",
+                "lead_time_s": 90.0 if number < 50 else 10.0,
+                "updated_at": f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}+00:00",
+            }
+        )
+        for number in range(150)
+    ]
+    pull_rows(workspace, *slow)
+    assert boxes(workspace, server).seconds_per_task == 10.0
+
+
+def test_frames_asked_of_two_people_take_two_answers(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    twice = {"overlap": 2, "share": 1}
+    push(workspace, server, **twice)
+    studio.annotate(studio.of_frame(name(10)), kept(10), completed_by=1)
+    pull(workspace, server)
+    found = boxes(workspace, server, **twice)
+    assert (found.to_do, found.done, found.answers_to_do) == (3, 0, 5)
+
+
+def test_gold_tasks_are_counted_apart(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    pull_rows(
+        workspace, review(name(10), "dog", 1, purpose="gold", annotator="gold", annotation_id="")
+    )
+    push(workspace, server)
+    found = boxes(workspace, server)
+    assert (found.to_do, found.gold, found.answers_to_do) == (2, 1, 2)
+    assert "1 gold" in found.sentence()
+
+
+def test_frames_in_dispute_are_in_adjudication_until_they_are_settled(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    differ(workspace, server, studio)
+    assert boxes(workspace, server).in_adjudication == 1
+    push_adjudication(workspace, api(server), VOCABULARY)
+    found = {row.kind: row for row in standings(workspace, api(server))}
+    assert list(found) == ["boxes", "adjudication"]
+    assert (found["adjudication"].to_do, found["adjudication"].in_adjudication) == (1, 0)
+
+
+def test_orphaned_answers_are_listed_with_what_happens_to_them(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    push(workspace, server)
+    for index in (10, 11):
+        studio.annotate(studio.of_frame(name(index)), kept(index))
+    pull(workspace, server)
+    assert orphans(workspace) == []
+    detect(workspace, {10: FAR, 11: NEAR, 12: NEAR})
+    (lost,) = orphans(workspace)
+    assert (lost.frame_id, lost.annotator) == (name(10), "7")
+    assert "no longer proposed" in lost.sentence()
+    pull_rows(workspace, review("elsewhere", "dog", 1))
+    assert [one.frame_id for one in orphans(workspace)] == [name(10), "elsewhere"]
+    assert "sampled away" in orphans(workspace)[1].why
