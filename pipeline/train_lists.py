@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
 
 _NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d+)(?:_(\d+))?)?")
+
+_HEADINGS = {"", "id", "ids", "file", "name", "video", "video_id", "youtube_id", "ytid"}
+"""Of a first column, not names."""
 
 Entry = tuple[str, float | None]
 """A YouTube id, and the start in seconds of the listed 10 s where it is told."""
@@ -28,24 +31,47 @@ def read_list(path: Path) -> list[Entry]:
     Raises:
         UsageError: the file is missing or names no YouTube id.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise UsageError(f"training list {path}: {error.strerror}.") from error
-    rows: Iterable[Sequence[str]]
-    if path.suffix == ".json":
-        try:
-            rows = [[name] for name in _strings(json.loads(text))]
-        except ValueError as error:
-            raise UsageError(f"training list {path}: not JSON ({error}).") from error
-    else:
-        rows = [re.split(r"[,;\s]+", line.replace('"', "").strip()) for line in text.splitlines()]
-    entries = [entry for row in rows if row and (entry := parse_entry(row)) is not None]
+    entries = [entry for row in _rows(path) if (entry := parse_entry(row)) is not None]
     if not entries:
         raise UsageError(
             f"training list {path}: no YouTube id in it; one a line, in the first column."
         )
     return entries
+
+
+def read_ids(path: Path) -> set[str]:
+    """The videos of a training list: YouTube ids, or whatever names it has (Flickr's numbers).
+
+    Raises:
+        UsageError: the file is missing or empty.
+    """
+    rows = _rows(path)
+    ids = {entry[0] for row in rows if (entry := parse_entry(row)) is not None}
+    if not ids or path.suffix != ".json":  # JSON holds other texts beside names
+        ids |= {_stem(row[0]) for row in rows if parse_entry(row) is None} - _HEADINGS
+    if not ids:
+        raise UsageError(f"training list {path}: it is empty.")
+    return ids
+
+
+def _rows(path: Path) -> list[Sequence[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise UsageError(f"training list {path}: {error.strerror}.") from error
+    if path.suffix == ".json":
+        try:
+            return [[name] for name in _strings(json.loads(text))]
+        except ValueError as error:
+            raise UsageError(f"training list {path}: not JSON ({error}).") from error
+    lines = [line.replace('"', "").strip() for line in text.splitlines()]
+    return [re.split(r"[,;\s]+", line) for line in lines if line]
+
+
+def _stem(name: str) -> str:
+    """A file's name without folders and ending."""
+    plain = name.strip().replace("\\", "/").rpartition("/")[2]
+    return re.sub(r"\.[A-Za-z0-9]{2,4}$", "", plain)
 
 
 def parse_entry(row: Sequence[str]) -> Entry | None:
@@ -56,8 +82,7 @@ def parse_entry(row: Sequence[str]) -> Entry | None:
     >>> parse_entry(["l_7B1wnTNtA", " 20", "dog", "test"]), parse_entry(["video"])
     (('l_7B1wnTNtA', 20.0), None)
     """
-    name = row[0].strip().replace("\\", "/").rpartition("/")[2]
-    match = _NAME.fullmatch(re.sub(r"\.[A-Za-z0-9]{2,4}$", "", name))
+    match = _NAME.fullmatch(_stem(row[0]))
     if match is None:
         return None
     video_id, start, end = match.groups()

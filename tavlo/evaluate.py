@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import AvatarBuildError
+from tavlo.leaks import Leak, leak
 from tavlo.metrics import CURVE, ciou, localisation, top_share_threshold
 from tavlo.predictions import GRID_HW, Predictions
 from tavlo.release import EvaluationSet, LabelledFrame, TruthKind
@@ -72,6 +73,8 @@ class Scores:
     """Frames not scored, with why."""
     model: dict[str, Any] = field(default_factory=dict)
     """What the predictions say of the model that made them."""
+    leaks: list[Leak] = field(default_factory=list)
+    """Training lists the scored videos were held against."""
     per_frame: list[FrameScore] = field(default_factory=list)
     """Every scored frame, in the order of their ids."""
 
@@ -87,6 +90,7 @@ def evaluate(
     *,
     max_missing: int = 0,
     seed: int = 0,
+    train_lists: Sequence[Path] = (),
 ) -> Scores:
     """Fill the paper's tables.
 
@@ -96,6 +100,7 @@ def evaluate(
         truth: by mask or by box.
         max_missing: frames without a heatmap that may be left out, and listed.
         seed: of the bootstrap.
+        train_lists: what the model was trained on, held against the videos scored.
 
     Raises:
         AvatarBuildError: more heatmaps are missing, or nothing is left.
@@ -104,6 +109,8 @@ def evaluate(
     threshold = top_share_threshold(lambda: predictions.heatmaps(frames), TOP_SHARE)
     scores = Scores(data.name, data.verified, truth, threshold, None, left_out=left_out)
     scores.model = predictions.about()
+    videos = {frame.video_id for frame in frames}
+    scores.leaks = [leak(videos, path) for path in train_lists]
     draw = _Bootstrap(frames, seed)
     visible: dict[str, list[tuple[int, float]]] = {}
     categories: dict[str, list[tuple[int, float]]] = {}
@@ -155,16 +162,18 @@ def _score(frame: LabelledFrame, predicted: Any, truth: TruthKind, scenario: str
 def _scored(
     data: EvaluationSet, predictions: Predictions, max_missing: int
 ) -> tuple[list[LabelledFrame], dict[str, str]]:
-    left_out = {}
+    left_out: dict[str, str] = {}
+    missing: list[str] = []
     frames = []
+    failed = predictions.about().get("failed", {})
     for frame in data.frames:
         if not frame.off_screen and not frame.instances:
             left_out[frame.frame_id] = "no instance in the release"
         elif not predictions.has(frame):
-            left_out[frame.frame_id] = "no prediction"
+            left_out[frame.frame_id] = failed.get(frame.frame_id, "no prediction")
+            missing.append(frame.frame_id)
         else:
             frames.append(frame)
-    missing = [name for name, why in left_out.items() if why == "no prediction"]
     if len(missing) > max_missing:
         some = ", ".join(missing[:5])
         raise AvatarBuildError(
@@ -259,6 +268,7 @@ def to_markdown(scores: Scores) -> str:
         f" {scores.truth}, threshold {scores.threshold:.6g} (top 10 % of all pixels)."
         " Percent, 95 % intervals by bootstrap over videos.",
         *([f"Made by {json.dumps(scores.model, sort_keys=True)}."] if scores.model else []),
+        *(found.sentence() for found in scores.leaks),
         "",
         "| | metric | value | 95 % | n frames |",
         "|---|---|---|---|---|",

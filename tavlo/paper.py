@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +17,74 @@ from tavlo.tables import Entry, Table
 
 _PUBLISHED = Path(__file__).parent / "published"
 NOT_RUN = "no checkpoint at hand"
-_EMPTY = "the evaluated set has no such frames"
+_EMPTY = "not in its scores"
 
 Numbers = Mapping[tuple[str, str], tuple[float, int]]
 """Row and metric of the evaluation to value in percent and n."""
-Runs = Mapping[str, Numbers]
-"""Numbers of each model."""
 
 
-def read_runs(named: Sequence[str]) -> dict[str, Numbers]:
+@dataclass
+class Run:
+    """What the files of one model say."""
+
+    numbers: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
+    leaks: list[str] = field(default_factory=list)
+    """How much of its training lists was in what it was scored on."""
+
+
+Runs = Mapping[str, Run]
+"""By the model's name."""
+
+
+def read_runs(named: Sequence[str]) -> dict[str, Run]:
     """Read ``NAME=scores.json`` arguments; several files of one name add up to one run.
 
     Raises:
         UsageError: an argument without a name or file.
         AvatarBuildError: a file that is no evaluation's, or two that give the same number.
     """
-    runs: dict[str, dict[tuple[str, str], tuple[float, int]]] = {}
+    runs: dict[str, Run] = {}
     for argument in named:
         name, _, file = argument.rpartition("=")
         if not name:
             raise UsageError(f"{argument!r}: write it as NAME=scores.json.")
-        run = runs.setdefault(name, {})
-        for key, value in _numbers(Path(file)).items():
-            if key in run:
+        run = runs.setdefault(name, Run())
+        document = _document(Path(file))
+        for key, value in _numbers(Path(file), document).items():
+            if key in run.numbers:
                 raise AvatarBuildError(f"{file}: {' '.join(key)} of {name!r} was given before.")
-            run[key] = value
-    return dict(runs)
+            run.numbers[key] = value
+        run.leaks += _leaks(document)
+    return runs
 
 
-def _numbers(path: Path) -> Numbers:
+def read_model(path: Path) -> dict[str, Any]:
+    """What a scores file says of the model; nothing where it says nothing."""
+    found = _document(path).get("model")
+    return found if isinstance(found, dict) else {}
+
+
+def _document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}.") from error
     except ValueError as error:
         raise AvatarBuildError(f"{path}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise AvatarBuildError(f"{path}: no scores of 'evaluate': not an object.")
+    return document
+
+
+def _leaks(document: dict[str, Any]) -> list[str]:
+    return [
+        f"{found['of_list']:.2f} % of {found['list_name']} is {found['of_set']:.1f} % of"
+        f" {document.get('release', 'the set')}"
+        for found in document.get("leaks", [])
+    ]
+
+
+def _numbers(path: Path, document: dict[str, Any]) -> Numbers:
     try:
         return {
             (row, metric): (float(cell["value"]), int(cell["n"]))
@@ -81,21 +115,23 @@ def beside_published(paper: str, runs: Runs) -> list[Table]:
         keys = [(row, metric) for row, metric in table["columns"]]
         rows: list[list[Entry]] = []
         for method, values in table["rows"].items():
-            rows.append([method, "published", *values, ""])
+            rows.append([method, "published", *values, "", ""])
             name = _matching(method, runs)
             if name is None:
                 reason = table.get("not_here", {}).get(method, NOT_RUN)
-                rows.append([method, "ours", *[None] * len(keys), f"not run: {reason}"])
+                rows.append([method, "ours", *[None] * len(keys), "", f"not run: {reason}"])
                 continue
             used.add(name)
-            rows += _compared(method, values, runs[name], keys)
+            change = [_minus(*pair) for pair in zip(_values(runs[name], keys), values, strict=True)]
+            rows.append([method, "ours", *_told(runs[name], keys)])
+            rows.append([method, "difference", *change, "", ""])
         result.append((table["title"], keys, rows))
     finished = []
     for title, keys, rows in result:
         for name in runs:
-            if name not in used and any(key in runs[name] for key in keys):
-                rows.append([name, "ours", *_values(runs[name], keys), _remark(runs[name], keys)])
-        columns = ["Method", "", *(" ".join(key) for key in keys), "remark"]
+            if name not in used and any(key in runs[name].numbers for key in keys):
+                rows.append([name, "ours", *_told(runs[name], keys)])
+        columns = ["Method", "", *(" ".join(key) for key in keys), "trained on", "remark"]
         notes = [f"Percent. Published: {source}"]
         finished.append(Table(title, columns, rows, notes))
     return finished
@@ -136,21 +172,14 @@ def ablation(runs: Runs) -> list[Table]:
     ]
 
 
-def _compared(
-    method: str, values: Sequence[float | None], run: Numbers, keys: Sequence[tuple[str, str]]
-) -> list[list[Entry]]:
-    ours = _values(run, keys)
-    change = [_minus(mine, theirs) for mine, theirs in zip(ours, values, strict=True)]
-    remark = _remark(run, keys)
-    return [[method, "ours", *ours, remark], [method, "difference", *change, ""]]
+def _told(run: Run, keys: Sequence[tuple[str, str]]) -> list[Entry]:
+    return [*_values(run, keys), "; ".join(run.leaks), _remark(run, keys)]
 
 
-def _remark(run: Numbers, keys: Sequence[tuple[str, str]]) -> str:
+def _remark(run: Run, keys: Sequence[tuple[str, str]]) -> str:
     """How many frames stand behind the numbers, or why some are missing."""
-    counts = sorted(
-        {f"{row}: {run[row, metric][1]}" for row, metric in keys if (row, metric) in run}
-    )
-    missing = sorted({row for row, metric in keys if (row, metric) not in run})
+    counts = sorted({f"{key[0]}: {run.numbers[key][1]}" for key in keys if key in run.numbers})
+    missing = sorted({" ".join(key) for key in keys if key not in run.numbers})
     lacking = [f"{', '.join(missing)}: {_EMPTY}"] if missing else []
     return "; ".join([f"n = {', '.join(counts)}", *lacking] if counts else lacking)
 
@@ -159,8 +188,8 @@ def _counts(runs: Runs, keys: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{name}: {_remark(run, keys)}." for name, run in runs.items()]
 
 
-def _values(run: Numbers, keys: Sequence[tuple[str, str]]) -> list[float | None]:
-    return [run[key][0] if key in run else None for key in keys]
+def _values(run: Run, keys: Sequence[tuple[str, str]]) -> list[float | None]:
+    return [run.numbers[key][0] if key in run.numbers else None for key in keys]
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

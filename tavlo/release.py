@@ -36,6 +36,10 @@ class Labelled:
     bbox: Sequence[float]
     """``[x, y, w, h]`` in pixels of the frame."""
     mask: Rle
+    stated: Sequence[float] = ()
+    """The box as annotated, parts of pixels and all; ``bbox`` where nothing is stated."""
+    drawn: bool = True
+    """Whether the mask was drawn; else it is the box, filled."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class LabelledFrame:
     """Its image in the release."""
     clip_file: str = ""
     """Its clip in the release."""
+    clip_s: float = 0.0
+    """Seconds of the clip; 0 where it is not told."""
+    label: str = ""
+    """The video's, as its list has it."""
 
     def truth(
         self, grid_hw: tuple[int, int], kind: TruthKind = "mask", scenario: str | None = None
@@ -83,6 +91,23 @@ class LabelledFrame:
         share = cv2.resize(union.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
         pixels: Pixels = np.asarray(share) >= 0.5
         return pixels
+
+    def boxes(self, grid_hw: tuple[int, int]) -> list[Pixels]:
+        """Each instance's box on another grid, as the evaluators of boxes draw it.
+
+        Corners are scaled and cut off to whole pixels, the last ones left out.
+        """
+        rows, columns = grid_hw
+        drawn = []
+        for instance in self.instances:
+            x, y, w, h = instance.stated
+            # A box is kept as fraction times size; what is lost on the way back is far below this.
+            left, right = (int(columns * at / self.size_hw[1] + 1e-6) for at in (x, x + w))
+            top, bottom = (int(rows * at / self.size_hw[0] + 1e-6) for at in (y, y + h))
+            pixels: Pixels = np.zeros(grid_hw, bool)
+            pixels[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = True
+            drawn.append(pixels)
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -133,6 +158,7 @@ def read_release(folder: Path) -> EvaluationSet:
 
 def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
     instances: dict[int, list[Labelled]] = {}
+    labels = {row["video_id"]: str(row.get("label", "")) for row in document.get("videos", [])}
     sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     for image in document["images"]:
         # It becomes a file name where predictions are looked up; the others are read.
@@ -148,7 +174,11 @@ def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
                 f"annotation {row['id']}: its mask is {mask.size}, its image"
                 f" {sizes[row['image_id']]} (rows, columns)."
             )
-        found = Labelled(row["scenario"], row["audio_visual_category"], row["bbox"], mask)
+        stated = row.get("annotated_bbox") or row["bbox"]
+        drawn = row.get("mask_source") != "box"
+        found = Labelled(
+            row["scenario"], row["audio_visual_category"], row["bbox"], mask, stated, drawn
+        )
         instances.setdefault(row["image_id"], []).append(found)
     frames = [
         LabelledFrame(
@@ -162,6 +192,8 @@ def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
             time_s=image.get("time_s", 0.0) - image.get("clip_start_s", 0.0),
             image_file=image.get("file_name", ""),
             clip_file=image.get("clip_file", ""),
+            clip_s=image.get("clip_end_s", 0.0) - image.get("clip_start_s", 0.0),
+            label=labels.get(image["video_id"], ""),
         )
         for image in document["images"]
     ]

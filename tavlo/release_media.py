@@ -7,7 +7,7 @@ replaced: what is missing is an error that names the frame.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ from pipeline.media import Media, decode_pictures, read_timeline
 from tavlo.release import EvaluationSet, LabelledFrame
 
 Picture = NDArray[np.uint8]
+_SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4")
+"""Endings of sound files, which imported sets have in ``audio/``."""
 
 
 def picture(data: EvaluationSet, frame: LabelledFrame) -> Picture:
@@ -52,6 +54,16 @@ def clip_path(data: EvaluationSet, frame: LabelledFrame) -> Path | None:
     """The frame's clip, if the release has it."""
     path = data.folder / frame.clip_file
     return path if frame.clip_file and path.exists() else None
+
+
+def sound_path(data: EvaluationSet, frame: LabelledFrame) -> Path | None:
+    """The sound that goes with a frame: a file of its own, else its clip; none if neither is."""
+    stem = PurePosixPath(frame.clip_file).stem
+    for suffix in _SOUNDS if stem else ():
+        path = data.folder / "audio" / f"{stem}{suffix}"
+        if path.is_file():
+            return path
+    return clip_path(data, frame)
 
 
 def frames_of(data: EvaluationSet, clip_id: str) -> Sequence[LabelledFrame]:

@@ -15,6 +15,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -160,18 +161,26 @@ def read_is3(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         # One image may serve both of its sounds.
         image = images.get(stem) or images.get(stem.rpartition("_")[0])
         width, height = _frame_size(tree, image)
+        boxed = _is3_box(row.get("gt_box"), width, height, category)
         if stem in masks:
             region = _mask_region(tree.read(masks[stem]), width, height, category)
+            if not isinstance(region, str) and not isinstance(boxed, str):
+                region = replace(region, box=boxed.box)
         else:
-            corners = row.get("gt_box")
-            numbers = finite(corners, 4)
-            scaled = [n / _IS3_PIXELS for n in numbers] if numbers else None
-            region, _ = fraction_region(scaled, width, height, category)
+            region = boxed
         if isinstance(region, str):
             notes.add("frame", f"{stem}/{sound}", region)
             continue
         file = sounds.get(sound)
-        yield _single(safe_id(sound), width, height, [region], image, None, file)
+        frame = _single(safe_id(sound), width, height, [region], image, None, file)
+        # What the sounds of one image share is scored together.
+        yield replace(frame, label=sound.rpartition("_")[0])
+
+
+def _is3_box(corners: Any, width: int, height: int, category: str) -> Region | str:
+    numbers = finite(corners, 4)
+    scaled = [n / _IS3_PIXELS for n in numbers] if numbers else None
+    return fraction_region(scaled, width, height, category)[0]
 
 
 def _is3_category(sound: str) -> str:

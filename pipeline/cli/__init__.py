@@ -9,7 +9,7 @@ import sys
 import click
 
 # Importing a module of commands adds them to the root.
-from pipeline.cli import flow, label, look, releases, tables, training, weights, world  # noqa: F401
+from pipeline.cli import flow, images, label, look, releases, tables, training, weights, world  # noqa: F401
 from pipeline.cli.options import cli
 from pipeline.errors import AvatarBuildError
 

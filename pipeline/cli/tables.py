@@ -69,6 +69,23 @@ def alignment(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
 
 @tables.command()
 @_table_options
+def windows(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """How much sound models need: their scores per window, and with --out the plots of Fig. A.
+
+    \b
+        avatar-build tables windows ezvsl=ezvsl/window-10/scores.json \
+ezvsl=ezvsl/window-1/scores.json --out windows
+    """
+    from tavlo.windows import draw_windows, read_windows, window_table
+
+    found = read_windows(list(runs))
+    if out:
+        draw_windows(found, Path(out) / "windows.png")
+    _show([window_table(found)], "windows", out, as_json)
+
+
+@tables.command()
+@_table_options
 def scores(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Tables 2 to 4 as the AVATAR paper lays them out, a row per run of yours.
 

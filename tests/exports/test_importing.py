@@ -313,6 +313,10 @@ def test_is3_has_an_entry_per_sound_and_masks_where_there_are_any(tmp_path: Path
     assert first.mask_source == "box"
     assert (second.audio_visual_category, second.area) == ("train", 200)
     assert second.mask_source == "annotator"
+    # Scored by mask and by box: both are kept.
+    assert (second.bbox, second.annotated_bbox) == ([10, 10, 20, 10], [112, 0, 112, 224])
+    videos = document_of(tmp_path / "is3-1").videos
+    assert [video.label for video in videos] == ["dog_train_17", "dog_train_17"]
 
 
 def test_an_unknown_folder_is_one_line_that_says_what_is_known(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_model_the_paper_has_not_gets_a_line_of_its_own(tmp_path: Path) -> Non
     runs = read_runs([f"mine={scores_file(tmp_path / 's.json', 20.0)}"])
     tables = {table.title[:7]: table for table in beside_published("avatar", runs)}
     assert tables["Table 3"].rows[-1][:4] == ["mine", "ours", 20.0, None]
-    assert "has no such frames" in str(tables["Table 3"].rows[-1][-1])
+    assert "not in its scores" in str(tables["Table 3"].rows[-1][-1])
     assert all(row[0] != "mine" for row in tables["Table 2"].rows)
 
 

@@ -1,0 +1,196 @@
+"""``evaluate-images``: models that take one picture and one sound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from pipeline.cli.options import cli
+
+if TYPE_CHECKING:
+    from tavlo.baselines.interface import ImageModel
+    from tavlo.predictions import Predictions
+    from tavlo.release import EvaluationSet
+
+
+@cli.command("evaluate-images")
+@click.option(
+    "--release",
+    required=True,
+    metavar="DIR",
+    help="What to score on: a release, or an imported VGG-SS, Flickr-SoundNet, IS3 or AVSBench.",
+)
+@click.option("--model", metavar="NAME", help="ezvsl, slavc, ssltie, lvs, sslalignment, ...")
+@click.option("--checkpoint", metavar="FILE", help="Its weights: a file or a registered name.")
+@click.option("--prior", metavar="FILE", help="Mix in the object prior: ImageNet's ResNet-18.")
+@click.option("--variant", default="", metavar="V", help="Of the authors' post-processing.")
+@click.option("--predictions", metavar="DIR", help="Score heatmaps of any model on a set instead.")
+@click.option(
+    "--window",
+    "windows",
+    type=click.FloatRange(min=0, min_open=True),
+    multiple=True,
+    metavar="S",
+    help="Seconds of sound around each frame of a release. Repeatable. Default: 10.",
+)
+@click.option("--retrieval", is_flag=True, help="Also R@1, 5, 10 between pictures and sounds.")
+@click.option(
+    "--train-list",
+    "train_lists",
+    multiple=True,
+    metavar="FILE",
+    help="What the model was trained on: tell how much of it is scored. Repeatable.",
+)
+@click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True)
+@click.option("--max-failed", default=0, metavar="N", help="Frames that may lack picture or sound.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda:N.")
+@click.option("--out", required=True, metavar="DIR", help="Heatmaps, scores and plots go there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def evaluate_images(
+    release: str,
+    model: str | None,
+    checkpoint: str | None,
+    prior: str | None,
+    variant: str,
+    predictions: str | None,
+    windows: tuple[float, ...],
+    retrieval: bool,
+    train_lists: tuple[str, ...],
+    gt: Literal["mask", "box"],
+    max_failed: int,
+    seed: int,
+    device: str,
+    out: str,
+    as_json: bool,
+) -> None:
+    """Score an image-wise model: AVATAR's tables per window of sound, or a set as its field does.
+
+    A window that would leave the clip is moved inside it. On imported sets the model gets the whole
+    sound. Samples without picture or sound are listed, never replaced.
+
+    \b
+        avatar-build evaluate-images --release ws/releases/0.1 --model ezvsl \
+--checkpoint vggsound_144k.pth --window 10 --window 5 --window 2 --window 1 --out ezvsl
+        avatar-build evaluate-images --release releases/vggss --model ssltie \
+--checkpoint vggsound144k.pth.tar --retrieval --train-list vggss_144k.txt --out ssltie
+    """
+    from tavlo.release import read_release
+
+    data, target = read_release(Path(release)), Path(out)
+    lists = [Path(name) for name in train_lists]
+    if predictions is None and (model is None or checkpoint is None):
+        raise click.UsageError(
+            "name --model and --checkpoint, or --predictions of an imported set."
+        )
+    asked: ImageModel | None = None
+    about: dict[str, Any] = {}
+    if model is not None and checkpoint is not None:
+        asked, about = _open(model, checkpoint, prior, variant, device)
+    if data.imported_from and not data.imported_from.startswith("AVATAR"):
+        _set(data, asked, about, predictions, retrieval, lists, max_failed, target, as_json)
+        return
+    if asked is None:
+        raise click.UsageError("--predictions on a release: 'avatar-build evaluate' scores them.")
+    from tavlo.evaluate import FORMATS, evaluate, write_scores
+    from tavlo.tables import to_markdown
+    from tavlo.windows import draw_windows, of_scores, window_table
+
+    seconds = windows or (10.0,)
+    folders = {at: target / f"window-{at:g}" / "heatmaps" for at in seconds}
+    found = _predict(data, asked, folders, about, max_failed, not as_json)
+    scores = {
+        at: evaluate(data, found[at], gt, max_missing=max_failed, seed=seed, train_lists=lists)
+        for at in seconds
+    }
+    for at, scored in scores.items():
+        write_scores(scored, target / f"window-{at:g}")
+    told = of_scores(asked.name, scores)
+    if as_json:
+        click.echo(json.dumps({f"{at:g}": scored.as_dict() for at, scored in scores.items()}))
+        return
+    click.echo(FORMATS["md"](scores[max(seconds)]))
+    if len(seconds) > 1:
+        table = to_markdown([window_table(told)])
+        (target / "windows.md").write_text(table, encoding="utf-8")
+        draw_windows(told, target / "windows.png")
+        click.echo(table)
+        click.echo(f"{target / 'windows.png'}", err=True)
+
+
+def _set(
+    data: EvaluationSet,
+    asked: ImageModel | None,
+    about: dict[str, Any],
+    predictions: str | None,
+    retrieval: bool,
+    lists: Sequence[Path],
+    max_failed: int,
+    target: Path,
+    as_json: bool,
+) -> None:
+    """Score on an imported set; there the model gets the whole sound of each sample."""
+    from tavlo.field import evaluate_set, retrieve, set_table, write_set_scores
+    from tavlo.predictions import Predictions
+    from tavlo.tables import to_markdown
+
+    if asked is not None:
+        found = _predict(data, asked, {None: target / "heatmaps"}, about, max_failed, not as_json)[
+            None
+        ]
+    else:
+        found = Predictions(Path(str(predictions)))
+    scores = evaluate_set(data, found, max_missing=max_failed, train_lists=lists)
+    if retrieval:
+        if asked is None:
+            raise click.UsageError("--retrieval compares a model's vectors: name --model.")
+        rows, failed = retrieve(data, asked, max_failed=max_failed)
+        scores.rows |= rows
+        scores.left_out |= failed
+    write_set_scores(scores, target)
+    text = json.dumps(scores.as_dict()) if as_json else to_markdown([set_table(scores)])
+    click.echo(text, nl=as_json)
+
+
+def _open(
+    name: str, checkpoint: str, prior: str | None, variant: str, device: str
+) -> tuple[ImageModel, dict[str, Any]]:
+    """The model, and what tells its results from another's."""
+    from tavlo.baselines.interface import checkpoint_path, open_model
+    from tavlo.imagewise import checkpoint_digest, chosen_device
+
+    path = checkpoint_path(checkpoint)
+    saliency = checkpoint_path(prior) if prior is not None else None
+    opened = open_model(name, path, prior=saliency, variant=variant, device=chosen_device(device))
+    about: dict[str, Any] = {
+        "checkpoint": path.name,
+        "checkpoint_sha256": checkpoint_digest(path),
+        "variant": variant,
+    }
+    if saliency is not None:
+        about["prior_sha256"] = checkpoint_digest(saliency)
+    return opened, about
+
+
+def _predict(
+    data: EvaluationSet,
+    model: ImageModel,
+    folders: dict[Any, Path],
+    about: dict[str, Any],
+    max_failed: int,
+    shown: bool,
+) -> dict[float | None, Predictions]:
+    from pipeline.progress import counting
+    from tavlo.imagewise import predict_release
+
+    with counting("frames", len(data.frames), shown=shown) as show:
+        found, said = predict_release(
+            data, model, folders, max_failed=max_failed, about=about, show=show
+        )
+    for sentence in said:
+        click.echo(sentence, err=True)
+    return found

@@ -1,0 +1,92 @@
+"""``evaluate-images`` with a real network, from a checkpoint as its authors release them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pipeline.cli import cli
+from tavlo.baselines.ezvsl import EzVsl
+from tests.tavlo.release_factory import make_release
+from tests.tavlo.test_field import BOXES, vggss
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EZ-VSL's layout with random weights."""
+    torch.manual_seed(0)
+    tensors = {f"module.{name}": value for name, value in EzVsl().state_dict().items()}
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    torch.save({"model": tensors, "epoch": 1}, path)
+    return path
+
+
+def run(*words: str) -> str:
+    done = CliRunner().invoke(cli, ["evaluate-images", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_release_is_scored_once_per_window_with_plots(checkpoint: Path, tmp_path: Path) -> None:
+    release, out = make_release(tmp_path / "r"), tmp_path / "out"
+    (tmp_path / "train.txt").write_text("video000001\n")
+    text = run(
+        *("--release", str(release), "--model", "ezvsl", "--checkpoint", str(checkpoint)),
+        *("--window", "10", "--window", "0.5", "--out", str(out), "--device", "cpu"),
+        *("--train-list", str(tmp_path / "train.txt")),
+    )
+    assert "| ezvsl | 0.5 s |" in text
+    assert (out / "windows.png").stat().st_size > 10_000
+    numbers = {}
+    for window in ("10", "0.5"):
+        scores = json.loads((out / f"window-{window}/scores.json").read_text())
+        assert scores["rows"]["Total"]["CIoU"]["n"] == 5
+        assert scores["model"]["window_s"] == float(window)
+        assert scores["model"]["post"]["align_corners"] is True
+        assert len(scores["model"]["checkpoint_sha256"]) == 64
+        assert scores["leaks"][0]["shared"] == 1
+        numbers[window] = scores["threshold"]
+    assert numbers["10"] != numbers["0.5"]
+
+
+def test_an_imported_set_is_scored_as_its_field_does(checkpoint: Path, tmp_path: Path) -> None:
+    data, out = vggss(tmp_path, BOXES, pairs=2), tmp_path / "out"
+    text = run(
+        *("--release", str(data.folder), "--model", "ezvsl", "--checkpoint", str(checkpoint)),
+        *("--retrieval", "--out", str(out), "--device", "cpu"),
+    )
+    for name in ("VGG-SS cIoU", "Extended VGG-SS AP", "audio to image R@10"):
+        assert f"| {name} |" in text
+    assert "4 sounds" not in text
+    assert "ezvsl hears 3 s; sounds down to 1 s are repeated" in text
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["rows"]["image to audio"]["R@10"] == {"value": 100.0, "n": 4}
+    again = run("--release", str(data.folder), "--predictions", str(out / "heatmaps"),
+                "--out", str(tmp_path / "again"))  # fmt: skip
+    rescored = json.loads((tmp_path / "again/scores.json").read_text())["rows"]
+    assert rescored["VGG-SS"] == scores["rows"]["VGG-SS"]
+    assert "Extended VGG-SS LocAcc" in again
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "ezvsl"], "--model and --checkpoint"),
+        (["--model", "nothing", "--checkpoint", "CHECKPOINT"], "there is"),
+        (["--model", "slavc", "--checkpoint", "CHECKPOINT"], "img_proj1.weight is missing"),
+        (["--predictions", "."], "'avatar-build evaluate' scores them"),
+    ],
+)
+def test_wrong_use_says_what_to_do(
+    checkpoint: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    release = make_release(tmp_path / "r", clips=False, images=False)
+    given = [str(checkpoint) if word == "CHECKPOINT" else word for word in words]
+    place = ["--release", str(release), "--out", str(tmp_path / "o"), "--device", "cpu"]
+    done = CliRunner().invoke(cli, ["evaluate-images", *place, *given])
+    assert done.exit_code != 0
+    assert message in (done.output + str(done.exception)).replace("\n", " ")
