@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from labeling.instances import derive_instances
+from labeling.instances import every_instance
 from labeling.mask_results import Asked, read_masks
 from labeling.projects import ProjectKind
 from labeling.results import read_boxes
 from pipeline.errors import InputError
-from pipeline.schema import Frame, Instance, MaskSource, Proposal, Review
+from pipeline.schema import Frame, MaskSource, Proposal, Review
 from pipeline.workspace import Workspace
 
 
@@ -72,10 +72,7 @@ class MaskAnswers:
     kind: ProjectKind = "masks"
 
     def __init__(self, workspace: Workspace) -> None:
-        self._instances: dict[str, Instance] = {}
-        for review in workspace.rows(Review):
-            if review.kind == "boxes":
-                self._instances |= {row.instance_id: row for row in derive_instances([review])}
+        self._instances = every_instance(workspace.rows(Review))
 
     def read(
         self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str

@@ -169,6 +169,25 @@ class LabelStudio:
         }
         self.call("POST", "/api/storages/localfiles", body)
 
+    def connect_backend(self, project: int, url: str, title: str) -> None:
+        """Let the project's annotators ask the model at ``url``; the one of that title moves there.
+
+        The server asks the model at once whether it is well.
+        """
+        body = {
+            "project": project,
+            "url": url,
+            "title": title,
+            "is_interactive": True,
+            "auth_method": "NONE",
+        }
+        known = self.call("GET", "/api/ml", query={"project": project})
+        ours = [backend["id"] for backend in known if backend["title"] == title]
+        if ours:
+            self.call("PATCH", f"/api/ml/{ours[0]}", body)
+        else:
+            self.call("POST", "/api/ml", body)
+
     # Tasks
 
     def tasks(self, project: int, since: str = "") -> Iterator[dict[str, Any]]:

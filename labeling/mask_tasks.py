@@ -54,7 +54,7 @@ def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str)
     questions = asked(shown)
     labels = [question["label"] for question in questions]
     result = [
-        _region(frame, instance, mask, label)
+        region(frame, instance, label, brush.from_coco(mask.rle), mask.predicted_iou)
         for label, (instance, mask) in zip(labels, in_reading_order(shown), strict=True)
         if mask is not None
     ]
@@ -101,8 +101,19 @@ def _labels(labels: Sequence[str], keys: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
-def _region(frame: Frame, instance: Instance, mask: Mask, label: str) -> dict[str, Any]:
-    region: dict[str, Any] = {
+def region(
+    frame: Frame, instance: Instance, label: str, data: list[int], score: float | None
+) -> dict[str, Any]:
+    """A mask as Label Studio has it; one of the same id takes the place of the one there.
+
+    Args:
+        frame: it is in.
+        instance: whose pixels they are.
+        label: of that instance in the frame's task.
+        data: the mask as a brush region.
+        score: how good the segmenter thinks it is; none when it does not say.
+    """
+    made: dict[str, Any] = {
         "id": instance.instance_id,
         "from_name": "mask",
         "to_name": "frame",
@@ -110,8 +121,6 @@ def _region(frame: Frame, instance: Instance, mask: Mask, label: str) -> dict[st
         "original_width": frame.width,
         "original_height": frame.height,
         "image_rotation": 0,
-        "value": {"format": "rle", "rle": brush.from_coco(mask.rle), "brushlabels": [label]},
+        "value": {"format": "rle", "rle": data, "brushlabels": [label]},
     }
-    if mask.predicted_iou is not None:
-        region["score"] = mask.predicted_iou
-    return region
+    return made if score is None else {**made, "score": score}

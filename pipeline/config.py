@@ -336,6 +336,8 @@ class LabelConfig(Section):
             "context_half_s",
             "server_command",
             "server_port",
+            "backend_port",
+            "backend_frames",
             "overlap",
             "share",
             "seed",
@@ -366,6 +368,10 @@ class LabelConfig(Section):
     """The command of `label serve`; empty: label-studio of the PATH, else through uv."""
     server_port: int = Field(default=8080, ge=1, le=65535)
     """Port of `label serve`, on the loopback interface."""
+    backend_port: int = Field(default=9090, ge=1, le=65535)
+    """Port of `label backend`, on the loopback interface."""
+    backend_frames: int = Field(default=32, ge=1)
+    """Frames whose embeddings `label backend` keeps; SAM's take 4 MB each, SAM 2's 16 MB."""
     overlap: int = Field(default=1, ge=1)
     """How many people answer a frame of the share below; every other frame is answered by one."""
     share: float = Field(default=0.1, ge=0, le=1)

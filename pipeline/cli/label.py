@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import cli, open_workspace, run_options, workspace_options
+from pipeline.cli.options import (
+    cli,
+    device_option,
+    open_workspace,
+    run_options,
+    workspace_options,
+)
 from pipeline.cli.running import run_stages, settle_reviews
 from pipeline.errors import AvatarBuildError
 
@@ -103,6 +109,40 @@ def serve(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
             raise AvatarBuildError(f"label serve: the server ended with {code}; see its log.")
     finally:
         running.stop()
+
+
+@label.command()
+@device_option
+@_server_options
+def backend(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Answer annotators' points and boxes with masks of the segmenter, until Ctrl-C.
+
+    It runs on the machine of Label Studio, in a terminal of its own, and is made known to the
+    masks' project. Annotators switch Auto-Annotation on.
+
+    \b
+        avatar-build label backend --workspace ws --device cuda:0
+        avatar-build label backend --workspace ws --set segment.segmenter=sam-vit-b
+    """
+    from labeling.backend import Backend, connect_backend
+    from labeling.projects import connect, open_project
+    from labeling.prompts import Prompts
+    from stages.refine import FrameRefiner
+
+    opened = open_workspace(workspace, settings)
+    config = opened.config.label
+    server = connect(opened)
+    refiner = FrameRefiner(opened.storage, opened.config.segment, config.backend_frames)
+    prompts = Prompts(opened, refiner)
+    with Backend(prompts, config.backend_port, lambda line: click.echo(line, err=True)) as running:
+        project = open_project(server, config.project, "masks")
+        connect_backend(server, project, running)
+        if as_json:
+            click.echo(json.dumps({"url": running.url, "segmenter": refiner.name}))
+        else:
+            click.echo(f"label backend: {refiner.name} answers {project.title!r} of {server.url}.")
+            click.echo("Switch Auto-Annotation on there. Ctrl-C ends it.")
+        running.wait()
 
 
 @label.command()

@@ -142,6 +142,28 @@ class Segmenter(Backend, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Hint:
+    """What a person says of one thing in a frame."""
+
+    box: Sequence[float]
+    """``[x, y, w, h]`` in pixels of the frame: around it."""
+    points: Sequence[tuple[float, float, bool]] = ()
+    """x, y in pixels, and whether the thing is there."""
+
+
+class Refiner(Segmenter, Protocol):
+    """A segmenter that a person can correct; all of ours are."""
+
+    def embed(self, image: Image) -> Any:
+        """What is worth keeping of a frame while somebody works at it."""
+        ...
+
+    def refine(self, embedding: Any, hint: Hint) -> Segmented:
+        """The thing a person means. Without points it is what ``segment`` answers for the box."""
+        ...
+
+
 TAGGERS = {
     "vggsound-label": "stages.backends.vggsound_label:LabelTagger",
     "cav-mae": "stages.backends.cav_mae.tagger:CavMaeTagger",

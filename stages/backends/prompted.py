@@ -21,7 +21,7 @@ from pipeline.config import SegmentConfig
 from pipeline.models import require
 from pipeline.storage import Storage
 from stages.backends.device import ahead, choose_device, halving, inference, need_packages
-from stages.backends.interfaces import Image, Prompt, Segmented
+from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,19 @@ class Prepared:
     """Height and width of the frame."""
     boxes: NDArray[np.float32]
     """``(n, 4)``: x0, y0, x1, y1 in pixels of the frame."""
+    points: NDArray[np.float32] | None = None
+    """``(k, 2)``: x, y of what a person said of the one box; none when nobody did."""
+    inside: NDArray[np.int64] | None = None
+    """``(k,)``: 1 where a point is on the thing, 0 where it is not."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A frame a person works at."""
+
+    embedding: Any
+    size: tuple[int, int]
+    """Height and width."""
 
 
 class PromptedSegmenter(ABC):
@@ -92,13 +105,37 @@ class PromptedSegmenter(ABC):
 
     @abstractmethod
     def decode(self, embedding: Any, frame: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``(n, 3, height, width)`` in the frame's size, and predicted IoUs ``(n, 3)``."""
+        """Logits ``(n, 3, height, width)`` in the frame's size, and predicted IoUs ``(n, 3)``.
+
+        With points there is nothing ambiguous: one mask in place of three.
+        """
 
     def segment(self, prompts: Iterable[Prompt]) -> Iterator[list[Segmented]]:
         """Yield the masks of each frame's boxes."""
         frames = ahead(prompts, self._prepared, depth=2 * self._batch())
         while batch := list(islice(frames, self._batch())):
             yield from halving(batch, self._run)
+
+    def embed(self, image: Image) -> Embedded:
+        """What is worth keeping of a frame while somebody works at it."""
+        with inference(self._device, self._config.precision):
+            (embedding,) = self.encode(self.pixels(image)[None].to(self._device))
+        height, width = image.shape[:2]
+        return Embedded(embedding, (height, width))
+
+    def refine(self, embedding: Embedded, hint: Hint) -> Segmented:
+        """The thing a person means. Without points it is what ``segment`` answers for the box."""
+        import torch
+
+        points = inside = None
+        if hint.points:
+            points = np.array([point[:2] for point in hint.points], dtype=np.float32)
+            inside = np.array([point[2] for point in hint.points], dtype=np.int64)
+        boxes = _corners([hint.box])
+        frame = Prepared(torch.empty(0), embedding.size, boxes, points, inside)
+        with inference(self._device, "float32"):
+            (answer,) = self._answers(embedding.embedding, frame)
+        return answer
 
     def _batch(self) -> int:
         # One at a time costs a CPU nothing, and answers that do not depend on their neighbours.
@@ -107,10 +144,8 @@ class PromptedSegmenter(ABC):
         return max(1, int(self._config.batch_mpx * 1e6) // self.input_pixels)
 
     def _prepared(self, prompt: Prompt) -> Prepared:
-        xywh = np.asarray(prompt.boxes, dtype=np.float32).reshape(-1, 4)
-        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
         height, width = prompt.image.shape[:2]
-        return Prepared(self.pixels(prompt.image), (height, width), boxes)
+        return Prepared(self.pixels(prompt.image), (height, width), _corners(prompt.boxes))
 
     def _run(self, batch: Sequence[Prepared]) -> list[list[Segmented]]:
         import torch
@@ -144,6 +179,12 @@ class PromptedSegmenter(ABC):
                 )
             )
         return answers
+
+
+def _corners(boxes: Sequence[Sequence[float]]) -> NDArray[np.float32]:
+    """``[x, y, w, h]`` as x0, y0, x1, y1."""
+    xywh = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
 def choose_mask(

@@ -62,8 +62,17 @@ class SamSegmenter(PromptedSegmenter):
         predictor.original_size = frame.size
         predictor.input_size = transform.get_preprocess_shape(*frame.size, transform.target_length)
         boxes = torch.from_numpy(transform.apply_boxes(frame.boxes, frame.size))
+        points = inside = None
+        if frame.points is not None and frame.inside is not None:
+            moved = transform.apply_coords(frame.points, frame.size)
+            points = torch.from_numpy(moved)[None].to(embedding.device)
+            inside = torch.from_numpy(frame.inside)[None].to(embedding.device)
         logits, ious, _ = predictor.predict_torch(
-            None, None, boxes.to(embedding.device), multimask_output=True, return_logits=True
+            points,
+            inside,
+            boxes.to(embedding.device),
+            multimask_output=points is None,
+            return_logits=True,
         )
         return logits, ious
 

@@ -61,9 +61,17 @@ class Sam2Segmenter(PromptedSegmenter):
         import torch
 
         height, width = frame.size
-        scale = torch.tensor([self._side / width, self._side / height] * 2)
-        boxes = (torch.from_numpy(frame.boxes) * scale)[None].to(embedding[-1].device)
-        found = self._model(image_embeddings=embedding, input_boxes=boxes, multimask_output=True)
+        scale, device = (
+            torch.tensor([self._side / width, self._side / height]),
+            embedding[-1].device,
+        )
+        asked = {"input_boxes": (torch.from_numpy(frame.boxes) * scale.repeat(2))[None].to(device)}
+        if frame.points is not None and frame.inside is not None:
+            asked["input_points"] = (torch.from_numpy(frame.points) * scale)[None, None].to(device)
+            asked["input_labels"] = torch.from_numpy(frame.inside)[None, None].to(device)
+        found = self._model(
+            image_embeddings=embedding, multimask_output=frame.points is None, **asked
+        )
         (logits,) = self._processor.post_process_masks(
             [found.pred_masks[0]], [frame.size], binarize=False
         )

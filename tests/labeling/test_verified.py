@@ -136,7 +136,7 @@ def test_a_newer_review_decides_and_taking_it_back_brings_the_segmenters_mask_ba
         assert masks(workspace)["f1"].bbox[0] == left
     back = {"decision": "back_to_boxes", "instances": [], "reject_reasons": ["annotation deleted"]}
     for day in (2, 3):
-        gone = {**back, "review_id": f"w_{day}", "updated_at": f"2026-02-{day:02d}"}
+        gone: dict[str, Any] = {**back, "review_id": f"w_{day}", "updated_at": f"2026-02-{day:02d}"}
         pull(workspace, about_masks(workspace, "f1", day, **gone))
     settle_masks(workspace)
     assert workspace.digest("masks") == before

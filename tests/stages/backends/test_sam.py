@@ -26,7 +26,7 @@ from pipeline.models.register import add
 from pipeline.schema import Frame, Instance, Mask, Record, digest_of
 from pipeline.storage import Storage
 from pipeline.workspace import Workspace
-from stages.backends.interfaces import Image, Prompt, Segmented
+from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 from stages.backends.prompted import PromptedSegmenter, choose_mask
 from stages.backends.sam import SamSegmenter, fused_attention
 from stages.backends.sam2 import Sam2Segmenter
@@ -36,6 +36,10 @@ from tests.stages.backends import tiny_sam
 
 BOXES = [[0.0, 0.0, 320.0, 180.0], [40.0, 20.0, 200.0, 120.0], [100.5, 60.0, 30.0, 30.0]]
 NAMES = ["sam-vit-b", "sam2.1-hiera-tiny"]
+HINTS = [
+    Hint([40.0, 20.0, 200.0, 120.0], [(60.0, 40.0, True)]),
+    Hint([40.0, 20.0, 200.0, 120.0], [(60.0, 40.0, True), (200.5, 130.0, False)]),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -421,3 +425,75 @@ def test_a_stage_without_its_weights_stops_before_it_begins(
     filled(tmp_path / "ws", shots, "sam-vit-b")
     with pytest.raises(UsageError, match="models fetch sam-vit-b"):
         tiny_sam.segment(str(tmp_path / "ws"))
+
+
+def test_sams_points_are_answered_as_its_authors_predictor_does(
+    registered: dict[str, Path], tmp_path: Path
+) -> None:
+    theirs = tiny_sam.tiny_sam()
+    theirs.load_state_dict(torch.load(registered["sam-vit-b"], weights_only=True))
+    predictor = segment_anything.SamPredictor(theirs.eval())
+    predictor.set_image(picture())
+    ours = opened("sam-vit-b", tmp_path)
+    embedding = ours.embed(picture())
+    for hint in HINTS:
+        x, y, w, h = hint.box
+        logits, ious, _ = predictor.predict(
+            np.array([point[:2] for point in hint.points]),
+            np.array([int(point[2]) for point in hint.points]),
+            np.array([x, y, x + w, y + h]),
+            multimask_output=False,
+            return_logits=True,
+        )
+        stability = (logits[0] > 1).sum() / max(1, (logits[0] > -1).sum())
+        same(ours.refine(embedding, hint), Segmented(logits[0] > 0, float(ious[0]), stability))
+
+
+def test_sam2s_points_are_answered_as_transformers_own_processor_and_model_do(
+    registered: dict[str, Path], tmp_path: Path
+) -> None:
+    from transformers import Sam2ImageProcessor, Sam2Model, Sam2Processor
+
+    ours = opened("sam2.1-hiera-tiny", tmp_path)
+    assert isinstance(ours, Sam2Segmenter)
+    model: Sam2Model = ours._model
+    size = {"height": 256, "width": 256}
+    processor: Any = Sam2Processor(Sam2ImageProcessor(size=size), target_size=256)
+    embedding = ours.embed(picture())
+    for hint in HINTS:
+        x, y, w, h = hint.box
+        given = processor(
+            images=picture(),
+            input_boxes=[[[x, y, x + w, y + h]]],
+            input_points=[[[list(point[:2]) for point in hint.points]]],
+            input_labels=[[[int(point[2]) for point in hint.points]]],
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            found: Any = model(
+                pixel_values=given["pixel_values"],
+                input_boxes=given["input_boxes"],
+                input_points=given["input_points"],
+                input_labels=given["input_labels"],
+                multimask_output=False,
+            )
+        (logits,) = processor.post_process_masks(
+            found.pred_masks, given["original_sizes"], binarize=False
+        )
+        logits = logits[0, 0].numpy()
+        stability = (logits > 1).sum() / max(1, (logits > -1).sum())
+        expected = Segmented(logits > 0, float(found.iou_scores[0, 0, 0]), stability)
+        same(ours.refine(embedding, hint), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_points_a_person_gets_what_the_stage_answers(
+    registered: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    ours = opened(name, tmp_path)
+    (answers,) = ours.segment([Prompt(picture(), BOXES)])
+    embedding = ours.embed(picture())
+    for box, answer in zip(BOXES, answers, strict=True):
+        same(ours.refine(embedding, Hint(box)), answer)
+    one = ours.refine(embedding, HINTS[0])
+    assert (one.mask != answers[1].mask).any(), "a point changes the answer"
