@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.paired import paired_difference
 from tavlo.tables import Entry, Table
 
 _PUBLISHED = Path(__file__).parent / "published"
@@ -30,6 +31,7 @@ class Run:
     numbers: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
     leaks: list[str] = field(default_factory=list)
     """How much of its training lists was in what it was scored on."""
+    files: list[Path] = field(default_factory=list)
 
 
 Runs = Mapping[str, Run]
@@ -49,6 +51,7 @@ def read_runs(named: Sequence[str]) -> dict[str, Run]:
         if not name:
             raise UsageError(f"{argument!r}: write it as NAME=scores.json.")
         run = runs.setdefault(name, Run())
+        run.files.append(Path(file))
         document = _document(Path(file))
         for key, value in _numbers(Path(file), document).items():
             if key in run.numbers:
@@ -154,22 +157,32 @@ def side_by_side(runs: Runs) -> list[Table]:
 def ablation(runs: Runs) -> list[Table]:
     """Table B's columns and the cross-event drop, a row per run; how far each is from the first.
 
+    The differences are of the same frames and have an interval by bootstrap over videos; they are
+    computed from ``frames.csv`` beside the scores.
+
     Raises:
-        UsageError: fewer than two runs.
+        UsageError: fewer than two runs, or a run without its frames.
+        AvatarBuildError: runs of different frames.
     """
     if len(runs) < 2:
         raise UsageError("an ablation compares at least two runs: NAME=scores.json NAME=...")
     keys = [("Total", "CIoU"), ("Total", "AUC"), ("Cross-event - Total", "CIoU")]
-    first = _values(next(iter(runs.values())), keys)
+    first = next(iter(runs.values())).files[0].with_name("frames.csv")
     rows: list[list[Entry]] = []
     for name, run in runs.items():
-        values = _values(run, keys)
-        rows.append([name, *values, *(_minus(a, b) for a, b in zip(values, first, strict=True))])
-    columns = [" ".join(key) for key in keys]
-    differences = [f"{column}, against the first" for column in columns]
-    return [
-        Table("Ablation", ["Run", *columns, *differences], rows, ["Percent.", *_counts(runs, keys)])
+        row: list[Entry] = [name, *_values(run, keys)]
+        for metric in ("CIoU", "AUC"):
+            found = paired_difference(first, run.files[0].with_name("frames.csv"), metric)
+            row += [found.value, found.low, found.high]
+        rows.append(row)
+    columns = ["Run", *(" ".join(key) for key in keys)]
+    for metric in ("CIoU", "AUC"):
+        columns += [f"{metric} against the first", "2.5 %", "97.5 %"]
+    notes = [
+        "Percent; differences are paired, 95 % intervals by bootstrap over videos.",
+        *_counts(runs, keys),
     ]
+    return [Table("Ablation", columns, rows, notes)]
 
 
 def _told(run: Run, keys: Sequence[tuple[str, str]]) -> list[Entry]:

@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.errors import AvatarBuildError, UsageError
@@ -90,11 +91,33 @@ def test_a_model_the_paper_has_not_gets_a_line_of_its_own(tmp_path: Path) -> Non
 
 
 def test_the_ablation_is_held_against_its_first_run(tmp_path: Path) -> None:
-    files = [scores_file(tmp_path / f"{n}.json", 10.0 + n, 9.0) for n in range(2)]
+    files = []
+    dice = np.random.default_rng(0)
+    base = dice.random(60)
+    for number, change in enumerate((0.0, 0.07)):
+        (tmp_path / str(number)).mkdir()
+        files.append(scores_file(tmp_path / f"{number}/scores.json", 10.0 + number, 9.0))
+        lines = ["frame_id,video_id,Total,Off-screen"]
+        for n, value in enumerate(np.clip(base * 0.8 + change, 0, 1)):
+            lines.append(f"f{n:02d},v{n // 4},{value},")
+        lines.append("f99,v0,,0.9")
+        (tmp_path / f"{number}/frames.csv").write_text("\n".join(lines))
     (table,) = ablation(read_runs([f"mean={files[0]}", f"max={files[1]}"]))
-    assert table.rows[1] == ["max", 11.0, 12.0, -2.0, 1.0, 1.0, -1.0]
+    assert table.rows[0][4:7] == [0, 0, 0]
+    assert table.rows[1][:4] == ["max", 11.0, 12.0, -2.0]
+    # Every frame moves by the same: paired, there is nothing to doubt.
+    assert table.rows[1][4:7] == pytest.approx([7, 7, 7])
+    low, high = (float(str(value)) for value in table.rows[1][8:10])
+    assert low < 7 < high
+    assert 0 < high - low < 3
     with pytest.raises(UsageError, match="at least two"):
         ablation(read_runs([f"mean={files[0]}"]))
+    (tmp_path / "1/frames.csv").write_text("frame_id,video_id,Total\nf00,v0,0.5\n")
+    with pytest.raises(AvatarBuildError, match="59 are in one only"):
+        ablation(read_runs([f"mean={files[0]}", f"max={files[1]}"]))
+    (tmp_path / "1/frames.csv").unlink()
+    with pytest.raises(UsageError, match="'evaluate --out' writes it"):
+        ablation(read_runs([f"mean={files[0]}", f"max={files[1]}"]))
 
 
 def test_every_format_holds_every_number(tmp_path: Path) -> None:
