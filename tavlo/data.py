@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +73,7 @@ class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
     ) -> None:
         self._clips = clips
         self._place = {clip.clip_id: place for place, clip in enumerate(clips)}
-        self._recipe = recipe
+        self.recipe = recipe
         self._length_s = length_s
         self._seed = seed
 
@@ -86,11 +88,11 @@ class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
         try:
             tensors = read_clip(clip.path, self._length_s)
             if dice is None:
-                return clip.clip_id, self._recipe.sample(tensors, None)
-            names = self._recipe.companions(clip.clip_id, self._place, dice)
+                return clip.clip_id, self.recipe.sample(tensors, None)
+            names = self.recipe.companions(clip.clip_id, self._place, dice)
             others = [self._clips[self._place[name]] for name in names]
             among = [read_clip(other.path, self._length_s) for other in others]
-            return clip.clip_id, self._recipe.sample_among(tensors, among, dice)
+            return clip.clip_id, self.recipe.sample_among(tensors, among, dice)
         except MediaError as error:
             return clip.clip_id, AvatarBuildError(
                 f"clip {clip.clip_id}: {clip.path} was whole once and is not now ({error}). Delete"
@@ -200,12 +202,23 @@ def _load(data: ClipDataset, keys: Iterator[list[Key]], workers: int) -> Iterato
         collate_fn=_as_is,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_alone if workers else None,
+        multiprocessing_context=_clean(data) if workers else None,
         prefetch_factor=2 if workers else None,
     )
     for batch in loader:
         if isinstance(batch, AvatarBuildError):
             raise batch
         yield batch
+
+
+def _clean(data: ClipDataset) -> BaseContext:
+    """Workers are forked from a process that has imported torch and OpenCV and run neither.
+
+    Forked from this one, they wait forever for threads of OpenCV that were not forked along.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, type(data.recipe).__module__])
+    return context
 
 
 class _Once:

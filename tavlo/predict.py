@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -23,26 +24,24 @@ Show = Callable[[int, str], None]
 def predict(
     checkpoint: Path,
     data: EvaluationSet,
-    release: Path,
     target: Path,
     cache: Path,
     *,
     device: str = "auto",
-    processes: int = 1,
     allow_overlap: bool = False,
+    every_frame_of: Collection[str] = (),
     show: Show = lambda _done, _note: None,
 ) -> dict[str, str]:
     """Write the heatmaps of every labelled frame.
 
     Args:
         checkpoint: of ``train-tavlo``.
-        data: the labelled frames.
-        release: their folder, with clips.
+        data: the labelled frames, whose folder holds their clips.
         target: a folder for ``<clip_id>.npz``; made when missing.
         cache: a folder for feed files.
         device: ``auto``, ``cpu`` or ``cuda:N``.
-        processes: that make feed files.
         allow_overlap: score videos the model was trained on.
+        every_frame_of: clips whose other frames get a heatmap too, for a film.
         show: told of clips done, and a note.
 
     Returns:
@@ -53,6 +52,7 @@ def predict(
     """
     state = load_checkpoint(checkpoint)
     recipe, model = state.open(checkpoint)
+    release = data.folder
     seen = set(map(youtube_id, [*state.data["videos"], *state.data["validation_videos"]]))
     both = sorted(seen & held_out_videos(release))
     if both and not allow_overlap:
@@ -67,7 +67,7 @@ def predict(
     config = train_config(state.train_config)
     clips = [clip for clip in read_clips(release) if clip.clip_id in frames]
     show(0, "making small copies")
-    ready, failed = fill_cache(clips, cache, config.rules, processes)
+    ready, failed = fill_cache(clips, cache, config.rules, len(os.sched_getaffinity(0)))
     target.mkdir(parents=True, exist_ok=True)
     found = Predictions(target)
     found.describe(
@@ -92,6 +92,8 @@ def predict(
                     f" {len(tensors.frames)} frames. Verify the release: 'avatar-build export"
                     f" --verify {release}'."
                 )
+            if clip.clip_id in every_frame_of:
+                index = list(range(len(tensors.frames)))
             with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
                 found.save(clip.clip_id, index, recipe.heatmaps(model, tensors, index))
             show(done, "")

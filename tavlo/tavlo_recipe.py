@@ -45,8 +45,8 @@ class TavloConfig(Section):
     recompute: bool = False
     """Compute the blocks' activations a second time instead of keeping them: less memory."""
     picture_px: int = Field(default=SIZE_PX, ge=32, le=SIZE_PX)
-    """Width and height of a frame: ``sizes.grid`` places of ``sizes.stride`` pixels. Fewer than 224
-    are for machines without a GPU."""
+    """Width and height of a frame: ``sizes.grid`` places of 32 pixels, fewer with fewer stages.
+    Less than 224 is for machines without a GPU."""
     every: int = Field(default=1, ge=1)
     """Use every n-th frame with the sound of n frames; 1 is the paper's."""
     smallest_crop: float = Field(default=0.6, gt=0, le=1)
@@ -61,11 +61,12 @@ class TavloConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        whole = self.sizes.stride * self.sizes.grid
-        if self.picture_px != whole:
+        # The stem and each stage after the first halve the picture.
+        place_px = 4 << (len(self.sizes.stage_blocks) - 1)
+        if self.picture_px != place_px * self.sizes.grid:
             raise ValueError(
-                f"picture_px is {self.picture_px}, and {self.sizes.grid} places of"
-                f" {self.sizes.stride} pixels are {whole}"
+                f"picture_px is {self.picture_px}, and {self.sizes.grid} places of {place_px}"
+                f" pixels are {place_px * self.sizes.grid}"
             )
         heard = (self.spectrogram.num_bins, self.spectrogram.steps_per_frame)
         if heard != (self.sizes.num_bins, self.sizes.steps_per_frame):
@@ -102,7 +103,9 @@ class TavloRecipe(Recipe):
     def initialise(self, model: nn.Module) -> dict[str, str]:
         """ImageNet's weights for the visual encoder, where they are registered."""
         assert isinstance(model, TavloOfBatches)
-        wanted = self.settings.imagenet and self.settings.sizes.width == 64
+        sizes, whole = self.settings.sizes, TavloSizes()
+        is_resnet18 = (sizes.width, sizes.stage_blocks) == (whole.width, whole.stage_blocks)
+        wanted = self.settings.imagenet and is_resnet18
         found = imagenet_resnet18() if wanted else None
         if found is None:
             return {"visual encoder": SCRATCH if wanted else "from scratch", "rest": "from scratch"}

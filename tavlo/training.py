@@ -101,11 +101,13 @@ class Plan:
 
     def lines(self) -> list[str]:
         """For people."""
-        checked = ", ".join(self.held_out) or "nothing (name a release with --held-out)"
+        checked = "held against no evaluation release: name it with --held-out"
+        if self.held_out:
+            checked = f"none of a video in {', '.join(self.held_out)}"
         left = self.steps - self.first_step
         lines = [
             f"{self.clips} clips: {self.training} to train on, {self.validation} to choose the"
-            f" best; none in {checked}.",
+            f" best; {checked}.",
             f"{self.cache_missing} feed files to make: {self.cache_bytes / 1e9:.2f} GB, about"
             f" {_duration(self.cache_s)}.",
             f"{self.steps} steps, {left} of them left: about {_duration(self.train_s)} on"

@@ -76,7 +76,9 @@ class TrainingLog:
         if self._shown:
             for part, source in about.weights_from.items():
                 sys.stderr.write(f"{part}: {source}.\n")
-            if first:
+            if first == total:
+                sys.stderr.write(f"all {total} steps are done already.\n")
+            elif first:
                 sys.stderr.write(f"going on after step {first} of {total}.\n")
         bar = counting("train", total, done=first, shown=self._shown)
         self._bar = self._stack.enter_context(bar)

@@ -102,17 +102,22 @@ def read_feed(path: Path) -> ClipTensors:
     """Read a feed file; the same file gives the same arrays on any worker.
 
     Raises:
-        MediaError: as ``Media.open`` does.
+        MediaError: as ``Media.open`` does; ``undecodable`` too when it ends before it should.
     """
     frames: list[NDArray[np.uint8]] = []
     sound: list[NDArray[np.int16]] = []
     with Media(path).open() as file:
         for stream in (file.streams.video[0], file.streams.audio[0]):
             stream.codec_context.thread_count = 1
+        # The header's duration is written last of all.
+        whole_s = (file.duration or 0) / 1_000_000
+        rate = file.streams.video[0].average_rate or Fraction(1)
         for frame in file.decode(file.streams.video[0], file.streams.audio[0]):
             if isinstance(frame, av.VideoFrame):
                 frames.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
             elif isinstance(frame, av.AudioFrame):
                 sound.append(frame.to_ndarray()[0].astype(np.int16, copy=False))
+    if not frames or not sound or len(frames) / rate < whole_s - 1 / rate:
+        raise MediaError("undecodable", f"{path.name}: ends after {len(frames)} frames")
     joined = np.concatenate(sound).astype(np.float32) / np.float32(2**15)
     return ClipTensors(np.stack(frames), joined)

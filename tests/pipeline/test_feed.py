@@ -58,3 +58,14 @@ def test_a_video_without_sound_is_refused_and_leaves_nothing(tmp_path: Path) -> 
     with pytest.raises(MediaError, match="no_audio"):
         write_feed(Media(silent), 0.0, 10.0, tmp_path / "clip.mkv")
     assert [path.name for path in tmp_path.iterdir()] == ["silent.mp4"]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.6, 0.97])
+def test_a_feed_file_that_lost_its_end_is_not_read_as_a_shorter_clip(
+    source: Path, tmp_path: Path, share: float
+) -> None:
+    write_feed(Media(source), 0.0, 2.0, tmp_path / "feed.mkv")
+    data = (tmp_path / "feed.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(MediaError, match="ends after"):
+        read_feed(tmp_path / "cut.mkv")

@@ -1,0 +1,235 @@
+"""The clips to train on: lists as people write them, the cache, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import AvatarBuildError, MediaError, UsageError
+from tavlo.clips import (
+    CachedClip,
+    ClipRules,
+    ClipSource,
+    cached,
+    check_failed,
+    data_digest,
+    fill_cache,
+    make_feed,
+    read_clips,
+    refuse_overlap,
+    split,
+)
+from tavlo.data import read_clip
+from tests.tavlo import small
+from tests.video_factory import bursts, make_video
+
+RULES = small.config().rules
+ID = "l_7B1wnTNtA"
+
+
+def listed(folder: Path, text: str) -> Path:
+    path = folder / "train.csv"
+    path.write_text(text)
+    return path
+
+
+def clip(number: int, video_id: str = "") -> CachedClip:
+    return CachedClip(f"c{number}", video_id or f"v{number}", Path(f"c{number}.mkv"), f"k{number}")
+
+
+def held(folder: Path, *video_ids: str) -> Path:
+    """A release that evaluation would read, of these videos."""
+    (folder / "annotations").mkdir(parents=True)
+    images = [{"video_id": name} for name in video_ids]
+    (folder / "annotations" / "instances.json").write_text(json.dumps({"images": images}))
+    return folder
+
+
+def test_a_list_names_files_ids_and_starts_in_every_usual_way(tmp_path: Path) -> None:
+    text = (
+        f"# comment\n\n{ID},20\nabcdefghijk_000030\nabcdefghijl_00030\nabcdefghijm_40000_50000\n"
+        "clips/own-video.mp4\nclips/own-video.mp4,12.5\nclips/abcdefghijn_000060.mp4\n"
+    )
+    template = "/data/{video_id}.mp4"
+    assert read_clips(listed(tmp_path, text), template) == [
+        ClipSource(f"{ID}_00020000", ID, Path(f"/data/{ID}.mp4"), 20.0),
+        ClipSource("abcdefghijk_00030000", "abcdefghijk", Path("/data/abcdefghijk.mp4"), 30.0),
+        ClipSource("abcdefghijl_00030000", "abcdefghijl", Path("/data/abcdefghijl.mp4"), 30.0),
+        ClipSource("abcdefghijm_00040000", "abcdefghijm", Path("/data/abcdefghijm.mp4"), 40.0),
+        ClipSource("own-video_00000000", "own-video", tmp_path / "clips/own-video.mp4", 0.0),
+        ClipSource("own-video_00012500", "own-video", tmp_path / "clips/own-video.mp4", 12.5),
+        ClipSource(
+            "abcdefghijn_00060000", "abcdefghijn", tmp_path / "clips/abcdefghijn_000060.mp4", 0.0
+        ),
+    ]
+
+
+def test_a_template_with_a_start_names_clips_cut_already(tmp_path: Path) -> None:
+    template = "/clips/{video_id}_{start:06d}.mp4"
+    (found,) = read_clips(listed(tmp_path, f"{ID},20,dog,train\n"), template)
+    assert (found.path, found.start_s) == (Path(f"/clips/{ID}_000020.mp4"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "template", "message"),
+    [
+        ("", "", "no clip in it"),
+        (f"{ID},20\n", "", "line 1: .* is an id; say where videos are"),
+        (f"{ID}\n", "/data/{video_id}.mp4", "line 1: .* is neither a file nor a YouTube id"),
+        ("one\ntwo\n", "/data/{video_id}.mp4", "line 1"),
+        ("a.mp4,later\n", "", "line 1: start 'later': seconds"),
+        ("a.mp4\nb/a.mp4\n", "", "clip a_00000000 is there twice"),
+        ("we ird.mp4\n", "", "is no id"),
+        (f"{ID},20\n", "/data/{name}.mp4", "may hold {video_id} and {start}"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_one_line(
+    tmp_path: Path, text: str, template: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        read_clips(listed(tmp_path, text), template)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_or_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no release and no list"):
+        read_clips(tmp_path / "none")
+    with pytest.raises(UsageError, match="no release here"):
+        read_clips(tmp_path)
+
+
+def test_a_release_without_clips_says_how_to_restore_them(tmp_path: Path) -> None:
+    row = {"clip_id": "c", "video_id": "v", "clip_file": "video/c.mp4", "clip_start_s": 3.0}
+    (tmp_path / "annotations").mkdir()
+    document = tmp_path / "annotations" / "instances.json"
+    document.write_text(json.dumps({"images": [row]}))
+    with pytest.raises(UsageError, match=r"a release without clips.*fetch-media"):
+        read_clips(tmp_path)
+    document.write_text(json.dumps({"images": [row | {"clip_file": "../../c.mp4"}]}))
+    with pytest.raises(UsageError, match="leads out of the release"):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spelling", [ID, f"{ID}_00020", f"{ID}_000020", f"{ID}_20000_30000", f"{ID}_00020000"]
+)
+def test_a_video_held_out_is_refused_however_it_is_spelled(tmp_path: Path, spelling: str) -> None:
+    clips = [
+        ClipSource("a", ID, Path("a"), 0.0),
+        ClipSource("b", "abcdefghijk", Path("b"), 0.0),
+    ]
+    text = tmp_path / "test.txt"
+    text.write_text(f"zzzzzzzzzzz\n{spelling}\n")
+    for held_out in (text, held(tmp_path / "release", "zzzzzzzzzzz", spelling)):
+        with pytest.raises(UsageError, match=f"1 videos .* also in .*{ID}"):
+            refuse_overlap(clips, held_out)
+    assert refuse_overlap(clips[1:], text) == 2
+
+
+def test_the_cache_is_made_once_and_gone_on_with(tmp_path: Path) -> None:
+    sources = read_clips(small.draw_videos(tmp_path / "videos"))
+    cache = tmp_path / "cache"
+    some, failed = fill_cache(sources[:3], cache, RULES, 1)
+    before = {clip.path: clip.path.stat().st_mtime_ns for clip in some}
+    seen: list[tuple[int, int]] = []
+    whole, failed = fill_cache(sources, cache, RULES, 2, lambda *done: seen.append(done))
+    assert not failed
+    assert [clip.clip_id for clip in whole] == [source.clip_id for source in sources]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert seen[0] == (3, 0)
+    assert seen[-1] == (8, 0)
+    assert sorted(cache.iterdir()) == sorted(clip.path for clip in whole)
+    assert {len(read_clip(clip.path, 1.0).frames) for clip in whole} == {10, 12}
+
+
+def test_a_feed_file_is_known_by_what_it_was_made_from(tmp_path: Path) -> None:
+    source = read_clips(small.draw_videos(tmp_path / "videos", small.NAMES[:1]))[0]
+    key = cached(source, tmp_path, RULES).key
+    moved = tmp_path / "moved.mp4"
+    moved.write_bytes(source.path.read_bytes())
+    same = ClipSource(source.clip_id, source.video_id, moved, source.start_s)
+    assert cached(same, tmp_path, RULES).key == key
+    later = ClipSource(source.clip_id, source.video_id, moved, 0.5)
+    assert cached(later, tmp_path, RULES).key != key
+    assert cached(same, tmp_path, ClipRules(0.9, 8, 12)).key != key
+    moved.write_bytes(moved.read_bytes() + b"\0")
+    assert cached(same, tmp_path, RULES).key != key
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "seconds", "kind", "says"),
+    [
+        (7, 7, 1.0, "frame_count", "7 frames in 1 s (7/s); it must be 8 to 12"),
+        (30, 30, 1.0, "frame_count", "30 frames in 1 s (30/s); it must be 8 to 12"),
+        (6, 10, 0.6, "short", "ends at 0.60 s, the clip at 1 s"),
+        (10, 10, 0.0, "no_audio", "x.mp4"),
+    ],
+)
+def test_a_clip_that_does_not_fit_is_named_with_what_is_wrong(
+    tmp_path: Path, frames: int, fps: int, seconds: float, kind: str, says: str
+) -> None:
+    sound = bursts(seconds, [0.3]) if seconds else None
+    make_video(tmp_path / "x.mp4", frames=frames, fps=fps, sound=sound)
+    source = ClipSource("x_00000000", "x", tmp_path / "x.mp4", 0.0)
+    with pytest.raises(MediaError) as error:
+        make_feed(source, tmp_path / "x.mkv", RULES)
+    assert error.value.kind == kind
+    assert says in str(error.value)
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.mp4"]
+
+
+def test_199_frames_are_one_too_few_for_the_paper(tmp_path: Path) -> None:
+    make_video(tmp_path / "x.mp4", frames=199, fps=20, sound=bursts(10.0, [0.3]))
+    source = ClipSource("x_00000000", "x", tmp_path / "x.mp4", 0.0)
+    with pytest.raises(MediaError, match="199 frames in 10 s"):
+        make_feed(source, tmp_path / "x.mkv", ClipRules())
+
+
+def test_broken_clips_are_counted_named_and_never_replaced(tmp_path: Path) -> None:
+    path = small.draw_videos(tmp_path / "videos")
+    (tmp_path / "videos" / f"{small.NAMES[2]}.mp4").write_bytes(b"<html>no</html>")
+    (tmp_path / "videos" / f"{small.NAMES[5]}.mp4").unlink()
+    ready, failed = fill_cache(read_clips(path), tmp_path / "cache", RULES, 1)
+    assert set(failed) == {f"{small.NAMES[number]}_00000000" for number in (2, 5)}
+    assert len(ready) == 6
+    check_failed(failed, 2)
+    with pytest.raises(AvatarBuildError, match=rf"2 clips .*{small.NAMES[2]}.*--max-failed 2"):
+        check_failed(failed, 1)
+
+
+def test_sound_that_ends_early_is_followed_by_silence(tmp_path: Path) -> None:
+    make_video(tmp_path / "x.mkv", frames=10, fps=10, sound=bursts(0.4, [0.2]), sound_codec="flac")
+    source = ClipSource("x_00000000", "x", tmp_path / "x.mkv", 0.0)
+    make_feed(source, tmp_path / "feed.mkv", RULES)
+    heard = read_clip(tmp_path / "feed.mkv", 1.0).waveform
+    assert heard.shape == (16_000,)
+    assert np.abs(heard[:6_400]).max() > 0.1
+    assert not heard[6_400:].any()
+
+
+def test_the_split_is_by_video_and_few_move_when_the_list_grows() -> None:
+    clips = [clip(number, f"v{number // 2}") for number in range(200)]
+    training, validation = split(clips, 0.1, seed=0)
+    assert not {c.video_id for c in training} & {c.video_id for c in validation}
+    assert len(validation) == 20
+    assert sorted([*training, *validation], key=clips.index) == clips
+    assert split(clips[::-1], 0.1, seed=0)[1] == validation[::-1]
+    assert split(clips, 0.1, seed=1)[1] != validation
+    grown = split([*clips, *(clip(1000 + n) for n in range(20))], 0.1, seed=0)[1]
+    assert len({c.video_id for c in validation} - {c.video_id for c in grown}) <= 4
+    assert split(clips, 0.0, seed=0) == (clips, [])
+
+
+def test_validation_has_at_least_two_clips() -> None:
+    assert len(split([clip(number) for number in range(10)], 0.01, seed=0)[1]) == 2
+
+
+def test_the_digest_of_the_data_ignores_order_alone() -> None:
+    clips = [clip(number) for number in range(3)]
+    assert data_digest(clips) == data_digest(clips[::-1])
+    assert data_digest(clips) != data_digest(clips[:2])
+    other = CachedClip("c0", "v0", Path("elsewhere.mkv"), "another source")
+    assert data_digest([other, *clips[1:]]) != data_digest(clips)
