@@ -239,6 +239,13 @@ def takedown(
 @click.option("--max-missing", default=0, metavar="N", help="Frames that may lack a heatmap.")
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
 @click.option(
+    "--train-list",
+    "train_lists",
+    multiple=True,
+    metavar="FILE",
+    help="What the model was trained on: tell how much of it is scored. Repeatable.",
+)
+@click.option(
     "--out", metavar="DIR", help="Write scores.md, .tex, .csv, .json and frames.csv there."
 )
 @click.option("--gallery", is_flag=True, help="Write gallery.html to --out: frames per scenario.")
@@ -260,6 +267,7 @@ def evaluate(
     gt: Literal["mask", "box"],
     max_missing: int,
     seed: int,
+    train_lists: tuple[str, ...],
     out: str | None,
     gallery: bool,
     clips: tuple[str, ...],
@@ -304,7 +312,8 @@ def evaluate(
         for clip, why in failed.items():
             click.echo(f"{clip}: no heatmaps: {why}", err=True)
     found = Predictions(folder)
-    scores = score(data, found, gt, max_missing=max_missing, seed=seed)
+    lists = [Path(name) for name in train_lists]
+    scores = score(data, found, gt, max_missing=max_missing, seed=seed, train_lists=lists)
     if out:
         write_scores(scores, Path(out))
     if gallery:
