@@ -1,0 +1,326 @@
+"""Label Studio's model protocol, spoken with what is no Label Studio too."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from labeling import backend as served
+from labeling import brush
+from labeling.backend import TITLE, Backend, connect_backend
+from labeling.client import LabelServerError, LabelStudio
+from labeling.projects import Project
+from labeling.prompts import Point, Prompts, read_prompt
+from labeling.settle import settle
+from labeling.tasks import PREDICTED
+from pipeline.errors import InputError, UsageError
+from pipeline.schema import Frame, Instance
+from pipeline.workspace import Workspace
+from tests.labeling.label_server import Answer, Asked, label_server
+from tests.labeling.labelled_workspace import fill
+from tests.labeling.test_settle import pull, review
+from tests.rows import frame
+
+BOX = [32.0, 18.0, 64.0, 36.0]
+
+
+@dataclass
+class Drawn:
+    """A mask as segmenters answer it."""
+
+    mask: NDArray[np.bool_]
+    predicted_iou: float | None = 0.75
+
+
+@dataclass
+class Fake:
+    """Answers with the box itself, and remembers what it was asked."""
+
+    name: str = "fake"
+    asked: list[tuple[str, list[float], list[Point]]] = field(default_factory=list)
+    guess: float | None = 0.75
+    fails: Exception | None = None
+    nothing: bool = False
+
+    def refine(self, frame: Frame, box: list[float], points: list[Point]) -> Drawn:
+        if self.fails:
+            raise self.fails
+        self.asked.append((frame.frame_id, box, points))
+        mask = np.zeros((frame.height, frame.width), dtype=bool)
+        x, y, w, h = map(round, box)
+        mask[y : y + h, x : x + w] = not self.nothing
+        return Drawn(mask, self.guess)
+
+
+@dataclass
+class Running:
+    """A backend, what it said, and what answers in it."""
+
+    backend: Backend
+    fake: Fake
+    said: list[str]
+    workspace: Workspace
+
+
+@pytest.fixture
+def running(workspace: Workspace) -> Iterator[Running]:
+    fill(workspace)
+    spoken = {"bbox": BOX, "category": "dog", "scenario": "Single-sound"}
+    box = {**spoken, "origin": "added", "proposal_id": None}
+    pull(workspace, review(frame(10).frame_id, "dog", 1, instances=[box]))
+    settle(workspace)
+    fake, said = Fake(), list[str]()
+    with Backend(Prompts(workspace, fake), 0, said.append) as backend:
+        yield Running(backend, fake, said, workspace)
+
+
+def instance(running: Running) -> Instance:
+    (found,) = running.workspace.rows(Instance)
+    return found
+
+
+def ask(
+    running: Running, path: str, body: Any = None, method: str = "POST", **headers: str
+) -> tuple[int, str, Any]:
+    """Status, reason and content."""
+    address = running.backend.url.removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=10)
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    sent = {"Content-Type": "application/json"} | headers
+    connection.request(method, path, data if method == "POST" else None, sent)
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    connection.close()
+    return answer.status, answer.reason, content
+
+
+def point(x: float, y: float, label: str = "1 dog", **more: Any) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": 0.5, "keypointlabels": [label]}
+    return {"type": "keypointlabels", "from_name": "sam_point", "value": value, **more}
+
+
+def box(x: float, y: float, w: float, h: float, label: str = "1 dog") -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": w, "height": h, "rotation": 0, "rectanglelabels": [label]}
+    return {"type": "rectanglelabels", "from_name": "sam_box", "value": value}
+
+
+def request(running: Running, *items: Any, **data: Any) -> dict[str, Any]:
+    """As Label Studio asks about the frame's task."""
+    asked = [{"label": "1 dog", "instance_id": instance(running).instance_id}]
+    task = {"id": 1, "data": {"frame_id": frame(10).frame_id, "asked": asked, **data}}
+    context = {"result": list(items)} if items else None
+    params = {"login": None, "password": None, "context": context}
+    return {"tasks": [task], "project": "1.2", "label_config": "<View/>", "params": params}
+
+
+def test_it_is_well_and_takes_what_label_studio_tells_it(running: Running) -> None:
+    assert ask(running, "/health", method="GET")[2] == {"status": "UP", "model_class": "fake"}
+    assert ask(running, "/versions", method="GET")[2] == {"versions": ["fake"]}
+    setup = {"project": "1.2", "schema": "<View/>", "access_token": "secret"}
+    assert ask(running, "/setup", setup)[::2] == (200, {"model_version": "fake"})
+    assert ask(running, "/webhook", {"action": "TASKS_CREATED"})[0] == 200
+    assert running.said == []
+
+
+def test_points_speak_within_the_instances_box_and_the_answer_replaces_its_mask(
+    running: Running,
+) -> None:
+    items = [point(25, 50), point(75, 10, is_positive=False)]
+    status, _, content = ask(running, "/predict", request(running, *items))
+    assert status == 200
+    ((frame_id, used, points),) = running.fake.asked
+    assert (frame_id, used) == (frame(10).frame_id, BOX)
+    assert points == [(80.0, 90.0, True), (240.0, 18.0, False)]
+    (prediction,) = content["results"]
+    (region,) = prediction["result"]
+    assert (prediction["model_version"], prediction["score"]) == ("fake", 0.75)
+    assert region["id"] == instance(running).instance_id
+    assert (region["from_name"], region["type"]) == ("mask", "brushlabels")
+    assert region["value"]["brushlabels"] == ["1 dog"]
+    assert brush.decode(region["value"]["rle"], 180, 320)[18:54, 32:96].all()
+
+
+def test_a_drawn_box_takes_the_place_of_the_instances_and_is_cut_at_the_edge(
+    running: Running,
+) -> None:
+    ask(running, "/predict", request(running, box(90, 50, 30, 60), point(95, 60)))
+    ((_, used, points),) = running.fake.asked
+    assert used == [288.0, 90.0, 32.0, 90.0]
+    assert points == [(304.0, 108.0, True)]
+
+
+def test_only_the_last_label_speaks(running: Running) -> None:
+    ask(running, "/predict", request(running, point(1, 1, "2 cat"), point(50, 50)))
+    ((_, _, points),) = running.fake.asked
+    assert points == [(160.0, 90.0, True)]
+
+
+def test_without_a_prompt_and_without_a_mask_the_prediction_is_empty(running: Running) -> None:
+    empty = request(running)
+    assert ask(running, "/predict", empty)[2]["results"][0]["result"] == []
+    two = {**empty, "tasks": empty["tasks"] * 2}
+    assert len(ask(running, "/predict", two)[2]["results"]) == 2
+    assert running.fake.asked == []
+    running.fake.nothing = True
+    assert ask(running, "/predict", request(running, point(50, 50)))[2]["results"][0] == {
+        "model_version": "fake",
+        "score": 0.75,
+        "result": [],
+    }
+
+
+def test_what_was_pulled_while_it_runs_is_known(running: Running) -> None:
+    ask(running, "/predict", request(running, point(50, 50)))
+    spoken = {"bbox": BOX, "category": "cat", "scenario": "Single-sound", "origin": "added"}
+    row = review(frame(11).frame_id, "cat", 2, instances=[{**spoken, "proposal_id": None}])
+    pull(running.workspace, row)
+    settle(running.workspace)
+    (cat,) = [r for r in running.workspace.rows(Instance) if r.audio_visual_category == "cat"]
+    asked = [{"label": "1 cat", "instance_id": cat.instance_id}]
+    body = {"tasks": [{"data": {"frame_id": frame(11).frame_id, "asked": asked}}]}
+    items = {"context": {"result": [point(50, 50, "1 cat")]}}
+    assert ask(running, "/predict", {**body, "params": items})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r: r["tasks"][0]["data"].update(frame_id="../../etc/passwd"), "unknown_frame"),
+        (lambda r: r["tasks"][0]["data"].update(frame_id={"a": 1}), "unknown_frame"),
+        (lambda r: r["tasks"][0]["data"].pop("asked"), "bad_request"),
+        (lambda r: r["tasks"][0]["data"].update(asked=[{"label": "1 dog"}]), "bad_request"),
+        (
+            lambda r: r["tasks"][0]["data"].update(
+                asked=[{"label": "1 dog", "instance_id": "i_none"}]
+            ),
+            "unknown_label",
+        ),
+        (lambda r: r.update(tasks=[]), "bad_request"),
+        (lambda r: r.update(tasks=7), "bad_request"),
+        (lambda r: r.update(params={"context": {"result": [point(1, 1, "9 cow")]}}), "9 cow"),
+        (lambda r: r.update(params={"context": {"result": [{"type": "x"}]}}), "unknown_prompt"),
+        (lambda r: r.update(params={"context": {"result": ["x"]}}), "bad_request"),
+        (lambda r: r.update(params={"context": {"result": [box(101, 0, 5, 5)]}}), "empty_box"),
+        (lambda r: r.update(params={"context": {"result": [point("nan", 1)]}}), "not_a_place"),
+        (lambda r: r.update(params={"context": {"result": [point(1, 1)] * 999}}), "are enough"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_gets_one_line(
+    running: Running, change: Any, says: str
+) -> None:
+    body = request(running, point(50, 50))
+    change(body)
+    status, reason, content = ask(running, "/predict", body)
+    assert status == 422
+    assert says in content["error"]
+    assert says in reason, "Label Studio shows the reason of the status line"
+    (line,) = running.said
+    assert "\n" not in line
+    assert says in line
+
+
+def test_a_segmenter_that_fails_fails_one_request(running: Running) -> None:
+    body = request(running, point(50, 50))
+    running.fake.fails = RuntimeError("CUDA error:\nout of luck")
+    status, reason, _ = ask(running, "/predict", body)
+    assert (status, reason) == (500, "RuntimeError: CUDA error: out of luck")
+    running.fake.fails, running.fake.guess = None, float("nan")
+    assert ask(running, "/predict", body)[0] == 422
+    running.fake.guess = None
+    assert ask(running, "/predict", body)[0] == 200
+
+
+def test_requests_of_a_page_too_large_or_no_json_are_refused_unread(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = request(running, point(50, 50))
+    assert ask(running, "/predict", body, **{"Content-Type": "text/plain"})[0] == 415
+    assert ask(running, "/predict", b"{")[0] == 400
+    assert ask(running, "/predict", b"[" * 100_000)[0] == 400
+    assert ask(running, "/data/upload", {})[0] == 404
+    assert ask(running, "/../secret", method="GET")[0] == 404
+    monkeypatch.setattr(served, "MAX_BYTES", 100)
+    assert ask(running, "/predict", body)[0] == 413
+    assert len(running.said) == 6
+
+
+def test_a_request_that_says_no_size_is_refused(running: Running) -> None:
+    host, port = running.backend.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        raw.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        assert raw.recv(100).startswith(b"HTTP/1.0 411")
+
+
+def test_it_listens_on_the_loopback_interface_and_a_taken_port_is_named(running: Running) -> None:
+    host, port = running.backend.url.removeprefix("http://").split(":")
+    assert host == "127.0.0.1"
+    with pytest.raises(UsageError, match=r"label\.backend_port"):
+        Backend(Prompts(running.workspace, running.fake), int(port), print)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["type", "value", "x", "y", "width", "height", "keypointlabels"]),
+                inner,
+                max_size=5,
+            )
+        ),
+        max_leaves=8,
+    )
+)
+def test_no_prompt_is_too_strange_to_be_refused(item: Any) -> None:
+    try:
+        read_prompt([item], frame())
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return
+
+
+def test_it_is_made_known_once_and_moves_with_its_port(running: Running) -> None:
+    known: list[dict[str, Any]] = []
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            return 200, known
+        if asked.method == "POST":
+            known.append({"id": 3, **asked.body})
+        else:
+            assert asked.path == "/api/ml/3"
+            known[0].update(asked.body)
+        return 201, known[0]
+
+    project = Project(5, "p masks", "k")
+    with label_server(answer) as server:
+        studio = LabelStudio(server.url, "0" * 40, sleep=lambda _: None)
+        connect_backend(studio, project, running.backend)
+        known[0]["url"] = "http://127.0.0.1:1"
+        connect_backend(studio, project, running.backend)
+    (backend,) = known
+    assert (backend["url"], backend["is_interactive"]) == (running.backend.url, True)
+    assert backend["title"] == TITLE != PREDICTED
+
+
+def test_a_server_that_refuses_loopback_addresses_is_told_what_to_set(running: Running) -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            return 200, []
+        return 400, {"url": ["URL resolves to a reserved network address"]}
+
+    with label_server(answer) as server:
+        studio = LabelStudio(server.url, "0" * 40, sleep=lambda _: None)
+        with pytest.raises(LabelServerError, match="LABEL_STUDIO_ML_BLOCK_LOCAL_IP=0"):
+            connect_backend(studio, Project(5, "p", "k"), running.backend)
