@@ -48,7 +48,8 @@ class TavloConfig(Section):
     """Width and height of a frame: ``sizes.grid`` places of 32 pixels, fewer with fewer stages.
     Less than 224 is for machines without a GPU."""
     every: int = Field(default=1, ge=1)
-    """Use every n-th frame with the sound of n frames; 1 is the paper's."""
+    """Use every n-th frame with the sound of n frames; 1 is the paper's. More wants as many more
+    ``steps_per_frame``, or sounds fall between the spectrogram's windows."""
     smallest_crop: float = Field(default=0.6, gt=0, le=1)
     """Augmentation: side of the crop, drawn between this and 1 of the picture's and stretched to
     it. All frames of a clip share one crop, or still things would seem to move. A smaller one often

@@ -40,12 +40,12 @@ def forward(model: TavloOfBatches, *clips: ClipTensors) -> dict[str, Tensor]:
     return found
 
 
-def impulses(frames: list[int]) -> np.ndarray:
-    """A click in the middle of the first step of each of some frames of a second."""
+def impulses(frames: list[int], at: float = 0.25) -> np.ndarray:
+    """A click in some frames of a second; by default in the middle of the frame's first step."""
     sound = np.zeros(RATE_HZ, np.float32)
     each = RATE_HZ // FRAMES
     for frame in frames:
-        middle = frame * each + each // 4
+        middle = frame * each + round(each * at)
         sound[middle - 200 : middle + 200] = np.hanning(400) * 0.5
     return sound
 
@@ -147,11 +147,11 @@ def test_impulses_in_a_file_are_heard_in_their_own_frame(tmp_path: Path) -> None
 
 def test_every_second_frame_hears_the_sound_of_two() -> None:
     recipe = small.recipe(every=2)
-    clip = ClipTensors(small.blank(FRAMES).frames, impulses([4]))
+    clip = ClipTensors(small.blank(FRAMES).frames, impulses([4], 0.5))
     sample = recipe.sample(clip, None)
     assert len(sample["frames"]) == 5
     assert int(sample["spectrogram"].reshape(5, -1).amax(1).argmax()) == 2
-    odd = ClipTensors(clip.frames[:9], impulses([4])[: 9 * 1600])
+    odd = ClipTensors(clip.frames[:9], impulses([4], 0.5)[: 9 * 1600])
     sample = recipe.sample(odd, None)
     assert len(sample["frames"]) == 5
     assert int(sample["spectrogram"].reshape(5, -1).amax(1).argmax()) == 2
