@@ -125,9 +125,12 @@ def evaluate(
             found.values["Off-screen"] = 1.0 - float(predicted.mean())
             negative.append((number, found.values["Off-screen"]))
             continue
+        total = _score(frame, predicted, truth, None)
+        mixed = len({instance.scenario for instance in frame.instances}) > 1
         for row in _rows_of(frame, data):
-            scenario = row if row in SCENARIOS else None
-            found.values[row] = _score(frame, predicted, truth, scenario)
+            # Where all instances are of one scenario, its truth is the total's.
+            part = row in SCENARIOS and mixed
+            found.values[row] = _score(frame, predicted, truth, row) if part else total
             visible.setdefault(row, []).append((number, found.values[row]))
         for category in {instance.category for instance in frame.instances}:
             categories.setdefault(category, []).append((number, found.values["Total"]))

@@ -106,7 +106,8 @@ class Predictions:
         """Write one clip's heatmaps, whole or not at all."""
         path = self._folder / f"{clip_id}.npz"
         beside = path.with_suffix(".tmp.npz")
-        np.savez_compressed(
+        # Floats hardly shrink, and an evaluation reads them four times.
+        np.savez(
             beside, frame_index=np.asarray(frame_index), heatmap=np.asarray(heatmap, np.float32)
         )
         beside.replace(path)
