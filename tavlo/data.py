@@ -199,6 +199,8 @@ def _load(data: ClipDataset, keys: Iterator[list[Key]], workers: int) -> Iterato
         data,
         batch_sampler=_Once(keys),
         num_workers=workers,
+        # Its own, or it draws from the step's: a training that goes on would drop out others.
+        generator=torch.Generator(),
         collate_fn=_as_is,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_alone if workers else None,
