@@ -20,6 +20,7 @@ from torchvision.models.resnet import BasicBlock
 
 Order = Literal["spatial-temporal", "temporal-spatial"]
 Meeting = Literal["joint", "apart"]
+Start = Literal["random", "identity"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,15 @@ class TavloSizes:
     """joint: in spatial attention a frame's sound and places attend to one another (paper). apart
     is ours: they attend to their own kind alone and meet in the similarity only, so that neither
     can copy from the other what tells its clip from others, instead of finding what sounds."""
+    start: Start = "random"
+    """identity is ours: the last layers of the blocks' branches begin at zero, so that a place
+    stands for itself until attention learns better."""
     width: int = 64
     """Channels of the first stage; each later one has twice as many. ResNet-18's."""
     stage_blocks: tuple[int, ...] = (2, 2, 2, 2)
     """Residual blocks of each stage, ResNet-18's. Each stage after the first halves the grid, so
-    that three of them see 112 pixels as four see 224: for small pictures."""
+    that three of them see 112 pixels as four see 224: for small pictures. A stage of 0 blocks
+    halves it with a 1x1 convolution and sees no wider."""
 
     @property
     def feature_size(self) -> int:
@@ -167,13 +172,15 @@ class VisualEncoder(nn.Module):
 
 
 def _stage(channels: int, width: int, num_blocks: int, stride: int) -> nn.Sequential:
-    """Residual blocks; the first one changes size and width."""
+    """Residual blocks, the first of which changes size and width; without any, a projection."""
     shortcut = None
-    if stride != 1 or channels != width:
+    if stride != 1 or channels != width or not num_blocks:
         shortcut = nn.Sequential(
             nn.Conv2d(channels, width, kernel_size=1, stride=stride, bias=False),
             nn.BatchNorm2d(width),
         )
+    if not num_blocks:
+        return nn.Sequential(shortcut, nn.ReLU(inplace=True))
     first = BasicBlock(channels, width, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(1, num_blocks)))
 
@@ -239,7 +246,12 @@ class AttentionLayer(nn.Module):
         self.to_qkv = nn.Linear(size, 3 * size)
         self.to_out = nn.Linear(size, size)
         self.norm_ffn = nn.LayerNorm(size)
-        self.ffn = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, size))
+        last = nn.Linear(hidden, size)
+        self.ffn = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), last)
+        if sizes.start == "identity":
+            for layer in (self.to_out, last):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Attend over the second axis.

@@ -167,6 +167,15 @@ def test_sound_and_places_know_of_each_other_only_where_they_meet(order: str, me
     assert torch.equal(seen, other_seen) is (meeting == "apart")
 
 
+@torch.no_grad()
+def test_blocks_that_start_as_identity_change_nothing_yet() -> None:
+    net = Tavlo(TavloSizes(**{**vars(SMALL), "start": "identity"})).eval()
+    sound, places = net.encode(*clips(1, 5))
+    heard, seen = net.attend(sound, places)
+    assert torch.equal(heard[..., :512], sound)
+    assert torch.equal(seen[..., :512], places + net.space_position)
+
+
 def test_recomputing_gives_the_same_gradients() -> None:
     frames, spectrogram = clips(1, 3)
     gradients = []
@@ -202,3 +211,12 @@ def test_fewer_and_narrower_stages_see_small_pictures_as_finely() -> None:
     sizes = TavloSizes(width=16, stage_blocks=(1, 1, 1))
     assert (TavloSizes().feature_size, sizes.feature_size) == (512, 64)
     assert VisualEncoder(sizes)(torch.randn(1, 3, 112, 112)).shape == (1, 64, 7, 7)
+    narrow = TavloSizes(width=16, stage_blocks=(1, 1, 0), grid=7)
+    frames = torch.randn(1, 3, 112, 112, requires_grad=True)
+    answer = VisualEncoder(narrow).eval()(frames)
+    assert answer.shape == (1, 64, 7, 7)
+    # The middle place sees 51 pixels: 27 of the first block, 24 more of the second.
+    torch.autograd.backward(answer[0, :, 3, 3].sum())
+    assert frames.grad is not None
+    seen = frames.grad[0].abs().amax((0, 1)).nonzero()
+    assert int(seen.max() - seen.min()) + 1 <= 51
