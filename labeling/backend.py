@@ -84,8 +84,8 @@ def connect_backend(server: LabelStudio, project: Project, backend: Backend) -> 
         server.connect_backend(project.number, backend.url, TITLE)
     except LabelServerError as error:
         raise LabelServerError(
-            f"{error} Label Studio must run on this machine, and with"
-            " LABEL_STUDIO_ML_BLOCK_LOCAL_IP=0, as 'avatar-build label serve' does."
+            f"{error} Label Studio must run on this machine, with LABEL_STUDIO_ML_BLOCK_LOCAL_IP=0"
+            " and LABEL_STUDIO_SSRF_PROTECTION_ENABLED=0, as 'avatar-build label serve' does."
         ) from error
 
 

@@ -175,7 +175,9 @@ def server_settings(home: Path, media_root: Path, password: str, token: str) -> 
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media_root),
-        "LABEL_STUDIO_ML_BLOCK_LOCAL_IP": "0",  # 'label backend' answers on this machine
+        # 'label backend' answers on this machine, and Label Studio adds a webhook to it.
+        "LABEL_STUDIO_ML_BLOCK_LOCAL_IP": "0",
+        "LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "0",
         "LABEL_STUDIO_EDITOR_KEYMAP": json.dumps(_KEYMAP),
     }
 

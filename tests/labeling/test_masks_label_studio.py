@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from labeling import brush
+from labeling.backend import Backend, connect_backend
 from labeling.client import LabelStudio
 from labeling.projects import open_project
+from labeling.prompts import Prompts
 from labeling.pull import pull_boxes, pull_masks
 from labeling.push import push_boxes, push_masks
 from labeling.reopen import reopen_boxes
@@ -16,8 +18,10 @@ from labeling.settle import settle
 from labeling.standing import standings
 from labeling.verified import settle_masks
 from pipeline import rle
+from pipeline.config import SegmentConfig
 from pipeline.schema import Instance, Mask, Review
 from pipeline.workspace import Workspace
+from stages.refine import FrameRefiner
 from tests.labeling.conftest import Studio
 from tests.labeling.labelled_workspace import VOCABULARY, fill
 from tests.labeling.test_masks_push_pull import pixels, segment
@@ -150,3 +154,40 @@ def test_a_frame_sent_back_is_to_do_again_and_opens_with_the_boxes_it_had(masks:
     submit(masks, task, proposed(task))
     pull(masks)
     assert mask(masks, 12).verified
+
+
+def test_a_point_is_answered_through_the_server_and_what_was_accepted_is_pulled(
+    masks: Studio,
+) -> None:
+    project = open_project(masks.api, masks.workspace.config.label.project, "masks")
+    said: list[str] = []
+    refiner = FrameRefiner(masks.workspace.storage, SegmentConfig(), kept=4)
+    with Backend(Prompts(masks.workspace, refiner), 0, said.append) as backend:
+        for _ in range(2):
+            connect_backend(masks.api, project, backend)
+        (known,) = masks.api.call("GET", "/api/ml", query={"project": project.number})
+        assert (known["readable_state"], known["is_interactive"]) == ("Connected", True)
+        task = tasks(masks, "masks")[name(13)]
+        value = {"x": 18.0, "y": 30.0, "width": 0.5, "keypointlabels": ["1 dog"]}
+        point = {"type": "keypointlabels", "from_name": "sam_point", "value": value}
+        asked = {"task": task["id"], "context": {"result": [{**point, "is_positive": True}]}}
+        place = f"/api/ml/{known['id']}/interactive-annotating"
+        answer = masks.api.call("POST", place, asked)
+        (region,) = answer["data"]["result"]
+        wrong = {**point, "value": {**value, "keypointlabels": ["9 cow"]}}
+        refused = masks.api.call("POST", place, {**asked, "context": {"result": [wrong]}})
+        assert "9 cow" in refused["errors"][0], "the annotator is told"
+    assert len(said) == 1
+    opened = masks.api.call("GET", f"/api/projects/{project.number}/next")
+    assert opened["predictions"], "annotators still start from the masks that were pushed"
+
+    assert region["id"] == mask(masks, 13).instance_id
+    drawn = brush.decode(region["value"]["rle"], 180, 320)
+    assert drawn[54, 58], "what was pointed at"
+    # Label Studio adds a copy under the prompt's name, and prompts nobody accepted.
+    result = [{**region, "origin": "manual"}, {**region, "from_name": "sam_point"}]
+    stray = {**point, "id": "stray", "to_name": "frame", "origin": "manual"}
+    submit(masks, task, [*result, stray, proposed(task)[-1]])
+    pull(masks)
+    assert (rle.decode(mask(masks, 13).rle) == drawn).all()
+    assert (mask(masks, 13).source, mask(masks, 13).verified) == ("annotator", True)
