@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UsageError: there is none, or it is none of ours.
     """
+    if not path.is_file():
+        raise UsageError(f"No checkpoint at {path}. Train first: 'avatar-build train-tavlo'.")
+    if not zipfile.is_zipfile(path):
+        # What torch makes of other bytes can be anything.
+        raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' (no archive).")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"No checkpoint at {path}. Train first: 'avatar-build train-tavlo'."
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.PickleError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' ({said}).") from error
     if not isinstance(found, dict) or found.pop("format", None) != _FORMAT:

@@ -146,68 +146,66 @@ def train(
             revision=revision,
         )
 
-    if share.rank:
-        log = None
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        log = log or TrainingLog(out)
-        log.start(first, total, checkpoint(first, whole=False))
-    for step in range(first, total):
-        started = time.monotonic()
-        torch.manual_seed(_step_seed(config.seed, step, share.rank))
-        for group in optimizer.param_groups:
-            group["lr"] = rate(config, step, total)
-
-        model.train()
-        loss_sum = 0.0
-        for number in range(config.accumulate):
-            batch = next(batches)
-            inputs = {
-                name: value.to(device, non_blocking=True) for name, value in batch.inputs.items()
-            }
-            with _syncs(net, number == config.accumulate - 1):
-                with half:
-                    outputs = run(inputs)
-                loss: Any = recipe.loss(joined(outputs, share))
-                _check_finite(loss, "loss", step * config.accumulate + number, data, config)
-                # DDP averages over ranks what must be summed: see tavlo.ranks.
-                (loss * share.world / config.accumulate).backward()
-            loss_sum += loss.item()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
-        _check_finite(norm, "gradient", step * config.accumulate, data, config)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        recipe.after_step(model)
-
-        done = step + 1
+    with _told(log, out, share) as log:
         if log:
-            seconds = time.monotonic() - started
-            clips_per_s = config.batch * config.accumulate / seconds
-            row = {
-                "step": done,
-                "epoch": round(done / per_epoch, 4),
-                "loss": loss_sum / config.accumulate,
-                "gradient_norm": norm.item(),
-                "learning_rate": rate(config, step, total),
-                "clips_per_s": round(clips_per_s, 3),
-            }
-            log.step(row)
-        if done % per_epoch == 0 and data.validation:
-            value = validate(model, recipe, validation, config, share, device, half, workers)
-            if best is None or value < best["loss"]:
-                best = {"step": float(done), "loss": value}
-                if log:
-                    checkpoint(done, whole=False).save(out / BEST)
+            log.start(first, total, checkpoint(first, whole=False))
+        for step in range(first, total):
+            started = time.monotonic()
+            torch.manual_seed(_step_seed(config.seed, step, share.rank))
+            for group in optimizer.param_groups:
+                group["lr"] = rate(config, step, total)
+
+            model.train()
+            loss_sum = 0.0
+            for number in range(config.accumulate):
+                batch = next(batches)
+                inputs = {
+                    name: value.to(device, non_blocking=True)
+                    for name, value in batch.inputs.items()
+                }
+                with _syncs(net, number == config.accumulate - 1):
+                    with half:
+                        outputs = run(inputs)
+                    loss: Any = recipe.loss(joined(outputs, share))
+                    _check_finite(loss, "loss", step * config.accumulate + number, data, config)
+                    # DDP averages over ranks what must be summed: see tavlo.ranks.
+                    (loss * share.world / config.accumulate).backward()
+                loss_sum += loss.item()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
+            _check_finite(norm, "gradient", step * config.accumulate, data, config)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            recipe.after_step(model)
+
+            done = step + 1
             if log:
-                log.validated(
-                    {"step": done, "validation_loss": value, "best": best["step"] == done}
-                )
-        if log and (done % config.checkpoint_every == 0 or done % per_epoch == 0):
-            checkpoint(done).save(out / LAST)
-    if log:
-        if not data.validation:
-            checkpoint(total, whole=False).save(out / BEST)
-        log.end()
+                seconds = time.monotonic() - started
+                clips_per_s = config.batch * config.accumulate / seconds
+                row = {
+                    "step": done,
+                    "epoch": round(done / per_epoch, 4),
+                    "loss": loss_sum / config.accumulate,
+                    "gradient_norm": norm.item(),
+                    "learning_rate": rate(config, step, total),
+                    "clips_per_s": round(clips_per_s, 3),
+                }
+                log.step(row)
+            if done % per_epoch == 0 and data.validation:
+                value = validate(model, recipe, validation, config, share, device, half, workers)
+                if best is None or value < best["loss"]:
+                    best = {"step": float(done), "loss": value}
+                    if log:
+                        checkpoint(done, whole=False).save(out / BEST)
+                if log:
+                    log.validated(
+                        {"step": done, "validation_loss": value, "best": best["step"] == done}
+                    )
+            if log and (done % config.checkpoint_every == 0 or done % per_epoch == 0):
+                checkpoint(done).save(out / LAST)
+        if log:
+            if not data.validation:
+                checkpoint(total, whole=False).save(out / BEST)
+            log.end()
     return checkpoint(total)
 
 
@@ -310,6 +308,17 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 def _step_seed(seed: int, step: int, rank: int) -> int:
     digest = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
+
+
+@contextmanager
+def _told(log: TrainingLog | None, out: Path, share: Share) -> Iterator[TrainingLog | None]:
+    """The log, on the one rank that writes files."""
+    if share.rank:
+        yield None
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with log or TrainingLog(out) as own:
+        yield own
 
 
 @contextmanager
