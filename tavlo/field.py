@@ -249,11 +249,13 @@ def _extended(samples: Sequence[_Sample]) -> dict[str, Number]:
         [one.confidence for one in samples],
         [one.visible for one in samples],
     )
-    return {
+    row = {
         "AP": Number(100 * found.average_precision, found.n),
         "max-F1": Number(100 * found.max_f1, found.n),
-        "LocAcc": Number(100 * found.location_accuracy, found.n - found.negatives),
     }
+    if found.n > found.negatives:
+        row["LocAcc"] = Number(100 * found.location_accuracy, found.n - found.negatives)
+    return row
 
 
 def _masks(
@@ -264,10 +266,10 @@ def _masks(
         heatmap = post.normalise(predictions.heatmap(frame.clip_id, frame.frame_index))
         found.add(np.asarray(heatmap, np.float32), frame.truth(GRID_HW))
     miou, fscore = found.scores()
-    return {
-        "mIoU": Number(100 * miou, len(frames)),
-        "F-score": Number(100 * fscore, sum(bool(frame.instances) for frame in frames)),
-    }
+    row = {"mIoU": Number(100 * miou, len(frames))}
+    if sourced := sum(bool(frame.instances) for frame in frames):
+        row["F-score"] = Number(100 * fscore, sourced)
+    return row
 
 
 def _has_masks(frame: LabelledFrame) -> bool:

@@ -92,10 +92,14 @@ def evaluate_images(
     if model is not None and checkpoint is not None:
         asked, about = _open(model, checkpoint, prior, variant, device)
     if data.imported_from and not data.imported_from.startswith("AVATAR"):
+        if windows:
+            raise click.UsageError("--window: the model gets the whole sound of an imported set.")
         _set(data, asked, about, predictions, retrieval, lists, max_failed, target, as_json)
         return
     if asked is None:
         raise click.UsageError("--predictions on a release: 'avatar-build evaluate' scores them.")
+    if retrieval:
+        raise click.UsageError("--retrieval is between the samples of an imported set.")
     from tavlo.evaluate import FORMATS, evaluate, write_scores
     from tavlo.tables import to_markdown
     from tavlo.windows import draw_windows, of_scores, window_table

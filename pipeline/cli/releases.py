@@ -151,8 +151,9 @@ def import_release(source: str, target: str, form: str, as_json: bool) -> None:
     """Read a foreign release, a folder or ZIP as downloaded, and write it in our form.
 
     Formats: avatar (the authors' layout), vggss (vggss.json), is3 (IS3_annotation.json), avsbench
-    (gt_masks), flickr (XML of Flickr-SoundNet). What cannot be used is listed, with reasons, in
-    NEW/statistics.json.
+    (gt_masks), flickr (XML of Flickr-SoundNet). Pictures, clips and sounds named like the samples
+    come along, and the pairs of the extended sets (*_plus_silent.csv). What cannot be used is
+    listed, with reasons, in NEW/statistics.json.
 
     \b
         avatar-build import-release AVATAR --to releases/avatar-official

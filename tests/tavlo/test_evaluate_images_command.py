@@ -79,6 +79,7 @@ def test_an_imported_set_is_scored_as_its_field_does(checkpoint: Path, tmp_path:
         (["--model", "nothing", "--checkpoint", "CHECKPOINT"], "there is"),
         (["--model", "slavc", "--checkpoint", "CHECKPOINT"], "img_proj1.weight is missing"),
         (["--predictions", "."], "'avatar-build evaluate' scores them"),
+        (["--model", "ezvsl", "--checkpoint", "CHECKPOINT", "--retrieval"], "imported set"),
     ],
 )
 def test_wrong_use_says_what_to_do(
