@@ -282,7 +282,8 @@ def evaluate(
     """
     import tempfile
 
-    from tavlo.evaluate import FORMATS, write_scores
+    from pipeline.progress import counting
+    from tavlo.evaluate import FORMATS, PASSES, write_scores
     from tavlo.evaluate import evaluate as score
     from tavlo.predictions import Predictions
     from tavlo.release import read_release
@@ -293,7 +294,6 @@ def evaluate(
         raise click.UsageError("name --predictions, or --checkpoint and --out.")
     data, folder = read_release(Path(release)), Path(predictions or f"{out}/predictions")
     if checkpoint:
-        from pipeline.progress import counting
         from tavlo.predict import predict
 
         with (
@@ -314,7 +314,10 @@ def evaluate(
             click.echo(f"{clip}: no heatmaps: {why}", err=True)
     found = Predictions(folder)
     lists = [Path(name) for name in train_lists]
-    scores = score(data, found, gt, max_missing=max_missing, seed=seed, train_lists=lists)
+    with counting("score", PASSES * len(data.frames), shown=not as_json) as show:
+        scores = score(
+            data, found, gt, max_missing=max_missing, seed=seed, train_lists=lists, show=show
+        )
     if out:
         write_scores(scores, Path(out))
     if gallery:
