@@ -47,7 +47,8 @@ def clips(tmp_path_factory: Any) -> list[CachedClip]:
 
 def unit(*shape: int, seed: int = 0, axis: int = 1) -> Tensor:
     made = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return F.normalize(made, dim=axis)
+    found: Tensor = F.normalize(made, dim=axis)
+    return found
 
 
 # Samples
@@ -180,7 +181,8 @@ def test_equation_1_is_the_mean_of_the_map() -> None:
 
 
 def identity(count: int) -> Tensor:
-    return torch.eye(2, 3).expand(count, 2, 3)
+    warp: Tensor = torch.eye(2, 3).expand(count, 2, 3)
+    return warp
 
 
 def test_ssltie_adds_what_is_not_equivariant_to_the_mean_of_both_contrasts() -> None:
@@ -219,7 +221,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     data = small.data(clips)
     config = small.config(epochs=2, **OPTIMISER.get(name, {}))
     (tmp_path / "parts").mkdir()
-    model = recipe(name)
+    model: Any = recipe(name)
     follow, steps = model.after_step, itertools.count(1)
 
     def keep(net: Any) -> None:
@@ -227,7 +229,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
         if next(steps) == 4:  # what a kill would leave here: the checkpoint of step 3
             shutil.copy(tmp_path / "whole" / LAST, tmp_path / "parts" / LAST)
 
-    model.after_step = keep  # type: ignore[method-assign]
+    model.after_step = keep
     whole = train(model, config, data, tmp_path / "whole")
     assert load_checkpoint(tmp_path / "parts" / LAST).step == 3
     parts = train(recipe(name), config, data, tmp_path / "parts")
@@ -259,11 +261,11 @@ def test_what_was_trained_opens_like_the_authors_checkpoint(
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipes_heatmaps_are_its_models(name: str) -> None:
     torch.manual_seed(0)
-    model = recipe(name)
+    model: Any = recipe(name)
     net = model.make_model().eval()
     clip = small.blank(6)
     found = model.heatmaps(net, clip, [0, 4])
-    published: Any = model.published  # type: ignore[attr-defined]
+    published = model.published
     with torch.no_grad():
         images = torch.stack([published.image_front(clip.frames[index]) for index in (0, 4)])
         spectrograms = published.sound_front.spectrograms([clip.waveform] * 2)
