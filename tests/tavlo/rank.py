@@ -1,0 +1,41 @@
+"""One of two processes of ``test_ranks``: the gradients of one step, then a short training."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from tavlo.clips import fill_cache, read_clips
+from tavlo.data import ClipDataset, train_batches
+from tavlo.ranks import joined, ranks, spread
+from tavlo.train import train
+from tests.tavlo import small
+from tests.tavlo.test_ranks import WithoutBatchNorm
+
+
+def main(folder: Path) -> None:
+    """Leave ``gradients.pt`` and the training's log in ``folder``."""
+    torch.set_num_threads(1)
+    recipe = WithoutBatchNorm(small.TAVLO)
+    config = small.config(batch=4, epochs=2)
+    listed = folder / "videos" / "train.csv"
+    clips, _ = fill_cache(read_clips(listed), folder / "cache", config.rules, 1)
+    with ranks("cpu") as (share, device):
+        torch.manual_seed(0)
+        model = recipe.make_model().train()
+        dataset = ClipDataset(clips, recipe, 1.0, 0)
+        batch = next(train_batches(dataset, 4, 0, range(1), share, 0))
+        net = spread(model, share, device)  # its hooks live as long as it does
+        outputs = joined(net(batch.inputs), share)
+        loss = recipe.loss(outputs)
+        (loss * share.world).backward()  # type: ignore[no-untyped-call]
+        if share.rank == 0:
+            gradients = {name: value.grad for name, value in model.named_parameters()}
+            torch.save({"loss": loss.detach(), "gradients": gradients}, folder / "gradients.pt")
+        train(recipe, config, small.data(clips, held=4), folder / "run", share=share, device=device)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,98 @@
+"""Two processes with half of each batch do what one does with all of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tavlo.clips import CachedClip
+from tavlo.data import ClipDataset, Share, train_batches
+from tavlo.tavlo_recipe import TavloRecipe
+from tavlo.train import train
+from tavlo.training_log import LOG, read_log
+from tests.conftest import ROOT
+from tests.tavlo import small
+
+
+class WithoutBatchNorm(TavloRecipe):
+    """Each picture is normalised alone: torch has no BatchNorm that counts over ranks on a CPU."""
+
+    def make_model(self) -> nn.Module:
+        model = super().make_model()
+        for part in list(model.modules()):
+            for name, inner in part.named_children():
+                if isinstance(inner, nn.BatchNorm2d):
+                    setattr(part, name, nn.GroupNorm(1, inner.num_features))
+        return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks leave behind."""
+    folder = tmp_path_factory.mktemp("ranks")
+    small.clips(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "tests.tavlo.rank", str(folder)]
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | places | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    return folder
+
+
+def clips(folder: Path) -> list[CachedClip]:
+    return small.clips(folder)
+
+
+def test_loss_and_gradients_are_those_of_the_joined_batch(folder: Path) -> None:
+    recipe = WithoutBatchNorm(small.TAVLO)
+    torch.manual_seed(0)
+    model = recipe.make_model().train()
+    dataset = ClipDataset(clips(folder), recipe, 1.0, 0)
+    batch = next(train_batches(dataset, 4, 0, range(1), Share(), 0))
+    lengths = batch.inputs["present"].sum(1).tolist()
+    assert max(lengths[:2]) != max(lengths[2:]), "the ranks must have filled up to other lengths"
+    loss = recipe.loss(model(batch.inputs))
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = torch.load(folder / "gradients.pt", weights_only=True)
+    assert found["loss"].item() == pytest.approx(loss.item(), rel=1e-6)
+    for name, value in model.named_parameters():
+        assert value.grad is not None
+        scale = value.grad.abs().max()
+        difference = (found["gradients"][name] - value.grad).abs().max()
+        assert difference <= 1e-4 * scale + 1e-7, name
+
+
+def test_a_training_over_two_ranks_takes_the_same_steps(folder: Path, tmp_path: Path) -> None:
+    recipe, config = WithoutBatchNorm(small.TAVLO), small.config(batch=4, epochs=2)
+    train(recipe, config, small.data(clips(folder), held=4), tmp_path)
+    for one, other in zip(read_log(tmp_path / LOG), read_log(folder / "run" / LOG), strict=True):
+        assert one["step"] == other["step"]
+        for name in ("loss", "gradient_norm", "validation_loss"):
+            values = [row[name] for row in (one, other) if name in row]
+            assert len(values) in (0, 2)
+            assert values[:1] == pytest.approx(values[1:], rel=1e-3), (name, one["step"])
+    files = sorted(path.name for path in (folder / "run").iterdir())
+    assert files == sorted(path.name for path in tmp_path.iterdir()), "one rank alone writes"
