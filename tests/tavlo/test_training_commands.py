@@ -1,0 +1,231 @@
+"""``train-tavlo`` and ``evaluate --checkpoint`` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pipeline.cli import cli
+from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.checkpoint import load_checkpoint
+from tavlo.training_log import LOG, read_log
+from tests.conftest import ROOT
+from tests.tavlo import small
+from tests.tavlo.test_train import equal
+from tests.video_factory import bursts, make_video, scene
+
+TESTED = tuple(f"test{number:07d}" for number in range(4))
+"""Videos of the release to evaluate on."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small.draw_videos(tmp_path_factory.mktemp("videos"))
+
+
+def typed(*words: object) -> str:
+    """Run a command in this process; what it prints."""
+    done = CliRunner().invoke(cli, list(map(str, words)), standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+def train_words(data: Path, out: Path, *more: object) -> list[object]:
+    words = ["train-tavlo", "--data", data, "--out", out, "--device", "cpu", *small.settings()]
+    return [*words, *more]
+
+
+@pytest.fixture(scope="module")
+def trained(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    typed(*train_words(listed, out, "--set", "train.epochs=1"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of one second with two labelled frames each, in the authors' layout, imported."""
+    source = tmp_path_factory.mktemp("official") / "AVATAR"
+    for number, video_id in enumerate(TESTED):
+        clip = f"{video_id}_00020"
+        frames = source / "metadata" / clip
+        frames.mkdir(parents=True)
+        (source / "video").mkdir(exist_ok=True)
+        movie = source / "video" / f"{clip}.mp4"
+        picture = scene(64, 48, seed=number)
+        make_video(movie, frames=10, fps=10, draw=picture, sound=bursts(1.0, [0.3, 0.8]))
+        for index in (3, 8):
+            square = [[10.0, 8.0, 40.0, 8.0, 40.0, 30.0, 10.0, 30.0]]
+            row = {"task": "single", "segmentation": square, "audio_visual_category": "dog"}
+            if (number, index) == (3, 8):
+                row = {"task": "off-screen", "audio_visual_category": "cat"}
+            size = {"original_width": 64, "original_height": 48}
+            (frames / f"{index:05d}.json").write_text(json.dumps(size | {"annotations": [row]}))
+            cv2.imwrite(str(frames / f"{index:05d}.jpg"), picture(index)[:, :, ::-1])
+    target = source.parent / "official"
+    typed("import-release", source, "--to", target)
+    return target
+
+
+def test_killed_and_started_again_it_ends_with_the_same_weights(
+    listed: Path, tmp_path: Path
+) -> None:
+    words = list(map(str, train_words(listed, tmp_path / "a", "--set", "train.epochs=9")))
+    words += ["--cache", str(tmp_path / "cache"), "--set", "train.validation=0"]
+    command = [sys.executable, "-m", "pipeline.cli", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+        log = tmp_path / "a" / LOG
+        # After a step that no checkpoint holds.
+        while process.poll() is None and not (log.exists() and '"step": 5,' in log.read_text()):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    done = [row["step"] for row in read_log(log) if "loss" in row]
+    assert process.returncode == -signal.SIGKILL
+    assert 5 <= done[-1] < 36
+    assert load_checkpoint(tmp_path / "a" / "last.pt").step < 36
+    typed(*words)
+    typed(*[word if word != str(tmp_path / "a") else str(tmp_path / "b") for word in words])
+    one, other = (load_checkpoint(tmp_path / name / "last.pt") for name in ("a", "b"))
+    assert one.step == other.step == 36
+    assert equal(one.model, other.model)
+    assert equal(one.optimizer, other.optimizer)
+    starts = [row["step"] for row in read_log(log) if row.get("event") == "start"]
+    assert len(starts) == 2
+    assert starts[1] >= 4
+    assert [row["step"] for row in read_log(log) if "loss" in row] == list(range(1, 37))
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(listed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    said = json.loads(typed(*train_words(listed, out, "--dry-run", "--json")))
+    assert (said["clips"], said["training"], said["validation"]) == (8, 6, 2)
+    assert (said["steps"], said["first_step"], said["cache_missing"]) == (9, 0, 8)
+    assert said["cache_bytes"] > 0
+    assert said["train_s"] > 0
+    lines = typed(*train_words(listed, out, "--dry-run"))
+    assert "8 clips: 6 to train on, 2 to choose the best" in lines
+    assert "--held-out" in lines
+    assert not out.exists()
+
+
+def test_a_video_held_out_stops_it_before_anything_is_decoded(listed: Path, tmp_path: Path) -> None:
+    held = tmp_path / "test.txt"
+    held.write_text(f"{small.NAMES[3]}_000020\n")
+    with pytest.raises(UsageError, match=f"1 videos .*{small.NAMES[3]}"):
+        typed(*train_words(listed, tmp_path / "run", "--held-out", held))
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_clips_stop_it_or_are_counted(listed: Path, tmp_path: Path) -> None:
+    text = "".join(f"{listed.parent / name}.mp4,0\n" for name in small.NAMES)
+    make_video(tmp_path / "silent.mp4", frames=10, fps=10)
+    (tmp_path / "list.csv").write_text(f"{text}silent.mp4\n")
+    words = train_words(tmp_path / "list.csv", tmp_path / "run", "--set", "train.epochs=1")
+    with pytest.raises(
+        AvatarBuildError, match=r"1 clips cannot be used: silent_00000000: no_audio"
+    ):
+        typed(*words)
+    said = json.loads(typed(*words, "--max-failed", 1, "--json"))
+    assert said["clips"] == 6
+    assert list(said["failed"]) == ["silent_00000000"]
+    assert list(load_checkpoint(tmp_path / "run" / "best.pt").data["failed"]) == list(
+        said["failed"]
+    )
+
+
+def test_another_config_in_the_same_folder_is_refused(listed: Path, trained: Path) -> None:
+    with pytest.raises(UsageError, match=r"train\.epochs = 1, and 2 is asked for") as error:
+        typed(*train_words(listed, trained, "--set", "train.epochs=2"))
+    assert "\n" not in str(error.value)
+
+
+def test_other_models_train_by_their_recipes(listed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--recipe 'yolo': there is ezvsl"):
+        typed("train-tavlo", "--data", listed, "--out", tmp_path, "--recipe", "yolo")
+
+
+def test_a_checkpoint_is_scored_on_an_imported_release(
+    trained: Path, release: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", "--release", release, "--checkpoint", trained / "best.pt"]
+    scores = json.loads(typed(*words, "--device", "cpu", "--out", tmp_path / "a", "--json"))
+    rows = scores["rows"]
+    assert rows["Single-sound"]["CIoU"]["n"] == 7
+    assert rows["Total"]["CIoU"]["n"] == 7
+    assert rows["Off-screen"]["TN"]["n"] == 1
+    assert not scores["left_out"]
+    written = sorted((tmp_path / "a" / "predictions").glob("*.npz"))
+    assert [path.stem for path in written] == [f"{name}_00020000" for name in TESTED]
+    with np.load(written[0]) as arrays:
+        assert arrays["frame_index"].tolist() == [3, 8]
+        assert arrays["heatmap"].shape == (2, 2, 2)
+    # Two passes agree, and heatmaps read back from files give the same scores.
+    again = json.loads(typed(*words, "--device", "cpu", "--out", tmp_path / "b", "--json"))
+    read = typed(
+        "evaluate", "--release", release, "--predictions", tmp_path / "a" / "predictions", "--json"
+    )
+    assert again["rows"] == rows
+    assert json.loads(read)["rows"] == rows
+
+
+def test_an_imported_release_can_be_trained_on(release: Path, tmp_path: Path) -> None:
+    said = json.loads(typed(*train_words(release, tmp_path / "run", "--dry-run", "--json")))
+    assert (said["clips"], said["training"] + said["validation"]) == (4, 4)
+
+
+def test_a_checkpoint_is_not_scored_on_what_it_has_seen(
+    release: Path, trained: Path, tmp_path: Path
+) -> None:
+    state = load_checkpoint(trained / "best.pt")
+    state.data["videos"].append(TESTED[2])
+    state.save(tmp_path / "seen.pt")
+    words = ["evaluate", "--release", release, "--checkpoint", tmp_path / "seen.pt"]
+    words += ["--device", "cpu", "--out", tmp_path / "scores"]
+    with pytest.raises(UsageError, match=f"trained on 1 of this release's videos .{TESTED[2]}"):
+        typed(*words)
+    assert "Total" in typed(*words, "--allow-overlap")
+
+
+def test_a_clip_the_model_cannot_take_is_missing_not_zero(
+    release: Path, trained: Path, tmp_path: Path
+) -> None:
+    state = load_checkpoint(trained / "best.pt")
+    state.train_config["min_frames"] = state.train_config["max_frames"] = 12
+    state.save(tmp_path / "other.pt")
+    words = ["evaluate", "--release", release, "--checkpoint", tmp_path / "other.pt"]
+    words += ["--device", "cpu", "--out", tmp_path / "scores"]
+    with pytest.raises(AvatarBuildError, match="8 of 8 labelled frames have no prediction"):
+        typed(*words)
+
+
+def test_neither_predictions_nor_checkpoint_is_wrong_usage(release: Path, tmp_path: Path) -> None:
+    import click
+
+    with pytest.raises(click.UsageError, match="--predictions, or --checkpoint"):
+        typed("evaluate", "--release", release)
+    with pytest.raises(UsageError, match="No checkpoint at"):
+        typed(
+            "evaluate", "--release", release, "--out", tmp_path, "--checkpoint", tmp_path / "no.pt"
+        )
