@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tavlo.baselines.encoders import Trunk, TwoSided, loudest, start_as_ezvsl
+from tavlo.baselines.encoders import Trunk, TwoSided, loudest, start_as_ezvsl, unit
 from tavlo.baselines.frontends import EZVSL_SOUND, squeeze_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
@@ -38,12 +38,12 @@ class EzVsl(TwoSided):
 
     def see(self, image: Tensor) -> Tensor:
         """See ``TwoSided``; one head, 7 x 7 places of a picture of 224 x 224."""
-        places = F.normalize(self.img_proj(self.imgnet(image)), dim=1)
+        places = unit(self.img_proj(self.imgnet(image)), 1)
         return rearrange(places, "b c h w -> b 1 c h w")
 
     def hear(self, spectrogram: Tensor) -> Tensor:
         """See ``TwoSided``."""
-        sounds = F.normalize(self.aud_proj(loudest(self.audnet(spectrogram))), dim=1)
+        sounds = unit(self.aud_proj(loudest(self.audnet(spectrogram))), 1)
         return rearrange(sounds, "b c -> b 1 c")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

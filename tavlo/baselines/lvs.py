@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from tavlo.baselines.encoders import FineTrunk, TwoSided, loudest
+from tavlo.baselines.encoders import FineTrunk, TwoSided, loudest, unit
 from tavlo.baselines.frontends import LVS_SOUND, crop_front
 from tavlo.baselines.interface import PostProcessing
 from tavlo.baselines.localiser import Published
@@ -43,11 +43,11 @@ class Lvs(TwoSided):
 
     def see(self, image: Tensor) -> Tensor:
         """See ``TwoSided``."""
-        return rearrange(F.normalize(self.imgnet(image), dim=1), "b c h w -> b 1 c h w")
+        return rearrange(unit(self.imgnet(image), 1), "b c h w -> b 1 c h w")
 
     def hear(self, spectrogram: Tensor) -> Tensor:
         """See ``TwoSided``."""
-        return rearrange(F.normalize(loudest(self.audnet(spectrogram)), dim=1), "b c -> b 1 c")
+        return rearrange(unit(loudest(self.audnet(spectrogram)), 1), "b c -> b 1 c")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``places`` ``(b, 1, c, h, w)`` and ``sounds`` ``(b, 1, c)`` of a training batch."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tavlo.baselines.encoders import Trunk, TwoSided, loudest, similarity, start_as_ezvsl
+from tavlo.baselines.encoders import Trunk, TwoSided, loudest, similarity, start_as_ezvsl, unit
 from tavlo.baselines.frontends import EZVSL_SOUND, squeeze_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
@@ -62,13 +62,13 @@ class Slavc(TwoSided):
         features = self.get_submodule(f"{prefix}imgnet")(image)
         features = F.dropout(features, self.image_dropout, self.training)
         heads = [self.get_submodule(f"{prefix}img_proj{head}")(features) for head in (1, 2)]
-        return F.normalize(torch.stack(heads, 1), dim=2)
+        return unit(torch.stack(heads, 1), 2)
 
     def hear(self, spectrogram: Tensor, prefix: str = "") -> Tensor:
         """See ``TwoSided``; ``prefix`` as for ``see``."""
         features = loudest(self.get_submodule(f"{prefix}audnet")(spectrogram))
         heads = [self.get_submodule(f"{prefix}aud_proj{head}")(features) for head in (1, 2)]
-        return F.normalize(torch.stack(heads, 1), dim=2)
+        return unit(torch.stack(heads, 1), 2)
 
     def momentum_maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
         """Maps of the copy, by which the authors' training selects; their test does not."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tavlo.baselines.encoders import TwoSided, loudest
+from tavlo.baselines.encoders import TwoSided, loudest, unit
 from tavlo.baselines.frontends import SSLALIGNMENT_SOUND, tensor_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
@@ -52,19 +52,19 @@ class Aligned(Lvs):
         features = self.imgnet(batch["image"].flatten(0, 1))
         heard = loudest(self.audnet(batch["spectrogram"].flatten(0, 1)))
         found = {
-            "places": F.normalize(features, dim=1),
+            "places": unit(features, 1),
             "pictures": self._project_picture(features),
-            "sounds": F.normalize(heard, dim=1),
+            "sounds": unit(heard, 1),
             "voices": self._project_sound(heard),
         }
         pattern = "(b v) ... -> b v ..."
         return {name: rearrange(value, pattern, v=views) for name, value in found.items()}
 
     def _project_picture(self, features: Tensor) -> Tensor:
-        return F.normalize(self.project_picture(features.mean((-2, -1))), dim=1)
+        return unit(self.project_picture(features.mean((-2, -1))), 1)
 
     def _project_sound(self, heard: Tensor) -> Tensor:
-        return F.normalize(self.project_sound(heard), dim=1)
+        return unit(self.project_sound(heard), 1)
 
 
 def localisation_scores(places: Tensor, sounds: Tensor) -> Tensor:

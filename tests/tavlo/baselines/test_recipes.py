@@ -307,6 +307,22 @@ def test_every_tensor_that_is_to_learn_gets_a_gradient(name: str) -> None:
         assert (value.grad is not None) == value.requires_grad, key
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_reaches_the_features_and_not_the_cosines(name: str) -> None:
+    model = recipe(name)
+    torch.manual_seed(0)
+    net = model.make_model().eval()
+    samples = [(str(n), model.sample(small.blank(2, n), None)) for n in range(4)]
+    inputs = collate(samples).inputs
+    with torch.no_grad():
+        exact = net(inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = net(inputs)
+        assert {value.dtype for value in half.values()} == {torch.float32}
+        assert any(not torch.equal(half[key], exact[key]) for key in exact)
+        assert model.loss(half).item() == pytest.approx(model.loss(exact).item(), rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("name", "batch", "epochs", "optimizer", "decay"),
     [
