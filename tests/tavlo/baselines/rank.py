@@ -1,0 +1,47 @@
+"""One of two processes of ``test_ranks``: each recipe's gradients, and a training of SLAVC."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from tavlo.clips import fill_cache, read_clips
+from tavlo.data import ClipDataset, train_batches
+from tavlo.ranks import joined, ranks, spread
+from tavlo.recipe import make_recipe
+from tavlo.train import train
+from tests.tavlo import small
+from tests.tavlo.baselines.networks import NETWORKS
+
+NAMES = tuple(name for name in NETWORKS if name != "lvs")
+"""LVS has no recipe."""
+
+
+def main(folder: Path) -> None:
+    """Leave ``<recipe>.pt`` and the training in ``folder``."""
+    torch.set_num_threads(1)
+    config = small.config(batch=4, epochs=2)
+    listed = folder / "videos" / "train.csv"
+    clips, _ = fill_cache(read_clips(listed), folder / "cache", config.rules, 1)
+    with ranks("cpu") as (share, device):
+        for name in NAMES:
+            recipe = make_recipe(name, {"width": 4})
+            torch.manual_seed(0)
+            # In evaluation mode BatchNorm looks at no batch: torch's looks at a rank's own on CPUs.
+            model = recipe.make_model().eval()
+            dataset = ClipDataset(clips, recipe, 1.0, 0)
+            batch = next(train_batches(dataset, 4, 0, range(1), share, 0))
+            net = spread(model, share, device)
+            loss = recipe.loss(joined(net(batch.inputs), share))
+            (loss * share.world).backward()  # type: ignore[no-untyped-call]
+            if share.rank == 0:
+                gradients = {key: value.grad for key, value in model.named_parameters()}
+                torch.save({"loss": loss.detach(), "gradients": gradients}, folder / f"{name}.pt")
+        slavc = make_recipe("slavc", {"width": 4})
+        train(slavc, config, small.data(clips, held=4), folder / "run", share=share, device=device)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,80 @@
+"""Two processes with half of each batch do what one does with all of it, whatever the recipe."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from tavlo.checkpoint import load_checkpoint  # noqa: E402
+from tavlo.data import ClipDataset, Share, train_batches  # noqa: E402
+from tavlo.recipe import make_recipe  # noqa: E402
+from tavlo.train import LAST  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
+from tests.tavlo import small  # noqa: E402
+from tests.tavlo.baselines.rank import NAMES  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks leave behind."""
+    folder = tmp_path_factory.mktemp("ranks")
+    small.clips(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "tests.tavlo.baselines.rank", str(folder)]
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | places | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_and_gradients_are_those_of_the_joined_batch(folder: Path, name: str) -> None:
+    recipe = make_recipe(name, {"width": 4})
+    torch.manual_seed(0)
+    model = recipe.make_model().eval()
+    dataset = ClipDataset(small.clips(folder), recipe, 1.0, 0)
+    batch = next(train_batches(dataset, 4, 0, range(1), Share(), 0))
+    loss = recipe.loss(model(batch.inputs))
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = torch.load(folder / f"{name}.pt", weights_only=True)
+    assert found["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+    for key, value in model.named_parameters():
+        if value.grad is None:
+            assert found["gradients"][key] is None
+            continue
+        scale = value.grad.abs().max()
+        difference = (found["gradients"][key] - value.grad).abs().max()
+        assert difference <= 1e-3 * scale + 1e-6, key
+
+
+def test_slavcs_copy_follows_over_ranks_too(folder: Path) -> None:
+    state = load_checkpoint(folder / "run" / LAST)
+    assert state.step == 2
+    fresh = make_recipe("slavc", {"width": 4})
+    torch.manual_seed(small.config().seed)
+    start = fresh.make_model().state_dict()
+    for key in ("img_proj1.weight", "aud_proj2.weight"):
+        slow, fast = state.model[f"momentum_{key}"], state.model[key]
+        assert 0 < (slow - start[key]).norm() < 0.01 * (fast - start[key]).norm()
