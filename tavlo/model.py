@@ -283,5 +283,8 @@ def similarity(sound: Tensor, places: Tensor) -> Tensor:
     Returns:
         Cosines in ``[-1, 1]``, ``(b, t, h, w)``. Not probabilities.
     """
-    sound, places = F.normalize(sound, dim=-1), F.normalize(places, dim=-1)
-    return torch.einsum("btd,bthwd->bthw", sound, places)
+    # Half precision would tie the cosines that a threshold must tell apart.
+    wide = torch.promote_types(sound.dtype, torch.float32)
+    with torch.autocast(sound.device.type, enabled=False):
+        parts = [F.normalize(part.to(wide), dim=-1) for part in (sound, places)]
+        return torch.einsum("btd,bthwd->bthw", *parts)

@@ -176,6 +176,15 @@ def test_blocks_that_start_as_identity_change_nothing_yet() -> None:
     assert torch.equal(seen[..., :512], places + net.space_position)
 
 
+def test_cosines_are_never_of_half_precision() -> None:
+    sound, places = torch.randn(1, 2, 8), torch.randn(1, 2, 3, 3, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = similarity(sound, places)
+    assert torch.equal(inside, similarity(sound, places))
+    assert similarity(sound.bfloat16(), places.bfloat16()).dtype == torch.float32
+    assert similarity(sound.double(), places.double()).dtype == torch.float64
+
+
 def test_recomputing_gives_the_same_gradients() -> None:
     frames, spectrogram = clips(1, 3)
     gradients = []
