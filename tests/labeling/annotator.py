@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ class Annotator:
             shown["y"] + y / size[1] * shown["height"],
         )
 
-    def drag(self, *places: Sequence[float]) -> None:
+    def drag(self, *places: tuple[float, float]) -> None:
         """Press the mouse at the first place of the frame, move along the others, let go."""
         mouse = self.page.mouse
         mouse.move(*self.at(*places[0]))

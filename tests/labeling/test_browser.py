@@ -149,7 +149,7 @@ def test_a_missing_box_is_drawn_with_its_category_and_scenario(desk: Desk) -> No
     desk.open(MIXED)
     person.wait_for_regions(1)
     person.press("2")  # heard second
-    person.drag(box[:2], (box[0] + box[2], box[1] + box[3]))
+    person.drag((box[0], box[1]), (box[0] + box[2], box[1] + box[3]))
     person.wait_for_regions(2)
     person.expect_text("Single-sound")
     person.press("w")
@@ -170,7 +170,7 @@ def test_a_box_without_a_scenario_is_not_submitted(desk: Desk) -> None:
     person, box = desk.person, desk.world[OFF_SCREEN].box("cat")
     desk.open(OFF_SCREEN)
     person.press("7", "1")
-    person.drag(box[:2], (box[0] + box[2], box[1] + box[3]))
+    person.drag((box[0], box[1]), (box[0] + box[2], box[1] + box[3]))
     person.wait_for_regions(1)
     person.press("Control+Enter")
     person.expect_text("Every box needs a scenario: q, w or e")
