@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError, MediaError
-from pipeline.media import Channels, Heard, read_sound
+from pipeline.media import Channels, Heard, Timeline, read_sound, read_timeline
+from pipeline.media import Media as Clip
 from tavlo.baselines.frontends import around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
 from tavlo.predictions import Predictions
@@ -82,6 +83,8 @@ class Pair:
     picture: Picture
     sound: Sound
     """All of it, at the model's rate."""
+    time_s: float
+    """When the frame is shown, seconds from the clip's first one."""
 
 
 def read_pairs(
@@ -103,6 +106,7 @@ def read_pairs(
             media.failed[frame.frame_id] = "no picture in the release"
     _bound(media, len(frames), max_failed)
     last: tuple[Path, Heard] | None = None
+    times = _Times(data)
     for frame in frames:
         path = sound_path(data, frame)
         if frame.frame_id in media.failed or path is None:
@@ -112,12 +116,12 @@ def read_pairs(
                 channels = CHANNELS.get(model.name, "first")
                 last = (path, read_sound(path, model.sample_rate_hz, channels))
                 media.heard(last[1], model.sample_rate_hz)
-            image = picture(data, frame)
+            image, time_s = picture(data, frame), times.of(frame)
         except (MediaError, AvatarBuildError) as error:
             media.failed[frame.frame_id] = str(error)
             _bound(media, len(frames), max_failed)
             continue
-        yield Pair(frame, image, last[1].wave)
+        yield Pair(frame, image, last[1].wave, time_s)
 
 
 def predict_release(
@@ -192,7 +196,30 @@ def _heard(pair: Pair, window: float | None, rate_hz: int) -> Sound:
         return pair.sound
     # Sound is cut at its codec's blocks and may outlast the clip by some milliseconds.
     length = round(pair.frame.clip_s * rate_hz) or len(pair.sound)
-    return around(pair.sound[:length], pair.frame.time_s, window)
+    return around(pair.sound[:length], pair.time_s, window)
+
+
+class _Times:
+    """When frames are shown, by their clips; each is passed over once.
+
+    Imported releases state times as if every clip had 25 frames a second.
+    """
+
+    def __init__(self, data: EvaluationSet) -> None:
+        self._data = data
+        self._last: tuple[Path, Timeline] | None = None
+
+    def of(self, frame: LabelledFrame) -> float:
+        """Seconds from the clip's first frame; without a clip, as the release states it."""
+        clip = clip_path(self._data, frame)
+        if clip is None:
+            return frame.time_s
+        if self._last is None or self._last[0] != clip:
+            self._last = (clip, read_timeline(Clip(clip)))
+        timeline = self._last[1]
+        if frame.frame_index >= len(timeline.pts):
+            return frame.time_s
+        return float(timeline.time(frame.frame_index))
 
 
 def _clips_together(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
