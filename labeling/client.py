@@ -231,8 +231,9 @@ class LabelStudio:
             page += 1
 
     def task_columns(self, project: int, *columns: str) -> Iterator[dict[str, Any]]:
-        """Of every task only what is asked for, which costs the server a fifth."""
-        query = {"project": project, "fields": "task_only", "include": ",".join(columns)}
+        """Of every task only what is asked for: a tenth of the bytes."""
+        # Without "all" the server answers, but knows no annotators.
+        query = {"project": project, "fields": "all", "include": ",".join(columns)}
         return self._pages({**query, "page_size": _PAGE})
 
     def update_task(self, task: int, **changes: Any) -> None:

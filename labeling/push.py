@@ -183,11 +183,12 @@ def _open_for_more(server: LabelStudio, project: Project, questions: Questions) 
     done is said to be open in the same request.
     """
     changed = 0
-    for task in list(server.task_columns(project.number, "id", "meta", "overlap", "annotators")):
+    columns = "id", "meta", "overlap", "annotators", "total_annotations"
+    for task in list(server.task_columns(project.number, *columns)):
         name, annotators = named_frame(task), task["annotators"]
         overlap = 0 if name is None else questions.open_for(name, annotators)
         if overlap > max(1, int(task["overlap"])):
-            done = len(annotators) >= overlap
+            done = int(task["total_annotations"]) >= overlap  # annotators may have skipped it
             server.update_task(int(task["id"]), overlap=overlap, is_labeled=done)
             changed += 1
     return changed

@@ -95,18 +95,28 @@ def holds(review: Review, frame: Frame, proposals: Sequence[Proposal], min_iou: 
         review: of boxes.
         frame: as it is now.
         proposals: of the frame, audible or not, as they are now.
-        min_iou: the overlap that is well enough.
+        min_iou: the overlap that is well enough, and the share of a box that has to be inside.
     """
+    known = {proposal.proposal_id for proposal in proposals}
     boxes = [proposal.bbox for proposal in proposals]
     for instance in review.instances:
-        inside = clip(instance.bbox, frame.width, frame.height)
-        if inside is None or iou_matrix([inside], [instance.bbox])[0, 0] < min_iou:
-            return False
-        if instance.origin == "kept" and (
-            not boxes or iou_matrix([instance.bbox], boxes).max() < min_iou
-        ):
+        if instance.origin == "kept":
+            # An id says what the box was, so one that is there needs no comparing.
+            if instance.proposal_id in known:
+                continue
+            if not boxes or iou_matrix([instance.bbox], boxes).max() < min_iou:
+                return False
+        elif not _is_inside(instance.bbox, frame, min_iou):
             return False
     return True
+
+
+def _is_inside(bbox: Sequence[float], frame: Frame, min_share: float) -> bool:
+    inside = clip(bbox, frame.width, frame.height)
+    if inside is None:
+        return False
+    # Clipping adds and takes away the corner, which costs the last digits.
+    return inside[2] * inside[3] >= min_share * (1 - 1e-9) * bbox[2] * bbox[3]
 
 
 def _in_force(reviews: Iterable[Review], kind: Kind) -> list[Review]:
@@ -118,7 +128,7 @@ def _in_force(reviews: Iterable[Review], kind: Kind) -> list[Review]:
         return [row for row in rows if row.updated_at > max(backs)] or rows
     if kind == "masks":
         redone = max((row.updated_at for row in every if _says_boxes(row)), default="")
-        return [row for row in rows if not _sends_back(row) or row.updated_at > redone]
+        return [row for row in rows if not _sends_back(row) or row.updated_at >= redone]
     return rows
 
 

@@ -307,6 +307,44 @@ def test_a_frame_on_which_people_disagree_is_left_out(storage: Storage) -> None:
     assert left_out[DOG_5] == left_out[f"i_{DOG_5}_0"] == "reviews_disagree"
 
 
+def test_a_frame_that_an_adjudicator_settled_is_released_with_the_decision(
+    storage: Storage,
+) -> None:
+    rows = tables()
+    mine = rows.reviews[0]
+    other = {"review_id": "r_other", "annotator": "person:2", "decision": "off_screen"}
+    settled = {"review_id": "r_settled", "annotator": "person:3", "purpose": "adjudicate"}
+    for changes in (other, settled):
+        rows = added(rows, "reviews", mine.model_copy(update=changes))
+    decided = rows.instances[0].model_copy(update={"review_ids": ["r_settled"]})
+    rows = replace(rows, instances=[decided, *rows.instances[1:]])
+    release(storage, rows)
+    assert DOG_5 not in left_out_of(storage)
+    assert annotated(storage, DOG_5) == [decided.instance_id]
+
+
+def test_a_gold_frame_is_there_once_however_many_answered_it(storage: Storage) -> None:
+    rows = tables()
+    mine = rows.reviews[0]
+    known = {"review_id": "r_gold", "annotator": "gold", "purpose": "gold", "updated_at": ""}
+    known["annotation_id"] = ""
+    rejected = {"review_id": "r_2", "annotator": "person:2", "decision": "rejected"}
+    for changes in (known, rejected):
+        rows = added(rows, "reviews", mine.model_copy(update=changes))
+    # The instance of the known answer, and that of somebody's own.
+    decided = rows.instances[0].model_copy(update={"review_ids": ["r_gold"]})
+    own = rows.instances[0].model_copy(update={"instance_id": "i_own"})
+    rows = replace(rows, instances=[decided, own, *rows.instances[1:]])
+    release(storage, rows)
+    assert annotated(storage, DOG_5) == [decided.instance_id]
+    assert left_out_of(storage)["i_own"] == "superseded"
+
+
+def annotated(storage: Storage, frame_id: str) -> list[str]:
+    rows = document_of(storage)["annotations"]
+    return [row["instance_id"] for row in rows if row["frame_id"] == frame_id]
+
+
 def test_nothing_verified_is_one_line_that_says_what_to_do(storage: Storage) -> None:
     with pytest.raises(AvatarBuildError, match="pass --unverified") as caught:
         release(storage, tables(WORLD[4:]))

@@ -215,6 +215,18 @@ def test_a_done_task_is_opened_again_for_a_second_person_only(
     assert len(workspace.rows(Review)) == 2
 
 
+def test_a_task_somebody_skipped_stays_open_for_two(
+    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+) -> None:
+    push(workspace, server)
+    task = studio.of_frame(name(10))
+    studio.annotate(task, [], completed_by=1, was_cancelled=True)
+    studio.annotate(task, kept(10), completed_by=2)
+    task["is_labeled"] = True
+    push(workspace, server, overlap=2, share=1)
+    assert (task["overlap"], task["is_labeled"]) == (2, False)
+
+
 def test_gold_frames_are_open_for_everybody_also_when_they_were_answered(
     workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
 ) -> None:
