@@ -22,7 +22,8 @@ from exports.figures import bar_chart
 from exports.gallery import ClipView, ReportTables, clip_views
 from exports.statistics import SCENARIOS
 from pipeline.inspection import StageStatus
-from pipeline.schema import DropRow, FailureRow
+from pipeline.reviews import KINDS, by_frame, opinions
+from pipeline.schema import DropRow, FailureRow, Review
 from pipeline.storage import Storage
 from pipeline.templating import environment
 
@@ -91,7 +92,7 @@ def write_report(
     """
     gallery = _gallery(clip_views(storage, tables, max_clips))
     script = (Path(__file__).parent / "templates/report.js").read_text(encoding="utf-8")
-    people = {review.annotator for review in tables.reviews if review.verified}
+    people = {review.annotator for review in tables.reviews if _by_a_person(review)}
     rules = {review.annotator for review in tables.reviews if not review.verified}
     page = (
         environment("exports")
@@ -177,7 +178,7 @@ def _script_json(value: Any) -> Markup:
 
 def _labelling(tables: ReportTables) -> list[tuple[str, str]]:
     """What people's reviews cost and how far they agree; nothing when there are none."""
-    reviews = [review for review in tables.reviews if review.verified]
+    reviews = [review for review in tables.reviews if _by_a_person(review)]
     if not reviews:
         return []
     times = [review.lead_time_s for review in reviews if review.lead_time_s is not None]
@@ -197,16 +198,22 @@ def _labelling(tables: ReportTables) -> list[tuple[str, str]]:
     boxes = sum(origins.values())
     for origin in ("kept", "moved", "added") if boxes else ():
         lines.append((f"boxes {origin}", f"{100 * origins[origin] / boxes:.1f} %"))
-    decisions: dict[tuple[str, str], dict[str, str]] = {}
-    for review in sorted(reviews, key=lambda review: (review.updated_at, review.review_id)):
-        key = (review.frame_id, review.kind)
-        decisions.setdefault(key, {})[review.annotator] = review.decision
-    several = [set(own.values()) for own in decisions.values() if len(own) > 1]
+    several = [
+        {answer.decision for answer in answers}
+        for rows in by_frame(reviews).values()
+        for kind in KINDS
+        if len(answers := opinions(rows, kind)) > 1
+    ]
     if several:
         agreed = sum(len(own) == 1 for own in several)
         lines.append(("frames seen by several people", f"{len(several):,}"))
         lines.append(("of these decided alike", f"{100 * agreed / len(several):.1f} %"))
     return lines
+
+
+def _by_a_person(review: Review) -> bool:
+    """Whether somebody's work; a known answer is nobody's."""
+    return review.verified and review.purpose != "gold"
 
 
 def _numbers(tables: ReportTables) -> list[tuple[int, str]]:

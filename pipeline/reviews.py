@@ -21,6 +21,7 @@ from pipeline.geometry import clip, iou_matrix
 from pipeline.schema import Frame, Proposal, Review
 
 Kind = Literal["boxes", "masks"]
+KINDS: tuple[Kind, ...] = ("boxes", "masks")
 
 DELETED = "annotation deleted"
 SKIPPED = "annotation skipped"

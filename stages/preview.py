@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config import Config, HearConfig, ProposeConfig, load_config, render_toml
 from pipeline.errors import UsageError
+from pipeline.reviews import by_frame, opinions
 from pipeline.schema import Frame, Proposal, Review, Sounds
 from pipeline.workspace import Workspace
 from stages.activity import active_categories, check_active_scores
@@ -177,7 +178,7 @@ def compare(
     removed = Counter(name for _, name in pairs_now - pairs_then)
     for name in sorted({name for _, name in pairs_now | pairs_then}):
         counts[name] = (added[name], removed[name])
-    human = _standing(reviews)
+    human = [row for rows in by_frame(reviews).values() for row in opinions(rows, "boxes")]
     audible_now, audible_then = _audible(now), _audible(then)
     lost = audible_now.keys() - audible_then.keys()
     emptied = set(audible_now.values()) - set(audible_then.values())
@@ -209,15 +210,6 @@ def _come_and_gone(
     before = {row.proposal_id for row in now if counts(row)}
     after = {row.proposal_id for row in then if counts(row)}
     return len(after - before), len(before - after)
-
-
-def _standing(reviews: Iterable[Review]) -> list[Review]:
-    """Each person's latest review of each frame's boxes."""
-    latest: dict[tuple[str, str], Review] = {}
-    for review in sorted(reviews, key=lambda review: (review.updated_at, review.review_id)):
-        if review.kind == "boxes" and review.verified:
-            latest[review.frame_id, review.annotator] = review
-    return list(latest.values())
 
 
 def _check_previewable(settings: Iterable[str], config: Config) -> None:
