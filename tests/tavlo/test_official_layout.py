@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ def official(folder: Path) -> Path:
     # 20 frames a second, which the layout does not tell: its frames are timed for 25.
     sound = bursts(2.5, [2.05])
     make_video(folder / "clip.mp4", frames=50, fps=20, draw=scene(*size), sound=sound)
-    annotations = {
+    annotations: dict[str, list[dict[str, Any]]] = {
         "00005": [{"task": "Single-sound", "audio_visual_category": "dog", "at": (8, 8, 40)}],
         "00020": [{"task": "Off-screen", "audio_visual_category": "piano"}],
         "00030": [
@@ -43,7 +44,7 @@ def official(folder: Path) -> Path:
         for index, found in annotations.items():
             for row in found:
                 if at := row.pop("at", None):
-                    x, y, side = (int(n) for n in at)
+                    x, y, side = at
                     row |= {"bbox": [x, y, side, side], "segmentation": [polygon(x, y, side)]}
             content = {
                 "original_width": size[0],
