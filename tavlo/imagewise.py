@@ -8,8 +8,11 @@ becomes of a window that leaves the clip; here it is moved inside (ours), the on
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import itertools
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError, MediaError
-from pipeline.media import Channels, Heard, Timeline, read_sound, read_timeline
+from pipeline.media import Channels, Heard, read_sound, read_timeline
 from pipeline.media import Media as Clip
 from tavlo.baselines.frontends import around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
@@ -33,6 +36,8 @@ CHANNELS: dict[str, Channels] = {"ezvsl": "mean", "slavc": "mean"}
 the others cannot take several, and the first is heard here."""
 _TOGETHER = 64
 """Frames whose pictures and sounds are in memory at once."""
+Given = TypeVar("Given")
+Read = TypeVar("Read")
 Window = TypeVar("Window", bound=float | None)
 """Seconds of sound around a frame; none is all of it."""
 
@@ -105,23 +110,55 @@ def read_pairs(
         elif not (data.folder / frame.image_file).is_file() and clip_path(data, frame) is None:
             media.failed[frame.frame_id] = "no picture in the release"
     _bound(media, len(frames), max_failed)
-    last: tuple[Path, Heard] | None = None
-    times = _Times(data)
+    there = [frame for frame in frames if frame.frame_id not in media.failed]
+    groups = [list(group) for _, group in itertools.groupby(there, lambda f: sound_path(data, f))]
+    for pairs, failed, heard in _in_threads(lambda group: _read(data, group, model), groups):
+        media.failed |= failed
+        _bound(media, len(frames), max_failed)
+        if heard is not None:
+            media.heard(heard, model.sample_rate_hz)
+        yield from pairs
+
+
+def _read(
+    data: EvaluationSet, frames: Sequence[LabelledFrame], model: ImageModel
+) -> tuple[list[Pair], dict[str, str], Heard | None]:
+    """Frames of one sound; those that cannot be read with why; the sound."""
+    path, clip = sound_path(data, frames[0]), clip_path(data, frames[0])
+    assert path is not None
+    try:
+        sound = read_sound(path, model.sample_rate_hz, CHANNELS.get(model.name, "first"))
+        timeline = read_timeline(Clip(clip)) if clip is not None else None
+    except MediaError as error:
+        return [], {frame.frame_id: str(error) for frame in frames}, None
+    pairs, failed = [], {}
     for frame in frames:
-        path = sound_path(data, frame)
-        if frame.frame_id in media.failed or path is None:
-            continue
+        time_s = frame.time_s
+        if timeline is not None and frame.frame_index < len(timeline.pts):
+            # Imported releases state times as if every clip had 25 frames a second.
+            time_s = float(timeline.time(frame.frame_index))
         try:
-            if last is None or last[0] != path:
-                channels = CHANNELS.get(model.name, "first")
-                last = (path, read_sound(path, model.sample_rate_hz, channels))
-                media.heard(last[1], model.sample_rate_hz)
-            image, time_s = picture(data, frame), times.of(frame)
+            pairs.append(Pair(frame, picture(data, frame), sound.wave, time_s))
         except (MediaError, AvatarBuildError) as error:
-            media.failed[frame.frame_id] = str(error)
-            _bound(media, len(frames), max_failed)
-            continue
-        yield Pair(frame, image, last[1].wave, time_s)
+            failed[frame.frame_id] = str(error)
+    return pairs, failed, sound
+
+
+def _in_threads(read: Callable[[Given], Read], items: Sequence[Given]) -> Iterator[Read]:
+    """What ``read`` makes of each item, in order; decoders and resamplers let go of Python."""
+    threads = os.cpu_count() or 1
+    waiting: deque[Future[Read]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > 2 * threads:  # a few in memory, however many there are
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def predict_release(
@@ -197,29 +234,6 @@ def _heard(pair: Pair, window: float | None, rate_hz: int) -> Sound:
     # Sound is cut at its codec's blocks and may outlast the clip by some milliseconds.
     length = round(pair.frame.clip_s * rate_hz) or len(pair.sound)
     return around(pair.sound[:length], pair.time_s, window)
-
-
-class _Times:
-    """When frames are shown, by their clips; each is passed over once.
-
-    Imported releases state times as if every clip had 25 frames a second.
-    """
-
-    def __init__(self, data: EvaluationSet) -> None:
-        self._data = data
-        self._last: tuple[Path, Timeline] | None = None
-
-    def of(self, frame: LabelledFrame) -> float:
-        """Seconds from the clip's first frame; without a clip, as the release states it."""
-        clip = clip_path(self._data, frame)
-        if clip is None:
-            return frame.time_s
-        if self._last is None or self._last[0] != clip:
-            self._last = (clip, read_timeline(Clip(clip)))
-        timeline = self._last[1]
-        if frame.frame_index >= len(timeline.pts):
-            return frame.time_s
-        return float(timeline.time(frame.frame_index))
 
 
 def _clips_together(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
