@@ -2,6 +2,12 @@
 
 Within a batch, frame t of clip i is held against frame t of every clip j. i names clips as sounds,
 j names clips as pictures.
+
+Two answers that localise nothing satisfy this objective. With mean negatives, one vector for every
+sound and a fixed place that equals it while all others oppose it: own response 1, negatives near
+-1. With max negatives that fails, but where sound and places attend to one another before they are
+compared, each can carry what tells its clip from others. ``benchmarks/tavlo_synthetic.py`` finds
+both; ``TavloSizes.meeting`` shuts the second out.
 """
 
 from __future__ import annotations

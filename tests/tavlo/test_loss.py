@@ -96,3 +96,28 @@ def test_the_own_picture_answers_with_its_best_place_whatever_the_others_do() ->
 def test_a_clip_alone_has_nothing_to_learn_from() -> None:
     sound, places = batch(clips=1)
     assert float(contrastive_loss(sound, places)) == pytest.approx(0.0)
+
+
+def deaf(clips: int, places: int) -> tuple[Tensor, Tensor]:
+    """Every sound is the same vector; in every picture the first place is it, the others not."""
+    sound = torch.zeros(clips, 1, 4, dtype=torch.float64)
+    sound[..., 0] = 1
+    pictures = -sound[:, :, None, None].repeat(1, 1, 1, places, 1)
+    pictures[:, :, :, 0] *= -1
+    return sound, pictures
+
+
+def test_mean_negatives_are_all_but_content_with_a_map_that_hears_nothing() -> None:
+    clips, places = 32, 49
+    lowest = 2 * math.log(1 + (clips - 1) * math.exp(-2))  # own 1, others -1 everywhere
+    nothing_learnt = 2 * math.log(clips)
+    found = float(contrastive_loss(*deaf(clips, places)))
+    assert found == pytest.approx(2 * math.log(1 + (clips - 1) * math.exp(-2 + 2 / places)))
+    assert (found - lowest) / (nothing_learnt - lowest) < 0.025
+    soft = float(contrastive_loss(*deaf(clips, places), temperature=0.07))
+    assert soft < 1e-9
+
+
+def test_max_negatives_are_not() -> None:
+    found = float(contrastive_loss(*deaf(32, 49), negatives="max"))
+    assert found == pytest.approx(2 * math.log(32))

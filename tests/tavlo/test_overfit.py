@@ -1,0 +1,77 @@
+"""The network can say what its labels say: told the answer, it learns eight clips by heart."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from einops import rearrange, reduce
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.demo.picture import Painter
+from pipeline.demo.sound import RATE_HZ, soundtrack
+from tavlo.audio import SpectrogramConfig, log_mel
+from tavlo.metrics import ciou, top_share_threshold
+from tavlo.model import Meeting, Tavlo, TavloSizes, similarity
+from tavlo.synthetic import WorldConfig, known_frame, scene_of
+
+WORLD = WorldConfig(seed=4, seconds=2, fps=5, height=96)
+PX, GRID = 64, 4
+SOUND = SpectrogramConfig(sample_rate_hz=RATE_HZ, num_bins=32, steps_per_frame=8)
+SIZES = {
+    "num_bins": 32,
+    "steps_per_frame": 8,
+    "position_size": 16,
+    "num_blocks": 1,
+    "num_heads": 4,
+    "max_frames": 10,
+    "grid": GRID,
+    "width": 16,
+    "stage_blocks": (1, 1, 0),
+}
+
+
+def clip(number: int) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
+    """Frames, spectrogram and the places that sound, ``(t, h, w)``; silence has none."""
+    scene = scene_of(WORLD, number)
+    painter = Painter(scene)
+    frames, truth = [], []
+    for index in range(scene.num_frames):
+        picture = cv2.resize(painter.frame(index), (PX, PX), interpolation=cv2.INTER_AREA)
+        frames.append(torch.from_numpy(np.asarray(picture)).permute(2, 0, 1) / 64 - 2)
+        known = known_frame(scene, index)
+        mask = np.zeros((scene.height, scene.width), np.float32)
+        for instance in known.instances if known else ():
+            mask[instance.mask] = 1
+        share = cv2.resize(mask, (GRID, GRID), interpolation=cv2.INTER_AREA)
+        truth.append(np.asarray(share) >= 0.3)
+    mono = torch.from_numpy(soundtrack(scene).mean(0))[None]
+    return torch.stack(frames), log_mel(mono, scene.num_frames, SOUND)[0] / 4 + 1, np.stack(truth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("meeting", ["joint", "apart"])
+def test_told_where_it_sounds_eight_clips_are_learnt_to_nine_tenths(meeting: Meeting) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    clips = [clip(number) for number in range(8)]
+    frames, sound = (torch.stack([c[part] for c in clips]) for part in (0, 1))
+    truth = np.stack([c[2] for c in clips])
+    wanted = torch.from_numpy(truth).float()
+    net = Tavlo(TavloSizes(**SIZES, meeting=meeting))  # type: ignore[arg-type]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    for _ in range(150):
+        heat = similarity(*net(frames, sound))
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(10 * heat, wanted)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+    maps = rearrange(similarity(*net(frames, sound)).detach().numpy(), "b t h w -> (b t) h w")
+    places = rearrange(truth, "b t h w -> (b t) h w")
+    threshold = top_share_threshold(lambda: maps, float(places.mean()))
+    audible = reduce(places, "n h w -> n", "max")
+    scores = [ciou(m >= threshold, p) for m, p in zip(maps[audible], places[audible], strict=True)]
+    assert np.mean(scores) > 0.9
