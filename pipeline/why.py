@@ -185,7 +185,11 @@ class _Finder:
             origins = {row.proposal_id for row in instances}
             review_ids = {review for row in instances for review in row.review_ids}
             proposals = [row for row in proposals if row.id in origins]
-            reviews = [row for row in reviews if row.id in review_ids]
+            reviews = [
+                row
+                for row in reviews
+                if row.id in review_ids or any(one.instance_id == start.id for one in row.instances)
+            ]
         elif isinstance(start, Proposal):
             proposals = [row for row in proposals if row.id == start.id]
             instances = [row for row in instances if row.proposal_id == start.id]
@@ -197,17 +201,22 @@ class _Finder:
 
         from pipeline.table import read_arrow
 
+        for file in self.workspace.files(record.table):
+            table = read_arrow(self.workspace.storage, file.file)
+            if pc.any(pc.equal(table.column(record.key), getattr(record, record.key))).as_py():
+                return self._made(record, file.file)
+        return Step(record, None, {})
+
+    def _made(self, record: Record, file: str) -> Step:
         for ledger in self.workspace.ledgers():
             for commit in ledger.commits():
-                for file in commit.files:
-                    if file.table != record.table:
-                        continue
-                    table = read_arrow(self.workspace.storage, file.file)
-                    if pc.any(
-                        pc.equal(table.column(record.key), getattr(record, record.key))
-                    ).as_py():
-                        generation = ledger.generation()
-                        return Step(record, commit, generation.config if generation else {})
+                if all(made.file != file for made in commit.files):
+                    continue
+                copied = commit.input["table"] == record.table and commit.input["file"]
+                if copied and getattr(record, "source", "") != "annotator":
+                    return self._made(record, copied)
+                generation = ledger.generation()
+                return Step(record, commit, generation.config if generation else {})
         return Step(record, None, {})
 
     def fates(self, row_id: str) -> list[Fate]:

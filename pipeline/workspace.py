@@ -126,11 +126,20 @@ class Workspace:
         return table_digest(self.rows(TABLES[table]))
 
     def arrow(self, table: str) -> Any:
-        """A whole table as a ``pyarrow.Table``."""
+        """A whole table as a ``pyarrow.Table``; columns younger than a file have their defaults."""
         import pyarrow as pa
 
-        parts = [read_arrow(self.storage, file.file) for file in self.files(table)]
-        return pa.concat_tables(parts) if parts else arrow_schema(TABLES[table]).empty_table()
+        schema = arrow_schema(TABLES[table])
+        parts = [schema.empty_table()]
+        for file in self.files(table):
+            part = read_arrow(self.storage, file.file)
+            for column in schema:
+                if column.name not in part.column_names:
+                    default = TABLES[table].model_fields[column.name].default
+                    values = pa.array([default] * len(part), column.type)
+                    part = part.append_column(column, values)
+            parts.append(part)
+        return pa.concat_tables(parts, promote_options="default")
 
 
 class Lookups:

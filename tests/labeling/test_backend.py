@@ -104,7 +104,7 @@ def ask(
     return answer.status, answer.reason, content
 
 
-def point(x: float, y: float, label: str = "1 dog", **more: Any) -> dict[str, Any]:
+def point(x: float | str, y: float, label: str = "1 dog", **more: Any) -> dict[str, Any]:
     value = {"x": x, "y": y, "width": 0.5, "keypointlabels": [label]}
     return {"type": "keypointlabels", "from_name": "sam_point", "value": value, **more}
 

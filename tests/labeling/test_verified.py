@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from labeling.settle import settle
 from labeling.verified import settle_masks
 from pipeline import rle
-from pipeline.schema import Instance, Mask, Review
+from pipeline.schema import LATER_COLUMNS, Instance, Mask, Review
+from pipeline.why import history
 from pipeline.workspace import Workspace
 from tests.labeling.labelled_workspace import commit
 from tests.labeling.test_settle import pull, review, sample
@@ -216,3 +218,37 @@ def test_a_crash_anywhere_leaves_every_instance_its_one_mask(
     assert masks(again)["f1"].bbox[0] == 12
     assert on_disk(again) == sorted(row.id for row in again.rows(Mask))
     assert len(on_disk(again)) == 2
+
+
+def test_why_tells_who_made_a_mask_and_who_spoke_of_it(workspace: Workspace) -> None:
+    pull(workspace, about_masks(workspace, "f1", 2), about_masks(workspace, "f2", 2, left=None))
+    settle_masks(workspace)
+    for frame, maker in (("f1", "settle-masks"), ("f2", "segment")):
+        steps, _ = history(workspace, instance(workspace, frame).instance_id)
+        made = {step.record.table: step.commit.stage for step in steps if step.commit}
+        assert made["masks"] == maker
+        kinds = [step.record.kind for step in steps if isinstance(step.record, Review)]
+        assert kinds == ["masks", "boxes"]
+
+
+def test_reviews_written_before_masks_had_words_of_their_own_are_still_read(
+    workspace: Workspace,
+) -> None:
+    file = workspace.files("reviews")[0].file
+    path = workspace.storage.path(file)
+    table = pq.ParquetFile(path).read()
+    place = table.schema.get_field_index("instances")
+    kind = table.schema.field(place).type.value_type
+    known = [kind.field(number) for number in range(kind.num_fields)]
+    known = [field for field in known if field.name not in LATER_COLUMNS]
+    rows = [
+        [{field.name: one[field.name] for field in known} for one in row]
+        for row in table.column("instances").to_pylist()
+    ]
+    old = pa.array(rows, pa.list_(pa.struct(known)))
+    older = table.set_column(place, "instances", old).drop_columns(["purpose"])
+    pq.write_table(older, path)
+    pull(workspace, about_masks(workspace, "f1", 2))
+    whole = workspace.arrow("reviews")
+    assert len(whole) == 3
+    assert set(whole.column("purpose").to_pylist()) == {"label"}
