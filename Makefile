@@ -2,7 +2,7 @@
 # make test    everything that runs without a GPU
 # make help    the rest
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-labelstudio lint lock benchmarks clean
+.PHONY: help setup demo test test-fast test-labelstudio chromium lint lock benchmarks clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,8 +36,13 @@ test-fast: $(READY) ## Only the tests that take seconds
 # The server has an environment of its own: its packages and ours, and our overrides, do not mix.
 LABEL_STUDIO := .venv-labelstudio/.ready
 
-test-labelstudio: $(READY) $(LABEL_STUDIO) ## Tests against a real Label Studio in .venv-labelstudio
+test-labelstudio: $(READY) $(LABEL_STUDIO) chromium ## Tests against a real Label Studio, people's pages in Chromium
 	$(BIN)/python -m pytest -m labelstudio
+
+chromium: ## Install Debian's Chromium where there is none, as root
+	@test -x "$${AVATAR_CHROMIUM:-/usr/bin/chromium}" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; } \
+	  || { echo "Error: no Chromium. On Debian: apt install chromium; elsewhere name yours in AVATAR_CHROMIUM."; exit 1; }
 
 $(LABEL_STUDIO): labeling/label-studio.txt $(READY)
 	@test -x .venv-labelstudio/bin/python || $(PYTHON) -m venv .venv-labelstudio
