@@ -6,6 +6,7 @@ by a simulated annotator with a name of its own.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import statistics
@@ -64,6 +65,7 @@ def run_demo(folder: Path, seed: int, command_line: CommandLine) -> None:
     typed("segment", *place)
     typed("export", *place, "--version", VERSION, "--unverified")
     typed("export", "--verify", str(root / "releases" / VERSION))
+    train_tiny(folder, typed)
     typed("status", *place)
     workspace = Workspace(root)
     scores = score(workspace, world)
@@ -138,6 +140,38 @@ def _simulate(root: Path, world: World) -> None:
         f"simulate: {summary.counts['input']} frames, {summary.counts['children:reviews']} reviews,"
         f" {instances} instances."
     )
+
+
+def _is_here(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def train_tiny(
+    folder: Path, typed: Callable[..., None], is_here: Callable[[str], bool] = _is_here
+) -> None:
+    """Train a tiny TAVLO on the release and print its tables; without torch, say so.
+
+    Args:
+        folder: of the demo.
+        typed: runs a command.
+        is_here: whether a package is installed.
+    """
+    libraries = ("torch", "torchvision", "einops", "matplotlib")
+    missing = [name for name in libraries if not is_here(name)]
+    if missing:
+        click.echo(f"\nNo TAVLO is trained: {missing[0]} is not installed (avatar-build[train]).")
+        return
+    click.echo(
+        click.style("\n# A tiny TAVLO, trained and scored on the same clips: ", bold=True)
+        + "its figures show that all of it runs, and nothing else."
+    )
+    release, out = folder / "ws" / "releases" / VERSION, folder / "tavlo"
+    config = Path(__file__).with_name("tiny-tavlo.toml")
+    told = ("--device", "cpu", "--cache", str(folder / "clips"))
+    typed("train-tavlo", "--data", str(release), "--out", str(out), "--config", str(config), *told)
+    scored = ("--allow-overlap", "--out", str(out / "scores"))
+    best = str(out / "best.pt")
+    typed("evaluate", "--release", str(release), "--checkpoint", best, *told, *scored)
 
 
 def _close(workspace: Workspace, scores: dict[str, float], report: Path, seconds: float) -> None:

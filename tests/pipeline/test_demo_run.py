@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.demo.render import World
-from pipeline.demo.run import score
+from pipeline.demo.run import score, train_tiny
 from pipeline.demo.world import GONE_ID, HTML_ID, REJECTED_IDS, TRUNCATED_ID
 from pipeline.schema import Frame, Instance, Mask, Review
 from pipeline.workspace import Workspace
@@ -96,3 +96,30 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "not a demo's folder" in done.stderr
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.slow
+def test_a_tiny_tavlo_learns_and_its_tables_are_printed(demo: tuple[Path, str]) -> None:
+    folder, said = demo
+    rows = [json.loads(line) for line in (folder / "tavlo" / "log.jsonl").read_text().splitlines()]
+    losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    assert losses[-1] < losses[0]
+    assert (folder / "tavlo" / "curve.png").exists()
+    scores = json.loads((folder / "tavlo" / "scores" / "scores.json").read_text())
+    assert {"Single-sound", "Mixed-sound", "Multi-entity", "Total", "Off-screen"} <= set(
+        scores["rows"]
+    )
+    assert "| Total | CIoU |" in said
+
+
+def test_without_torch_one_line_says_that_nothing_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[str] = []
+    train_tiny(tmp_path, lambda *words: commands.append(words[0]), lambda name: name != "torch")
+    assert not commands
+    assert capsys.readouterr().out.strip() == (
+        "No TAVLO is trained: torch is not installed (avatar-build[train])."
+    )
+    train_tiny(tmp_path, lambda *words: commands.append(words[0]), lambda _name: True)
+    assert commands == ["train-tavlo", "evaluate"]
