@@ -39,7 +39,6 @@ _DECODERS = ("h264", "aac", "vp9", "opus", "av1")
 _EXTRAS = {
     "models": ("torch", "torchvision", "transformers", "ultralytics", "segment_anything"),
     "train": ("torch", "einops", "tensorboard", "matplotlib"),
-    "labelstudio": ("label_studio_sdk",),
     "ray": ("ray",),
 }
 
