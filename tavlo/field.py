@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,19 @@ class SetScores:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def scored_part(data: EvaluationSet) -> EvaluationSet:
+    """The samples of the test split; all of them where the set states no split.
+
+    Raises:
+        AvatarBuildError: every sample is of another split.
+    """
+    frames = tuple(frame for frame in data.frames if frame.split in ("", "test"))
+    if not frames:
+        splits = ", ".join(sorted({frame.split for frame in data.frames}))
+        raise AvatarBuildError(f"{data.folder}: no sample of the test split (there is {splits}).")
+    return replace(data, frames=frames)
 
 
 def evaluate_set(

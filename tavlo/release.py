@@ -63,6 +63,8 @@ class LabelledFrame:
     """Seconds of the clip; 0 where it is not told."""
     label: str = ""
     """The video's, as its list has it."""
+    split: str = ""
+    """Likewise."""
 
     def truth(
         self, grid_hw: tuple[int, int], kind: TruthKind = "mask", scenario: str | None = None
@@ -158,7 +160,7 @@ def read_release(folder: Path) -> EvaluationSet:
 
 def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
     instances: dict[int, list[Labelled]] = {}
-    labels = {row["video_id"]: str(row.get("label", "")) for row in document.get("videos", [])}
+    videos = {row["video_id"]: row for row in document.get("videos", [])}
     sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     for image in document["images"]:
         # It becomes a file name where predictions are looked up; the others are read.
@@ -193,7 +195,8 @@ def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
             image_file=image.get("file_name", ""),
             clip_file=image.get("clip_file", ""),
             clip_s=image.get("clip_end_s", 0.0) - image.get("clip_start_s", 0.0),
-            label=labels.get(image["video_id"], ""),
+            label=str(videos.get(image["video_id"], {}).get("label", "")),
+            split=str(videos.get(image["video_id"], {}).get("split", "")),
         )
         for image in document["images"]
     ]

@@ -35,10 +35,12 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
     Nothing visible sounds in it. Whether anything sounds the set does not say.
     """
     about = _videos(tree)
+    # Of multi-source videos the masks and pictures are spelt apart.
     pictures = {
-        PurePosixPath(name).name: name
+        match.groups(): name
         for name in tree.ending(".png")
         if "gt_masks" not in PurePosixPath(name).parts
+        and (match := _FILE.fullmatch(PurePosixPath(name).name))
     }
     sounds = sounds_by_stem(tree)
     for name in tree.ending(".png"):
@@ -69,7 +71,7 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
             height=grey.shape[0],
             regions=regions,
             off_screen=not regions,
-            image=pictures.get(path.name),
+            image=pictures.get(match.groups()),
             sound=sounds.get(match[1]),
             label=category,
             split=split,

@@ -138,10 +138,11 @@ def _set(
     as_json: bool,
 ) -> None:
     """Score on an imported set; there the model gets the whole sound of each sample."""
-    from tavlo.field import evaluate_set, retrieve, set_table, write_set_scores
+    from tavlo.field import evaluate_set, retrieve, scored_part, set_table, write_set_scores
     from tavlo.predictions import Predictions
     from tavlo.tables import to_markdown
 
+    data = scored_part(data)
     if asked is not None:
         found = _predict(data, asked, {None: target / "heatmaps"}, about, max_failed, not as_json)[
             None

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from exports.importing import import_release
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Sound
-from tavlo.field import consensus, evaluate_set, retrieve, set_table, union, write_set_scores
+from tavlo.field import (
+    consensus,
+    evaluate_set,
+    retrieve,
+    scored_part,
+    set_table,
+    union,
+    write_set_scores,
+)
 from tavlo.field_metrics import detection
 from tavlo.metrics import ciou
 from tavlo.paper import read_runs
@@ -271,6 +279,28 @@ def test_avsbench_counts_frames_without_a_source_in_its_miou(tmp_path: Path) -> 
     assert row["mIoU"].value == pytest.approx(100 * (0.5 + 0.75) / 2, abs=1e-4)
     assert (row["mIoU"].n, row["F-score"].n) == (2, 1)
     assert row["F-score"].value == pytest.approx(100 * 1.3 * 0.5 / (0.3 + 0.5), abs=1e-4)
+
+
+def test_of_a_set_with_splits_the_test_split_is_scored(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    mask = np.zeros((224, 224), np.uint8)
+    mask[:112] = 255
+    for split, name, spelt in (("test", "a", "a.mp4"), ("train", "b", "b")):
+        for folder, stem in (("gt_masks", name), ("visual_frames", spelt)):
+            path = source / folder / split / name / f"{stem}_1.png"
+            path.parent.mkdir(parents=True)
+            cv2.imwrite(str(path), mask)
+    (source / "meta.csv").write_text("name,length,category,split\na,5,dog,test\nb,5,dog,train\n")
+    import_release(source, tmp_path / "avs-1")
+    data = read_release(tmp_path / "avs-1")
+    assert len(data.frames) == 2
+    (frame,) = scored_part(data).frames
+    assert frame.video_id == "a"
+    # Pictures of multi-source videos are spelt otherwise than their masks.
+    assert (data.folder / frame.image_file).is_file()
+    train = EvaluationSet("x", True, data.frames[1:], frozenset(), data.folder, "AVSBench")
+    with pytest.raises(AvatarBuildError, match=r"no sample of the test split \(there is train\)"):
+        scored_part(train)
 
 
 class Shade(ImageModel):
