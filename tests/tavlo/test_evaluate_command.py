@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from tavlo.predictions import Predictions
 from tavlo.release import read_release
+from tests.conftest import ROOT
+from tests.pipeline.test_cli import check_parses
 from tests.tavlo.release_factory import make_release
 
 
@@ -89,3 +92,18 @@ def test_a_short_set_is_listed_when_it_is_allowed(release: Path, tmp_path: Path)
     text = run(*words, "--max-missing", "2")
     assert "2 frames left out:" in text
     assert "- video000003_00000000_0007: no prediction" in text
+
+
+def test_what_the_documentation_shows_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "evaluating.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "heat").mkdir()
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, {})
+    assert Predictions(tmp_path / "heat").indices("l_7B1wnTNtA_00020000") == [31, 84, 140]
+    commands = re.findall(r"^avatar-build (.+)$", text.replace("\\\n", ""), re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        check_parses(command)
