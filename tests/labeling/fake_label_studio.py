@@ -67,6 +67,8 @@ class FakeLabelStudio:
                 return None if self.lose_answers else (201, {"task_count": len(asked.body)})
             case "GET", ["api", "tasks"]:
                 return 200, self._page(query)
+            case "POST", ["api", "tasks", number, "annotations"]:
+                return 201, self.annotate(self.tasks[int(number)], **asked.body)
             case "PATCH", ["api", "tasks", number]:
                 self.tasks[int(number)].update(asked.body, updated_at=self.now())
                 return 200, self.tasks[int(number)]
