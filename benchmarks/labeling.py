@@ -1,53 +1,152 @@
-"""Pushing frames to a real Label Studio and pulling answers back: seconds and memory.
+"""Pushing frames to a real Label Studio and pulling answers back: seconds and memory; and how long
+a person waits for the answer to a point.
 
     python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio
+    python -m benchmarks.labeling --prompts
 
 Clips are made beforehand and not timed: they are made once. Annotations are written by the server's
 own import, as if people had accepted every proposal. The reference is the floor of any client: the
 same tasks, already made, posted to the same server in requests of the same size. Memory includes
 the list of all tasks, which the benchmark itself holds.
+
+A prompt goes over HTTP to ``label backend``, as Label Studio sends it; its reference is the
+segmenter alone, asked in the same process. Weights are random numbers in the official files, so
+times are right and answers mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import socket
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
+
+import cv2
+import numpy as np
 
 from benchmarks.machine import describe
+from benchmarks.models import write_weights
+from labeling.backend import Backend
 from labeling.client import LabelStudio
 from labeling.clips import make_clips
+from labeling.instances import derive_instances
 from labeling.projects import connect
-from labeling.pull import pull_boxes
-from labeling.push import push_boxes
+from labeling.prompts import Prompts
+from labeling.pull import pull_boxes, pull_masks
+from labeling.push import push_boxes, push_masks
 from labeling.serve import start_server
+from labeling.settle import settle
+from labeling.verified import settle_masks
+from pipeline import rle
+from pipeline.config import SegmentConfig
+from pipeline.models.register import add
+from pipeline.schema import Frame, Instance, Mask, Review
 from pipeline.workspace import Workspace
+from stages.refine import FrameRefiner
 from stages.taxonomy import load_taxonomy
-from tests.labeling.labelled_workspace import fill
+from tests.labeling.labelled_workspace import commit, fill
+from tests.labeling.test_settle import review
 from tests.rows import clip, frame, video
 
 RESULT = Path(__file__).parent / "results" / "labeling.json"
 BATCH = 250
+BOX = [160.0, 80.0, 240.0, 200.0]
+POINTS = [(200.0 + 10 * number, 120.0 + 5 * number) for number in range(16)]
+SEGMENTERS = ("grabcut", "sam-vit-b", "sam2.1-hiera-tiny")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--label-studio", required=True, help="its command")
+    parser.add_argument("--label-studio", help="its command")
     parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--prompts", action="store_true", help="only how long a point takes")
     options = parser.parse_args()
+    found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(
-            Path(folder) / "ws", str(Path(options.label_studio).absolute()), options.tasks
-        )
+        if options.prompts:
+            found["prompts"] = measure_prompts(Path(folder))
+        else:
+            command = str(Path(options.label_studio).absolute())
+            found |= measure(Path(folder) / "ws", command, options.tasks)
     print(json.dumps(found, indent=1))
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_prompts(folder: Path) -> dict[str, Any]:
+    """Seconds to embed a frame, and milliseconds from a point to its mask after that."""
+    os.environ["AVATAR_BUILD_MODELS"] = str(folder / "models")
+    Workspace.create(folder / "ws")
+    workspace = Workspace(folder / "ws")
+    shown = frame(10, width=640, height=360)
+    noise = np.random.default_rng(0).integers(0, 255, (36, 64, 3), np.uint8)
+    picture = cv2.resize(noise, (640, 360), interpolation=cv2.INTER_CUBIC)
+    assert cv2.imwrite(str(workspace.storage.path(shown.path)), picture)
+    spoken = {"bbox": BOX, "category": "dog", "scenario": "Single-sound", "origin": "added"}
+    boxes = review(shown.frame_id, "dog", 1, instances=[{**spoken, "proposal_id": None}])
+    commit(workspace, "sample", Frame, [shown])
+    commit(workspace, "pull", Review, [boxes])
+    rows = {}
+    for name in SEGMENTERS:
+        if name != "grabcut":
+            add(name, write_weights(name, folder), own=True)
+        config = SegmentConfig.model_validate({"segmenter": name, "device": "cpu"})
+        rows[name] = _prompt_row(workspace, shown, derive_instances([boxes])[0], config)
+    return {"machine": describe(), "GPU": "not measured", "frame": "640x360", "segmenters": rows}
+
+
+def _prompt_row(
+    workspace: Workspace, shown: Frame, instance: Instance, config: SegmentConfig
+) -> dict[str, Any]:
+    refiner = FrameRefiner(workspace.storage, config, kept=2)
+    points = [(x, y, True) for x, y in POINTS]
+    first_s, first_cpu_s = cost(lambda: refiner.refine(shown, BOX, points[:1]))
+    with Backend(Prompts(workspace, refiner), 0, print) as backend:
+        post(backend.url, shown, instance, points[0])  # reads the tables
+        alone = [cost(partial(refiner.refine, shown, BOX, [point])) for point in points]
+        whole = [cost(partial(post, backend.url, shown, instance, point)) for point in points]
+    # The best of them is the least disturbed; CPU time counts both ends of the connection.
+    row = {
+        "first answer, s": round(first_s, 2),
+        "first answer, CPU s": round(first_cpu_s, 2),
+        "answer after that, best ms": round(1000 * min(wall for wall, _ in whole), 1),
+        "answer after that, CPU ms": round(1000 * statistics.median(cpu for _, cpu in whole), 1),
+        "the segmenter alone, CPU ms": round(1000 * statistics.median(cpu for _, cpu in alone), 1),
+    }
+    share = row["answer after that, CPU ms"] / row["the segmenter alone, CPU ms"]
+    return {**row, "answer / the segmenter alone": round(share, 2)}
+
+
+def cost(act: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds, and seconds of this process's CPU time."""
+    busy = time.process_time()
+    wall, _ = timed(act)
+    return wall, time.process_time() - busy
+
+
+def post(url: str, shown: Frame, instance: Instance, point: tuple[float, float, bool]) -> None:
+    """One prompt as Label Studio sends it."""
+    place = {"x": point[0] / shown.width * 100, "y": point[1] / shown.height * 100, "width": 0.5}
+    item = {"type": "keypointlabels", "value": {**place, "keypointlabels": ["1 dog"]}}
+    asked = [{"label": "1 dog", "instance_id": instance.instance_id}]
+    body = {
+        "tasks": [{"data": {"frame_id": shown.frame_id, "asked": asked}}],
+        "params": {"context": {"result": [item]}},
+    }
+    request = Request(
+        f"{url}/predict", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urlopen(request, timeout=60) as answer:
+        assert json.load(answer)["results"]
 
 
 def measure(root: Path, command: str, count: int) -> dict[str, Any]:
@@ -72,6 +171,7 @@ def measure(root: Path, command: str, count: int) -> dict[str, Any]:
         accept_all(server, tasks)
         seconds["pull"], pulled = timed(lambda: pull_boxes(workspace, server, names))
         seconds["pull again"], _ = timed(lambda: pull_boxes(workspace, server, names))
+        masks = measure_masks(workspace, server, count)
     finally:
         running.stop()
     assert (pushed.new, again.new, again.known, pulled.new) == (count, 0, count, count)
@@ -83,9 +183,42 @@ def measure(root: Path, command: str, count: int) -> dict[str, Any]:
         "push / the same tasks posted": round(
             seconds["push"] / seconds["the same tasks posted"], 2
         ),
+        "masks, seconds": {name: round(value, 2) for name, value in masks.items()},
         "peak memory of the client, MB": peak_mb(),
         "of that before the first push, MB": before,
     }
+
+
+def measure_masks(workspace: Workspace, server: LabelStudio, count: int) -> dict[str, float]:
+    """The same frames' masks: push, push again, accept everything, pull, verify."""
+    seconds: dict[str, float] = {}
+    settle(workspace)
+    drawn = np.zeros((180, 320), np.uint8)
+    cv2.ellipse(drawn, (60, 60), (50, 40), 30, 0, 360, 1, cv2.FILLED)
+    packed = rle.encode(drawn)
+    made = [
+        Mask(
+            instance_id=row.instance_id,
+            frame_id=row.frame_id,
+            rle=packed,
+            area=rle.area(packed),
+            bbox=rle.bbox(packed),
+            source="grabcut",
+            model_digest="",
+            predicted_iou=None,
+            verified=False,
+        )
+        for row in workspace.rows(Instance)
+    ]
+    commit(workspace, "segment", Mask, made)
+    seconds["push"], pushed = timed(lambda: push_masks(workspace, server))
+    seconds["push again"], again = timed(lambda: push_masks(workspace, server))
+    accept_all(server, list(server.tasks(pushed.project.number)))
+    seconds["pull"], pulled = timed(lambda: pull_masks(workspace, server))
+    seconds["put verified masks in place"], _ = timed(lambda: settle_masks(workspace))
+    assert (pushed.new, again.known, pulled.new) == (count, count, count)
+    assert all(row.verified for row in workspace.rows(Mask))
+    return seconds
 
 
 def copy_clips(workspace: Workspace, count: int) -> None:

@@ -108,6 +108,19 @@ def test_boxes_sent_back_from_the_masks_count_until_there_are_newer_ones() -> No
     assert standing([said("2", 1), settled, back, again, no_more], "boxes") == [settled]
 
 
+def test_the_word_that_sent_a_frame_back_counts_until_there_are_newer_boxes() -> None:
+    masks = [
+        said("3", 1, "m1", kind="masks"),
+        said("1", 3, "m2", kind="masks", decision="back_to_boxes", instances=[]),
+    ]
+    sent_back = [said("1", 2), *masks]
+    assert deciding(sent_back, "masks") == masks[1]
+    assert deciding([*sent_back, gone("1", 4)], "masks") == masks[1], "not done again yet"
+    again = [*sent_back, gone("1", 4), said("2", 5)]
+    assert standing(again, "masks") == masks[:1]
+    assert standing([*sent_back, rule()], "masks") == sorted(masks, key=lambda row: row.id)
+
+
 def test_where_no_person_spoke_the_newest_of_the_rules_counts() -> None:
     assert standing([rule("rule:accept"), rule("simulated:x")], "boxes") == [rule("simulated:x")]
     assert standing([rule(), said("1", 1)], "boxes") == [said("1", 1)]
