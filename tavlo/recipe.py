@@ -88,6 +88,7 @@ class Recipe(Protocol):
 
     def after_step(self, model: nn.Module) -> None:
         """Called after each step of the optimiser, e.g. for a momentum encoder."""
+        return
 
     def heatmaps(
         self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]

@@ -91,7 +91,9 @@ def test_filling_changes_neither_the_loss_nor_what_batchnorm_counts() -> None:
         inputs = {
             "frames": torch.cat([batch.inputs["frames"], torch.full((2, more, 64, 64, 3), 255)], 1),
             "spectrogram": torch.cat([batch.inputs["spectrogram"], torch.ones(2, 2 * more, 16)], 1),
-            "present": torch.cat([batch.inputs["present"], torch.zeros(2, more, dtype=bool)], 1),
+            "present": torch.cat(
+                [batch.inputs["present"], torch.zeros(2, more, dtype=torch.bool)], 1
+            ),
         }
         model.net.time_position = torch.nn.Parameter(torch.ones(20, 8))
         model.net.sizes = TavloSizes(**(small.SIZES | {"max_frames": 20}))  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.checkpoint import Checkpoint, load_checkpoint
 from tavlo.clips import CachedClip
-from tavlo.tavlo_recipe import TavloRecipe
+from tavlo.tavlo_recipe import TavloOfBatches, TavloRecipe
 from tavlo.train import BEST, LAST, num_steps, train
 from tavlo.training_config import read_settings
 from tavlo.training_log import CURVE, LOG, read_log
@@ -47,7 +47,8 @@ class Stops(TavloRecipe):
         self.left = after
 
     def make_model(self) -> nn.Module:
-        model: Any = super().make_model()
+        model = super().make_model()
+        assert isinstance(model, TavloOfBatches)
         model.net.blocks.append(DropTokens())
         return model
 
