@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, decode_pictures, encode_film, read_timeline, waveform
 from tavlo.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.release import EvaluationSet, LabelledFrame, Pixels
@@ -98,10 +99,12 @@ def write_overlays(
     tinted with the nearest one's, fainter and without outlines.
 
     Raises:
-        AvatarBuildError: the release has no such clip, or not its media.
+        AvatarBuildError: the release has no such clip, or not its media; nothing is predicted.
         MediaError: the clip cannot be read.
     """
     frames = [frame for frame in frames_of(data, clip_id) if predictions.has(frame)]
+    if not frames:
+        raise AvatarBuildError(f"--clip {clip_id!r}: there is no heatmap of its labelled frames.")
     indices = predictions.indices(clip_id)
     scale = Scale.over((predictions.heatmap(clip_id, index) for index in indices), threshold)
     folder.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,8 @@ def test_a_release_without_media_names_the_frame_and_what_to_do(
         write_overlays(data, predictions, "video000001_00000000", 0.5, tmp_path / "o")
     with pytest.raises(AvatarBuildError, match=r"--clip 'nothing'"):
         write_overlays(data, predictions, "nothing", 0.5, tmp_path / "o")
+    with pytest.raises(AvatarBuildError, match="no heatmap of its labelled frames"):
+        write_overlays(data, Predictions(tmp_path), "video000001_00000000", 0.5, tmp_path / "o")
 
 
 def test_the_gallery_shows_each_scenario_and_needs_nothing_else(
