@@ -119,7 +119,8 @@ def beside_published(paper: str, runs: Runs) -> list[Table]:
         rows: list[list[Entry]] = []
         for method, values in table["rows"].items():
             rows.append([method, "published", *values, "", ""])
-            name = _matching(method, runs)
+            alias = table.get("same_as", {}).get(method, method)
+            name = _matching(method, runs) or _matching(alias, runs)
             if name is None:
                 reason = table.get("not_here", {}).get(method, NOT_RUN)
                 rows.append([method, "ours", *[None] * len(keys), "", f"not run: {reason}"])

@@ -80,6 +80,9 @@ def test_ours_stands_below_the_published_row_with_the_difference(tmp_path: Path)
     assert rows[2][2:5] == pytest.approx([1.63, 0.96, -0.67])
     assert "Cross-event: 4" in str(rows[1][-1])
     assert "Total: 20" in str(rows[1][-1])
+    # The ablation's last row is the same model by another name.
+    (table,) = [t for t in beside_published("avatar", runs) if t.title.startswith("Table B")]
+    assert table.rows[-2][:4] == ["Spatio-Temporal + Mean", "ours", 15.0, 16.0]
 
 
 def test_a_model_the_paper_has_not_gets_a_line_of_its_own(tmp_path: Path) -> None:
