@@ -164,6 +164,8 @@ class VisualEncoder(nn.Module):
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        # Pictures lie with their colours innermost; so do the kernels then, and no step turns them.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor) -> Tensor:
         """``(b t, 3, y, x)`` to ``(b t, c, h, w)``."""
