@@ -194,7 +194,7 @@ def test_a_mask_of_an_instance_that_is_no_more_waits_for_it(workspace: Workspace
     assert masks(workspace)["f1"].verified
 
 
-@pytest.mark.parametrize("moves", [0, 1, 2, 3])
+@pytest.mark.parametrize("moves", range(5))
 def test_a_crash_anywhere_leaves_every_instance_its_one_mask(
     workspace: Workspace, moves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
