@@ -9,10 +9,10 @@ from typing import Any
 
 from labeling.agreement import disputed_frames
 from labeling.client import LabelStudio
-from labeling.demand import Demand
+from labeling.demand import EVERYBODY, Demand
 from labeling.projects import ProjectKind, find_project
 from labeling.pull import SPECS
-from pipeline.schema import Frame, Proposal, Review
+from pipeline.schema import Review
 from pipeline.workspace import Workspace
 
 _RECENT = 100
@@ -92,8 +92,7 @@ def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
         server: connected.
     """
     config = workspace.config.label
-    reviews, frames = workspace.rows(Review), workspace.rows(Frame)
-    demand = Demand(frames, workspace.rows(Proposal), reviews, config)
+    reviews = workspace.rows(Review)
     disputed = len(disputed_frames(reviews, config.agreement_iou))
     found = []
     for kind, spec in SPECS.items():
@@ -102,14 +101,9 @@ def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
             continue
         raw = server.project(project.number)
         tasks, done = int(raw["task_number"] or 0), int(raw["finished_task_number"] or 0)
-        boxes = kind == "boxes"
-        gold = min(tasks - done, len(demand.gold)) if boxes else 0
+        shared = list(server.shared_tasks(project.number))
+        gold = sum(int(task["overlap"]) >= EVERYBODY for task in shared)
         to_do = tasks - done - gold
-        second = sum(
-            max(0, missing - 1)
-            for name, missing in demand.missing.items()
-            if name not in demand.gold
-        )
         found.append(
             Standing(
                 kind=kind,
@@ -118,10 +112,10 @@ def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
                 to_do=to_do,
                 done=done,
                 gold=gold,
-                answers_to_do=to_do + (second if boxes else 0),
+                answers_to_do=to_do + sum(map(_more_answers, shared)),
                 skipped=int(raw["skipped_annotations_number"] or 0),
                 to_mend=len(workspace.ledger(spec.name).failures()),
-                in_adjudication=disputed if boxes else 0,
+                in_adjudication=disputed if kind == "boxes" else 0,
                 seconds_per_task=_rate(reviews, project.key),
             )
         )
@@ -132,6 +126,13 @@ def orphans(workspace: Workspace) -> list[Orphan]:
     """People's answers that no longer fit their frames."""
     known = set(workspace.arrow("frames").column("frame_id").to_pylist())
     return [_orphan(review, known) for review in Demand.of(workspace).orphaned]
+
+
+def _more_answers(task: dict[str, Any]) -> int:
+    """What a task for several people is to get beyond the one answer every task to do gets."""
+    if task["is_labeled"] or int(task["overlap"]) >= EVERYBODY:
+        return 0
+    return max(0, int(task["overlap"]) - int(task["total_annotations"]) - 1)
 
 
 def _rate(reviews: Iterable[Review], key: str) -> float | None:

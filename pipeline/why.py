@@ -31,7 +31,7 @@ _SHORT = {
     Frame: ("frame_index", "time_s", "event_rms", "event_rank", "sharpness", "path"),
     Sounds: ("tagger", "categories"),
     Proposal: ("bbox", "detector", "detector_class", "detector_score", "categories", "audible"),
-    Review: ("kind", "annotator", "decision", "updated_at", "lead_time_s", "verified"),
+    Review: ("kind", "purpose", "annotator", "decision", "updated_at", "lead_time_s", "verified"),
     Instance: ("bbox", "audio_visual_category", "scenario", "proposal_id", "verified"),
     Mask: ("source", "area", "bbox", "predicted_iou", "stability", "model_digest", "verified"),
 }

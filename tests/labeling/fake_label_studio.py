@@ -165,7 +165,9 @@ class FakeLabelStudio:
         if "query" in query:
             (only,) = json.loads(query["query"])["filters"]["items"]
             value = only["value"]
-            if only["filter"] == "filter:tasks:data.frame_id":
+            if only["filter"] == "filter:tasks:overlap":
+                found = [task for task in found if task["overlap"] > value]
+            elif only["filter"] == "filter:tasks:data.frame_id":
                 found = [task for task in found if task["data"].get("frame_id") == value]
             else:
                 datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ")  # the real one answers 500 else

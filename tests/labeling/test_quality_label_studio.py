@@ -97,6 +97,8 @@ def test_the_server_offers_the_share_to_two_people_the_rest_to_one_and_gold_to_a
     assert (found.new, found.opened) == (8, len(twice) + 1)
     again = push_boxes(team.workspace(*settings), team.api, VOCABULARY)
     assert (again.new, again.opened, again.renewed) == (0, 0, 0)
+    waiting = team.boxes()
+    assert (waiting.to_do, waiting.gold, waiting.answers_to_do) == (7, 1, 7 + len(twice))
     project = found.project.number
     first = work(team.first, project, team)
     assert sorted(first) == sorted(frames)
