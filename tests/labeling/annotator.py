@@ -38,6 +38,12 @@ _IS_OPEN = """number => {
   return Boolean(state) && Date.now() - window.seenSince > 300
 }"""
 
+_HAS_POINT_TOOL = """() => {
+  const names = [...Htx.annotationStore.selected.names.values()]
+  const tools = names.find(object => object.type === 'image').getToolsManager()
+  return tools.findSelectedTool()?.fullName === 'KeyPointTool-dynamic'
+}"""
+
 
 @dataclass
 class Annotator:
@@ -71,6 +77,16 @@ class Annotator:
         """Keys, one after another."""
         for key in keys:
             self.page.keyboard.press(key)
+
+    def decide(self, key: str, status: str) -> None:
+        """Press a status's key and see it taken; a page that is just opening may miss a key."""
+        choice = self.page.get_by_role("radio", name=status)
+        for _ in range(5):
+            self.press(key)
+            with contextlib.suppress(AssertionError):
+                expect(choice).to_be_checked(timeout=3000)
+                return
+        expect(choice).to_be_checked()
 
     def select(self, region: str) -> None:
         """Press Space until the region is selected."""
@@ -122,9 +138,35 @@ class Annotator:
             mouse.move(*self.at(*place), steps=8)
         mouse.up()
 
-    def click(self, x: float, y: float) -> None:
-        """Click a place of the frame."""
+    def switch_on_suggestions(self) -> None:
+        """Auto-Annotation, below the picture; the browser keeps it for later tasks."""
+        self.page.get_by_text("Auto-Annotation", exact=True).click()
+        expect(self.page.get_by_test_id("bottombar-auto-annotation-toggle")).to_be_checked()
+        # The switch would take the keys that follow.
+        self.page.evaluate("document.activeElement.blur()")
+
+    def prompt(self, key: str, x: float, y: float) -> None:
+        """Say with a point that a place belongs to the thing of the key."""
+        self.press(key, "k")
+        self.page.wait_for_function(_HAS_POINT_TOOL, timeout=_WAIT_MS)
+        self.page.keyboard.down("Control")  # on top of a mask, too
         self.page.mouse.click(*self.at(x, y))
+        self.page.keyboard.up("Control")
+        tick = self.page.get_by_test_id("bottombar-accept-suggestions-button")
+        expect(tick).to_be_visible(timeout=_WAIT_MS)
+
+    def accept_suggestion(self) -> None:
+        """Take what was suggested, with the tick."""
+        tick = self.page.get_by_test_id("bottombar-accept-suggestions-button")
+        tick.click()
+        expect(tick).to_be_hidden(timeout=_WAIT_MS)
+
+    def write(self, text: str) -> None:
+        """Fill in the page's visible text field and press Enter, which keeps it."""
+        place = self.page.get_by_test_id("textarea-input").locator("visible=true")
+        place.fill(text)
+        place.press("Enter")
+        expect(self.page.get_by_text(text).first).to_be_visible(timeout=_WAIT_MS)
 
     def expect_text(self, text: str) -> None:
         """See it on the page."""

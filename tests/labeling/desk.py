@@ -1,0 +1,93 @@
+"""The drawn world at a running Label Studio, and a person in front of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labeling.client import LabelStudio
+from labeling.projects import connect, open_project
+from labeling.pull import pull_boxes
+from labeling.push import push_boxes, push_masks
+from labeling.serve import USER
+from labeling.settle import settle
+from pipeline.schema import Instance, Review
+from pipeline.workspace import Workspace
+from tests.labeling.annotator import Annotator, browser
+from tests.labeling.drawn_workspace import VIDEOS, VOCABULARY, Drawn, fill_drawn, segment_drawn
+
+
+@dataclass
+class Desk:
+    """A person at one project, the workspace behind it, and what is true of its frames."""
+
+    person: Annotator
+    workspace: Workspace
+    world: dict[str, Drawn]
+    project: int
+    tasks: dict[str, int]
+    """Numbers of the project's tasks, by video."""
+
+    def frame_id(self, video: str) -> str:
+        return self.world[video].frame.frame_id
+
+    def open(self, video: str) -> None:
+        """The task of a video's frame."""
+        self.person.open(self.project, self.tasks[video])
+
+    def pulled(self, video: str) -> Review:
+        """The only review of a frame's boxes, once pulled."""
+        pull_boxes(self.workspace, connect(self.workspace), VOCABULARY)
+        settle(self.workspace)
+        name = self.frame_id(video)
+        (review,) = [row for row in self.workspace.rows(Review) if row.frame_id == name]
+        return review
+
+    def instances(self, video: str) -> list[Instance]:
+        name = self.frame_id(video)
+        return [row for row in self.workspace.rows(Instance) if row.frame_id == name]
+
+
+@contextlib.contextmanager
+def open_desk(served: Workspace, api: LabelStudio, profile: Path) -> Iterator[Desk]:
+    """Push the drawn frames to a server of ours and log a person in.
+
+    Args:
+        served: the workspace whose server it is; the new one lies inside of it.
+        api: its server.
+        profile: an empty folder for the browser.
+    """
+    root = served.storage.path("drawn")  # inside of what the server may show
+    Workspace.create(root)
+    secrets = served.storage.path("label-studio")
+    settings = [
+        f"label.url='{api.url}'",
+        f"label.token_file='{secrets / 'token'}'",
+        "label.project='drawn'",
+        "label.media_url='/data/local-files/?d=drawn/'",
+    ]
+    workspace = Workspace(root, settings)
+    world = fill_drawn(workspace)
+    pushed = push_boxes(workspace, api, VOCABULARY)
+    assert (pushed.new, pushed.skipped) == (len(VIDEOS), [])
+    api.add_local_files(pushed.project.number, str(workspace.storage.path("media")))
+    with browser(profile, api.url) as person:
+        person.log_in(USER, (secrets / "password").read_text(encoding="utf-8"))
+        number = pushed.project.number
+        yield Desk(person, workspace, world, number, _tasks(api, number, world))
+
+
+def with_masks(desk: Desk) -> Desk:
+    """The same person at the masks of the accepted boxes; each lacks its left quarter."""
+    segment_drawn(desk.workspace, desk.world)
+    server = connect(desk.workspace)
+    assert push_masks(desk.workspace, server).skipped == []
+    project = open_project(server, "drawn", "masks").number
+    return replace(desk, project=project, tasks=_tasks(server, project, desk.world))
+
+
+def _tasks(server: LabelStudio, project: int, world: dict[str, Drawn]) -> dict[str, int]:
+    names = {one.frame.frame_id: name for name, one in world.items()}
+    return {names[task["data"]["frame_id"]]: int(task["id"]) for task in server.tasks(project)}
