@@ -175,15 +175,14 @@ class VisualEncoder(nn.Module):
 
 def _stage(channels: int, width: int, num_blocks: int, stride: int) -> nn.Sequential:
     """Residual blocks, the first of which changes size and width; without any, a projection."""
-    shortcut = None
-    if stride != 1 or channels != width or not num_blocks:
-        shortcut = nn.Sequential(
-            nn.Conv2d(channels, width, kernel_size=1, stride=stride, bias=False),
-            nn.BatchNorm2d(width),
-        )
+    project = nn.Sequential(
+        nn.Conv2d(channels, width, kernel_size=1, stride=stride, bias=False),
+        nn.BatchNorm2d(width),
+    )
     if not num_blocks:
-        return nn.Sequential(shortcut, nn.ReLU(inplace=True))
-    first = BasicBlock(channels, width, stride, shortcut)
+        return nn.Sequential(project, nn.ReLU(inplace=True))
+    same = stride == 1 and channels == width
+    first = BasicBlock(channels, width, stride, None if same else project)
     return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(1, num_blocks)))
 
 

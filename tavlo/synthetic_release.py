@@ -71,7 +71,10 @@ def write_world(
     for name in ("annotations", "subsets", "video"):
         (beside / name).mkdir(parents=True)
     try:
-        images, annotations, changing, scenes = [], [], [], {}
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        changing: list[str] = []
+        scenes: dict[str, Any] = {}
         for done, (scene, frames) in enumerate(_drawn(beside, config, clips, processes), 1):
             scenes[scene.video_id] = scene.model_dump(mode="json")
             if changes_category(frames):

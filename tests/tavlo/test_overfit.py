@@ -57,7 +57,7 @@ def test_told_where_it_sounds_eight_clips_are_learnt_to_nine_tenths(meeting: Mee
     torch.set_num_threads(1)
     torch.manual_seed(0)
     clips = [clip(number) for number in range(8)]
-    frames, sound = (torch.stack([c[part] for c in clips]) for part in (0, 1))
+    frames, sound = torch.stack([c[0] for c in clips]), torch.stack([c[1] for c in clips])
     truth = np.stack([c[2] for c in clips])
     wanted = torch.from_numpy(truth).float()
     net = Tavlo(TavloSizes(**SIZES, meeting=meeting))  # type: ignore[arg-type]
