@@ -44,6 +44,8 @@ _MEANINGS = {
     "accept": "take good boxes as they are, by rule",
     "simulate": "answer in place of people, from a ground truth",
     "pull": "bring in what people said of the boxes",
+    "pull-adjudication": "bring in who settled what people differ on",
+    "gold": "take known answers, to score people on",
     "settle": "turn reviews into sounding instances",
     "segment": "turn boxes into pixel masks",
     "pull-masks": "bring in what people said of the masks",

@@ -20,6 +20,8 @@ ORDER = (
     "accept",
     "simulate",
     "pull",
+    "pull-adjudication",
+    "gold",
     "settle",
     "segment",
     "pull-masks",
@@ -111,7 +113,10 @@ def status_lines(found: list[StageStatus]) -> list[str]:
     """The books as a table for people."""
     if not found:
         return ["Nothing here yet. Start with: avatar-build download --list vggsound.csv"]
-    lines = [f"{'stage':13}{'rows':>9}{'ok':>9}{'dropped':>9}{'failed':>9}{'waiting':>9}  notes"]
+    wide = max(13, *(len(stage.stage) + 2 for stage in found))
+    lines = [
+        f"{'stage':{wide}}{'rows':>9}{'ok':>9}{'dropped':>9}{'failed':>9}{'waiting':>9}  notes"
+    ]
     for stage in found:
         counts = (stage.input, stage.ok, stage.dropped, stage.failed, stage.pending)
         notes = [f"{count} {table}" for table, count in stage.children.items()]
@@ -122,7 +127,7 @@ def status_lines(found: list[StageStatus]) -> list[str]:
         if stage.pending and stage.rows_per_second:
             notes.append(f"about {_duration(stage.pending / stage.rows_per_second)} of work left")
         numbers = "".join(f"{count:>9,}" for count in counts)
-        lines.append(f"{stage.stage:13}{numbers}  {', '.join(notes)}")
+        lines.append(f"{stage.stage:{wide}}{numbers}  {', '.join(notes)}")
     return lines
 
 
