@@ -1,0 +1,113 @@
+"""The control of ``benchmarks.tavlo_synthetic``: what TAVLO is without time.
+
+As EZ-VSL does, it holds one embedding of the whole clip's sound against each place of single
+frames: the best place of the own picture against the best places of the others'. Encoders, inputs
+and augmentation are TAVLO's own; a small network per modality stands where TAVLO has its blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.media.feed import ClipTensors
+from tavlo.loss import Negatives, contrastive_loss
+from tavlo.model import AudioEncoder, TavloSizes, VisualEncoder, similarity
+from tavlo.recipe import Recipe
+from tavlo.tavlo_recipe import TavloConfig, TavloRecipe
+
+NAME = "frame-wise"
+_SCALE = 1 / 64
+"""Of a picture's bytes, after 128 is taken off: about one deviation."""
+
+
+class FrameWiseConfig(Section):
+    """Its settings."""
+
+    shared: TavloConfig = TavloConfig()
+    """Encoders, inputs and augmentation."""
+    negatives: Negatives = "max"
+    """EZ-VSL's."""
+    temperature: float = Field(default=0.07, gt=0)
+    """EZ-VSL's is 0.03; a softer one learns sooner in few steps."""
+    frames: int = Field(default=8, ge=1)
+    """Single frames of a clip that are seen in a step."""
+
+
+class FrameWiseRecipe(Recipe):
+    """The control, as the one loop trains it."""
+
+    name = NAME
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.settings = FrameWiseConfig.model_validate(config)
+        self._inputs = TavloRecipe(self.settings.shared.model_dump(mode="json"))
+
+    def config(self) -> dict[str, Any]:
+        return self.settings.model_dump(mode="json")
+
+    def make_model(self) -> nn.Module:
+        return FrameWise(self.settings.shared.sizes)
+
+    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+        """Some single frames ``(t, y, x, 3)`` and the whole clip's spectrogram ``(s, f)``."""
+        whole = self._inputs.sample(clip, dice)
+        count, frames = self.settings.frames, whole["frames"]
+        if dice is None:
+            chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+        else:
+            chosen = dice.choice(len(frames), count, replace=len(frames) < count)
+        return {"frames": frames[torch.from_numpy(chosen)], "spectrogram": whole["spectrogram"]}
+
+    def loss(self, outputs: dict[str, Tensor]) -> Tensor:
+        sound, places = outputs["sound"].float(), outputs["places"].float()
+        settings = self.settings
+        return contrastive_loss(sound, places, None, settings.negatives, settings.temperature)
+
+    def heatmaps(
+        self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
+    ) -> NDArray[np.float32]:
+        whole = self._inputs.sample(clip, None)
+        batch = {
+            "frames": whole["frames"][list(frame_index)][None],
+            "spectrogram": whole["spectrogram"][None],
+        }
+        with torch.no_grad():
+            outputs = model(batch)
+        maps = similarity(outputs["sound"].float(), outputs["places"].float())[0]
+        return np.asarray(maps.numpy(), np.float32)
+
+
+class FrameWise(nn.Module):
+    """Two encoders, the sound's averaged over the clip, each followed by a small network."""
+
+    def __init__(self, sizes: TavloSizes) -> None:
+        super().__init__()
+        self.see, self.hear = VisualEncoder(sizes), AudioEncoder(sizes)
+        channels, size = sizes.feature_size, sizes.token_size
+
+        def head() -> nn.Module:
+            hidden = nn.Linear(channels, 2 * size)
+            return nn.Sequential(
+                nn.LayerNorm(channels), hidden, nn.GELU(), nn.Linear(2 * size, size)
+            )
+
+        self.to_sound, self.to_place = head(), head()
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The clip's sound at each frame ``(b, t, d)`` and the places ``(b, t, h, w, d)``."""
+        frames = batch["frames"]
+        pictures = rearrange(frames, "b t y x rgb -> (b t) rgb y x")
+        seen = self.see((pictures.float() - 128) * _SCALE)
+        seen = rearrange(seen, "(b t) c h w -> b t h w c", b=len(frames))
+        heard = self.hear(rearrange(batch["spectrogram"], "b s f -> b f s")).mean(1)
+        sound = repeat(self.to_sound(heard), "b d -> b t d", t=frames.shape[1])
+        return {"sound": sound, "places": self.to_place(seen)}
