@@ -183,7 +183,13 @@ def measure(root: Path, command: str, count: int) -> dict[str, Any]:
         "push / the same tasks posted": round(
             seconds["push"] / seconds["the same tasks posted"], 2
         ),
-        "masks, seconds": {name: round(value, 2) for name, value in masks.items()},
+        "masks": {
+            "tasks": count,
+            "boxes pushed and pulled beside them, seconds": [
+                round(seconds[name], 2) for name in ("push", "pull")
+            ],
+            "seconds": {name: round(value, 2) for name, value in masks.items()},
+        },
         "peak memory of the client, MB": peak_mb(),
         "of that before the first push, MB": before,
     }
