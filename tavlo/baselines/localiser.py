@@ -99,7 +99,9 @@ class Localiser(ImageModel):
         self.name, self.post, self.sample_rate_hz = name, post, RATE_HZ
         self.window_s = sound_front.window_s
         self.device = torch.device(device)
-        self.network = network.to(self.device).eval().requires_grad_(False)
+        # Colours last in memory: a CPU's convolutions are a third faster that way.
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.eval().requires_grad_(False)
         self._prior = prior.to(self.device) if prior is not None else None
         self._image_front, self._sound_front = image_front, sound_front
 
