@@ -24,7 +24,7 @@ PREDICTED = "avatar-build"
 """The model version of every prediction: of others than the project's own, which is that of the
 first, Label Studio shows annotators nothing. The tables say who proposed what."""
 
-COLOURS = ("#e6194b", "#3cb44b", "#ffb000", "#4363d8", "#f58231", "#911eb4", "#00a0a0", "#d02090")
+COLOURS = ("#e6194b", "#3cb44b", "#a87900", "#4363d8", "#f58231", "#911eb4", "#00a0a0", "#d02090")
 
 
 def box_task(
