@@ -365,7 +365,7 @@ def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
     start, end = exact(clip.start_s), exact(clip.start_s + rules.length_s)
     count = len(timeline.between(start, end))
     step = (end - start) / max(count, 1)
-    if timeline.end < end - step:
+    if not count or timeline.end < end - step:
         raise MediaError(
             "short", f"{clip.path.name}: ends at {float(timeline.end):.2f} s, the clip at {end} s"
         )

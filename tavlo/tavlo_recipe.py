@@ -209,15 +209,16 @@ class _Crop:
         side = max(1, round(self.side * whole))
         top, left = (min(round(share * whole), whole - side) for share in (self.top, self.left))
         part = frames[:, top : top + side, left : left + side]
-        if self.mirrored:
-            part = part[:, :, ::-1]
         if side == size_px:
-            return np.ascontiguousarray(part)
+            return np.ascontiguousarray(part[:, :, ::-1] if self.mirrored else part)
         # Averaging when it shrinks: linear would skip pixels.
         how = cv2.INTER_AREA if side > size_px else cv2.INTER_LINEAR
-        shape = (size_px, size_px)
-        small = [cv2.resize(np.ascontiguousarray(f), shape, interpolation=how) for f in part]
-        return np.stack(small).astype(np.uint8, copy=False)
+        small = np.empty((len(frames), size_px, size_px, 3), np.uint8)
+        for frame, target in zip(part, small, strict=True):
+            cv2.resize(frame, (size_px, size_px), dst=target, interpolation=how)
+            if self.mirrored:
+                cv2.flip(target, 1, dst=target)
+        return small
 
 
 def _drawn_crop(dice: np.random.Generator, settings: TavloConfig) -> _Crop:

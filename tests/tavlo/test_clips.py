@@ -181,6 +181,12 @@ def test_a_clip_that_does_not_fit_is_named_with_what_is_wrong(
     assert list(tmp_path.iterdir()) == [tmp_path / "x.mp4"]
 
 
+def test_a_start_after_the_end_is_a_short_file(tmp_path: Path) -> None:
+    make_video(tmp_path / "x.mp4", frames=10, fps=10, sound=bursts(1.0, [0.3]))
+    with pytest.raises(MediaError, match=r"short: x\.mp4: ends at 1\.00 s, the clip at 4 s"):
+        make_feed(ClipSource("x", "x", tmp_path / "x.mp4", 3.0), tmp_path / "x.mkv", RULES)
+
+
 def test_199_frames_are_one_too_few_for_the_paper(tmp_path: Path) -> None:
     make_video(tmp_path / "x.mp4", frames=199, fps=20, sound=bursts(10.0, [0.3]))
     source = ClipSource("x_00000000", "x", tmp_path / "x.mp4", 0.0)
