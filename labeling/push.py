@@ -21,7 +21,7 @@ from pipeline.locks import run_lock
 from pipeline.workspace import Workspace
 
 Progress = Callable[[int, int], None]
-"""Told how many of the frames to send are there, and how many there are."""
+"""Told how many of the frames to send, or to open for more people, are done, and of how many."""
 
 _BATCH = 250
 """Tasks per request: about 2 MB."""
@@ -171,27 +171,32 @@ def _push(
                 ]
                 progress(start + len(batch), len(waiting))
         if questions.asks_several:
-            pushed.opened = _open_for_more(server, project, questions)
+            pushed.opened = _open_for_more(server, project, questions, progress)
     return pushed
 
 
-def _open_for_more(server: LabelStudio, project: Project, questions: Questions) -> int:
+def _open_for_more(
+    server: LabelStudio, project: Project, questions: Questions, progress: Progress
+) -> int:
     """Open the tasks that several people are to answer for as many; never for fewer than before.
 
     The community edition offers a task to a person until as many different people answered it as
     its own ``overlap`` says. It does not look again when that number changes, so a task that was
     done is said to be open in the same request.
     """
-    changed = 0
     columns = "id", "meta", "overlap", "annotators", "total_annotations"
-    for task in list(server.task_columns(project.number, *columns)):
-        name, annotators = named_frame(task), task["annotators"]
-        overlap = 0 if name is None else questions.open_for(name, annotators)
+    changes: dict[int, dict[str, Any]] = {}
+    for task in server.task_columns(project.number, *columns):
+        name = named_frame(task)
+        overlap = 0 if name is None else questions.open_for(name, task["annotators"])
         if overlap > max(1, int(task["overlap"])):
             done = int(task["total_annotations"]) >= overlap  # annotators may have skipped it
-            server.update_task(int(task["id"]), overlap=overlap, is_labeled=done)
-            changed += 1
-    return changed
+            changes[int(task["id"])] = {"overlap": overlap, "is_labeled": done}
+    for number, (task_number, change) in enumerate(changes.items(), 1):
+        server.update_task(task_number, **change)
+        if number % _BATCH == 0:
+            progress(number, len(changes))
+    return len(changes)
 
 
 def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> set[str]:
