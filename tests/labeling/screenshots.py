@@ -1,0 +1,131 @@
+"""Photograph the annotators' pages for the guide: the drawn world at a real Label Studio.
+
+    python -m tests.labeling.screenshots docs
+
+Needs what ``make test-labelstudio`` installs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import expect
+
+from labeling.backend import Backend, connect_backend
+from labeling.projects import connect, open_project
+from labeling.prompts import Prompts
+from labeling.pull import pull_boxes
+from labeling.serve import start_server
+from labeling.settle import settle
+from pipeline.config import SegmentConfig
+from pipeline.workspace import Workspace
+from stages.refine import FrameRefiner
+from tests.labeling.conftest import label_studio_command
+from tests.labeling.desk import Desk, open_desk, with_masks
+from tests.labeling.drawn_workspace import (
+    HALF_SEEN,
+    MIXED,
+    MULTI,
+    MUSIC,
+    OFF_SCREEN,
+    SINGLE,
+    VOCABULARY,
+)
+
+_SIZE = (1200, 675)
+_CLIPS_ARE_LOADED = "() => [...document.querySelectorAll('video')].every(v => v.readyState > 2)"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write ``annotating-*.png``."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args(arguments).folder
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = [
+        f"label.server_port={port}",
+        f"label.server_command=['{label_studio_command()}']",
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "ws"
+        Workspace.create(root)
+        workspace = Workspace(root, settings)
+        running = start_server(workspace)
+        try:
+            with open_desk(workspace, connect(workspace), Path(scratch) / "profile") as desk:
+                _boxes(desk, folder)
+                pull_boxes(desk.workspace, connect(desk.workspace), VOCABULARY)
+                settle(desk.workspace)
+                _masks(with_masks(desk), folder)
+        finally:
+            running.stop()
+
+
+def _boxes(desk: Desk, folder: Path) -> None:
+    person = desk.person
+    at = person.begin(desk.project)
+    order = sorted(desk.tasks, key=desk.tasks.__getitem__)
+    for video in order:
+        assert at == desk.tasks[video]
+        if video == SINGLE:
+            person.select(f"p_{SINGLE}_1")
+            _photograph(desk, folder / "annotating-single.png")
+        elif video == HALF_SEEN:
+            person.select(f"p_{HALF_SEEN}_1")
+            _photograph(desk, folder / "annotating-mixed.png")
+        elif video == MULTI:
+            person.select(f"p_{MULTI}_0")
+            person.press("d")
+            person.wait_for_regions(1)
+            person.select(f"p_{MULTI}_1")
+            _photograph(desk, folder / "annotating-multi.png")
+        elif video == OFF_SCREEN:
+            person.decide("8", "Off-screen")
+            person.choose("car")
+            _photograph(desk, folder / "annotating-off-screen.png")
+        elif video == MUSIC:
+            person.decide("9", "Reject")
+            person.press("Shift+M")
+            _photograph(desk, folder / "annotating-reject.png")
+        person.submit()
+        if video != order[-1]:
+            at = person.wait_for_another_task(at)
+
+
+def _masks(desk: Desk, folder: Path) -> None:
+    person, server = desk.person, connect(desk.workspace)
+    refiner = FrameRefiner(desk.workspace.storage, SegmentConfig(), kept=4)
+    with Backend(Prompts(desk.workspace, refiner), 0, lambda _: None) as backend:
+        connect_backend(server, open_project(server, "drawn", "masks"), backend)
+        at = person.begin(desk.project)
+        while at != desk.tasks[MIXED]:
+            if at == desk.tasks[MULTI]:
+                _photograph(desk, folder / "annotating-masks.png")
+            person.submit()
+            at = person.wait_for_another_task(at)
+        person.switch_on_suggestions()
+        x, y, width, height = desk.world[MIXED].box("guitar")
+        person.prompt("a", x + width / 2, y + 0.8 * height)
+        _photograph(desk, folder / "annotating-point.png")
+
+
+def _photograph(desk: Desk, file: Path) -> None:
+    """A small PNG of what the person sees once the page has come to rest."""
+    page = desk.person.page
+    page.mouse.move(0, 0)
+    expect(page.get_by_text("Annotation saved successfully")).to_have_count(0, timeout=30_000)
+    page.wait_for_function(_CLIPS_ARE_LOADED)
+    picture = Image.open(desk.person.photograph(file)).convert("RGB")
+    small = picture.resize(_SIZE, Image.Resampling.LANCZOS)
+    small.quantize(256, kmeans=1).save(file, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
