@@ -77,7 +77,7 @@ def measure(model: Published, device: str, batch: int) -> dict[str, float]:
 
     def network() -> Tensor:
         with torch.inference_mode():
-            return ours.network.maps(*there)
+            return torch.as_tensor(ours.network.maps(*there))
 
     parts: dict[str, Callable[[], object]] = {
         "reference": reference,

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from exports.gallery import mask_path
 from exports.report import ReportTables, write_report
 from pipeline.inspection import StageStatus
+from pipeline.outline import mask_path
 from pipeline.schema import DropRow, FailureRow, Proposal, SoundCategory, Sounds
 from pipeline.storage import Storage
 from tests.exports.drawn import (
