@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -325,8 +326,8 @@ def report(size: Size, work: Path, suffix: str) -> None:
     result = {
         "what": "TAVLO against a frame-wise control on synthetic clips",
         "machine": describe(),
-        "world": vars(size.world),
-        "clips": {"training": size.training, "test": size.test},
+        "world": {k: v for k, v in vars(size.world).items() if k != "seed"},
+        "clips": {"training, seed 1": size.training, "test, seed 2": size.test},
         "settings": {name: settings_of(size, name)[1] for name in done if name != PRIOR},
         "train": size.train.model_dump(mode="json"),
         "claims": claims,
@@ -345,7 +346,8 @@ def report(size: Size, work: Path, suffix: str) -> None:
     for name in done:
         curve = work / "runs" / name / "curve.png"
         if curve.exists():
-            shutil.copy(curve, curves / f"{name.lower().replace(' ', '_')}.png")
+            plain = re.sub(r"[^a-z]+", "-", name.lower()).strip("-")
+            shutil.copy(curve, curves / f"{plain}.png")
     print(text)
     print(json.dumps(claims, indent=1))
 
