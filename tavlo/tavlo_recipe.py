@@ -178,6 +178,8 @@ class TavloOfBatches(nn.Module):
             scaled = 255 * torch.tensor(values)
             self.register_buffer(name, rearrange(scaled, "rgb -> rgb 1 1"), persistent=False)
 
+    # The compiler cannot follow how many frames exist; it takes the three parts called here.
+    @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tokens of sounds ``(b, t, d)`` and places ``(b, t, h, w, d)``, and ``present``."""
         present = batch["present"]
