@@ -13,6 +13,7 @@ from typing import Any
 
 from labeling.client import LabelStudio
 from labeling.projects import Project, find_project
+from labeling.questions import are_pulled, pulled_at
 from labeling.results import utc
 from labeling.tasks import PREDICTED
 from pipeline.reviews import by_frame, deciding, is_withdrawn
@@ -56,10 +57,7 @@ def reopen_boxes(workspace: Workspace, server: LabelStudio) -> Reopened:
     if not back:
         return found
     project = find_project(server, workspace.config.label.project, "boxes")
-    pulled: dict[str, str] = {}
-    for review in reviews:
-        known = pulled.get(review.annotation_id, "")
-        pulled[review.annotation_id] = max(known, review.updated_at)
+    pulled = pulled_at(reviews)
     for name, review in sorted(back.items()):
         tasks = [] if project is None else list(server.tasks_of(project.number, name))
         if project is None or not tasks:
@@ -92,7 +90,7 @@ def _open(
     old = [answer for answer in answers if utc(answer["updated_at"]) <= review.updated_at]
     if not old:
         return  # open already, or answered again
-    if any(pulled.get(project.name_of(answer), "") < utc(answer["updated_at"]) for answer in old):
+    if not are_pulled(old, project, pulled):
         link = server.task_link(project.number, int(task["id"]))
         what = (
             f"its boxes were not pulled; 'avatar-build label pull boxes', then masks again. {link}"
