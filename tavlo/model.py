@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock
 
 Order = Literal["spatial-temporal", "temporal-spatial"]
-Meeting = Literal["joint", "apart"]
+Meeting = Literal["joint", "apart", "alone"]
 Start = Literal["random", "identity"]
 
 
@@ -52,7 +52,9 @@ class TavloSizes:
     meeting: Meeting = "joint"
     """joint: in spatial attention a frame's sound and places attend to one another (paper). apart
     is ours: they attend to their own kind alone and meet in the similarity only, so that neither
-    can copy from the other what tells its clip from others, instead of finding what sounds."""
+    can copy from the other what tells its clip from others, instead of finding what sounds. alone
+    is ours too: each attends to itself only, so that a place knows its own past and future, and
+    nothing of other places that it could answer for."""
     start: Start = "random"
     """identity is ours: the last layers of the blocks' branches begin at zero, so that a place
     stands for itself until attention learns better."""
@@ -221,9 +223,13 @@ class AstBlock(nn.Module):
     def _within_frames(self, tokens: Tensor) -> Tensor:
         batch = tokens.shape[0]
         frames = rearrange(tokens, "b t n d -> (b t) n d")
-        # Each part attends within itself.
-        parts = [frames] if self.meeting == "joint" else [frames[:, :1], frames[:, 1:]]
-        seen = torch.cat([self.spatial(part, None) for part in parts], 1)
+        if self.meeting == "alone":
+            lone: Tensor = self.spatial(rearrange(frames, "bt n d -> (bt n) 1 d"), None)
+            seen = rearrange(lone, "(bt n) 1 d -> bt n d", bt=len(frames))
+        else:
+            # Each part attends within itself.
+            parts = [frames] if self.meeting == "joint" else [frames[:, :1], frames[:, 1:]]
+            seen = torch.cat([self.spatial(part, None) for part in parts], 1)
         return rearrange(seen, "(b t) n d -> b t n d", b=batch)
 
     def _along_time(self, tokens: Tensor, present: Tensor | None) -> Tensor:

@@ -155,7 +155,7 @@ def test_frames_that_do_not_exist_change_nothing(net: Tavlo) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("order", ["spatial-temporal", "temporal-spatial"])
-@pytest.mark.parametrize("meeting", ["joint", "apart"])
+@pytest.mark.parametrize("meeting", ["joint", "apart", "alone"])
 def test_sound_and_places_know_of_each_other_only_where_they_meet(order: str, meeting: str) -> None:
     torch.manual_seed(4)
     net = Tavlo(TavloSizes(**{**vars(SMALL), "order": order, "meeting": meeting})).eval()
@@ -163,8 +163,22 @@ def test_sound_and_places_know_of_each_other_only_where_they_meet(order: str, me
     heard, seen = net.attend(sound, places)
     other_heard, _ = net.attend(sound, places + torch.randn_like(places))
     _, other_seen = net.attend(sound + torch.randn_like(sound), places)
-    assert torch.equal(heard, other_heard) is (meeting == "apart")
-    assert torch.equal(seen, other_seen) is (meeting == "apart")
+    assert torch.equal(heard, other_heard) is (meeting != "joint")
+    assert torch.equal(seen, other_seen) is (meeting != "joint")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("meeting", ["apart", "alone"])
+def test_a_place_alone_knows_nothing_of_other_places(meeting: str) -> None:
+    torch.manual_seed(5)
+    net = Tavlo(TavloSizes(**{**vars(SMALL), "meeting": meeting})).eval()
+    sound, places = net.encode(*clips(1, 5))
+    other = places.clone()
+    other[:, :, 0, 0] += torch.randn_like(other[:, :, 0, 0])
+    _, seen = net.attend(sound, places)
+    _, other_seen = net.attend(sound, other)
+    assert not torch.equal(seen[:, :, 0, 0], other_seen[:, :, 0, 0])
+    assert torch.equal(seen[:, :, 0, 1:], other_seen[:, :, 0, 1:]) is (meeting == "alone")
 
 
 @torch.no_grad()
