@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +13,8 @@ from tavlo.data import ClipDataset, Share, train_batches
 from tavlo.tavlo_recipe import TavloRecipe
 from tavlo.train import train
 from tavlo.training_log import LOG, read_log
-from tests.conftest import ROOT
 from tests.tavlo import small
+from tests.tavlo.two_ranks import run_two
 
 
 class WithoutBatchNorm(TavloRecipe):
@@ -38,27 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks leave behind."""
     folder = tmp_path_factory.mktemp("ranks")
     small.clips(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tests.tavlo.rank", str(folder)]
-    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | places | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        said = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    run_two("tests.tavlo.rank", folder)
     return folder
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +11,9 @@ from tavlo.checkpoint import load_checkpoint  # noqa: E402
 from tavlo.data import ClipDataset, Share, train_batches  # noqa: E402
 from tavlo.recipe import make_recipe  # noqa: E402
 from tavlo.train import LAST  # noqa: E402
-from tests.conftest import ROOT  # noqa: E402
 from tests.tavlo import small  # noqa: E402
 from tests.tavlo.baselines.rank import NAMES  # noqa: E402
+from tests.tavlo.two_ranks import run_two  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks leave behind."""
     folder = tmp_path_factory.mktemp("ranks")
     small.clips(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tests.tavlo.baselines.rank", str(folder)]
-    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | places | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        said = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    run_two("tests.tavlo.baselines.rank", folder)
     return folder
 
 
