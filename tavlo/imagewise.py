@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError, MediaError
-from pipeline.media import Channels, Heard, read_sound, read_timeline
+from pipeline.media import Heard, read_sound, read_timeline
 from pipeline.media import Media as Clip
 from tavlo.baselines.frontends import around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
@@ -31,9 +31,6 @@ from tavlo.release import EvaluationSet, LabelledFrame
 from tavlo.release_media import clip_path, picture, sound_path
 
 Show = Callable[[int, str], None]
-CHANNELS: dict[str, Channels] = {"ezvsl": "mean", "slavc": "mean"}
-"""Of several channels the authors of these hear the mean; of SSLalignment the first; the loaders of
-the others cannot take several, and the first is heard here."""
 _TOGETHER = 64
 """Frames whose pictures and sounds are in memory at once."""
 Given = TypeVar("Given")
@@ -69,7 +66,7 @@ class Media:
                 )
         for number, count in sorted(self.channels.items()):
             if number > 1:
-                how = CHANNELS.get(model.name, "first")
+                how = model.channels
                 said.append(f"{count} sounds have {number} channels; the {how} of them is heard.")
         shortest = min(self.shortest_s, *(window or np.inf for window in windows))
         if self.rates_hz and shortest < model.window_s:
@@ -127,7 +124,7 @@ def _read(
     path, clip = sound_path(data, frames[0]), clip_path(data, frames[0])
     assert path is not None
     try:
-        sound = read_sound(path, model.sample_rate_hz, CHANNELS.get(model.name, "first"))
+        sound = read_sound(path, model.sample_rate_hz, model.channels)
         timeline = read_timeline(Clip(clip)) if clip is not None else None
     except MediaError as error:
         return [], {frame.frame_id: str(error) for frame in frames}, None

@@ -147,6 +147,8 @@ class ImageModel(Protocol):
     """Of the sounds it takes."""
     window_s: float
     """Seconds of sound it hears; it cuts them out of longer ones and repeats shorter ones."""
+    channels: Literal["first", "mean"] = "first"
+    """What its authors' loader hears of several; the first where it takes one alone."""
     post: PostProcessing
 
     def heatmaps(self, pictures: Sequence[Picture], sounds: Sequence[Sound]) -> NDArray[np.float32]:

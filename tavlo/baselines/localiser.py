@@ -98,6 +98,7 @@ class Localiser(ImageModel):
     ) -> None:
         self.name, self.post, self.sample_rate_hz = name, post, RATE_HZ
         self.window_s = sound_front.window_s
+        self.channels = sound_front.channels
         self.device = torch.device(device)
         # Colours last in memory: a CPU's convolutions take about a fifth less time that way.
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
