@@ -271,13 +271,35 @@ class AttentionLayer(nn.Module):
         refined: Tensor = tokens + self.ffn(self.norm_ffn(tokens))  # eq. 10
         return refined
 
+    def weights(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much each token attends to each other, to be looked at.
+
+        Args:
+            tokens: as ``forward`` gets them.
+            mask: the same.
+
+        Returns:
+            Mean over heads, ``(sequences, length, length)``; each row sums to 1.
+        """
+        query, key, _ = self._heads(self.norm_attention(tokens))
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        mean: Tensor = scores.softmax(-1).mean(1)
+        return mean
+
     def _attention(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        pattern = "sequence length (three heads d) -> three sequence heads length d"
-        query, key, value = rearrange(self.to_qkv(tokens), pattern, three=3, heads=self.num_heads)
+        query, key, value = self._heads(tokens)
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         joined = rearrange(seen, "sequence heads length d -> sequence length (heads d)")
         out: Tensor = self.to_out(joined)
         return out
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        """Query, key and value, ``(3, sequences, heads, length, d / heads)``."""
+        pattern = "sequence length (three heads d) -> three sequence heads length d"
+        heads: Tensor = rearrange(self.to_qkv(tokens), pattern, three=3, heads=self.num_heads)
+        return heads
 
 
 def similarity(sound: Tensor, places: Tensor) -> Tensor:

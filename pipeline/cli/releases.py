@@ -255,7 +255,8 @@ def takedown(
     "clips",
     multiple=True,
     metavar="ID",
-    help="Write overlays/ to --out: this clip's labelled frames and a film. Repeatable.",
+    help="Write overlays/ to --out: this clip's labelled frames and a film, and where"
+    " TAVLO attends if --checkpoint is one. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def evaluate(
@@ -331,5 +332,10 @@ def evaluate(
 
         overlays = Path(str(out)) / "overlays"
         written = write_overlays(data, found, clip, scores.threshold, overlays)
+        if checkpoint:
+            from tavlo.attention import write_attention
+
+            sheet = overlays / f"{clip}.attention.png"
+            written += write_attention(Path(checkpoint), data, clip, sheet)
         click.echo(f"{clip}: {len(written)} files in {overlays}", err=True)
     click.echo(FORMATS["json" if as_json else "md"](scores), nl=False)

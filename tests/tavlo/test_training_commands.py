@@ -190,6 +190,21 @@ def test_a_checkpoint_is_scored_on_an_imported_release(
     assert json.loads(read)["rows"] == rows
 
 
+def test_where_it_attends_is_drawn_beside_its_heatmaps(
+    trained: Path, release: Path, tmp_path: Path
+) -> None:
+    clip = f"{TESTED[0]}_00020000"
+    words = ["evaluate", "--release", release, "--checkpoint", trained / "best.pt", "--json"]
+    typed(*words, "--device", "cpu", "--out", tmp_path / "a", "--clip", clip)
+    made = sorted(path.name for path in (tmp_path / "a" / "overlays").iterdir())
+    assert f"{clip}.attention.png" in made
+    assert f"{clip}.mp4" in made
+    sheet = cv2.imread(str(tmp_path / "a" / "overlays" / f"{clip}.attention.png"))
+    assert sheet is not None
+    rows, frames = sheet.shape[0], 2
+    assert rows > 200 * (frames + 1), "a row for each labelled frame, and one for time"
+
+
 def test_an_imported_release_can_be_trained_on(release: Path, tmp_path: Path) -> None:
     said = json.loads(typed(*train_words(release, tmp_path / "run", "--dry-run", "--json")))
     assert (said["clips"], said["training"] + said["validation"]) == (4, 4)

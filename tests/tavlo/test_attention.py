@@ -1,0 +1,54 @@
+"""Attention is shown as the network computes it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tavlo.attention import attention
+from tavlo.model import AttentionLayer, TavloSizes, similarity
+from tavlo.recipe import make_recipe
+from tavlo.tavlo_recipe import TavloOfBatches
+from tests.tavlo import small
+
+
+@torch.no_grad()
+def test_the_weights_shown_are_those_that_mix_the_values() -> None:
+    torch.manual_seed(0)
+    sizes = TavloSizes(**{**small.SIZES, "num_heads": 1, "stage_blocks": (1, 1)})  # type: ignore[arg-type]
+    layer = AttentionLayer(sizes).double().eval()
+    tokens = torch.randn(3, 5, sizes.token_size, dtype=torch.float64)
+    mask = torch.ones(3, 1, 1, 5, dtype=torch.bool)
+    mask[1, ..., 3:] = False
+    weights = layer.weights(tokens, mask)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 5, dtype=torch.float64))
+    assert not weights[1, :, 3:].any()
+    normed = layer.norm_attention(tokens)
+    value = layer.to_qkv(normed).chunk(3, -1)[2]
+    mixed = tokens + layer.to_out(weights @ value)
+    torch.testing.assert_close(layer(tokens, mask), mixed + layer.ffn(layer.norm_ffn(mixed)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("meeting", ["joint", "apart", "alone"])
+def test_looking_changes_nothing_and_leaves_nothing_behind(meeting: str) -> None:
+    torch.manual_seed(0)
+    recipe = make_recipe("tavlo", small.TAVLO | {"sizes": small.SIZES | {"meeting": meeting}})
+    model = recipe.make_model().eval()
+    assert isinstance(model, TavloOfBatches)
+    batch = {name: value[None] for name, value in recipe.sample(small.blank(10), None).items()}
+    before = model(batch)
+    found = attention(model, batch)
+    heat = similarity(before["sound"], before["places"])[0]
+    np.testing.assert_array_equal(found.heat, heat.numpy())
+    assert found.sound_over_time.shape == found.place_over_time.shape == (1, 10, 10)
+    np.testing.assert_allclose(found.place_over_time.sum(-1), 1, atol=1e-5)
+    if meeting == "joint":
+        assert found.places is not None
+        assert found.places.shape == (1, 10, 2, 2)
+        assert (found.places.sum((2, 3)) < 1).all(), "the sound attends to itself too"
+    else:
+        assert found.places is None
+    torch.testing.assert_close(model(batch)["sound"], before["sound"])
+    assert not any(module._forward_pre_hooks for module in model.modules())
