@@ -1,4 +1,4 @@
-"""A real Label Studio, one per session, where one is installed."""
+"""Label Studio: one in memory for each test, and where it is installed a real one per session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,40 @@ from labeling.projects import connect
 from labeling.serve import start_server
 from pipeline.workspace import Workspace
 from tests.conftest import ROOT
-from tests.labeling.labelled_workspace import fill
+from tests.labeling.exchange import kept, pull, push
+from tests.labeling.fake_label_studio import FakeLabelStudio
+from tests.labeling.labelled_workspace import fill, name, segment
+
+
+@pytest.fixture
+def fake() -> FakeLabelStudio:
+    """A Label Studio in memory."""
+    return FakeLabelStudio()
+
+
+@pytest.fixture
+def server(fake: FakeLabelStudio) -> Iterator[LabelStudio]:
+    """A client of the one in memory, which is being served."""
+    with fake.serve() as client:
+        yield client
+
+
+@pytest.fixture
+def filled(workspace: Workspace) -> None:
+    """The workspace has three frames to label."""
+    fill(workspace)
+
+
+@pytest.fixture
+def segmented(
+    filled: None, workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    """Their boxes were accepted at the server in memory, and segmented."""
+    push(workspace, server)
+    for index in (10, 11, 12):
+        fake.annotate(fake.of_frame(name(index)), kept(index))
+    pull(workspace, server)
+    segment(workspace)
 
 
 @dataclass
@@ -37,14 +70,19 @@ def label_studio_command() -> Path:
     return command
 
 
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    """Started as ``label serve`` does; it installs nothing, so the test skips where none is."""
+def serve_settings() -> list[str]:
+    """What a workspace is opened with to start the real one, on a free port."""
     command = label_studio_command()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = [f"label.server_port={port}", f"label.server_command=['{command}']"]
+    return [f"label.server_port={port}", f"label.server_command=['{command}']"]
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """Started as ``label serve`` does; it installs nothing, so the test skips where none is."""
+    settings = serve_settings()
     root = tmp_path_factory.mktemp("label") / "ws"
     Workspace.create(root)
     workspace = fill(Workspace(root, settings), frames=6)

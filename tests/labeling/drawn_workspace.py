@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import rle
 from pipeline.demo.picture import Painter, box_of, silhouettes
 from pipeline.demo.render import encode
 from pipeline.demo.scene import Scene
 from pipeline.demo.world import scenes
 from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Sounds, Video
 from pipeline.workspace import Workspace
-from tests.labeling.labelled_workspace import commit
+from tests.labeling.labelled_workspace import commit, mask_of
 from tests.rows import clip, frame, proposal, sounds, video
 
 VOCABULARY = ["baby crying", "bird", "car", "cat", "dog", "drum kit", "guitar", "piano", "violin"]
@@ -98,21 +97,7 @@ def segment_drawn(workspace: Workspace, world: dict[str, Drawn]) -> list[Mask]:
     for instance in workspace.rows(Instance):
         pixels = true_mask(by_frame[instance.frame_id], instance).copy()
         pixels[:, : round(instance.bbox[0] + instance.bbox[2] / 4)] = False
-        box = box_of(pixels)
-        assert box is not None
-        masks.append(
-            Mask(
-                instance_id=instance.instance_id,
-                frame_id=instance.frame_id,
-                rle=rle.encode(pixels),
-                area=int(pixels.sum()),
-                bbox=[float(value) for value in box],
-                source="grabcut",
-                model_digest="",
-                predicted_iou=None,
-                verified=False,
-            )
-        )
+        masks.append(mask_of(instance, pixels))
     commit(workspace, "segment", Mask, masks)
     return masks
 

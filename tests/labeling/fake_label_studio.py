@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.labeling.label_server import Answer, Asked
+from labeling.client import LabelStudio
+from tests.labeling.label_server import Answer, Asked, label_server
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
 class FakeLabelStudio:
-    """Pass ``answer`` to ``label_server``. Time passes by one second per change."""
+    """Time passes by one second per change."""
 
     projects: list[dict[str, Any]] = field(default_factory=list)
     tasks: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -24,6 +28,12 @@ class FakeLabelStudio:
     lose_answers: bool = False
     """Imports arrive, and their connection breaks before the answer."""
     second: int = 0
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[LabelStudio]:
+        """Answer on the loopback interface; a client of it, which waits for nothing."""
+        with label_server(self.answer) as running:
+            yield LabelStudio(running.url, TOKEN, sleep=lambda _: None)
 
     def answer(self, asked: Asked) -> Answer | None:
         """Serve one request."""

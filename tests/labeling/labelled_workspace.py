@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from pipeline.ledger import Generation
-from pipeline.schema import TABLES, Clip, Frame, Proposal, Record, Sounds, Video
+from pipeline import rle
+from pipeline.ledger import Commit, Generation
+from pipeline.schema import (
+    TABLES,
+    Clip,
+    Frame,
+    Instance,
+    Mask,
+    Proposal,
+    Record,
+    Review,
+    Sounds,
+    Video,
+)
 from pipeline.workspace import Workspace
-from tests.labeling.test_settle import COMMIT
 from tests.rows import clip, frame, proposal, sounds, video
 from tests.video_factory import bursts, make_video
 
 VOCABULARY = ["cat", "dog", "lion"]
+
+
+def name(index: int = 10) -> str:
+    """The id of one of its frames; the first is 10."""
+    return frame(index).frame_id
 
 
 def fill(workspace: Workspace, frames: int = 3) -> Workspace:
@@ -39,11 +55,67 @@ def fill(workspace: Workspace, frames: int = 3) -> Workspace:
 
 
 def commit(workspace: Workspace, stage: str, record: type[Record], rows: Sequence[Record]) -> None:
-    """Put rows into a table as a stage does."""
+    """Put rows into a table as a stage does, as one more file."""
     ledger = workspace.ledger(stage)
     ledger.begin(Generation(stage, 1, {}, {}, {}))
-    whole = replace(COMMIT, unit="000000-x", stage=stage)
+    ordinal = len(ledger.commits())
+    whole = Commit(
+        unit=f"{ordinal:06d}-x",
+        ordinal=ordinal,
+        stage=stage,
+        stage_key="",
+        unit_key="",
+        input={"table": "", "file": "", "sha256": "", "first": 0, "stop": 0},
+        files=(),
+        counts={"input": 0, "ok": 0, "dropped": 0, "failed": 0},
+        code_revision="",
+        versions={},
+        started="",
+        wall_s=0.0,
+        cpu_s=0.0,
+    )
     ledger.commit(whole, {record.table: (TABLES[record.table], list(rows))}, "test")
+
+
+def add_reviews(workspace: Workspace, *reviews: Review) -> None:
+    """One more file of reviews, as a labeling server's answers come in."""
+    commit(workspace, "pull", Review, reviews)
+
+
+def segment(workspace: Workspace, stage: str = "segment") -> None:
+    """Masks for the instances as they are now, in place of the former."""
+    ledger = workspace.ledger("segment")
+    ledger.retire(ledger.commits(), "former")
+    commit(workspace, stage, Mask, [mask_of(row, pixels()) for row in workspace.rows(Instance)])
+
+
+def pixels(left: int = 10) -> Any:
+    """A square of 40x40 in a frame, ``(180, 320)``."""
+    mask = np.zeros((180, 320), dtype=bool)
+    mask[20:60, left : left + 40] = True
+    return mask
+
+
+def mask_of(instance: Instance, drawn: Any, **changes: Any) -> Mask:
+    """The mask of an instance with these pixels, ``(height, width)``, as ``grabcut`` has it."""
+    packed = rle.encode(drawn)
+    values: dict[str, Any] = {
+        "instance_id": instance.instance_id,
+        "frame_id": instance.frame_id,
+        "rle": packed,
+        "area": rle.area(packed),
+        "bbox": rle.bbox(packed),
+        "source": "grabcut",
+        "model_digest": "",
+        "predicted_iou": None,
+        "verified": False,
+    }
+    return Mask(**(values | changes))
+
+
+def categories(workspace: Workspace) -> dict[str, str]:
+    """What sounds in each frame that has instances, by frame."""
+    return {row.frame_id: row.audio_visual_category for row in workspace.rows(Instance)}
 
 
 def draw(path: Path, seed: int) -> None:

@@ -8,7 +8,6 @@ Needs what ``make test-labelstudio`` installs.
 from __future__ import annotations
 
 import argparse
-import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from labeling.settle import settle
 from pipeline.config import SegmentConfig
 from pipeline.workspace import Workspace
 from stages.refine import FrameRefiner
-from tests.labeling.conftest import label_studio_command
+from tests.labeling.conftest import serve_settings
 from tests.labeling.desk import Desk, open_desk, with_masks
 from tests.labeling.drawn_workspace import (
     HALF_SEEN,
@@ -46,13 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(arguments).folder
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = [
-        f"label.server_port={port}",
-        f"label.server_command=['{label_studio_command()}']",
-    ]
+    settings = serve_settings()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "ws"
         Workspace.create(root)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from labeling.adjudication import adjudication_task
 from labeling.agreement import Disputed, agreement
+from labeling.client import LabelStudio
 from labeling.layouts import check_task
-from labeling.pull import Pulled, pull_adjudication, pull_boxes
-from labeling.push import Pushed, push_adjudication, push_boxes
 from labeling.results import read_boxes
-from labeling.settle import settle
-from pipeline.schema import Instance, Review
+from pipeline.schema import Review
 from pipeline.workspace import Workspace
+from tests.labeling.exchange import VISIBLE, accepted, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.label_server import LabelServer, label_server
-from tests.labeling.labelled_workspace import VOCABULARY, fill
+from tests.labeling.labelled_workspace import VOCABULARY, categories, name
 from tests.labeling.test_agreement import FAR, LEFT, RIGHT, answer, box, off
-from tests.labeling.test_push_pull import api, kept, name
-from tests.labeling.test_results import VISIBLE, choice
 from tests.rows import frame, proposal, sounds
 
 
@@ -86,55 +81,21 @@ def test_boxes_keep_their_link_to_what_was_proposed() -> None:
     mine = {**box(LEFT), "origin": "moved", "proposal_id": "p_1"}
     theirs = {**box(RIGHT), "origin": "moved", "proposal_id": "p_1"}
     task = task_of(answer("1", mine), answer("2", theirs, box(FAR)))
-    result = [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
-    said = {"result": result, "updated_at": "2026-01-01T00:00:00Z", "completed_by": 3}
+    said = {"result": accepted(task), "updated_at": "2026-01-01T00:00:00Z", "completed_by": 3}
     found = read_boxes(said, frame(), [proposal("p_1")], VOCABULARY, "k").instances
     assert [one.proposal_id for one in found] == ["p_1", "p_1", None]
     assert [one.bbox for one in found] == [LEFT, RIGHT, FAR]
 
 
-@pytest.fixture
-def workspace(workspace: Workspace) -> Workspace:
-    return fill(workspace)
-
-
-@pytest.fixture
-def studio() -> FakeLabelStudio:
-    return FakeLabelStudio()
-
-
-@pytest.fixture
-def server(studio: FakeLabelStudio) -> Iterator[LabelServer]:
-    with label_server(studio.answer) as running:
-        yield running
-
-
-def push(workspace: Workspace, server: LabelServer) -> Pushed:
-    return push_adjudication(workspace, api(server), VOCABULARY)
-
-
-def pull(workspace: Workspace, server: LabelServer) -> Pulled:
-    found = pull_adjudication(workspace, api(server), VOCABULARY)
-    settle(workspace)
-    return found
-
-
-def differ(workspace: Workspace, server: LabelServer, studio: FakeLabelStudio) -> dict[str, Any]:
+def differ(workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio) -> dict[str, Any]:
     """Two people answer two frames, and differ on the first; the second one's annotation."""
-    push_boxes(workspace, api(server), VOCABULARY)
-    cat = kept(10)
-    cat[1]["value"]["rectanglelabels"] = ["cat"]
-    studio.annotate(studio.of_frame(name(10)), kept(10), completed_by=1)
-    second = studio.annotate(studio.of_frame(name(10)), cat, completed_by=2)
+    push(workspace, server)
+    fake.annotate(fake.of_frame(name(10)), kept(10), completed_by=1)
+    second = fake.annotate(fake.of_frame(name(10)), kept(10, "cat"), completed_by=2)
     for person in (1, 2):
-        studio.annotate(studio.of_frame(name(11)), kept(11), completed_by=person)
-    pull_boxes(workspace, api(server), VOCABULARY)
-    settle(workspace)
+        fake.annotate(fake.of_frame(name(11)), kept(11), completed_by=person)
+    pull(workspace, server)
     return second
-
-
-def categories(workspace: Workspace) -> dict[str, str]:
-    return {row.frame_id: row.audio_visual_category for row in workspace.rows(Instance)}
 
 
 def settled(task: dict[str, Any], keep: str) -> list[Any]:
@@ -144,22 +105,23 @@ def settled(task: dict[str, Any], keep: str) -> list[Any]:
     return [VISIBLE, *({**item, "origin": "prediction"} for item in chosen)]
 
 
+@pytest.mark.usefixtures("filled")
 def test_a_disputed_frame_is_settled_once_and_its_instances_follow(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    differ(workspace, server, studio)
+    differ(workspace, server, fake)
     assert categories(workspace)[name(10)] == "cat", "the newest decides until it is settled"
-    found = push(workspace, server)
+    found = push(workspace, server, "adjudication")
     assert (found.new, found.frames) == (1, 1)
-    assert push(workspace, server).known == 1
-    task = studio.of_frame(name(10), project=2)
-    studio.annotate(task, settled(task, "A"), completed_by=3)
-    assert pull(workspace, server).new == 1
+    assert push(workspace, server, "adjudication").known == 1
+    task = fake.of_frame(name(10), project=2)
+    fake.annotate(task, settled(task, "A"), completed_by=3)
+    assert pull(workspace, server, "adjudication").new == 1
     assert categories(workspace)[name(10)] == "dog"
-    again = push(workspace, server)
+    again = push(workspace, server, "adjudication")
     assert (again.frames, again.new, again.renewed) == (0, 0, 0)
     assert again.notes == ["1 frames are settled already."]
-    assert pull(workspace, server).new == 0
+    assert pull(workspace, server, "adjudication").new == 0
     found_now = agreement(workspace.rows(Review), 0.5)
     assert (found_now.adjudicated, found_now.disputed) == (1, [])
     row = next(row for row in workspace.rows(Review) if row.purpose == "adjudicate")
@@ -167,47 +129,49 @@ def test_a_disputed_frame_is_settled_once_and_its_instances_follow(
     assert (row.instances[0].origin, row.instances[0].proposal_id) == ("kept", "p_10")
 
 
+@pytest.mark.usefixtures("filled")
 def test_an_adjudication_stands_against_later_edits_until_it_is_deleted(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    second = differ(workspace, server, studio)
-    push(workspace, server)
-    task = studio.of_frame(name(10), project=2)
-    decision = studio.annotate(task, settled(task, "A"), completed_by=3)
+    second = differ(workspace, server, fake)
+    push(workspace, server, "adjudication")
+    task = fake.of_frame(name(10), project=2)
+    decision = fake.annotate(task, settled(task, "A"), completed_by=3)
+    pull(workspace, server, "adjudication")
+    fake.edit(fake.of_frame(name(10)), second, lead_time=9.0)
     pull(workspace, server)
-    studio.edit(studio.of_frame(name(10)), second, lead_time=9.0)
-    pull_boxes(workspace, api(server), VOCABULARY)
-    settle(workspace)
     assert categories(workspace)[name(10)] == "dog"
-    studio.delete(task, decision)
-    assert pull(workspace, server).taken_back == 1
+    fake.delete(task, decision)
+    assert pull(workspace, server, "adjudication").taken_back == 1
     assert categories(workspace)[name(10)] == "cat"
 
 
+@pytest.mark.usefixtures("filled")
 def test_who_comes_to_agree_takes_the_frame_out_of_the_project(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    second = differ(workspace, server, studio)
-    push(workspace, server)
-    studio.edit(studio.of_frame(name(10)), second, result=kept(10))
-    pull_boxes(workspace, api(server), VOCABULARY)
-    found = push(workspace, server)
-    assert (found.frames, found.renewed) == (0, 1)
-    assert [task for task in studio.tasks.values() if task["project"] == 2] == []
-
-
-def test_an_answer_changed_since_is_shown_as_it_is_now(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
-) -> None:
-    second = differ(workspace, server, studio)
-    push(workspace, server)
-    off_screen = [choice("status", "Off-screen"), choice("off_screen_category", "lion")]
-    studio.edit(studio.of_frame(name(10)), second, result=off_screen)
-    pull_boxes(workspace, api(server), VOCABULARY)
-    found = push(workspace, server)
-    assert (found.new, found.renewed) == (1, 1)
-    task = studio.of_frame(name(10), project=2)
-    assert "Off-screen: lion" in task["data"]["clips_html"]
-    studio.annotate(task, off_screen, completed_by=3)
+    second = differ(workspace, server, fake)
+    push(workspace, server, "adjudication")
+    fake.edit(fake.of_frame(name(10)), second, result=kept(10))
     pull(workspace, server)
+    found = push(workspace, server, "adjudication")
+    assert (found.frames, found.renewed) == (0, 1)
+    assert [task for task in fake.tasks.values() if task["project"] == 2] == []
+
+
+@pytest.mark.usefixtures("filled")
+def test_an_answer_changed_since_is_shown_as_it_is_now(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    second = differ(workspace, server, fake)
+    push(workspace, server, "adjudication")
+    off_screen = [choice("status", "Off-screen"), choice("off_screen_category", "lion")]
+    fake.edit(fake.of_frame(name(10)), second, result=off_screen)
+    pull(workspace, server)
+    found = push(workspace, server, "adjudication")
+    assert (found.new, found.renewed) == (1, 1)
+    task = fake.of_frame(name(10), project=2)
+    assert "Off-screen: lion" in task["data"]["clips_html"]
+    fake.annotate(task, off_screen, completed_by=3)
+    pull(workspace, server, "adjudication")
     assert name(10) not in categories(workspace)

@@ -27,8 +27,8 @@ from pipeline.errors import InputError, UsageError
 from pipeline.schema import Frame, Instance
 from pipeline.workspace import Workspace
 from tests.labeling.label_server import Answer, Asked, label_server
-from tests.labeling.labelled_workspace import fill
-from tests.labeling.test_settle import pull, review
+from tests.labeling.labelled_workspace import add_reviews, fill
+from tests.labeling.test_settle import review
 from tests.rows import frame
 
 BOX = [32.0, 18.0, 64.0, 36.0]
@@ -77,7 +77,7 @@ def running(workspace: Workspace) -> Iterator[Running]:
     fill(workspace)
     spoken = {"bbox": BOX, "category": "dog", "scenario": "Single-sound"}
     box = {**spoken, "origin": "added", "proposal_id": None}
-    pull(workspace, review(frame(10).frame_id, "dog", 1, instances=[box]))
+    add_reviews(workspace, review(frame(10).frame_id, "dog", 1, instances=[box]))
     settle(workspace)
     fake, said = Fake(), list[str]()
     with Backend(Prompts(workspace, fake), 0, said.append) as backend:
@@ -183,7 +183,7 @@ def test_what_was_pulled_while_it_runs_is_known(running: Running) -> None:
     ask(running, "/predict", request(running, point(50, 50)))
     spoken = {"bbox": BOX, "category": "cat", "scenario": "Single-sound", "origin": "added"}
     row = review(frame(11).frame_id, "cat", 2, instances=[{**spoken, "proposal_id": None}])
-    pull(running.workspace, row)
+    add_reviews(running.workspace, row)
     settle(running.workspace)
     (cat,) = [r for r in running.workspace.rows(Instance) if r.audio_visual_category == "cat"]
     asked = [{"label": "1 cat", "instance_id": cat.instance_id}]

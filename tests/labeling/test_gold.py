@@ -14,8 +14,8 @@ from pipeline.errors import UsageError
 from pipeline.schema import Frame, Instance, Review
 from pipeline.table import to_parquet
 from pipeline.workspace import Workspace
-from tests.labeling.labelled_workspace import commit
-from tests.labeling.test_settle import pull, review
+from tests.labeling.labelled_workspace import add_reviews, commit, name
+from tests.labeling.test_settle import review
 from tests.rows import frame
 
 BOX = {"bbox": [10.0, 10.0, 40.0, 40.0], "category": "dog", "scenario": "Single-sound"}
@@ -26,10 +26,6 @@ def workspace(workspace: Workspace) -> Workspace:
     """One with two frames."""
     commit(workspace, "sample", Frame, [frame(10), frame(11)])
     return workspace
-
-
-def name(index: int = 10) -> str:
-    return frame(index).frame_id
 
 
 def line(index: int = 10, **changes: Any) -> dict[str, Any]:
@@ -86,7 +82,7 @@ def test_a_table_of_reviews_gives_the_answer_that_decides_each_frame(workspace: 
 def test_the_workspaces_own_reviews_as_gold_leave_each_frame_its_one_instance(
     workspace: Workspace,
 ) -> None:
-    pull(workspace, review(name(), "dog", 1))
+    add_reviews(workspace, review(name(), "dog", 1))
     settle(workspace)
     before = [row.instance_id for row in workspace.rows(Instance)]
     own = workspace.storage.path("tables/reviews")

@@ -11,16 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from labeling.client import LabelServerError, LabelStudio
-from labeling.pull import Pulled, pull_boxes
-from labeling.push import frame_of, push_boxes
-from labeling.settle import settle
+from labeling.push import frame_of
 from labeling.standing import standings
 from pipeline.errors import UsageError
 from pipeline.schema import Instance, Proposal, Review
 from tests.labeling.conftest import Studio
-from tests.labeling.labelled_workspace import VOCABULARY
-from tests.labeling.test_results import choice
-from tests.rows import frame
+from tests.labeling.exchange import accepted, choice, pull, push, submit
+from tests.labeling.labelled_workspace import name
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
 
@@ -28,33 +25,12 @@ pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def pushed(studio: Studio) -> dict[str, dict[str, Any]]:
     """The tasks by frame, as the server has them after two pushes."""
-    first = push_boxes(studio.workspace, studio.api, VOCABULARY)
+    first = push(studio.workspace, studio.api)
     assert (first.new, first.skipped) == (6, [])
-    second = push_boxes(studio.workspace, studio.api, VOCABULARY)
+    second = push(studio.workspace, studio.api)
     assert (second.new, second.known, second.doubled) == (0, 6, 0)
     tasks = studio.api.tasks(first.project.number)
     return {str(frame_of(task)): task for task in tasks}
-
-
-def name(index: int) -> str:
-    return frame(index).frame_id
-
-
-def proposed(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """What an annotator finds on the page: the prediction, untouched."""
-    return [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
-
-
-def submit(studio: Studio, task: dict[str, Any], result: list[Any], **more: Any) -> dict[str, Any]:
-    body = {"result": result, "lead_time": 3.5, **more}
-    answer = studio.api.call("POST", f"/api/tasks/{task['id']}/annotations/", body)
-    return dict(answer)
-
-
-def pull(studio: Studio) -> Pulled:
-    found = pull_boxes(studio.workspace, studio.api, VOCABULARY)
-    settle(studio.workspace)
-    return found
 
 
 def instances(studio: Studio, index: int) -> list[Instance]:
@@ -108,8 +84,8 @@ def fetch(studio: Studio, address: str, headers: dict[str, str]) -> bytes:
 def test_an_accepted_frame_comes_back_field_by_field(
     studio: Studio, pushed: dict[str, dict[str, Any]]
 ) -> None:
-    annotation = submit(studio, pushed[name(10)], proposed(pushed[name(10)]))
-    assert pull(studio).new == 1
+    annotation = submit(studio.api, pushed[name(10)], accepted(pushed[name(10)]))
+    assert pull(studio.workspace, studio.api).new == 1
     (review,) = reviews(studio, 10)
     assert (review.kind, review.decision, review.verified) == ("boxes", "labelled", True)
     assert review.annotator == str(annotation["completed_by"])
@@ -122,18 +98,18 @@ def test_an_accepted_frame_comes_back_field_by_field(
     assert (found.audio_visual_category, found.scenario) == ("dog", "Single-sound")
     assert (found.proposal_id, found.verified) == ("p_10", True)
     before = studio.workspace.digest("reviews")
-    assert pull(studio).new == 0
+    assert pull(studio.workspace, studio.api).new == 0
     assert studio.workspace.digest("reviews") == before
 
 
 def test_moved_added_and_removed_boxes_are_told_apart(
     studio: Studio, pushed: dict[str, dict[str, Any]]
 ) -> None:
-    moved = json.loads(json.dumps(proposed(pushed[name(11)])).replace("31.25", "62.5"))
-    submit(studio, pushed[name(11)], moved)
-    drawn = json.loads(json.dumps(proposed(pushed[name(12)])).replace('"p_12"', '"drawn"'))
-    submit(studio, pushed[name(12)], drawn)
-    pull(studio)
+    moved = json.loads(json.dumps(accepted(pushed[name(11)])).replace("31.25", "62.5"))
+    submit(studio.api, pushed[name(11)], moved)
+    drawn = json.loads(json.dumps(accepted(pushed[name(12)])).replace('"p_12"', '"drawn"'))
+    submit(studio.api, pushed[name(12)], drawn)
+    pull(studio.workspace, studio.api)
     (first,) = reviews(studio, 11)[0].instances
     assert (first.origin, first.proposal_id, first.bbox[2]) == ("moved", "p_11", 200.0)
     (second,) = reviews(studio, 12)[0].instances
@@ -144,21 +120,21 @@ def test_edits_skips_and_deletes_are_seen(
     studio: Studio, pushed: dict[str, dict[str, Any]]
 ) -> None:
     task = pushed[name(13)]
-    annotation = submit(studio, task, proposed(task))
-    pull(studio)
+    annotation = submit(studio.api, task, accepted(task))
+    pull(studio.workspace, studio.api)
     place = f"/api/annotations/{annotation['id']}/"
-    relabelled = json.loads(json.dumps(proposed(task)).replace('["dog"]', '["cat"]'))
+    relabelled = json.loads(json.dumps(accepted(task)).replace('["dog"]', '["cat"]'))
     studio.api.call("PATCH", place, {"result": relabelled})
-    assert pull(studio).edited == 1
+    assert pull(studio.workspace, studio.api).edited == 1
     assert [row.audio_visual_category for row in instances(studio, 13)] == ["cat"]
     studio.api.call("PATCH", place, {"was_cancelled": True})
-    assert pull(studio).taken_back == 1
+    assert pull(studio.workspace, studio.api).taken_back == 1
     assert instances(studio, 13) == []
     studio.api.call("PATCH", place, {"was_cancelled": False})
-    assert pull(studio).edited == 1
+    assert pull(studio.workspace, studio.api).edited == 1
     studio.api.call("DELETE", place)
-    assert pull(studio).taken_back == 1
-    assert pull(studio).taken_back == 0
+    assert pull(studio.workspace, studio.api).taken_back == 1
+    assert pull(studio.workspace, studio.api).taken_back == 0
     assert instances(studio, 13) == []
 
 
@@ -166,13 +142,13 @@ def test_the_server_checks_nothing_and_we_list_it(
     studio: Studio, pushed: dict[str, dict[str, Any]]
 ) -> None:
     task = pushed[name(14)]
-    unknown = json.loads(json.dumps(proposed(task)).replace('["dog"]', '["unicorn"]'))
-    annotation = submit(studio, task, unknown)
-    found = pull(studio)
+    unknown = json.loads(json.dumps(accepted(task)).replace('["dog"]', '["unicorn"]'))
+    annotation = submit(studio.api, task, unknown)
+    found = pull(studio.workspace, studio.api)
     assert [frame_id for frame_id, _ in found.bad] == [name(14)]
     assert f"/data?task={task['id']}" in found.bad[0][1]
-    studio.api.call("PATCH", f"/api/annotations/{annotation['id']}/", {"result": proposed(task)})
-    assert pull(studio).new == 1
+    studio.api.call("PATCH", f"/api/annotations/{annotation['id']}/", {"result": accepted(task)})
+    assert pull(studio.workspace, studio.api).new == 1
     assert studio.workspace.ledger("pull").failures() == []
 
 
@@ -183,8 +159,8 @@ def test_off_screen_comes_back_with_its_category(
         {**choice(control, value), "to_name": "frame"}
         for control, value in (("status", "Off-screen"), ("off_screen_category", "lion"))
     ]
-    submit(studio, pushed[name(15)], said)
-    pull(studio)
+    submit(studio.api, pushed[name(15)], said)
+    pull(studio.workspace, studio.api)
     (review,) = reviews(studio, 15)
     assert (review.decision, review.off_screen_category) == ("off_screen", "lion")
 
@@ -203,7 +179,7 @@ def test_a_personal_token_works_as_well(studio: Studio, pushed: dict[str, dict[s
     token = studio.api.call("POST", "/api/token/")["token"]
     personal = LabelStudio(studio.api.url, token)
     assert personal.check() == studio.api.check()
-    assert push_boxes(studio.workspace, personal, VOCABULARY).new == 0
+    assert push(studio.workspace, personal).new == 0
 
 
 def test_refusals_are_one_line(studio: Studio) -> None:

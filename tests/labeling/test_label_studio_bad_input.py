@@ -11,16 +11,13 @@ import pytest
 from labeling import brush
 from labeling.client import LabelServerError, LabelStudio
 from labeling.projects import connect, open_project
-from labeling.pull import pull_boxes, pull_masks
-from labeling.push import push_boxes, push_masks
-from labeling.settle import settle
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.reviews import Kind
 from pipeline.schema import Review
 from pipeline.workspace import Workspace
 from tests.labeling.conftest import Studio
-from tests.labeling.labelled_workspace import VOCABULARY, fill
-from tests.labeling.test_masks_push_pull import pixels, segment
+from tests.labeling.exchange import accepted, pull, push, submit
+from tests.labeling.labelled_workspace import fill, pixels, segment
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
 
@@ -40,19 +37,10 @@ def tasks(studio: Studio, workspace: Workspace, kind: Kind) -> list[dict[str, An
     return sorted(found, key=lambda task: str(task["data"]["frame_id"]))
 
 
-def submit(studio: Studio, task: dict[str, Any], result: list[Any]) -> None:
-    body = {"result": result, "lead_time": 1.0}
-    studio.api.call("POST", f"/api/tasks/{task['id']}/annotations/", body)
-
-
 def make_one_by_hand(studio: Studio, like: dict[str, Any]) -> None:
     """A task of the same look that no push made."""
     data = {key: value for key, value in like["data"].items() if key != "frame_id"}
     studio.api.import_tasks(like["project"], [{"data": data}])
-
-
-def proposed(task: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
 
 
 def one_line(error: AvatarBuildError, *words: str) -> None:
@@ -94,17 +82,9 @@ def test_a_project_with_another_config_is_left_alone(
     workspace = opened(tmp_path / "ws", studio, "others")
     theirs = '<View><Image name="i" value="$image"/></View>'
     studio.api.create_project(title=f"others {kind}", label_config=theirs)
-    ask = {
-        "boxes": lambda: pull_boxes(workspace, studio.api, VOCABULARY),
-        "masks": lambda: pull_masks(workspace, studio.api),
-    }[kind]
-    push = {
-        "boxes": lambda: push_boxes(workspace, studio.api, VOCABULARY),
-        "masks": lambda: push_masks(workspace, studio.api),
-    }[kind]
-    for tried in (ask, push):
+    for act in (pull, push):
         with pytest.raises(UsageError) as caught:
-            tried()
+            act(workspace, studio.api, kind)
         one_line(caught.value, f"'others {kind}'", "another labeling config", "label.project")
     (found,) = studio.api.find_projects(f"others {kind}")
     assert studio.api.project(int(found["id"]))["label_config"] == theirs
@@ -113,16 +93,16 @@ def test_a_project_with_another_config_is_left_alone(
 
 def test_bad_box_answers_are_named_and_the_others_pulled(tmp_path: Path, studio: Studio) -> None:
     workspace = opened(tmp_path / "ws", studio, "bad boxes")
-    pushed = push_boxes(workspace, studio.api, VOCABULARY)
+    pushed = push(workspace, studio.api)
     good, unknown, garbage, late = tasks(studio, workspace, "boxes")
     make_one_by_hand(studio, good)
-    submit(studio, good, proposed(good))
-    unicorn = json.loads(json.dumps(proposed(unknown)).replace('["dog"]', '["unicorn"]'))
-    submit(studio, unknown, unicorn)
-    submit(studio, garbage, [{"from_name": "category", "value": 7}, *proposed(garbage)[1:]])
-    submit(studio, late, proposed(late))
+    submit(studio.api, good, accepted(good))
+    unicorn = json.loads(json.dumps(accepted(unknown)).replace('["dog"]', '["unicorn"]'))
+    submit(studio.api, unknown, unicorn)
+    submit(studio.api, garbage, [{"from_name": "category", "value": 7}, *accepted(garbage)[1:]])
+    submit(studio.api, late, accepted(late))
 
-    pulled = pull_boxes(workspace, studio.api, VOCABULARY)
+    pulled = pull(workspace, studio.api)
     assert (pulled.new, len(pulled.bad), len(pulled.foreign)) == (2, 2, 1)
     decided = {row.frame_id for row in workspace.rows(Review)}
     assert decided == {good["data"]["frame_id"], late["data"]["frame_id"]}
@@ -138,32 +118,31 @@ def test_bad_box_answers_are_named_and_the_others_pulled(tmp_path: Path, studio:
     assert "has no frame_id; delete it there" in foreign
     assert all(link in line for line in lines)
     # A push says the same of what somebody made by hand, and leaves it there.
-    again = push_boxes(workspace, studio.api, VOCABULARY)
+    again = push(workspace, studio.api)
     assert (again.new, again.foreign) == (0, pulled.foreign)
 
 
 def test_bad_masks_are_named_and_the_others_pulled(tmp_path: Path, studio: Studio) -> None:
     workspace = opened(tmp_path / "ws", studio, "bad masks")
-    push_boxes(workspace, studio.api, VOCABULARY)
+    push(workspace, studio.api)
     for task in tasks(studio, workspace, "boxes"):
-        submit(studio, task, proposed(task))
-    pull_boxes(workspace, studio.api, VOCABULARY)
-    settle(workspace)
+        submit(studio.api, task, accepted(task))
+    pull(workspace, studio.api)
     segment(workspace)
-    push_masks(workspace, studio.api)
+    push(workspace, studio.api, "masks")
     good, larger, cut, stray = tasks(studio, workspace, "masks")
     make_one_by_hand(studio, good)
-    submit(studio, good, proposed(good))
-    region, status = proposed(larger)
-    submit(studio, larger, [{**region, "original_width": 640, "original_height": 360}, status])
-    region, status = proposed(cut)
+    submit(studio.api, good, accepted(good))
+    region, status = accepted(larger)
+    submit(studio.api, larger, [{**region, "original_width": 640, "original_height": 360}, status])
+    region, status = accepted(cut)
     small = {**region["value"], "rle": brush.encode(pixels(120)[:90, :160])}
-    submit(studio, cut, [{**region, "value": small}, status])
-    region, status = proposed(stray)
+    submit(studio.api, cut, [{**region, "value": small}, status])
+    region, status = accepted(stray)
     unknown = {**region["value"], "brushlabels": ["9 cow"]}
-    submit(studio, stray, [{**region, "value": unknown}, status])
+    submit(studio.api, stray, [{**region, "value": unknown}, status])
 
-    pulled = pull_masks(workspace, studio.api)
+    pulled = pull(workspace, studio.api, "masks")
     assert (pulled.new, len(pulled.bad), len(pulled.foreign)) == (1, 3, 1)
     summary, *lines = pulled.lines()
     assert "3 to mend" in summary

@@ -33,7 +33,8 @@ from pipeline.errors import UsageError
 from pipeline.schema import Frame, Review
 from pipeline.workspace import Workspace
 from tests.conftest import ROOT
-from tests.labeling.conftest import label_studio_command
+from tests.labeling.conftest import serve_settings
+from tests.labeling.exchange import accepted, submit
 from tests.labeling.labelled_workspace import VOCABULARY, fill
 from tests.rows import clip, frame, video
 
@@ -81,13 +82,9 @@ class Outside:
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    command = label_studio_command()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    settings = serve_settings()
     root = tmp_path_factory.mktemp("outside") / "host"
     Workspace.create(root)
-    settings = [f"label.server_port={port}", f"label.server_command=['{command}']"]
     server = Outside(Workspace(root, settings))
     try:
         yield server
@@ -231,13 +228,6 @@ class Dying(LabelStudio):
             yield task
 
 
-def accept(outside: Outside, task: dict[str, Any]) -> None:
-    """Submit a task as its proposals are."""
-    result = [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
-    body = {"result": result, "lead_time": 2.0}
-    outside.api.call("POST", f"/api/tasks/{task['id']}/annotations/", body)
-
-
 def test_a_server_that_dies_in_the_middle_of_a_pull_leaves_nothing_half_done(
     root: Path, outside: Outside
 ) -> None:
@@ -245,7 +235,7 @@ def test_a_server_that_dies_in_the_middle_of_a_pull_leaves_nothing_half_done(
     number = push_boxes(workspace, outside.api, VOCABULARY).project.number
     tasks = list(outside.api.tasks(number))
     for task in (tasks[0], tasks[50], tasks[-1]):
-        accept(outside, task)
+        submit(outside.api, task, accepted(task))
     dying = Dying(outside.url, outside.token, sleep=lambda _: None)
     dying.outside = outside
     with pytest.raises(LabelServerError, match="no answer to GET") as caught:

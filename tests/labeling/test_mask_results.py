@@ -18,8 +18,9 @@ from labeling.mask_tasks import asked, mask_task
 from labeling.tasks import NO_KEY
 from pipeline import rle
 from pipeline.errors import InputError
-from pipeline.schema import Instance, Mask, MaskSource, Review
-from tests.labeling.test_results import choice
+from pipeline.schema import Instance, MaskSource, Review
+from tests.labeling.exchange import choice
+from tests.labeling.labelled_workspace import mask_of, pixels
 from tests.rows import frame
 
 HEIGHT, WIDTH = 180, 320
@@ -39,32 +40,12 @@ def instance(name: str = "i_1", left: float = 10.0, category: str = "dog") -> In
     )
 
 
-def pixels(left: int = 10) -> Any:
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[20:60, left : left + 40] = True
-    return mask
-
-
-def mask_of(row: Instance, drawn: Any) -> Mask:
-    packed = rle.encode(drawn)
-    return Mask(
-        instance_id=row.instance_id,
-        frame_id=row.frame_id,
-        rle=packed,
-        area=rle.area(packed),
-        bbox=rle.bbox(packed),
-        source="sam-vit-h",
-        model_digest="abc",
-        predicted_iou=0.9,
-        stability=0.95,
-        verified=False,
-    )
-
-
 def two_things() -> Any:
     """A task of two instances, the left one's mask there and the right one's missing."""
     left, right = instance(), instance("i_2", 200.0, "cat")
-    return mask_task(frame(), [(right, None), (left, mask_of(left, pixels()))], "/i", "<b>c</b>")
+    by = {"source": "sam-vit-h", "model_digest": "abc", "predicted_iou": 0.9, "stability": 0.95}
+    mask = mask_of(left, pixels(), **by)
+    return mask_task(frame(), [(right, None), (left, mask)], "/i", "<b>c</b>")
 
 
 def region(label: str, drawn: Any, name: str = "x", **changes: Any) -> dict[str, Any]:

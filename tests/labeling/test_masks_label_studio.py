@@ -11,10 +11,7 @@ from labeling.backend import Backend, connect_backend
 from labeling.client import LabelStudio
 from labeling.projects import open_project
 from labeling.prompts import Prompts
-from labeling.pull import pull_boxes, pull_masks
-from labeling.push import push_boxes, push_masks
 from labeling.reopen import reopen_boxes
-from labeling.settle import settle
 from labeling.standing import standings
 from labeling.verified import settle_masks
 from pipeline import rle
@@ -23,10 +20,8 @@ from pipeline.schema import Instance, Mask, Review
 from pipeline.workspace import Workspace
 from stages.refine import FrameRefiner
 from tests.labeling.conftest import Studio
-from tests.labeling.labelled_workspace import VOCABULARY, fill
-from tests.labeling.test_masks_push_pull import pixels, segment
-from tests.labeling.test_results import choice
-from tests.rows import frame
+from tests.labeling.exchange import accepted, choice, pull, push, submit
+from tests.labeling.labelled_workspace import fill, name, pixels, segment
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
 
@@ -39,38 +34,19 @@ def masks(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Studio:
     settings = [f"label.url='{studio.api.url}'", "label.project='of masks'"]
     workspace = fill(Workspace(root, settings), frames=4)
     made = Studio(workspace, LabelStudio(studio.api.url, studio.token), studio.token)
-    push_boxes(workspace, made.api, VOCABULARY)
+    push(workspace, made.api)
     for task in tasks(made, "boxes").values():
-        submit(made, task, proposed(task))
-    pull_boxes(workspace, made.api, VOCABULARY)
-    settle(workspace)
+        submit(made.api, task, accepted(task))
+    pull(workspace, made.api)
     segment(workspace)
-    assert push_masks(workspace, made.api).new == 4
-    assert push_masks(workspace, made.api).known == 4
+    assert push(workspace, made.api, "masks").new == 4
+    assert push(workspace, made.api, "masks").known == 4
     return made
-
-
-def name(index: int) -> str:
-    return frame(index).frame_id
 
 
 def tasks(made: Studio, kind: Any) -> dict[str, dict[str, Any]]:
     project = open_project(made.api, made.workspace.config.label.project, kind)
     return {task["data"]["frame_id"]: task for task in made.api.tasks(project.number)}
-
-
-def proposed(task: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
-
-
-def submit(made: Studio, task: dict[str, Any], result: list[Any]) -> None:
-    body = {"result": result, "lead_time": 3.5}
-    made.api.call("POST", f"/api/tasks/{task['id']}/annotations/", body)
-
-
-def pull(made: Studio) -> None:
-    pull_masks(made.workspace, made.api)
-    settle_masks(made.workspace)
 
 
 def mask(made: Studio, index: int) -> Mask:
@@ -93,20 +69,20 @@ def test_annotators_are_shown_the_masks_and_nothing_of_them_is_lost_on_the_way(
 def test_a_mask_accepted_as_it_was_comes_back_bit_by_bit(masks: Studio) -> None:
     before = mask(masks, 10)
     task = tasks(masks, "masks")[name(10)]
-    submit(masks, task, proposed(task))
-    pull(masks)
+    submit(masks.api, task, accepted(task))
+    pull(masks.workspace, masks.api, "masks")
     assert mask(masks, 10) == before.model_copy(update={"verified": True})
     state = masks.workspace.digest("reviews")
-    pull(masks)
+    pull(masks.workspace, masks.api, "masks")
     assert masks.workspace.digest("reviews") == state
 
 
 def test_a_painted_mask_is_the_annotators(masks: Studio) -> None:
     task = tasks(masks, "masks")[name(11)]
-    region, status = proposed(task)
+    region, status = accepted(task)
     value = {**region["value"], "rle": brush.encode(pixels(120))}
-    submit(masks, task, [{**region, "origin": "manual", "value": value}, status])
-    pull(masks)
+    submit(masks.api, task, [{**region, "origin": "manual", "value": value}, status])
+    pull(masks.workspace, masks.api, "masks")
     found = mask(masks, 11)
     assert (found.source, found.verified) == ("annotator", True)
     assert (rle.decode(found.rle) == pixels(120)).all()
@@ -117,8 +93,8 @@ def test_a_frame_sent_back_is_to_do_again_and_opens_with_the_boxes_it_had(masks:
     note = choice("boxes_note", "the cat is missing", key="text")
     status = choice("mask_status", "Back to boxes")
     said = [{**item, "to_name": "frame"} for item in (status, note)]
-    submit(masks, tasks(masks, "masks")[name(12)], said)
-    pull(masks)
+    submit(masks.api, tasks(masks, "masks")[name(12)], said)
+    pull(masks.workspace, masks.api, "masks")
     (review,) = [
         row
         for row in masks.workspace.rows(Review)
@@ -138,21 +114,20 @@ def test_a_frame_sent_back_is_to_do_again_and_opens_with_the_boxes_it_had(masks:
     assert {item["id"] for item in shown["result"]} == {item["id"] for item in former}
 
     again = tasks(masks, "boxes")[name(12)]
-    result = proposed(again)
+    result = accepted(again)
     result[0]["value"]["rectanglelabels"] = ["cat"]
-    submit(masks, again, result)
-    assert pull_boxes(masks.workspace, masks.api, VOCABULARY).new == 1
-    settle(masks.workspace)
+    submit(masks.api, again, result)
+    assert pull(masks.workspace, masks.api).new == 1
     segment(masks.workspace)
     settle_masks(masks.workspace)
     (instance,) = [row for row in masks.workspace.rows(Instance) if row.frame_id == name(12)]
     assert instance.audio_visual_category == "cat"
-    pushed = push_masks(masks.workspace, masks.api)
+    pushed = push(masks.workspace, masks.api, "masks")
     assert (pushed.new, pushed.renewed) == (1, 1)
     task = tasks(masks, "masks")[name(12)]
     assert [item["value"] for item in task["data"]["instances"]] == ["1 cat"]
-    submit(masks, task, proposed(task))
-    pull(masks)
+    submit(masks.api, task, accepted(task))
+    pull(masks.workspace, masks.api, "masks")
     assert mask(masks, 12).verified
 
 
@@ -187,7 +162,7 @@ def test_a_point_is_answered_through_the_server_and_what_was_accepted_is_pulled(
     # Label Studio adds a copy under the prompt's name, and prompts nobody accepted.
     result = [{**region, "origin": "manual"}, {**region, "from_name": "sam_point"}]
     stray = {**point, "id": "stray", "to_name": "frame", "origin": "manual"}
-    submit(masks, task, [*result, stray, proposed(task)[-1]])
-    pull(masks)
+    submit(masks.api, task, [*result, stray, accepted(task)[-1]])
+    pull(masks.workspace, masks.api, "masks")
     assert (rle.decode(mask(masks, 13).rle) == drawn).all()
     assert (mask(masks, 13).source, mask(masks, 13).verified) == ("annotator", True)

@@ -2,120 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pytest
 
 from exports.selection import Selection, select
 from exports.tables import release_tables
 from labeling import brush
 from labeling.client import LabelServerError, LabelStudio
-from labeling.pull import Pulled, pull_boxes, pull_masks
-from labeling.push import Pushed, push_boxes, push_masks
 from labeling.reopen import Reopened, reopen_boxes
-from labeling.settle import settle
 from labeling.standing import standings
-from labeling.verified import settle_masks
 from pipeline import rle
 from pipeline.errors import UsageError
 from pipeline.schema import Instance, Mask, Review
 from pipeline.workspace import Workspace
+from tests.labeling.exchange import accepted, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.label_server import LabelServer, label_server
-from tests.labeling.labelled_workspace import VOCABULARY, commit, fill
-from tests.labeling.test_push_pull import TOKEN, kept
-from tests.labeling.test_results import choice
-from tests.rows import frame
+from tests.labeling.labelled_workspace import name, pixels, segment
 
 MASKS = 2
 """The project's number: boxes come first."""
 
-
-def name(index: int = 10) -> str:
-    return frame(index).frame_id
-
-
-def api(server: LabelServer) -> LabelStudio:
-    return LabelStudio(server.url, TOKEN, sleep=lambda _: None)
-
-
-@pytest.fixture
-def studio() -> FakeLabelStudio:
-    return FakeLabelStudio()
-
-
-@pytest.fixture
-def server(studio: FakeLabelStudio) -> Iterator[LabelServer]:
-    with label_server(studio.answer) as running:
-        yield running
-
-
-@pytest.fixture
-def workspace(workspace: Workspace, server: LabelServer, studio: FakeLabelStudio) -> Workspace:
-    """Three frames whose boxes were accepted, and segmented."""
-    fill(workspace)
-    push_boxes(workspace, api(server), VOCABULARY)
-    for index in (10, 11, 12):
-        studio.annotate(studio.of_frame(name(index)), kept(index))
-    boxes(workspace, server)
-    segment(workspace)
-    return workspace
-
-
-def boxes(workspace: Workspace, server: LabelServer) -> Pulled:
-    found = pull_boxes(workspace, api(server), VOCABULARY)
-    settle(workspace)
-    settle_masks(workspace)
-    return found
-
-
-def push(workspace: Workspace, server: LabelServer) -> Pushed:
-    return push_masks(workspace, api(server))
-
-
-def pull(workspace: Workspace, server: LabelServer) -> Pulled:
-    found = pull_masks(workspace, api(server))
-    settle_masks(workspace)
-    return found
-
-
-def reopen(workspace: Workspace, server: LabelServer) -> Reopened:
-    return reopen_boxes(workspace, api(server))
-
-
-def pixels(left: int = 10) -> Any:
-    mask = np.zeros((180, 320), dtype=bool)
-    mask[20:60, left : left + 40] = True
-    return mask
-
-
-def segment(workspace: Workspace, stage: str = "segment") -> None:
-    """Masks for the instances as they are now, in place of the former."""
-    ledger = workspace.ledger("segment")
-    ledger.retire(ledger.commits(), "former")
-    packed = rle.encode(pixels())
-    made = [
-        Mask(
-            instance_id=row.instance_id,
-            frame_id=row.frame_id,
-            rle=packed,
-            area=rle.area(packed),
-            bbox=rle.bbox(packed),
-            source="grabcut",
-            model_digest="",
-            predicted_iou=None,
-            verified=False,
-        )
-        for row in workspace.rows(Instance)
-    ]
-    commit(workspace, stage, Mask, made)
-
-
-def accepted(task: dict[str, Any]) -> list[Any]:
-    return [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
+pytestmark = pytest.mark.usefixtures("segmented")
 
 
 def painted(task: dict[str, Any], left: int = 90) -> list[Any]:
@@ -133,35 +42,35 @@ def released(workspace: Workspace) -> Selection:
 
 
 def test_pushing_again_sends_nothing(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    assert push(workspace, server).new == 3
-    again = push(workspace, server)
+    assert push(workspace, server, "masks").new == 3
+    again = push(workspace, server, "masks")
     assert (again.new, again.known, again.doubled, again.renewed) == (0, 3, 0, 0)
-    assert [project["title"] for project in studio.projects] == [
+    assert [project["title"] for project in fake.projects] == [
         "avatar-build boxes",
         "avatar-build masks",
     ]
 
 
 def test_two_terminals_and_a_lost_answer_make_no_double(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    studio.lose_answers = True
+    fake.lose_answers = True
     with pytest.raises(LabelServerError, match="nothing is doubled"):
-        push(workspace, server)
-    studio.lose_answers = False
+        push(workspace, server, "masks")
+    fake.lose_answers = False
     with ThreadPoolExecutor(2) as terminals:
-        both = list(terminals.map(lambda _: push(workspace, server), range(2)))
+        both = list(terminals.map(lambda _: push(workspace, server, "masks"), range(2)))
     assert [(found.new, found.known) for found in both] == [(0, 3), (0, 3)]
 
 
 def test_a_frame_that_is_not_segmented_yet_waits_and_one_whose_segmenting_failed_is_sent(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     ledger = workspace.ledger("segment")
     ledger.retire(ledger.commits(), "none")
-    found = push(workspace, server)
+    found = push(workspace, server, "masks")
     assert (found.frames, found.notes) == (
         0,
         ["3 frames wait for their masks: 'avatar-build segment'."],
@@ -169,16 +78,16 @@ def test_a_frame_that_is_not_segmented_yet_waits_and_one_whose_segmenting_failed
 
 
 def test_accepted_masks_are_verified_and_released_and_pulling_twice_changes_nothing(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    push(workspace, server)
+    push(workspace, server, "masks")
     before = of_masks(workspace)
-    task = studio.of_frame(name(), MASKS)
-    studio.annotate(task, accepted(task))
-    other = studio.of_frame(name(11), MASKS)
-    studio.annotate(other, painted(other))
+    task = fake.of_frame(name(), MASKS)
+    fake.annotate(task, accepted(task))
+    other = fake.of_frame(name(11), MASKS)
+    fake.annotate(other, painted(other))
     assert [frame.frame.frame_id for frame in released(workspace).frames] == []
-    assert pull(workspace, server).new == 2
+    assert pull(workspace, server, "masks").new == 2
     assert of_masks(workspace) == before.model_copy(update={"verified": True})
     changed = of_masks(workspace, 11)
     assert (changed.source, changed.verified) == ("annotator", True)
@@ -186,205 +95,205 @@ def test_accepted_masks_are_verified_and_released_and_pulling_twice_changes_noth
     assert [frame.frame.frame_id for frame in released(workspace).frames] == [name(), name(11)]
     state = [workspace.digest(table) for table in ("reviews", "instances", "masks")]
     files = workspace.files("masks")
-    assert pull(workspace, server).new == 0
+    assert pull(workspace, server, "masks").new == 0
     assert [workspace.digest(table) for table in ("reviews", "instances", "masks")] == state
     assert workspace.files("masks") == files
-    again = push(workspace, server)
+    again = push(workspace, server, "masks")
     assert (again.frames, again.notes) == (1, ["2 frames are decided already."])
     assert again.renewed == 0
 
 
 def test_an_edit_and_a_deletion_are_seen(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    push(workspace, server)
-    task = studio.of_frame(name(), MASKS)
-    annotation = studio.annotate(task, painted(task, 90))
-    pull(workspace, server)
-    studio.edit(task, annotation, result=painted(task, 120))
-    assert pull(workspace, server).edited == 1
+    push(workspace, server, "masks")
+    task = fake.of_frame(name(), MASKS)
+    annotation = fake.annotate(task, painted(task, 90))
+    pull(workspace, server, "masks")
+    fake.edit(task, annotation, result=painted(task, 120))
+    assert pull(workspace, server, "masks").edited == 1
     assert of_masks(workspace).bbox[0] == 120
-    studio.delete(task, annotation)
-    assert pull(workspace, server).taken_back == 1
+    fake.delete(task, annotation)
+    assert pull(workspace, server, "masks").taken_back == 1
     assert (of_masks(workspace).source, of_masks(workspace).verified) == ("grabcut", False)
-    assert push(workspace, server).known == 3
+    assert push(workspace, server, "masks").known == 3
 
 
 def test_a_rejected_frame_leaves_the_release_with_its_reason(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    push(workspace, server)
-    task = studio.of_frame(name(), MASKS)
+    push(workspace, server, "masks")
+    task = fake.of_frame(name(), MASKS)
     said = [choice("mask_status", "Reject"), choice("reject_reason", "Blurred")]
-    studio.annotate(task, said)
-    pull(workspace, server)
+    fake.annotate(task, said)
+    pull(workspace, server, "masks")
     (review,) = [row for row in workspace.rows(Review) if row.kind == "masks"]
     assert (review.decision, review.reject_reasons) == ("rejected", ["Blurred"])
     reasons = {item.frame_id: item.reason for item in released(workspace).left_out}
     assert reasons[name()] == "masks_rejected"
-    assert push(workspace, server).notes == ["1 frames are decided already."]
+    assert push(workspace, server, "masks").notes == ["1 frames are decided already."]
 
 
-def send_back(workspace: Workspace, server: LabelServer, studio: FakeLabelStudio) -> None:
-    push(workspace, server)
-    task = studio.of_frame(name(), MASKS)
+def send_back(workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio) -> None:
+    push(workspace, server, "masks")
+    task = fake.of_frame(name(), MASKS)
     note = choice("boxes_note", "the cat is missing", key="text")
-    studio.annotate(task, [choice("mask_status", "Back to boxes"), note])
-    pull(workspace, server)
+    fake.annotate(task, [choice("mask_status", "Back to boxes"), note])
+    pull(workspace, server, "masks")
 
 
 def test_back_to_boxes_opens_the_box_task_from_where_it_was_and_new_boxes_supersede(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    send_back(workspace, server, studio)
-    assert "1 frames were sent back" in push(workspace, server).notes[0]
+    send_back(workspace, server, fake)
+    assert "1 frames were sent back" in push(workspace, server, "masks").notes[0]
     reasons = {item.frame_id: item.reason for item in released(workspace).left_out}
     assert reasons[name()] == "masks_back_to_boxes"
-    task = studio.of_frame(name())
+    task = fake.of_frame(name())
     former = list(task["annotations"][0]["result"])
-    assert reopen(workspace, server).frames == [name()]
+    assert reopen_boxes(workspace, server).frames == [name()]
     assert task["annotations"] == []
     start = task["predictions"][0]["result"]
     assert [item["id"] for item in start] == [item["id"] for item in former]
     assert not any("origin" in item for item in start)
-    assert reopen(workspace, server).frames == [], "once"
-    assert boxes(workspace, server).taken_back == 1
+    assert reopen_boxes(workspace, server).frames == [], "once"
+    assert pull(workspace, server).taken_back == 1
     assert name() not in {row.frame_id for row in workspace.rows(Instance)}
 
     again = [{**item, "origin": "prediction"} for item in start]
     again[1]["value"]["rectanglelabels"] = ["cat"]
-    studio.annotate(task, again)
-    boxes(workspace, server)
-    assert reopen(workspace, server) == Reopened()
+    fake.annotate(task, again)
+    pull(workspace, server)
+    assert reopen_boxes(workspace, server) == Reopened()
     segment(workspace, "segment-again")
-    found = push(workspace, server)
+    found = push(workspace, server, "masks")
     assert (found.new, found.renewed, found.known) == (1, 1, 2)
-    new = studio.of_frame(name(), MASKS)
+    new = fake.of_frame(name(), MASKS)
     assert [item["label"] for item in new["data"]["asked"]] == ["1 cat"]
-    studio.annotate(new, accepted(new))
-    assert pull(workspace, server).taken_back == 0
+    fake.annotate(new, accepted(new))
+    assert pull(workspace, server, "masks").taken_back == 0
     assert of_masks(workspace).verified
     assert [frame.frame.frame_id for frame in released(workspace).frames] == [name()]
 
 
 def test_boxes_confirmed_as_they_were_ask_for_the_masks_again(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    send_back(workspace, server, studio)
-    reopen(workspace, server)
-    boxes(workspace, server)
-    studio.annotate(studio.of_frame(name()), kept())
-    boxes(workspace, server)
-    found = push(workspace, server)
+    send_back(workspace, server, fake)
+    reopen_boxes(workspace, server)
+    pull(workspace, server)
+    fake.annotate(fake.of_frame(name()), kept())
+    pull(workspace, server)
+    found = push(workspace, server, "masks")
     assert (found.new, found.renewed) == (1, 1)
 
 
 def test_boxes_that_were_edited_and_not_pulled_are_not_deleted(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    push(workspace, server)
-    task = studio.of_frame(name())
-    studio.edit(task, task["annotations"][0], lead_time=9.0)
-    studio.annotate(studio.of_frame(name(), MASKS), [choice("mask_status", "Back to boxes")])
-    pull(workspace, server)
-    found = reopen(workspace, server)
+    push(workspace, server, "masks")
+    task = fake.of_frame(name())
+    fake.edit(task, task["annotations"][0], lead_time=9.0)
+    fake.annotate(fake.of_frame(name(), MASKS), [choice("mask_status", "Back to boxes")])
+    pull(workspace, server, "masks")
+    found = reopen_boxes(workspace, server)
     assert found.frames == []
     assert [frame for frame, _ in found.waiting] == [name()]
     assert "label pull boxes" in found.lines()[0]
     assert f"/data?task={task['id']}" in found.lines()[0]
     assert len(task["annotations"]) == 1
-    boxes(workspace, server)
-    assert reopen(workspace, server).frames == [name()]
+    pull(workspace, server)
+    assert reopen_boxes(workspace, server).frames == [name()]
 
 
 def test_a_server_that_stops_while_boxes_are_opened_goes_on_at_the_next_pull(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    send_back(workspace, server, studio)
-    studio.fault = lambda asked: None if asked.method == "DELETE" else True
+    send_back(workspace, server, fake)
+    fake.fault = lambda asked: None if asked.method == "DELETE" else True
     with pytest.raises(LabelServerError, match="no answer"):
-        reopen(workspace, server)
-    studio.fault = lambda asked: True
-    assert len(studio.of_frame(name())["annotations"]) == 1
-    assert reopen(workspace, server).frames == [name()]
-    assert len(studio.of_frame(name())["predictions"]) == 1
+        reopen_boxes(workspace, server)
+    fake.fault = lambda asked: True
+    assert len(fake.of_frame(name())["annotations"]) == 1
+    assert reopen_boxes(workspace, server).frames == [name()]
+    assert len(fake.of_frame(name())["predictions"]) == 1
 
 
 def test_an_unanswered_task_that_asks_about_other_masks_is_replaced_and_a_draft_is_not(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    push(workspace, server)
+    push(workspace, server, "masks")
     for index in (10, 11):
-        studio.of_frame(name(index), MASKS)["data"]["asked"] = []
-    studio.of_frame(name(11), MASKS)["drafts"] = [{"id": 1}]
-    found = push(workspace, server)
+        fake.of_frame(name(index), MASKS)["data"]["asked"] = []
+    fake.of_frame(name(11), MASKS)["drafts"] = [{"id": 1}]
+    found = push(workspace, server, "masks")
     assert (found.new, found.renewed, found.known) == (1, 1, 2)
 
 
 def test_an_answer_about_former_instances_is_kept_and_the_frame_is_asked_again(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    push(workspace, server)
-    task, of_boxes = studio.of_frame(name(), MASKS), studio.of_frame(name())
+    push(workspace, server, "masks")
+    task, of_boxes = fake.of_frame(name(), MASKS), fake.of_frame(name())
     relabelled = [dict(item) for item in kept()]
     relabelled[1] = {
         **relabelled[1],
         "value": {**relabelled[1]["value"], "rectanglelabels": ["cat"]},
     }
-    studio.edit(of_boxes, of_boxes["annotations"][0], result=relabelled)
-    boxes(workspace, server)
+    fake.edit(of_boxes, of_boxes["annotations"][0], result=relabelled)
+    pull(workspace, server)
     segment(workspace, "segment-again")
-    studio.annotate(task, accepted(task))
-    assert push(workspace, server).renewed == 0, "its answer was not pulled yet"
-    assert pull(workspace, server).new == 1
+    fake.annotate(task, accepted(task))
+    assert push(workspace, server, "masks").renewed == 0, "its answer was not pulled yet"
+    assert pull(workspace, server, "masks").new == 1
     assert not any(row.verified for row in workspace.rows(Mask))
-    assert push(workspace, server).renewed == 1
+    assert push(workspace, server, "masks").renewed == 1
 
 
 def test_bad_answers_are_listed_with_a_link_until_mended_and_the_rest_is_pulled(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    push(workspace, server)
-    good, small, odd = (studio.of_frame(name(index), MASKS) for index in (10, 11, 12))
-    studio.annotate(good, accepted(good))
+    push(workspace, server, "masks")
+    good, small, odd = (fake.of_frame(name(index), MASKS) for index in (10, 11, 12))
+    fake.annotate(good, accepted(good))
     other_size = [{**item, "original_width": 640} for item in accepted(small)]
-    mended = studio.annotate(small, other_size)
+    mended = fake.annotate(small, other_size)
     unknown = accepted(odd)
     unknown[0]["value"] = {**unknown[0]["value"], "brushlabels": ["7 cow"]}
-    studio.annotate(odd, unknown)
-    studio.add({"image": "/x"}, project=MASKS)
-    studio.annotate(studio.add({"frame_id": name()}, project=MASKS), [choice("mask_status", "x")])
-    found = pull(workspace, server)
+    fake.annotate(odd, unknown)
+    fake.add({"image": "/x"}, project=MASKS)
+    fake.annotate(fake.add({"frame_id": name()}, project=MASKS), [choice("mask_status", "x")])
+    found = pull(workspace, server, "masks")
     assert (found.new, len(found.bad), len(found.foreign)) == (1, 3, 1)
     assert f"/projects/{MASKS}/data?task={small['id']}" in found.bad[0][1]
     ledger = workspace.ledger("pull-masks")
     kinds = sorted(row.kind for row in ledger.failures())
     assert kinds == ["other_size", "unknown_label", "unreadable_answer"]
-    assert [standing.to_mend for standing in standings(workspace, api(server))] == [0, 3]
-    studio.edit(small, mended, result=accepted(small))
-    assert pull(workspace, server).new == 1
+    assert [standing.to_mend for standing in standings(workspace, server)] == [0, 3]
+    fake.edit(small, mended, result=accepted(small))
+    assert pull(workspace, server, "masks").new == 1
     assert len(ledger.failures()) == 2
 
 
 def test_a_task_that_asks_about_somebody_elses_instances_is_named(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    push(workspace, server)
-    task = studio.of_frame(name(), MASKS)
-    studio.annotate(task, accepted(task))
-    task["data"]["asked"][0]["instance_id"] = studio.of_frame(name(11), MASKS)["data"]["asked"][0][
+    push(workspace, server, "masks")
+    task = fake.of_frame(name(), MASKS)
+    fake.annotate(task, accepted(task))
+    task["data"]["asked"][0]["instance_id"] = fake.of_frame(name(11), MASKS)["data"]["asked"][0][
         "instance_id"
     ]
-    ((_, reason),) = pull(workspace, server).bad
+    ((_, reason),) = pull(workspace, server, "masks").bad
     assert "unknown_instance" in reason
 
 
 def test_a_project_with_another_config_and_one_never_made_are_refused(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     with pytest.raises(UsageError, match="label push masks"):
-        pull(workspace, server)
-    push(workspace, server)
-    studio.projects[1]["label_config"] = "<View/>"
+        pull(workspace, server, "masks")
+    push(workspace, server, "masks")
+    fake.projects[1]["label_config"] = "<View/>"
     with pytest.raises(UsageError, match=r"project 2 .* another labeling config"):
-        push(workspace, server)
+        push(workspace, server, "masks")

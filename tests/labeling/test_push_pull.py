@@ -2,139 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from labeling.client import LabelServerError, LabelStudio
-from labeling.pull import Pulled, pull_boxes
-from labeling.push import Pushed, push_boxes
-from labeling.settle import settle
 from pipeline.errors import UsageError
-from pipeline.schema import Instance, Review, Sounds
+from pipeline.schema import Review, Sounds
 from pipeline.workspace import Workspace
+from tests.labeling.exchange import VISIBLE, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.label_server import LabelServer, label_server
-from tests.labeling.labelled_workspace import VOCABULARY, commit, fill
-from tests.labeling.test_results import VISIBLE, choice, scenario
+from tests.labeling.labelled_workspace import categories, commit, name
 from tests.rows import frame, sounds
 
-TOKEN = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def workspace(workspace: Workspace) -> Workspace:
-    return fill(workspace)
-
-
-@pytest.fixture
-def studio() -> FakeLabelStudio:
-    return FakeLabelStudio()
-
-
-@pytest.fixture
-def server(studio: FakeLabelStudio) -> Iterator[LabelServer]:
-    with label_server(studio.answer) as running:
-        yield running
-
-
-def api(server: LabelServer) -> LabelStudio:
-    return LabelStudio(server.url, TOKEN, sleep=lambda _: None)
-
-
-def push(workspace: Workspace, server: LabelServer) -> Pushed:
-    return push_boxes(workspace, api(server), VOCABULARY)
-
-
-def pull(workspace: Workspace, server: LabelServer) -> Pulled:
-    found = pull_boxes(workspace, api(server), VOCABULARY)
-    settle(workspace)
-    return found
-
-
-def box(index: int = 10, **changes: Any) -> Any:
-    """The proposal of a frame as Label Studio has it."""
-    place = {"x": 3.125, "y": 100 / 9, "width": 31.25, "height": 400 / 9, "rotation": 0}
-    return {
-        "id": f"p_{index}",
-        "from_name": "category",
-        "to_name": "frame",
-        "type": "rectanglelabels",
-        "original_width": 320,
-        "original_height": 180,
-        "origin": "prediction",
-        "value": {**place, "rectanglelabels": ["dog"], **changes},
-    }
-
-
-def kept(index: int = 10) -> list[Any]:
-    return [VISIBLE, box(index), scenario(f"p_{index}")]
-
-
-def name(index: int = 10) -> str:
-    return frame(index).frame_id
-
-
-def categories(workspace: Workspace) -> dict[str, str]:
-    return {row.frame_id: row.audio_visual_category for row in workspace.rows(Instance)}
+pytestmark = pytest.mark.usefixtures("filled")
 
 
 def test_pushing_again_sends_nothing(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     assert push(workspace, server).new == 3
     again = push(workspace, server)
     assert (again.new, again.known, again.doubled) == (0, 3, 0)
-    assert len(studio.tasks) == 3
-    assert [project["title"] for project in studio.projects] == ["avatar-build boxes"]
+    assert len(fake.tasks) == 3
+    assert [project["title"] for project in fake.projects] == ["avatar-build boxes"]
 
 
 def test_only_frames_that_are_new_or_whose_task_is_gone_are_sent(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    del studio.tasks[3]
+    del fake.tasks[3]
     assert push(workspace, server).new == 1
 
 
 def test_an_import_whose_answer_got_lost_is_not_sent_again(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    studio.lose_answers = True
+    fake.lose_answers = True
     with pytest.raises(LabelServerError, match="nothing is doubled"):
         push(workspace, server)
-    studio.lose_answers = False
+    fake.lose_answers = False
     assert push(workspace, server).known == 3
-    assert len(studio.tasks) == 3
+    assert len(fake.tasks) == 3
 
 
 def test_of_two_tasks_of_a_frame_the_one_worked_on_stays(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    worked_on = studio.add(dict(studio.of_frame(name())["data"]))
-    studio.annotate(worked_on, kept())
-    studio.add(dict(studio.of_frame(name(11))["data"]))
+    worked_on = fake.add(dict(fake.of_frame(name())["data"]))
+    fake.annotate(worked_on, kept())
+    fake.add(dict(fake.of_frame(name(11))["data"]))
     found = push(workspace, server)
     assert (found.new, found.doubled) == (0, 2)
-    assert studio.of_frame(name()) is worked_on
-    assert studio.of_frame(name(11))["id"] == 2
+    assert fake.of_frame(name()) is worked_on
+    assert fake.of_frame(name(11))["id"] == 2
 
 
 def test_a_push_waits_for_another_terminals_push_and_then_finds_its_tasks(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     with ThreadPoolExecutor(2) as terminals:
         both = list(terminals.map(lambda _: push(workspace, server), range(2)))
     assert sorted(found.new for found in both) == [0, 3]
-    assert len(studio.tasks) == 3
-    assert len(studio.projects) == 1
+    assert len(fake.tasks) == 3
+    assert len(fake.projects) == 1
 
 
 def test_a_frame_whose_video_is_gone_is_named_and_the_others_are_sent(
-    workspace: Workspace, server: LabelServer
+    workspace: Workspace, server: LabelStudio
 ) -> None:
     workspace.storage.path(frame(11).path).unlink()
     found = push(workspace, server)
@@ -144,38 +81,38 @@ def test_a_frame_whose_video_is_gone_is_named_and_the_others_are_sent(
 
 
 def test_what_was_heard_around_the_frame_comes_before_what_its_clip_sounds_like(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     lion = {"category": "lion", "score": 0.9, "active": True}
     around = sounds(frame_id=name(11), categories=[lion])
     commit(workspace, "hear-frames", Sounds, [around])
     push(workspace, server)
-    first = {index: studio.of_frame(name(index))["data"]["categories"][0] for index in (10, 11)}
+    first = {index: fake.of_frame(name(index))["data"]["categories"][0] for index in (10, 11)}
     assert {index: item["value"] for index, item in first.items()} == {10: "dog", 11: "lion"}
 
 
 def test_a_project_with_another_config_is_refused(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.projects[0]["label_config"] = "<View/>"
+    fake.projects[0]["label_config"] = "<View/>"
     for act in (push, pull):
         with pytest.raises(UsageError, match=r"project 1 .* another labeling config"):
             act(workspace, server)
 
 
 def test_pulling_before_anything_was_pushed_says_so(
-    workspace: Workspace, server: LabelServer
+    workspace: Workspace, server: LabelStudio
 ) -> None:
     with pytest.raises(UsageError, match="label push boxes"):
         pull(workspace, server)
 
 
 def test_pulling_twice_changes_nothing(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.of_frame(name()), kept())
+    fake.annotate(fake.of_frame(name()), kept())
     assert pull(workspace, server).new == 1
     before = [workspace.digest(table) for table in ("reviews", "instances")]
     files = workspace.files("reviews")
@@ -186,24 +123,23 @@ def test_pulling_twice_changes_nothing(
 
 
 def test_only_changed_tasks_are_asked_for_after_the_first_pull(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.second += 3600
-    studio.annotate(studio.of_frame(name()), kept())
+    fake.second += 3600
+    fake.annotate(fake.of_frame(name()), kept())
     assert pull(workspace, server).tasks == 3
     assert pull(workspace, server).tasks == 1, "the overlap reads the newest again"
 
 
 def test_an_edit_is_a_new_row_and_decides(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    task = studio.of_frame(name())
-    annotation = studio.annotate(task, kept())
+    task = fake.of_frame(name())
+    annotation = fake.annotate(task, kept())
     pull(workspace, server)
-    changed = box(rectanglelabels=["cat"])
-    studio.edit(task, annotation, result=[VISIBLE, changed, scenario("p_10")])
+    fake.edit(task, annotation, result=kept(label="cat"))
     assert pull(workspace, server).edited == 1
     assert len(workspace.rows(Review)) == 2
     assert categories(workspace) == {name(): "cat"}
@@ -211,33 +147,33 @@ def test_an_edit_is_a_new_row_and_decides(
 
 @pytest.mark.parametrize("how", ["deleted", "skipped"])
 def test_an_answer_taken_back_reopens_its_frame_once(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio, how: str
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio, how: str
 ) -> None:
     push(workspace, server)
-    task = studio.of_frame(name())
-    annotation = studio.annotate(task, kept())
+    task = fake.of_frame(name())
+    annotation = fake.annotate(task, kept())
     pull(workspace, server)
     if how == "deleted":
-        studio.delete(task, annotation)
+        fake.delete(task, annotation)
     else:
-        studio.edit(task, annotation, was_cancelled=True)
+        fake.edit(task, annotation, was_cancelled=True)
     assert pull(workspace, server).taken_back == 1
     assert pull(workspace, server).taken_back == 0
     assert categories(workspace) == {}
     assert len(workspace.rows(Review)) == 2, "the first decision stays in the table"
-    studio.annotate(task, kept())
+    fake.annotate(task, kept())
     pull(workspace, server)
     assert categories(workspace) == {name(): "dog"}
 
 
 def test_the_answers_of_a_deleted_task_stand_and_that_it_is_gone_is_said(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
     for index in (10, 11):
-        studio.annotate(studio.of_frame(name(index)), kept(index))
+        fake.annotate(fake.of_frame(name(index)), kept(index))
     assert pull(workspace, server).gone == []
-    del studio.tasks[1], studio.tasks[3]
+    del fake.tasks[1], fake.tasks[3]
     found = pull(workspace, server)
     assert (found.gone, found.taken_back) == ([name(10)], 0)
     assert "1 answered tasks are gone" in found.lines()[-1]
@@ -246,41 +182,41 @@ def test_the_answers_of_a_deleted_task_stand_and_that_it_is_gone_is_said(
 
 
 def test_deleting_the_newest_of_several_answers_brings_the_older_one_into_force(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    task = studio.of_frame(name())
-    studio.annotate(task, kept(), completed_by=1)
-    cat = [VISIBLE, box(rectanglelabels=["cat"]), scenario("p_10")]
-    second = studio.annotate(task, cat, completed_by=2)
+    task = fake.of_frame(name())
+    fake.annotate(task, kept(), completed_by=1)
+    second = fake.annotate(task, kept(label="cat"), completed_by=2)
     pull(workspace, server)
     assert categories(workspace) == {name(): "cat"}
-    studio.delete(task, second)
+    fake.delete(task, second)
     assert pull(workspace, server).taken_back == 1
     assert categories(workspace) == {name(): "dog"}
 
 
 def test_a_server_that_lost_its_data_takes_no_decision_back(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.of_frame(name()), kept())
+    fake.annotate(fake.of_frame(name()), kept())
     pull(workspace, server)
-    studio.projects.clear()
-    studio.tasks.clear()
+    fake.projects.clear()
+    fake.tasks.clear()
     push(workspace, server)
     assert pull(workspace, server).taken_back == 0
     assert categories(workspace) == {name(): "dog"}
 
 
 def test_a_bad_answer_is_listed_with_a_link_until_it_is_mended(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    good, bad = studio.of_frame(name()), studio.of_frame(name(11))
-    annotation = studio.annotate(bad, [VISIBLE, box(11)])
-    studio.second += 3600
-    studio.annotate(good, kept())
+    good, bad = fake.of_frame(name()), fake.of_frame(name(11))
+    status, box, _ = kept(11)
+    annotation = fake.annotate(bad, [status, box])
+    fake.second += 3600
+    fake.annotate(good, kept())
     found = pull(workspace, server)
     assert (found.new, len(found.bad)) == (1, 1)
     assert f"{server.url}/projects/1/data?task={bad['id']}" in found.bad[0][1]
@@ -289,32 +225,32 @@ def test_a_bad_answer_is_listed_with_a_link_until_it_is_mended(
     assert len(pull(workspace, server).bad) == 1, "it is said again"
     assert ledger.commits() == commits, "and written once"
     assert [row.kind for row in ledger.failures()] == ["no_scenario"]
-    studio.edit(bad, annotation, result=kept(11))
+    fake.edit(bad, annotation, result=kept(11))
     assert pull(workspace, server).new == 1
     assert ledger.failures() == []
     assert categories(workspace) == {name(): "dog", name(11): "dog"}
 
 
 def test_a_bad_answer_that_was_deleted_needs_no_mending(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    task = studio.of_frame(name())
-    annotation = studio.annotate(task, [VISIBLE])
+    task = fake.of_frame(name())
+    annotation = fake.annotate(task, [VISIBLE])
     pull(workspace, server)
-    studio.delete(task, annotation)
+    fake.delete(task, annotation)
     assert pull(workspace, server).bad == []
     assert workspace.ledger("pull").failures() == []
 
 
 def test_what_is_none_of_ours_is_named_and_the_rest_is_pulled(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.add({"image": "/x"}), kept())
-    studio.annotate(studio.add({"frame_id": "elsewhere"}), kept())
-    studio.annotate(studio.of_frame(name()), kept())
-    studio.annotate(studio.of_frame(name(11)), [{"from_name": "category"}])
+    fake.annotate(fake.add({"image": "/x"}), kept())
+    fake.annotate(fake.add({"frame_id": "elsewhere"}), kept())
+    fake.annotate(fake.of_frame(name()), kept())
+    fake.annotate(fake.of_frame(name(11)), [{"from_name": "category"}])
     found = pull(workspace, server)
     assert (found.new, len(found.foreign), len(found.bad)) == (1, 1, 2)
     kinds = sorted(row.kind for row in workspace.ledger("pull").failures())
@@ -322,25 +258,25 @@ def test_what_is_none_of_ours_is_named_and_the_rest_is_pulled(
 
 
 def test_a_server_that_stops_in_the_middle_of_a_pull_leaves_nothing_half_done(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.of_frame(name()), kept())
-    studio.fault = lambda asked: None if asked.path.startswith("/api/tasks") else True
+    fake.annotate(fake.of_frame(name()), kept())
+    fake.fault = lambda asked: None if asked.path.startswith("/api/tasks") else True
     with pytest.raises(LabelServerError, match="no answer"):
         pull(workspace, server)
     assert workspace.files("reviews") == []
-    studio.fault = lambda asked: True
+    fake.fault = lambda asked: True
     assert pull(workspace, server).new == 1
 
 
 def test_off_screen_and_reject_leave_no_instances(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
     off = [choice("status", "Off-screen"), choice("off_screen_category", "lion")]
-    studio.annotate(studio.of_frame(name()), off)
-    studio.annotate(studio.of_frame(name(11)), [choice("status", "Reject")])
+    fake.annotate(fake.of_frame(name()), off)
+    fake.annotate(fake.of_frame(name(11)), [choice("status", "Reject")])
     assert pull(workspace, server).new == 2
     assert categories(workspace) == {}
     decisions = {row.frame_id: row.decision for row in workspace.rows(Review)}

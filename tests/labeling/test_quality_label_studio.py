@@ -11,16 +11,14 @@ import pytest
 from labeling.agreement import agreement
 from labeling.demand import is_sampled
 from labeling.gold import set_gold
-from labeling.pull import pull_adjudication, pull_boxes
-from labeling.push import frame_of, push_adjudication, push_boxes
-from labeling.settle import settle
+from labeling.push import frame_of
 from labeling.standing import Standing, standings
 from pipeline.schema import Frame, Instance, Review
 from pipeline.workspace import Workspace
 from tests.labeling.conftest import Studio
-from tests.labeling.labelled_workspace import VOCABULARY, fill
+from tests.labeling.exchange import accepted, pull, push
+from tests.labeling.labelled_workspace import fill, name
 from tests.labeling.people import Person, sign_up
-from tests.rows import frame
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
 
@@ -54,14 +52,9 @@ def team(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Team:
     return Team(studio, tmp_path_factory.mktemp("team") / "ws")
 
 
-def name(index: int) -> str:
-    return frame(index).frame_id
-
-
 def said(task: dict[str, Any], category: str = "dog") -> list[dict[str, Any]]:
     """The prediction as a person accepts it, perhaps with another category."""
-    result = [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
-    return list(json.loads(json.dumps(result).replace('["dog"]', f'["{category}"]')))
+    return list(json.loads(json.dumps(accepted(task)).replace('["dog"]', f'["{category}"]')))
 
 
 def work(person: Person, project: int, team: Team, category: str = "dog") -> list[str]:
@@ -93,9 +86,9 @@ def test_the_server_offers_the_share_to_two_people_the_rest_to_one_and_gold_to_a
     settings = "label.overlap=2", "label.share=0.5", "label.seed=6"
     twice = {frame for frame in frames if is_sampled(frame, 0.5, 6)} - {name(GOLD)}
     assert 0 < len(twice) < 7, "the seed takes some and leaves some"
-    found = push_boxes(team.workspace(*settings), team.api, VOCABULARY)
+    found = push(team.workspace(*settings), team.api)
     assert (found.new, found.opened) == (8, len(twice) + 1)
-    again = push_boxes(team.workspace(*settings), team.api, VOCABULARY)
+    again = push(team.workspace(*settings), team.api)
     assert (again.new, again.opened, again.renewed) == (0, 0, 0)
     waiting = team.boxes()
     assert (waiting.to_do, waiting.gold, waiting.answers_to_do) == (7, 1, 7 + len(twice))
@@ -105,9 +98,8 @@ def test_the_server_offers_the_share_to_two_people_the_rest_to_one_and_gold_to_a
     second = work(team.second, project, team, "cat")
     assert sorted(second) == sorted({*twice, name(GOLD)})
     assert all(team.tasks(project)[frame]["is_labeled"] for frame in frames if frame != name(GOLD))
-    pulled = pull_boxes(team.workspace(), team.api, VOCABULARY)
+    pulled = pull(team.workspace(), team.api)
     assert (pulled.new, pulled.bad, pulled.gone) == (8 + len(second), [], [])
-    settle(team.workspace())
     standing = team.boxes()
     assert (standing.to_do, standing.done, standing.gold) == (0, 7, 1)
     assert standing.in_adjudication == len(twice)
@@ -118,13 +110,13 @@ def test_a_done_task_is_offered_again_when_the_share_grows(team: Team) -> None:
     before = {
         row.frame_id for row in team.workspace().rows(Review) if row.annotator == second(team)
     }
-    found = push_boxes(team.workspace(*settings), team.api, VOCABULARY)
+    found = push(team.workspace(*settings), team.api)
     assert found.opened == 8 - len(before)
     offered = work(team.second, found.project.number, team)
     assert sorted(offered) == sorted(
         row.frame_id for row in team.workspace().rows(Frame) if row.frame_id not in before
     )
-    assert pull_boxes(team.workspace(), team.api, VOCABULARY).new == len(offered)
+    assert pull(team.workspace(), team.api).new == len(offered)
 
 
 def second(team: Team) -> str:
@@ -147,7 +139,6 @@ def test_agreement_is_told_by_pair_and_against_gold(team: Team) -> None:
 
 
 def test_the_known_answer_of_a_gold_frame_is_its_only_instance(team: Team) -> None:
-    settle(team.workspace())
     rows = [row for row in team.workspace().rows(Instance) if row.frame_id == name(GOLD)]
     assert [row.audio_visual_category for row in rows] == ["dog"]
     reviews = [row for row in team.workspace().rows(Review) if row.frame_id == name(GOLD)]
@@ -159,9 +150,9 @@ def test_the_known_answer_of_a_gold_frame_is_its_only_instance(team: Team) -> No
 def test_disputes_become_a_project_whose_answers_decide(team: Team) -> None:
     workspace = team.workspace()
     disputed = [one.frame_id for one in agreement(workspace.rows(Review), 0.5).disputed]
-    found = push_adjudication(workspace, team.api, VOCABULARY)
+    found = push(workspace, team.api, "adjudication")
     assert found.new == len(disputed)
-    assert push_adjudication(workspace, team.api, VOCABULARY).new == 0
+    assert push(workspace, team.api, "adjudication").new == 0
     tasks = team.tasks(found.project.number)
     assert sorted(tasks) == disputed
     task = tasks[disputed[0]]
@@ -172,19 +163,13 @@ def test_disputes_become_a_project_whose_answers_decide(team: Team) -> None:
     ]
     assert sorted(labels) == [(["cat"], ["B"]), (["dog"], ["A"])]
     assert team.first.next_task(found.project.number) is not None
-    keep = [
-        {**item, "origin": "prediction"}
-        for item in task["predictions"][0]["result"]
-        if item.get("meta", {}).get("text") != ["B"]
-    ]
+    keep = [item for item in accepted(task) if item.get("meta", {}).get("text") != ["B"]]
     answer = team.first.answer(int(task["id"]), keep)
-    assert pull_adjudication(workspace, team.api, VOCABULARY).new == 1
-    settle(workspace)
+    assert pull(workspace, team.api, "adjudication").new == 1
     assert categories(workspace, disputed[0]) == ["dog"]
     assert agreement(workspace.rows(Review), 0.5).adjudicated == 1
     team.api.delete_annotation(int(answer["id"]))
-    assert pull_adjudication(workspace, team.api, VOCABULARY).taken_back == 1
-    settle(workspace)
+    assert pull(workspace, team.api, "adjudication").taken_back == 1
     assert categories(workspace, disputed[0]) == ["cat"], "the newest of the two decides again"
 
 
@@ -201,14 +186,13 @@ def test_deleting_the_newest_answer_and_deleting_a_whole_task_are_told_apart(tea
     task = tasks[frame_id]
     newest = max(task["annotations"], key=lambda answer: str(answer["updated_at"]))
     team.api.delete_annotation(int(newest["id"]))
-    assert pull_boxes(workspace, team.api, VOCABULARY).taken_back == 1
-    settle(workspace)
+    assert pull(workspace, team.api).taken_back == 1
     assert categories(workspace, frame_id) == ["dog"], "the first person's answer stands"
     team.api.delete_task(int(task["id"]))
-    found = pull_boxes(workspace, team.api, VOCABULARY)
+    found = pull(workspace, team.api)
     assert (found.gone, found.taken_back) == ([frame_id], 0)
     assert categories(workspace, frame_id) == ["dog"]
-    assert push_boxes(workspace, team.api, VOCABULARY).new == 0, "it is answered"
+    assert push(workspace, team.api).new == 0, "it is answered"
 
 
 def standing_project(team: Team) -> int:

@@ -10,32 +10,16 @@ from labeling.results import moved_iou, read_boxes, withdrawn
 from pipeline.errors import InputError
 from pipeline.reviews import is_withdrawn
 from pipeline.schema import Review
+from tests.labeling.exchange import VISIBLE, choice, rectangle, scenario
 from tests.rows import frame, proposal
 
 VOCABULARY = ["dog", "cat"]
 
 
 def box(name: str = "p_1", label: str = "dog", origin: str = "prediction", **changes: Any) -> Any:
-    """A box of 40x40 at 10, 10 in the frame of 320x180, as its proposal has it."""
-    place = {"x": 3.125, "y": 100 / 18, "width": 12.5, "height": 400 / 18, "rotation": 0}
-    return {
-        "id": name,
-        "from_name": "category",
-        "to_name": "frame",
-        "type": "rectanglelabels",
-        "original_width": 320,
-        "original_height": 180,
-        "origin": origin,
-        "value": {**place, "rectanglelabels": [label], **changes},
-    }
-
-
-def choice(control: str, *values: str, region: str = "x", key: str = "choices") -> Any:
-    return {"id": region, "from_name": control, "type": key, "value": {key: list(values)}}
-
-
-def scenario(region: str = "p_1", value: str = "Single-sound") -> Any:
-    return choice("scenario", value, region=region)
+    """A box of 40x40 at 10, 10, as its proposal has it."""
+    place = {"x": 3.125, "y": 100 / 18, "width": 12.5, "height": 400 / 18}
+    return rectangle(name, place, label, origin, **changes)
 
 
 def answer(*items: Any, **changes: Any) -> dict[str, Any]:
@@ -50,9 +34,6 @@ def answer(*items: Any, **changes: Any) -> dict[str, Any]:
 
 def read(*items: Any, **changes: Any) -> Review:
     return read_boxes(answer(*items, **changes), frame(), [proposal()], VOCABULARY, "k/u1")
-
-
-VISIBLE = choice("status", "Visible")
 
 
 def test_a_kept_box_has_who_when_how_long_and_its_proposal() -> None:

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
-from labeling.pull import pull_boxes
-from labeling.push import Pushed, push_boxes
-from labeling.settle import settle
+from labeling.client import LabelStudio
 from pipeline.schema import Instance, Proposal, Review
 from pipeline.workspace import Workspace
+from tests.labeling.exchange import accepted, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.label_server import LabelServer, label_server
-from tests.labeling.labelled_workspace import VOCABULARY, commit, fill
-from tests.labeling.test_push_pull import api, kept, name
-from tests.labeling.test_results import choice
-from tests.labeling.test_settle import pull as pull_rows
+from tests.labeling.labelled_workspace import add_reviews, commit, name
 from tests.labeling.test_settle import review
-from tests.rows import frame, proposal
+from tests.rows import proposal
 
-
-@pytest.fixture
-def workspace(workspace: Workspace) -> Workspace:
-    return fill(workspace)
-
-
-@pytest.fixture
-def studio() -> FakeLabelStudio:
-    return FakeLabelStudio()
-
-
-@pytest.fixture
-def server(studio: FakeLabelStudio) -> Iterator[LabelServer]:
-    with label_server(studio.answer) as running:
-        yield running
-
-
-def push(workspace: Workspace, server: LabelServer, **settings: object) -> Pushed:
-    words = [f"label.{key}={value}" for key, value in settings.items()]
-    opened = Workspace(workspace.storage.url, words)
-    return push_boxes(opened, api(server), VOCABULARY)
-
-
-def pull(workspace: Workspace, server: LabelServer) -> None:
-    pull_boxes(workspace, api(server), VOCABULARY)
-    settle(workspace)
+pytestmark = pytest.mark.usefixtures("filled")
 
 
 def propose(workspace: Workspace, rows: list[Proposal]) -> None:
@@ -74,43 +41,43 @@ def instances(workspace: Workspace) -> dict[str, list[float]]:
 
 
 def test_an_unchanged_detector_sends_nothing(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.of_frame(name(10)), kept(10))
+    fake.annotate(fake.of_frame(name(10)), kept(10))
     pull(workspace, server)
-    before, tasks = workspace.digest("reviews"), dict(studio.tasks)
+    before, tasks = workspace.digest("reviews"), dict(fake.tasks)
     propose(workspace, [proposal(f"p_{n}", frame_id=name(n), bbox=OLD) for n in (10, 11, 12)])
     for _ in range(2):
         found = push(workspace, server)
         assert (found.new, found.renewed, found.doubled) == (0, 0, 0)
-    assert studio.tasks == tasks
+    assert fake.tasks == tasks
     assert workspace.digest("reviews") == before
 
 
 def test_reviews_survive_a_detector_that_finds_the_same_things(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
     for index in (10, 11):
-        studio.annotate(studio.of_frame(name(index)), kept(index))
+        fake.annotate(fake.of_frame(name(index)), kept(index))
     pull(workspace, server)
     before = workspace.digest("instances")
     detect(workspace, {10: NEAR, 11: NEAR, 12: NEAR})
     found = push(workspace, server)
     assert (found.new, found.renewed) == (1, 1), "only the frame nobody had answered"
-    shown = studio.of_frame(name(12))["predictions"][0]["result"][0]
+    shown = fake.of_frame(name(12))["predictions"][0]["result"][0]
     assert shown["id"] == "p_other_12", "it shows the new boxes"
     pull(workspace, server)
     assert workspace.digest("instances") == before
 
 
 def test_an_orphaned_review_is_asked_for_again_and_stands_until_it_is_answered(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
     for index in (10, 11, 12):
-        studio.annotate(studio.of_frame(name(index)), kept(index))
+        fake.annotate(fake.of_frame(name(index)), kept(index))
     pull(workspace, server)
     detect(workspace, {10: FAR, 11: NEAR, 12: NEAR})
     found = push(workspace, server)
@@ -120,40 +87,35 @@ def test_an_orphaned_review_is_asked_for_again_and_stands_until_it_is_answered(
     assert instances(workspace)[name(10)] == OLD, "the task was replaced, not the decision"
     again = push(workspace, server)
     assert (again.new, again.renewed) == (0, 0)
-    task = studio.of_frame(name(10))
-    studio.annotate(task, [{**item, "origin": "prediction"} for item in prediction(task)])
+    task = fake.of_frame(name(10))
+    fake.annotate(task, accepted(task))
     pull(workspace, server)
     assert instances(workspace)[name(10)] == FAR
     assert push(workspace, server).notes == ["3 frames are answered already."]
 
 
-def prediction(task: dict[str, Any]) -> list[Any]:
-    (found,) = task["predictions"]
-    return list(found["result"])
-
-
 def test_an_answer_that_was_not_pulled_yet_or_is_being_given_is_never_thrown_away(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.of_frame(name(10)), kept(10))
-    studio.of_frame(name(11))["drafts"].append({"id": 1})
+    fake.annotate(fake.of_frame(name(10)), kept(10))
+    fake.of_frame(name(11))["drafts"].append({"id": 1})
     detect(workspace, {10: FAR, 11: FAR, 12: FAR})
     assert push(workspace, server).renewed == 1
-    assert studio.of_frame(name(10))["annotations"]
-    assert studio.of_frame(name(11))["drafts"]
+    assert fake.of_frame(name(10))["annotations"]
+    assert fake.of_frame(name(11))["drafts"]
 
 
 def test_what_a_person_drew_moved_or_said_of_the_frame_outlives_every_detector(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     off = [choice("status", "Off-screen"), choice("off_screen_category", "lion")]
     push(workspace, server)
-    studio.annotate(studio.of_frame(name(10)), off)
-    studio.annotate(studio.of_frame(name(11)), [choice("status", "Reject")])
+    fake.annotate(fake.of_frame(name(10)), off)
+    fake.annotate(fake.of_frame(name(11)), [choice("status", "Reject")])
     moved = kept(12)
     moved[1]["value"]["width"] = 50.0
-    studio.annotate(studio.of_frame(name(12)), moved)
+    fake.annotate(fake.of_frame(name(12)), moved)
     pull(workspace, server)
     detect(workspace, {10: FAR, 11: FAR, 12: [250.0, 100.0, 20.0, 20.0]})
     found = push(workspace, server)
@@ -161,53 +123,53 @@ def test_what_a_person_drew_moved_or_said_of_the_frame_outlives_every_detector(
 
 
 def test_a_new_server_gets_only_what_nobody_has_answered(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.of_frame(name(10)), kept(10))
+    fake.annotate(fake.of_frame(name(10)), kept(10))
     pull(workspace, server)
-    with label_server(FakeLabelStudio().answer) as another:
+    with FakeLabelStudio().serve() as another:
         assert push(workspace, another).new == 2
 
 
 def test_a_review_of_the_proposals_shown_remembers_them(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.of_frame(name(10)), [choice("status", "Reject")])
+    fake.annotate(fake.of_frame(name(10)), [choice("status", "Reject")])
     pull(workspace, server)
     (row,) = workspace.rows(Review)
     assert row.shown == ["p_10"]
 
 
-def overlaps(studio: FakeLabelStudio) -> list[int]:
-    return sorted(task["overlap"] for task in studio.tasks.values())
+def overlaps(fake: FakeLabelStudio) -> list[int]:
+    return sorted(task["overlap"] for task in fake.tasks.values())
 
 
 def test_a_share_of_the_tasks_is_opened_for_two_and_a_larger_share_for_more(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     assert push(workspace, server).opened == 0
-    assert overlaps(studio) == [1, 1, 1]
+    assert overlaps(fake) == [1, 1, 1]
     opened = [push(workspace, server, overlap=2, share=share).opened for share in (0, 0.5, 1, 1)]
     assert sum(opened) == 3
     assert opened[0] == opened[3] == 0
-    assert overlaps(studio) == [2, 2, 2]
+    assert overlaps(fake) == [2, 2, 2]
     assert push(workspace, server).opened == 0, "nothing is closed again"
-    assert overlaps(studio) == [2, 2, 2]
+    assert overlaps(fake) == [2, 2, 2]
 
 
 def test_a_done_task_is_opened_again_for_a_second_person_only(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    task = studio.of_frame(name(10))
-    studio.annotate(task, kept(10), completed_by=1)
+    task = fake.of_frame(name(10))
+    fake.annotate(task, kept(10), completed_by=1)
     task["is_labeled"] = True
     pull(workspace, server)
     push(workspace, server, overlap=2, share=1)
     assert (task["overlap"], task["is_labeled"]) == (2, False)
-    studio.annotate(task, kept(10), completed_by=2)
+    fake.annotate(task, kept(10), completed_by=2)
     task["is_labeled"] = True
     pull(workspace, server)
     assert push(workspace, server, overlap=2, share=1).opened == 0
@@ -216,25 +178,25 @@ def test_a_done_task_is_opened_again_for_a_second_person_only(
 
 
 def test_a_task_somebody_skipped_stays_open_for_two(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    task = studio.of_frame(name(10))
-    studio.annotate(task, [], completed_by=1, was_cancelled=True)
-    studio.annotate(task, kept(10), completed_by=2)
+    task = fake.of_frame(name(10))
+    fake.annotate(task, [], completed_by=1, was_cancelled=True)
+    fake.annotate(task, kept(10), completed_by=2)
     task["is_labeled"] = True
     push(workspace, server, overlap=2, share=1)
     assert (task["overlap"], task["is_labeled"]) == (2, False)
 
 
 def test_gold_frames_are_open_for_everybody_also_when_they_were_answered(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    pull_rows(workspace, review(name(10), "dog", 1))
+    add_reviews(workspace, review(name(10), "dog", 1))
     known = review(
         name(10), "dog", 1, purpose="gold", annotator="gold", annotation_id="", review_id="r_g"
     )
-    pull_rows(workspace, known)
+    add_reviews(workspace, known)
     found = push(workspace, server)
     assert (found.new, found.opened) == (3, 1)
-    assert studio.of_frame(frame(10).frame_id)["overlap"] == 1000
+    assert fake.of_frame(name(10))["overlap"] == 1000

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 
+from labeling.client import LabelStudio
 from labeling.demand import Demand
-from labeling.pull import pull_boxes
-from labeling.push import Pushed, push_boxes
-from labeling.settle import settle
 from pipeline.config import ProposeConfig
 from pipeline.demo.picture import Painter
 from pipeline.demo.render import encode
@@ -20,10 +17,8 @@ from pipeline.stage import Ok, WorkerContext
 from pipeline.workspace import Lookups, Workspace
 from stages.propose import ProposeBoxes
 from tests.labeling.drawn_workspace import MULTI, MUSIC, SINGLE, drawn
-from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.label_server import LabelServer, label_server
-from tests.labeling.labelled_workspace import VOCABULARY, commit
-from tests.labeling.test_push_pull import api
+from tests.labeling.exchange import accepted, pull, push, submit
+from tests.labeling.labelled_workspace import commit
 from tests.rows import clip, sounds, video
 
 
@@ -45,12 +40,6 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
-@pytest.fixture
-def server() -> Iterator[LabelServer]:
-    with label_server(FakeLabelStudio().answer) as running:
-        yield running
-
-
 def redo(workspace: Workspace, scratch: Path, **settings: float) -> list[Proposal]:
     """What ``propose --redo`` leaves in the table under these settings."""
     stage = ProposeBoxes(ProposeConfig.model_validate(settings))
@@ -64,29 +53,18 @@ def redo(workspace: Workspace, scratch: Path, **settings: float) -> list[Proposa
     return proposals
 
 
-def push(workspace: Workspace, server: LabelServer) -> Pushed:
-    return push_boxes(workspace, api(server), VOCABULARY)
-
-
-def keep_the_best(workspace: Workspace, server: LabelServer) -> None:
+def keep_the_best(workspace: Workspace, server: LabelStudio) -> None:
     """A person who keeps the best box of every frame that is asked for."""
-    for task in api(server).tasks(1):
+    for task in server.tasks(1):
         if not task["annotations"]:
-            items = task["predictions"][0]["result"]
+            items = accepted(task)
             best = max(items, key=lambda item: float(item.get("score", 0.0)))
-            result = [
-                {**item, "origin": "prediction"}
-                for item in items
-                if item["id"] in (best["id"], "status")
-            ]
-            body = {"result": result, "lead_time": 1.0}
-            api(server).call("POST", f"/api/tasks/{task['id']}/annotations/", body)
-    pull_boxes(workspace, api(server), VOCABULARY)
-    settle(workspace)
+            submit(server, task, [item for item in items if item["id"] in (best["id"], "status")])
+    pull(workspace, server)
 
 
 def test_answers_outlive_other_settings_and_only_what_no_longer_holds_is_sent(
-    rendered: Workspace, server: LabelServer, tmp_path: Path
+    rendered: Workspace, server: LabelStudio, tmp_path: Path
 ) -> None:
     first = redo(rendered, tmp_path)
     assert push(rendered, server).new == 3
@@ -110,8 +88,7 @@ def test_answers_outlive_other_settings_and_only_what_no_longer_holds_is_sent(
     assert [review.frame_id[:11] for review in orphaned] == [MUSIC]
     found = push(rendered, server)
     assert (found.new, found.renewed) == (1, 1)
-    pull_boxes(rendered, api(server), VOCABULARY)
-    settle(rendered)
+    pull(rendered, server)
     assert rendered.digest("instances") == before, "nothing is taken away by asking again"
 
     keep_the_best(rendered, server)

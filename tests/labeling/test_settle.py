@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from labeling.settle import settle
-from pipeline.ledger import Commit, Generation
 from pipeline.schema import Frame, Instance, Review
 from pipeline.workspace import Workspace
+from tests.labeling.labelled_workspace import add_reviews, categories, commit
 from tests.rows import frame
-
-COMMIT = Commit(
-    unit="",
-    ordinal=0,
-    stage="pull",
-    stage_key="",
-    unit_key="",
-    input={"table": "", "file": "", "sha256": "", "first": 0, "stop": 0},
-    files=(),
-    counts={"input": 0, "ok": 0, "dropped": 0, "failed": 0},
-    code_revision="",
-    versions={},
-    started="",
-    wall_s=0.0,
-    cpu_s=0.0,
-)
 
 
 @pytest.fixture
@@ -65,31 +48,14 @@ def review(frame: str, category: str, day: int, **changes: Any) -> Review:
 
 def sample(workspace: Workspace, *frame_ids: str) -> None:
     """Commit frames, as sampling does."""
-    ledger = workspace.ledger("sample")
-    ledger.begin(Generation("sample", 1, {}, {}, {}))
-    frames = [frame(frame_id=name) for name in frame_ids]
-    commit = replace(COMMIT, unit="000000-x", stage="sample")
-    ledger.commit(commit, {"frames": (Frame, list(frames))}, "test")
-
-
-def pull(workspace: Workspace, *reviews: Review) -> None:
-    """Commit reviews as one more file, as a labeling server's answers come in."""
-    ledger = workspace.ledger("pull")
-    ledger.begin(Generation("pull", 1, {}, {}, {}))
-    ordinal = len(ledger.commits())
-    commit = replace(COMMIT, unit=f"{ordinal:06d}-x", ordinal=ordinal)
-    ledger.commit(commit, {"reviews": (Review, list(reviews))}, "test")
-
-
-def categories(workspace: Workspace) -> dict[str, str]:
-    return {row.frame_id: row.audio_visual_category for row in workspace.rows(Instance)}
+    commit(workspace, "sample", Frame, [frame(frame_id=name) for name in frame_ids])
 
 
 def test_a_newer_review_supersedes_the_older_one_in_another_file(workspace: Workspace) -> None:
-    pull(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
+    add_reviews(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
     assert settle(workspace) == 1
     assert categories(workspace) == {"f1": "dog", "f2": "cat"}
-    pull(workspace, review("f1", "lion", 2))
+    add_reviews(workspace, review("f1", "lion", 2))
     assert settle(workspace) == 2, "the old file lost a deciding review, the new one is new"
     assert categories(workspace) == {"f1": "lion", "f2": "cat"}
     drops = {row.input_id: row.reason for row in workspace.ledger("settle").drops()}
@@ -97,10 +63,10 @@ def test_a_newer_review_supersedes_the_older_one_in_another_file(workspace: Work
 
 
 def test_files_whose_reviews_still_decide_keep_their_instances(workspace: Workspace) -> None:
-    pull(workspace, review("f1", "dog", 1))
+    add_reviews(workspace, review("f1", "dog", 1))
     settle(workspace)
     before = workspace.files("instances")
-    pull(workspace, review("f2", "cat", 1))
+    add_reviews(workspace, review("f2", "cat", 1))
     assert settle(workspace) == 1
     assert set(before) < set(workspace.files("instances"))
     assert settle(workspace) == 0
@@ -108,18 +74,18 @@ def test_files_whose_reviews_still_decide_keep_their_instances(workspace: Worksp
 
 @pytest.mark.parametrize("decision", ["rejected", "back_to_boxes", "off_screen"])
 def test_only_a_labelled_frame_has_instances(workspace: Workspace, decision: str) -> None:
-    pull(workspace, review("f1", "dog", 1))
+    add_reviews(workspace, review("f1", "dog", 1))
     settle(workspace)
-    pull(workspace, review("f1", "dog", 2, decision=decision, instances=[]))
+    add_reviews(workspace, review("f1", "dog", 2, decision=decision, instances=[]))
     settle(workspace)
     assert categories(workspace) == {}
 
 
 def test_taking_the_newer_review_back_brings_the_older_one_into_force(workspace: Workspace) -> None:
-    pull(workspace, review("f1", "dog", 1))
+    add_reviews(workspace, review("f1", "dog", 1))
     settle(workspace)
     first = {row.id for row in workspace.rows(Instance)}
-    pull(workspace, review("f1", "lion", 2))
+    add_reviews(workspace, review("f1", "lion", 2))
     settle(workspace)
     ledger = workspace.ledger("pull")
     ledger.retire(ledger.commits()[1:], "taken back")
@@ -130,7 +96,7 @@ def test_taking_the_newer_review_back_brings_the_older_one_into_force(workspace:
 def test_a_review_outlives_its_frame_and_counts_again_when_it_comes_back(
     workspace: Workspace,
 ) -> None:
-    pull(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
+    add_reviews(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
     settle(workspace)
     ledger = workspace.ledger("sample")
     ledger.retire(ledger.commits(), "resampled")

@@ -2,58 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from labeling.push import push_adjudication
+from labeling.client import LabelStudio
 from labeling.standing import Standing, orphans, standings
 from pipeline.schema import Review
 from pipeline.workspace import Workspace
+from tests.labeling.exchange import kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.label_server import LabelServer, label_server
-from tests.labeling.labelled_workspace import VOCABULARY, fill
+from tests.labeling.labelled_workspace import add_reviews, name
 from tests.labeling.test_adjudication import differ
-from tests.labeling.test_push_pull import api, kept, name
-from tests.labeling.test_reuse import FAR, NEAR, detect, pull, push
-from tests.labeling.test_settle import pull as pull_rows
+from tests.labeling.test_reuse import FAR, NEAR, detect
 from tests.labeling.test_settle import review
 
-
-@pytest.fixture
-def workspace(workspace: Workspace) -> Workspace:
-    return fill(workspace)
+pytestmark = pytest.mark.usefixtures("filled")
 
 
-@pytest.fixture
-def studio() -> FakeLabelStudio:
-    return FakeLabelStudio()
-
-
-@pytest.fixture
-def server(studio: FakeLabelStudio) -> Iterator[LabelServer]:
-    with label_server(studio.answer) as running:
-        yield running
-
-
-def boxes(workspace: Workspace, server: LabelServer) -> Standing:
-    found = standings(workspace, api(server))[0]
+def boxes(workspace: Workspace, server: LabelStudio) -> Standing:
+    found = standings(workspace, server)[0]
     assert found.tasks == found.to_do + found.done + found.gold
     return found
 
 
 def test_nothing_is_said_of_a_server_without_our_projects(
-    workspace: Workspace, server: LabelServer
+    workspace: Workspace, server: LabelStudio
 ) -> None:
-    assert standings(workspace, api(server)) == []
+    assert standings(workspace, server) == []
 
 
 def test_time_left_is_what_is_to_do_at_the_rate_of_late(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
     assert boxes(workspace, server).hours_left is None
-    studio.annotate(studio.of_frame(name(10)), kept(10), lead_time=36.0)
+    fake.annotate(fake.of_frame(name(10)), kept(10), lead_time=36.0)
     pull(workspace, server)
     found = boxes(workspace, server)
     assert (found.to_do, found.done, found.answers_to_do) == (2, 1, 2)
@@ -63,10 +45,10 @@ def test_time_left_is_what_is_to_do_at_the_rate_of_late(
 
 
 def test_only_the_newest_hundred_answers_make_the_rate(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
-    studio.annotate(studio.of_frame(name(10)), kept(10), lead_time=9.0)
+    fake.annotate(fake.of_frame(name(10)), kept(10), lead_time=9.0)
     pull(workspace, server)
     (first,) = workspace.rows(Review)
     slow = [
@@ -79,25 +61,24 @@ def test_only_the_newest_hundred_answers_make_the_rate(
         )
         for number in range(150)
     ]
-    pull_rows(workspace, *slow)
+    add_reviews(workspace, *slow)
     assert boxes(workspace, server).seconds_per_task == 10.0
 
 
 def test_frames_asked_of_two_people_take_two_answers(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    twice = {"overlap": 2, "share": 1}
-    push(workspace, server, **twice)
-    studio.annotate(studio.of_frame(name(10)), kept(10), completed_by=1)
+    push(workspace, server, overlap=2, share=1)
+    fake.annotate(fake.of_frame(name(10)), kept(10), completed_by=1)
     pull(workspace, server)
     found = boxes(workspace, server)
     assert (found.to_do, found.done, found.answers_to_do) == (3, 0, 5), "as the server has it"
 
 
 def test_gold_tasks_are_counted_apart(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    pull_rows(
+    add_reviews(
         workspace, review(name(10), "dog", 1, purpose="gold", annotator="gold", annotation_id="")
     )
     push(workspace, server)
@@ -107,28 +88,28 @@ def test_gold_tasks_are_counted_apart(
 
 
 def test_frames_in_dispute_are_in_adjudication_until_they_are_settled(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
-    differ(workspace, server, studio)
+    differ(workspace, server, fake)
     assert boxes(workspace, server).in_adjudication == 1
-    push_adjudication(workspace, api(server), VOCABULARY)
-    found = {row.kind: row for row in standings(workspace, api(server))}
+    push(workspace, server, "adjudication")
+    found = {row.kind: row for row in standings(workspace, server)}
     assert list(found) == ["boxes", "adjudication"]
     assert (found["adjudication"].to_do, found["adjudication"].in_adjudication) == (1, 0)
 
 
 def test_orphaned_answers_are_listed_with_what_happens_to_them(
-    workspace: Workspace, server: LabelServer, studio: FakeLabelStudio
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     push(workspace, server)
     for index in (10, 11):
-        studio.annotate(studio.of_frame(name(index)), kept(index))
+        fake.annotate(fake.of_frame(name(index)), kept(index))
     pull(workspace, server)
     assert orphans(workspace) == []
     detect(workspace, {10: FAR, 11: NEAR, 12: NEAR})
     (lost,) = orphans(workspace)
     assert (lost.frame_id, lost.annotator) == (name(10), "7")
     assert "no longer proposed" in lost.sentence()
-    pull_rows(workspace, review("elsewhere", "dog", 1))
+    add_reviews(workspace, review("elsewhere", "dog", 1))
     assert [one.frame_id for one in orphans(workspace)] == [name(10), "elsewhere"]
     assert "sampled away" in orphans(workspace)[1].why

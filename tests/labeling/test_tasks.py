@@ -19,6 +19,7 @@ from pipeline.config import LabelConfig
 from pipeline.media import Media, read_timeline
 from pipeline.schema import Frame, Proposal, SoundCategory, Sounds
 from pipeline.storage import Storage
+from tests.labeling.exchange import accepted
 from tests.rows import clip, frame, proposal, sounds, video
 from tests.video_factory import bursts, make_video
 
@@ -146,8 +147,7 @@ def test_a_box_accepted_as_it_was_sent_comes_back_as_the_same_numbers(
     mine = proposal(bbox=bbox)
     task = box_task(shown, [mine], sounds(), VOCABULARY, "i", "c")
     check_task(task, "boxes")
-    result = [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
-    answer = {"result": result, "updated_at": "2026-01-01T00:00:00Z", "completed_by": 1}
+    answer = {"result": accepted(task), "updated_at": "2026-01-01T00:00:00Z", "completed_by": 1}
     found = read_boxes(answer, shown, [mine], VOCABULARY, "a").instances
     assert [(i.bbox, i.origin, i.proposal_id) for i in found] == [(bbox, "kept", "p_1")]
 

@@ -16,8 +16,8 @@ from pipeline import rle
 from pipeline.schema import LATER_COLUMNS, Instance, Mask, Review
 from pipeline.why import history
 from pipeline.workspace import Workspace
-from tests.labeling.labelled_workspace import commit
-from tests.labeling.test_settle import pull, review, sample
+from tests.labeling.labelled_workspace import add_reviews, commit, mask_of
+from tests.labeling.test_settle import review, sample
 
 SIZE = (18, 32)
 
@@ -26,7 +26,7 @@ SIZE = (18, 32)
 def workspace(workspace: Workspace) -> Workspace:
     """Two frames with an instance each, segmented."""
     sample(workspace, "f1", "f2")
-    pull(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
+    add_reviews(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
     settle(workspace)
     segment(workspace)
     return workspace
@@ -39,19 +39,8 @@ def square(left: int) -> Any:
 
 
 def segmented(instance: Instance, left: int = 4) -> Mask:
-    packed = rle.encode(square(left))
-    return Mask(
-        instance_id=instance.instance_id,
-        frame_id=instance.frame_id,
-        rle=packed,
-        area=rle.area(packed),
-        bbox=rle.bbox(packed),
-        source="sam-vit-h",
-        model_digest="abc",
-        predicted_iou=0.9,
-        stability=0.8,
-        verified=False,
-    )
+    by = {"source": "sam-vit-h", "model_digest": "abc", "predicted_iou": 0.9, "stability": 0.8}
+    return mask_of(instance, square(left), **by)
 
 
 def segment(workspace: Workspace, stage: str = "segment", left: int = 4) -> None:
@@ -106,7 +95,7 @@ def test_without_reviews_of_masks_nothing_is_made(workspace: Workspace) -> None:
 
 
 def test_a_painted_mask_stands_in_the_segmenters_place(workspace: Workspace) -> None:
-    pull(workspace, about_masks(workspace, "f1", 2))
+    add_reviews(workspace, about_masks(workspace, "f1", 2))
     assert settle_masks(workspace) == 1
     found = masks(workspace)
     assert (found["f1"].source, found["f1"].verified, found["f1"].model_digest) == (
@@ -123,7 +112,7 @@ def test_a_painted_mask_stands_in_the_segmenters_place(workspace: Workspace) -> 
 
 def test_an_accepted_mask_stays_the_segmenters_and_is_verified(workspace: Workspace) -> None:
     before = masks(workspace)["f1"]
-    pull(workspace, about_masks(workspace, "f1", 2, left=None))
+    add_reviews(workspace, about_masks(workspace, "f1", 2, left=None))
     settle_masks(workspace)
     assert masks(workspace)["f1"] == before.model_copy(update={"verified": True})
 
@@ -133,13 +122,13 @@ def test_a_newer_review_decides_and_taking_it_back_brings_the_segmenters_mask_ba
 ) -> None:
     before = workspace.digest("masks")
     for day, left in ((2, 9), (3, 12)):
-        pull(workspace, about_masks(workspace, "f1", day, left))
+        add_reviews(workspace, about_masks(workspace, "f1", day, left))
         assert settle_masks(workspace) == 1
         assert masks(workspace)["f1"].bbox[0] == left
     back = {"decision": "back_to_boxes", "instances": [], "reject_reasons": ["annotation deleted"]}
     for day in (2, 3):
         gone: dict[str, Any] = {**back, "review_id": f"w_{day}", "updated_at": f"2026-02-{day:02d}"}
-        pull(workspace, about_masks(workspace, "f1", day, **gone))
+        add_reviews(workspace, about_masks(workspace, "f1", day, **gone))
     settle_masks(workspace)
     assert workspace.digest("masks") == before
     assert len(on_disk(workspace)) == 2
@@ -148,9 +137,9 @@ def test_a_newer_review_decides_and_taking_it_back_brings_the_segmenters_mask_ba
 
 @pytest.mark.parametrize("decision", ["rejected", "back_to_boxes"])
 def test_a_frame_that_is_not_done_has_no_verified_mask(workspace: Workspace, decision: str) -> None:
-    pull(workspace, about_masks(workspace, "f1", 2))
+    add_reviews(workspace, about_masks(workspace, "f1", 2))
     settle_masks(workspace)
-    pull(workspace, about_masks(workspace, "f1", 3, decision=decision, instances=[]))
+    add_reviews(workspace, about_masks(workspace, "f1", 3, decision=decision, instances=[]))
     settle_masks(workspace)
     assert not any(row.verified for row in workspace.rows(Mask))
 
@@ -158,7 +147,7 @@ def test_a_frame_that_is_not_done_has_no_verified_mask(workspace: Workspace, dec
 def test_a_mask_nobody_segmented_is_kept_and_gives_way_to_none(workspace: Workspace) -> None:
     ledger = workspace.ledger("segment")
     ledger.retire(ledger.commits(), "gone")
-    pull(workspace, about_masks(workspace, "f1", 2))
+    add_reviews(workspace, about_masks(workspace, "f1", 2))
     assert settle_masks(workspace) == 1
     assert list(masks(workspace)) == ["f1"]
     segment(workspace, "segment-again")
@@ -168,7 +157,7 @@ def test_a_mask_nobody_segmented_is_kept_and_gives_way_to_none(workspace: Worksp
 
 
 def test_another_run_of_the_segmenter_changes_no_verified_mask(workspace: Workspace) -> None:
-    pull(workspace, about_masks(workspace, "f1", 2))
+    add_reviews(workspace, about_masks(workspace, "f1", 2))
     settle_masks(workspace)
     ledger = workspace.ledger("segment")
     ledger.retire(ledger.commits(), "other settings")
@@ -182,13 +171,13 @@ def test_another_run_of_the_segmenter_changes_no_verified_mask(workspace: Worksp
 
 
 def test_a_mask_of_an_instance_that_is_no_more_waits_for_it(workspace: Workspace) -> None:
-    pull(workspace, about_masks(workspace, "f1", 2))
+    add_reviews(workspace, about_masks(workspace, "f1", 2))
     settle_masks(workspace)
-    pull(workspace, review("f1", "lion", 3))
+    add_reviews(workspace, review("f1", "lion", 3))
     settle(workspace)
     settle_masks(workspace)
     assert not any(row.verified for row in workspace.rows(Mask))
-    pull(workspace, review("f1", "dog", 4))
+    add_reviews(workspace, review("f1", "dog", 4))
     settle(workspace)
     settle_masks(workspace)
     assert masks(workspace)["f1"].verified
@@ -198,9 +187,9 @@ def test_a_mask_of_an_instance_that_is_no_more_waits_for_it(workspace: Workspace
 def test_a_crash_anywhere_leaves_every_instance_its_one_mask(
     workspace: Workspace, moves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pull(workspace, about_masks(workspace, "f1", 2))
+    add_reviews(workspace, about_masks(workspace, "f1", 2))
     settle_masks(workspace)
-    pull(workspace, about_masks(workspace, "f1", 3, 12))
+    add_reviews(workspace, about_masks(workspace, "f1", 3, 12))
     done, real = [0], workspace.storage.move
 
     def dies(source: str, target: str) -> None:
@@ -221,7 +210,9 @@ def test_a_crash_anywhere_leaves_every_instance_its_one_mask(
 
 
 def test_why_tells_who_made_a_mask_and_who_spoke_of_it(workspace: Workspace) -> None:
-    pull(workspace, about_masks(workspace, "f1", 2), about_masks(workspace, "f2", 2, left=None))
+    add_reviews(
+        workspace, about_masks(workspace, "f1", 2), about_masks(workspace, "f2", 2, left=None)
+    )
     settle_masks(workspace)
     for frame, maker in (("f1", "settle-masks"), ("f2", "segment")):
         steps, _ = history(workspace, instance(workspace, frame).instance_id)
@@ -248,7 +239,7 @@ def test_reviews_written_before_masks_had_words_of_their_own_are_still_read(
     old = pa.array(rows, pa.list_(pa.struct(known)))
     older = table.set_column(place, "instances", old).drop_columns(["purpose"])
     pq.write_table(older, path)
-    pull(workspace, about_masks(workspace, "f1", 2))
+    add_reviews(workspace, about_masks(workspace, "f1", 2))
     whole = workspace.arrow("reviews")
     assert len(whole) == 3
     assert set(whole.column("purpose").to_pylist()) == {"label"}

@@ -1,0 +1,93 @@
+"""Frames sent to annotators, what these answer, and what comes back of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labeling.client import LabelStudio
+from labeling.projects import ProjectKind
+from labeling.pull import Pulled, pull_adjudication, pull_boxes, pull_masks
+from labeling.push import Pushed, push_adjudication, push_boxes, push_masks
+from pipeline.cli.running import settle_reviews
+from pipeline.workspace import Workspace
+from tests.labeling.labelled_workspace import VOCABULARY
+
+
+def push(
+    workspace: Workspace, server: LabelStudio, kind: ProjectKind = "boxes", **settings: object
+) -> Pushed:
+    """As ``label push`` does; under these settings of ``label`` instead of the workspace's."""
+    if settings:
+        words = [f"label.{key}={value}" for key, value in settings.items()]
+        workspace = Workspace(workspace.storage.url, words)
+    if kind == "boxes":
+        return push_boxes(workspace, server, VOCABULARY)
+    if kind == "masks":
+        return push_masks(workspace, server)
+    return push_adjudication(workspace, server, VOCABULARY)
+
+
+def pull(workspace: Workspace, server: LabelStudio, kind: ProjectKind = "boxes") -> Pulled:
+    """As ``label pull`` does, less opening the boxes that the masks sent back."""
+    if kind == "boxes":
+        found = pull_boxes(workspace, server, VOCABULARY)
+    elif kind == "masks":
+        found = pull_masks(workspace, server)
+    else:
+        found = pull_adjudication(workspace, server, VOCABULARY)
+    settle_reviews(workspace)
+    return found
+
+
+def submit(
+    server: LabelStudio, task: dict[str, Any], result: list[Any], **more: Any
+) -> dict[str, Any]:
+    """Answer a task as the owner of the token."""
+    body = {"result": result, "lead_time": 3.5, **more}
+    return dict(server.call("POST", f"/api/tasks/{task['id']}/annotations/", body))
+
+
+def accepted(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an annotator finds on the page and leaves as it is: the prediction."""
+    (prediction,) = task["predictions"]
+    return [{**item, "origin": "prediction"} for item in prediction["result"]]
+
+
+def choice(control: str, *values: str, region: str = "x", key: str = "choices") -> Any:
+    """What was chosen, or typed under the key ``text``, with one control."""
+    return {"id": region, "from_name": control, "type": key, "value": {key: list(values)}}
+
+
+def scenario(region: str = "p_1", value: str = "Single-sound") -> Any:
+    """How a box sounds."""
+    return choice("scenario", value, region=region)
+
+
+VISIBLE = choice("status", "Visible")
+
+
+def rectangle(
+    region: str,
+    place: dict[str, float],
+    label: str = "dog",
+    origin: str = "prediction",
+    **changes: Any,
+) -> Any:
+    """A box in a frame of 320x180; the place is in percent."""
+    return {
+        "id": region,
+        "from_name": "category",
+        "to_name": "frame",
+        "type": "rectanglelabels",
+        "original_width": 320,
+        "original_height": 180,
+        "origin": origin,
+        "value": {**place, "rotation": 0, "rectanglelabels": [label], **changes},
+    }
+
+
+def kept(index: int = 10, label: str = "dog") -> list[Any]:
+    """A frame of the labelled workspace whose one proposal was kept."""
+    region = f"p_{index}"
+    place = {"x": 3.125, "y": 100 / 9, "width": 31.25, "height": 400 / 9}
+    return [VISIBLE, rectangle(region, place, label), scenario(region)]
