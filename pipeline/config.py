@@ -35,7 +35,11 @@ class RunConfig(Section):
     """How much of the machine a run takes. Never changes a result, so it is not hashed."""
 
     workers: int = Field(default=0, ge=0)
-    """Worker processes; 0 takes one per core."""
+    """Worker processes; 0 takes one per core, of this machine or of the Ray cluster."""
+    workers_per_gpu: int = Field(default=2, ge=1, le=64)
+    """Workers that share a GPU; a stage whose model runs on GPUs has at most this many for each.
+    Every worker loads the model (the largest, sam-vit-h, is 2.6 GB). 2, so that the GPU has work
+    while one of them reads, decodes or commits; how much that gains is not measured yet."""
     executor: Literal["local", "ray"] = "local"
     """Where units run. local: supervised processes here. ray: actors of a Ray cluster."""
     ray_address: str = ""
@@ -200,7 +204,8 @@ class InferenceConfig(Section):
     unhashed: ClassVar[frozenset[str]] = frozenset({"device", "batch_mpx"})
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
-    """Where the model runs: auto (the first GPU, else the CPU), cpu, or cuda:N."""
+    """Where the model runs. auto: workers take turns on the visible GPUs, or run on the CPU where
+    there is none. cpu. cuda:N: all of them on that one. See run.workers_per_gpu."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format of the model's arithmetic; auto: bfloat16 on a GPU, float32 on a CPU."""
     batch_mpx: float = Field(default=8.0, gt=0)

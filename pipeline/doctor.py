@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config import Config, DownloadConfig
+from pipeline.config import Config, DownloadConfig, RunConfig
+from pipeline.executors.gpus import VISIBLE, visible_gpus
 from pipeline.storage import Storage
 
 _YT_DLP_OLD_DAYS = 60
@@ -79,7 +80,7 @@ def run_checks(storage: Storage, config: Config, today: datetime.date | None = N
         _decoders(),
         _ffmpeg(download),
         *_extras(),
-        _gpu(),
+        _gpu(config.run),
     ]
 
 
@@ -227,6 +228,15 @@ def _extras() -> Iterator[Check]:
         yield Check(f"extra {extra}", "ok", detail, advice)
 
 
-def _gpu() -> Check:
-    present = shutil.which("nvidia-smi") is not None
-    return Check("GPU", "ok", "nvidia-smi is here" if present else "none seen; none is needed")
+def _gpu(run: RunConfig) -> Check:
+    count = len(visible_gpus())
+    if count:
+        workers = min(run.workers or len(os.sched_getaffinity(0)), count * run.workers_per_gpu)
+        detail = f"visible: {count}; workers of a stage whose model runs on GPUs: {workers}"
+        return Check("GPU", "ok", f"{detail} (run.workers_per_gpu: {run.workers_per_gpu})")
+    if VISIBLE in os.environ:
+        return Check("GPU", "ok", f"none: {VISIBLE}={os.environ[VISIBLE]!r} shows none")
+    if shutil.which("nvidia-smi"):
+        advice = "Run nvidia-smi -L: it says what is wrong with the driver."
+        return Check("GPU", "warn", "nvidia-smi is here, but lists none", advice)
+    return Check("GPU", "ok", "none seen; none is needed")

@@ -68,6 +68,11 @@ class Progress:
             finally:
                 self._bar = None
 
+    def say(self, line: str) -> None:
+        """A line for people, at once; also where progress is not shown, for it is none."""
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
     def rows(self, unit: Unit, done: int) -> None:
         """A unit under way has ``done`` finished rows."""
         self._running[unit.name] = done

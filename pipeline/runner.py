@@ -8,7 +8,6 @@ retire    results whose input or upstream is gone leave the tables, into ``retir
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -51,6 +50,8 @@ class RunSummary:
     counts: Counter[str] = field(default_factory=Counter)
     """``input``, ``ok``, ``dropped``, ``failed``, ``children:<table>``, of this run alone."""
     bugs: list[str] = field(default_factory=list)
+    workers: int = 0
+    """Workers it had, or would have; 0: none were needed, or it takes a cluster to know."""
     pending: int = 0
     """Rows still to do."""
     notes: list[str] = field(default_factory=list)
@@ -126,6 +127,10 @@ def run_stage(
         if options.dry_run:
             units = _pending(workspace, ledger, spec, options, planned=False)
             summary.pending = sum(_num_rows(unit) for unit in units)
+            if units and workspace.config.run.executor == "local":
+                team = LocalTeam(stage.device())
+                summary.workers, note = _size(team, workspace, spec, options, len(units))
+                summary.notes += [note] if note else []
             return summary
         retired = _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
         if retired:
@@ -135,7 +140,7 @@ def run_stage(
         lock.share()
         if units:
             job = new_job(workspace.storage, spec.name, generation.key, entry.stage_class, config)
-            _execute(workspace, job, spec, units, options, summary, progress)
+            _execute(workspace, job, stage, units, options, summary, progress)
         if lock.try_alone():
             ledger.recover()
     summary.seconds = time.perf_counter() - started
@@ -334,15 +339,22 @@ def _num_rows(unit: Unit) -> int:
 def _execute(
     workspace: Workspace,
     job: Job,
-    spec: StageSpec,
+    stage: Stage[Any],
     units: Sequence[Unit],
     options: RunOptions,
     summary: RunSummary,
     progress: Progress | None,
 ) -> None:
+    spec = stage.spec
     ledger = workspace.ledger(spec.name)
     settings = workspace.config.run
     total = sum(_num_rows(unit) for unit in units)
+    team = make_team(settings, spec, stage.device())
+    summary.workers, note = _size(team, workspace, spec, options, len(units))
+    if settings.executor == "ray" and stage.device() == "auto" and not team.num_gpus:
+        note = "the Ray cluster has no GPU; the model runs on CPUs."
+    if note and progress:
+        progress.say(f"{spec.name}: {note}")
     progress = progress or Progress.silent()
 
     def committed(result: UnitResult) -> None:
@@ -357,24 +369,29 @@ def _execute(
     with unit_claims(workspace.storage, ledger.folder) as claims, progress.stage(spec.name, total):
         source = _Units(ledger, units, claims)
         try:
-            team = make_team(settings, spec)
-            workers = min(num_workers(options.workers, spec), len(units))
-            Pool(team, job, spec, source, committed, progress.rows).run(workers)
+            Pool(team, job, spec, source, committed, progress.rows).run(summary.workers)
         finally:
             done = {commit.unit for commit in ledger.commits()}
             summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)
 
 
-def make_team(settings: RunConfig, spec: StageSpec) -> Team:
-    """The executor the settings ask for."""
+def make_team(settings: RunConfig, spec: StageSpec, device: str) -> Team:
+    """The executor the settings ask for, with the GPUs it has for a stage on ``device``."""
     if settings.executor == "ray":
         from pipeline.executors.ray import RayTeam
 
-        return RayTeam(settings.ray_address, spec)
-    return LocalTeam()
+        return RayTeam(settings.ray_address, spec, device, settings.workers_per_gpu)
+    return LocalTeam(device)
 
 
-def num_workers(asked: int, spec: StageSpec) -> int:
-    """Processes for a stage: as asked, else one per core this process may use."""
-    count = asked or len(os.sched_getaffinity(0))
-    return min(count, spec.max_workers) if spec.max_workers else count
+def _size(
+    team: Team, workspace: Workspace, spec: StageSpec, options: RunOptions, units: int
+) -> tuple[int, str]:
+    """How many workers a team gets, and what to say where that is fewer for want of GPUs."""
+    wanted = min(options.workers or team.cores, spec.max_workers or units, units)
+    per_gpu = workspace.config.run.workers_per_gpu
+    most = team.num_gpus * per_gpu
+    if not most or wanted <= most:
+        return wanted, ""
+    gpus = f"GPUs: {team.num_gpus}, run.workers_per_gpu: {per_gpu}"
+    return most, f"workers: {most}, not {wanted} ({gpus})."

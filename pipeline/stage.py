@@ -70,8 +70,6 @@ class StageSpec:
     """Upper bound on processes; stages that share one network identity take 1."""
     num_cpus: float = 1.0
     """Cores a worker takes of a cluster."""
-    num_gpus: float = 0.0
-    """GPUs a worker takes of a cluster; a fraction shares one."""
 
 
 @dataclass
@@ -107,6 +105,14 @@ class Stage(Generic[ConfigT]):
         before any worker starts, so a missing checkpoint stops the run before it begins.
         """
         return {}
+
+    def device(self) -> str:
+        """Where the model of a worker runs: ``auto``, ``cpu`` or ``cuda:N``.
+
+        ``cpu`` is a stage, or a choice of settings, that uses no GPU. For the others the executor
+        shares the GPUs out.
+        """
+        return "cpu"
 
     def open(self, ctx: WorkerContext) -> None:
         """Load models and clients, once per worker."""

@@ -59,6 +59,10 @@ class HearClips(Stage[HearConfig]):
         taxonomy = load_taxonomy(self.config.taxonomy)
         return {**self.tagger.fingerprint(), "taxonomy": taxonomy.digest}
 
+    def device(self) -> str:
+        """As the settings say, where the tagger is a model."""
+        return self.config.device if self.tagger.has_weights else "cpu"
+
     def open(self, ctx: WorkerContext) -> None:
         """Load the tagger."""
         self._ctx = ctx

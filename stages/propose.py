@@ -68,6 +68,10 @@ class ProposeBoxes(Stage[ProposeConfig]):
             return own
         return own | {"taxonomy": load_taxonomy(self.config.taxonomy).digest}
 
+    def device(self) -> str:
+        """As the settings say, where the detector is a model."""
+        return self.config.device if self.detector.has_weights else "cpu"
+
     def open(self, ctx: WorkerContext) -> None:
         """Load the detector."""
         cv2.setNumThreads(1)  # processes fill the machine, not threads

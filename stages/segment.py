@@ -47,6 +47,10 @@ class SegmentInstances(Stage[SegmentConfig]):
         """The segmenter's."""
         return self.segmenter.fingerprint()
 
+    def device(self) -> str:
+        """As the settings say, where the segmenter is a model."""
+        return self.config.device if self.segmenter.has_weights else "cpu"
+
     def open(self, ctx: WorkerContext) -> None:
         """Load the segmenter."""
         cv2.setNumThreads(1)  # processes fill the machine, not threads

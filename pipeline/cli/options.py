@@ -103,7 +103,12 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="I/N",
             help="Do every N-th unit only, from the I-th on: one task of a job array.",
         ),
-        click.option("--workers", type=int, metavar="N", help="Processes. Default: one per core."),
+        click.option(
+            "--workers",
+            type=int,
+            metavar="N",
+            help="Processes. Default: one per core; fewer where models share GPUs.",
+        ),
     ):
         gathered = option(gathered)
     return workspace_options(gathered)

@@ -50,15 +50,18 @@ def _say(workspace: Workspace, summary: RunSummary, options: RunOptions, as_json
             "stage": summary.stage,
             **counts,
             "pending": summary.pending,
+            "workers": summary.workers,
             "seconds": round(summary.seconds, 2),
         }
         click.echo(json.dumps(line))
         return
     if options.dry_run:
-        click.echo(f"{summary.stage}: {summary.pending} rows to do.")
-        return
+        workers = f", workers: {summary.workers}" if summary.workers else ""
+        click.echo(f"{summary.stage}: {summary.pending} rows to do{workers}.")
     for note in summary.notes:
         click.echo(f"{summary.stage}: {note}")
+    if options.dry_run:
+        return
     if not counts:
         pending = f" {summary.pending} pending." if summary.pending else " Nothing new to do."
         click.echo(f"{summary.stage}:{pending}")

@@ -14,11 +14,12 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pipeline.errors import AvatarBuildError, StopRun
+from pipeline.executors.gpus import VISIBLE, visible_gpus
 from pipeline.executors.opening import make_scratch, opened_stage
 from pipeline.executors.pool import Message, Worker
 from pipeline.stage import Stage
@@ -32,10 +33,10 @@ class ProcessWorker:
 
     beats = True
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=work, args=(theirs, job, os.getpid()))
+        self.process = context.Process(target=work, args=(theirs, job, os.getpid(), environment))
         self.process.start()
         theirs.close()
 
@@ -78,11 +79,22 @@ class ProcessWorker:
 
 
 class LocalTeam:
-    """Processes on this machine."""
+    """Processes on this machine.
 
-    def start(self, job: Job) -> ProcessWorker:
+    Args:
+        device: where the stage's model runs. With ``auto`` workers take turns on the GPUs that are
+            visible, each seeing its own alone; with ``cuda:N`` they all share that one.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.cores = len(os.sched_getaffinity(0))
+        self._turns = visible_gpus() if device == "auto" else []
+        self.num_gpus = len(self._turns) if device in ("auto", "cpu") else 1
+
+    def start(self, job: Job, place: int) -> ProcessWorker:
         """A new process, opening the job's stage."""
-        return ProcessWorker(job)
+        own = {VISIBLE: self._turns[place % len(self._turns)]} if self._turns else {}
+        return ProcessWorker(job, own)
 
     def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
         """Until one has said something or died."""
@@ -93,8 +105,9 @@ class LocalTeam:
         wait(handles, timeout=timeout_s)
 
 
-def work(pipe: Connection, job: Job, parent: int) -> None:
+def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]) -> None:
     """A worker's life: open the stage, answer messages, end with the parent."""
+    os.environ.update(environment)  # before torch is imported, with the stage's backend
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     scratch = make_scratch(job, f"{os.getpid()}")

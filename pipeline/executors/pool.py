@@ -93,8 +93,18 @@ class Worker(Protocol):
 class Team(Protocol):
     """Makes workers and waits for any of them."""
 
-    def start(self, job: Job) -> Worker:
-        """A new worker, opening the job's stage."""
+    cores: int
+    """Workers there are where nobody says how many."""
+    num_gpus: int
+    """GPUs its workers share; 0 where they use none."""
+
+    def start(self, job: Job, place: int) -> Worker:
+        """A new worker, opening the job's stage.
+
+        Args:
+            job: what to run.
+            place: from 0 on; no two live workers have one, and who replaces a dead one has its.
+        """
         ...
 
     def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
@@ -105,6 +115,7 @@ class Team(Protocol):
 class _Place:
     """A worker and what it is doing."""
 
+    number: int
     worker: Worker
     deadline: float
     ready: bool = False
@@ -161,8 +172,9 @@ class Pool:
     def _run(self, count: int) -> None:
         while True:
             while len(self.places) < count and self._work_left():
-                worker = self.team.start(self.job)
-                self.places.append(_Place(worker, time.monotonic() + _START_TIMEOUT_S))
+                number = min(set(range(count)) - {place.number for place in self.places})
+                worker = self.team.start(self.job, number)
+                self.places.append(_Place(number, worker, time.monotonic() + _START_TIMEOUT_S))
             for place in self.places:
                 if place.idle:
                     self._assign(place)

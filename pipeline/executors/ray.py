@@ -8,13 +8,15 @@ the pool knows which row was at fault, Ray does not.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
+from pipeline.executors.gpus import VISIBLE
 from pipeline.executors.opening import make_scratch, opened_stage
 from pipeline.executors.pool import Message, Worker
 from pipeline.unit import Job, answer, run_unit
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 class StageActor:
     """Lives in a Ray worker process: opens the stage, then answers."""
 
-    def open(self, job: Job) -> Message:
+    def open(self, job: Job, environment: Mapping[str, str]) -> Message:
         """Open the stage; ``ready``, or why not."""
+        os.environ.update(environment)
         self._job = job
         try:
             scratch = make_scratch(job, f"{os.getpid()}")
@@ -63,9 +66,9 @@ class ActorWorker:
 
     beats = False
 
-    def __init__(self, actor: Any, job: Job) -> None:
+    def __init__(self, actor: Any, job: Job, environment: Mapping[str, str]) -> None:
         self._actor = actor
-        self.owed: Any = actor.open.remote(job)
+        self.owed: Any = actor.open.remote(job, environment)
         self._died = ""
 
     def send(self, message: Message) -> None:
@@ -118,12 +121,15 @@ class RayTeam:
     Args:
         address: of a running cluster, as ``ray.init`` takes it; empty starts one on this machine.
         spec: of the stage whose resources an actor needs.
+        device: where the stage's model runs; unless that is ``cpu``, an actor takes its share of a
+            GPU of the cluster, where there are any.
+        workers_per_gpu: how many actors share one.
 
     Raises:
         UsageError: the extra is not installed.
     """
 
-    def __init__(self, address: str, spec: StageSpec) -> None:
+    def __init__(self, address: str, spec: StageSpec, device: str, workers_per_gpu: int) -> None:
         # Ray is not to report on its users.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -140,14 +146,22 @@ class RayTeam:
                 logging_level=logging.ERROR,
                 **({} if address else local),
             )
+        there = ray.cluster_resources()
+        self.cores = max(1, int(there.get("CPU", 0) / spec.num_cpus))
+        self.num_gpus = 0 if device == "cpu" else int(there.get("GPU", 0))
+        # Ray counts in ten thousandths: seven shares of 0.1429 would not fit on one GPU.
+        share = math.floor(10_000 / workers_per_gpu) / 10_000 if self.num_gpus else 0
+        # An actor that asks for no GPU is shown none by older Ray, all of its node's by newer
+        # (2.60; ray-project/ray pull request 62492). Here it is none.
+        self._environment = {VISIBLE: ""} if device == "auto" and not self.num_gpus else {}
         as_actor: Any = ray.remote(
-            num_cpus=spec.num_cpus, num_gpus=spec.num_gpus, max_restarts=0, max_task_retries=0
+            num_cpus=spec.num_cpus, num_gpus=share, max_restarts=0, max_task_retries=0
         )
         self._make: Any = as_actor(StageActor)
 
-    def start(self, job: Job) -> ActorWorker:
-        """A new actor, opening the job's stage."""
-        return ActorWorker(self._make.remote(), job)
+    def start(self, job: Job, place: int) -> ActorWorker:
+        """A new actor, opening the job's stage; Ray chooses its node and its GPU."""
+        return ActorWorker(self._make.remote(), job, self._environment)
 
     def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
         """Until one of them has answered or died."""

@@ -41,6 +41,7 @@ class GrabCutSegmenter:
     """Cut each box's thing from its surroundings by colour."""
 
     name = "grabcut"
+    has_weights = False
     digest = ""
 
     def __init__(self, config: SegmentConfig) -> None:

@@ -66,6 +66,7 @@ Prompt(token_ids=(101, 9, 1012, 102), spans=((1, 2),))]
 class PromptedDetector:
     """Find what the target categories look like."""
 
+    has_weights = True
     nothing = "no_target_box"
     vocabulary: Vocabulary = "prompts"
 

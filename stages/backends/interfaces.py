@@ -86,6 +86,8 @@ class Backend(Protocol):
 
     name: str
     """As the setting spells it; it stands in every row."""
+    has_weights: bool
+    """Whether it is a model, which runs on the device of the settings."""
 
     def fingerprint(self) -> Mapping[str, str]:
         """Digests of the files that decide its answers; called before any worker starts."""

@@ -72,6 +72,7 @@ class MotionDetector:
     """Find moving regions."""
 
     name = "motion"
+    has_weights = False
     nothing = "nothing_moves"
     vocabulary: Vocabulary = "none"
 

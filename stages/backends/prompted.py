@@ -58,6 +58,7 @@ class Embedded:
 class PromptedSegmenter(ABC):
     """A model with an image encoder and a decoder prompted with boxes."""
 
+    has_weights = True
     packages: ClassVar[tuple[str, ...]]
     """What it imports besides torch."""
 

@@ -18,6 +18,7 @@ from stages.backends.interfaces import Listening
 class LabelTagger:
     """Take the list's label as the only class, certain."""
 
+    has_weights = False
     vocabulary: Literal["audioset", "vggsound"] = "vggsound"
 
     def __init__(self, config: HearConfig) -> None:

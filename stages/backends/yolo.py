@@ -47,6 +47,7 @@ _QUIET = {
 class YoloDetector:
     """Find objects of Open Images' 601 classes."""
 
+    has_weights = True
     nothing = "no_target_box"
     vocabulary: Vocabulary = "openimages"
 

@@ -14,7 +14,9 @@ import click
 import pytest
 
 from pipeline.cli import cli
+from pipeline.workspace import Workspace
 from tests.conftest import ROOT
+from tests.pipeline.faulty import add_sources
 
 
 def commands(
@@ -157,6 +159,15 @@ def test_hostile_and_repeated_ids_become_rows_in_the_books_and_nothing_else(tmp_
     again = run("download", *arguments)
     assert "1 known already" in again.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"ws", "list.csv"}
+
+
+def test_a_dry_run_says_how_many_rows_and_workers_there_would_be(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "ws")
+    add_sources(workspace, ["ok"] * 3)
+    arguments = ("download", "--workspace", str(tmp_path / "ws"), "--dry-run")
+    assert run(*arguments).stdout == "download: 3 rows to do, workers: 1.\n"
+    shown = json.loads(run(*arguments, "--json").stdout)
+    assert (shown["pending"], shown["workers"]) == (3, 1)
 
 
 def test_a_failure_bound_decides_the_exit_code(tmp_path: Path) -> None:

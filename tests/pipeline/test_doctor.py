@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, DownloadConfig
+from pipeline.config import Config, DownloadConfig, RunConfig
 from pipeline.doctor import Check, run_checks
+from pipeline.executors.gpus import VISIBLE
 from pipeline.schema import Source
 from pipeline.workspace import Workspace
 from tests.conftest import ROOT
@@ -106,6 +107,28 @@ def test_a_format_that_merges_needs_ffmpeg(workspace: Workspace, no_programs: Pa
     assert found.state == "bad"
     program(no_programs, "ffmpeg", "")
     assert checks(workspace, DownloadConfig(format="bv*+ba/b"))["ffmpeg"].state == "ok"
+
+
+def test_gpus_are_counted_and_so_are_the_workers_they_make(
+    workspace: Workspace, no_programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(**run: int) -> Check:
+        config = Config(run=RunConfig.model_validate(run))
+        return {check.name: check for check in run_checks(workspace.storage, config)}["GPU"]
+
+    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(64)))
+    assert found() == Check("GPU", "ok", "none seen; none is needed")
+    program(no_programs, "nvidia-smi", "No devices were found")
+    assert (found().state, found().detail) == ("warn", "nvidia-smi is here, but lists none")
+    program(no_programs, "nvidia-smi", "GPU 0: NVIDIA H200 (UUID: GPU-11111111)")
+    of = "workers of a stage whose model runs on GPUs"
+    assert found().detail == f"visible: 1; {of}: 2 (run.workers_per_gpu: 2)"
+    assert found(workers_per_gpu=3).detail == f"visible: 1; {of}: 3 (run.workers_per_gpu: 3)"
+    monkeypatch.setenv(VISIBLE, "4,5,6,7")
+    assert found(workers=5).detail == f"visible: 4; {of}: 5 (run.workers_per_gpu: 2)"
+    monkeypatch.setenv(VISIBLE, "")
+    assert found() == Check("GPU", "ok", f"none: {VISIBLE}='' shows none")
 
 
 def test_what_is_not_ok_says_what_to_do(workspace: Workspace, no_programs: Path) -> None:

@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster give the table that processes give."""
+"""Actors of a Ray cluster give the table that processes give, and take their share of its GPUs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runner import RunOptions, run_stage
+from pipeline.executors.gpus import VISIBLE
+from pipeline.progress import Progress
+from pipeline.runner import RunOptions, RunSummary, run_stage
 from pipeline.workspace import Workspace
+from tests.pipeline import gpu_stage
 from tests.pipeline.faulty import ENTRY, EXPECTED_KIND, FaultyConfig, add_sources
+from tests.pipeline.gpu_stage import UNSET, GpuConfig, filled, noted
 
 LABELS = ["ok", "drop", "raise", "ok", "kill", "ok", "ok", "fail"] * 3
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # Ray's own, on sockets and deprecations
+]
+
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A Ray of two cores on the loopback interface."""
+def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A Ray on the loopback interface that takes itself for one of four cores and some GPUs."""
     ray = pytest.importorskip("ray", reason="the ray extra is not installed")
-    with warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        patch.delenv(VISIBLE, raising=False)
         ray.init(
-            num_cpus=2,
+            num_cpus=4,
+            num_gpus=request.param,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             log_to_driver=False,
@@ -33,8 +44,16 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray's own, on sockets and deprecations
+with_gpus = pytest.mark.parametrize("cluster", [2], indirect=True)
+without_gpus = pytest.mark.parametrize("cluster", [0], indirect=True)
+
+
+def run(workspace: Workspace, workers: int, device: str) -> RunSummary:
+    options, config = RunOptions(workers=workers), GpuConfig(device=device)
+    return run_stage(workspace, "ongpu", options, Progress(shown=False), gpu_stage.ENTRY, config)
+
+
+@with_gpus
 def test_ray_and_local_give_the_same_table_and_the_same_failures(
     cluster: None, tmp_path: Path
 ) -> None:
@@ -51,3 +70,43 @@ def test_ray_and_local_give_the_same_table_and_the_same_failures(
     assert results[0] == results[1]
     expected = sorted(EXPECTED_KIND[label] for label in LABELS if label in EXPECTED_KIND)
     assert sorted(results[1][1].values()) == expected
+
+
+@with_gpus
+def test_actors_share_the_gpus_of_a_cluster_and_replace_one_another_there(
+    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ["ok", "kill", *["ok"] * 16]
+    workspace = filled(tmp_path / "ws", labels, "run.executor=ray")
+    assert run(workspace, 9, "auto").workers == 4
+    assert noted(workspace) - noted(workspace, "killed") == {"0": 2, "1": 2}
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["ongpu: workers: 4, not 9 (GPUs: 2, run.workers_per_gpu: 2)."]
+    local = filled(tmp_path / "local", labels)
+    run(local, 2, "cpu")
+    assert workspace.digest("clips") == local.digest("clips")
+
+
+@with_gpus
+def test_seven_actors_fit_on_a_gpu_and_on_the_cpu_they_take_none(
+    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("run.executor=ray", "run.workers_per_gpu=7")
+    workspace = filled(tmp_path / "auto", ["ok"] * 8, *settings)
+    assert run(workspace, 4, "auto").workers == 4
+    assert sum(noted(workspace)[gpu] for gpu in ("0", "1")) == 4
+    workspace = filled(tmp_path / "cpu", ["ok"] * 8, *settings)
+    assert run(workspace, 0, "cpu").workers == 4, "one per core of the cluster"
+    assert noted(workspace) == {UNSET: 4}
+    assert capsys.readouterr().err == ""
+
+
+@without_gpus
+def test_a_cluster_without_gpus_says_so_once_and_runs_on_its_cpus(
+    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = filled(tmp_path / "ws", ["ok"] * 8, "run.executor=ray")
+    assert run(workspace, 2, "auto").workers == 2
+    assert noted(workspace) == {"": 2}
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["ongpu: the Ray cluster has no GPU; the model runs on CPUs."]

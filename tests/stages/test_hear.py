@@ -83,6 +83,7 @@ class Fake:
     """A tagger of AudioSet's classes that says what it is told and counts what it is asked."""
 
     name = "fake"
+    has_weights = False
     vocabulary: Literal["audioset", "vggsound"] = "audioset"
 
     def __init__(self, **answers: InputError | dict[str, float]) -> None:

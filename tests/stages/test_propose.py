@@ -36,6 +36,7 @@ class Recorded:
     """A detector that answers from a table, and remembers what it was shown."""
 
     name = "recorded"
+    has_weights = False
     nothing = "nothing_here"
     vocabulary: Vocabulary = "none"
 

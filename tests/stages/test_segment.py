@@ -93,6 +93,7 @@ class Painted:
     """A segmenter that paints a given area and counts its looks."""
 
     name = "painted"
+    has_weights = False
     digest = "d" * 64
 
     def __init__(self, area: tuple[int, int, int, int] = (0, 0, 0, 0), guess: float = 0.75) -> None:

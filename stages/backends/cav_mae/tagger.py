@@ -70,6 +70,7 @@ class _Prepared:
 class CavMaeTagger:
     """Tag with one of the authors' AudioSet checkpoints."""
 
+    has_weights = True
     vocabulary: Literal["audioset", "vggsound"] = "audioset"
 
     def __init__(self, config: HearConfig) -> None:

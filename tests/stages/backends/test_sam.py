@@ -419,6 +419,25 @@ def test_killed_in_the_middle_and_resumed_it_ends_where_an_uninterrupted_run_end
     assert kinds[0] == kinds[1]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_two_workers_on_the_gpus_find_the_masks_that_one_finds(
+    registered: dict[str, Path], shots: list[bytes], tmp_path: Path
+) -> None:
+    found = []
+    for workers in (1, 2):
+        workspace = filled(tmp_path / str(workers), shots, "sam-vit-b")
+        toml = tmp_path / str(workers) / "avatar.toml"
+        toml.write_text(toml.read_text().replace('"cpu"', '"auto"\nprecision = "float32"'))
+        tiny_sam.segment(str(tmp_path / str(workers)), workers)
+        found.append({row.id: rle.decode(row.rle) for row in workspace.rows(Mask)})
+    one, two = found
+    assert one
+    assert one.keys() == two.keys()
+    for name, mask in one.items():
+        assert (mask != two[name]).mean() < 1e-3
+
+
 def test_a_stage_without_its_weights_stops_before_it_begins(
     shots: list[bytes], tmp_path: Path
 ) -> None:
