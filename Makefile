@@ -2,7 +2,8 @@
 # make test    everything that runs without a GPU
 # make help    the rest
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-labelstudio chromium lint lock benchmarks clean
+.PHONY: help setup demo test test-fast test-labelstudio chromium lint lock benchmarks \
+  benchmark-labels benchmark-tavlo clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -55,13 +56,24 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-benchmarks: $(READY) ## Measure again what benchmarks/results holds (minutes; ffmpeg for comparison)
+benchmarks: $(READY) ## Measure again what benchmarks/results holds (each takes minutes; ffmpeg for comparison)
 	$(BIN)/python -m benchmarks.runner
-	$(BIN)/python -m benchmarks.media
+	$(BIN)/python -m benchmarks.media --out benchmarks/results/media.json
 	$(BIN)/python -m benchmarks.download
 	$(BIN)/python -m benchmarks.models --out benchmarks/results/models.json
 	$(BIN)/python -m benchmarks.evaluate
 	$(BIN)/python -m benchmarks.feed
+	$(BIN)/python -m benchmarks.release
+	$(BIN)/python -m benchmarks.baselines
+	$(BIN)/python -m benchmarks.tavlo_speed
+	$(BIN)/python -m benchmarks.labeling --prompts
+	@echo "Not among them, as one needs a server and one takes hours: make benchmark-labels benchmark-tavlo"
+
+benchmark-labels: $(READY) $(LABEL_STUDIO) ## The same, 2,000 frames to a real Label Studio and back
+	$(BIN)/python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio
+
+benchmark-tavlo: $(READY) ## The same, hours: TAVLO against a control; goes on in tavlo-work
+	$(BIN)/python -m benchmarks.tavlo_synthetic --work tavlo-work
 
 lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
@@ -71,5 +83,5 @@ lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	  -o labeling/label-studio.txt
 
-clean: ## Remove the environment and the demo's workspace
+clean: ## Remove the environments and the demo's workspace
 	rm -rf .venv .venv-labelstudio demo-workspace
