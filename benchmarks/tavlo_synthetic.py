@@ -1,11 +1,12 @@
 """The AVATAR paper's tables in the small: TAVLO against a frame-wise control, on known answers.
 
-    python -m benchmarks.tavlo_synthetic --work DIR [--long | --full] [--only NAME]
+    python -m benchmarks.tavlo_synthetic --work DIR [--full] [--only NAME] [--seed N]
 
 Draws a world to train on and another to score on (``tavlo.synthetic``), trains each model in the
 one loop, scores it as ``avatar-build evaluate`` does and prints Tables 2 to 4 and the ablation.
-What is done stays in DIR; the same command goes on from there. By default everything fits a CPU,
-and ``--long`` does with patience; ``--full`` is the paper's size, for a GPU.
+What is done stays in DIR, and is reported together; the same command goes on from there. By
+default everything fits a CPU: a quarter of an hour for each model. ``--full`` is the paper's size,
+for a GPU.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ import re
 import shutil
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from benchmarks.frame_wise import NAME as FRAME_WISE
 from benchmarks.machine import describe
+from pipeline.demo.picture import silhouettes
 from tavlo.clips import fill_cache, read_clips
 from tavlo.data import read_clip
-from tavlo.evaluate import Scores, evaluate, to_markdown, write_scores
+from tavlo.evaluate import evaluate, to_markdown, write_scores
 from tavlo.paper import ablation, read_runs, side_by_side
 from tavlo.predict import predict
 from tavlo.predictions import GRID_HW, Predictions
 from tavlo.recipe import RECIPES, make_recipe
 from tavlo.release import EvaluationSet, read_release
-from tavlo.synthetic import WorldConfig
+from tavlo.synthetic import MIN_SHARE, WorldConfig, scene_of
 from tavlo.synthetic_release import write_world
 from tavlo.tables import Entry, Table
 from tavlo.tables import to_markdown as tables_to_markdown
@@ -46,29 +50,38 @@ RECIPES[FRAME_WISE] = "benchmarks.frame_wise:FrameWiseRecipe"
 
 PRIOR = "Fixed map"
 """No model: where sources are on average in the clips to train on, the same for every frame."""
-CONTROL, PAPER, OURS = "Frame-wise control", "TAVLO (paper)", "TAVLO (apart)"
-ALONE = "TAVLO (alone)"
-JOINT: dict[str, Any] = {}
-APART: dict[str, Any] = {"sizes": {"meeting": "apart", "start": "identity"}}
-KEPT = "map_kept_under_another_sound"
-SOFT = {"temperature": 0.07}
+CONTROL, PAPER, APART, ALONE = (
+    "Frame-wise control",
+    "TAVLO (paper)",
+    "TAVLO (apart)",
+    "TAVLO (alone)",
+)
+
+
+def _ours(meeting: str, negatives: str) -> dict[str, Any]:
+    sizes = {"meeting": meeting, "start": "identity"}
+    return {"sizes": sizes, "negatives": negatives, "temperature": 0.07, "window": "around"}
+
+
 MODELS: dict[str, dict[str, Any]] = {
     CONTROL: {},
-    PAPER: JOINT,
-    "TAVLO (paper), max": JOINT | {"negatives": "max"},
-    "TAVLO (paper), min": JOINT | {"negatives": "min"},
+    PAPER: {},
+    "TAVLO (paper), max": {"negatives": "max"},
+    "TAVLO (paper), min": {"negatives": "min"},
     "TAVLO (paper), temporal-spatial": {"sizes": {"order": "temporal-spatial"}},
-    OURS: APART | SOFT | {"negatives": "max"},
-    ALONE: {"sizes": {"meeting": "alone", "start": "identity"}, "negatives": "max", **SOFT},
-    "TAVLO (apart), mean": APART | SOFT | {"negatives": "mean"},
-    "TAVLO (apart), temporal-spatial": {
-        "sizes": APART["sizes"] | {"order": "temporal-spatial"},
-        "negatives": "max",
-        **SOFT,
-    },
+    ALONE: _ours("alone", "max"),
+    "TAVLO (alone), mean": _ours("alone", "mean"),
+    "TAVLO (alone), min": _ours("alone", "min"),
+    "TAVLO (alone), sounds of the interval": _ours("alone", "max") | {"window": "interval"},
+    APART: _ours("apart", "max"),
 }
 """Name to what differs from the size's own settings. Of the paper: mean negatives, temperature 1,
-sound and places in one attention. Apart is ours: see ``TavloSizes.meeting``."""
+sound and places in one attention. Apart and alone are ours: see ``TavloSizes.meeting``."""
+TRAIN_SEED, TEST_SEED = 1, 2
+"""Of the worlds."""
+SEEDS = 5
+"""How many trainings of a model are told apart."""
+KEPT = "map_kept_under_another_sound"
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,9 @@ class Size:
 
     world: WorldConfig
     training: int
-    """Clips to train on, of seed 1."""
+    """Clips to train on."""
     test: int
-    """Clips to score on, of seed 2."""
+    """Clips to score on."""
     tavlo: dict[str, Any]
     """Settings of every model."""
     train: TrainConfig
@@ -87,8 +100,8 @@ class Size:
 
 SMALL = Size(
     world=WorldConfig(seconds=3, fps=4, height=144),
-    training=800,
-    test=300,
+    training=3200,
+    test=3000,
     # A picture of 96 pixels must be seen by a network that does not see all of it from each place.
     tavlo={
         "sizes": {
@@ -110,7 +123,7 @@ SMALL = Size(
     },
     train=train_config(
         {
-            "epochs": 6,
+            "epochs": 10,
             "batch": 16,
             "learning_rate": 2e-3,
             "clip_s": 3.0,
@@ -121,8 +134,6 @@ SMALL = Size(
         }
     ),
 )
-LONG = replace(SMALL, training=3200, test=900, train=SMALL.train.model_copy(update={"epochs": 10}))
-"""Four times the clips and seven times the steps: about 15 min of CPU for each model."""
 FULL = Size(
     world=WorldConfig(seconds=10, fps=30),
     training=10_000,
@@ -141,10 +152,18 @@ def settings_of(size: Size, name: str) -> tuple[str, dict[str, Any]]:
     return "tavlo", size.tavlo | changes | {"sizes": sizes}
 
 
+def titled(name: str, seed: int) -> str:
+    """A run's name: the model's, and the training's seed unless it is 0."""
+    return f"{name}, seed {seed}" if seed else name
+
+
 def draw(size: Size, work: Path) -> tuple[Path, Path]:
     """The two worlds, drawn once."""
     folders = []
-    for name, seed, clips in (("train", 1, size.training), ("test", 2, size.test)):
+    for name, seed, clips in (
+        ("train", TRAIN_SEED, size.training),
+        ("test", TEST_SEED, size.test),
+    ):
         folder = work / name
         if not folder.exists():
             print(f"drawing {clips} clips: {folder}", flush=True)
@@ -158,7 +177,7 @@ def train_and_score(size: Size, name: str, work: Path, device: str) -> dict[str,
     """Train a model, or go on, and score it; the facts of its training."""
     training, test = draw(size, work)
     recipe_name, settings = settings_of(size, name)
-    out = work / "runs" / name
+    out = work / "runs" / titled(name, size.train.seed)
     recipe = make_recipe(recipe_name, settings)
     request = Request(
         recipe, size.train, training, out, held_out=[test], cache=work / "clips", device=device
@@ -176,8 +195,23 @@ def train_and_score(size: Size, name: str, work: Path, device: str) -> dict[str,
     data = read_release(test)
     failed = predict(out / BEST, data, out / "predictions", work / "clips", device=device)
     assert not failed, failed
-    score(data, out, facts)
+    score(data, out)
     return facts
+
+
+def run_model(size: Size, name: str, work: Path, device: str) -> None:
+    """Train and score a model unless that is done."""
+    if name == PRIOR:
+        if not (work / "runs" / name / "facts.json").exists():
+            score_prior(size, work)
+        return
+    title = titled(name, size.train.seed)
+    out = work / "runs" / title
+    if not (out / "facts.json").exists():
+        print(f"== {title}", flush=True)
+        facts = train_and_score(size, name, work, device)
+        facts[KEPT] = deaf_share(size, work, name)
+        (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def score_prior(size: Size, work: Path) -> None:
@@ -194,15 +228,14 @@ def score_prior(size: Size, work: Path) -> None:
         indices.setdefault(frame.clip_id, []).append(frame.frame_index)
     for clip_id, index in indices.items():
         predictions.save(clip_id, index, np.stack([mean] * len(index)))
-    score(data, out, {"recipe": "none"})
+    score(data, out)
+    (out / "facts.json").write_text('{"recipe": "none"}\n')
 
 
-def score(data: EvaluationSet, out: Path, facts: dict[str, Any]) -> Scores:
+def score(data: EvaluationSet, out: Path) -> None:
     scores = evaluate(data, Predictions(out / "predictions"))
     write_scores(scores, out)
-    (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(to_markdown(scores), flush=True)
-    return scores
 
 
 def deaf_share(size: Size, work: Path, name: str, clips: int = 40) -> float:
@@ -214,7 +247,8 @@ def deaf_share(size: Size, work: Path, name: str, clips: int = 40) -> float:
     recipe_name, settings = settings_of(size, name)
     recipe = make_recipe(recipe_name, settings)
     model = recipe.make_model()
-    state = torch.load(work / "runs" / name / BEST, weights_only=True)
+    path = work / "runs" / titled(name, size.train.seed) / BEST
+    state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     model.eval()
     chosen = read_clips(test)[:clips]
@@ -240,26 +274,56 @@ def verdicts(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return found
 
     result: dict[str, Any] = {}
-    for name in (PAPER, OURS, ALONE):
-        if name not in runs or CONTROL not in runs:
+    for name, seed in product((PAPER, APART, ALONE), range(SEEDS)):
+        name, control = titled(name, seed), titled(CONTROL, seed)
+        if name not in runs or control not in runs:
             continue
         claims: dict[str, Any] = {}
         for row in ("Single-sound", "Mixed-sound", "Multi-entity", "Cross-event"):
-            ours, theirs = cell(name, row), cell(CONTROL, row)
+            ours, theirs = cell(name, row), cell(control, row)
             claims[f"beats the control in {row}, intervals apart"] = ours["low"] > theirs["high"]
         drops = [
-            cell(n, "Total")["value"] - cell(n, "Cross-event")["value"] for n in (name, CONTROL)
+            cell(n, "Total")["value"] - cell(n, "Cross-event")["value"] for n in (name, control)
         ]
         claims["cross-event drop"] = drops[0]
         claims["control's cross-event drop"] = drops[1]
         claims["drop under a third of the control's"] = drops[0] < drops[1] / 3
         result[name] = claims
-    pairs = ((PAPER, "TAVLO (paper), max"), ("TAVLO (apart), mean", OURS))
+    pairs = (
+        (PAPER, "TAVLO (paper), max"),
+        ("TAVLO (alone), mean", ALONE),
+    )
     for mean, largest in pairs:
         if mean in runs and largest in runs:
             a, b = (cell(name, "Total")["value"] for name in (mean, largest))
             result[f"mean beats max: {mean} {a:.2f}, {largest} {b:.2f}"] = a > b
     return result
+
+
+def look_alikes(size: Size, work: Path, names: list[str]) -> Table:
+    """How often what sounds is told from the things that look like it, by the warmest mean."""
+    world = replace(size.world, seed=TEST_SEED)
+    found = {name: Predictions(work / "runs" / name / "predictions") for name in names}
+    right: dict[int, dict[str, list[bool]]] = {2: {}, 3: {}}
+    for frame in read_release(work / "test").frames:
+        scene = scene_of(world, int(frame.video_id.rpartition("-")[2]))
+        heard = [s for s in scene.sounds if not s.muted and s.stroke(frame.time_s) is not None]
+        if len(heard) != 1 or heard[0].actor is None:
+            continue
+        masks = silhouettes(scene, frame.frame_index)
+        alike = [a.name for a in scene.actors if a.category == heard[0].category]
+        # A thing that has left the picture cannot be pointed at.
+        alike = [name for name in alike if masks[name].mean() >= MIN_SHARE]
+        for name, predictions in found.items() if len(alike) in right else ():
+            heat = predictions.heatmap(frame.clip_id, frame.frame_index)
+            large = cv2.resize(heat, (world.width, world.height))
+            warmest = max(alike, key=lambda one: float(large[masks[one]].mean()))
+            right[len(alike)].setdefault(name, []).append(warmest == heard[0].actor)
+    lines: list[list[Entry]] = [["Chance", 50.0, 100 / 3]]
+    lines += [[name, *(100 * float(np.mean(right[n][name])) for n in right)] for name in names]
+    counts = [len(next(iter(right[n].values()))) for n in right]
+    notes = [f"Percent of {counts[0]} and {counts[1]} frames with one source."]
+    return Table("Told from look-alikes", ["Method", "of two", "of three"], lines, notes)
 
 
 def with_intervals(runs: dict[str, dict[str, Any]], facts: dict[str, dict[str, Any]]) -> Table:
@@ -287,40 +351,30 @@ def main() -> None:
     """Train, score, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="kept between calls")
-    size_asked = parser.add_mutually_exclusive_group()
-    size_asked.add_argument("--long", action="store_true", help="more clips and steps, on a CPU")
-    size_asked.add_argument("--full", action="store_true", help="the paper's size, on a GPU")
+    parser.add_argument("--full", action="store_true", help="the paper's size, on a GPU")
     parser.add_argument("--only", action="append", choices=[PRIOR, *MODELS])
     parser.add_argument("--epochs", type=int, help="instead of the size's own; a work of its own")
+    parser.add_argument("--seed", type=int, choices=range(SEEDS), default=0, help="of the training")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tables", action="store_true", help="only print what there is")
     arguments = parser.parse_args()
     size, suffix, work = SMALL, "", arguments.work
-    if arguments.long:
-        size, suffix = LONG, "_long"
     if arguments.full:
         size, suffix = FULL, "_full"
     if arguments.epochs:
         size = replace(size, train=size.train.model_copy(update={"epochs": arguments.epochs}))
         suffix += f"_{arguments.epochs}_epochs"
+    size = replace(size, train=size.train.model_copy(update={"seed": arguments.seed}))
     work.mkdir(parents=True, exist_ok=True)
-    if not arguments.tables:
-        for name in arguments.only or [PRIOR, *MODELS]:
-            if (work / "runs" / name / "scores.json").exists():
-                continue
-            print(f"== {name}", flush=True)
-            if name == PRIOR:
-                score_prior(size, work)
-                continue
-            facts = train_and_score(size, name, work, arguments.device)
-            facts[KEPT] = deaf_share(size, work, name)
-            (work / "runs" / name / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
+    for name in arguments.only or ([] if arguments.tables else [PRIOR, *MODELS]):
+        run_model(size, name, work, arguments.device)
     report(size, work, suffix)
 
 
 def report(size: Size, work: Path, suffix: str) -> None:
     """Print the tables of what is done and write them."""
-    done = [n for n in (PRIOR, *MODELS) if (work / "runs" / n / "facts.json").exists()]
+    names = {titled(name, seed): name for name in (PRIOR, *MODELS) for seed in range(SEEDS)}
+    done = [name for name in names if (work / "runs" / name / "facts.json").exists()]
     files = {name: work / "runs" / name / "scores.json" for name in done}
     runs = {name: json.loads(file.read_text()) for name, file in files.items()}
     named = read_runs([f"{name}={file}" for name, file in files.items()])
@@ -329,15 +383,15 @@ def report(size: Size, work: Path, suffix: str) -> None:
     if len(variants) > 1:
         tables += ablation({name: named[name] for name in variants})
     facts = {n: json.loads((work / "runs" / n / "facts.json").read_text()) for n in done}
-    tables.append(with_intervals(runs, facts))
+    tables += [with_intervals(runs, facts), look_alikes(size, work, done)]
     text = tables_to_markdown(tables)
     claims = verdicts(runs)
     result = {
         "what": "TAVLO against a frame-wise control on synthetic clips",
         "machine": describe(),
         "world": {k: v for k, v in vars(size.world).items() if k != "seed"},
-        "clips": {"training, seed 1": size.training, "test, seed 2": size.test},
-        "settings": {name: settings_of(size, name)[1] for name in done if name != PRIOR},
+        "clips": {"training": size.training, "test": size.test},
+        "settings": {name: settings_of(size, names[name])[1] for name in done if name != PRIOR},
         "train": size.train.model_dump(mode="json"),
         "claims": claims,
         "models": {
@@ -355,7 +409,7 @@ def report(size: Size, work: Path, suffix: str) -> None:
     for name in done:
         curve = work / "runs" / name / "curve.png"
         if curve.exists():
-            plain = re.sub(r"[^a-z]+", "-", name.lower()).strip("-")
+            plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
             shutil.copy(curve, curves / f"{plain}.png")
     print(text)
     print(json.dumps(claims, indent=1))

@@ -199,7 +199,10 @@ def _remark(run: Run, keys: Sequence[tuple[str, str]]) -> str:
 
 
 def _counts(runs: Runs, keys: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"{name}: {_remark(run, keys)}." for name, run in runs.items()]
+    remarks = {name: _remark(run, keys) for name, run in runs.items()}
+    if len(set(remarks.values())) == 1:
+        return [f"{next(iter(remarks.values()))}."]
+    return [f"{name}: {remark}." for name, remark in remarks.items()]
 
 
 def _values(run: Run, keys: Sequence[tuple[str, str]]) -> list[float | None]:

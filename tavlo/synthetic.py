@@ -45,9 +45,11 @@ _PEAK_S = 0.1
 """A stroke's movement is largest so long after it began."""
 _IDLY = 0.4
 """How often a thing that is no look-alike moves without a sound."""
+_LATER_S = (0.15, 0.45)
+"""So much after the sound begins what moves without one."""
 _TURN_S = 3.0
 """About how long one source sounds where sources change."""
-_MIN_SHARE = 0.005
+MIN_SHARE = 0.005
 """Of the picture: less of a source is not called visible."""
 _BACKGROUNDS: tuple[Background, ...] = ("meadow", "room", "street", "stage")
 _STEPS = (0.7548776662466927, 0.5698402909980532)
@@ -127,9 +129,9 @@ def scene_of(config: WorldConfig, number: int) -> Scene:
     for start_s, end_s, heard in _spans(config.seconds, sources, dice):
         audible = {name for name, _ in heard if name is not None}
         loud = {category for _, category in heard}
-        stroke = partial(_strokes, start_s=start_s, end_s=end_s, dice=dice)
+        stroke = partial(_strokes, end_s=end_s, dice=dice)
         sounds += [
-            Sound(actor=name, category=category, onsets=stroke(), end_s=end_s)
+            Sound(actor=name, category=category, onsets=stroke(start_s), end_s=end_s)
             for name, category in heard
         ]
         for actor in actors:
@@ -139,7 +141,8 @@ def scene_of(config: WorldConfig, number: int) -> Scene:
                 moves = Sound(
                     actor=actor.name,
                     category=actor.category,
-                    onsets=stroke(),
+                    # Not with the sound's first stroke, or nothing would tell them apart there.
+                    onsets=stroke(start_s + float(dice.uniform(*_LATER_S))),
                     end_s=end_s,
                     muted=True,
                 )
@@ -199,7 +202,7 @@ def known_frame(scene: Scene, index: int) -> KnownFrame | None:
         if sound.actor is None:
             continue
         mask = masks[sound.actor]
-        if mask.mean() < _MIN_SHARE:
+        if mask.mean() < MIN_SHARE:
             return None
         # Multi-entity wins over Mixed-sound (paper 3.1.3).
         scenario: Scenario = "Mixed-sound" if len(heard) > 1 else "Single-sound"

@@ -16,6 +16,7 @@ from tavlo.model import (
     TavloSizes,
     VisualEncoder,
     similarity,
+    waves,
 )
 
 SMALL = TavloSizes(
@@ -243,3 +244,12 @@ def test_fewer_and_narrower_stages_see_small_pictures_as_finely() -> None:
     assert frames.grad is not None
     seen = frames.grad[0].abs().amax((0, 1)).nonzero()
     assert int(seen.max() - seen.min()) + 1 <= 51
+
+
+@pytest.mark.parametrize(("num_frames", "size"), [(300, 64), (12, 16), (2, 3), (1, 8)])
+def test_every_frame_has_a_position_of_its_own_from_the_start(num_frames: int, size: int) -> None:
+    position = waves(num_frames, size)
+    assert position.shape == (num_frames, size)
+    assert position.abs().max() <= 1
+    apart = torch.cdist(position, position) + torch.eye(num_frames)
+    assert apart.min() > 0.1, "attention can tell neighbours before it has learnt anything"

@@ -89,8 +89,8 @@ def test_a_mask_is_what_disappears_with_its_thing() -> None:
     changed = np.abs(before - after).max(-1)
     mask = frame.instances[0].mask
     assert (changed[mask] > 0).mean() > 0.97
-    # A shadow darkens the ground by a third at most; nothing else changes outside.
-    near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    # A shadow darkens the ground by a third at most; nothing else changes beyond the soft rim.
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     assert changed[~near].max() <= 0.35 * 255 + 1
 
 
@@ -99,7 +99,8 @@ def test_a_look_alike_moves_and_is_not_heard() -> None:
     heard = [sound for sound in scene.sounds if not sound.muted]
     muted = [s for s in scene.sounds if s.muted and s.category == heard[0].category]
     assert muted
-    assert not {sound.onsets for sound in muted} & {sound.onsets for sound in heard}
+    first = min(sound.start_s for sound in heard)
+    assert all(s.start_s - first > 0.1 for s in muted), "not even the first stroke is shared"
     twin = next(a for a in scene.actors if a.name == muted[0].actor)
     assert scene.pose(twin, muted[0].onsets[0] + 0.1) != scene.pose(twin, scene.duration_s)
     alone = scene.model_copy(update={"sounds": tuple(heard)})
