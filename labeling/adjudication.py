@@ -7,30 +7,26 @@ what each person answered, under a letter and not a name. The answer decides the
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from labeling.agreement import Disputed, disputed_frames
 from labeling.comparing import match
-from labeling.layouts import check_task
-from labeling.projects import Project, ProjectKind
-from labeling.questions import FrameMedia
-from labeling.results import SECOND, STATUS_NAMES, read_boxes
+from labeling.projects import Project
+from labeling.results import SECOND, STATUS_NAMES
 from labeling.tasks import PREDICTED, box_task, region, status
 from pipeline.reviews import by_frame, standing
-from pipeline.schema import Frame, Proposal, Review, ReviewedInstance, Sounds
+from pipeline.schema import Frame, Review, ReviewedInstance, Sounds
 from pipeline.workspace import Workspace
 
 
 class AdjudicationQuestions:
     """Every frame in dispute."""
 
-    kind: ProjectKind = "adjudication"
     asks_several = False
 
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         self._config = workspace.config.label
-        self._media = FrameMedia(workspace)
         self._vocabulary = list(vocabulary)
         self._sounds = {row.id: row for row in workspace.rows(Sounds)}
         self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
@@ -50,22 +46,17 @@ class AdjudicationQuestions:
         """How many frames are settled."""
         return [f"{self._settled} frames are settled already."] if self._settled else []
 
-    def task(self, frame: Frame) -> dict[str, Any] | str:
-        """The frame's checked task, or why there is none."""
-        media = self._media.addresses(frame)
-        if isinstance(media, str):
-            return media
-        sounds = self._sounds.get(frame.frame_id) or self._sounds.get(frame.clip_id)
-        task = adjudication_task(
+    def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
+        """The frame's task."""
+        return adjudication_task(
             frame,
             self._disputed[frame.frame_id],
-            sounds,
+            self._sounds.get(frame.frame_id) or self._sounds.get(frame.clip_id),
             self._vocabulary,
-            *media,
+            image,
+            clips_html,
             min_iou=self._config.agreement_iou,
         )
-        check_task(task, self.kind)
-        return task
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
         """Whether people have changed their answers, or agree by now; one worked on stays."""
@@ -77,32 +68,6 @@ class AdjudicationQuestions:
     def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
         """One adjudicator is enough."""
         return 1
-
-
-class AdjudicationAnswers:
-    """What the adjudicator decided."""
-
-    kind: ProjectKind = "adjudication"
-
-    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
-        self._vocabulary = frozenset(vocabulary)
-        self._proposals: dict[str, list[Proposal]] = {}
-        for proposal in workspace.rows(Proposal):
-            self._proposals.setdefault(proposal.frame_id, []).append(proposal)
-        self._said = {
-            name: {one.category for row in rows for one in row.instances}
-            for name, rows in by_frame(workspace.rows(Review)).items()
-        }
-
-    def read(
-        self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
-    ) -> Review:
-        """One answer about a frame; a category somebody typed is a label here."""
-        labels = self._vocabulary | self._said.get(frame.frame_id, set())
-        proposals = self._proposals.get(frame.frame_id, [])
-        review = read_boxes(annotation, frame, proposals, labels, name)
-        shown = task["data"].get("proposals")
-        return review.model_copy(update={"purpose": "adjudicate", "shown": shown})
 
 
 def adjudication_task(

@@ -10,20 +10,16 @@ from typing import Any, Protocol
 
 from labeling.instances import every_instance
 from labeling.mask_results import Asked, read_masks
-from labeling.projects import ProjectKind
 from labeling.results import read_boxes
+from labeling.tasks import proposals_by_frame
 from pipeline.errors import InputError
+from pipeline.reviews import by_frame
 from pipeline.schema import Frame, MaskSource, Proposal, Review
 from pipeline.workspace import Workspace
 
 
 class Answers(Protocol):
     """What ``pull`` needs to know of a kind of project."""
-
-    @property
-    def kind(self) -> ProjectKind:
-        """Of the project the answers come from."""
-        ...
 
     def read(
         self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
@@ -45,21 +41,42 @@ class Answers(Protocol):
 class BoxAnswers:
     """Which boxes sound."""
 
-    kind: ProjectKind = "boxes"
-
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         self._vocabulary = frozenset(vocabulary)
-        self._proposals: dict[str, list[Proposal]] = {}
-        for proposal in workspace.rows(Proposal):
-            self._proposals.setdefault(proposal.frame_id, []).append(proposal)
+        self._proposals = proposals_by_frame(workspace.rows(Proposal))
 
     def read(
         self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
     ) -> Review:
         """One answer about a frame."""
         proposals = self._proposals.get(frame.frame_id, [])
-        review = read_boxes(annotation, frame, proposals, self._vocabulary, name)
+        review = read_boxes(annotation, frame, proposals, self._labels(frame), name)
         return review.model_copy(update={"shown": task["data"].get("proposals")})
+
+    def _labels(self, frame: Frame) -> frozenset[str]:
+        """The labels that a frame's task offers."""
+        return self._vocabulary
+
+
+class AdjudicationAnswers(BoxAnswers):
+    """What the adjudicator decided; a category that somebody typed is a label here."""
+
+    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+        super().__init__(workspace, vocabulary)
+        self._said = {
+            name: {one.category for row in rows for one in row.instances}
+            for name, rows in by_frame(workspace.rows(Review)).items()
+        }
+
+    def read(
+        self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
+    ) -> Review:
+        """One answer about a frame."""
+        review = super().read(annotation, task, frame, name)
+        return review.model_copy(update={"purpose": "adjudicate"})
+
+    def _labels(self, frame: Frame) -> frozenset[str]:
+        return self._vocabulary | self._said.get(frame.frame_id, set())
 
 
 class MaskAnswers:
@@ -68,8 +85,6 @@ class MaskAnswers:
     An instance may be one of an earlier decision: what was said of it is kept, and counts again
     when the instance comes back.
     """
-
-    kind: ProjectKind = "masks"
 
     def __init__(self, workspace: Workspace) -> None:
         self._instances = every_instance(workspace.rows(Review))

@@ -31,20 +31,6 @@ def from_coco(packed: Rle) -> list[int]:
     return encode(rle.decode(packed))
 
 
-def to_coco(data: object, height: int, width: int) -> Rle:
-    """The bytes of a brush region as COCO run lengths.
-
-    Args:
-        data: what the server gave.
-        height: of the picture it was drawn on.
-        width: of the same.
-
-    Raises:
-        InputError: ``bad_brush`` when it is no brush region of that size.
-    """
-    return rle.encode(decode(data, height, width))
-
-
 def encode(mask: NDArray[np.bool_]) -> list[int]:
     """A mask, ``(height, width)``, as the bytes of a brush region, opaque inside."""
     flat = np.asarray(mask, dtype=bool).ravel()
@@ -68,6 +54,11 @@ def decode(data: object, height: int, width: int) -> Mask:
     """The mask, ``(height, width)``, of a brush region's bytes.
 
     Nothing larger than the picture is ever held: what claims more is refused before it is read.
+
+    Args:
+        data: what the server gave.
+        height: of the picture it was drawn on.
+        width: of the same.
 
     Raises:
         InputError: ``bad_brush`` when it is no brush region of that size.

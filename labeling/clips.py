@@ -9,13 +9,45 @@ import html
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from pipeline.config import LabelConfig
+from pipeline.errors import MediaError
 from pipeline.media import cut, encode, frames_between
 from pipeline.schema import Clip, Frame, Video
 from pipeline.storage import Storage
+from pipeline.workspace import Workspace
 
 FOLDER = "media/clips"
+
+
+class FrameMedia:
+    """The pictures and clips annotators see."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._storage = workspace.storage
+        self._config = workspace.config.label
+        self._videos = {row.video_id: row for row in workspace.rows(Video)}
+        self._clips = {row.clip_id: row for row in workspace.rows(Clip)}
+
+    def addresses(self, frame: Frame) -> tuple[str, str] | str:
+        """Of the frame's image, and its clips as HTML; or why there are none."""
+        video, clip = self._videos.get(frame.video_id), self._clips.get(frame.clip_id)
+        if video is None or clip is None:
+            return f"its video or clip is gone; run 'avatar-build status' ({frame.clip_id})"
+        if not self._storage.exists(frame.path):
+            return f"{frame.path} is gone; sample it again"
+        try:
+            loop, context = make_clips(self._storage, frame, clip, video, self._config)
+        except MediaError as error:
+            return str(error)
+        except FileNotFoundError:
+            return f"{video.path} is gone; download it again"
+        shown = clips_html(self._address(loop), self._address(context))
+        return self._address(frame.path), shown
+
+    def _address(self, path: str) -> str:
+        return f"{self._config.media_url}{quote(path)}"
 
 
 def make_clips(

@@ -34,13 +34,8 @@ class Comparison:
     only_second: tuple[ReviewedInstance, ...]
 
     @property
-    def both_labelled(self) -> bool:
-        """Whether both say that the source is visible: only then are boxes compared."""
-        return self.first.decision == self.second.decision == "labelled"
-
-    @property
     def both_off_screen(self) -> bool:
-        """Whether both say that it is not."""
+        """Whether both say that the source is not visible."""
         return self.first.decision == self.second.decision == "off_screen"
 
     def disputes(self) -> list[Dispute]:
@@ -60,7 +55,7 @@ class Comparison:
 
 
 def compare(first: Review, second: Review, min_iou: float) -> Comparison:
-    """Lay two ``boxes`` reviews of a frame side by side.
+    """Lay two ``boxes`` reviews of a frame side by side; boxes only where both say visible.
 
     Args:
         first: with one side's boxes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from labeling.tasks import proposals_by_frame
 from pipeline.config import LabelConfig
 from pipeline.reviews import by_frame, holds, is_sent_back, opinions, standing
 from pipeline.schema import Frame, Proposal, Review
@@ -55,7 +56,7 @@ class Demand:
         self.wanted: dict[str, int] = {}
         """Answers each frame is to have in the end."""
         self._held: dict[str, set[str]] = {}
-        of_frame, proposed = by_frame(reviews), _proposed(proposals)
+        of_frame, proposed = by_frame(reviews), proposals_by_frame(proposals)
         for frame in frames:
             name = frame.frame_id
             rows = of_frame.pop(name, [])
@@ -107,10 +108,3 @@ class Demand:
             return EVERYBODY
         missing = self.wanted.get(frame_id, 1) - len(there | self._held.get(frame_id, set()))
         return len(there) + max(0, missing)
-
-
-def _proposed(proposals: Iterable[Proposal]) -> dict[str, list[Proposal]]:
-    found: dict[str, list[Proposal]] = {}
-    for proposal in proposals:
-        found.setdefault(proposal.frame_id, []).append(proposal)
-    return found

@@ -14,7 +14,7 @@ import numpy as np
 
 from labeling import brush
 from labeling.mask_tasks import mask_digest
-from labeling.results import all_said, annotator, one_status, utc
+from labeling.results import all_said, one_status, review_of
 from pipeline import rle
 from pipeline.errors import InputError
 from pipeline.rle import Mask
@@ -25,7 +25,6 @@ from pipeline.schema import (
     MaskSource,
     Review,
     ReviewedInstance,
-    content_id,
 )
 
 _STATUS: dict[str, Decision] = {
@@ -70,21 +69,7 @@ def read_masks(
         reasons = all_said(items, "reject_reason", "choices")
     else:
         reasons = [" ".join(text.split()) for text in all_said(items, "boxes_note", "text")]
-    updated_at = utc(annotation["updated_at"])
-    return Review(
-        review_id=content_id("r", annotation_id, updated_at),
-        frame_id=frame.frame_id,
-        kind="masks",
-        annotator=annotator(annotation),
-        annotation_id=annotation_id,
-        updated_at=updated_at,
-        lead_time_s=annotation.get("lead_time"),
-        decision=decision,
-        reject_reasons=reasons,
-        off_screen_category=None,
-        instances=instances,
-        verified=True,
-    )
+    return review_of(annotation, annotation_id, frame, "masks", decision, reasons, instances)
 
 
 def _instances(

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from labeling.adjudication import AdjudicationAnswers
-from labeling.answers import Answers, BoxAnswers, MaskAnswers
+from labeling.answers import AdjudicationAnswers, Answers, BoxAnswers, MaskAnswers
 from labeling.client import LabelStudio
 from labeling.projects import Project, ProjectKind, find_project
 from labeling.push import foreign_line, frame_of, named_frame
@@ -106,16 +105,7 @@ def pull_boxes(workspace: Workspace, server: LabelStudio, vocabulary: Sequence[s
 
 
 def pull_masks(workspace: Workspace, server: LabelStudio) -> Pulled:
-    """Read the answers about masks that are new, and commit them.
-
-    Args:
-        workspace: that gets them.
-        server: connected.
-
-    Raises:
-        UsageError: nothing was pushed there.
-        AvatarBuildError: another pull is running, or the server fails; nothing is half done.
-    """
+    """Read the answers about masks that are new, and commit them; as ``pull_boxes``."""
     return _pull(workspace, server, "masks", lambda: MaskAnswers(workspace))
 
 
@@ -148,7 +138,7 @@ def _pull(
             raise AvatarBuildError("pull: another pull of this workspace is running; let it end.")
         ledger.recover()
         clock = Clock()
-        reader = _Reader(workspace, server, project, open_answers())
+        reader = _Reader(workspace, server, project, open_answers(), ledger)
         since = _Since(workspace.storage, ledger, project)
         outcomes = list(reader.read(since.read()))
         _commit(workspace, spec, outcomes, project, clock)
@@ -161,7 +151,12 @@ class _Reader:
     """Turns changed tasks into outcomes, by annotation."""
 
     def __init__(
-        self, workspace: Workspace, server: LabelStudio, project: Project, answers: Answers
+        self,
+        workspace: Workspace,
+        server: LabelStudio,
+        project: Project,
+        answers: Answers,
+        ledger: Ledger,
     ) -> None:
         self.pulled = Pulled(project)
         self.newest = ""
@@ -177,8 +172,7 @@ class _Reader:
             if review.annotation_id.startswith(f"{project.key}/"):
                 self._known[review.annotation_id] = review
                 self._of_frame.setdefault(review.frame_id, set()).add(review.annotation_id)
-        failures = workspace.ledger(SPECS[answers.kind].name).failures()
-        self._failing: dict[str, FailureRow] = {row.input_id: row for row in failures}
+        self._failing: dict[str, FailureRow] = {row.input_id: row for row in ledger.failures()}
 
     def next_since(self) -> str:
         """From when on the next pull has to look: bad answers may be mended by our own settings."""

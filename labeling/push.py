@@ -10,14 +10,18 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from labeling.adjudication import AdjudicationQuestions
 from labeling.client import LabelStudio
+from labeling.clips import FrameMedia
+from labeling.layouts import check_task
 from labeling.projects import Project, ProjectKind, open_project
 from labeling.questions import BoxQuestions, MaskQuestions, Questions
 from pipeline.errors import AvatarBuildError
 from pipeline.locks import run_lock
+from pipeline.schema import Frame
 from pipeline.workspace import Workspace
 
 Progress = Callable[[int, int], None]
@@ -107,16 +111,7 @@ def push_masks(
     server: LabelStudio,
     progress: Progress = lambda done, total: None,
 ) -> Pushed:
-    """Send every frame with instances whose masks nobody has verified.
-
-    Args:
-        workspace: whose frames.
-        server: connected.
-        progress: called after each batch.
-
-    Raises:
-        AvatarBuildError: another push is running, or the server fails; what arrived stays.
-    """
+    """Send every frame with instances whose masks nobody has verified; as ``push_boxes``."""
     return _push(workspace, server, "masks", lambda: MaskQuestions(workspace), progress)
 
 
@@ -150,7 +145,7 @@ def _push(
         project = open_project(server, workspace.config.label.project, kind)
         if not workspace.config.label.url and workspace.storage.local is not None:
             server.add_local_files(project.number, str(workspace.storage.path("media")))
-        questions = ask()
+        questions, media = ask(), FrameMedia(workspace)
         pushed = Pushed(project)
         known = _known_frames(server, questions, pushed)
         frames = questions.frames()
@@ -160,8 +155,8 @@ def _push(
         with ThreadPoolExecutor(workspace.config.run.workers or os.cpu_count()) as pool:
             for start in range(0, len(waiting), _BATCH):
                 batch = waiting[start : start + _BATCH]
-                made = list(pool.map(questions.task, batch))
-                tasks = [_named(task) for task in made if isinstance(task, dict)]
+                made = list(pool.map(partial(_task, kind, questions, media), batch))
+                tasks = [task for task in made if isinstance(task, dict)]
                 if tasks:
                     pushed.new += server.import_tasks(project.number, tasks)
                 pushed.skipped += [
@@ -173,6 +168,19 @@ def _push(
         if questions.asks_several:
             pushed.opened = _open_for_more(server, project, questions, progress)
     return pushed
+
+
+def _task(
+    kind: ProjectKind, questions: Questions, media: FrameMedia, frame: Frame
+) -> dict[str, Any] | str:
+    """The frame's checked task, or why there is none."""
+    addresses = media.addresses(frame)
+    if isinstance(addresses, str):
+        return addresses
+    task = questions.task(frame, *addresses)
+    check_task(task, kind)
+    # It says its frame twice: the list of all tasks is light without their data.
+    return {**task, "meta": {"frame_id": frame.frame_id}}
 
 
 def _open_for_more(
@@ -223,11 +231,6 @@ def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> 
     for number in gone:
         server.delete_task(number)
     return set(first)
-
-
-def _named(task: dict[str, Any]) -> dict[str, Any]:
-    """A task that says its frame twice: the list of all tasks is light without their data."""
-    return {**task, "meta": {"frame_id": task["data"]["frame_id"]}}
 
 
 def named_frame(task: dict[str, Any]) -> str | None:

@@ -7,35 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import quote
 
-from labeling.clips import clips_html, make_clips
 from labeling.demand import Demand, is_sampled
-from labeling.layouts import check_task
 from labeling.mask_tasks import Shown, asked, mask_task
-from labeling.projects import Project, ProjectKind
+from labeling.projects import Project
 from labeling.results import utc
-from labeling.tasks import box_task, shown
-from pipeline.errors import MediaError
+from labeling.tasks import box_task, proposals_by_frame, shown
 from pipeline.reviews import by_frame, deciding, is_sent_back, is_withdrawn
-from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
+from pipeline.schema import Frame, Instance, Mask, Proposal, Review, Sounds
 from pipeline.workspace import Workspace
 
 
 class Questions(Protocol):
     """What ``push`` needs to know of a kind of project."""
 
-    @property
-    def kind(self) -> ProjectKind:
-        """Of the project the tasks go to."""
-        ...
-
     def frames(self) -> list[Frame]:
         """Those that should have a task."""
         ...
 
-    def task(self, frame: Frame) -> dict[str, Any] | str:
-        """The frame's checked task, or why there is none."""
+    def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
+        """The frame's task.
+
+        Args:
+            frame: one of ``frames``.
+            image: address of its image.
+            clips_html: the loop and the context clip.
+        """
         ...
 
     def notes(self) -> list[str]:
@@ -67,15 +64,12 @@ class BoxQuestions:
     An answer that still holds is not asked for again, wherever it was given.
     """
 
-    kind: ProjectKind = "boxes"
-
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
-        self._media = FrameMedia(workspace)
         self._vocabulary = list(vocabulary)
         self._sounds = {row.id: row for row in workspace.rows(Sounds)}
         proposals, reviews = workspace.rows(Proposal), workspace.rows(Review)
-        self._proposals = _by_frame(proposals)
+        self._proposals = proposals_by_frame(proposals)
         self._demand = Demand(self._frames.values(), proposals, reviews, workspace.config.label)
         self._pulled = pulled_at(reviews)
         self._sent_back = {name for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
@@ -96,21 +90,17 @@ class BoxQuestions:
             )
         return said
 
-    def task(self, frame: Frame) -> dict[str, Any] | str:
-        """The frame's checked task, or why there is none."""
-        media = self._media.addresses(frame)
-        if isinstance(media, str):
-            return media
-        task = box_task(
+    def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
+        """The frame's task."""
+        return box_task(
             frame,
             self._proposals.get(frame.frame_id, []),
             # What was heard around the frame, else in its whole clip.
             self._sounds.get(frame.frame_id) or self._sounds.get(frame.clip_id),
             self._vocabulary,
-            *media,
+            image,
+            clips_html,
         )
-        check_task(task, self.kind)
-        return task
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
         """Whether it shows other proposals than there are, or its answers no longer hold.
@@ -141,11 +131,8 @@ class BoxQuestions:
 class MaskQuestions:
     """Every frame with instances, until people have verified their masks."""
 
-    kind: ProjectKind = "masks"
-
     def __init__(self, workspace: Workspace) -> None:
         self._config = workspace.config.label
-        self._media = FrameMedia(workspace)
         masks = {row.instance_id: row for row in workspace.rows(Mask)}
         self._shown: dict[str, list[Shown]] = {}
         for row in workspace.rows(Instance):
@@ -188,14 +175,9 @@ class MaskQuestions:
             said.append(f"{self._waiting} frames wait for their masks: 'avatar-build segment'.")
         return said
 
-    def task(self, frame: Frame) -> dict[str, Any] | str:
-        """The frame's checked task, or why there is none."""
-        media = self._media.addresses(frame)
-        if isinstance(media, str):
-            return media
-        task = mask_task(frame, self._shown[frame.frame_id], *media)
-        check_task(task, self.kind)
-        return task
+    def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
+        """The frame's task."""
+        return mask_task(frame, self._shown[frame.frame_id], image, clips_html)
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
         """Whether it asks about other instances or masks, or its answers decide nothing more.
@@ -248,39 +230,3 @@ def _settles(review: Review, shown: Sequence[Shown]) -> bool:
     if review.decision == "labelled":
         return all(instance.instance_id in spoken for instance, _ in shown)
     return review.decision == "rejected"
-
-
-class FrameMedia:
-    """The pictures and clips annotators see."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._storage = workspace.storage
-        self._config = workspace.config.label
-        self._videos = {row.video_id: row for row in workspace.rows(Video)}
-        self._clips = {row.clip_id: row for row in workspace.rows(Clip)}
-
-    def addresses(self, frame: Frame) -> tuple[str, str] | str:
-        """Of the frame's image, and its clips as HTML; or why there are none."""
-        video, clip = self._videos.get(frame.video_id), self._clips.get(frame.clip_id)
-        if video is None or clip is None:
-            return f"its video or clip is gone; run 'avatar-build status' ({frame.clip_id})"
-        if not self._storage.exists(frame.path):
-            return f"{frame.path} is gone; sample it again"
-        try:
-            loop, context = make_clips(self._storage, frame, clip, video, self._config)
-        except MediaError as error:
-            return str(error)
-        except FileNotFoundError:
-            return f"{video.path} is gone; download it again"
-        shown = clips_html(self._address(loop), self._address(context))
-        return self._address(frame.path), shown
-
-    def _address(self, path: str) -> str:
-        return f"{self._config.media_url}{quote(path)}"
-
-
-def _by_frame(proposals: Iterable[Proposal]) -> dict[str, list[Proposal]]:
-    found: dict[str, list[Proposal]] = {}
-    for proposal in proposals:
-        found.setdefault(proposal.frame_id, []).append(proposal)
-    return found

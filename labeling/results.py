@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from pipeline.errors import InputError
 from pipeline.geometry import clip, iou
+from pipeline.reviews import Kind
 from pipeline.schema import (
     Decision,
     Frame,
@@ -74,12 +75,29 @@ def read_boxes(
         off_screen = _off_screen_category(items, vocabulary)
     else:
         reasons = all_said(items, "reject_reason", "choices")
+    return review_of(
+        annotation, annotation_id, frame, "boxes", decision, reasons, instances, off_screen
+    )
+
+
+def review_of(
+    annotation: Mapping[str, Any],
+    annotation_id: str,
+    frame: Frame,
+    kind: Kind,
+    decision: Decision,
+    reasons: list[str],
+    instances: list[ReviewedInstance],
+    off_screen: str | None = None,
+) -> Review:
+    """What a person decided about a frame, with who it was, when, and how long it took."""
+    who = annotation.get("completed_by")
     updated_at = utc(annotation["updated_at"])
     return Review(
         review_id=content_id("r", annotation_id, updated_at),
         frame_id=frame.frame_id,
-        kind="boxes",
-        annotator=annotator(annotation),
+        kind=kind,
+        annotator=str(who["id"] if isinstance(who, dict) else who),
         annotation_id=annotation_id,
         updated_at=updated_at,
         lead_time_s=annotation.get("lead_time"),
@@ -148,12 +166,6 @@ def all_said(
             value = item["value"].get(key) or []
             said += [value] if isinstance(value, str) else [str(part) for part in value]
     return said
-
-
-def annotator(annotation: Mapping[str, Any]) -> str:
-    """The person's number at the server."""
-    who = annotation.get("completed_by")
-    return str(who["id"] if isinstance(who, dict) else who)
 
 
 def utc(text: str) -> str:

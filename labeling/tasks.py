@@ -83,6 +83,14 @@ def box_task(
     }
 
 
+def proposals_by_frame(proposals: Iterable[Proposal]) -> dict[str, list[Proposal]]:
+    """Proposals by their frame."""
+    found: dict[str, list[Proposal]] = {}
+    for proposal in proposals:
+        found.setdefault(proposal.frame_id, []).append(proposal)
+    return found
+
+
 def shown(proposals: Iterable[Proposal], frame: Frame) -> list[str]:
     """The ids of the proposals that a frame's task shows: audible ones inside the frame, sorted."""
     return sorted(

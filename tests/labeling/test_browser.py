@@ -257,7 +257,7 @@ def test_a_point_through_label_backend_makes_the_mask_whole(masks: Desk, desk: D
     assert [one.origin for one in review.instances] == ["moved"]
     after = shown(masks, MULTI)
     assert (after.source, after.verified) == ("annotator", True)
-    assert after.rle == brush.to_coco(drawn[0]["value"]["rle"], 360, 640)
+    assert after.rle == rle.encode(brush.decode(drawn[0]["value"]["rle"], 360, 640))
     truth = masks.world[MULTI].silhouette("dog")
     assert overlap(after, truth) > 0.9 > overlap(before, truth)
 

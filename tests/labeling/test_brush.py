@@ -71,8 +71,9 @@ def test_a_mask_comes_back_as_it_was(mask: Any) -> None:
 def test_run_lengths_of_coco_come_back_as_the_same_text(mask: Any) -> None:
     packed = rle.encode(mask)
     data = brush.from_coco(packed)
-    assert brush.to_coco(data, *mask.shape) == packed
-    assert brush.from_coco(brush.to_coco(data, *mask.shape)) == data
+    again = rle.encode(brush.decode(data, *mask.shape))
+    assert again == packed
+    assert brush.from_coco(again) == data
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (33, 19), (720, 1280)])
