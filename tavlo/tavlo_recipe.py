@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -50,10 +50,6 @@ class TavloConfig(Section):
     every: int = Field(default=1, ge=1)
     """Use every n-th frame with the sound of n frames; 1 is the paper's. More wants as many more
     ``steps_per_frame``, or sounds fall between the spectrogram's windows."""
-    window: Literal["interval", "around"] = "interval"
-    """What a frame hears. interval: the time it is shown (paper). around: as long a time, with the
-    frame in its middle. At 30 frames/s that is one sixtieth of a second apart; at few frames/s a
-    picture is the first moment of its interval, and most that is heard comes after it."""
     smallest_crop: float = Field(default=0.6, gt=0, le=1)
     """Augmentation: side of the crop, drawn between this and 1 of the picture's and stretched to
     it. All frames of a clip share one crop, or still things would seem to move. A smaller one often
@@ -138,9 +134,6 @@ class TavloRecipe(Recipe):
         # With every > 1 the last frame may stand for fewer than the others; silence fills it up.
         samples = len(sound) * num_frames * settings.every // len(clip.frames)
         sound = np.pad(sound, (0, samples - len(sound)))
-        if settings.window == "around":
-            early = samples // num_frames // 2
-            sound = np.pad(sound, (early, 0))[:samples]
         spectrogram = log_mel(torch.from_numpy(sound)[None], num_frames, settings.spectrogram)[0]
         return {
             "frames": torch.from_numpy(crop.of(frames, settings.picture_px)),

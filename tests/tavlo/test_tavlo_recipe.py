@@ -160,18 +160,6 @@ def test_every_second_frame_hears_the_sound_of_two() -> None:
     assert recipe.heatmaps(model_of(recipe), odd, [8]).shape == (1, 2, 2)
 
 
-def test_a_frame_may_hear_the_time_around_it() -> None:
-    # A click just before and one just after the moment frame 4 shows, in two clips.
-    clicks = (impulses([3], 0.8), impulses([4], 0.2))
-    frames = small.blank(FRAMES).frames
-    for window, heard in (("interval", [3, 4]), ("around", [4, 4])):
-        recipe = small.recipe(window=window)
-        samples = [recipe.sample(ClipTensors(frames, click), None) for click in clicks]
-        loud = [sample["spectrogram"].reshape(FRAMES, -1).amax(1).argmax() for sample in samples]
-        assert list(map(int, loud)) == heard
-        assert all(len(s["spectrogram"]) == FRAMES * 2 for s in samples)
-
-
 def test_a_clip_longer_than_the_positions_is_refused() -> None:
     with pytest.raises(AvatarBuildError, match="13 frames; the network's positions end at 12"):
         small.recipe().sample(small.blank(13), None)
