@@ -5,8 +5,7 @@
 Draws a world to train on and another to score on (``tavlo.synthetic``), trains each model in the
 one loop, scores it as ``avatar-build evaluate`` does and prints Tables 2 to 4 and the ablation.
 What is done stays in DIR, and is reported together; the same command goes on from there. By
-default everything fits a CPU: half an hour for each model, on one core. ``--full`` is the paper's size,
-for a GPU.
+default a model costs a core half an hour; ``--full`` is the paper's size, for a GPU.
 """
 
 from __future__ import annotations
