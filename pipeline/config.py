@@ -204,8 +204,8 @@ class InferenceConfig(Section):
     unhashed: ClassVar[frozenset[str]] = frozenset({"device", "batch_mpx"})
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
-    """Where the model runs. auto: workers take turns on the visible GPUs, or run on the CPU where
-    there is none. cpu. cuda:N: all of them on that one. See run.workers_per_gpu."""
+    """Where the model runs. auto: workers take turns on the visible GPUs; without any, on the CPU.
+    cpu. cuda:N: all of them on that GPU. See run.workers_per_gpu."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format of the model's arithmetic; auto: bfloat16 on a GPU, float32 on a CPU."""
     batch_mpx: float = Field(default=8.0, gt=0)

@@ -8,11 +8,10 @@ the pool knows which row was at fault, Ray does not.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
@@ -146,11 +145,11 @@ class RayTeam:
                 logging_level=logging.ERROR,
                 **({} if address else local),
             )
-        there = ray.cluster_resources()
+        cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
+        there = cluster_resources()
         self.cores = max(1, int(there.get("CPU", 0) / spec.num_cpus))
         self.num_gpus = 0 if device == "cpu" else int(there.get("GPU", 0))
-        # Ray counts in ten thousandths: seven shares of 0.1429 would not fit on one GPU.
-        share = math.floor(10_000 / workers_per_gpu) / 10_000 if self.num_gpus else 0
+        share = 1 / workers_per_gpu if self.num_gpus else 0
         # An actor that asks for no GPU is shown none by older Ray, all of its node's by newer
         # (2.60; ray-project/ray pull request 62492). Here it is none.
         self._environment = {VISIBLE: ""} if device == "auto" and not self.num_gpus else {}

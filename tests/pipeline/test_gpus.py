@@ -181,7 +181,7 @@ def test_a_worker_that_replaces_a_dead_one_has_its_gpu(
 
 
 def test_gpus_change_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = []
+    results: list[tuple[str, list[str]]] = []
     for workers, visible in ((1, ""), (1, "0"), (3, "0,1")):
         monkeypatch.setenv(VISIBLE, visible)
         workspace = filled(tmp_path / f"{len(results)}", ["ok", "drop", "fail", "ok"] * 4)

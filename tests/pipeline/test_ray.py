@@ -88,16 +88,14 @@ def test_actors_share_the_gpus_of_a_cluster_and_replace_one_another_there(
 
 
 @with_gpus
-def test_seven_actors_fit_on_a_gpu_and_on_the_cpu_they_take_none(
+def test_on_the_cpu_actors_take_no_gpu_and_are_one_per_core_of_the_cluster(
     cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = ("run.executor=ray", "run.workers_per_gpu=7")
-    workspace = filled(tmp_path / "auto", ["ok"] * 8, *settings)
-    assert run(workspace, 4, "auto").workers == 4
-    assert sum(noted(workspace)[gpu] for gpu in ("0", "1")) == 4
-    workspace = filled(tmp_path / "cpu", ["ok"] * 8, *settings)
-    assert run(workspace, 0, "cpu").workers == 4, "one per core of the cluster"
-    assert noted(workspace) == {UNSET: 4}
+    settings = ("run.executor=ray", "run.workers_per_gpu=1")
+    workspace = filled(tmp_path / "ws", ["ok"] * 8, *settings)
+    assert run(workspace, 0, "cpu").workers == 4
+    assert noted(workspace).total() == 4
+    assert noted(workspace).keys() <= {UNSET, ""}, "which of the two is Ray's affair"
     assert capsys.readouterr().err == ""
 
 
