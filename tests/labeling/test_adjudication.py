@@ -175,3 +175,20 @@ def test_an_answer_changed_since_is_shown_as_it_is_now(
     fake.annotate(task, off_screen, completed_by=3)
     pull(workspace, server, "adjudication")
     assert name(10) not in categories(workspace)
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_category_that_somebody_typed_can_be_settled_on(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    typed = choice("category_text", "theremin", region="p_10", key="text")
+    push(workspace, server)
+    fake.annotate(fake.of_frame(name(10)), [*kept(10, "Other"), typed], completed_by=1)
+    fake.annotate(fake.of_frame(name(10)), kept(10), completed_by=2)
+    pull(workspace, server)
+    assert categories(workspace)[name(10)] == "dog"
+    push(workspace, server, "adjudication")
+    task = fake.of_frame(name(10), project=2)
+    fake.annotate(task, settled(task, "A"), completed_by=3)
+    assert pull(workspace, server, "adjudication").bad == []
+    assert categories(workspace)[name(10)] == "theremin"

@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from labeling.client import LabelServerError, LabelStudio
+from labeling.layouts import BadTaskError
+from labeling.push import push_boxes
 from pipeline.errors import UsageError
 from pipeline.schema import Review, Sounds
 from pipeline.workspace import Workspace
 from tests.labeling.exchange import VISIBLE, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.labelled_workspace import categories, commit, name
+from tests.labeling.labelled_workspace import VOCABULARY, categories, commit, name
 from tests.rows import frame, sounds
 
 pytestmark = pytest.mark.usefixtures("filled")
@@ -78,6 +80,14 @@ def test_a_frame_whose_video_is_gone_is_named_and_the_others_are_sent(
     assert found.new == 2
     assert [skipped for skipped, _ in found.skipped] == [name(11)]
     assert "sample it again" in found.lines()[1]
+
+
+def test_a_task_that_its_config_cannot_show_is_never_sent(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    with pytest.raises(BadTaskError, match="an empty value"):
+        push_boxes(workspace, server, [*VOCABULARY, ""])
+    assert fake.tasks == {}
 
 
 def test_what_was_heard_around_the_frame_comes_before_what_its_clip_sounds_like(
