@@ -11,6 +11,7 @@ GPU, where there is one: wall time. Target: the model's own pass costs no more t
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -128,6 +129,7 @@ def row(model: Published, device: str, batch: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write the result."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     rows = [row(model, "cpu", CPU_BATCH) for model in MODELS]
     for model in MODELS:

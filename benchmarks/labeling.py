@@ -54,8 +54,7 @@ from pipeline.schema import Frame, Instance, Mask, Review
 from pipeline.workspace import Workspace
 from stages.refine import FrameRefiner
 from stages.taxonomy import load_taxonomy
-from tests.labeling.labelled_workspace import commit, fill
-from tests.labeling.test_settle import review
+from tests.labeling.labelled_workspace import commit, fill, review
 from tests.rows import clip, frame, video
 
 RESULT = Path(__file__).parent / "results" / "labeling.json"
@@ -67,9 +66,10 @@ SEGMENTERS = ("grabcut", "sam-vit-b", "sam2.1-hiera-tiny")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--label-studio", help="its command")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--label-studio", help="its command")
     parser.add_argument("--tasks", type=int, default=2000)
-    parser.add_argument("--prompts", action="store_true", help="only how long a point takes")
+    what.add_argument("--prompts", action="store_true", help="only how long a point takes")
     options = parser.parse_args()
     found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory() as folder:

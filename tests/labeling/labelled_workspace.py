@@ -123,3 +123,34 @@ def draw(path: Path, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 255, (18, 32, 3), np.uint8)
     picture = cv2.resize(pixels, (320, 180), interpolation=cv2.INTER_CUBIC)
     assert cv2.imwrite(str(path), picture)
+
+
+def review(frame: str, category: str, day: int, **changes: Any) -> Review:
+    values: dict[str, Any] = {
+        "review_id": f"r_{frame}_{day}",
+        "frame_id": frame,
+        "kind": "boxes",
+        "annotator": "7",
+        "annotation_id": f"{day}",
+        "updated_at": f"2026-01-{day:02d}T00:00:00+00:00",
+        "lead_time_s": 3.0,
+        "decision": "labelled",
+        "reject_reasons": [],
+        "off_screen_category": None,
+        "instances": [
+            {
+                "bbox": [1.0, 2.0, 3.0, 4.0],
+                "category": category,
+                "scenario": "Single-sound",
+                "origin": "added",
+                "proposal_id": None,
+            }
+        ],
+        "verified": True,
+    }
+    return Review.model_validate(values | changes)
+
+
+def sample(workspace: Workspace, *frame_ids: str) -> None:
+    """Commit frames, as sampling does."""
+    commit(workspace, "sample", Frame, [frame(frame_id=name) for name in frame_ids])

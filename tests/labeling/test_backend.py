@@ -27,8 +27,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.schema import Frame, Instance
 from pipeline.workspace import Workspace
 from tests.labeling.label_server import Answer, Asked, label_server
-from tests.labeling.labelled_workspace import add_reviews, fill
-from tests.labeling.test_settle import review
+from tests.labeling.labelled_workspace import add_reviews, fill, review
 from tests.rows import frame
 
 BOX = [32.0, 18.0, 64.0, 36.0]

@@ -6,7 +6,7 @@ from typing import Any
 
 from labeling.economics import economics
 from pipeline.schema import Review
-from tests.labeling.test_settle import review
+from tests.labeling.labelled_workspace import review
 from tests.rows import frame, proposal
 
 

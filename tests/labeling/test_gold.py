@@ -14,8 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.schema import Frame, Instance, Review
 from pipeline.table import to_parquet
 from pipeline.workspace import Workspace
-from tests.labeling.labelled_workspace import add_reviews, commit, name
-from tests.labeling.test_settle import review
+from tests.labeling.labelled_workspace import add_reviews, commit, name, review
 from tests.rows import frame
 
 BOX = {"bbox": [10.0, 10.0, 40.0, 40.0], "category": "dog", "scenario": "Single-sound"}

@@ -9,8 +9,7 @@ from pipeline.schema import Instance, Proposal, Review
 from pipeline.workspace import Workspace
 from tests.labeling.exchange import accepted, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.labelled_workspace import add_reviews, commit, name
-from tests.labeling.test_settle import review
+from tests.labeling.labelled_workspace import add_reviews, commit, name, review
 from tests.rows import proposal
 
 pytestmark = pytest.mark.usefixtures("filled")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from labeling.settle import settle
-from pipeline.schema import Frame, Instance, Review
+from pipeline.schema import Instance
 from pipeline.workspace import Workspace
-from tests.labeling.labelled_workspace import add_reviews, categories, commit
-from tests.rows import frame
+from tests.labeling.labelled_workspace import add_reviews, categories, review, sample
 
 
 @pytest.fixture
@@ -18,37 +15,6 @@ def workspace(workspace: Workspace) -> Workspace:
     """One with the frames these tests speak of."""
     sample(workspace, "f1", "f2")
     return workspace
-
-
-def review(frame: str, category: str, day: int, **changes: Any) -> Review:
-    values: dict[str, Any] = {
-        "review_id": f"r_{frame}_{day}",
-        "frame_id": frame,
-        "kind": "boxes",
-        "annotator": "7",
-        "annotation_id": f"{day}",
-        "updated_at": f"2026-01-{day:02d}T00:00:00+00:00",
-        "lead_time_s": 3.0,
-        "decision": "labelled",
-        "reject_reasons": [],
-        "off_screen_category": None,
-        "instances": [
-            {
-                "bbox": [1.0, 2.0, 3.0, 4.0],
-                "category": category,
-                "scenario": "Single-sound",
-                "origin": "added",
-                "proposal_id": None,
-            }
-        ],
-        "verified": True,
-    }
-    return Review.model_validate(values | changes)
-
-
-def sample(workspace: Workspace, *frame_ids: str) -> None:
-    """Commit frames, as sampling does."""
-    commit(workspace, "sample", Frame, [frame(frame_id=name) for name in frame_ids])
 
 
 def test_a_newer_review_supersedes_the_older_one_in_another_file(workspace: Workspace) -> None:

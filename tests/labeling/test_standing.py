@@ -10,10 +10,9 @@ from pipeline.schema import Review
 from pipeline.workspace import Workspace
 from tests.labeling.exchange import kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.labelled_workspace import add_reviews, name
+from tests.labeling.labelled_workspace import add_reviews, name, review
 from tests.labeling.test_adjudication import differ
 from tests.labeling.test_reuse import FAR, NEAR, detect
-from tests.labeling.test_settle import review
 
 pytestmark = pytest.mark.usefixtures("filled")
 

@@ -16,8 +16,7 @@ from pipeline import rle
 from pipeline.schema import LATER_COLUMNS, Instance, Mask, Review
 from pipeline.why import history
 from pipeline.workspace import Workspace
-from tests.labeling.labelled_workspace import add_reviews, commit, mask_of
-from tests.labeling.test_settle import review, sample
+from tests.labeling.labelled_workspace import add_reviews, commit, mask_of, review, sample
 
 SIZE = (18, 32)
 
