@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -31,6 +32,7 @@ from pipeline.demo.picture import silhouettes
 from tavlo.clips import fill_cache, read_clips
 from tavlo.data import read_clip
 from tavlo.evaluate import evaluate, to_markdown, write_scores
+from tavlo.paired import paired_difference
 from tavlo.paper import ablation, read_runs, side_by_side
 from tavlo.predict import predict
 from tavlo.predictions import GRID_HW, Predictions
@@ -79,6 +81,7 @@ TRAIN_SEED, TEST_SEED = 1, 2
 """Of the worlds."""
 SEEDS = 5
 """How many trainings of a model are told apart."""
+ROWS = ("Single-sound", "Mixed-sound", "Multi-entity", "Total", "Cross-event")
 KEPT = "map_kept_under_another_sound"
 
 
@@ -298,38 +301,76 @@ def verdicts(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def look_alikes(size: Size, work: Path, names: list[str]) -> Table:
-    """How often what sounds is told from the things that look like it, by the warmest mean."""
+def against_control(work: Path, names: list[str]) -> Table:
+    """How far each model is from the control of the same seed, on the same frames."""
+    lines: list[list[Entry]] = []
+    for name in names:
+        control = titled(CONTROL, int(name.rpartition(", seed ")[2]) if ", seed " in name else 0)
+        if control not in names or name == control:
+            continue
+        line: list[Entry] = [name]
+        for row in ROWS:
+            theirs, ours = (work / "runs" / one / "frames.csv" for one in (control, name))
+            found = paired_difference(theirs, ours, "CIoU", row)
+            line.append(f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})")
+        lines.append(line)
+    note = "CIoU, percent points; paired, 95 % intervals by bootstrap over videos."
+    return Table("Against the control", ["Method", *ROWS], lines, [note])
+
+
+def what_time_tells(size: Size, work: Path, names: list[str]) -> Table:
+    """Sources told from look-alikes, and which of two sources is shown.
+
+    The thing with the warmest mean is the one that is told. Of two sources that sound together, the
+    one that struck last is the louder; both are the truth.
+    """
     world = replace(size.world, seed=TEST_SEED)
     found = {name: Predictions(work / "runs" / name / "predictions") for name in names}
-    right: dict[int, dict[str, list[bool]]] = {2: {}, 3: {}}
+    runs = {name: json.loads((work / "runs" / name / "scores.json").read_text()) for name in names}
+    told: dict[tuple[str, str], list[float]] = defaultdict(list)
     for frame in read_release(work / "test").frames:
         scene = scene_of(world, int(frame.video_id.rpartition("-")[2]))
-        heard = [s for s in scene.sounds if not s.muted and s.stroke(frame.time_s) is not None]
-        if len(heard) != 1 or heard[0].actor is None:
-            continue
+        strokes = {
+            sound.actor: since
+            for sound in scene.sounds
+            if not sound.muted and (since := sound.stroke(frame.time_s)) is not None
+        }
+        sources = sorted(filter(None, strokes), key=lambda name: strokes[name])
         masks = silhouettes(scene, frame.frame_index)
-        alike = [a.name for a in scene.actors if a.category == heard[0].category]
         # A thing that has left the picture cannot be pointed at.
-        alike = [name for name in alike if masks[name].mean() >= MIN_SHARE]
-        for name, predictions in found.items() if len(alike) in right else ():
-            heat = predictions.heatmap(frame.clip_id, frame.frame_index)
-            large = cv2.resize(heat, (world.width, world.height))
-            warmest = max(alike, key=lambda one: float(large[masks[one]].mean()))
-            right[len(alike)].setdefault(name, []).append(warmest == heard[0].actor)
-    lines: list[list[Entry]] = [["Chance", 50.0, 100 / 3]]
-    lines += [[name, *(100 * float(np.mean(right[n][name])) for n in right)] for name in names]
-    counts = [len(next(iter(right[n].values()))) for n in right]
-    notes = [f"Percent of {counts[0]} and {counts[1]} frames with one source."]
-    return Table("Told from look-alikes", ["Method", "of two", "of three"], lines, notes)
+        shown = [a for a in scene.actors if masks[a.name].mean() >= MIN_SHARE]
+        kinds = {a.category for a in shown if a.name in sources}
+        alike = [a.name for a in shown if a.category in kinds]
+        for name, predictions in found.items():
+            if not (len(strokes) == 1 and len(alike) in (2, 3)) and len(sources) != 2:
+                continue
+            heat = cv2.resize(
+                predictions.heatmap(frame.clip_id, frame.frame_index), (world.width, world.height)
+            )
+            if len(strokes) == 1:
+                warmest = max(alike, key=lambda one: float(heat[masks[one]].mean()))
+                told[name, f"of {len(alike)}"].append(warmest in sources)
+            elif all(one in {a.name for a in shown} for one in sources):
+                lit = heat >= runs[name]["threshold"]
+                for what, one in zip(("struck last", "the other"), sources, strict=True):
+                    told[name, what].append(float(lit[masks[one]].mean()))
+    columns = ("of 2", "of 3", "struck last", "the other")
+    lines: list[list[Entry]] = [["Chance", 50.0, 100 / 3, None, None]]
+    lines += [[name, *(100 * float(np.mean(told[name, c])) for c in columns)] for name in names]
+    counts = ", ".join(f"{c}: {len(told[names[0], c])}" for c in columns)
+    notes = [
+        "Percent. Frames with one source among look-alikes in which it is the warmest of 2 or 3;"
+        " in frames with two sources, the share of their pixels that is predicted, of that which"
+        f" struck last and of the other. n = {counts}."
+    ]
+    return Table("What time tells", ["Method", *columns], lines, notes)
 
 
 def with_intervals(runs: dict[str, dict[str, Any]], facts: dict[str, dict[str, Any]]) -> Table:
     """CIoU of every row with its interval, and how deaf each model is."""
-    rows = ["Single-sound", "Mixed-sound", "Multi-entity", "Total", "Cross-event"]
     lines: list[list[Entry]] = []
     for name, run_ in runs.items():
-        cells = [run_["rows"][row]["CIoU"] for row in rows]
+        cells = [run_["rows"][row]["CIoU"] for row in ROWS]
         kept = facts[name].get(KEPT)
         lines.append(
             [
@@ -342,7 +383,7 @@ def with_intervals(runs: dict[str, dict[str, Any]], facts: dict[str, dict[str, A
         "Percent, 95 % intervals by bootstrap over videos. Last column: correlation of a frame's"
         " map with that under another clip's sound; 1 is a map that hears nothing.",
     ]
-    return Table("CIoU with intervals", ["Method", *rows, "map kept"], lines, notes)
+    return Table("CIoU with intervals", ["Method", *ROWS, "map kept"], lines, notes)
 
 
 def main() -> None:
@@ -381,7 +422,11 @@ def report(size: Size, work: Path, suffix: str) -> None:
     if len(variants) > 1:
         tables += ablation({name: named[name] for name in variants})
     facts = {n: json.loads((work / "runs" / n / "facts.json").read_text()) for n in done}
-    tables += [with_intervals(runs, facts), look_alikes(size, work, done)]
+    tables += [
+        with_intervals(runs, facts),
+        against_control(work, done),
+        what_time_tells(size, work, done),
+    ]
     text = tables_to_markdown(tables)
     claims = verdicts(runs)
     result = {

@@ -31,21 +31,24 @@ class Difference:
     """Frames."""
 
 
-def paired_difference(first: Path, second: Path, metric: str, seed: int = 0) -> Difference:
-    """Compare ``frames.csv`` of two evaluations, over all frames with a visible source.
+def paired_difference(
+    first: Path, second: Path, metric: str, row: str = "Total", seed: int = 0
+) -> Difference:
+    """Compare ``frames.csv`` of two evaluations, frame by frame.
 
     Args:
         first: of the model compared with.
         second: of the other.
         metric: ``CIoU`` or ``AUC``.
+        row: of the tables: a scenario, ``Cross-event``, or all frames with a visible source.
         seed: of the bootstrap.
 
     Raises:
         UsageError: a file is missing.
         AvatarBuildError: they do not hold the same frames.
     """
-    names, videos, before = _totals(first)
-    others, _, after = _totals(second)
+    names, videos, before = _of_row(first, row)
+    others, _, after = _of_row(second, row)
     if names != others:
         lone = len(set(names) ^ set(others))
         raise AvatarBuildError(f"{second}: not the frames of {first} ({lone} are in one only).")
@@ -63,14 +66,14 @@ def paired_difference(first: Path, second: Path, metric: str, seed: int = 0) -> 
     return Difference(100 * change.mean(), 100 * float(low), 100 * float(high), len(change))
 
 
-def _totals(path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
+def _of_row(path: Path, row: str) -> tuple[list[str], list[str], NDArray[np.float64]]:
     """Frame ids, their videos and their cIoU, in the order of the file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("Total")]
+            frames = [frame for frame in csv.DictReader(file) if frame.get(row)]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}. 'evaluate --out' writes it.") from error
-    if not rows:
-        raise AvatarBuildError(f"{path}: no frame with a cIoU in it.")
-    values = np.array([float(row["Total"]) for row in rows])
-    return [row["frame_id"] for row in rows], [row["video_id"] for row in rows], values
+    if not frames:
+        raise AvatarBuildError(f"{path}: no frame of {row} with a cIoU in it.")
+    values = np.array([float(frame[row]) for frame in frames])
+    return [f["frame_id"] for f in frames], [f["video_id"] for f in frames], values
