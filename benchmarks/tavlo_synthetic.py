@@ -268,7 +268,7 @@ def deaf_share(size: Size, work: Path, name: str, clips: int = 40) -> float:
 
 
 def verdicts(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The issue's claims, each with its numbers, for both kinds of TAVLO."""
+    """What time should bring, each with its numbers, for every kind of TAVLO and seed."""
 
     def cell(name: str, row: str) -> dict[str, float]:
         found: dict[str, float] = runs[name]["rows"][row]["CIoU"]

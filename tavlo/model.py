@@ -149,8 +149,8 @@ class Tavlo(nn.Module):
 def waves(num_frames: int, size: int) -> Tensor:
     """What Pos_t is before it learns: sines and cosines, from 4 frames to two clips long.
 
-    The paper does not say. From small random ones, attention could not tell frames at first: the
-    features drown them.
+    The paper does not say. Small random ones are drowned by the features at first, and attention
+    can hardly tell frames by them.
 
     Returns:
         In [-1, 1], ``(t, e)``.
