@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.paired import paired_difference
 from tavlo.paper import ablation, beside_published, published_tables, read_runs, side_by_side
 from tavlo.tables import FORMATS, write_tables
 
@@ -147,3 +148,16 @@ def test_bad_runs_are_one_line(tmp_path: Path) -> None:
     file.write_text('{"rows": [1]}')
     with pytest.raises(AvatarBuildError, match="no scores of 'evaluate'"):
         read_runs([f"a={file}"])
+
+
+def test_two_models_are_compared_on_the_frames_of_one_scenario(tmp_path: Path) -> None:
+    for name, values in (("a", (0.1, 0.2, 0.9)), ("b", (0.3, 0.4, 0.1))):
+        lines = ["frame_id,video_id,Mixed-sound,Total"]
+        lines += [f"f{n},v{n},{value if n < 2 else ''},{value}" for n, value in enumerate(values)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    files = tmp_path / "a.csv", tmp_path / "b.csv"
+    found = paired_difference(*files, "CIoU", "Mixed-sound")
+    assert (found.n, found.low, found.value, found.high) == pytest.approx((2, 20, 20, 20))
+    assert paired_difference(*files, "CIoU").n == 3
+    with pytest.raises(AvatarBuildError, match="no frame of Off-screen"):
+        paired_difference(*files, "CIoU", "Off-screen")
