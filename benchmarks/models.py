@@ -209,7 +209,7 @@ def measure(name: str, device: str, root: Path) -> dict[str, Any]:
     """Time one backend in this process."""
     import torch
 
-    from stages.backends.device import choose_device
+    from pipeline.devices import choose_device
 
     place = choose_device(device)
     gpu = place.type == "cuda"

@@ -34,7 +34,7 @@ from tavlo.data import read_clip
 from tavlo.evaluate import evaluate, to_markdown, write_scores
 from tavlo.paired import paired_difference
 from tavlo.paper import ablation, read_runs, side_by_side
-from tavlo.predict import predict
+from tavlo.predict import open_trained, predict
 from tavlo.predictions import GRID_HW, Predictions
 from tavlo.recipe import RECIPES, make_recipe
 from tavlo.release import EvaluationSet, read_release
@@ -194,7 +194,8 @@ def train_and_score(size: Size, name: str, work: Path, device: str) -> dict[str,
         "parameters": sum(p.numel() for p in recipe.make_model().parameters()),
     }
     data = read_release(test)
-    failed = predict(out / BEST, data, out / "predictions", work / "clips", device=device)
+    trained = open_trained(out / BEST, data, device=device)
+    _, failed = predict(trained, data, out / "predictions", work / "clips")
     assert not failed, failed
     score(data, out)
     return facts

@@ -11,9 +11,17 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from pipeline.errors import ConfigError
+from pipeline.devices import parse_device
+from pipeline.errors import ConfigError, UsageError
 
 
 class Section(BaseModel):
@@ -197,15 +205,23 @@ class SampleConfig(Section):
         return self
 
 
+def _device(text: str) -> str:
+    try:
+        named = parse_device(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    return "cuda:0" if named == "cuda" else named
+
+
 class InferenceConfig(Section):
     """Where a stage's model runs; of no effect on backends without weights."""
 
     # Devices differ by rounding alone, and a run may go on on another machine.
     unhashed: ClassVar[frozenset[str]] = frozenset({"device", "batch_mpx"})
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     """Where the model runs. auto: workers take turns on the visible GPUs; without any, on the CPU.
-    cpu. cuda:N: all of them on that GPU. See run.workers_per_gpu."""
+    cpu. cuda:N: all of them on that GPU; cuda is cuda:0. See run.workers_per_gpu."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format of the model's arithmetic; auto: bfloat16 on a GPU, float32 on a CPU."""
     batch_mpx: float = Field(default=8.0, gt=0)

@@ -78,6 +78,8 @@ class Scores:
     """What the predictions say of the model that made them."""
     leaks: list[Leak] = field(default_factory=list)
     """Training lists the scored videos were held against."""
+    constant: int = 0
+    """Frames whose heatmap has one value everywhere: all of it is predicted or nothing."""
     per_frame: list[FrameScore] = field(default_factory=list)
     """Every scored frame, in the order of their ids."""
 
@@ -129,6 +131,7 @@ def evaluate(
     negative: list[tuple[int, float]] = []
     for number, (frame, heatmap) in enumerate(zip(frames, heatmaps(), strict=True)):
         predicted = heatmap >= threshold
+        scores.constant += int(heatmap.min() == heatmap.max())
         found = FrameScore(frame.frame_id, frame.video_id, {})
         scores.per_frame.append(found)
         if frame.off_screen:
@@ -177,7 +180,7 @@ def _scored(
 ) -> tuple[list[LabelledFrame], dict[str, str]]:
     left_out: dict[str, str] = {}
     missing: list[str] = []
-    frames = []
+    frames: list[LabelledFrame] = []
     failed = predictions.about().get("failed", {})
     for frame in data.frames:
         if not frame.off_screen and not frame.instances:
@@ -188,9 +191,11 @@ def _scored(
         else:
             frames.append(frame)
     if len(missing) > max_missing:
-        some = ", ".join(missing[:5])
+        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        told = [why for name in missing if (why := left_out[name]) != "no prediction"]
         raise AvatarBuildError(
-            f"{len(missing)} of {len(data.frames)} labelled frames have no prediction ({some}...)."
+            f"{len(missing)} of {len(data.frames)} labelled frames have no prediction"
+            f" ({some}{f': {told[0]}' if told else ''})."
             f" A short set is not scored as if whole; allow it with --max-missing {len(missing)}."
         )
     if not frames:
@@ -282,6 +287,7 @@ def to_markdown(scores: Scores) -> str:
         " Percent, 95 % intervals by bootstrap over videos.",
         *([f"Made by {json.dumps(scores.model, sort_keys=True)}."] if scores.model else []),
         *(found.sentence() for found in scores.leaks),
+        *([_constant(scores)] if scores.constant else []),
         "",
         "| | metric | value | 95 % | n frames |",
         "|---|---|---|---|---|",
@@ -293,6 +299,13 @@ def to_markdown(scores: Scores) -> str:
         lines += ["", f"{len(scores.left_out)} frames left out:"]
         lines += [f"- {frame}: {why}" for frame, why in sorted(scores.left_out.items())]
     return "\n".join(lines) + "\n"
+
+
+def _constant(scores: Scores) -> str:
+    return (
+        f"{scores.constant} of {len(scores.per_frame)} heatmaps are constant: they point nowhere,"
+        " and all of each is predicted or nothing."
+    )
 
 
 def to_latex(scores: Scores) -> str:
@@ -347,6 +360,25 @@ def write_scores(scores: Scores, folder: Path) -> None:
     for ending, write in FORMATS.items():
         (folder / f"scores.{ending}").write_text(write(scores), encoding="utf-8")
     (folder / "frames.csv").write_text(frames_csv(scores), encoding="utf-8")
+
+
+_RESULTS = (*(f"scores.{ending}" for ending in FORMATS if ending != "json"), "frames.csv")
+_PICTURES = {".jpg", ".mp4", ".png"}
+
+
+def remove_results(folder: Path) -> bool:
+    """Remove an earlier evaluation's files, so that none of them stays beside new ones.
+
+    Returns:
+        Whether there were any.
+    """
+    last = folder / "scores.json"
+    if not last.is_file():  # then nobody was scored here, and what is named alike is not ours
+        return False
+    drawn = [path for path in (folder / "overlays").glob("*") if path.suffix in _PICTURES]
+    for path in (*(folder / name for name in (*_RESULTS, "gallery.html")), *drawn, last):
+        path.unlink(missing_ok=True)
+    return True
 
 
 def _cells(scores: Scores) -> list[tuple[str, str, Cell]]:

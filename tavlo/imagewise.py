@@ -7,7 +7,6 @@ becomes of a window that leaves the clip; here it is moved inside (ours), the on
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections import Counter, deque
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError, MediaError
 from pipeline.media import Heard, read_sound, read_timeline
 from pipeline.media import Media as Clip
+from pipeline.versions import code_revision
 from tavlo.baselines.frontends import around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
 from tavlo.predictions import Predictions
@@ -184,10 +183,17 @@ def predict_release(
         AvatarBuildError: more frames lack theirs.
     """
     media = Media()
-    found: dict[Window, Predictions] = {}
-    for window, folder in targets.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        found[window] = Predictions(folder)
+    told = {
+        window: {
+            "name": model.name,
+            **(about or {}),
+            "window_s": window,
+            "post": model.post.as_dict(),
+            "predicted_by": code_revision(),
+        }
+        for window in targets
+    }
+    found = {window: Predictions.begin(targets[window], told[window]) for window in targets}
     frames = sorted(data.frames, key=lambda frame: (frame.clip_id, frame.frame_index))
     done = 0
     for pairs in _clips_together(read_pairs(data, frames, model, media, max_failed)):
@@ -199,30 +205,8 @@ def predict_release(
         show(done, f"{len(media.failed)} failed" if media.failed else "")
     said = media.sentences(model, list(targets))
     for window, predictions in found.items():
-        predictions.describe(
-            {
-                "name": model.name,
-                **(about or {}),
-                "window_s": window,
-                "post": model.post.as_dict(),
-                "failed": media.failed,
-                "said": said,
-            }
-        )
+        predictions.describe(told[window] | {"failed": media.failed, "said": said})
     return found, said
-
-
-def checkpoint_digest(path: Path) -> str:
-    """SHA-256 of a file, to tell runs apart."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def chosen_device(name: str) -> str:
-    """``auto`` is the first GPU where there is one."""
-    if name != "auto":
-        return name
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def _heard(pair: Pair, window: float | None, rate_hz: int) -> Sound:

@@ -5,96 +5,146 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from pipeline.devices import choose_device
 from pipeline.errors import AvatarBuildError, UsageError
-from tavlo.checkpoint import load_checkpoint
-from tavlo.clips import fill_cache, held_out_videos, read_clips, youtube_id
+from pipeline.versions import code_revision
+from tavlo.checkpoint import Checkpoint, load_checkpoint
+from tavlo.clips import FEED_VERSION, fill_cache, held_out_videos, read_clips, youtube_id
 from tavlo.data import read_clip
-from tavlo.predictions import Predictions
-from tavlo.ranks import ranks
-from tavlo.release import EvaluationSet
-from tavlo.training_config import train_config
+from tavlo.predictions import Predictions, file_digest
+from tavlo.recipe import Recipe
+from tavlo.release import EvaluationSet, LabelledFrame
+from tavlo.training_config import TrainConfig, train_config
 
 Show = Callable[[int, str], None]
 
 
-def predict(
-    checkpoint: Path,
-    data: EvaluationSet,
-    target: Path,
-    cache: Path,
-    *,
-    device: str = "auto",
-    allow_overlap: bool = False,
-    every_frame_of: Collection[str] = (),
-    show: Show = lambda _done, _note: None,
-) -> dict[str, str]:
-    """Write the heatmaps of every labelled frame.
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint that may be scored on a release."""
+
+    checkpoint: Path
+    state: Checkpoint = field(repr=False)
+    recipe: Recipe
+    model: nn.Module = field(repr=False)
+    device: torch.device
+    videos_seen: int
+    """Videos of the release that it was trained on."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The loop's settings it was trained with."""
+        return train_config(self.state.train_config)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether it computes in bfloat16 on this device."""
+        wanted = self.config.precision
+        return wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
+
+    def about(self) -> dict[str, Any]:
+        """What it is and all that decides its heatmaps, for ``model.json``."""
+        return {
+            "name": self.state.recipe,
+            "step": self.state.step,
+            "checkpoint_sha256": file_digest(self.checkpoint),
+            "weights_from": self.state.weights_from,
+            "data_digest": self.state.data["digest"],
+            "revision": self.state.revision,
+            "predicted_by": code_revision(),
+            "precision": "bf16" if self.bf16 else "float32",
+            "small_copies": FEED_VERSION,
+            "videos_seen_in_training": self.videos_seen,
+        }
+
+
+def open_trained(
+    checkpoint: Path, data: EvaluationSet, *, device: str = "auto", allow_overlap: bool = False
+) -> Trained:
+    """Read a checkpoint of ``train-tavlo``; nothing is written.
 
     Args:
         checkpoint: of ``train-tavlo``.
-        data: the labelled frames, whose folder holds their clips.
-        target: a folder for ``<clip_id>.npz``; made when missing.
-        cache: a folder for feed files.
-        device: ``auto``, ``cpu`` or ``cuda:N``.
+        data: the labelled frames it shall be scored on.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         allow_overlap: score videos the model was trained on.
-        every_frame_of: clips whose other frames get a heatmap too, for a film.
-        show: told of clips done, and a note.
-
-    Returns:
-        Why clips have no heatmaps, by id.
 
     Raises:
-        UsageError: no checkpoint, no clips, or the model has seen the release's videos.
+        UsageError: no checkpoint, no such device, or the model has seen the release's videos.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("scoring runs in one process: start it without torchrun.")
+    place = choose_device(device)
     state = load_checkpoint(checkpoint)
     recipe, model = state.open(checkpoint)
-    release = data.folder
     seen = set(map(youtube_id, [*state.data["videos"], *state.data["validation_videos"]]))
-    both = sorted(seen & held_out_videos(release))
+    both = sorted(seen & held_out_videos(data.folder))
     if both and not allow_overlap:
         raise UsageError(
             f"{checkpoint} was trained on {len(both)} of this release's videos"
             f" ({', '.join(both[:5])}{', ...' if len(both) > 5 else ''}); its score would say"
             " nothing of others. --allow-overlap scores it all the same."
         )
-    frames: dict[str, list[int]] = defaultdict(list)
+    return Trained(checkpoint, state, recipe, model, place, len(both))
+
+
+def predict(
+    trained: Trained,
+    data: EvaluationSet,
+    target: Path,
+    cache: Path,
+    *,
+    every_frame_of: Collection[str] = (),
+    show: Show = lambda _done, _note: None,
+) -> tuple[Predictions, dict[str, str]]:
+    """Write the heatmaps of every labelled frame; each is computed anew from the clip as it is.
+
+    Args:
+        trained: the model.
+        data: the labelled frames, whose folder holds their clips.
+        target: a folder for ``<clip_id>.npz``; heatmaps of an earlier run are removed from it.
+        cache: a folder for feed files.
+        every_frame_of: clips whose other frames get a heatmap too, for a film.
+        show: told of clips done, and a note.
+
+    Returns:
+        The heatmaps, and why clips have none, by id.
+
+    Raises:
+        UsageError: no clips, or the folder holds heatmaps that no checkpoint's run wrote.
+        AvatarBuildError: a clip lacks a labelled frame.
+    """
+    about = trained.about()
+    found = Predictions.begin(target, about)
+    frames: dict[str, list[LabelledFrame]] = defaultdict(list)
     for frame in data.frames:
-        frames[frame.clip_id].append(frame.frame_index)
-    config = train_config(state.train_config)
-    clips = [clip for clip in read_clips(release) if clip.clip_id in frames]
+        frames[frame.clip_id].append(frame)
+    clips = [clip for clip in read_clips(data.folder) if clip.clip_id in frames]
+    config = trained.config
     show(0, "making small copies")
     ready, failed = fill_cache(clips, cache, config.rules, len(os.sched_getaffinity(0)))
-    target.mkdir(parents=True, exist_ok=True)
-    found = Predictions(target)
-    found.describe(
-        {
-            "name": state.recipe,
-            "step": state.step,
-            "weights_from": state.weights_from,
-            "data_digest": state.data["digest"],
-            "revision": state.revision,
-            "videos_seen_in_training": len(both),
-        }
-    )
-    with ranks(device) as (_, place):
-        model.to(place)
-        bf16 = config.precision == "bf16" or (config.precision == "auto" and place.type == "cuda")
-        for done, clip in enumerate(ready, start=1):
-            tensors = read_clip(clip.path, config.clip_s)
-            index = sorted(set(frames[clip.clip_id]))
-            if index[-1] >= len(tensors.frames):
-                raise AvatarBuildError(
-                    f"{clip.clip_id}: frame {index[-1]} is labelled, and the clip has"
-                    f" {len(tensors.frames)} frames. Verify the release: 'avatar-build export"
-                    f" --verify {release}'."
-                )
-            if clip.clip_id in every_frame_of:
-                index = list(range(len(tensors.frames)))
-            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
-                found.save(clip.clip_id, index, recipe.heatmaps(model, tensors, index))
-            show(done, "")
-    return failed
+    lacking = {frame.frame_id: why for clip, why in failed.items() for frame in frames[clip]}
+    found.describe(about | {"failed": lacking})
+    model = trained.model.to(trained.device)
+    for done, clip in enumerate(ready, start=1):
+        tensors = read_clip(clip.path, config.clip_s)
+        index = sorted({frame.frame_index for frame in frames[clip.clip_id]})
+        if index[-1] >= len(tensors.frames):
+            raise AvatarBuildError(
+                f"{clip.clip_id}: frame {index[-1]} is labelled, and the clip has"
+                f" {len(tensors.frames)} frames. Verify the release: 'avatar-build export"
+                f" --verify {data.folder}'."
+            )
+        if clip.clip_id in every_frame_of:
+            index = list(range(len(tensors.frames)))
+        with torch.autocast(trained.device.type, torch.bfloat16, enabled=trained.bf16):
+            found.save(clip.clip_id, index, trained.recipe.heatmaps(model, tensors, index))
+        show(done, "")
+    return found, failed

@@ -20,7 +20,7 @@ from einops import repeat
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.errors import UsageError
+from pipeline.devices import choose_device
 from tavlo.data import Share
 
 _PATIENCE = timedelta(hours=2)
@@ -33,23 +33,15 @@ def ranks(device: str) -> Iterator[tuple[Share, torch.device]]:
     """This process's place among those torchrun started; alone without it.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda:N``; under torchrun each rank takes its own GPU.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each rank takes its own
+            GPU, and ``cuda:N`` is refused.
 
     Raises:
         UsageError: there is no such device.
     """
-    world, local = (
-        int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-    )
-    if device == "auto":
-        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"--device {device!r}: auto, cpu or cuda:N.") from error
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
     if place.type == "cuda":
-        if not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count():
-            raise UsageError(f"--device {device}: there is no such GPU here.")
         torch.cuda.set_device(place)
     if world == 1:
         yield Share(), place

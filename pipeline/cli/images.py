@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 @click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True)
 @click.option("--max-failed", default=0, metavar="N", help="Frames that may lack picture or sound.")
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda:N.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N."
+)
 @click.option("--out", required=True, metavar="DIR", help="Heatmaps, scores and plots go there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def evaluate_images(
@@ -94,6 +96,7 @@ def evaluate_images(
     if data.imported_from and not data.imported_from.startswith("AVATAR"):
         if windows:
             raise click.UsageError("--window: the model gets the whole sound of an imported set.")
+        _clear(target, about, ())
         _set(data, asked, about, predictions, retrieval, lists, max_failed, target, as_json)
         return
     if asked is None:
@@ -106,6 +109,7 @@ def evaluate_images(
 
     seconds = windows or (10.0,)
     folders = {at: target / f"window-{at:g}" / "heatmaps" for at in seconds}
+    _clear(target, about, [folder.parent for folder in folders.values()])
     found = _predict(data, asked, folders, about, max_failed, not as_json)
     scores = {
         at: evaluate(data, found[at], gt, max_missing=max_failed, seed=seed, train_lists=lists)
@@ -165,20 +169,42 @@ def _open(
     name: str, checkpoint: str, prior: str | None, variant: str, device: str
 ) -> tuple[ImageModel, dict[str, Any]]:
     """The model, and what tells its results from another's."""
+    from pipeline.devices import choose_device
     from tavlo.baselines.interface import checkpoint_path, open_model
-    from tavlo.imagewise import checkpoint_digest, chosen_device
+    from tavlo.predictions import file_digest
 
+    place = str(choose_device(device))
     path = checkpoint_path(checkpoint)
     saliency = checkpoint_path(prior) if prior is not None else None
-    opened = open_model(name, path, prior=saliency, variant=variant, device=chosen_device(device))
+    opened = open_model(name, path, prior=saliency, variant=variant, device=place)
     about: dict[str, Any] = {
+        "name": opened.name,
         "checkpoint": path.name,
-        "checkpoint_sha256": checkpoint_digest(path),
+        "checkpoint_sha256": file_digest(path),
         "variant": variant,
     }
     if saliency is not None:
-        about["prior_sha256"] = checkpoint_digest(saliency)
+        about["prior_sha256"] = file_digest(saliency)
     return opened, about
+
+
+def _clear(target: Path, about: dict[str, Any], asked: Sequence[Path]) -> None:
+    """Remove earlier results that are made anew; those of another model may not stay beside."""
+    from pipeline.errors import UsageError
+    from tavlo.evaluate import remove_results
+    from tavlo.paper import read_model
+
+    for path in sorted(target.glob("window-*/scores.json")):
+        model = read_model(path)
+        if path.parent not in asked and any(model.get(key) != about[key] for key in about):
+            raise UsageError(
+                f"{path.parent} holds the scores of another model"
+                f" ({model.get('name')}, {model.get('checkpoint')}). Name another --out."
+            )
+    for name in ("windows.md", "windows.png"):
+        (target / name).unlink(missing_ok=True)
+    if any([remove_results(folder) for folder in (target, *asked)]):
+        click.echo(f"{target}: the results of an earlier evaluation were removed.", err=True)
 
 
 def _predict(

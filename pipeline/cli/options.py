@@ -117,7 +117,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--device`` of the commands that run models, as a setting of each of their stages."""
 
-    @click.option("--device", metavar="D", help="Where models run: auto, cpu or cuda:N.")
+    @click.option("--device", metavar="D", help="Where models run: auto, cpu, cuda or cuda:N.")
     @wraps(command)
     def placed(*args: Any, device: str | None, settings: tuple[str, ...], **kwargs: Any) -> Any:
         if device:

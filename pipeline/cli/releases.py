@@ -232,7 +232,9 @@ def takedown(
 @click.option(
     "--cache", metavar="DIR", help="Keep small copies of the clips for a next checkpoint."
 )
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda:N.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N."
+)
 @click.option(
     "--allow-overlap", is_flag=True, help="Score a checkpoint on videos it was trained on."
 )
@@ -247,7 +249,9 @@ def takedown(
     help="What the model was trained on: tell how much of it is scored. Repeatable.",
 )
 @click.option(
-    "--out", metavar="DIR", help="Write scores.md, .tex, .csv, .json and frames.csv there."
+    "--out",
+    metavar="DIR",
+    help="Write scores.md, .tex, .csv, .json and frames.csv there, in place of earlier results.",
 )
 @click.option("--gallery", is_flag=True, help="Write gallery.html to --out: frames per scenario.")
 @click.option(
@@ -295,25 +299,21 @@ def evaluate(
         raise click.UsageError("name --predictions, or --checkpoint and --out.")
     data, folder = read_release(Path(release)), Path(predictions or f"{out}/predictions")
     if checkpoint:
-        from tavlo.predict import predict
+        from tavlo.predict import open_trained, predict
 
+        trained = open_trained(Path(checkpoint), data, device=device, allow_overlap=allow_overlap)
+        _remove_earlier(out)
         with (
             tempfile.TemporaryDirectory(prefix="evaluate-") as scratch,
             counting("predict", len({frame.clip_id for frame in data.frames})) as show,
         ):
-            failed = predict(
-                Path(checkpoint),
-                data,
-                folder,
-                Path(cache or scratch),
-                device=device,
-                allow_overlap=allow_overlap,
-                every_frame_of=clips,
-                show=show,
-            )
+            kept = Path(cache or scratch)
+            found, failed = predict(trained, data, folder, kept, every_frame_of=clips, show=show)
         for clip, why in failed.items():
             click.echo(f"{clip}: no heatmaps: {why}", err=True)
-    found = Predictions(folder)
+    else:
+        found = Predictions(folder)
+        _remove_earlier(out)
     lists = [Path(name) for name in train_lists]
     with counting("score", PASSES * len(data.frames), shown=not as_json) as show:
         scores = score(
@@ -339,3 +339,10 @@ def evaluate(
             written += write_attention(Path(checkpoint), data, clip, sheet)
         click.echo(f"{clip}: {len(written)} files in {overlays}", err=True)
     click.echo(FORMATS["json" if as_json else "md"](scores), nl=False)
+
+
+def _remove_earlier(out: str | None) -> None:
+    from tavlo.evaluate import remove_results
+
+    if out and remove_results(Path(out)):
+        click.echo(f"{out}: the results of an earlier evaluation were removed.", err=True)

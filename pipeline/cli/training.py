@@ -41,7 +41,9 @@ from pipeline.cli.options import cli
     metavar="KEY=VALUE",
     help="A setting, e.g. train.batch=16 or tavlo.negatives=max. Repeatable.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda:N.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N."
+)
 @click.option("--max-failed", default=0, metavar="N", help="Broken clips that may be left out.")
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
 @click.option("--dry-run", is_flag=True, help="Say clips, steps, bytes and time, and do nothing.")

@@ -1,6 +1,7 @@
-"""Where models run: the device, its number format, batches that fit, and work done ahead.
+"""How models run: their number format, batches that fit, and work done ahead.
 
-The one place that knows CUDA. torch is imported when a backend opens, never with a stage's class.
+Which device that is, ``pipeline.devices`` says. torch is imported when a backend opens, never with
+a stage's class.
 """
 
 from __future__ import annotations
@@ -35,25 +36,6 @@ def need_packages(*names: str) -> None:
             f"{', '.join(missing)}: not installed. Run pip install 'avatar-build[models]', or make"
             " a workspace that needs none: 'avatar-build init DIR --profile offline'."
         )
-
-
-def choose_device(named: str) -> torch.device:
-    """The device of a setting: ``auto``, ``cpu`` or ``cuda:N``.
-
-    Raises:
-        UsageError: it is not in this machine.
-    """
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if named == "auto":
-        return torch.device("cuda", 0) if count else torch.device("cpu")
-    device = torch.device(named)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UsageError(
-            f"device {named!r}: this machine has {count} CUDA devices. Choose 'auto' or 'cpu'."
-        )
-    return device
 
 
 @contextlib.contextmanager

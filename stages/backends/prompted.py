@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
+from pipeline.devices import choose_device
 from pipeline.models import require
 from pipeline.storage import Storage
-from stages.backends.device import ahead, choose_device, halving, inference, need_packages
+from stages.backends.device import ahead, halving, inference, need_packages
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 if TYPE_CHECKING:

@@ -226,6 +226,8 @@ def test_the_bootstrap_draws_videos_and_pairs_subset_with_total(
             "frame 3 holds NaN",
         ),
         ({"frame_index": np.array([3]), "heatmap": np.zeros((1, 2, 2), int)}, "heatmap floats"),
+        ({"frame_index": np.array([3]), "heatmap": np.zeros((1, 0, 2))}, "are empty"),
+        ({"frame_index": np.array([3]), "heatmap": np.full((1, 2, 2), 1e300)}, "frame 3 holds"),
     ],
 )
 def test_bad_predictions_are_named(
@@ -235,6 +237,49 @@ def test_bad_predictions_are_named(
     with pytest.raises(AvatarBuildError, match=message) as caught:
         evaluate(data, Predictions(tmp_path))
     assert "video000001_00000000.npz" in str(caught.value)
+
+
+def test_a_folder_of_two_models_heatmaps_is_not_scored(
+    data: EvaluationSet, predictions: Predictions, tmp_path: Path
+) -> None:
+    clips = sorted({frame.clip_id for frame in data.frames})
+    one = Predictions.begin(tmp_path / "one", {"name": "one"})
+    other = Predictions.begin(tmp_path / "other", {"name": "other"})
+    for clip in clips:
+        index = [frame.frame_index for frame in data.frames if frame.clip_id == clip]
+        for found in (one, other):
+            found.save(clip, index, np.random.default_rng(0).random((len(index), 3, 3)))
+    evaluate(data, Predictions(tmp_path / "one"))
+    for source in (tmp_path / "other", tmp_path / "heat"):
+        shutil.copytree(tmp_path / "one", tmp_path / "mixed", dirs_exist_ok=True)
+        shutil.copy(source / f"{clips[1]}.npz", tmp_path / "mixed")
+        for about in (True, False):
+            if not about:
+                (tmp_path / "mixed" / "model.json").unlink()
+            with pytest.raises(AvatarBuildError, match=rf"{clips[1]}\.npz: made by .*one model"):
+                evaluate(data, Predictions(tmp_path / "mixed"))
+
+
+def test_heatmaps_under_another_clips_name_are_not_scored(
+    data: EvaluationSet, tmp_path: Path
+) -> None:
+    clips = sorted({frame.clip_id for frame in data.frames})
+    found = Predictions.begin(tmp_path, {"name": "one"})
+    found.save(clips[0], list(range(50)), np.random.default_rng(0).random((50, 3, 3)))
+    for clip in clips[1:]:
+        shutil.copy(tmp_path / f"{clips[0]}.npz", tmp_path / f"{clip}.npz")
+    with pytest.raises(AvatarBuildError, match=f"these are heatmaps of clip {clips[0]}"):
+        evaluate(data, Predictions(tmp_path))
+
+
+def test_constant_heatmaps_are_counted_and_said(
+    data: EvaluationSet, predictions: Predictions
+) -> None:
+    assert evaluate(data, predictions).constant == 0
+    predictions.save("video000003_00000000", [7, 45], np.full((2, 3, 3), 0.5))
+    scores = evaluate(data, Predictions(predictions._folder))
+    assert scores.constant == 2
+    assert "2 of 6 heatmaps are constant" in to_markdown(scores)
 
 
 def test_every_format_tells_the_same_numbers(data: EvaluationSet, predictions: Predictions) -> None:

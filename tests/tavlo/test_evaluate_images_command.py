@@ -53,6 +53,26 @@ def test_a_release_is_scored_once_per_window_with_plots(checkpoint: Path, tmp_pa
     assert numbers["10"] != numbers["0.5"]
 
 
+def test_another_models_windows_do_not_stay_beside_new_ones(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    release, out = make_release(tmp_path / "r"), tmp_path / "out"
+    words = ["--release", str(release), "--model", "ezvsl", "--out", str(out), "--device", "cpu"]
+    run(*words, "--checkpoint", str(checkpoint), "--window", "1")
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({**state, "epoch": 2}, tmp_path / "later.pth")
+    done = CliRunner().invoke(
+        cli, ["evaluate-images", *words, "--checkpoint", str(tmp_path / "later.pth")]
+    )
+    assert "window-1 holds the scores of another model (ezvsl, best.pth)" in str(done.exception)
+    # The same window again is written anew, whole.
+    old = {path.name: path.read_bytes() for path in (out / "window-1" / "heatmaps").glob("*.npz")}
+    run(*words, "--checkpoint", str(tmp_path / "later.pth"), "--window", "1")
+    new = {path.name: path.read_bytes() for path in (out / "window-1" / "heatmaps").glob("*.npz")}
+    assert new.keys() == old.keys()
+    assert not set(new.values()) & set(old.values()), "each holds its checkpoint's digest"
+
+
 def test_an_imported_set_is_scored_as_its_field_does(checkpoint: Path, tmp_path: Path) -> None:
     data, out = vggss(tmp_path, BOXES, pairs=2), tmp_path / "out"
     text = run(

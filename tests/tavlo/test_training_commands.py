@@ -20,6 +20,9 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.checkpoint import load_checkpoint
+from tavlo.predict import open_trained
+from tavlo.predictions import Predictions
+from tavlo.release import read_release
 from tavlo.training_log import LOG, read_log
 from tests.conftest import ROOT
 from tests.tavlo import small
@@ -233,6 +236,68 @@ def test_a_clip_the_model_cannot_take_is_missing_not_zero(
     words += ["--device", "cpu", "--out", tmp_path / "scores"]
     with pytest.raises(AvatarBuildError, match="8 of 8 labelled frames have no prediction"):
         typed(*words)
+
+
+@pytest.fixture(scope="module")
+def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another checkpoint, of a model that can take clips of 12 frames alone."""
+    state = load_checkpoint(trained / "best.pt")
+    for value in state.model.values():
+        value += 0.1 if value.is_floating_point() else 0
+    path = tmp_path_factory.mktemp("other") / "other.pt"
+    state.train_config["min_frames"] = state.train_config["max_frames"] = 12
+    state.save(path)
+    return path
+
+
+def test_another_checkpoints_heatmaps_are_neither_scored_nor_kept(
+    trained: Path, other: Path, release: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ev"
+    words = ["evaluate", "--release", release, "--device", "cpu", "--out", out]
+    typed(
+        *words, "--checkpoint", trained / "best.pt", "--gallery", "--clip", f"{TESTED[0]}_00020000"
+    )
+    with pytest.raises(AvatarBuildError, match=r"8 of 8 labelled frames .*it must be 12 to 12"):
+        typed(*words, "--checkpoint", other)
+    assert [path.name for path in (out / "predictions").iterdir()] == ["model.json"]
+    assert [path.name for path in out.rglob("*") if path.is_file()] == ["model.json"]
+
+
+def test_a_run_that_stopped_midway_leaves_nothing_another_model_is_scored_by(
+    trained: Path, other: Path, release: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    words = ["evaluate", "--release", release, "--device", "cpu"]
+    typed(*words, "--checkpoint", trained / "best.pt", "--out", first)
+    # As if the second had been killed once it had begun, before it removed the last old file.
+    old = {path.name: path.read_bytes() for path in (first / "predictions").glob("*.npz")}
+    data = read_release(release)
+    Predictions.begin(first / "predictions", open_trained(other, data, device="cpu").about())
+    assert not list((first / "predictions").glob("*.npz"))
+    (name, kept), *_ = old.items()
+    (first / "predictions" / name).write_bytes(kept)
+    with pytest.raises(AvatarBuildError, match=rf"{name}: made by checkpoint run \w+, and"):
+        typed("evaluate", "--release", release, "--predictions", first / "predictions")
+    # The first again: its own files may be there, whoever's were.
+    typed(*words, "--checkpoint", trained / "best.pt", "--out", first)
+    new = {path.name: path.read_bytes() for path in (first / "predictions").glob("*.npz")}
+    assert new.keys() == old.keys()
+    with np.load(first / "predictions" / name) as arrays:
+        assert str(arrays["clip_id"]) == name.removesuffix(".npz")
+        about = json.loads((first / "predictions" / "model.json").read_text())
+        assert str(arrays["made_by"]) == about["made_by"]
+
+
+def test_a_persons_own_heatmaps_are_never_removed_for_a_checkpoints(
+    trained: Path, release: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "mine.npz", frame_index=[3], heatmap=np.zeros((1, 2, 2)))
+    words = ["evaluate", "--release", release, "--checkpoint", trained / "best.pt"]
+    words += ["--device", "cpu", "--out", tmp_path / "ev", "--predictions", tmp_path]
+    with pytest.raises(UsageError, match=r"mine\.npz was not written for a checkpoint"):
+        typed(*words)
+    assert (tmp_path / "mine.npz").exists()
 
 
 def test_neither_predictions_nor_checkpoint_is_wrong_usage(release: Path, tmp_path: Path) -> None:

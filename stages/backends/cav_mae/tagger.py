@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import HearConfig
+from pipeline.devices import choose_device
 from pipeline.errors import InputError, MediaError, UsageError
 from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline, waveform
 from pipeline.models import require
 from pipeline.schema import SoundClass
 from pipeline.storage import Storage
-from stages.backends.device import ahead, choose_device, halving, inference
+from stages.backends.device import ahead, halving, inference
 from stages.backends.interfaces import Listening
 from stages.taxonomy import audioset_classes
 
