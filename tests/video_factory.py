@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 RATE = 16_000
@@ -135,6 +137,30 @@ def _encode_sound(
         frame.pts = first + at + skipped
         output.mux(stream.encode(frame))
     output.mux(stream.encode())
+
+
+def remuxed(path: Path, tracks: Sequence[tuple[Path, str, Disposition]]) -> Path:
+    """Put tracks of several files into one, bit by bit.
+
+    Args:
+        path: its name chooses the container.
+        tracks: each a file, ``video`` or ``audio``, and what the track says of itself.
+    """
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(av.open(str(path), "w"))
+        packets = []
+        for source, kind, disposition in tracks:
+            given = stack.enter_context(av.open(str(source)))
+            template = getattr(given.streams, kind)[0]
+            stream = output.add_stream_from_template(template)
+            stream.disposition = disposition
+            for packet in given.demux(template):
+                if packet.size:
+                    packet.stream = stream
+                    packets.append(packet)
+        for packet in sorted(packets, key=lambda p: (p.dts or 0) * p.time_base):
+            output.mux(packet)
+    return path
 
 
 def truncated(source: Path, target: Path, share: float) -> Path:

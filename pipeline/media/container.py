@@ -31,6 +31,21 @@ _VIDEO_FORMATS = "mov,matroska"
 SOUND_FORMATS = "wav,flac,mp3,ogg,mov,matroska"
 """What a sound of its own may come in; none of them can point at another file."""
 
+_STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_BESIDE = (
+    Disposition.dub
+    | Disposition.comment
+    | Disposition.lyrics
+    | Disposition.karaoke
+    | Disposition.hearing_impaired
+    | Disposition.visual_impaired
+    | Disposition.clean_effects
+    | Disposition.non_diegetic
+    | Disposition.descriptions
+    | Disposition.dependent
+)
+"""What a track says of itself that is made beside the main one; it matters among several."""
+
 
 @dataclass
 class DecodeCounts:
@@ -95,17 +110,19 @@ class Media:
             raise MediaError("undecodable", f"{self.path.name}: {error.strerror}") from error
 
 
-def first_video(container: InputContainer) -> VideoStream:
-    """The first moving picture; cover art is none.
+def choose_video(container: InputContainer) -> VideoStream:
+    """The moving picture a player shows: the default one, else the first.
+
+    Cover art, chapter thumbnails and stills are none. In MP4 a disabled track is one that is not
+    default.
 
     Raises:
         MediaError: ``no_video``, ``undecodable`` (no decoder), ``too_large``.
     """
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            break
-    else:
+    moving = _moving(container)
+    if not moving:
         raise MediaError("no_video", f"{_name(container)}: no video stream")
+    stream = min(moving, key=_rank)
     _need_decoder(container, stream)
     if stream.width * stream.height > MAX_PIXELS:
         size = f"{stream.width}x{stream.height}"
@@ -113,15 +130,43 @@ def first_video(container: InputContainer) -> VideoStream:
     return stream
 
 
+def choose_audio(container: InputContainer) -> AudioStream | None:
+    """The sound a player plays: the default one, else the first; none when there is no sound.
+
+    Raises:
+        MediaError: ``undecodable`` (no decoder).
+    """
+    stream = min(container.streams.audio, key=_rank, default=None)
+    if stream is not None:
+        _need_decoder(container, stream)
+    return stream
+
+
+def has_video(container: InputContainer) -> bool:
+    """Whether there is a moving picture."""
+    return bool(_moving(container))
+
+
+def _moving(container: InputContainer) -> list[VideoStream]:
+    return [one for one in container.streams.video if not one.disposition & _STILL]
+
+
+def _rank(stream: Stream) -> tuple[bool, bool, bool]:
+    """Smallest for what is played; of equals the first in the file is taken."""
+    one_frame = stream.frames == 1  # a poster or a blank, though not marked as such
+    default = bool(stream.disposition & Disposition.default)
+    return one_frame, not default, bool(stream.disposition & _BESIDE)
+
+
 def video_stream(container: InputContainer) -> VideoStream:
-    """The first moving picture, alone: packets of the other streams are not even read.
+    """The chosen picture, alone: packets of the other streams are not even read.
 
     One decoder thread: more cost CPU, and the machine is filled by processes.
 
     Raises:
-        MediaError: as ``first_video`` does.
+        MediaError: as ``choose_video`` does.
     """
-    stream = first_video(container)
+    stream = choose_video(container)
     stream.thread_type = "NONE"
     stream.thread_count = 1
     _select(container, stream)
@@ -129,15 +174,14 @@ def video_stream(container: InputContainer) -> VideoStream:
 
 
 def audio_stream(container: InputContainer) -> AudioStream:
-    """The first sound, alone.
+    """The chosen sound, alone.
 
     Raises:
         MediaError: ``no_audio``, ``undecodable`` (no decoder).
     """
-    if not container.streams.audio:
+    stream = choose_audio(container)
+    if stream is None:
         raise MediaError("no_audio", f"{_name(container)}: no audio stream")
-    stream = container.streams.audio[0]
-    _need_decoder(container, stream)
     _select(container, stream)
     return stream
 

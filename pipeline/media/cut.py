@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from pipeline.errors import MediaError
-from pipeline.media.container import Media, first_video
+from pipeline.media.container import Media, choose_audio, choose_video
 from pipeline.media.timeline import Timeline, exact, read_timeline
 
 _PREROLL = Fraction(1, 10)
@@ -41,8 +41,8 @@ def cut(source: Path, start_s: float, end_s: float, target: Path) -> None:
     if not wanted:
         raise MediaError("empty_span", f"{source.name}: no frame in {start_s:g} to {end_s:g} s")
     with media.open() as container:
-        video = first_video(container)
-        streams = [video, *container.streams.audio[:1]]
+        sound = choose_audio(container)
+        streams = [choose_video(container), *([sound] if sound is not None else [])]
         start = timeline.start + timeline.time(wanted.start)
         stop = timeline.start + exact(end_s)
         packets = _read(media, container, streams, _keyframe(timeline, wanted.start), start, stop)

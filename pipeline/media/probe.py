@@ -12,7 +12,7 @@ from pathlib import Path
 from av.container import InputContainer
 
 from pipeline.errors import MediaError
-from pipeline.media.container import Media, audio_stream, video_stream
+from pipeline.media.container import Media, audio_stream, choose_audio, choose_video, video_stream
 from pipeline.media.picture import decode_packet, is_turned
 from pipeline.media.timeline import Timeline, read_timeline
 
@@ -60,8 +60,7 @@ def probe(path: Path) -> MediaFacts:
     media = Media(path)
     _check_boxes(path)
     with media.open() as container:
-        audio = audio_stream(container) if container.streams.audio else None
-        video = video_stream(container)
+        audio, video = choose_audio(container), choose_video(container)
         _check_index(container, path)
         turned = _first_frame_is_turned(container, path)
         size = video.height, video.width
@@ -122,7 +121,7 @@ def _bitrate(path: Path, duration_s: float) -> int:
 
 def _indexed_frames(container: InputContainer) -> int:
     """Presented frames by the index; 0 when it does not hold them all."""
-    video = container.streams.video[0]
+    video = choose_video(container)
     if not video.frames or "matroska" in container.format.name:
         return 0
     entries = video.index_entries

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from av.stream import Disposition
 from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
-from pipeline.media.container import SOUND_FORMATS, Media
+from pipeline.media.container import SOUND_FORMATS, Media, choose_audio, has_video
 from pipeline.media.sound import first_channel, mean_of_channels, sound_blocks
 from pipeline.media.timeline import read_timeline
 from pipeline.media.waveform import resampled
@@ -47,14 +46,10 @@ def read_sound(path: Path, rate_hz: int, channels: Channels = "first") -> Heard:
     """
     media = Media(path, formats=SOUND_FORMATS)
     with media.open() as container:
-        pictures = [
-            stream
-            for stream in container.streams.video
-            if not stream.disposition & Disposition.attached_pic
-        ]
-        found = container.streams.audio[0] if container.streams.audio else None
+        pictured = has_video(container)
+        found = choose_audio(container)
         count = found.codec_context.channels if found is not None else 0
-    zero = read_timeline(media).start if pictures else Fraction(0)
+    zero = read_timeline(media).start if pictured else Fraction(0)
     blocks: list[tuple[int, NDArray[np.float32]]] = []
     rate = 0
     for position, block in sound_blocks(media, zero, 0, _LONGEST_S + 1):

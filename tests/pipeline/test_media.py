@@ -12,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
@@ -23,10 +24,12 @@ from pipeline.media import (
     decode_pictures,
     frames_between,
     probe,
+    read_sound,
     read_timeline,
 )
+from pipeline.media import waveform as heard_waveform
 from pipeline.media.picture import luma_plane
-from tests.video_factory import RATE, bursts, flipped, make_video, scene, truncated
+from tests.video_factory import RATE, bursts, flipped, make_video, remuxed, scene, truncated
 
 BETTER = {"preset": "veryfast"}
 OPEN_GOP = "open-gop=1:keyint=20:min-keyint=20:scenecut=0"
@@ -287,6 +290,71 @@ def test_a_file_without_sound_has_no_sound_facts(drawn: Drawn) -> None:
     media = Media(drawn("constant.mp4"))
     track = SoundTrack(media, read_timeline(media), 100)
     assert kind_of(lambda: track.span(0, 1)) == "no_audio"
+
+
+# Which tracks
+
+
+DEFAULT, PLAIN = Disposition.default, Disposition(0)
+SECOND_OF_TWO = {
+    "default": (PLAIN, DEFAULT),
+    "beside_commentary": (DEFAULT | Disposition.comment, DEFAULT),
+    "beside_a_dub": (DEFAULT | Disposition.dub, DEFAULT),
+    "beside_description": (Disposition.visual_impaired, PLAIN),
+}
+FIRST_OF_TWO = {
+    "default": (DEFAULT, PLAIN),
+    "both": (DEFAULT, DEFAULT),
+    "neither": (PLAIN, PLAIN),
+    "default_commentary": (DEFAULT | Disposition.comment, PLAIN),
+}
+PAIRS = [(name, pair, 1) for name, pair in SECOND_OF_TWO.items()]
+PAIRS += [(name, pair, 0) for name, pair in FIRST_OF_TWO.items()]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(("name", "pair", "taken"), PAIRS, ids=[f"{n}{t}" for n, _, t in PAIRS])
+def test_every_reader_takes_the_tracks_a_player_plays(
+    tmp_path: Path, suffix: str, name: str, pair: tuple[Disposition, Disposition], taken: int
+) -> None:
+    if suffix == "mp4" and pair != (PLAIN, DEFAULT) and taken:
+        return  # MP4 knows enabled and disabled tracks alone
+    files = [
+        make_video(tmp_path / "a.mkv", frames=50, sound=0 * bursts(2, [])),
+        make_video(tmp_path / "b.mkv", frames=50, draw=scene(80, 48), sound=bursts(2, [1])),
+    ]
+    tracks = [
+        (file, kind, disposition)
+        for kind in ("video", "audio")
+        for file, disposition in zip(files, pair, strict=True)
+    ]
+    path = remuxed(tmp_path / f"both.{suffix}", tracks)
+    facts = probe(path)
+    assert (facts.width, facts.height) == ((96, 72), (80, 48))[taken]
+    assert {picture.size for picture in pictures(path)} == {(facts.width, facts.height)}
+    cut(path, 0, 2, tmp_path / "cut.mp4")
+    assert probe(tmp_path / "cut.mp4").width == facts.width
+    for file in (path, tmp_path / "cut.mp4"):
+        media = Media(file)
+        timeline = read_timeline(media)
+        loud = SoundTrack(media, timeline, 100).span(0, 1).rms_per_second()[0]
+        assert (loud > 0.005) == bool(taken)
+        assert (np.abs(heard_waveform(media, timeline, 0, 1, RATE)).max() > 0.01) == bool(taken)
+        assert (np.abs(read_sound(file, RATE).wave).max() > 0.01) == bool(taken)
+
+
+@pytest.mark.parametrize("still", [Disposition.attached_pic, Disposition.attached_pic | DEFAULT])
+def test_cover_art_is_no_moving_picture(tmp_path: Path, still: Disposition) -> None:
+    cover = make_video(tmp_path / "c.mkv", frames=1, codec="mjpeg", pix_fmt="yuvj420p")
+    film = make_video(tmp_path / "f.mp4", frames=50, draw=scene(80, 48), sound=bursts(2, [1]))
+    for order in (0, 1):
+        tracks = [(film, "video", PLAIN), (film, "audio", DEFAULT)]
+        tracks.insert(order, (cover, "video", still))
+        path = remuxed(tmp_path / f"{order}.mp4", tracks)
+        facts = probe(path)
+        assert (facts.width, facts.height, facts.frame_count) == (80, 48, 50)
+        assert len(pictures(path)) == 50
+        assert len(read_sound(path, RATE).wave) == pytest.approx(2 * RATE, abs=2000)
 
 
 @pytest.mark.parametrize(
