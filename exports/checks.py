@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -225,6 +226,10 @@ def compare_image(data: bytes, image: ImageRow) -> str:
     return "alike" if distance <= ALIKE_BITS else "other"
 
 
+def _is_recorded(data: bytes, image: ImageRow) -> bool:
+    return image.recorded_sha256 in ("", hashlib.sha256(data).hexdigest())
+
+
 def check_images(document: Document, folder: Path) -> Iterator[Finding]:
     """Each image file has the size its row states, and is the image that was released."""
     allowed = {"exact", "unchecked"} if document.info.media else {"exact", "alike", "unchecked"}
@@ -244,6 +249,8 @@ def check_images(document: Document, folder: Path) -> Iterator[Finding]:
             )
         elif compare_image(data, image) not in allowed:
             yield Finding("images", image.file_name, "is not the image of its row's fingerprint")
+        elif document.info.media and not _is_recorded(data, image):
+            yield Finding("images", image.file_name, "is not the image that was sampled")
 
 
 def check_twins(document: Document, folder: Path) -> Iterator[Finding]:

@@ -138,6 +138,9 @@ class ImageRow(Row):
     """Of the image file; empty when it was not at hand."""
     image_dhash: str = ""
     """Its difference hash: 16 hex digits that survive another encode."""
+    recorded_sha256: str = ""
+    """Of the image file when it was sampled, as the tables have it; empty where they had none,
+    in imported releases and in older ones."""
 
 
 class AnnotationRow(Row):
@@ -284,6 +287,7 @@ def _image(image_id: int, item: SelectedFrame, license_id: int) -> ImageRow:
         verified=item.verified,
         missing_instances=item.missing_instances,
         review_ids=list(item.review_ids),
+        recorded_sha256=frame.sha256,
     )
 
 

@@ -15,7 +15,9 @@ import cv2
 import numpy as np
 
 from pipeline import rle
+from pipeline.errors import MediaError
 from pipeline.outline import mask_path
+from pipeline.recorded import frame_bytes
 from pipeline.reviews import standing
 from pipeline.schema import (
     Clip,
@@ -73,7 +75,9 @@ class FrameView:
 
     frame: Frame
     jpeg: str
-    """Base64; empty when the image cannot be read."""
+    """Base64; empty when there is no picture to show."""
+    gone: str
+    """Why a picture that was to be shown is not: what became of its file."""
     shapes: list[Shape]
     labels: list[tuple[str, str, str]]
     """Per instance: category, scenario, color."""
@@ -157,9 +161,11 @@ class _Painter:
                 )
             shapes.append(Shape("box", title, color, _corners(instance.bbox)))
         state, note = _state(self._reviews.get(frame.frame_id, []), instances)
+        jpeg, gone = _picture(self._storage, frame) if pictured else ("", "")
         return FrameView(
             frame=frame,
-            jpeg=_picture(self._storage, frame.path) if pictured else "",
+            jpeg=jpeg,
+            gone=gone,
             shapes=shapes,
             labels=labels,
             state=state,
@@ -178,19 +184,19 @@ def category_color(category: str) -> str:
     return f"hsl({hue} 75% 45%)"
 
 
-def _picture(storage: Storage, path: str) -> str:
+def _picture(storage: Storage, frame: Frame) -> tuple[str, str]:
     try:
-        data = np.frombuffer(storage.read(path), dtype=np.uint8)
-    except FileNotFoundError:
-        return ""
+        data = np.frombuffer(frame_bytes(storage, frame), dtype=np.uint8)
+    except MediaError as error:
+        return "", error.kind
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
-        return ""
+        return "", "not an image"
     height, width = image.shape[:2]
     size = (min(width, _WIDTH), max(1, round(height * min(1.0, _WIDTH / width))))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-    return base64.b64encode(encoded.tobytes()).decode("ascii")
+    return base64.b64encode(encoded.tobytes()).decode("ascii"), ""
 
 
 def _state(reviews: Sequence[Review], instances: Sequence[Instance]) -> tuple[str, str]:

@@ -28,16 +28,20 @@ from exports.coco import Document, ImageRow, Info, build_document, to_json
 from exports.figures import bar_chart
 from exports.images import fingerprint
 from exports.leaks import audit
+from exports.lost import without_lost
 from exports.parquet import write_twins
 from exports.selection import LeftOut, ReleaseTables, Selection, select, tally
 from exports.statistics import SCENARIOS, count, cross_event, with_left_out
 from pipeline.config import ExportConfig
-from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.media import cut
+from pipeline.recorded import MISSING, frame_bytes, video_file
 from pipeline.storage import Storage
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _ABANDONED_S = 24 * 3600
+_SHOWN = 10
+"""Lost files named on a terminal."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class ReleaseSummary:
     instances: int
     left_out: dict[str, int]
     """Rows of the tables that are not in it, by ``kind reason``."""
+    unrecorded: int
+    """Frames whose tables had no digest to hold their files against."""
+    lost: list[str]
+    """Media files that are gone or another one by now, and what to do."""
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -70,7 +78,10 @@ class ReleaseSummary:
         if self.left_out:
             reasons = ", ".join(f"{rows} {reason}" for reason, rows in self.left_out.items())
             text += f" Left out: {reasons} (statistics.json names them)."
-        return text
+        if self.unrecorded:
+            text += f" {self.unrecorded} frames have no recorded digest: not compared."
+        shown = [*self.lost[:_SHOWN], *(["..."] if len(self.lost) > _SHOWN else [])]
+        return "\n".join([text, *(f"  left out: {line}" for line in shown)])
 
 
 def write_release(
@@ -111,8 +122,9 @@ def write_release(
     if storage.exists(target):
         raise _taken(target)
     selection = select(tables, unverified=unverified, taken_down=takedowns)
+    selection, lost = without_lost(selection, storage, media=media)
     if not selection.frames:
-        raise _nothing(tables, selection, unverified)
+        raise _nothing(tables, selection, unverified, lost)
     if taxonomy and not config.free_categories:
         _need_known(selection, set(taxonomy))
     verified = all(item.verified for item in selection.frames)
@@ -138,11 +150,15 @@ def write_release(
         counts = write_annotations(document, selection.left_out, folder)
         write_checksums(folder)
         appear(folder, storage, target)
-    return summary_of(document, counts, selection.left_out, target)
+    return summary_of(document, counts, selection.left_out, target, lost)
 
 
 def summary_of(
-    document: Document, counts: Mapping[str, Any], left_out: Sequence[LeftOut], path: str
+    document: Document,
+    counts: Mapping[str, Any],
+    left_out: Sequence[LeftOut],
+    path: str,
+    lost: Sequence[str] = (),
 ) -> ReleaseSummary:
     """What was written to ``path``; ``counts`` are ``statistics.count`` of the document."""
     return ReleaseSummary(
@@ -155,6 +171,8 @@ def summary_of(
         off_screen_frames=counts["frames"]["off_screen"],
         instances=counts["instances"]["total"],
         left_out=tally(left_out),
+        unrecorded=sum(not image.recorded_sha256 for image in document.images),
+        lost=list(lost),
     )
 
 
@@ -205,13 +223,17 @@ def _taken(target: str) -> UsageError:
     return UsageError(f"{target} exists, and a release never changes. Choose another --version.")
 
 
-def _nothing(tables: ReleaseTables, selection: Selection, unverified: bool) -> AvatarBuildError:
+def _nothing(
+    tables: ReleaseTables, selection: Selection, unverified: bool, lost: Sequence[str]
+) -> AvatarBuildError:
     if not tables.instances and not tables.reviews:
         return AvatarBuildError(
             "Nothing to release: no frame is labelled. Label frames first ('avatar-build label "
             "push', or 'label accept' without people)."
         )
     reasons = ", ".join(f"{rows} {reason}" for reason, rows in selection.reasons().items())
+    if lost:
+        return AvatarBuildError(f"Nothing to release ({reasons}). {lost[0]}")
     hint = (
         "'avatar-build why ID' shows one of them."
         if unverified
@@ -285,10 +307,10 @@ def _images(
     rows = []
     for item, image in zip(selection.frames, document.images, strict=True):
         try:
-            data = storage.read(item.frame.path)
-        except FileNotFoundError as error:
-            if document.info.media:
-                raise _gone(item.frame.path) from error
+            data = frame_bytes(storage, item.frame)
+        except MediaError as error:
+            if document.info.media or error.kind != MISSING:
+                raise
             rows.append(image)
             continue
         if document.info.media:
@@ -304,16 +326,8 @@ def _cut_clips(selection: Selection, storage: Storage, folder: Path) -> None:
         clip = item.clip
         target = folder / layout.clip_file(clip.video_id, clip.start_s)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not storage.exists(item.video.path):
-            raise _gone(item.video.path)
-        with storage.as_local(item.video.path) as source:
+        with video_file(storage, item.video) as source:
             cut(source, clip.start_s, clip.end_s, target)
-
-
-def _gone(path: str) -> AvatarBuildError:
-    return AvatarBuildError(
-        f"{path} is missing. Restore it, or pass --ids-only to release without media."
-    )
 
 
 def _write(folder: Path, name: str, data: bytes) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from pipeline.config import LabelConfig
 from pipeline.errors import MediaError
 from pipeline.media import cut, encode, frames_between
+from pipeline.recorded import frame_bytes, is_as_made, note_file, sha256_of, video_file
 from pipeline.schema import Clip, Frame, Video
 from pipeline.storage import Storage
 from pipeline.workspace import Workspace
@@ -35,14 +36,11 @@ class FrameMedia:
         video, clip = self._videos.get(frame.video_id), self._clips.get(frame.clip_id)
         if video is None or clip is None:
             return f"its video or clip is gone; run 'avatar-build status' ({frame.clip_id})"
-        if not self._storage.exists(frame.path):
-            return f"{frame.path} is gone; sample it again"
         try:
+            frame_bytes(self._storage, frame)
             loop, context = make_clips(self._storage, frame, clip, video, self._config)
         except MediaError as error:
             return str(error)
-        except FileNotFoundError:
-            return f"{video.path} is gone; download it again"
         shown = clips_html(self._address(loop), self._address(context))
         return self._address(frame.path), shown
 
@@ -53,14 +51,13 @@ class FrameMedia:
 def make_clips(
     storage: Storage, frame: Frame, clip: Clip, video: Video, config: LabelConfig
 ) -> tuple[str, str]:
-    """The paths of a frame's loop and context clip; what is there already is left alone.
+    """The paths of a frame's loop and context clip; what is there as it was made is left alone.
 
     Raises:
-        MediaError: the video cannot be read or cut there.
-        FileNotFoundError: it is gone.
+        MediaError: the video is gone or another one by now, or cannot be read or cut there.
     """
-    loop = _name(frame, "loop", config.loop_half_s)
-    context = _name(frame, "context", config.context_half_s)
+    loop = _name(frame, video, "loop", config.loop_half_s)
+    context = _name(frame, video, "context", config.context_half_s)
     first = max(clip.start_s, frame.time_s - config.context_half_s)
     last = min(clip.end_s, frame.time_s + config.context_half_s)
 
@@ -85,22 +82,25 @@ def clips_html(loop: str, context: str) -> str:
     )
 
 
-def _name(frame: Frame, kind: str, half_s: float) -> str:
-    return f"{FOLDER}/{frame.frame_id}_{kind}_{round(half_s * 1000):04d}ms.mp4"
+def _name(frame: Frame, video: Video, kind: str, half_s: float) -> str:
+    of = video.sha256[:12]
+    return f"{FOLDER}/{frame.frame_id}_{kind}_{round(half_s * 1000):04d}ms_{of}.mp4"
 
 
 def _once(storage: Storage, video: Video, name: str, make: Callable[[Path, Path], None]) -> None:
-    if storage.exists(name):
+    if is_as_made(storage, name):
         return
     storage.make_folder(FOLDER)
     beside = storage.path(FOLDER) if storage.local is not None else None
     with (
         tempfile.TemporaryDirectory(prefix=".making-", dir=beside) as folder,
-        storage.as_local(video.path) as source,
+        video_file(storage, video) as source,
     ):
         target = Path(folder) / "made.mp4"
         make(source, target)
+        digest = sha256_of(target)
         storage.publish(target, name)
+        note_file(storage, name, digest)
 
 
 def _quoted(address: str) -> str:

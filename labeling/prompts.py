@@ -20,6 +20,7 @@ from labeling.instances import every_instance
 from labeling.mask_tasks import region
 from pipeline.errors import InputError
 from pipeline.geometry import clip
+from pipeline.recorded import CHANGED
 from pipeline.schema import Frame, Instance, Review
 from pipeline.workspace import Workspace
 
@@ -105,7 +106,14 @@ class Prompts:
         frame = self._frame(str(data["frame_id"]))
         prompt = read_prompt(items, frame)
         instance = self._instance(prompt.label, data["asked"], frame)
-        found = self._refiner.refine(frame, prompt.box or instance.bbox, prompt.points)
+        try:
+            found = self._refiner.refine(frame, prompt.box or instance.bbox, prompt.points)
+        except InputError as error:
+            if error.kind != CHANGED:
+                raise
+            self._look_again()  # sampled anew, the row is another one too
+            frame = self._frame(frame.frame_id)
+            found = self._refiner.refine(frame, prompt.box or instance.bbox, prompt.points)
         guess = found.predicted_iou
         if guess is not None and not math.isfinite(guess):
             raise InputError("not_a_number", f"{self.name} computed no number")

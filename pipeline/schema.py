@@ -135,6 +135,10 @@ class Frame(Record):
     """The image, relative to the workspace."""
     width: int = Field(gt=0)
     height: int = Field(gt=0)
+    sha256: str = ""
+    """Of the image file; empty in rows made before it was kept, whose files cannot be checked."""
+    size_bytes: int = Field(default=0, ge=0)
+    """Of the image file; 0 in such rows."""
 
 
 class SoundClass(Record):

@@ -9,13 +9,13 @@ A rerun asks the site nothing about a video whose sidecar and file agree.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from pipeline.media import MediaFacts
+from pipeline.recorded import is_there, note_file
 from pipeline.schema import Record
 from pipeline.storage import Storage
 from stages.fetching import SiteFacts
@@ -78,13 +78,7 @@ class VideoArchive:
 
     def is_whole(self, sidecar: Sidecar) -> bool:
         """Whether the file is there and still the one that was verified."""
-        if not self._storage.exists(sidecar.path):
-            return False
-        if self._storage.size(sidecar.path) != sidecar.size_bytes:
-            return False
-        if self._storage.local is None:
-            return True  # an object store serves whole objects or none
-        return sha256_of(self._storage.path(sidecar.path)) == sidecar.sha256
+        return is_there(self._storage, sidecar.path, sidecar.sha256, sidecar.size_bytes)
 
     def keep(self, sidecar: Sidecar, file: Path | None) -> None:
         """Publish a verified file, or without one only what is known of it."""
@@ -93,6 +87,7 @@ class VideoArchive:
             self._storage.remove(before.path)
         if file is not None:
             self._storage.publish(file, sidecar.path)
+            note_file(self._storage, sidecar.path, sidecar.sha256)
         self._storage.write(_sidecar(sidecar.video_id), sidecar.model_dump_json().encode())
         self.forget_part(sidecar.video_id)
 
@@ -108,12 +103,6 @@ def video_path(video_id: str, suffix: str) -> str:
     'media/videos/-1pRmoJIGQc.mp4'
     """
     return f"{VIDEOS}/{video_id}{suffix}"
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sidecar(video_id: str) -> str:

@@ -20,9 +20,10 @@ from typing import ClassVar, NamedTuple
 from pipeline.config import DownloadConfig
 from pipeline.errors import InputError, MediaError, StopRun
 from pipeline.media import MediaFacts, probe
+from pipeline.recorded import sha256_of
 from pipeline.schema import Source, Video, check_video_id
 from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
-from stages.archive import Sidecar, VideoArchive, sha256_of, video_path
+from stages.archive import Sidecar, VideoArchive, video_path
 from stages.failure_kinds import SiteFailure
 from stages.fetching import Redactor, Refused, Site, Watch
 from stages.identity import Identity, IdentityPool, Pace, parse_identities

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.recorded import frame_bytes
 from pipeline.schema import Frame
 from pipeline.storage import Storage
 from stages.backends.interfaces import Image
@@ -15,21 +16,10 @@ def read_frame_image(storage: Storage, frame: Frame) -> Image:
     """The frame as RGB.
 
     Raises:
-        InputError: ``unreadable_frame`` when the file is missing, no image, or of another size.
+        InputError: ``unreadable_frame`` when the file is no image, or of another size, and what
+            ``frame_bytes`` raises.
     """
-    return decode_frame_image(read_frame_bytes(storage, frame), frame)
-
-
-def read_frame_bytes(storage: Storage, frame: Frame) -> bytes:
-    """The frame's file as it lies there.
-
-    Raises:
-        InputError: ``unreadable_frame`` when it is missing.
-    """
-    try:
-        return storage.read(frame.path)
-    except FileNotFoundError as error:
-        raise InputError("unreadable_frame", f"{frame.path}: no such file") from error
+    return decode_frame_image(frame_bytes(storage, frame), frame)
 
 
 def decode_frame_image(data: bytes, frame: Frame) -> Image:

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import cv2
 
 from pipeline.config import ProposeConfig
+from pipeline.errors import InputError
+from pipeline.recorded import frame_bytes
 from pipeline.schema import Frame, Sounds, Video
 from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.storage import Storage
@@ -23,7 +25,7 @@ from stages.answers import Answers
 from stages.backends.device import ahead
 from stages.backends.interfaces import DETECTORS, Detection, Detector, Shot, make_backend
 from stages.filtering import categories_of, proposals_of, rounded
-from stages.frame_image import decode_frame_image, read_frame_bytes
+from stages.frame_image import decode_frame_image
 from stages.taxonomy import load_taxonomy
 
 _DECODED_AHEAD = 16
@@ -118,7 +120,10 @@ class ProposeBoxes(Stage[ProposeConfig]):
         if not sounds.categories:
             names = ", ".join(found.name for found in sounds.classes)
             return Drop(frame.frame_id, "no_target_category", names)
-        data = read_frame_bytes(self._ctx.storage, frame)
+        try:
+            data = frame_bytes(self._ctx.storage, frame)
+        except InputError as error:
+            return Fail(frame.frame_id, error.kind, error.detail, error.retryable)
         of = hashlib.sha256(data + video.sha256.encode()).hexdigest()
         return _Asked(frame, video, sounds, data, of)
 

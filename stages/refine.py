@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from typing import Any
 
 from pipeline.config import SegmentConfig
+from pipeline.recorded import frame_bytes
 from pipeline.schema import Frame
 from pipeline.storage import Storage
 from stages.backends.interfaces import SEGMENTERS, Hint, Refiner, Segmented, make_backend
-from stages.frame_image import read_frame_image
+from stages.frame_image import decode_frame_image
 
 
 class FrameRefiner:
@@ -34,6 +36,7 @@ class FrameRefiner:
         self._segmenter.open(storage)
         self._kept = kept
         self._embeddings: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        """By the frame's id and the digest of its file."""
         self._lock = threading.Lock()
 
     @property
@@ -52,15 +55,17 @@ class FrameRefiner:
             points: x, y in pixels, and whether the thing is there.
 
         Raises:
-            InputError: ``unreadable_frame``.
+            InputError: ``unreadable_frame``, ``missing_file``, ``changed_file``.
         """
         with self._lock:
             return self._segmenter.refine(self._embedding(frame), Hint(box, points))
 
     def _embedding(self, frame: Frame) -> Any:
-        key = (frame.frame_id, frame.path)
+        # Read each time: the person asks about the picture that lies there now.
+        data = frame_bytes(self._storage, frame)
+        key = (frame.frame_id, hashlib.sha256(data).hexdigest())
         if key not in self._embeddings:
-            made = self._segmenter.embed(read_frame_image(self._storage, frame))
+            made = self._segmenter.embed(decode_frame_image(data, frame))
             self._embeddings[key] = made
             while len(self._embeddings) > self._kept:
                 self._embeddings.popitem(last=False)

@@ -29,6 +29,7 @@ from pipeline.media import (
     exact,
     read_timeline,
 )
+from pipeline.recorded import video_file
 from pipeline.schema import Clip, Frame, Video, clip_id, frame_id
 from pipeline.stage import Drop, Ok, Outcome, Stage, StageSpec, WorkerContext
 
@@ -56,7 +57,7 @@ class SampleFrames(Stage[SampleConfig]):
 
     spec: ClassVar[StageSpec] = StageSpec(
         name="sample",
-        version=1,
+        version=2,
         reads="videos",
         writes=("clips", "frames"),
         rows_per_unit=32,
@@ -78,8 +79,9 @@ class SampleFrames(Stage[SampleConfig]):
     def process(self, rows: Sequence[Video]) -> Iterator[Outcome]:
         """Yield each video's clips and frames, or why it has none."""
         for video in rows:
-            with self._ctx.storage.as_local(video.path) as path:
-                yield self._sample(video, Media(path, self.config.decode_timeout_s))
+            with video_file(self._ctx.storage, video) as path:
+                outcome = self._sample(video, Media(path, self.config.decode_timeout_s))
+            yield outcome
 
     def _sample(self, video: Video, media: Media) -> Outcome:
         timeline = read_timeline(media)
@@ -163,7 +165,8 @@ class SampleFrames(Stage[SampleConfig]):
         name = frame_id(clip.clip_id, frame_index)
         path = f"media/frames/{clip.video_id}/{name}.{config.image_format}"
         file = self._ctx.scratch / f"{name}.{config.image_format}"
-        file.write_bytes(picture.encode(config.image_format, config.jpeg_quality))
+        data = picture.encode(config.image_format, config.jpeg_quality)
+        file.write_bytes(data)
         self._ctx.storage.publish(file, path)
         width, height = picture.size
         return Frame(
@@ -179,6 +182,8 @@ class SampleFrames(Stage[SampleConfig]):
             path=path,
             width=width,
             height=height,
+            sha256=hashlib.sha256(data).hexdigest(),
+            size_bytes=len(data),
         )
 
 

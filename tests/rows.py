@@ -34,7 +34,7 @@ def video(video_id: str = "vvvvvvvvvvv", **changes: Any) -> Video:
         "split": "test",
         "source_url": "http://127.0.0.1/v.mp4",
         "path": f"media/videos/{video_id}.mp4",
-        "sha256": "0" * 64,
+        "sha256": "",
         "size_bytes": 1,
         "width": 320,
         "height": 180,

@@ -26,6 +26,7 @@ from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
 from pipeline.media import Media, Picture, Timeline, decode_pictures, read_timeline
 from pipeline.media.timeline import exact
+from pipeline.recorded import video_file
 from pipeline.schema import Frame
 from pipeline.storage import Storage
 from stages.backends.interfaces import Detection, Shot, Vocabulary
@@ -89,9 +90,9 @@ class MotionDetector:
 
     def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
         """Yield the moving regions of each shot; a video is opened once for shots in a row."""
-        for path, group in groupby(shots, key=lambda shot: shot.video.path):
-            with self._storage.as_local(path) as local:
-                media = Media(local)
+        for video, group in groupby(shots, key=lambda shot: shot.video):
+            with video_file(self._storage, video) as path:
+                media = Media(path)
                 timeline = read_timeline(media)
                 for shot in group:
                     yield self._moving(shot.frame, media, timeline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -85,7 +86,7 @@ def video(video_id: str, **changes: Any) -> Video:
         "split": "test",
         "source_url": f"https://example.org/watch?v={video_id}",
         "path": f"media/videos/{video_id}.mp4",
-        "sha256": "0" * 64,
+        "sha256": "",
         "size_bytes": 1000,
         "width": WIDTH,
         "height": HEIGHT,
@@ -216,17 +217,29 @@ def _instance(thing: Thing, number: int, frame: Frame, review: Review) -> tuple[
     return instance, mask
 
 
-def draw_media(storage: Storage, rows: ReleaseTables) -> None:
-    """The images and videos the tables speak of."""
+def draw_media(storage: Storage, rows: ReleaseTables) -> ReleaseTables:
+    """The tables after their images and videos are drawn, with the digests of these."""
+    frames, videos = [], []
     for frame in rows.frames:
         picture = np.full((frame.height, frame.width, 3), 30 + frame.frame_index, dtype=np.uint8)
         cv2.rectangle(picture, (10, 8), (40, 30), (40, 200, 90), -1)
-        storage.write(frame.path, cv2.imencode(".jpg", picture)[1].tobytes())
+        data = cv2.imencode(".jpg", picture)[1].tobytes()
+        storage.write(frame.path, data)
+        frames.append(frame.model_copy(update={"sha256": digest_of_bytes(data)}))
     for row in rows.videos:
         path = storage.path("scratch") / f"{row.video_id}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         film(path)
+        data = path.read_bytes()
         storage.publish(path, row.path)
+        facts = {"sha256": digest_of_bytes(data), "size_bytes": len(data)}
+        videos.append(row.model_copy(update=facts))
+    return replace(rows, frames=frames, videos=videos)
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """SHA-256 as rows have it."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def film(path: Path, seconds: int = 4) -> None:

@@ -153,7 +153,7 @@ def test_import_export_import_gives_the_same_bytes(official: Path, tmp_path: Pat
 def test_our_own_release_survives_export_import_export(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "ws")
     rows = tables()
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     release(storage, rows, unverified=True, media=True)
     ours = storage.path("releases/1.0")
     import_release(ours, tmp_path / "again" / "1.0")

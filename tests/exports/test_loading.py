@@ -26,7 +26,7 @@ SNIPPETS = re.findall(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = Storage(tmp_path_factory.mktemp("ws"))
     rows = tables()
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     release(storage, rows, unverified=True, media=True)
     return storage.path("releases/1.0")
 

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def shuffled(rows: ReleaseTables, seed: int) -> ReleaseTables:
 
 def test_a_release_has_what_the_contract_names(storage: Storage) -> None:
     rows = tables()
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     release(storage, rows, media=True)
     assert sorted(files_of(storage.path("releases/1.0"))) == sorted(
         [
@@ -106,7 +107,7 @@ def test_a_release_has_what_the_contract_names(storage: Storage) -> None:
 
 def test_the_shipped_clip_shows_its_span_of_the_source(storage: Storage) -> None:
     rows = tables(WORLD[:1])
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     release(storage, rows, media=True)
     with av.open(str(storage.path(f"releases/1.0/video/{DOG}_00001.mp4"))) as container:
         frames = [frame for frame in container.decode(video=0) if frame.time >= 0]
@@ -129,7 +130,7 @@ def test_checksums_are_what_sha256sum_reads(storage: Storage) -> None:
 
 def test_the_same_tables_in_any_order_give_the_same_bytes(storage: Storage, tmp_path: Path) -> None:
     rows = tables()
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     other = Storage(tmp_path / "other")
     draw_media(other, rows)
     release(storage, rows, unverified=True, media=True)
@@ -248,7 +249,7 @@ def test_the_summary_says_what_was_made_and_what_was_not(storage: Storage) -> No
     assert summary.sentence() == (
         "releases/1.0: 2 videos, 4 frames (1 off-screen), 4 instances. Left out: "
         "1 frame no_instance_released, 1 frame not_verified, 1 instance not_verified "
-        "(statistics.json names them)."
+        "(statistics.json names them). 4 frames have no recorded digest: not compared."
     )
     assert "UNVERIFIED" in release(storage, version="1.1", unverified=True).sentence()
     assert json.loads(json.dumps(summary.as_dict()))["instances"] == 4
@@ -387,7 +388,7 @@ class FallingStorage(Storage):
 
 def test_a_crash_in_the_middle_leaves_no_release(storage: Storage) -> None:
     rows = tables()
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     with pytest.raises(KeyboardInterrupt):
         release(FallingStorage(storage.path(".")), rows, media=True)
     assert list(storage.path("releases").iterdir()) == []
@@ -406,7 +407,7 @@ class RacingStorage(Storage):
 
 def test_of_two_exports_of_one_version_the_first_stays(storage: Storage) -> None:
     rows = tables()
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     with pytest.raises(UsageError, match="Choose another --version"):
         release(RacingStorage(storage.path(".")), rows, media=True)
     assert document_of(storage)["info"]["media"] is False
@@ -423,15 +424,83 @@ def test_what_a_killed_export_left_is_swept_a_day_later(storage: Storage) -> Non
     assert (old.exists(), new.exists()) == (False, True)
 
 
+Spoil = Callable[[Path], object]
+
+
+def another(path: Path) -> None:
+    """Other bytes as many, and as old as they can be made to look."""
+    old = path.stat()
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+
+def longer(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"0")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_link_to_another(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes()[::-1])
+    path.unlink()
+    path.symlink_to(other)
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
 @pytest.mark.parametrize("table", ["frames", "videos"])
-def test_missing_media_is_named_and_leaves_nothing(storage: Storage, table: str) -> None:
-    rows = tables()
-    draw_media(storage, rows)
-    path = getattr(rows, table)[0].path
-    storage.remove(path)
-    with pytest.raises(AvatarBuildError, match=f"{path} is missing.*--ids-only"):
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (Path.unlink, "missing_file"),
+        (a_link_to_itself, "missing_file"),
+        (another, "changed_file"),
+        (longer, "changed_file"),
+        (a_folder, "changed_file"),
+        (a_link_to_another, "changed_file"),
+    ],
+)
+def test_a_file_that_is_not_the_recorded_one_is_left_out_by_name_and_the_rest_released(
+    storage: Storage, table: str, spoil: Spoil, kind: str
+) -> None:
+    rows = draw_media(storage, tables())
+    lost = getattr(rows, table)[0]
+    spoil(storage.path(lost.path))
+    summary = release(storage, rows, media=True)
+    assert [line.partition(":")[0] for line in summary.lost] == [lost.path]
+    stage = "sample" if table == "frames" else "download"
+    assert f"retry --stage {stage} --kind {kind}" in summary.sentence()
+    assert left_out_of(storage)[lost.id] == kind
+    images = document_of(storage)["images"]
+    assert [row["frame_id"] for row in images] == [
+        name for name in (CAT_12, f"{CAT}_00001000_0030", DOG_5, DOG_40) if lost.id not in name
+    ]
+    assert verify_release(storage.path("releases/1.0")) == []
+
+
+def test_a_link_to_the_recorded_bytes_is_as_good_as_the_file(storage: Storage) -> None:
+    rows = draw_media(storage, tables())
+    for row in (rows.frames[0], rows.videos[0]):
+        path = storage.path(row.path)
+        path.rename(path.with_name("elsewhere"))
+        path.symlink_to(path.with_name("elsewhere"))
+    assert release(storage, rows, media=True).lost == []
+
+
+def test_without_one_recorded_file_left_there_is_nothing_to_release(storage: Storage) -> None:
+    rows = draw_media(storage, tables())
+    storage.remove("media/videos")
+    with pytest.raises(AvatarBuildError, match=r"Nothing to release .*retry --stage download"):
         release(storage, rows, media=True)
     assert storage.folders("releases") == []
+    assert release(storage, rows).lost == [], "ids alone need no video"
 
 
 def test_an_object_store_gets_the_same_files_checksums_last(storage: Storage) -> None:
@@ -517,7 +586,7 @@ def test_a_category_that_is_not_in_the_taxonomy_is_refused_by_row(storage: Stora
 
 def test_a_verified_release_ships_no_media_without_a_licence(storage: Storage) -> None:
     rows = changed(tables(), "videos", DOG, license="")
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     with pytest.raises(AvatarBuildError, match=f"video_id '{DOG}' states no licence"):
         release(storage, rows, media=True)
     assert not storage.exists("releases/1.0")

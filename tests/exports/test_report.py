@@ -277,7 +277,7 @@ def test_an_image_that_is_gone_or_broken_is_said_not_hidden(tmp_path: Path) -> N
     storage.write(rows.frames[2].path, b"")
     path = write_report(storage, rows, [], [], [], target=tmp_path / "report.html")
     page = Page(path.read_text())
-    assert page.text.count("the image cannot be read") == 3
+    assert page.text.count("the image cannot be shown") == 3
     assert page.count("img") == len(WORLD) - 3
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
+from click.testing import CliRunner
 
 from exports.coco import from_json
 from exports.parquet import write_twins
 from exports.release import write_checksums
 from exports.verify import verify_release
 from pipeline import rle
+from pipeline.cli import cli
 from pipeline.errors import UsageError
 from pipeline.storage import Storage
 from tests.exports.drawn import DOG, draw_media, release, tables
@@ -31,7 +34,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release without defects, with media."""
     storage = Storage(tmp_path_factory.mktemp("ws"))
     rows = tables()
-    draw_media(storage, rows)
+    rows = draw_media(storage, rows)
     release(storage, rows, unverified=True, media=True)
     return storage.path("releases/1.0")
 
@@ -66,6 +69,36 @@ def found(folder: Path) -> dict[str, str]:
 
 def test_a_sound_release_has_no_findings(folder: Path) -> None:
     assert verify_release(folder) == []
+
+
+def test_an_image_swapped_with_its_fingerprint_is_not_the_one_that_was_sampled(
+    folder: Path,
+) -> None:
+    def swap(content: Json) -> None:
+        one, other = content["images"][:2]
+        data = (folder / other["file_name"]).read_bytes()
+        (folder / one["file_name"]).write_bytes(data)
+        one |= {key: other[key] for key in ("image_sha256", "image_dhash")}
+
+    spoil(folder, swap)
+    assert list(found(folder)) == ["images"]
+    assert "is not the image that was sampled" in found(folder)["images"]
+
+
+def test_a_release_older_than_the_recorded_digests_verifies_and_says_what_was_not_compared(
+    folder: Path,
+) -> None:
+    content = json.loads((folder / DOCUMENT).read_bytes())
+    for image in content["images"]:
+        del image["recorded_sha256"]
+    (folder / DOCUMENT).write_text(json.dumps(content))
+    twin = folder / "annotations/frames.parquet"
+    parquet.write_table(parquet.read_table(twin).drop_columns(["recorded_sha256"]), twin)
+    write_checksums(folder)
+    done = CliRunner().invoke(cli, ["export", "--verify", str(folder)])
+    assert done.exit_code == 0, done.output
+    images = len(content["images"])
+    assert f"{images} of {images} images not compared" in done.output
 
 
 def test_a_release_moved_and_named_by_a_relative_path_is_sound(

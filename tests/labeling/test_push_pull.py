@@ -79,7 +79,7 @@ def test_a_frame_whose_video_is_gone_is_named_and_the_others_are_sent(
     found = push(workspace, server)
     assert found.new == 2
     assert [skipped for skipped, _ in found.skipped] == [name(11)]
-    assert "sample it again" in found.lines()[1]
+    assert "retry --stage sample --kind missing_file" in found.lines()[1]
 
 
 def test_a_task_that_its_config_cannot_show_is_never_sent(

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from pipeline.config import DownloadConfig
 from pipeline.errors import StopRun, UsageError
 from pipeline.media import MediaFacts
+from pipeline.recorded import sha256_of
 from pipeline.schema import Source, Video
 from pipeline.stage import Drop, Fail, Ok, Outcome, WorkerContext
 from pipeline.storage import Storage
-from stages.archive import Sidecar, VideoArchive, sha256_of
+from stages.archive import Sidecar, VideoArchive
 from stages.download import FetchVideos, backoff_s, matches_license, rejections
 from stages.failure_kinds import SiteFailure, classify
 from stages.fetching import Fetched, SiteFacts

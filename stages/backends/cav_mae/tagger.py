@@ -18,6 +18,7 @@ from pipeline.devices import choose_device
 from pipeline.errors import InputError, MediaError, UsageError
 from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline, waveform
 from pipeline.models import require
+from pipeline.recorded import video_file
 from pipeline.schema import SoundClass
 from pipeline.storage import Storage
 from stages.backends.device import ahead, halving, inference
@@ -135,7 +136,7 @@ class CavMaeTagger:
     def _prepare(self, asked: Listening) -> _Prepared | InputError:
         audio = images = None
         try:
-            with self._storage.as_local(asked.video.path) as path:
+            with video_file(self._storage, asked.video) as path:
                 media = Media(path)
                 timeline = read_timeline(media)
                 if "video" not in self._mode:

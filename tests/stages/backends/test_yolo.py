@@ -360,5 +360,5 @@ def test_a_missing_frame_file_is_a_failure_row(
     Storage(tmp_path).write(rows[1].path, whole)
     lost, fine = process_batch(stage, rows)
     assert isinstance(lost, Fail)
-    assert lost.kind == "unreadable_frame"
+    assert lost.kind == "missing_file"
     assert isinstance(fine, Ok)

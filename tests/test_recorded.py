@@ -1,0 +1,347 @@
+"""A media file is the one its row names, or a failure with its kind, whoever reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from exports.tables import workspace_report
+from labeling.clips import FrameMedia
+from labeling.settle import settle
+from pipeline import recorded
+from pipeline.config import SegmentConfig
+from pipeline.errors import InputError, MediaError
+from pipeline.recorded import frame_bytes, video_file
+from pipeline.runner import RunOptions, run_stage
+from pipeline.schema import Frame, Video
+from pipeline.storage import Storage
+from pipeline.workspace import Workspace
+from stages.importing import import_list
+from stages.refine import FrameRefiner
+from tests.rows import frame, video
+from tests.spoiled import SPOILS, Spoil, another_made_to_look_as_old
+from tests.video_factory import Drawing, bursts, make_video, scene
+
+FIRST, SECOND = "aaaaaaaaaaa", "bbbbbbbbbbb"
+SETTINGS = [
+    "download.width=160",
+    "download.height=120",
+    "hear.tagger='vggsound-label'",
+    "propose.detector='motion'",
+    "segment.segmenter='grabcut'",
+    "label.accept_score=0.0",
+    "sample.max_frames=2",
+    "run.workers=1",
+]
+SPOILED = pytest.mark.parametrize(("spoil", "kind"), SPOILS)
+
+
+def recorded_video(path: Path, data: bytes = b"a video") -> Video:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return video(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+@SPOILED
+def test_a_spoiled_video_is_never_opened(tmp_path: Path, spoil: Spoil, kind: str) -> None:
+    storage, path = Storage(tmp_path), tmp_path / video().path
+    row = recorded_video(path)
+    with video_file(storage, row) as found:
+        assert found == path
+    spoil(path)
+    with pytest.raises(MediaError) as caught, video_file(storage, row):
+        pytest.fail("opened")
+    assert (caught.value.kind, caught.value.retryable) == (kind, True)
+    assert f"retry --stage download --kind {kind}" in caught.value.detail
+
+
+@SPOILED
+def test_a_spoiled_frame_is_never_read(tmp_path: Path, spoil: Spoil, kind: str) -> None:
+    storage, path = Storage(tmp_path), tmp_path / frame().path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"a picture")
+    row = frame(sha256=hashlib.sha256(b"a picture").hexdigest())
+    assert frame_bytes(storage, row) == b"a picture"
+    spoil(path)
+    with pytest.raises(MediaError) as caught:
+        frame_bytes(storage, row)
+    assert (caught.value.kind, caught.value.retryable) == (kind, True)
+
+
+def test_a_frame_of_an_older_table_has_nothing_to_be_held_against(tmp_path: Path) -> None:
+    path = tmp_path / frame().path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"any picture")
+    assert frame_bytes(Storage(tmp_path), frame()) == b"any picture"
+
+
+def test_a_video_that_changes_while_it_is_read_fails(tmp_path: Path) -> None:
+    storage, path = Storage(tmp_path), tmp_path / video().path
+    row = recorded_video(path)
+    with pytest.raises(MediaError, match="changed_file"), video_file(storage, row):
+        another_made_to_look_as_old(path)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every file that is hashed, in order."""
+    seen: list[Path] = []
+    known = recorded.sha256_of
+
+    def counted(path: Path) -> str:
+        seen.append(path)
+        return known(path)
+
+    monkeypatch.setattr(recorded, "sha256_of", counted)
+    return seen
+
+
+def test_a_video_is_hashed_once_and_again_only_when_it_looks_otherwise(
+    tmp_path: Path, hashed: list[Path]
+) -> None:
+    storage, path = Storage(tmp_path), tmp_path / video().path
+    row = recorded_video(path)
+    for _ in range(3):
+        with video_file(storage, row):
+            pass
+    assert hashed == [path]
+    shutil.copytree(tmp_path / "media", tmp_path / "copy" / "media")
+    for _ in range(2):
+        with video_file(Storage(tmp_path / "copy"), row):
+            pass
+    assert len(hashed) == 2, "a copied workspace costs one hash a file"
+    os.utime(path, (1, 1))
+    for _ in range(2):
+        with video_file(storage, row):
+            pass
+    assert len(hashed) == 3
+    with video_file(storage, row, always_hash=True):
+        pass
+    assert len(hashed) == 4
+
+
+def test_where_no_note_can_be_written_each_reading_hashes(
+    tmp_path: Path, hashed: list[Path]
+) -> None:
+    storage, path = Storage(tmp_path), tmp_path / video().path
+    row = recorded_video(path)
+    (tmp_path / "media" / "checked").write_text("no folder")
+    for _ in range(2):
+        with video_file(storage, row):
+            pass
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b"{", b'{"sha256": 1}', b"[1, 2, 3]", b"\xff"])
+def test_a_damaged_note_costs_a_hash_and_nothing_else(
+    tmp_path: Path, hashed: list[Path], note: bytes
+) -> None:
+    storage, path = Storage(tmp_path), tmp_path / video().path
+    row = recorded_video(path)
+    with video_file(storage, row):
+        pass
+    (found,) = (tmp_path / "media" / "checked").iterdir()
+    found.write_bytes(note)
+    with video_file(storage, row):
+        pass
+    assert len(hashed) == 2
+
+
+def test_on_an_object_store_what_is_fetched_is_always_hashed() -> None:
+    storage = Storage("memory://recorded")
+    row = video(sha256=hashlib.sha256(b"a video").hexdigest(), size_bytes=7)
+    with pytest.raises(MediaError, match="missing_file"), video_file(storage, row):
+        pass
+    storage.write(row.path, b"a video")
+    with video_file(storage, row) as path:
+        assert path.read_bytes() == b"a video"
+    storage.write(row.path, b"another")
+    with pytest.raises(MediaError, match="changed_file"), video_file(storage, row):
+        pass
+    storage.remove("media")
+
+
+# The stages and commands, over a workspace
+
+
+def mover(seed: int) -> Drawing:
+    """A bright square that walks over a ground that stays."""
+    ground = scene(160, 120, seed)(0) // 4
+
+    def draw(number: int) -> NDArray[np.uint8]:
+        image = ground.copy()
+        x = 10 + 3 * number % 90
+        image[40:80, x : x + 40] = 200 + np.arange(40, dtype=np.uint8)[:, None, None] % 8 * 6
+        return image
+
+    return draw
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of two downloaded videos; beside it the archive they came from."""
+    root = tmp_path_factory.mktemp("recorded")
+    (root / "archive").mkdir()
+    sound = bursts(11.0, [1.0, 3.0, 5.0, 7.0, 9.0])
+    for number, name in enumerate((FIRST, SECOND)):
+        make_video(
+            root / f"archive/{name}.mp4", frames=275, draw=mover(number), sound=sound, gop=50
+        )
+    (root / "list.csv").write_text(f"{FIRST},0,dog barking,test\n{SECOND},0,dog barking,test\n")
+    Workspace.create(root / "ws", "offline")
+    opened = opened_at(root / "ws", root / "archive")
+    import_list(opened, root / "list.csv", (), None)
+    assert ran(opened, "download") == {"ok": 2}
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(fetched: Path) -> Path:
+    """The same after all stages up to the masks."""
+    root = fetched.with_name("made")
+    shutil.copytree(fetched, root)
+    opened = opened_at(root / "ws", root / "archive")
+    for stage in ("sample", "hear", "propose", "accept"):
+        assert "failed" not in ran(opened, stage)
+    settle(opened)
+    assert ran(opened, "segment")["ok"]
+    return root
+
+
+def opened_at(root: Path, archive: Path) -> Workspace:
+    template = f"download.source_template='{archive}/{{video_id}}.mp4'"
+    return Workspace(root, [*SETTINGS, template])
+
+
+def copied(made: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(made / "ws", tmp_path / "ws", symlinks=True)
+    shutil.copytree(made / "archive", tmp_path / "archive")
+    return opened_at(tmp_path / "ws", tmp_path / "archive")
+
+
+def ran(workspace: Workspace, stage: str, **options: Any) -> dict[str, int]:
+    """Run a stage; how many rows ended how, where any did."""
+    counts = run_stage(workspace, stage, RunOptions(workers=1, **options)).counts
+    return {name: counts[name] for name in ("ok", "dropped", "failed") if counts[name]}
+
+
+def kinds(workspace: Workspace, stage: str) -> set[str]:
+    return {row.kind for row in workspace.ledger(stage).failures()}
+
+
+def redone(workspace: Workspace, stage: str) -> dict[str, int]:
+    """Forget what a stage made, and run it again."""
+    ledger = workspace.ledger(stage)
+    ledger.retire_all("0" * 12)
+    workspace.storage.remove("media/cache")
+    return ran(workspace, stage)
+
+
+@pytest.mark.parametrize(("spoil", "kind"), [SPOILS[1], SPOILS[8]])
+def test_sample_fails_a_spoiled_video_and_takes_the_other(
+    fetched: Path, tmp_path: Path, spoil: Spoil, kind: str
+) -> None:
+    workspace = copied(fetched, tmp_path)
+    spoil(workspace.storage.path(workspace.rows(Video)[0].path))
+    assert ran(workspace, "sample") == {"ok": 1, "failed": 1}
+    assert kinds(workspace, "sample") == {kind}
+    assert {row.video_id for row in workspace.rows(Frame)} == {SECOND}
+
+
+def test_a_sampled_frame_carries_the_digest_of_its_file(made: Path) -> None:
+    workspace = opened_at(made / "ws", made / "archive")
+    for row in workspace.rows(Frame):
+        data = workspace.storage.read(row.path)
+        assert (row.sha256, row.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+@pytest.mark.parametrize("stage", ["propose", "segment"])
+def test_another_picture_under_a_frames_name_fails_its_rows(
+    made: Path, tmp_path: Path, stage: str
+) -> None:
+    workspace = copied(made, tmp_path)
+    lost, *others = [row for row in workspace.rows(Frame) if row.video_id == FIRST]
+    shutil.copyfile(*(workspace.storage.path(row.path) for row in (others[0], lost)))
+    assert redone(workspace, stage)["failed"]
+    failed = [row for row in workspace.ledger(stage).failures() if row.kind == "changed_file"]
+    assert failed
+    assert all(row.retryable and lost.path in row.detail for row in failed)
+
+
+def test_another_video_is_not_looked_at_by_the_detector(made: Path, tmp_path: Path) -> None:
+    workspace = copied(made, tmp_path)
+    one, other = (workspace.storage.path(row.path) for row in workspace.rows(Video))
+    shutil.copyfile(one, other)
+    assert redone(workspace, "propose")["failed"] == 2
+    assert kinds(workspace, "propose") == {"changed_file"}
+
+
+def read_by_push(workspace: Workspace, row: Frame) -> Iterator[str]:
+    said = FrameMedia(workspace).addresses(row)
+    if isinstance(said, str):
+        yield said
+
+
+def read_by_backend(workspace: Workspace, row: Frame) -> Iterator[str]:
+    refiner = FrameRefiner(workspace.storage, SegmentConfig(segmenter="grabcut"), kept=2)
+    try:
+        refiner.refine(row, [10.0, 10.0, 40.0, 40.0], [])
+    except InputError as error:
+        yield str(error)
+
+
+def read_by_report(workspace: Workspace, row: Frame) -> Iterator[str]:
+    yield workspace_report(workspace).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("read", [read_by_push, read_by_backend, read_by_report])
+def test_people_are_not_shown_another_picture(
+    made: Path, tmp_path: Path, read: Callable[[Workspace, Frame], Iterator[str]]
+) -> None:
+    workspace = copied(made, tmp_path)
+    lost, other = [row for row in workspace.rows(Frame) if row.video_id == FIRST]
+    assert not any("changed_file" in said for said in read(workspace, lost))
+    shutil.copyfile(*(workspace.storage.path(row.path) for row in (other, lost)))
+    assert any("changed_file" in said for said in read(workspace, lost))
+
+
+def test_a_prompt_on_a_picture_that_was_swapped_since_the_last_one_is_refused(
+    made: Path, tmp_path: Path
+) -> None:
+    workspace = copied(made, tmp_path)
+    lost, other = [row for row in workspace.rows(Frame) if row.video_id == FIRST]
+    refiner = FrameRefiner(workspace.storage, SegmentConfig(segmenter="grabcut"), kept=2)
+    refiner.refine(lost, [10.0, 10.0, 40.0, 40.0], [])
+    shutil.copyfile(*(workspace.storage.path(row.path) for row in (other, lost)))
+    with pytest.raises(InputError, match="changed_file"):
+        refiner.refine(lost, [10.0, 10.0, 40.0, 40.0], [])
+
+
+def test_clips_for_annotators_are_of_the_recorded_video_and_as_they_were_made(
+    made: Path, tmp_path: Path
+) -> None:
+    workspace = copied(made, tmp_path)
+    row = next(row for row in workspace.rows(Frame) if row.video_id == FIRST)
+    media = FrameMedia(workspace)
+    assert not isinstance(media.addresses(row), str)
+    folder = workspace.storage.path("media/clips")
+    whole = {path.name: path.read_bytes() for path in folder.glob("*.mp4")}
+    assert len(whole) == 2
+    loop, context = sorted(folder.glob("*.mp4"), reverse=True)
+    shutil.copyfile(context, loop)
+    assert not isinstance(media.addresses(row), str)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.mp4")} == whole
+    another_made_to_look_as_old(workspace.storage.path(f"media/videos/{FIRST}.mp4"))
+    loop.unlink()
+    assert "changed_file" in str(media.addresses(row))
+    fresh = workspace.rows(Video)[0].model_copy(update={"sha256": "1" * 64})
+    media._videos[FIRST] = fresh
+    assert "changed_file" in str(media.addresses(row)), "a clip of other bytes is another clip"
