@@ -34,7 +34,7 @@ from exports.selection import LeftOut, ReleaseTables, Selection, select, tally
 from exports.statistics import SCENARIOS, count, cross_event, with_left_out
 from pipeline.config import ExportConfig
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
-from pipeline.media import cut
+from pipeline.media import Media, make_clip
 from pipeline.recorded import MISSING, frame_bytes, video_file
 from pipeline.storage import Storage
 
@@ -327,7 +327,7 @@ def _cut_clips(selection: Selection, storage: Storage, folder: Path) -> None:
         target = folder / layout.clip_file(clip.video_id, clip.start_s)
         target.parent.mkdir(parents=True, exist_ok=True)
         with video_file(storage, item.video) as source:
-            cut(source, clip.start_s, clip.end_s, target)
+            make_clip(Media(source), clip.start_s, clip.end_s, target)
 
 
 def _write(folder: Path, name: str, data: bytes) -> None:

@@ -24,7 +24,7 @@ from exports.layout import ATTRITION
 from exports.release import digest
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError, UsageError
-from pipeline.media import cut, frames_between
+from pipeline.media import Media, frames_between, make_clip
 
 _REACH_S = 0.02
 """How far from its stated time a frame is looked for: half a frame at 25 frames a second."""
@@ -149,7 +149,7 @@ def _restore(
         for name in dict.fromkeys(image.clip_file for image in images):
             image = next(image for image in images if image.clip_file == name)
             written.append(_beside(folder, name))
-            cut(video, image.clip_start_s, image.clip_end_s, written[-1][0])
+            make_clip(Media(video), image.clip_start_s, image.clip_end_s, written[-1][0])
         for temporary, target in written:
             temporary.replace(target)
     except MediaError as error:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pipeline.config import LabelConfig
 from pipeline.errors import MediaError
-from pipeline.media import cut, encode, frames_between
+from pipeline.media import BROWSER, Media, encode, frames_between, make_clip
 from pipeline.recorded import frame_bytes, is_as_made, note_file, sha256_of, video_file
 from pipeline.schema import Clip, Frame, Video
 from pipeline.storage import Storage
@@ -67,7 +67,7 @@ def make_clips(
         encode(shown, video.fps, target)
 
     def make_context(source: Path, target: Path) -> None:
-        cut(source, first, last, target)
+        make_clip(Media(source), first, last, target, codecs=BROWSER)
 
     _once(storage, video, loop, make_loop)
     _once(storage, video, context, make_context)

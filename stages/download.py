@@ -50,7 +50,7 @@ class FetchVideos(Stage[DownloadConfig]):
 
     spec: ClassVar[StageSpec] = StageSpec(
         name="download",
-        version=1,
+        version=2,
         reads="sources",
         writes=("videos",),
         rows_per_unit=32,

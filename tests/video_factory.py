@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,49 @@ def flipped(source: Path, target: Path, start: float, stop: float, seed: int = 0
         data[at] = int(rng.integers(256))
     target.write_bytes(data)
     return target
+
+
+def edited(source: Path, target: Path, parts: Sequence[tuple[float, float]]) -> Path:
+    """An MP4 whose index comes last, told to play some parts of itself, one after the other.
+
+    Boxes: ISO/IEC 14496-12; ``elst`` is 8.6.6. Times are seconds of what the source shows.
+    """
+    boxes = dict(_boxes(source.read_bytes()))
+    assert list(boxes)[-1] == b"moov"
+    scale = int.from_bytes(dict(_boxes(boxes[b"moov"]))[b"mvhd"][12:16])
+    movie = b"".join(
+        _box(name, _replayed(body, parts, scale) if name == b"trak" else body)
+        for name, body in _boxes(boxes[b"moov"])
+    )
+    target.write_bytes(b"".join(_box(n, movie if n == b"moov" else b) for n, b in boxes.items()))
+    return target
+
+
+def _replayed(track: bytes, parts: Sequence[tuple[float, float]], movie_scale: int) -> bytes:
+    boxes = dict(_boxes(track))
+    clock = int.from_bytes(dict(_boxes(boxes[b"mdia"]))[b"mdhd"][12:16])
+    began = 0  # in the track's clock, where what is shown begins: B-frames, AAC's priming
+    if b"edts" in boxes:
+        began = int.from_bytes(dict(_boxes(boxes[b"edts"]))[b"elst"][12:16])
+    listed = b"".join(
+        struct.pack(">IiI", round((b - a) * movie_scale), began + round(a * clock), 1 << 16)
+        for a, b in parts
+    )
+    edits = _box(b"edts", _box(b"elst", struct.pack(">II", 0, len(parts)) + listed))
+    return b"".join(
+        _box(name, body) + (edits if name == b"tkhd" else b"")
+        for name, body in boxes.items()
+        if name != b"edts"
+    )
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4])
+        yield data[at + 4 : at + 8], data[at + 8 : at + size]
+        at += size
+
+
+def _box(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), name) + body

@@ -8,6 +8,7 @@
     sound_file the whole sound of a file, with pictures or without
     picture    decoded frames, exactly those of a sequential decode, at the cost of a few
     cut        a lossless cut with an edit list
+    clip       a clip's own file: cut where that shows what the source shows, else encoded
     encode     pictures as a small MP4, silent or with sound
     feed       a clip's small copy, as training reads it
 
@@ -15,8 +16,8 @@ Time 0 is everywhere the first presented frame of the video. Times are exact fra
 are written into a record.
 """
 
+from pipeline.media.clip import BROWSER, MadeClip, make_clip
 from pipeline.media.container import DecodeCounts, Media
-from pipeline.media.cut import cut
 from pipeline.media.encode import encode, encode_film
 from pipeline.media.feed import ClipTensors, read_feed, write_feed
 from pipeline.media.picture import Picture, decode_pictures, frames_between
@@ -27,22 +28,24 @@ from pipeline.media.timeline import Timeline, exact, read_timeline
 from pipeline.media.waveform import waveform
 
 __all__ = [
+    "BROWSER",
     "Channels",
     "ClipTensors",
     "DecodeCounts",
     "Heard",
+    "MadeClip",
     "Media",
     "MediaFacts",
     "Picture",
     "SoundEnergy",
     "SoundTrack",
     "Timeline",
-    "cut",
     "decode_pictures",
     "encode",
     "encode_film",
     "exact",
     "frames_between",
+    "make_clip",
     "probe",
     "read_feed",
     "read_sound",

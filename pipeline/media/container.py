@@ -186,6 +186,14 @@ def audio_stream(container: InputContainer) -> AudioStream:
     return stream
 
 
+def codec_name(stream: Stream) -> str:
+    """What a stream is coded as: ``av1``, whichever decoder (``libdav1d``) reads it.
+
+    The stream must have a decoder: ``video_stream`` and ``audio_stream`` see to that.
+    """
+    return stream.codec_context.codec.canonical_name
+
+
 def _select(container: InputContainer, wanted: Stream) -> None:
     for stream in container.streams:
         stream.discard = Discard.default if stream.index == wanted.index else Discard.all

@@ -3,10 +3,13 @@
 A picture can only start at a keyframe, so packets from the keyframe before the span come along
 with negative times; the MP4 muxer writes an edit list that hides them, and readers built on libav
 (and browsers) show the requested frame first. decord 0.6 ignores edit lists and shows others.
+
+Whether the result shows what the source does is not known here: ``clip_file`` looks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,45 +20,64 @@ from av.packet import Packet
 from av.stream import Stream
 
 from pipeline.errors import MediaError
-from pipeline.media.container import Media, choose_audio, choose_video
-from pipeline.media.timeline import Timeline, exact, read_timeline
+from pipeline.media.container import Media, choose_audio, choose_video, codec_name
+from pipeline.media.timeline import Timeline
 
 _PREROLL = Fraction(1, 10)
 """Sound that comes along hidden before the start, seconds: what a decoder needs to warm up."""
 
 
-def cut(source: Path, start_s: float, end_s: float, target: Path) -> None:
-    """Write the span ``[start_s, end_s)`` of ``source`` to the MP4 file ``target``.
+def cut(
+    media: Media,
+    timeline: Timeline,
+    wanted: range,
+    end: Fraction,
+    target: Path,
+    codecs: Collection[str],
+) -> None:
+    """Write the packets of some frames, and the sound beside them, to the MP4 file ``target``.
 
-    The first frame shown is the first one at or after ``start_s``. With B-frames a few frames past
-    ``end_s`` may follow (the reordering depth); sound is cut at the codec's blocks.
+    The first of the frames is the first one shown. With B-frames a few frames past ``end`` may
+    follow (the reordering depth); sound is cut at the codec's blocks.
+
+    Args:
+        media: the source.
+        timeline: the source's.
+        wanted: its frames, at least one.
+        end: where the sound ends, seconds from the source's first frame.
+        target: replaced; not there after an error.
+        codecs: which may be written.
 
     Raises:
-        MediaError: ``empty_span`` when no frame lies in it, ``uncuttable`` when MP4 cannot hold
-            the codecs, and what reading raises.
+        MediaError: ``uncuttable`` with the reason, and what reading raises.
         OSError: the target cannot be written.
     """
-    media = Media(source)
-    timeline = read_timeline(media)
-    wanted = timeline.between(exact(start_s), exact(end_s))
-    if not wanted:
-        raise MediaError("empty_span", f"{source.name}: no frame in {start_s:g} to {end_s:g} s")
     with media.open() as container:
         sound = choose_audio(container)
         streams = [choose_video(container), *([sound] if sound is not None else [])]
+        for stream in streams:
+            if codec_name(stream) not in codecs:
+                raise _uncuttable(media, f"an MP4 that players take holds no {codec_name(stream)}")
         start = timeline.start + timeline.time(wanted.start)
-        stop = timeline.start + exact(end_s)
+        stop = timeline.start + end
         packets = _read(media, container, streams, _keyframe(timeline, wanted.start), start, stop)
+        for stream in streams:
+            if not any(packet.stream_index == stream.index for packet in packets):
+                raise _uncuttable(media, f"no {stream.type} packet lies in the span")
         try:
             _write(streams, packets, start, target)
         except ValueError as error:  # PyAV's own, and libav's EINVAL and invalid data
             target.unlink(missing_ok=True)
-            codecs = ", ".join(stream.codec_context.name for stream in streams)
-            text = f"{source.name}: MP4 cannot hold its {codecs} ({error})"
-            raise MediaError("uncuttable", text) from error
+            why = error.strerror if isinstance(error, av.FFmpegError) else error
+            names = ", ".join(codec_name(stream) for stream in streams)
+            raise _uncuttable(media, f"its {names} packets do not go into MP4 ({why})") from error
         except av.FFmpegError as error:
             target.unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(target)) from error
+
+
+def _uncuttable(media: Media, why: str) -> MediaError:
+    return MediaError("uncuttable", f"{media.path.name}: {why}")
 
 
 def _keyframe(timeline: Timeline, index: int) -> int:
@@ -86,8 +108,10 @@ def _read(
         if packet.size == 0:
             continue
         if packet.pts is None:
-            raise MediaError("missing_pts", f"{media.path.name}: a packet without a timestamp")
+            raise _uncuttable(media, "a packet in the span has no timestamp")
         time = packet.pts * packet.time_base
+        if packet.is_discard and start <= time < stop:
+            raise _uncuttable(media, "its edit list hides packets inside the span")
         if packet.dts is not None and packet.dts * packet.time_base >= stop:
             open_streams.discard(packet.stream_index)
             if not open_streams:
@@ -114,7 +138,7 @@ def _write(
     with av.open(str(target.absolute()), "w", format="mp4") as output:
         targets = {}
         for stream in streams:
-            targets[stream.index] = output.add_stream_from_template(stream)
+            targets[stream.index] = output.add_stream_from_template(stream, opaque=True)
             targets[stream.index].time_base = stream.time_base
         for packet, dts in zip(packets, _decoding_times(packets), strict=True):
             assert packet.pts is not None

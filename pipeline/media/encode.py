@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import av
 import numpy as np
+from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
@@ -23,6 +25,12 @@ after other use of the heap, one came out different; none of 360 without them.
 """
 _TICK = Fraction(1, 90_000)
 """Of a film's times, seconds."""
+_AAC_RATE_HZ = 48_000
+_AAC_BITS = 4
+"""Per sample: 192 kbit/s a channel at 48 kHz. White noise, the hardest case, then keeps 98 % of its
+RMS; with the encoder's usual 1.4 it loses 18 %.
+"""
+_LAYOUTS = {1: "mono", 2: "stereo"}
 Timed = tuple[Fraction, NDArray[np.uint8]]
 """When a picture is shown, seconds, and its colours ``(height, width, 3)``."""
 
@@ -45,8 +53,11 @@ def encode_film(
     pictures: Iterable[Timed],
     fps: float,
     target: Path,
-    sound: NDArray[np.float32],
+    sound: NDArray[np.float32] | None,
     rate_hz: int,
+    *,
+    lead: int = 0,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write pictures at their own times with a sound, as H.264 and AAC.
 
@@ -54,15 +65,17 @@ def encode_film(
         pictures: in the order of their times, all of one size; odd sides lose a row or column.
         fps: about how many there are in a second; it guides the encoder alone.
         target: an MP4 file; replaced.
-        sound: mono in [-1, 1], ``(samples,)``; its first sample is heard at time 0.
+        sound: in [-1, 1], ``(samples,)`` or ``(channels, samples)`` of at most two; None: silent.
         rate_hz: its samples per second.
+        lead: how many of its samples come before time 0 and are hidden.
+        options: of the picture's encoder, in place of the usual ones.
 
     Raises:
         MediaError: ``empty_span`` when there is no picture.
         OSError: the target cannot be written.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    _write(pictures, rate, _TICK, target, sound, rate_hz)
+    _write(pictures, rate, _TICK, target, sound, rate_hz, lead, options)
 
 
 def _write(
@@ -72,17 +85,21 @@ def _write(
     target: Path,
     sound: NDArray[np.float32] | None,
     rate_hz: int,
+    lead: int = 0,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     written = 0
+    wanted = {"crf": "20", **REPEATABLE, **options}
     with av.open(
         str(target.absolute()), "w", format="mp4", options={"movflags": "faststart"}
     ) as mp4:
-        stream: Any = mp4.add_stream("libx264", rate=rate, options={"crf": "20", **REPEATABLE})
+        stream: Any = mp4.add_stream("libx264", rate=rate, options=wanted)
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = tick
         voice: Any = None
         if sound is not None:
-            voice = mp4.add_stream("aac", rate=rate_hz, layout="mono")
+            sound, rate_hz, lead = _for_aac(np.atleast_2d(sound), rate_hz, lead)
+            voice = _add_voice(mp4, len(sound), rate_hz)
         for time, rgb in pictures:
             height, width = (side - side % 2 for side in rgb.shape[:2])
             if not written:
@@ -96,20 +113,42 @@ def _write(
         if written:
             mp4.mux(stream.encode(None))
             if sound is not None:
-                _add_sound(mp4, voice, sound, rate_hz)
+                _add_sound(mp4, voice, sound, rate_hz, lead)
     if not written:
         target.unlink(missing_ok=True)
         raise MediaError("empty_span", f"{target.name}: no picture to show")
 
 
-def _add_sound(mp4: OutputContainer, voice: Any, sound: NDArray[np.float32], rate_hz: int) -> None:
-    for start, block in _blocks(sound, voice.codec_context.frame_size or 1024):
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block[None]), "fltp", "mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate_hz, start, Fraction(1, rate_hz)
-        mp4.mux(voice.encode(frame))
+def _for_aac(
+    sound: NDArray[np.float32], rate_hz: int, lead: int
+) -> tuple[NDArray[np.float32], int, int]:
+    """The sound at a rate AAC has: its own, or the highest one of common players."""
+    if rate_hz in (av.Codec("aac", "w").audio_rates or ()):
+        return sound, rate_hz, lead
+    resampler = AudioResampler(format="fltp", layout=_LAYOUTS[len(sound)], rate=_AAC_RATE_HZ)
+    frame = _frame(sound, 0, rate_hz)
+    parts = [part.to_ndarray() for given in (frame, None) for part in resampler.resample(given)]
+    return np.concatenate(parts, axis=1), _AAC_RATE_HZ, round(lead * _AAC_RATE_HZ / rate_hz)
+
+
+def _add_voice(mp4: OutputContainer, channels: int, rate_hz: int) -> Any:
+    """AAC that keeps loudness: all frequencies, and noise as it was instead of other noise."""
+    options = {"aac_pns": "0", "cutoff": str(rate_hz // 2)}
+    voice: Any = mp4.add_stream("aac", rate=rate_hz, layout=_LAYOUTS[channels], options=options)
+    voice.bit_rate = _AAC_BITS * rate_hz * channels
+    return voice
+
+
+def _add_sound(
+    mp4: OutputContainer, voice: Any, sound: NDArray[np.float32], rate_hz: int, lead: int
+) -> None:
+    size = voice.codec_context.frame_size or 1024
+    for start in range(0, sound.shape[1], size):
+        mp4.mux(voice.encode(_frame(sound[:, start : start + size], start - lead, rate_hz)))
     mp4.mux(voice.encode(None))
 
 
-def _blocks(sound: NDArray[np.float32], size: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    for start in range(0, len(sound), size):
-        yield start, sound[start : start + size]
+def _frame(sound: NDArray[np.float32], start: int, rate_hz: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), "fltp", _LAYOUTS[len(sound)])
+    frame.sample_rate, frame.pts, frame.time_base = rate_hz, start, Fraction(1, rate_hz)
+    return frame

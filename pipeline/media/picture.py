@@ -150,6 +150,7 @@ class _Run:
         self._container.seek(key_pts, stream=self._stream)
         pts, keys = self._timeline.pts, self._timeline.key_pts
         damaged = False
+        last = -1
         for packet in self._container.demux(self._stream):
             self._media.check_time()
             frames = decode_packet(packet)
@@ -165,6 +166,9 @@ class _Run:
                 damaged = damaged or frame.is_corrupt
                 if _contains(pts, frame.pts):
                     index = int(np.searchsorted(pts, frame.pts))
+                    if index == last:
+                        continue  # where the parts of an edit list meet, two share a time
+                    last = index
                     yield Picture(index, self._timeline.time(index), damaged, frame)
 
 

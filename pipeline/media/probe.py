@@ -12,7 +12,14 @@ from pathlib import Path
 from av.container import InputContainer
 
 from pipeline.errors import MediaError
-from pipeline.media.container import Media, audio_stream, choose_audio, choose_video, video_stream
+from pipeline.media.container import (
+    Media,
+    audio_stream,
+    choose_audio,
+    choose_video,
+    codec_name,
+    video_stream,
+)
 from pipeline.media.picture import decode_packet, is_turned
 from pipeline.media.timeline import Timeline, read_timeline
 
@@ -74,8 +81,8 @@ def probe(path: Path) -> MediaFacts:
             start_s=float((video.start_time or 0) * (video.time_base or 0)),
             duration_s=duration_s,
             bitrate_bps=_bitrate(path, duration_s),
-            video_codec=video.codec_context.name,
-            audio_codec=audio.codec_context.name if audio else None,
+            video_codec=codec_name(video),
+            audio_codec=codec_name(audio) if audio else None,
             sample_rate_hz=audio.rate if audio else 0,
             channels=audio.channels if audio else 0,
         )

@@ -76,10 +76,20 @@ class SoundTrack:
     """
 
     def __init__(self, media: Media, timeline: Timeline, hops_per_s: int) -> None:
-        self.seconds = int(timeline.end)
+        self._begin(media, timeline.start, int(timeline.end), hops_per_s)
+
+    @classmethod
+    def from_zero(cls, media: Media, zero: Fraction, seconds: int, hops_per_s: int) -> SoundTrack:
+        """The sound of so many seconds from ``zero`` on the file's own clock."""
+        track = cls.__new__(cls)
+        track._begin(media, zero, seconds, hops_per_s)
+        return track
+
+    def _begin(self, media: Media, zero: Fraction, seconds: int, hops_per_s: int) -> None:
+        self.seconds = seconds
         """Whole seconds of the video."""
         self._media = media
-        self._zero = timeline.start
+        self._zero = zero
         self._hops_per_s = hops_per_s
         self._energy = np.zeros(self.seconds * hops_per_s)
         self._count = np.zeros(self.seconds * hops_per_s, np.int64)
@@ -229,6 +239,14 @@ def mean_of_channels(frame: AudioFrame) -> NDArray[np.float32]:
     for channel in samples[1:]:
         wave += channel
     return _to_unit(wave, frame, len(samples))
+
+
+def block_channels(frame: AudioFrame, wanted: int) -> NDArray[np.float32]:
+    """The channels, ``(wanted, samples)`` in [-1, 1]: their mean where there are not so many."""
+    samples = _channels(frame)
+    if len(samples) != wanted:
+        return np.repeat(mean_of_channels(frame)[None], wanted, axis=0)
+    return np.stack([_to_unit(one.astype(np.float32), frame, 1) for one in samples])
 
 
 def first_channel(frame: AudioFrame) -> NDArray[np.float32]:

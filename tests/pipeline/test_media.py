@@ -20,9 +20,9 @@ from pipeline.media import (
     Media,
     Picture,
     SoundTrack,
-    cut,
     decode_pictures,
     frames_between,
+    make_clip,
     probe,
     read_sound,
     read_timeline,
@@ -136,7 +136,7 @@ def test_a_clip_cut_with_an_edit_list_counts_only_what_is_shown(
     drawn: Drawn, tmp_path: Path
 ) -> None:
     source, target = drawn("open_gop.mp4"), tmp_path / "cut.mp4"
-    cut(source, 1.2, 3.2, target)
+    make_clip(Media(source), 1.2, 3.2, target)
     every = sequential(source)
     timeline = read_timeline(Media(target))
     assert probe(target).frame_count == len(timeline.pts) == len(sequential(target))
@@ -332,7 +332,7 @@ def test_every_reader_takes_the_tracks_a_player_plays(
     facts = probe(path)
     assert (facts.width, facts.height) == ((96, 72), (80, 48))[taken]
     assert {picture.size for picture in pictures(path)} == {(facts.width, facts.height)}
-    cut(path, 0, 2, tmp_path / "cut.mp4")
+    make_clip(Media(path), 0, 2, tmp_path / "cut.mp4")
     assert probe(tmp_path / "cut.mp4").width == facts.width
     for file in (path, tmp_path / "cut.mp4"):
         media = Media(file)
@@ -603,44 +603,3 @@ def test_sound_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     media = Media(path)
     track = SoundTrack(media, read_timeline(media), 100)
     assert kind_of(lambda: track.span(0, 3)) == "undecodable"
-
-
-# Cutting
-
-
-@pytest.mark.parametrize("name", ["constant.mp4", "open_gop.mkv", "open_gop_hevc.mp4", "late.mp4"])
-def test_a_cut_shows_the_frames_asked_for_bit_by_bit(
-    drawn: Drawn, tmp_path: Path, name: str
-) -> None:
-    source, target = drawn(name), tmp_path / "cut.mp4"
-    cut(source, 0.7, 1.9, target)  # 25 frames per second: 17.5 begins at 18
-    expected = [data for _, data, _ in sequential(source)[18:48]]
-    found = sequential(target)
-    assert [data for _, data, _ in found[: len(expected)]] == expected
-    assert len(found) - len(expected) <= 4
-    assert read_timeline(Media(target)).start == 0
-
-
-def test_a_cut_keeps_sound_and_picture_together(tmp_path: Path) -> None:
-    at = [1.0, 2.5, 4.2, 6.6]
-    source = make_video(tmp_path / "source.mp4", frames=200, sound=bursts(8, at), b_frames=2)
-    target = tmp_path / "cut.mp4"
-    cut(source, 2, 6, target)
-    media = Media(target)
-    loud = SoundTrack(media, read_timeline(media), 100).span(0, 4).short_time_rms(5)
-    wave, rate = waveform(source)
-    part = wave[2 * rate : 6 * rate].reshape(-1, rate // 100)
-    energy = np.lib.stride_tricks.sliding_window_view((part**2).mean(axis=1), 5).mean(axis=1)
-    assert loud == pytest.approx(np.sqrt(energy), abs=2e-3)
-
-
-def test_a_span_without_frames_cannot_be_cut(drawn: Drawn, tmp_path: Path) -> None:
-    target = tmp_path / "cut.mp4"
-    assert kind_of(lambda: cut(drawn("constant.mp4"), 50, 60, target)) == "empty_span"
-    assert not target.exists()
-
-
-def test_codecs_mp4_cannot_hold_are_named(drawn: Drawn, tmp_path: Path) -> None:
-    target = tmp_path / "cut.mp4"
-    assert kind_of(lambda: cut(drawn("vp8.webm"), 0, 1, target)) == "uncuttable"
-    assert not target.exists()
