@@ -60,6 +60,7 @@ def make_video(
     sound_codec: str = "aac",
     sound_start_s: float = 0.0,
     sound_gap: tuple[float, float] | None = None,
+    sound_block: int = 1000,
     movflags: str = "",
 ) -> Path:
     """Encode a drawn video to ``path``; its name chooses the container.
@@ -81,6 +82,7 @@ def make_video(
         sound_codec: sound encoder.
         sound_start_s: first sound timestamp.
         sound_gap: start and length of a hole in the sound's timestamps, seconds.
+        sound_block: samples given to the sound's encoder at once.
         movflags: of the MP4 muxer.
     """
     draw = draw or scene()
@@ -109,7 +111,7 @@ def make_video(
             output.mux(picture.encode(frame))
         output.mux(picture.encode())
         if voice is not None and sound is not None:
-            _encode_sound(output, voice, sound, sound_start_s, sound_gap)
+            _encode_sound(output, voice, sound, sound_start_s, sound_gap, sound_block)
     return path
 
 
@@ -125,8 +127,8 @@ def _encode_sound(
     sound: NDArray[np.float32],
     start_s: float,
     gap: tuple[float, float] | None,
+    block: int,
 ) -> None:
-    block = 1000
     first = round(start_s * RATE)
     for at in range(0, sound.shape[1], block):
         samples = np.ascontiguousarray(sound[:, at : at + block])
@@ -140,12 +142,17 @@ def _encode_sound(
     output.mux(stream.encode())
 
 
-def remuxed(path: Path, tracks: Sequence[tuple[Path, str, Disposition]]) -> Path:
+def remuxed(
+    path: Path,
+    tracks: Sequence[tuple[Path, str, Disposition]],
+    keep: Callable[[Any], bool] = lambda _packet: True,
+) -> Path:
     """Put tracks of several files into one, bit by bit.
 
     Args:
         path: its name chooses the container.
         tracks: each a file, ``video`` or ``audio``, and what the track says of itself.
+        keep: which packets come along.
     """
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(av.open(str(path), "w"))
@@ -156,12 +163,34 @@ def remuxed(path: Path, tracks: Sequence[tuple[Path, str, Disposition]]) -> Path
             stream = output.add_stream_from_template(template)
             stream.disposition = disposition
             for packet in given.demux(template):
-                if packet.size:
+                if packet.size and keep(packet):
                     packet.stream = stream
                     packets.append(packet)
         for packet in sorted(packets, key=lambda p: (p.dts or 0) * p.time_base):
             output.mux(packet)
     return path
+
+
+def retimed(source: Path, target: Path, shift_ms: Callable[[int], int]) -> Path:
+    """A Matroska file whose sound packets are said to come earlier or later.
+
+    Args:
+        source: the file, its sound PCM.
+        target: the other one.
+        shift_ms: packet number to milliseconds, under 30,000.
+    """
+    data, at = bytearray(source.read_bytes()), 0
+    with av.open(str(source)) as container:
+        packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+    for number, packet in enumerate(packets):
+        at = data.index(packet, at)
+        # A block is: track, time since its cluster's (16 bits, signed), flags, the packet.
+        time = slice(at - 3, at - 1)
+        moved = int.from_bytes(data[time], signed=True) + shift_ms(number)
+        data[time] = moved.to_bytes(2, signed=True)
+        at += len(packet)
+    target.write_bytes(data)
+    return target
 
 
 def truncated(source: Path, target: Path, share: float) -> Path:

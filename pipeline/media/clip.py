@@ -22,7 +22,7 @@ from pipeline.media.container import Media
 from pipeline.media.cut import cut
 from pipeline.media.encode import Timed, encode_film
 from pipeline.media.picture import decode_pictures
-from pipeline.media.sound import SoundEnergy, SoundTrack, block_channels, sound_blocks
+from pipeline.media.sound import SoundEnergy, SoundTrack, Unheard, block_channels, sound_blocks
 from pipeline.media.timeline import Timeline, exact, read_timeline
 
 REMUXABLE = frozenset(
@@ -268,7 +268,7 @@ def _sound(span: _Span) -> tuple[int, NDArray[np.float32] | None, int]:
     first = span.start + span.late
     wave: NDArray[np.float32] | None = None
     rate = begin = lead = 0
-    heard = 0
+    unheard = Unheard()
     try:
         for position, block in sound_blocks(
             span.media, span.timeline.start, max(first - _LEAD, Fraction(0)), span.end
@@ -276,19 +276,17 @@ def _sound(span: _Span) -> tuple[int, NDArray[np.float32] | None, int]:
             if wave is None:
                 rate = block.sample_rate
                 lead = round(_LEAD * rate)
-                begin = heard = round(first * rate) - lead
+                begin = round(first * rate) - lead
                 channels = block.layout.nb_channels
                 wave = np.zeros(
                     (channels if channels <= 2 else 1, round(span.end * rate) - begin), np.float32
                 )
-            elif block.sample_rate != rate:
-                raise MediaError("undecodable", f"{name}: its sound changes its rate")
-            start = max(position, heard)  # where frames overlap in time the first is heard
             stop = min(position + block.samples, begin + wave.shape[1])
-            if start < stop:
-                part = block_channels(block, len(wave))
-                wave[:, start - begin : stop - begin] = part[:, start - position : stop - position]
-                heard = stop
+            for part in unheard.take(max(position, begin), stop):
+                sound = block_channels(block, len(wave))[
+                    :, part.start - position : part.stop - position
+                ]
+                wave[:, part.start - begin : part.stop - begin] = sound
     except MediaError as error:
         if error.kind != "no_audio":
             raise

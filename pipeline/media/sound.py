@@ -3,12 +3,13 @@
 The waveform is the mean of all channels at the file's own rate, in [-1, 1], computed here:
 libraries' down-mixes differ by a factor of 1.41, and resampling moves the RMS by up to 8 %; both
 flip seconds at the threshold. A sample belongs to the hop its presentation time lies in, so gaps
-in the sound shift nothing; where frames overlap in time the first is heard. RMS per second and
-short-time RMS are sums over the same hops.
+in the sound shift nothing, and a gap is silence; where frames overlap in time the first is heard.
+RMS per second and short-time RMS are means over the same hops.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,6 +32,9 @@ from pipeline.media.timeline import Timeline
 _PREROLL_S = Fraction(1, 4)
 """Decoded and thrown away after a seek: codecs overlap blocks (AAC 23 ms, Opus 80 ms)."""
 
+_BEYOND = 4
+"""Frames in a row behind a span that end it: one alone may have a wrong timestamp."""
+
 _FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63, "flt": 1, "dbl": 1}
 
 
@@ -43,10 +47,10 @@ class SoundEnergy:
     energy: NDArray[np.float64]
     """Sum of the squared samples of each hop."""
     count: NDArray[np.int64]
-    """Samples of each hop; 0 where the file has no sound."""
+    """Samples of each hop, those of silence where the file has no sound too."""
 
     def rms_per_second(self) -> NDArray[np.float64]:
-        """RMS over the samples of each second; 0 for a second without any."""
+        """RMS of each second."""
         shape = (-1, self.hops_per_s)
         energy, count = self.energy.reshape(shape), self.count.reshape(shape)
         return _rms(energy.sum(axis=1), count.sum(axis=1))
@@ -92,7 +96,7 @@ class SoundTrack:
         self._zero = zero
         self._hops_per_s = hops_per_s
         self._energy = np.zeros(self.seconds * hops_per_s)
-        self._count = np.zeros(self.seconds * hops_per_s, np.int64)
+        self._rate = 0
         self._known = np.zeros(self.seconds, bool)
 
     def span(self, start_s: int, stop_s: int) -> SoundEnergy:
@@ -102,42 +106,67 @@ class SoundTrack:
         differ: RMS by up to 1e-4 in what we saw, with AAC.
 
         Raises:
-            MediaError: ``no_audio``, ``undecodable``, ``missing_pts``, ``too_slow``.
+            MediaError: ``no_audio``, and what ``sound_blocks`` raises.
         """
         while not self._known[start_s:stop_s].all():
             first = start_s + int(np.argmin(self._known[start_s:stop_s]))
             rest = self._known[first:stop_s]
             last = first + int(np.argmax(rest)) if rest.any() else stop_s
             self._scan(first, last)
-        hops = slice(start_s * self._hops_per_s, stop_s * self._hops_per_s)
-        return SoundEnergy(start_s, self._hops_per_s, self._energy[hops], self._count[hops])
+        per_s = self._hops_per_s
+        hops = slice(start_s * per_s, stop_s * per_s)
+        # Hop b begins at sample ceil(b * rate / hops).
+        edges = -(-np.arange(hops.start, hops.stop + 1) * self._rate // per_s)
+        return SoundEnergy(start_s, per_s, self._energy[hops], np.diff(edges))
 
     def _scan(self, start_s: int, stop_s: int) -> None:
-        heard = Fraction(start_s)
-        for first, block in sound_blocks(self._media, self._zero, heard, stop_s):
-            self._add(first, block, heard, stop_s)
-            heard = max(heard, Fraction(first + block.samples, block.sample_rate))
+        unheard = Unheard()
+        for first, block in sound_blocks(self._media, self._zero, start_s, stop_s):
+            rate = self._rate = block.sample_rate
+            if rate < self._hops_per_s:
+                raise MediaError("undecodable", f"{self._media.path.name}: sound at {rate} Hz")
+            begin, end = max(first, start_s * rate), min(first + block.samples, stop_s * rate)
+            for part in unheard.take(begin, end):
+                self._add(mean_of_channels(block)[part.start - first : part.stop - first], part)
         hops = slice(start_s * self._hops_per_s, stop_s * self._hops_per_s)
         if not np.isfinite(self._energy[hops]).all():
             raise MediaError("undecodable", f"{self._media.path.name}: its sound is not finite")
         self._known[start_s:stop_s] = True
 
-    def _add(self, first: int, block: AudioFrame, start: Fraction, stop_s: int) -> None:
-        """Add what ``[start, stop_s)`` has of unbroken sound that begins with sample ``first``."""
-        rate, hops = block.sample_rate, self._hops_per_s
-        if rate < hops:
-            raise MediaError("undecodable", f"{self._media.path.name}: sound at {rate} Hz")
-        begin, end = max(first, ceil(start * rate)), min(first + block.samples, stop_s * rate)
-        if begin >= end:
-            return
-        wave = mean_of_channels(block)[begin - first : end - first]
-        hop = begin * hops // rate
-        # Hop b begins at sample ceil(b * rate / hops).
-        starts = -(-np.arange(hop + 1, (end - 1) * hops // rate + 1) * rate // hops) - begin
-        starts = np.concatenate(([0], starts))
+    def _add(self, wave: NDArray[np.float32], part: range) -> None:
+        """Add unbroken sound, the samples ``part`` of the track."""
+        rate, hops = self._rate, self._hops_per_s
+        hop = part.start * hops // rate
+        starts = -(-np.arange(hop + 1, (part.stop - 1) * hops // rate + 1) * rate // hops)
+        starts = np.concatenate(([0], starts - part.start))
         where = slice(hop, hop + len(starts))
         self._energy[where] += np.add.reduceat(np.square(wave), starts, dtype=np.float64)
-        self._count[where] += np.diff(starts, append=end - begin)
+
+
+class Unheard:
+    """What of a track nothing was heard at yet; where frames overlap the first is heard."""
+
+    def __init__(self) -> None:
+        # Of the parts that were heard, ascending and apart.
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def take(self, begin: int, end: int) -> list[range]:
+        """The samples of ``[begin, end)`` that nothing was heard at; now something is.
+
+        >>> track = Unheard()
+        >>> track.take(0, 10), track.take(30, 40), track.take(5, 35), track.take(0, 40)
+        ([range(0, 10)], [range(30, 40)], [range(10, 30)], [])
+        """
+        if begin >= end:
+            return []
+        first = bisect_left(self._stops, begin)
+        last = bisect_right(self._starts, end)
+        starts, stops = self._starts[first:last], self._stops[first:last]
+        edges = zip([begin, *stops], [*starts, end], strict=True)
+        self._starts[first:last] = [min([begin, *starts[:1]])]
+        self._stops[first:last] = [max([end, *stops[-1:]])]
+        return [range(stop, start) for stop, start in edges if stop < start]
 
 
 def sound_blocks(
@@ -157,7 +186,8 @@ def sound_blocks(
         The number of a block's first sample, counted from time 0 at its rate, and the block.
 
     Raises:
-        MediaError: ``no_audio``, ``undecodable``, ``missing_pts``, ``too_slow``.
+        MediaError: ``no_audio``, ``undecodable`` (also when its rate changes on the way),
+            ``missing_pts``, ``too_slow``.
     """
     with media.open() as container:
         if start_s:
@@ -172,6 +202,7 @@ def _joined(
     frames: Iterable[tuple[int, AudioFrame]], stop_s: Fraction | int
 ) -> Iterator[tuple[int, AudioFrame]]:
     fifo, first, jitter, like = AudioFifo(), 0, 0, None
+    beyond = 0
     for position, frame in frames:
         kind = (frame.format.name, frame.sample_rate, frame.layout.nb_channels)
         following = first + fifo.samples
@@ -183,7 +214,8 @@ def _joined(
             first = position if broken else following
             if like != kind:
                 fifo, like, jitter = AudioFifo(), kind, _jitter(frame)
-        if position >= stop_s * frame.sample_rate:
+        beyond = beyond + 1 if position >= stop_s * frame.sample_rate else 0
+        if beyond == _BEYOND:
             break
         frame.pts = None  # or the fifo insists on its own idea of continuity
         fifo.write(frame)
@@ -202,6 +234,9 @@ def _frames(
         media.check_time()
         for frame in _decode(packet):
             if frame.sample_rate != rate:
+                if rate:
+                    text = f"its sound changes from {rate} to {frame.sample_rate} Hz"
+                    raise MediaError("undecodable", f"{media.path.name}: {text}")
                 # (pts * time_base - zero) * rate, in integers: Fraction costs more than AAC.
                 rate, base = frame.sample_rate, frame.time_base
                 assert base is not None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import Media
-from pipeline.media.sound import first_channel, sound_blocks
+from pipeline.media.sound import Unheard, first_channel, sound_blocks
 from pipeline.media.timeline import Timeline, exact
 
 
@@ -57,19 +57,17 @@ def _decoded(
     name = media.path.name
     wave = np.zeros(0, np.float32)
     rate = first = heard = 0
+    unheard = Unheard()
     for position, block in sound_blocks(media, zero, start, end):
         if not rate:
             rate = block.sample_rate
             first = heard = ceil(start * rate)
             wave = np.zeros(ceil(end * rate) - first, np.float32)
-        elif block.sample_rate != rate:
-            raise MediaError("undecodable", f"{name}: its sound changes its rate")
-        # Where frames overlap in time the first is heard.
-        begin, stop = max(position, heard), min(position + block.samples, first + len(wave))
-        if begin < stop:
-            part = first_channel(block)[begin - position : stop - position]
-            wave[begin - first : stop - first] = part
-            heard = stop
+        until = min(position + block.samples, first + len(wave))
+        for part in unheard.take(max(position, first), until):
+            sound = first_channel(block)[part.start - position : part.stop - position]
+            wave[part.start - first : part.stop - first] = sound
+            heard = max(heard, part.stop)
     if heard == first:
         text = f"{name}: no sound from {float(start):g} to {float(end):g} s"
         raise MediaError("no_audio", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,16 @@ from pipeline.media import (
 )
 from pipeline.media import waveform as heard_waveform
 from pipeline.media.picture import luma_plane
-from tests.video_factory import RATE, bursts, flipped, make_video, remuxed, scene, truncated
+from tests.video_factory import (
+    RATE,
+    bursts,
+    flipped,
+    make_video,
+    remuxed,
+    retimed,
+    scene,
+    truncated,
+)
 
 BETTER = {"preset": "veryfast"}
 OPEN_GOP = "open-gop=1:keyint=20:min-keyint=20:scenecut=0"
@@ -486,8 +495,7 @@ def reference_rms(wave: NDArray[np.float64], rate: int, seconds: int) -> list[fl
     values = []
     for second in range(seconds):
         part = wave[second * rate : (second + 1) * rate]
-        part = part[~np.isnan(part)]
-        values.append(float(np.sqrt(np.mean(part**2))) if len(part) else 0.0)
+        values.append(float(np.sqrt(np.nansum(part**2) / rate)))
     return values
 
 
@@ -519,8 +527,14 @@ SOUNDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SOUNDS)
-def test_rms_per_second_is_that_of_the_samples_presented_in_it(tmp_path: Path, name: str) -> None:
+def test_rms_per_second_is_that_of_the_waveform_with_silence_in_its_gaps(
+    tmp_path: Path, name: str
+) -> None:
     path = make_video(tmp_path / name, **({"frames": 150} | SOUNDS[name]))
+    assert_rms_is_the_reference(path)
+
+
+def assert_rms_is_the_reference(path: Path) -> None:
     media = Media(path)
     track = SoundTrack(media, read_timeline(media), 100)
     found = track.span(0, track.seconds).rms_per_second()
@@ -528,7 +542,108 @@ def test_rms_per_second_is_that_of_the_samples_presented_in_it(tmp_path: Path, n
     # A container that counts in milliseconds rounds where a sample lies by up to that much.
     tolerance = 2e-4 if path.suffix != ".mp4" else 1e-6
     assert found == pytest.approx(reference_rms(wave, rate, track.seconds), abs=tolerance)
-    assert found.max() > 0.012
+    assert found.max() > 0.004
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 s whose every packet of 50 ms is another, and the louder the later it is."""
+    wave = np.random.default_rng(0).uniform(-1, 1, 6 * RATE) * np.linspace(0.05, 0.4, 6 * RATE)
+    return make_video(
+        tmp_path_factory.mktemp("noise") / "noise.mkv",
+        frames=155,
+        draw=scene(32, 32),
+        sound=wave.astype(np.float32),
+        sound_codec="pcm_s16le",
+        sound_block=800,
+    )
+
+
+SHIFTS_MS: dict[str, Callable[[int], int]] = {
+    "all_early": lambda _: -700,
+    "all_late": lambda _: 700,
+    "overlap": lambda number: -450 if number >= 40 else 0,
+    "one_ahead": lambda number: 2000 if number == 30 else 0,
+    "one_far_ahead": lambda number: 20_000 if number == 30 else 0,
+    "one_behind": lambda number: -1500 if number == 50 else 0,
+    "halves_exchanged": lambda number: 3000 if number < 60 else -3000,
+    "scattered": lambda number: 1000 * (number * 7 % 3) - 1000,
+}
+
+
+@pytest.mark.parametrize("name", SHIFTS_MS)
+def test_sound_is_heard_where_its_timestamps_say_in_whatever_order(
+    noise: Path, tmp_path: Path, name: str
+) -> None:
+    path = retimed(noise, tmp_path / "r.mkv", SHIFTS_MS[name])
+    assert_rms_is_the_reference(path)
+    media = Media(path)
+    heard = heard_waveform(media, read_timeline(media), 0, 6, RATE)
+    wave = np.nan_to_num(waveform(path)[0][: len(heard)])
+    np.testing.assert_allclose(heard[: len(wave)], wave, rtol=0, atol=2**-14)
+
+
+@pytest.mark.parametrize("kept_s", [0.04, 0.25, 0.7])
+def test_sound_that_is_there_now_and_then_is_as_loud_as_with_silence_between(
+    noise: Path, tmp_path: Path, kept_s: float
+) -> None:
+    def keep(packet: Any) -> bool:
+        return packet.stream.type == "video" or bool(packet.pts * packet.time_base % 1 < kept_s)
+
+    tracks = [(noise, "video", DEFAULT), (noise, "audio", DEFAULT)]
+    path = remuxed(tmp_path / "sparse.mkv", tracks, keep)
+    assert_rms_is_the_reference(path)
+    whole, sparse = (
+        SoundTrack(Media(file), read_timeline(Media(file)), 100).span(0, 6)
+        for file in (noise, path)
+    )
+    kept = np.arange(600) % 100 < 5 * np.ceil(kept_s / 0.05)
+    assert sparse.energy == pytest.approx(np.where(kept, whole.energy, 0))
+    assert sparse.count.tolist() == whole.count.tolist() == [RATE // 100] * 600
+
+
+def joined_mp3(path: Path, parts: Sequence[tuple[int, int]]) -> Path:
+    """A second of loud sound per part, ``(rate, channels)``, in one track under 3 s of pictures."""
+    film = make_video(path.with_name("film.mkv"), frames=75, draw=scene(32, 32))
+    with av.open(str(film)) as given, av.open(str(path), "w") as output:
+        picture = output.add_stream_from_template(given.streams.video[0])
+        voice = output.add_stream("libmp3lame", rate=parts[0][0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                output.mux(packet)
+        for second, (rate, channels) in enumerate(parts):
+            encoder: Any = av.CodecContext.create("libmp3lame", "w")
+            encoder.sample_rate, encoder.format = rate, "s16p"
+            encoder.layout = {1: "mono", 2: "stereo"}[channels]
+            wave = np.random.default_rng(second).integers(-9000, 9000, rate, np.int16)
+            sound = np.stack([wave] * channels)
+            block = av.AudioFrame.from_ndarray(sound, "s16p", encoder.layout.name)
+            block.sample_rate, block.pts = rate, 0
+            for coded in [*encoder.encode(block), *encoder.encode(None)]:
+                time_s = second + max(0, coded.pts) / rate
+                coded.pts = coded.dts = round(time_s * 1000)
+                coded.time_base = Fraction(1, 1000)
+                coded.stream = voice
+                output.mux(coded)
+    return path
+
+
+def test_sound_whose_channels_change_is_heard_and_whose_rate_changes_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = joined_mp3(tmp_path / "channels.mkv", [(16_000, 1), (16_000, 2), (16_000, 1)])
+    assert_rms_is_the_reference(path)
+    path = joined_mp3(tmp_path / "rates.mkv", [(16_000, 1), (24_000, 1)])
+    media = Media(path)
+    timeline = read_timeline(media)
+    for read in (
+        lambda: SoundTrack(media, timeline, 100).span(0, 2),
+        lambda: heard_waveform(media, timeline, 0, 2, RATE),
+        lambda: read_sound(path, RATE),
+    ):
+        with pytest.raises(MediaError, match=r"undecodable: .* from 16000 to 24000 Hz"):
+            read()
 
 
 def test_the_down_mix_is_the_mean_of_the_channels(tmp_path: Path) -> None:
