@@ -21,10 +21,12 @@ class Progress:
 
     Args:
         shown: off for machines.
+        each_unit: say of every unit what it read and how long it took.
     """
 
-    def __init__(self, *, shown: bool = True) -> None:
+    def __init__(self, *, shown: bool = True, each_unit: bool = False) -> None:
         self._shown = shown
+        self._each_unit = each_unit
         self._bar: Any = None
         self._task: Any = None
         self._counts: Counter[str] = Counter()
@@ -82,6 +84,10 @@ class Progress:
         """A unit is committed."""
         self._running.pop(result.unit.name, None)
         self._counts.update(result.counts)
+        if self._each_unit:
+            unit, rows = result.unit, result.counts["input"]
+            took = f"{result.wall_s:.2f} s"
+            self.say(f"{self._name}: unit {unit.name}, {rows} of the rows of {unit.file}: {took}")
         self._show()
 
     def _show(self) -> None:

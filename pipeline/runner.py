@@ -49,6 +49,10 @@ class RunSummary:
     stage: str
     counts: Counter[str] = field(default_factory=Counter)
     """``input``, ``ok``, ``dropped``, ``failed``, ``children:<table>``, of this run alone."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Rows this run dropped, by reason."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Rows that failed in this run, by kind."""
     bugs: list[str] = field(default_factory=list)
     workers: int = 0
     """Workers it had, or would have; 0: none were needed, or it takes a cluster to know."""
@@ -61,6 +65,8 @@ class RunSummary:
     def add(self, result: UnitResult) -> None:
         """Count a committed unit."""
         self.counts.update(result.counts)
+        self.reasons.update(result.reasons)
+        self.kinds.update(result.kinds)
         self.bugs += result.bugs
 
 

@@ -12,6 +12,7 @@ import shutil
 import time
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,6 +77,12 @@ class UnitResult:
     counts: dict[str, int]
     bugs: tuple[str, ...]
     """Tracebacks."""
+    reasons: dict[str, int]
+    """Rows that were dropped, by reason."""
+    kinds: dict[str, int]
+    """Rows that failed, by kind."""
+    wall_s: float
+    """Seconds it took."""
 
 
 def read_unit(job: Job, spec: StageSpec, unit: Unit) -> list[Record]:
@@ -255,7 +262,9 @@ def commit_unit(
             raise StopRun(_disk_full(job.storage)) from error
         raise
     bugs = tuple(row.detail for row in failures if row.kind == BUG)
-    return UnitResult(unit, counts, bugs)
+    reasons = Counter(row.reason for row in drops)
+    kinds = Counter(row.kind for row in failures)
+    return UnitResult(unit, counts, bugs, dict(reasons), dict(kinds), wall_s)
 
 
 def _by_id(ids: Sequence[str], outcomes: Iterable[Outcome], stage: str) -> dict[str, Outcome]:

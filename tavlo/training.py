@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -116,9 +115,9 @@ class Plan:
         lines += [f"{name}: {why}" for name, why in sorted(self.failed.items())[:5]]
         return lines
 
-    def as_json(self) -> str:
-        """For machines."""
-        return json.dumps(asdict(self))
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
 
 
 def plan(request: Request) -> Plan:

@@ -88,7 +88,9 @@ def test_a_muted_video_gives_no_clip_and_a_cross_event_one_does(workspace: Works
 
 def test_every_row_of_every_stage_is_in_the_books(chain: tuple[Path, dict[str, str]]) -> None:
     root, _ = chain
-    for stage in json.loads(avatar("status", "--workspace", str(root), "--json")):
+    for stage in json.loads(avatar("status", "--workspace", str(root), "--json"))["result"][
+        "stages"
+    ]:
         ended = stage["ok"] + stage["dropped"] + stage["failed"]
         assert stage["input"] == ended, stage
         assert stage["pending"] == 0
@@ -143,7 +145,7 @@ def test_why_tells_the_whole_history_of_a_mask(
     chain: tuple[Path, dict[str, str]], workspace: Workspace
 ) -> None:
     mask = workspace.rows(Mask)[0]
-    told = json.loads(avatar("why", "--workspace", str(chain[0]), "--json", mask.id))
+    told = json.loads(avatar("why", "--workspace", str(chain[0]), "--json", mask.id))["result"]
     tables = [step["table"] for step in told["history"]]
     for table in (
         "sources",

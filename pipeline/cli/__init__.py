@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 
@@ -11,7 +10,7 @@ import click
 # Importing a module of commands adds them to the root.
 from pipeline.cli import flow, images, label, look, releases, tables, training, weights, world  # noqa: F401
 from pipeline.cli.options import cli
-from pipeline.errors import AvatarBuildError
+from pipeline.cli.output import ending
 
 __all__ = ["cli", "main"]
 
@@ -21,24 +20,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # Slurm and containers end jobs so
     try:
         cli.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except AvatarBuildError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except BaseException as error:
+        said = ending(error)
+        if said is None:
             raise
-        click.echo("Error: the disk is full. Make room and run again: nothing is lost.", err=True)
-        sys.exit(1)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "Stopped. What is committed stays; the same command goes on from there.", err=True
-        )
-        sys.exit(130)
+        if isinstance(error, click.ClickException):
+            error.show()
+        else:
+            stopped = isinstance(error, (KeyboardInterrupt, click.Abort))
+            click.echo(said[0] if stopped else f"Error: {said[0]}", err=True)
+        sys.exit(said[1])
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

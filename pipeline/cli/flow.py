@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import cli, device_option, open_workspace, run_options
+from pipeline.cli.output import output
 from pipeline.cli.running import run_stages, say_sheets, settle_reviews
 
 if TYPE_CHECKING:
@@ -30,8 +34,13 @@ def init(folder: str, profile: str | None) -> None:
     from pipeline.workspace import Workspace
 
     Workspace.create(folder, profile)
-    click.echo(f"{folder}: a new workspace. Its settings, each with its meaning: avatar.toml.")
-    click.echo(f"Next: avatar-build download --workspace {folder} --list vggsound.csv --limit 20")
+    output().tell(
+        {"workspace": folder, "profile": profile},
+        f"{folder}: a new workspace. Its settings, each with its meaning: avatar.toml.",
+    )
+    output().hint(
+        f"Next: avatar-build download --workspace {folder} --list vggsound.csv --limit 20"
+    )
 
 
 @cli.command()
@@ -49,7 +58,6 @@ def download(
     workspace: str,
     settings: tuple[str, ...],
     options: RunOptions,
-    as_json: bool,
     list_file: str | None,
     labels: tuple[str, ...],
     limit: int | None,
@@ -72,21 +80,21 @@ def download(
     opened = open_workspace(workspace, settings)
     if list_file:
         imported = import_list(opened, Path(list_file), labels, limit, dry_run=options.dry_run)
-        click.echo(json.dumps(imported.as_dict()) if as_json else imported.sentence())
+        output().tell({"list": imported.as_dict()}, imported.sentence())
     elif not opened.files("sources"):
         raise click.UsageError("no list yet: name one with --list vggsound.csv.")
-    run_stages(opened, ["download"], options, as_json)
+    run_stages(opened, ["download"], options)
 
 
 @cli.command()
 @run_options
-def sample(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+def sample(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
     """Draw a clip from each video and choose the sharpest frame of each of its sound events.
 
     \b
         avatar-build sample --set sample.max_frames=3
     """
-    run_stages(open_workspace(workspace, settings), ["sample"], options, as_json)
+    run_stages(open_workspace(workspace, settings), ["sample"], options)
 
 
 @cli.command()
@@ -107,7 +115,6 @@ def propose(
     workspace: str,
     settings: tuple[str, ...],
     options: RunOptions,
-    as_json: bool,
     previewed: tuple[str, ...],
     more_previewed: tuple[str, ...],
     sheets: bool,
@@ -125,13 +132,13 @@ def propose(
         from stages.preview import preview_settings
 
         found = preview_settings(opened, [*previewed, *more_previewed])
-        click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+        output().tell(found.as_dict(), *found.lines())
         return
-    run_stages(opened, ["hear", "propose"], options, as_json)
+    run_stages(opened, ["hear", "propose"], options)
     if sheets and not options.dry_run:
         from stages.contact_sheet import proposal_sheets
 
-        say_sheets(proposal_sheets(opened), as_json)
+        say_sheets(proposal_sheets(opened))
 
 
 @cli.command()
@@ -140,48 +147,46 @@ def propose(
 )
 @device_option
 @run_options
-def segment(
-    workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool, sheets: bool
-) -> None:
+def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, sheets: bool) -> None:
     """Turn each instance's box into a mask.
 
     \b
         avatar-build segment --device cuda:0 --contact-sheet
     """
     opened = open_workspace(workspace, settings)
-    _segment(opened, options, as_json)
+    _segment(opened, options)
     if sheets and not options.dry_run:
         from stages.contact_sheet import mask_sheets
 
-        say_sheets(mask_sheets(opened), as_json)
+        say_sheets(mask_sheets(opened))
 
 
 @cli.command()
 @device_option
 @run_options
-def run(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+def run(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
     """Run every automatic stage up to the proposals, and segment what is labelled.
 
     \b
         avatar-build run --units 3/16      # the third of sixteen tasks of a job array
     """
     opened = open_workspace(workspace, settings)
-    run_stages(opened, ["download", "sample", "hear", "propose"], options, as_json)
-    _segment(opened, options, as_json)
+    run_stages(opened, ["download", "sample", "hear", "propose"], options)
+    _segment(opened, options)
 
 
-def _segment(opened: Workspace, options: RunOptions, as_json: bool) -> None:
+def _segment(opened: Workspace, options: RunOptions) -> None:
     if not options.dry_run:
         settle_reviews(opened)
-    _run_segmenter(opened, options, as_json)
+    _run_segmenter(opened, options)
 
 
-def _run_segmenter(opened: Workspace, options: RunOptions, as_json: bool) -> None:
+def _run_segmenter(opened: Workspace, options: RunOptions) -> None:
     """Segment; masks that people verified stay theirs, also where rows fail."""
     from labeling.verified import settle_masks
 
     try:
-        run_stages(opened, ["segment"], options, as_json)
+        run_stages(opened, ["segment"], options)
     finally:
         if not options.dry_run:
             settle_masks(opened)
@@ -195,7 +200,6 @@ def retry(
     workspace: str,
     settings: tuple[str, ...],
     options: RunOptions,
-    as_json: bool,
     stage: str,
     kind: str | None,
 ) -> None:
@@ -211,14 +215,13 @@ def retry(
         raise click.BadParameter(f"--stage {stage!r}: there is {', '.join(STAGES)}.")
     opened = open_workspace(workspace, settings)
     rows = plan_retry(opened, stage, kind, dry_run=options.dry_run)
-    if not as_json:
-        click.echo(f"{stage}: {rows} failed rows to do again.")
+    output().tell({"rows": rows}, f"{stage}: {rows} failed rows to do again.")
     if not rows or options.dry_run:
         return
     if stage == "segment":
-        _run_segmenter(opened, options, as_json)
+        _run_segmenter(opened, options)
     else:
-        run_stages(opened, [stage], options, as_json)
+        run_stages(opened, [stage], options)
 
 
 @cli.command()
@@ -232,4 +235,11 @@ def demo(workspace: str, seed: int) -> None:
     """
     from pipeline.demo.run import run_demo
 
-    run_demo(Path(workspace), seed, lambda words: cli.main(list(words), standalone_mode=False))
+    said = output()
+    aside = contextlib.redirect_stdout(io.StringIO() if said.quiet else sys.stderr)
+    with contextlib.nullcontext() if said.shown else aside:
+        done = run_demo(
+            Path(workspace), seed, lambda words: cli.main(list(words), standalone_mode=False)
+        )
+    said.tell({"scores": done.scores, "report": str(done.report)}, *done.scores_lines())
+    said.hint("\n".join(done.next_lines()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pipeline.cli.options import cli
+from pipeline.cli.output import output
 
 if TYPE_CHECKING:
     from tavlo.baselines.interface import ImageModel
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N."
 )
 @click.option("--out", required=True, metavar="DIR", help="Heatmaps, scores and plots go there.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def evaluate_images(
     release: str,
     model: str | None,
@@ -68,7 +67,6 @@ def evaluate_images(
     seed: int,
     device: str,
     out: str,
-    as_json: bool,
 ) -> None:
     """Score an image-wise model: AVATAR's tables per window of sound, or a set as its field does.
 
@@ -97,7 +95,7 @@ def evaluate_images(
         if windows:
             raise click.UsageError("--window: the model gets the whole sound of an imported set.")
         _clear(target, about, ())
-        _set(data, asked, about, predictions, retrieval, lists, max_failed, target, as_json)
+        _set(data, asked, about, predictions, retrieval, lists, max_failed, target)
         return
     if asked is None:
         raise click.UsageError("--predictions on a release: 'avatar-build evaluate' scores them.")
@@ -110,7 +108,7 @@ def evaluate_images(
     seconds = windows or (10.0,)
     folders = {at: target / f"window-{at:g}" / "heatmaps" for at in seconds}
     _clear(target, about, [folder.parent for folder in folders.values()])
-    found = _predict(data, asked, folders, about, max_failed, not as_json)
+    found = _predict(data, asked, folders, about, max_failed)
     scores = {
         at: evaluate(data, found[at], gt, max_missing=max_failed, seed=seed, train_lists=lists)
         for at in seconds
@@ -118,15 +116,13 @@ def evaluate_images(
     for at, scored in scores.items():
         write_scores(scored, target / f"window-{at:g}")
     told = of_scores(asked.name, scores)
-    if as_json:
-        click.echo(json.dumps({f"{at:g}": scored.as_dict() for at, scored in scores.items()}))
-        return
-    click.echo(FORMATS["md"](scores[max(seconds)]))
+    windowed = {f"{at:g}": scored.as_dict() for at, scored in scores.items()}
+    output().tell({"windows": windowed}, FORMATS["md"](scores[max(seconds)]))
     if len(seconds) > 1:
         table = to_markdown([window_table(told)])
         (target / "windows.md").write_text(table, encoding="utf-8")
         draw_windows(told, target / "windows.png")
-        click.echo(table)
+        output().say(table)
         click.echo(f"{target / 'windows.png'}", err=True)
 
 
@@ -139,7 +135,6 @@ def _set(
     lists: Sequence[Path],
     max_failed: int,
     target: Path,
-    as_json: bool,
 ) -> None:
     """Score on an imported set; there the model gets the whole sound of each sample."""
     from tavlo.field import evaluate_set, retrieve, scored_part, set_table, write_set_scores
@@ -148,9 +143,7 @@ def _set(
 
     data = scored_part(data)
     if asked is not None:
-        found = _predict(data, asked, {None: target / "heatmaps"}, about, max_failed, not as_json)[
-            None
-        ]
+        found = _predict(data, asked, {None: target / "heatmaps"}, about, max_failed)[None]
     else:
         found = Predictions(Path(str(predictions)))
     scores = evaluate_set(data, found, max_missing=max_failed, train_lists=lists)
@@ -161,8 +154,7 @@ def _set(
         scores.rows |= rows
         scores.left_out |= failed
     write_set_scores(scores, target)
-    text = json.dumps(scores.as_dict()) if as_json else to_markdown([set_table(scores)])
-    click.echo(text, nl=as_json)
+    output().tell(scores.as_dict(), to_markdown([set_table(scores)]).rstrip("\n"))
 
 
 def _open(
@@ -213,12 +205,11 @@ def _predict(
     folders: dict[Any, Path],
     about: dict[str, Any],
     max_failed: int,
-    shown: bool,
 ) -> dict[float | None, Predictions]:
     from pipeline.progress import counting
     from tavlo.imagewise import predict_release
 
-    with counting("frames", len(data.frames), shown=shown) as show:
+    with counting("frames", len(data.frames), shown=output().shown) as show:
         found, said = predict_release(
             data, model, folders, max_failed=max_failed, about=about, show=show
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.cli.options import (
     run_options,
     workspace_options,
 )
+from pipeline.cli.output import Failed, output
 from pipeline.cli.running import run_stages, settle_reviews
 from pipeline.errors import AvatarBuildError
 
@@ -33,22 +33,22 @@ def label() -> None:
 
 @label.command()
 @run_options
-def accept(workspace: str, settings: tuple[str, ...], options: RunOptions, as_json: bool) -> None:
+def accept(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
     """Take proposals above a bound as they are, without a person: the release is unverified.
 
     \b
         avatar-build label accept --set label.accept_score=0.6
     """
     opened = open_workspace(workspace, settings)
-    run_stages(opened, ["accept"], options, as_json)
+    run_stages(opened, ["accept"], options)
     if not options.dry_run:
         settle_reviews(opened)
-        _say_instances(opened, as_json)
+        _say_instances(opened)
 
 
-def _say_instances(workspace: Workspace, as_json: bool) -> None:
+def _say_instances(workspace: Workspace) -> None:
     count = sum(file.rows for file in workspace.files("instances"))
-    click.echo(json.dumps({"instances": count}) if as_json else f"instances: {count}.")
+    output().tell({"instances": count}, f"instances: {count}.")
 
 
 def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +87,7 @@ _KIND = click.argument("kind", type=click.Choice(["boxes", "masks", "adjudicatio
 
 @label.command()
 @workspace_options
-def serve(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+def serve(workspace: str, settings: tuple[str, ...]) -> None:
     """Run a Label Studio for this workspace on the loopback interface, until Ctrl-C.
 
     \b
@@ -95,16 +95,17 @@ def serve(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
     """
     from labeling.serve import USER, start_server
 
-    if not as_json:
-        click.echo("Starting Label Studio; the first start takes about a minute.")
+    said = output()
+    said.hint("Starting Label Studio; the first start takes about a minute.")
     running = start_server(open_workspace(workspace, settings))
     try:
-        if as_json:
-            click.echo(json.dumps({"url": running.url, "user": USER, "home": str(running.home)}))
-        else:
-            click.echo(f"Label Studio: {running.url}  user {USER}")
-            click.echo(f"Password in {running.home / 'password'}. Ctrl-C ends it; all is kept.")
-            click.echo(f"Next: avatar-build label push boxes --workspace {workspace}")
+        said.tell(
+            {"url": running.url, "user": USER, "home": str(running.home)},
+            f"Label Studio: {running.url}  user {USER}",
+            f"Password in {running.home / 'password'}. Ctrl-C ends it; all is kept.",
+        )
+        said.hint(f"Next: avatar-build label push boxes --workspace {workspace}")
+        said.print_json()  # at once: whoever started it waits for the address
         if code := running.process.wait():
             raise AvatarBuildError(f"label serve: the server ended with {code}; see its log.")
     finally:
@@ -114,7 +115,7 @@ def serve(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
 @label.command()
 @device_option
 @_server_options
-def backend(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+def backend(workspace: str, settings: tuple[str, ...]) -> None:
     """Answer annotators' points and boxes with masks of the segmenter, until Ctrl-C.
 
     It runs on the machine of Label Studio, in a terminal of its own, and is made known to the
@@ -137,11 +138,13 @@ def backend(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
     with Backend(prompts, config.backend_port, lambda line: click.echo(line, err=True)) as running:
         project = open_project(server, config.project, "masks")
         connect_backend(server, project, running)
-        if as_json:
-            click.echo(json.dumps({"url": running.url, "segmenter": refiner.name}))
-        else:
-            click.echo(f"label backend: {refiner.name} answers {project.title!r} of {server.url}.")
-            click.echo("Switch Auto-Annotation on there. Ctrl-C ends it.")
+        said = output()
+        said.tell(
+            {"url": running.url, "segmenter": refiner.name},
+            f"label backend: {refiner.name} answers {project.title!r} of {server.url}.",
+            "Switch Auto-Annotation on there. Ctrl-C ends it.",
+        )
+        said.print_json()  # at once: whoever started it waits for the address
         running.wait()
 
 
@@ -159,7 +162,6 @@ def backend(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
 def push(
     workspace: str,
     settings: tuple[str, ...],
-    as_json: bool,
     kind: str,
     overlap: int | None,
     share: float | None,
@@ -189,21 +191,21 @@ def push(
         set_gold(opened, gold)
         settle_reviews(opened)
     if kind == "boxes":
-        pushed = push_boxes(opened, server, _vocabulary(opened), _counter(as_json))
+        pushed = push_boxes(opened, server, _vocabulary(opened), _counter())
     elif kind == "adjudication":
-        pushed = push_adjudication(opened, server, _vocabulary(opened), _counter(as_json))
+        pushed = push_adjudication(opened, server, _vocabulary(opened), _counter())
     else:
         settle_reviews(opened)
-        pushed = push_masks(opened, server, _counter(as_json))
-    click.echo(json.dumps(pushed.as_dict()) if as_json else "\n".join(pushed.lines()))
+        pushed = push_masks(opened, server, _counter())
+    output().tell(pushed.as_dict(), *pushed.lines())
     if pushed.skipped:
-        sys.exit(1)
+        raise Failed(f"label push {kind}: not all could be sent; see above.")
 
 
 @label.command()
 @_KIND
 @_server_options
-def pull(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) -> None:
+def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
     """Bring what annotators decided into the tables; what they should mend is listed.
 
     Frames that were sent back from the masks are opened again among the boxes.
@@ -227,19 +229,16 @@ def pull(workspace: str, settings: tuple[str, ...], as_json: bool, kind: str) ->
     else:
         pulled = pull_masks(opened, server)
         reopened = reopen_boxes(opened, server)
-    if as_json:
-        click.echo(json.dumps({**pulled.as_dict(), **reopened.as_dict()}))
-    else:
-        click.echo("\n".join([*pulled.lines(), *reopened.lines()]))
+    output().tell({**pulled.as_dict(), **reopened.as_dict()}, *pulled.lines(), *reopened.lines())
     settle_reviews(opened)
-    _say_instances(opened, as_json)
+    _say_instances(opened)
     if pulled.bad or reopened.waiting:
-        sys.exit(1)
+        raise Failed(f"label pull {kind}: some tasks are to mend; see above.")
 
 
 @label.command("status")
 @_server_options
-def label_status(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+def label_status(workspace: str, settings: tuple[str, ...]) -> None:
     """How far annotators are: to do, done, skipped, in adjudication, seconds per task, time left.
 
     Answers that no longer fit what is proposed now are listed; the next push asks again.
@@ -252,26 +251,24 @@ def label_status(workspace: str, settings: tuple[str, ...], as_json: bool) -> No
 
     opened = open_workspace(workspace, settings)
     found, orphaned = standings(opened, connect(opened)), orphans(opened)
-    if as_json:
-        books = {
+    said = output()
+    said.tell(
+        {
             "projects": [standing.as_dict() for standing in found],
             "orphaned": [orphan.as_dict() for orphan in orphaned],
-        }
-        click.echo(json.dumps(books))
-        return
-    for standing in found:
-        click.echo(standing.sentence())
+        },
+        *(standing.sentence() for standing in found),
+        *(orphan.sentence() for orphan in orphaned[:_LISTED]),
+    )
     if not found:
-        click.echo("Nothing pushed yet. Start with: avatar-build label push boxes")
-    for orphan in orphaned[:_LISTED]:
-        click.echo(orphan.sentence())
+        said.say("Nothing pushed yet. Start with: avatar-build label push boxes")
     if (more := len(orphaned) - _LISTED) > 0:
-        click.echo(f"  and {more} more orphaned answers; --json lists all.")
+        said.say(f"  and {more} more orphaned answers; --json lists all.")
 
 
 @label.command("report")
 @workspace_options
-def label_report(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+def label_report(workspace: str, settings: tuple[str, ...]) -> None:
     """What became of the proposals and what a frame costs, by detector class, category and day.
 
     \b
@@ -282,12 +279,12 @@ def label_report(workspace: str, settings: tuple[str, ...], as_json: bool) -> No
 
     opened = open_workspace(workspace, settings)
     found = economics(opened.rows(Review), opened.rows(Proposal))
-    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+    output().tell(found.as_dict(), *found.lines())
 
 
 @label.command("agreement")
 @workspace_options
-def label_agreement(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+def label_agreement(workspace: str, settings: tuple[str, ...]) -> None:
     """How far people agree with one another and with gold answers, as Markdown.
 
     Frames on which they do not are settled by: label push adjudication.
@@ -300,7 +297,7 @@ def label_agreement(workspace: str, settings: tuple[str, ...], as_json: bool) ->
 
     opened = open_workspace(workspace, settings)
     found = agreement(opened.rows(Review), opened.config.label.agreement_iou)
-    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(found.lines()))
+    output().tell(found.as_dict(), *found.lines())
 
 
 def _vocabulary(workspace: Workspace) -> list[str]:
@@ -309,9 +306,11 @@ def _vocabulary(workspace: Workspace) -> list[str]:
     return [c.name for c in load_taxonomy(workspace.config.hear.taxonomy).categories]
 
 
-def _counter(as_json: bool) -> Callable[[int, int], None]:
+def _counter() -> Callable[[int, int], None]:
+    said = output()
+
     def show(done: int, total: int) -> None:
-        if not as_json:
+        if said.shown:
             click.echo(f"push: {done} of {total} frames", err=True)
 
     return show

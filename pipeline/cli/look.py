@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
 import click
 
+from pipeline.cli.groups import SomeId
 from pipeline.cli.options import cli, open_workspace, workspace_options
+from pipeline.cli.output import Failed, output
 from pipeline.cli.running import one_line
 
 
 @cli.command()
 @workspace_options
-def status(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+def status(workspace: str, settings: tuple[str, ...]) -> None:
     """Per stage: rows in, done, dropped, failed and waiting, rate and time left.
 
     \b
@@ -22,10 +21,7 @@ def status(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
     from pipeline.inspection import stage_status, status_lines
 
     found = stage_status(open_workspace(workspace, settings))
-    if as_json:
-        click.echo(json.dumps([stage.as_dict() for stage in found]))
-    else:
-        click.echo("\n".join(status_lines(found)))
+    output().tell({"stages": [stage.as_dict() for stage in found]}, *status_lines(found))
 
 
 @cli.command()
@@ -36,7 +32,6 @@ def status(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
 def failures(
     workspace: str,
     settings: tuple[str, ...],
-    as_json: bool,
     stage: str | None,
     kind: str | None,
     drops: bool,
@@ -49,51 +44,52 @@ def failures(
     from pipeline.inspection import outcomes
 
     failed, dropped = outcomes(open_workspace(workspace, settings), stage, kind)
-    if as_json:
-        for row in [*failed, *(dropped if drops else [])]:
-            click.echo(row.model_dump_json())
-        return
+    shown = dropped if drops else []
+    said = output()
+    said.tell(
+        {
+            "failed": [row.model_dump(mode="json") for row in failed],
+            "dropped": [row.model_dump(mode="json") for row in shown],
+        }
+    )
     for failure in failed:
         again = "may pass" if failure.retryable else "final"
         what = f"{failure.kind}, {again}, {failure.attempts} tried"
-        click.echo(f"{failure.stage:9} {failure.input_id:24} {what}: {one_line(failure.detail)}")
-    for drop in dropped if drops else []:
+        said.say(f"{failure.stage:9} {failure.input_id:24} {what}: {one_line(failure.detail)}")
+    for drop in shown:
         text = f"dropped, {drop.reason}: {one_line(drop.detail)}"
-        click.echo(f"{drop.stage:9} {drop.input_id:24} {text}")
-    click.echo(f"{len(failed)} failed, {len(dropped)} dropped.")
+        said.say(f"{drop.stage:9} {drop.input_id:24} {text}")
+    said.say(f"{len(failed)} failed, {len(dropped)} dropped.")
 
 
 @cli.command()
-@click.argument("some_id", metavar="ID")
+@click.argument("some_id", metavar="ID", type=SomeId())
 @workspace_options
-def why(workspace: str, settings: tuple[str, ...], as_json: bool, some_id: str) -> None:
+def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
     """Print the whole history behind one id: video, clip, frame, proposal, instance or mask.
 
-    An id that starts with '-' goes after '--'.
-
     \b
-        avatar-build why -- -1pRmoJIGQc
+        avatar-build why -1pRmoJIGQc
     """
     from pipeline.why import history
 
     steps, fates = history(open_workspace(workspace, settings), some_id)
-    if as_json:
-        document = {
+    said = output()
+    said.tell(
+        {
             "history": [step.as_dict() for step in steps],
             "endings": [fate.__dict__ for fate in fates],
-        }
-        click.echo(json.dumps(document))
-        return
-    for step in steps:
-        click.echo("\n".join(step.lines()))
+        },
+        *(line for step in steps for line in step.lines()),
+    )
     for fate in fates:
-        click.echo(f"{fate.stage:10} {fate.input_id} {fate.ending}. {one_line(fate.detail)}")
+        said.say(f"{fate.stage:10} {fate.input_id} {fate.ending}. {one_line(fate.detail)}")
 
 
 @cli.command()
 @click.option("--max-clips", default=200, show_default=True, help="Clips with pictures.")
 @workspace_options
-def report(workspace: str, settings: tuple[str, ...], as_json: bool, max_clips: int) -> None:
+def report(workspace: str, settings: tuple[str, ...], max_clips: int) -> None:
     """Write report.html: what happened per stage, and pictures of every clip.
 
     \b
@@ -102,7 +98,7 @@ def report(workspace: str, settings: tuple[str, ...], as_json: bool, max_clips: 
     from exports.tables import workspace_report
 
     path = workspace_report(open_workspace(workspace, settings), max_clips=max_clips)
-    click.echo(json.dumps({"report": str(path)}) if as_json else f"Report: {path}")
+    output().tell({"report": str(path)}, f"Report: {path}")
 
 
 @cli.group()
@@ -112,7 +108,7 @@ def config() -> None:
 
 @config.command("show")
 @workspace_options
-def config_show(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+def config_show(workspace: str, settings: tuple[str, ...]) -> None:
     """Print the settings in force, defaults included.
 
     \b
@@ -121,24 +117,24 @@ def config_show(workspace: str, settings: tuple[str, ...], as_json: bool) -> Non
     from pipeline.config import render_toml
 
     found = open_workspace(workspace, settings).config
-    click.echo(found.model_dump_json() if as_json else render_toml(resolved=found), nl=as_json)
+    output().tell(found.model_dump(mode="json"), render_toml(resolved=found).rstrip("\n"))
 
 
 @config.command("validate")
 @workspace_options
-def config_validate(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Check avatar.toml; silent exit 0 means it is right.
+def config_validate(workspace: str, settings: tuple[str, ...]) -> None:
+    """Check avatar.toml; exit 2 names what is wrong in it.
 
     \b
         avatar-build config validate
     """
     open_workspace(workspace, settings)
-    click.echo(json.dumps({"valid": True}) if as_json else "avatar.toml is valid.")
+    output().tell({"valid": True}, "avatar.toml is valid.")
 
 
 @cli.command()
 @workspace_options
-def doctor(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
+def doctor(workspace: str, settings: tuple[str, ...]) -> None:
     """Check what a run needs: yt-dlp, JavaScript runtime, cookies, disk, codecs. No network.
 
     \b
@@ -148,10 +144,10 @@ def doctor(workspace: str, settings: tuple[str, ...], as_json: bool) -> None:
 
     opened = open_workspace(workspace, settings)
     checks = run_checks(opened.storage, opened.config)
-    if as_json:
-        click.echo(json.dumps([check.__dict__ for check in checks]))
-    for check in checks if not as_json else []:
+    said = output()
+    said.tell({"checks": [check.__dict__ for check in checks]})
+    for check in checks:
         advice = f"  -> {check.advice}" if check.advice else ""
-        click.echo(f"{check.state:5} {check.name:22} {check.detail}{advice}")
-    if any(check.state == "bad" for check in checks):
-        sys.exit(1)
+        said.say(f"{check.state:5} {check.name:22} {check.detail}{advice}")
+    if bad := [check.name for check in checks if check.state == "bad"]:
+        raise Failed(f"doctor: not ready to run: {', '.join(bad)}.")

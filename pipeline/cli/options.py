@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.groups import Root
+
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
@@ -19,19 +21,18 @@ if TYPE_CHECKING:
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-_ORDER = ("init", "download", "sample", "propose", "label", "segment", "export", "run", "demo")
-"""The commands of the flow, first in the help; the others follow."""
+_SECTIONS = {
+    "Build": ("init", "download", "sample", "propose", "segment", "run", "retry"),
+    "People": ("label",),
+    "Release": ("export", "release", "takedown", "fetch-media", "import-release"),
+    "Train and score": ("train-tavlo", "evaluate", "evaluate-images", "tables", "synth"),
+    "Look": ("status", "failures", "why", "report"),
+    "Set up": ("doctor", "config", "models", "demo"),
+}
+"""The commands as the help lists them."""
 
 
-class _InOrder(click.Group):
-    """Lists its commands as the data flows, not by letter."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        named = [name for name in _ORDER if name in self.commands]
-        return named + [name for name in self.commands if name not in _ORDER]
-
-
-@click.group(cls=_InOrder, context_settings=_CONTEXT)
+@click.group(cls=Root, sections=_SECTIONS, context_settings=_CONTEXT)
 @click.version_option(package_name="avatar-build")
 def cli() -> None:
     """Build audio-visual localization datasets as AVATAR was built, and score models on them.
@@ -46,9 +47,8 @@ def cli() -> None:
 
 
 def workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--workspace``, ``--set`` and ``--json``."""
+    """``--workspace`` and ``--set``."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON for machines."),
         click.option(
             "--set",
             "settings",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from pipeline.cli.groups import SomeId
 from pipeline.cli.options import cli, open_workspace, workspace_options
+from pipeline.cli.output import Failed, output
 from pipeline.cli.running import listed, settle_reviews
 
 
@@ -29,7 +30,6 @@ from pipeline.cli.running import listed, settle_reviews
 def export(
     workspace: str,
     settings: tuple[str, ...],
-    as_json: bool,
     release: str | None,
     unverified: bool,
     ids_only: bool,
@@ -48,7 +48,7 @@ def export(
     """
     lists = [Path(name) for name in leaks]
     if verify:
-        _verify(Path(verify), workspace, lists, as_json)
+        _verify(Path(verify), workspace, lists)
         return
     if not release:
         raise click.UsageError("name a version with --version, or a release with --verify DIR.")
@@ -66,10 +66,10 @@ def export(
         taxonomy=[category.name for category in categories],
         leak_lists=lists,
     )
-    click.echo(json.dumps(summary.as_dict()) if as_json else summary.sentence())
+    output().tell(summary.as_dict(), summary.sentence())
 
 
-def _verify(folder: Path, workspace: str, lists: Sequence[Path], as_json: bool) -> None:
+def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
     from exports.diff import read_document
     from exports.leaks import audit
     from exports.takedown import tombstones
@@ -77,20 +77,25 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path], as_json: bool) 
     from pipeline.storage import Storage
 
     findings = verify_release(folder, tombstones(Storage(workspace)))
-    for leak in [audit(read_document(folder), path) for path in lists]:
+    leaks = [audit(read_document(folder), path) for path in lists]
+    said = output()
+    said.tell(
+        {
+            "findings": [finding.__dict__ for finding in findings],
+            "leaks": [leak.model_dump(mode="json") for leak in leaks],
+        }
+    )
+    for leak in leaks:
         shared = f"{len(leak.videos)} videos and {leak.clips} clips"
-        click.echo(f"{leak.list_name}: {leak.list_ids} ids; {shared} are here too.", err=as_json)
-    if as_json:
-        click.echo(json.dumps([finding.__dict__ for finding in findings]))
-    for finding in findings[:20] if not as_json else []:
+        said.say(f"{leak.list_name}: {leak.list_ids} ids; {shared} are here too.")
+    for finding in findings[:20] if not said.json else []:
         click.echo(f"{finding}", err=True)
     if findings:
-        click.echo(f"{folder}: {len(findings)} findings.", err=True)
-        sys.exit(1)
+        raise Failed(f"{folder}: {len(findings)} findings.")
     images = read_document(folder).images
     bare = sum(not image.recorded_sha256 for image in images)
     note = f" {bare} of {len(images)} images not compared: their tables had no digest."
-    click.echo(f"{folder}: verified.{note if bare else ''}", err=as_json)
+    said.say(f"{folder}: verified.{note if bare else ''}")
 
 
 @cli.command("fetch-media")
@@ -101,10 +106,7 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path], as_json: bool) 
     help="Fetch from a mirror or archive: 'http://host/{video_id}.mp4', '/data/{video_id}.mp4'.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A download setting.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines, a line per video.")
-def fetch_media(
-    folder: str, source_template: str | None, settings: tuple[str, ...], as_json: bool
-) -> None:
+def fetch_media(folder: str, source_template: str | None, settings: tuple[str, ...]) -> None:
     """Restore clips and frames of a release that ships without media, and list what is gone.
 
     Frames are held against the release's fingerprints. attrition.csv in DIR keeps, with dates,
@@ -125,6 +127,8 @@ def fetch_media(
         settings = (*settings, f"download.source_template={json.dumps(source_template)}")
     config = load_config("", settings).download
     statuses: Counter[str] = Counter()
+    said = output()
+    said.tell({"videos": []})
     with tempfile.TemporaryDirectory(prefix="fetch-media-") as scratch:
         done = restore(
             Path(folder),
@@ -137,20 +141,16 @@ def fetch_media(
         )
         for row in done:
             statuses[row.status] += 1
-            if as_json:
-                click.echo(json.dumps(row.__dict__))
-            else:
-                click.echo(f"{row.video_id} {row.status} {row.detail}".rstrip())
-    if not as_json:
-        click.echo(f"{listed(statuses.most_common()) or 'nothing was missing'}. {folder}")
+            said.result.setdefault("videos", []).append(row.__dict__)
+            said.say(f"{row.video_id} {row.status} {row.detail}".rstrip())
+    said.say(f"{listed(statuses.most_common()) or 'nothing was missing'}. {folder}")
 
 
 @cli.command("import-release")
 @click.argument("source", metavar="DIR")
 @click.option("--to", "target", required=True, metavar="NEW", help="The release to write.")
 @click.option("--format", "form", default="", metavar="F", help="Default: found out. See above.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def import_release(source: str, target: str, form: str, as_json: bool) -> None:
+def import_release(source: str, target: str, form: str) -> None:
     """Read a foreign release, a folder or ZIP as downloaded, and write it in our form.
 
     Formats: avatar (the authors' layout), vggss (vggss.json), is3 (IS3_annotation.json), avsbench
@@ -164,7 +164,7 @@ def import_release(source: str, target: str, form: str, as_json: bool) -> None:
     from exports.importing import import_release as importing
 
     summary = importing(Path(source), Path(target), form)
-    click.echo(json.dumps(summary.as_dict()) if as_json else summary.sentence())
+    output().tell(summary.as_dict(), summary.sentence())
 
 
 @cli.group()
@@ -176,8 +176,7 @@ def release() -> None:
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option("--rows", default=40, show_default=True, help="Rows listed at most.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines: every row.")
-def diff(old: str, new: str, rows: int, as_json: bool) -> None:
+def diff(old: str, new: str, rows: int) -> None:
     """Say which rows of two releases were added, removed or changed.
 
     \b
@@ -186,37 +185,31 @@ def diff(old: str, new: str, rows: int, as_json: bool) -> None:
     from exports import diff as comparing
 
     documents = (comparing.read_document(Path(old)), comparing.read_document(Path(new)))
-    if as_json:
-        click.echo(json.dumps(comparing.as_json(*documents)))
-    else:
-        click.echo("\n".join(comparing.as_lines(*documents, rows)))
+    output().tell(comparing.as_json(*documents), *comparing.as_lines(*documents, rows))
 
 
 @cli.command()
-@click.argument("video_id", metavar="ID")
+@click.argument("video_id", metavar="ID", type=SomeId())
 @click.option("--reason", default="", help="Kept beside the tombstone, in no release.")
 @workspace_options
-def takedown(
-    workspace: str, settings: tuple[str, ...], as_json: bool, video_id: str, reason: str
-) -> None:
+def takedown(workspace: str, settings: tuple[str, ...], video_id: str, reason: str) -> None:
     """Keep a video out of every release from now on.
 
-    An id that starts with '-' goes after '--'.
-
     \b
-        avatar-build takedown --workspace ws -- -1pRmoJIGQc
+        avatar-build takedown --workspace ws -1pRmoJIGQc
     """
     from exports.takedown import bury, releases_with
 
     storage = open_workspace(workspace, settings).storage
     stone = bury(storage, video_id, reason)
     older = releases_with(storage, video_id)
-    if as_json:
-        click.echo(json.dumps({**stone.model_dump(mode="json"), "still_in": older}))
-        return
-    click.echo(f"{video_id}: taken down on {stone.date}. The next release will not have it.")
+    said = output()
+    said.tell(
+        {**stone.model_dump(mode="json"), "still_in": older},
+        f"{video_id}: taken down on {stone.date}. The next release will not have it.",
+    )
     if older:
-        click.echo(f"Still in {', '.join(older)}: export a new version and withdraw these.")
+        said.say(f"Still in {', '.join(older)}: export a new version and withdraw these.")
 
 
 @cli.command()
@@ -265,7 +258,6 @@ def takedown(
     help="Write overlays/ to --out: this clip's labelled frames and a film, and where"
     " TAVLO attends if --checkpoint is one. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def evaluate(
     release: str,
     predictions: str | None,
@@ -280,7 +272,6 @@ def evaluate(
     out: str | None,
     gallery: bool,
     clips: tuple[str, ...],
-    as_json: bool,
 ) -> None:
     """Fill the AVATAR paper's tables for any model's heatmaps on a release.
 
@@ -296,6 +287,7 @@ def evaluate(
     from tavlo.predictions import Predictions
     from tavlo.release import read_release
 
+    said = output()
     if (gallery or clips) and not out:
         raise click.UsageError("--gallery and --clip write files: name a folder with --out.")
     if predictions is None and (checkpoint is None or out is None):
@@ -308,7 +300,7 @@ def evaluate(
         _remove_earlier(out)
         with (
             tempfile.TemporaryDirectory(prefix="evaluate-") as scratch,
-            counting("predict", len({frame.clip_id for frame in data.frames})) as show,
+            counting("predict", len({f.clip_id for f in data.frames}), shown=said.shown) as show,
         ):
             kept = Path(cache or scratch)
             found, failed = predict(trained, data, folder, kept, every_frame_of=clips, show=show)
@@ -318,7 +310,7 @@ def evaluate(
         found = Predictions(folder)
         _remove_earlier(out)
     lists = [Path(name) for name in train_lists]
-    with counting("score", PASSES * len(data.frames), shown=not as_json) as show:
+    with counting("score", PASSES * len(data.frames), shown=said.shown) as show:
         scores = score(
             data, found, gt, max_missing=max_missing, seed=seed, train_lists=lists, show=show
         )
@@ -341,7 +333,7 @@ def evaluate(
             sheet = overlays / f"{clip}.attention.png"
             written += write_attention(Path(checkpoint), data, clip, sheet)
         click.echo(f"{clip}: {len(written)} files in {overlays}", err=True)
-    click.echo(FORMATS["json" if as_json else "md"](scores), nl=False)
+    said.tell(scores.as_dict(), FORMATS["md"](scores).rstrip("\n"))
 
 
 def _remove_earlier(out: str | None) -> None:

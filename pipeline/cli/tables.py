@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import cli
+from pipeline.cli.output import output
 
 if TYPE_CHECKING:
     from tavlo.tables import Table
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 def _table_options(command: Any) -> Any:
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON for machines."),
         click.option("--out", metavar="DIR", help="Write .md, .tex, .csv and .json there."),
         click.argument("runs", nargs=-1, metavar="[NAME=scores.json]..."),
     ):
@@ -24,12 +25,14 @@ def _table_options(command: Any) -> Any:
     return command
 
 
-def _show(tables: Sequence[Table], name: str, out: str | None, as_json: bool) -> None:
+def _show(tables: Sequence[Table], name: str, out: str | None) -> None:
     from tavlo.tables import FORMATS, write_tables
 
     if out:
         write_tables(tables, Path(out), name)
-    click.echo(FORMATS["json" if as_json else "md"](tables), nl=False)
+    output().tell(
+        {"tables": json.loads(FORMATS["json"](tables))}, FORMATS["md"](tables).rstrip("\n")
+    )
 
 
 @cli.group()
@@ -39,7 +42,7 @@ def tables() -> None:
 
 @tables.command()
 @_table_options
-def paper(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+def paper(runs: tuple[str, ...], out: str | None) -> None:
     """Tables 2 to 4 and the ablation of the AVATAR paper: published, ours, the difference.
 
     A run is named as the paper names the model; a row without one says why it is empty.
@@ -49,12 +52,12 @@ def paper(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """
     from tavlo.paper import beside_published, read_runs
 
-    _show(beside_published("avatar", read_runs(runs)), "paper", out, as_json)
+    _show(beside_published("avatar", read_runs(runs)), "paper", out)
 
 
 @tables.command()
 @_table_options
-def alignment(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+def alignment(runs: tuple[str, ...], out: str | None) -> None:
     """Tables 1 and 2 of the cross-modal alignment paper: published, ours, the difference.
 
     A run may have several files: one per test set, one of retrieval.
@@ -64,12 +67,12 @@ def alignment(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """
     from tavlo.paper import beside_published, read_runs
 
-    _show(beside_published("alignment", read_runs(runs)), "alignment", out, as_json)
+    _show(beside_published("alignment", read_runs(runs)), "alignment", out)
 
 
 @tables.command()
 @_table_options
-def windows(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+def windows(runs: tuple[str, ...], out: str | None) -> None:
     """How much sound models need: their scores per window, and with --out the plots of Fig. A.
 
     \b
@@ -81,12 +84,12 @@ ezvsl=ezvsl/window-1/scores.json --out windows
     found = read_windows(list(runs))
     if out:
         draw_windows(found, Path(out) / "windows.png")
-    _show([window_table(found)], "windows", out, as_json)
+    _show([window_table(found)], "windows", out)
 
 
 @tables.command()
 @_table_options
-def scores(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+def scores(runs: tuple[str, ...], out: str | None) -> None:
     """Tables 2 to 4 as the AVATAR paper lays them out, a row per run of yours.
 
     \b
@@ -94,12 +97,12 @@ def scores(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """
     from tavlo.paper import read_runs, side_by_side
 
-    _show(side_by_side(read_runs(runs)), "scores", out, as_json)
+    _show(side_by_side(read_runs(runs)), "scores", out)
 
 
 @tables.command()
 @_table_options
-def ablation(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+def ablation(runs: tuple[str, ...], out: str | None) -> None:
     """Runs that differ in one thing, and how far each is from the first.
 
     \b
@@ -108,4 +111,4 @@ def ablation(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     from tavlo.paper import ablation as compare
     from tavlo.paper import read_runs
 
-    _show(compare(read_runs(runs)), "ablation", out, as_json)
+    _show(compare(read_runs(runs)), "ablation", out)

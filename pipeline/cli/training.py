@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import cli
+from pipeline.cli.output import output
 
 
 @cli.command("train-tavlo")
@@ -47,7 +48,6 @@ from pipeline.cli.options import cli
 @click.option("--max-failed", default=0, metavar="N", help="Broken clips that may be left out.")
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
 @click.option("--dry-run", is_flag=True, help="Say clips, steps, bytes and time, and do nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def train_tavlo(
     data: str,
     out: str,
@@ -61,7 +61,6 @@ def train_tavlo(
     max_failed: int,
     tensorboard: bool,
     dry_run: bool,
-    as_json: bool,
 ) -> None:
     """Train TAVLO on a release's clips or a list of clips; no labels are used.
 
@@ -72,8 +71,6 @@ def train_tavlo(
         avatar-build train-tavlo --data train.csv --held-out releases/1.0 --out runs/tavlo
         avatar-build train-tavlo --data releases/0.1 --out runs/small --set train.batch=8 --dry-run
     """
-    import json
-
     from pipeline.errors import UsageError
 
     try:
@@ -96,17 +93,14 @@ def train_tavlo(
         device=device,
         max_failed=max_failed,
         tensorboard=tensorboard,
-        shown=not as_json,
+        shown=output().shown,
     )
     if dry_run:
         found = plan(request)
-        click.echo(found.as_json() if as_json else "\n".join(found.lines()))
+        output().tell(found.as_dict(), *found.lines())
         return
     done = run(request)
     if os.environ.get("RANK", "0") != "0":
         return
-    if as_json:
-        said = {"step": done.step, "best": done.best, "clips": done.data["clips"]}
-        click.echo(json.dumps(said | {"failed": done.data["failed"]}))
-    else:
-        click.echo(closing(request, done))
+    books = {key: done.data[key] for key in ("clips", "failed")}
+    output().tell({"step": done.step, "best": done.best, **books}, closing(request, done))

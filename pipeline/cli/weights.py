@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import cli
+from pipeline.cli.output import Failed, output
 
 if TYPE_CHECKING:
     from pipeline.models import ModelFile
@@ -20,12 +19,8 @@ def models() -> None:
     """Weights of the models: see, fetch and check them. No other command fetches any."""
 
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-
-
 @models.command("list")
-@_as_json
-def models_list(as_json: bool) -> None:
+def models_list() -> None:
     """List every model: role, size, licence, and whether it is here.
 
     \b
@@ -34,18 +29,14 @@ def models_list(as_json: bool) -> None:
     from pipeline.models.register import list_models
 
     found = list_models()
-    if as_json:
-        click.echo(json.dumps([row.as_dict() for row in found]))
-        return
-    for row in found:
-        click.echo(row.line())
-    click.echo("AGPL-3.0 asks for the source of programs that are combined with it: see README.md.")
+    said = output()
+    said.tell({"models": [row.as_dict() for row in found]}, *(row.line() for row in found))
+    said.say("AGPL-3.0 asks for the source of programs that are combined with it: see README.md.")
 
 
 @models.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@_as_json
-def models_fetch(names: tuple[str, ...], as_json: bool) -> None:
+def models_fetch(names: tuple[str, ...]) -> None:
     """Fetch weights from where their authors put them; goes on where it broke off.
 
     \b
@@ -56,17 +47,16 @@ def models_fetch(names: tuple[str, ...], as_json: bool) -> None:
     from pipeline.progress import transfers
 
     for model in [find_model(name) for name in names]:
-        with transfers(shown=not as_json) as show:
+        with transfers(shown=output().shown) as show:
             got = fetch(model, show)
-        _say_model(got, as_json)
+        _say_model(got)
 
 
 @models.command("add")
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--own", is_flag=True, help="It is a checkpoint of your own, not the documented one.")
-@_as_json
-def models_add(name: str, path: Path, own: bool, as_json: bool) -> None:
+def models_add(name: str, path: Path, own: bool) -> None:
     """Register weights you have: a file, or the folder of a model of several files.
 
     It stays where it is, and its SHA-256 is noted. Loading an ultralytics file runs the code in it:
@@ -77,21 +67,19 @@ def models_add(name: str, path: Path, own: bool, as_json: bool) -> None:
     """
     from pipeline.models.register import add
 
-    _say_model(add(name, path.expanduser(), own=own), as_json)
+    _say_model(add(name, path.expanduser(), own=own))
 
 
-def _say_model(got: ModelFile, as_json: bool) -> None:
-    if as_json:
-        found = {"name": got.name, "path": str(got.path), "sha256": got.sha256}
-        click.echo(json.dumps(found | {"licence": got.licence}))
-    else:
-        click.echo(f"{got.name}: {got.path}, SHA-256 {got.sha256}, {got.licence}.")
+def _say_model(got: ModelFile) -> None:
+    found = {"name": got.name, "path": str(got.path), "sha256": got.sha256}
+    said = output()
+    said.result.setdefault("models", []).append(found | {"licence": got.licence})
+    said.say(f"{got.name}: {got.path}, SHA-256 {got.sha256}, {got.licence}.")
 
 
 @models.command("verify")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
-@_as_json
-def models_verify(names: tuple[str, ...], as_json: bool) -> None:
+def models_verify(names: tuple[str, ...]) -> None:
     """Hash registered weights again; exit 1 when one is not what was registered.
 
     \b
@@ -101,12 +89,12 @@ def models_verify(names: tuple[str, ...], as_json: bool) -> None:
 
     chosen = names or [row.model.name for row in list_models() if row.path]
     found = {name: verify(name) for name in chosen}
-    if as_json:
-        click.echo(json.dumps(found))
-    for name, wrong in found.items() if not as_json else []:
-        click.echo(f"{name}: {wrong or 'as registered'}.", err=bool(wrong))
-    if any(found.values()):
-        sys.exit(1)
+    said = output()
+    said.tell({"models": [{"name": name, "wrong": wrong} for name, wrong in found.items()]})
+    for name, wrong in found.items():
+        said.say(f"{name}: {wrong or 'as registered'}.")
+    if bad := [name for name, wrong in found.items() if wrong]:
+        raise Failed(f"models verify: not as registered: {', '.join(bad)}.")
 
 
 @models.command("path")
@@ -119,4 +107,5 @@ def models_path(name: str) -> None:
     """
     from pipeline.models import require
 
-    click.echo(str(require(name).path))
+    path = str(require(name).path)
+    output().tell({"path": path}, path)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from pipeline.cli.options import cli
+from pipeline.cli.output import output
 
 
 @cli.command()
@@ -18,7 +18,6 @@ from pipeline.cli.options import cli
 @click.option("--fps", type=int, metavar="F", help="Frames per second.")
 @click.option("--height", type=int, metavar="PX", help="Rows of the 16:9 picture.")
 @click.option("--workers", type=int, metavar="N", help="Processes; default: one per core.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def synth(
     out: str,
     clips: int,
@@ -27,7 +26,6 @@ def synth(
     fps: int | None,
     height: int | None,
     workers: int | None,
-    as_json: bool,
 ) -> None:
     """Draw a world in which it is known what sounds where, as a benchmark to train and score on.
 
@@ -48,15 +46,13 @@ def synth(
     given = {"seed": seed, "seconds": seconds, "fps": fps, "height": height}
     config = WorldConfig(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
     processes = workers if workers is not None else len(os.sched_getaffinity(0))
-    with counting("clips", clips, shown=not as_json) as count:
+    with counting("clips", clips, shown=output().shown) as count:
         document = write_world(Path(out), config, clips, processes=processes, show=count)
     images, rows = document["images"], document["annotations"]
     off_screen = sum(image["off_screen"] for image in images)
-    if as_json:
-        counts = {"frames": len(images), "off_screen": off_screen, "instances": len(rows)}
-        click.echo(json.dumps({"clips": clips, **counts}))
-        return
-    click.echo(
+    counts = {"frames": len(images), "off_screen": off_screen, "instances": len(rows)}
+    output().tell(
+        {"clips": clips, **counts},
         f"{out}: {clips} clips, {len(images)} labelled frames ({off_screen} off-screen),"
-        f" {len(rows)} instances."
+        f" {len(rows)} instances.",
     )

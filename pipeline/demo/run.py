@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -34,7 +35,38 @@ VERSION = "0.1"
 CommandLine = Callable[[Sequence[str]], object]
 
 
-def run_demo(folder: Path, seed: int, command_line: CommandLine) -> None:
+@dataclass(frozen=True)
+class Demo:
+    """What the demo came to."""
+
+    workspace: Workspace
+    scores: dict[str, float]
+    """Against the truth, by the names the report shows."""
+    report: Path
+    seconds: float
+
+    def scores_lines(self) -> list[str]:
+        """The scores for people."""
+        lines = [click.style("\nAgainst the truth", bold=True)]
+        for name, value in self.scores.items():
+            shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+            lines.append(f"  {name:40}{shown:>8}")
+        return [*lines, "", f"Done in {self.seconds:.0f} s. Look at it: {self.report}"]
+
+    def next_lines(self) -> list[str]:
+        """What to type next."""
+        example = next(iter(self.workspace.rows(Mask))).instance_id
+        return [
+            "\nThe whole history behind one of its masks:",
+            f"  avatar-build why {example} --workspace {self.workspace.storage.url}",
+            "\nWith real videos:",
+            "  avatar-build init ws --profile offline",
+            "  avatar-build doctor --workspace ws",
+            "  avatar-build download --workspace ws --list vggsound.csv --limit 20",
+        ]
+
+
+def run_demo(folder: Path, seed: int, command_line: CommandLine) -> Demo:
     """Render, run, score, report.
 
     Args:
@@ -70,7 +102,7 @@ def run_demo(folder: Path, seed: int, command_line: CommandLine) -> None:
     workspace = Workspace(root)
     scores = score(workspace, world)
     report = workspace_report(workspace, scores=scores)
-    _close(workspace, scores, report, time.monotonic() - started)
+    return Demo(workspace, scores, report, time.monotonic() - started)
 
 
 def score(workspace: Workspace, world: World) -> dict[str, float]:
@@ -121,11 +153,8 @@ def _run_typed(command_line: CommandLine, words: Sequence[str]) -> None:
     click.echo(click.style(f"\n$ avatar-build {shown}", bold=True))
     try:
         command_line(words)
-    except SystemExit as ended:
-        if ended.code:
-            raise AvatarBuildError(
-                f"demo: 'avatar-build {words[0]}' ended with {ended.code}."
-            ) from ended
+    except click.ClickException as error:
+        raise AvatarBuildError(f"demo: {error.format_message()}") from error
 
 
 def _simulate(root: Path, world: World) -> None:
@@ -172,20 +201,3 @@ def train_tiny(
     scored = ("--allow-overlap", "--out", str(out / "scores"))
     best = str(out / "best.pt")
     typed("evaluate", "--release", str(release), "--checkpoint", best, *told, *scored)
-
-
-def _close(workspace: Workspace, scores: dict[str, float], report: Path, seconds: float) -> None:
-    click.echo(click.style("\nAgainst the truth", bold=True))
-    for name, value in scores.items():
-        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-        click.echo(f"  {name:40}{shown:>8}")
-    example = next(iter(workspace.rows(Mask))).instance_id
-    click.echo(
-        f"\nDone in {seconds:.0f} s. Look at it: {report}\n"
-        "\nThe whole history behind one of its masks:\n"
-        f"  avatar-build why {example} --workspace {workspace.storage.url}\n"
-        "\nWith real videos:\n"
-        "  avatar-build init ws --profile offline\n"
-        "  avatar-build doctor --workspace ws\n"
-        "  avatar-build download --workspace ws --list vggsound.csv --limit 20"
-    )

@@ -70,7 +70,7 @@ def test_two_releases_are_compared(root: Path) -> None:
             "release", "diff", str(root / "releases/1.0"), str(root / "releases/2.0"), "--json"
         ).output
     )
-    assert [row["removed"] for row in found["counts"]] == [1, 2, 1, 1]
+    assert [row["removed"] for row in found["result"]["counts"]] == [1, 2, 1, 1]
 
 
 def test_media_is_fetched_from_an_archive_and_the_ledger_kept(root: Path, tmp_path: Path) -> None:

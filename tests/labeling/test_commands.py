@@ -32,7 +32,7 @@ def label(workspace: Workspace, server: LabelStudio, *words: str) -> Result:
 def as_json(workspace: Workspace, server: LabelStudio, *words: str) -> Any:
     done = label(workspace, server, *words, "--json")
     assert done.exit_code == 0, done.output
-    return json.loads(done.stdout.splitlines()[0])
+    return json.loads(done.stdout)["result"]
 
 
 def gold_file(folder: Path) -> Path:

@@ -196,7 +196,7 @@ def test_a_push_that_is_killed_in_the_middle_is_finished_by_the_next(
     run(root, outside, "killed", "push", "boxes")
     assert all_once(root, outside, "killed")
     last = run(root, outside, "killed", "push", "boxes", "--json")
-    assert json.loads(last.stdout)["new"] == 0
+    assert json.loads(last.stdout)["result"]["new"] == 0
 
 
 def test_a_server_that_dies_in_the_middle_of_a_push_is_one_line_and_nothing_is_doubled(
@@ -318,7 +318,7 @@ def test_a_server_outside_is_used_with_either_token_which_stays_out_of_sight(
     first = run(root, outside, "theirs", "push", "boxes", *options, AVATAR_LABEL_TOKEN="")
     second = run(root, outside, "theirs", "status", "--json", AVATAR_LABEL_TOKEN=personal)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert json.loads(second.stdout)["projects"][0]["to_do"] == FRAMES
+    assert json.loads(second.stdout)["result"]["projects"][0]["to_do"] == FRAMES
     project = find_project(outside.api, "theirs", "boxes")
     assert project is not None
     task = next(outside.api.tasks(project.number))

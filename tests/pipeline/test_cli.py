@@ -145,14 +145,15 @@ def test_hostile_and_repeated_ids_become_rows_in_the_books_and_nothing_else(tmp_
     arguments = ("--workspace", str(root), "--list", str(listed), "--source-template", missing)
     first = run("download", *arguments)
     assert first.returncode == 0, first.stderr
-    shown = run("failures", "--workspace", str(root), "--drops", "--json").stdout.splitlines()
-    found = {(row["stage"], row["input_id"]): row for row in map(json.loads, shown)}
+    shown = run("failures", "--workspace", str(root), "--drops", "--json").stdout
+    told = json.loads(shown)["result"]
+    found = {(row["stage"], row["input_id"]): row for row in told["failed"] + told["dropped"]}
     assert found["list", "list.csv#1"]["kind"] == "invalid_id"
     assert found["list", "list.csv#4"]["kind"] == "invalid_id"
     assert found["list", "list.csv#3"]["reason"] == "duplicate_id"
     assert ("download", "abcdefghijk") in found
     assert len(found) == 4
-    books = json.loads(run("status", "--workspace", str(root), "--json").stdout)
+    books = json.loads(run("status", "--workspace", str(root), "--json").stdout)["result"]["stages"]
     for stage in books:
         ended = stage["ok"] + stage["dropped"] + stage["failed"] + stage["pending"]
         assert stage["input"] == ended
@@ -166,7 +167,7 @@ def test_a_dry_run_says_how_many_rows_and_workers_there_would_be(tmp_path: Path)
     add_sources(workspace, ["ok"] * 3)
     arguments = ("download", "--workspace", str(tmp_path / "ws"), "--dry-run")
     assert run(*arguments).stdout == "download: 3 rows to do, workers: 1.\n"
-    shown = json.loads(run(*arguments, "--json").stdout)
+    (shown,) = json.loads(run(*arguments, "--json").stdout)["result"]["stages"]
     assert (shown["pending"], shown["workers"]) == (3, 1)
 
 

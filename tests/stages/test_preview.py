@@ -183,7 +183,7 @@ def test_the_command_prints_lines_or_json(workspace: Workspace) -> None:
     assert said.exit_code == 0, said.output
     assert "No category would gain or lose an audible box." in said.output
     answer = CliRunner().invoke(cli, ["propose", *place, "--json", *words])
-    assert json.loads(answer.output)["reviews"] == {"human": 0, "orphaned": 0}
+    assert json.loads(answer.output)["result"]["reviews"] == {"human": 0, "orphaned": 0}
     lost = CliRunner().invoke(cli, ["propose", *place, "propose.min_score=0.5"])
     assert lost.exit_code == 2
 

@@ -76,7 +76,7 @@ def test_scored_runs_go_into_every_table(release: Path, tmp_path: Path) -> None:
     assert "| TAVLO(10k) | difference |" in text
     assert "| mine | ours |" in text
     assert "no checkpoint at hand" in run("tables", "alignment")
-    table = json.loads(run("tables", "paper", "--json"))
+    table = json.loads(run("tables", "paper", "--json"))["result"]["tables"]
     assert [found["title"][:7] for found in table] == ["Table 2", "Table 3", "Table 4", "Table B"]
     written = {path.name for path in (tmp_path / "t").iterdir()}
     assert written >= {"scores.md", "scores.tex", "ablation.csv", "ablation.json"}

@@ -188,7 +188,7 @@ def test_the_command_says_what_it_drew(tmp_path: Path) -> None:
     words = ["synth", str(tmp_path / "w"), "--clips", "2", "--seconds", "2", "--fps", "5"]
     words += ["--height", "36", "--workers", "1", "--json"]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
-    assert json.loads(done.output)["clips"] == 2
+    assert json.loads(done.output)["result"]["clips"] == 2
     with pytest.raises(UsageError, match="exists"):
         CliRunner().invoke(cli, words, catch_exceptions=False)
 

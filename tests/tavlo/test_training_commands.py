@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,6 +53,11 @@ def typed(*words: object) -> str:
     if done.exception is not None:
         raise done.exception
     return done.output
+
+
+def result(*words: object) -> Any:
+    """Run a command with ``--json``; what it found."""
+    return json.loads(typed(*words))["result"]
 
 
 def train_words(data: Path, out: Path, *more: object) -> list[object]:
@@ -122,7 +128,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(listed: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    said = json.loads(typed(*train_words(listed, out, "--dry-run", "--json")))
+    said = result(*train_words(listed, out, "--dry-run", "--json"))
     assert (said["clips"], said["training"], said["validation"]) == (8, 6, 2)
     assert (said["steps"], said["first_step"], said["cache_missing"]) == (9, 0, 8)
     assert said["cache_bytes"] > 0
@@ -150,7 +156,7 @@ def test_broken_clips_stop_it_or_are_counted(listed: Path, tmp_path: Path) -> No
         AvatarBuildError, match=r"1 clips cannot be used: silent_00000000: no_audio"
     ):
         typed(*words)
-    said = json.loads(typed(*words, "--max-failed", 1, "--json"))
+    said = result(*words, "--max-failed", 1, "--json")
     assert said["clips"] == 6
     assert list(said["failed"]) == ["silent_00000000"]
     assert list(load_checkpoint(tmp_path / "run" / "best.pt").data["failed"]) == list(
@@ -173,7 +179,7 @@ def test_a_checkpoint_is_scored_on_an_imported_release(
     trained: Path, release: Path, tmp_path: Path
 ) -> None:
     words = ["evaluate", "--release", release, "--checkpoint", trained / "best.pt"]
-    scores = json.loads(typed(*words, "--device", "cpu", "--out", tmp_path / "a", "--json"))
+    scores = result(*words, "--device", "cpu", "--out", tmp_path / "a", "--json")
     rows = scores["rows"]
     assert rows["Single-sound"]["CIoU"]["n"] == 7
     assert rows["Total"]["CIoU"]["n"] == 7
@@ -185,12 +191,12 @@ def test_a_checkpoint_is_scored_on_an_imported_release(
         assert arrays["frame_index"].tolist() == [3, 8]
         assert arrays["heatmap"].shape == (2, 2, 2)
     # Two passes agree, and heatmaps read back from files give the same scores.
-    again = json.loads(typed(*words, "--device", "cpu", "--out", tmp_path / "b", "--json"))
+    again = result(*words, "--device", "cpu", "--out", tmp_path / "b", "--json")
     read = typed(
         "evaluate", "--release", release, "--predictions", tmp_path / "a" / "predictions", "--json"
     )
     assert again["rows"] == rows
-    assert json.loads(read)["rows"] == rows
+    assert json.loads(read)["result"]["rows"] == rows
 
 
 def test_where_it_attends_is_drawn_beside_its_heatmaps(
@@ -209,7 +215,7 @@ def test_where_it_attends_is_drawn_beside_its_heatmaps(
 
 
 def test_an_imported_release_can_be_trained_on(release: Path, tmp_path: Path) -> None:
-    said = json.loads(typed(*train_words(release, tmp_path / "run", "--dry-run", "--json")))
+    said = result(*train_words(release, tmp_path / "run", "--dry-run", "--json"))
     assert (said["clips"], said["training"] + said["validation"]) == (4, 4)
 
 

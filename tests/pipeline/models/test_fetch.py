@@ -59,7 +59,7 @@ def test_a_file_comes_whole_and_is_registered(model: Model) -> None:
 def test_the_command_fetches_registers_and_says_what_it_got(model: Model) -> None:
     done = CliRunner().invoke(cli, ["models", "fetch", "tiny", "--json"], standalone_mode=False)
     assert done.exception is None
-    said = json.loads(done.output)
+    (said,) = json.loads(done.output)["result"]["models"]
     assert Path(said["path"]).read_bytes() == DATA
     assert (said["sha256"], said["licence"]) == (DIGEST, "Apache-2.0")
     with pytest.raises(UsageError, match="models list"):

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
+from pipeline.cli.output import Failed
 from pipeline.errors import UsageError
 from pipeline.models.fetch import fetch
 from pipeline.models.register import add, file_sha256, list_models, require, verify
@@ -28,7 +29,7 @@ def weights(tmp_path: Path) -> Path:
 
 def run(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(cli, ["models", *words], standalone_mode=False)
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
+    if done.exception is not None and not isinstance(done.exception, Failed):
         raise done.exception
     return done.exit_code, done.output
 
@@ -148,7 +149,7 @@ def test_the_commands_show_add_find_and_check(weights: Path) -> None:
     assert run("add", YOLO, str(weights))[0] == 0
     assert run("path", YOLO) == (0, f"{weights}\n")
     assert run("verify") == (0, f"{YOLO}: as registered.\n")
-    rows = {row["name"]: row for row in json.loads(run("list", "--json")[1])}
+    rows = {row["name"]: row for row in json.loads(run("list", "--json")[1])["result"]["models"]}
     assert rows[YOLO]["path"] == str(weights)
     weights.write_bytes(b"")
     assert run("verify", YOLO)[0] == 1
