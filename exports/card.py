@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from exports.coco import Document, Info, VideoRow
+from exports.coco import Document, Info, Leak, VideoRow
 from exports.layout import CROSS_EVENT, DOCUMENT, FIGURES, TWINS
 from pipeline.templating import environment, markdown_text, safe_url
 
@@ -104,10 +104,19 @@ def _left_out_rows(left_out: Reasons) -> list[str]:
 def _leak_rows(document: Document) -> list[str]:
     videos = len(document.videos) or 1
     return [
-        f"| {markdown_text(leak.list_name)} | {leak.list_ids} | {len(leak.videos)} "
+        f"| {markdown_text(leak.list_name)}{_doubts(leak)} | {leak.list_ids} | {len(leak.videos)} "
         f"({100 * len(leak.videos) / videos:.1f} %) | {leak.clips} |"
         for leak in document.info.leaks
     ]
+
+
+def _doubts(leak: Leak) -> str:
+    parts = []
+    if leak.unsure:
+        parts.append(f"{leak.unsure} videos may be in it: names do not tell")
+    if leak.unread:
+        parts.append(f"{leak.unread} lines name no video")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _attribution(video: VideoRow) -> str:

@@ -42,11 +42,15 @@ class Leak(Row):
     list_name: str
     list_sha256: str
     list_ids: int
-    """Different YouTube ids in the list."""
+    """Different videos in the list."""
     videos: list[str]
     """Ids in both, sorted."""
     clips: int
     """Clips of the release that overlap a listed span of 10 s."""
+    unsure: int = 0
+    """Videos of the release that may be one of the list's; their names do not tell."""
+    unread: int = 0
+    """Lines of the list that name no video."""
 
 
 class Info(Row):

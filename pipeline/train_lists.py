@@ -1,106 +1,324 @@
-"""Training lists as their authors spell them, read for the YouTube ids in them.
+"""How a video is named, in any list, file or release: one way to read it, one way to compare.
 
-Lists spell a clip in many ways, and a join by text finds none of these in another:
-``<id>_000020`` (VGGSound files, seconds in six digits), ``<id>_00020`` (AVATAR, five),
-``<id>_20000_30000`` (milliseconds, from and to), ``<id>_00020000`` (our clips, eight digits of
-milliseconds), ``<id>,20,label,split`` (VGGSound's table), and the bare id.
+A join by text finds none of these in another: ``<id>_000020`` (VGGSound files, seconds in six
+digits), ``<id>_00020`` (AVATAR, five), ``<id>_20000_30000`` (milliseconds, from and to),
+``<id>_30.000_40.000`` (AudioSet, seconds), ``<id>_00020000`` (our clips, eight digits of
+milliseconds), ``<id>,20,label,split`` (VGGSound's table), ``Y<id>.wav``, ``A title [<id>].mp4``,
+an address at YouTube, and the bare id.
+
+Videos that are not YouTube's have names of any form, and ``take_00002`` may be a video's name or
+the third second of ``take``. Both readings are kept: two names are of the same video when one of
+them in full is a reading of the other. ``take_00002`` and ``take_00007`` may be two parts of one
+video or two videos; that cannot be told, and is said.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pipeline.errors import UsageError
 
-_NAME = re.compile(r"([A-Za-z0-9_-]{11})(?:_(\d+)(?:_(\d+))?)?")
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_SPAN = re.compile(rf"(.+?)_{_NUMBER}(?:_{_NUMBER})?")
+_YOUTUBE = r"[A-Za-z0-9_-]{11}"
+_NAME = re.compile(rf"({_YOUTUBE})(?:_{_NUMBER}(?:_{_NUMBER})?)?")
+_ADDRESS = re.compile(
+    rf"(?:youtu\.be/|[?&]v=|/(?:shorts|embed|live|v|e)/)({_YOUTUBE})(?![A-Za-z0-9_-])"
+)
+_AT = re.compile(r"[?&#](?:t|start)=(\d+)s?(?:[&#]|$)")
+_TITLED = re.compile(rf".*\[({_YOUTUBE})\]")
+_ENDING = re.compile(
+    r"\.(mp4|m4v|mov|mkv|webm|avi|flv|ts|mpe?g|wmv|3gp|wav|mp3|m4a|aac|flac|ogg|opus"
+    r"|jpe?g|png|bmp|webp|npy|npz|h5|hdf5|pth?|pkl|pickle|json|xml|txt|csv|tsv|parquet|srt|vtt"
+    r"|gz|tar|zip|part)$",
+    re.IGNORECASE,
+)
+"""Of files; "take.v2" is a name."""
+_YOUTUBES = re.compile(r"(?:youtube(?:-nocookie)?\.com|youtu\.be)/", re.IGNORECASE)
+_SECONDS = re.compile(r"\d{1,6}(\.\d+)?")
+_PADDED = {5, 6, 8}
+"""Digits of a start in names of clips: AVATAR's, VGGSound's, ours."""
 
-_HEADINGS = {"", "id", "ids", "file", "name", "video", "video_id", "youtube_id", "ytid"}
-"""Of a first column, not names."""
-
-Entry = tuple[str, float | None]
-"""A YouTube id, and the start in seconds of the listed 10 s where it is told."""
+_COLUMNS = {"id", "ids", "file", "filename", "name", "video", "video_id", "youtube_id", "ytid"}
+"""How lists head the column of names, or call it in JSON."""
 
 
-def read_list(path: Path) -> list[Entry]:
-    """The clips of a training list: text or CSV, one a line, or JSON with names in it.
+@dataclass(frozen=True)
+class VideoName:
+    """A video, and where in it a clip starts, as far as a name tells."""
 
-    Raises:
-        UsageError: the file is missing or names no YouTube id.
+    name: str
+    """In full, without folders and endings."""
+    youtube_id: str = ""
+    """The id that the name surely holds; empty where it may be a name of another kind."""
+    readings: frozenset[str] = frozenset()
+    """Every name its video may have; the full one and the id are among them."""
+    start_s: float | None = None
+    """Seconds; none where it is not told."""
+
+    @property
+    def video_id(self) -> str:
+        """The video, in one word: its YouTube id, else the name in full."""
+        return self.youtube_id or self.name
+
+    @property
+    def sure(self) -> set[str]:
+        """The readings that it has in any case."""
+        return {self.name, self.video_id}
+
+
+def read_name(text: str) -> VideoName:
+    """Read a name as a release, a list or a file has it.
+
+    >>> read_name("a/l_7B1wnTNtA_20000_30000.mp4").video_id, read_name("synth5-0_00000").video_id
+    ('l_7B1wnTNtA', 'synth5-0_00000')
+    >>> sorted(read_name("synth5-0_00000.MP4").readings)
+    ['synth5-0', 'synth5-0_00000']
     """
-    entries = [entry for row in _rows(path) if (entry := parse_entry(row)) is not None]
-    if not entries:
-        raise UsageError(
-            f"training list {path}: no YouTube id in it; one a line, in the first column."
+    if _YOUTUBES.search(text) and (match := _ADDRESS.search(text)):
+        at = _AT.search(text)
+        return VideoName(match[1], match[1], frozenset({match[1]}), float(at[1]) if at else None)
+    if "://" in text:
+        text = unquote(re.split(r"[?#]", text, maxsplit=1)[0])
+    name = _stem(text)
+    if match := _TITLED.fullmatch(name):
+        return VideoName(match[1], match[1], frozenset({match[1], name}))
+    readings = {name}
+    youtube_id, start_s = "", None
+    if span := _SPAN.fullmatch(name):
+        # "take_00001_00005": from and to, or a name that ends in a number, and a start.
+        readings |= set(_without_span(name))
+    if match := _NAME.fullmatch(name):
+        found, first, last = match.groups()
+        readings.add(found)
+        if first is None or last is not None or len(first) in _PADDED:
+            youtube_id = found
+        start_s = _start(first, last)
+    elif span:
+        start_s = _start(span[2], span[3]) if set(_without_span(name)) else None
+    if len(name) == 12 and name[0] == "Y":
+        readings.add(name[1:])
+    readings |= {safe_id(one) for one in readings}  # as imported releases have it
+    return VideoName(name, youtube_id, frozenset(readings), start_s)
+
+
+def _without_span(name: str) -> Iterator[str]:
+    """What is left of a name when its end is a clip's span."""
+    base, _, last = name.rpartition("_")
+    if base and last.isdecimal() and len(last) in _PADDED:
+        yield base
+    outer, _, first = base.rpartition("_")
+    both = re.fullmatch(_NUMBER, first), re.fullmatch(_NUMBER, last)
+    if outer and all(both) and float(first) < float(last):
+        yield outer
+
+
+def _start(first: str | None, last: str | None) -> float | None:
+    if first is None:
+        return None
+    if last is not None:
+        milliseconds = "." not in first and float(last) - float(first) >= 1000
+        return float(first) / (1000 if milliseconds else 1)
+    if len(first) > 6 and "." not in first:
+        return float(first) / 1000
+    if len(first) >= 5 and first[0] != "0" and first.endswith("000"):
+        return None  # 30000: hours in seconds, or 30 s in milliseconds
+    return float(first)
+
+
+def _stem(name: str) -> str:
+    """A file's name without folders and endings."""
+    plain = name.strip().strip("\"'").replace("\\", "/").rstrip("/").rpartition("/")[2].strip()
+    while (shorter := _ENDING.sub("", plain).strip()) not in (plain, ""):
+        # yt-dlp puts the format before the ending: "<id>.f137.mp4".
+        plain = re.sub(r"(?<=.)\.f\d{2,3}$", "", shorter)
+    return plain
+
+
+def safe_id(name: str) -> str:
+    """A name that can be a video's id: itself, or its safe part and a digest.
+
+    >>> safe_id("l_7B1wnTNtA"), safe_id("baby laughter/1")
+    ('l_7B1wnTNtA', 'baby-laughter-1-aa48d4f6')
+    """
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What two collections of videos have in common."""
+
+    same: list[VideoName]
+    """Of the first, those that are in the second."""
+    unsure: list[tuple[str, str]]
+    """Names of the first that may be of a video of the second, which is named with each."""
+
+    def doubt(self) -> str:
+        """A sentence on what could not be told; empty when all could."""
+        if not self.unsure:
+            return ""
+        one, other = self.unsure[0]
+        return (
+            f"{len(self.unsure)} names may be parts of the same video, which names alone do not"
+            f" tell ({one} and {other}); they were taken for different ones."
         )
-    return entries
 
 
-def read_ids(path: Path) -> set[str]:
-    """The videos of a training list: YouTube ids, or whatever names it has (Flickr's numbers).
+@dataclass
+class VideoNames:
+    """Videos, to be looked up by any spelling."""
+
+    names: list[VideoName]
+    unread: list[str] = field(default_factory=list)
+    """Lines of the list that name no video."""
+
+    def __post_init__(self) -> None:
+        self._sure: dict[str, list[VideoName]] = {}
+        self._maybe: dict[str, list[VideoName]] = {}
+        for one in self.names:
+            for text in one.sure:
+                self._sure.setdefault(text, []).append(one)
+            for text in one.readings:
+                self._maybe.setdefault(text, []).append(one)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> VideoNames:
+        """The videos of names as they stand in releases and checkpoints."""
+        return cls([read_name(text) for text in sorted(set(texts))])
+
+    def __len__(self) -> int:
+        """How many different videos."""
+        return len({one.video_id for one in self.names})
+
+    def same(self, one: VideoName) -> list[VideoName]:
+        """The names of the same video."""
+        found = [other for text in sorted(one.sure) for other in self._maybe.get(text, ())]
+        found += [other for text in sorted(one.readings) for other in self._sure.get(text, ())]
+        return list(dict.fromkeys(found))
+
+    def shared_with(self, others: VideoNames) -> Shared:
+        """Which of these are among others."""
+        same, unsure = [], []
+        for one in self.names:
+            if others.same(one):
+                same.append(one)
+            elif maybe := [o for text in sorted(one.readings) for o in others._maybe.get(text, ())]:
+                unsure.append((one.name, maybe[0].name))
+        return Shared(same, unsure)
+
+    def doubt(self) -> str:
+        """A sentence on lines that name no video; empty when there are none."""
+        if not self.unread:
+            return ""
+        return f"{len(self.unread)} lines name no video ({self.unread[0][:60]!r})."
+
+
+def read_list(path: Path) -> VideoNames:
+    """The videos of a training list: text or CSV, one a line, or JSON with names in it.
+
+    The first column names them, or the one with a heading such as ``video_id``. What can be no
+    video's name (a word without a digit) is kept aside and counted.
 
     Raises:
-        UsageError: the file is missing or empty.
+        UsageError: the file is missing or names no video.
     """
-    rows = _rows(path)
-    ids = {entry[0] for row in rows if (entry := parse_entry(row)) is not None}
-    if not ids or path.suffix != ".json":  # JSON holds other texts beside names
-        ids |= {_stem(row[0]) for row in rows if parse_entry(row) is None} - _HEADINGS
-    if not ids:
-        raise UsageError(f"training list {path}: it is empty.")
-    return ids
-
-
-def _rows(path: Path) -> list[Sequence[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise UsageError(f"training list {path}: {error.strerror}.") from error
-    if path.suffix == ".json":
-        try:
-            return [[name] for name in _strings(json.loads(text))]
-        except ValueError as error:
-            raise UsageError(f"training list {path}: not JSON ({error}).") from error
-    lines = [line.replace('"', "").strip() for line in text.splitlines()]
-    return [re.split(r"[,;\s]+", line) for line in lines if line]
+    if "\0" in text:
+        raise UsageError(f"training list {path}: not a text in UTF-8. Save it as one.")
+    names, unread = [], []
+    for row in _of_json(path, text) if path.suffix.lower() == ".json" else _of_lines(text):
+        one = parse_row(row)
+        if one is None:
+            unread.append(",".join(row))
+        else:
+            names.append(one)
+    if not names:
+        raise UsageError(
+            f"training list {path}: no YouTube id or other video's name in it; one a line, in the"
+            " first column."
+        )
+    return VideoNames(names, unread)
 
 
-def _stem(name: str) -> str:
-    """A file's name without folders and ending."""
-    plain = name.strip().replace("\\", "/").rpartition("/")[2]
-    return re.sub(r"\.[A-Za-z0-9]{2,4}$", "", plain)
+def parse_row(row: Sequence[str]) -> VideoName | None:
+    """One line of a list, its name first; none when that can be no video's.
 
-
-def parse_entry(row: Sequence[str]) -> Entry | None:
-    """One line of a list; none when it names no YouTube id.
-
-    >>> parse_entry(["l_7B1wnTNtA_000020"]), parse_entry(["a/l_7B1wnTNtA_20000_30000.mp4"])
-    (('l_7B1wnTNtA', 20.0), ('l_7B1wnTNtA', 20.0))
-    >>> parse_entry(["l_7B1wnTNtA", " 20", "dog", "test"]), parse_entry(["video"])
-    (('l_7B1wnTNtA', 20.0), None)
+    >>> parse_row(["l_7B1wnTNtA", " 20", "dog", "test"]).start_s, parse_row(["dog"])
+    (20.0, None)
     """
-    match = _NAME.fullmatch(_stem(row[0]))
-    if match is None:
+    text = row[0]
+    one = read_name(text)
+    known = one.youtube_id or any(letter.isdigit() for letter in one.name)
+    is_file = _ENDING.search(text.strip()) and one.name
+    if not (known or is_file) or (_YOUTUBES.search(text) and not one.youtube_id):
         return None
-    video_id, start, end = match.groups()
-    if start is None:
-        told = row[1].strip() if len(row) > 1 else ""
-        return video_id, float(told) if re.fullmatch(r"\d{1,6}(\.\d+)?", told) else None
-    milliseconds = end is not None or len(start) > 6
-    return video_id, int(start) / (1000 if milliseconds else 1)
+    told = row[1].strip() if len(row) > 1 else ""
+    if one.start_s is None and _SECONDS.fullmatch(told):
+        return VideoName(one.name, one.youtube_id, one.readings, float(told))
+    return one
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, keys too."""
+def _of_lines(text: str) -> Iterator[list[str]]:
+    column, first = 0, True
+    for line in text.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        separator = "\t" if "\t" in line else ";" if ";" in line and "," not in line else ","
+        try:
+            row = next(csv.reader([line.strip()], delimiter=separator))
+        except csv.Error:  # a line longer than any name
+            row = [line]
+        cells = [cell.strip() for cell in row]
+        words = [cell.lower() for cell in cells]
+        headed = [number for number, word in enumerate(words) if word in _COLUMNS]
+        if first and headed:
+            column, first = headed[0], False
+            continue
+        first = False
+        cells = cells[column:] or [""]
+        parts = cells[0].split()
+        # "ID 20 dog": spaces part the columns; in "my dog 1.mp4" they are the name's.
+        if len(parts) > 1 and read_name(parts[0]).youtube_id and not _ENDING.search(cells[0]):
+            cells = [*parts, *cells[1:]]
+        yield cells
+
+
+def _of_json(path: Path, text: str) -> Iterator[list[str]]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"training list {path}: not JSON ({error}).") from error
+    for value, is_name in _strings(document, called=True):
+        one = read_name(value)
+        # Elsewhere eleven letters may be a word.
+        if is_name or (one.youtube_id and re.search(r"[A-Z0-9]", one.youtube_id)):
+            yield [value]
+
+
+def _strings(value: Any, *, called: bool) -> Iterator[tuple[str, bool]]:
+    """Every text in a JSON value, names of objects too, and whether it is called a video's name."""
     if isinstance(value, str):
-        yield value
+        yield value, called
+    elif isinstance(value, int) and called and not isinstance(value, bool):
+        yield str(value), called
     elif isinstance(value, dict):
-        for key, part in value.items():
-            yield str(key)
-            yield from _strings(part)
+        for name, part in value.items():
+            yield str(name), False
+            yield from _strings(part, called=str(name).lower() in _COLUMNS)
     elif isinstance(value, list):
         for part in value:
-            yield from _strings(part)
+            yield from _strings(part, called=called)

@@ -31,7 +31,7 @@ from pipeline.media.container import Media
 from pipeline.media.feed import RATE_HZ, SIZE_PX, write_feed
 from pipeline.media.timeline import exact, read_timeline
 from pipeline.schema import clip_id
-from pipeline.train_lists import parse_entry, read_list
+from pipeline.train_lists import Shared, VideoNames, parse_row, read_list, read_name
 
 FEED_VERSION = 1
 """Raise when ``write_feed`` makes another picture or sound of the same source."""
@@ -150,15 +150,17 @@ def _of_row(cells: Sequence[str], where: Path, number: int, template: str) -> Cl
     told = cells[1] if len(cells) > 1 and cells[1] else None
     if told is not None and not re.fullmatch(r"\d{1,6}(\.\d+)?", told):
         raise UsageError(f"{where}, line {number}: start {told[:40]!r}: seconds, such as 20.")
-    entry = parse_entry([cells[0]])
     if Path(cells[0]).suffix.lower() in _MEDIA:
-        stem = Path(cells[0]).stem
-        video_id, named_s = entry or (_check_id(stem, f"{where}, line {number}"), None)
+        one = read_name(cells[0])
+        video_id = _check_id(one.video_id, f"{where}, line {number}")
         start_s = float(told) if told is not None else 0.0
+        # The name tells where an id's clip starts in its video; another's may mean anything.
+        named_s = one.start_s if one.youtube_id else None
         name = clip_id(video_id, start_s if told is not None else named_s or 0.0)
         return ClipSource(name, video_id, where.parent / cells[0], start_s)
-    video_id, named_s = entry or ("", None)
-    at_s = float(told) if told is not None else named_s
+    found = parse_row([cells[0]])
+    video_id = found.youtube_id if found else ""
+    at_s = float(told) if told is not None else found.start_s if found else None
     if not video_id or at_s is None:
         raise UsageError(
             f"{where}, line {number}: {','.join(cells)[:60]!r} is neither a file nor a YouTube id"
@@ -186,55 +188,50 @@ def _check_id(name: str, where: str) -> str:
     return name
 
 
-def refuse_overlap(clips: Iterable[ClipSource], held_out: Path) -> int:
+def refuse_overlap(clips: Iterable[ClipSource], held_out: Path) -> list[str]:
     """Insist that no clip's video is among those a model will be scored on.
 
-    Ids are compared, in whatever way either side spells them: with five or six digits of seconds,
-    with milliseconds, or bare.
+    Names are compared, in whatever way either side spells them (``pipeline.train_lists``).
 
     Args:
         clips: to train on.
         held_out: a release's folder, or a list as text, CSV or JSON.
 
     Returns:
-        How many videos are held out.
+        Sentences on names that could not be told.
 
     Raises:
         UsageError: some are; names the first.
     """
     kept = held_out_videos(held_out)
-    shared = sorted({clip.video_id for clip in clips if youtube_id(clip.video_id) in kept})
-    if shared:
+    found = VideoNames.of(clip.video_id for clip in clips).shared_with(kept)
+    if found.same:
+        names = sorted({one.video_id for one in found.same})
         raise UsageError(
-            f"{len(shared)} videos to train on are also in {held_out} ({', '.join(shared[:5])}"
-            f"{', ...' if len(shared) > 5 else ''}). A score on videos a model has seen says"
+            f"{len(names)} videos to train on are also in {held_out} ({', '.join(names[:5])}"
+            f"{', ...' if len(names) > 5 else ''}). A score on videos a model has seen says"
             " nothing; take them out of the list."
         )
-    return len(kept)
+    return [f"{held_out}: {doubt}" for doubt in (found.doubt(), kept.doubt()) if doubt]
 
 
-def held_out_videos(held_out: Path) -> set[str]:
-    """The YouTube ids of a release or a list."""
+def seen_videos(trained_on: Iterable[str], release: Path) -> Shared:
+    """Which of the videos a model was trained on a release has."""
+    return VideoNames.of(trained_on).shared_with(held_out_videos(release))
+
+
+def held_out_videos(held_out: Path) -> VideoNames:
+    """The videos of a release or a list."""
     if not held_out.is_dir():
-        return {video_id for video_id, _ in read_list(held_out)}
+        return read_list(held_out)
     path = held_out / "annotations" / "instances.json"
     try:
         images = json.loads(path.read_text(encoding="utf-8"))["images"]
-        return {youtube_id(image["video_id"]) for image in images}
+        return VideoNames.of(str(image["video_id"]) for image in images)
     except FileNotFoundError as error:
         raise UsageError(f"{held_out}: no release here: {path.name} is missing.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a release of avatar-build ({error!r}).") from error
-
-
-def youtube_id(name: str) -> str:
-    """A video's YouTube id, whatever spans are spelled behind it; other names as they are.
-
-    >>> youtube_id("l_7B1wnTNtA_000020"), youtube_id("l_7B1wnTNtA"), youtube_id("17")
-    ('l_7B1wnTNtA', 'l_7B1wnTNtA', '17')
-    """
-    entry = parse_entry([name])
-    return entry[0] if entry else name
 
 
 # The cache

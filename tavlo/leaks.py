@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.train_lists import read_ids
+from pipeline.train_lists import VideoNames, read_list
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,22 @@ class Leak:
     """Percent of the list that is in the set."""
     of_set: float
     """Percent of the set that is on the list."""
+    unsure: int = 0
+    """Videos of the set that may be on the list; their names do not tell."""
+    unread: int = 0
+    """Lines of the list that name no video."""
 
     def sentence(self) -> str:
         """For people."""
-        return (
+        said = (
             f"Training list {self.list_name}: {self.shared} of its {self.list_ids} videos"
             f" ({self.of_list:.2f} %) are in the scored set, {self.of_set:.2f} % of which they are."
         )
+        if self.unsure:
+            said += f" {self.unsure} more of the set may be on it: names do not tell."
+        if self.unread:
+            said += f" {self.unread} of its lines name no video."
+        return said
 
 
 def leak(videos: Collection[str], path: Path) -> Leak:
@@ -37,13 +46,16 @@ def leak(videos: Collection[str], path: Path) -> Leak:
     Raises:
         UsageError: the list is missing or names nothing.
     """
-    listed = read_ids(path)
-    scored = set(videos)
-    shared = len(listed & scored)
+    listed = read_list(path)
+    scored = VideoNames.of(videos)
+    found = scored.shared_with(listed)
+    shared = len({one.video_id for one in found.same})
     return Leak(
         list_name=path.name,
         list_ids=len(listed),
         shared=shared,
         of_list=100 * shared / len(listed),
-        of_set=100 * shared / len(scored) if scored else 0.0,
+        of_set=100 * shared / len(scored) if len(scored) else 0.0,
+        unsure=len(found.unsure),
+        unread=len(listed.unread),
     )

@@ -16,7 +16,7 @@ from pipeline.devices import choose_device
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.versions import code_revision
 from tavlo.checkpoint import Checkpoint, load_checkpoint
-from tavlo.clips import FEED_VERSION, fill_cache, held_out_videos, read_clips, youtube_id
+from tavlo.clips import FEED_VERSION, fill_cache, read_clips, seen_videos
 from tavlo.data import read_clip
 from tavlo.predictions import Predictions, file_digest
 from tavlo.recipe import Recipe
@@ -37,6 +37,8 @@ class Trained:
     device: torch.device
     videos_seen: int
     """Videos of the release that it was trained on."""
+    doubt: str
+    """A sentence on names that do not tell whether it was; empty when all do."""
 
     @property
     def config(self) -> TrainConfig:
@@ -84,15 +86,15 @@ def open_trained(
     place = choose_device(device)
     state = load_checkpoint(checkpoint)
     recipe, model = state.open(checkpoint)
-    seen = set(map(youtube_id, [*state.data["videos"], *state.data["validation_videos"]]))
-    both = sorted(seen & held_out_videos(data.folder))
+    found = seen_videos(state.data["videos"] + state.data["validation_videos"], data.folder)
+    both = sorted({one.video_id for one in found.same})
     if both and not allow_overlap:
         raise UsageError(
             f"{checkpoint} was trained on {len(both)} of this release's videos"
             f" ({', '.join(both[:5])}{', ...' if len(both) > 5 else ''}); its score would say"
             " nothing of others. --allow-overlap scores it all the same."
         )
-    return Trained(checkpoint, state, recipe, model, place, len(both))
+    return Trained(checkpoint, state, recipe, model, place, len(both), found.doubt())
 
 
 def predict(

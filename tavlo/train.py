@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class TrainingData:
     """Of other videos."""
     failed: dict[str, str]
     """Clips left out, with why."""
+    notes: list[str] = field(default_factory=list)
+    """What else to know of the clips."""
 
     def record(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -51,6 +53,7 @@ class TrainingData:
             "validation_digest": data_digest(self.validation),
             "validation_videos": sorted({clip.video_id for clip in self.validation}),
             "failed": self.failed,
+            "notes": self.notes,
         }
 
 

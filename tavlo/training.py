@@ -63,16 +63,15 @@ class Request:
         """Where feed files lie."""
         return self.cache or self.out / "clips"
 
-    def clips(self) -> list[ClipSource]:
-        """The clips, none of them held out.
+    def clips(self) -> tuple[list[ClipSource], list[str]]:
+        """The clips, none of them held out; and sentences on names that could not be told.
 
         Raises:
             UsageError: there are none, or some are held out.
         """
         clips = read_clips(self.source, self.template)
-        for held_out in self.held_out:
-            refuse_overlap(clips, held_out)
-        return clips
+        doubts = [text for held_out in self.held_out for text in refuse_overlap(clips, held_out)]
+        return clips, doubts
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,8 @@ class Plan:
     """About, for the steps left; reading aside."""
     failed: dict[str, str] = field(default_factory=dict)
     """Clips whose file is not there."""
+    notes: list[str] = field(default_factory=list)
+    """What else to know of the clips."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -112,6 +113,7 @@ class Plan:
             f"{self.steps} steps, {left} of them left: about {_duration(self.train_s)} on"
             f" {self.device}.",
         ]
+        lines += self.notes
         lines += [f"{name}: {why}" for name, why in sorted(self.failed.items())[:5]]
         return lines
 
@@ -127,7 +129,7 @@ def plan(request: Request) -> Plan:
     """
     config = request.config
     state = resumable(request.out, request.recipe, config, None)
-    clips = request.clips()
+    clips, notes = request.clips()
     found, failed = [], {}
     for clip in clips:
         try:
@@ -154,6 +156,7 @@ def plan(request: Request) -> Plan:
             cache_s=missing * _FEED_CPU_S * scale / _cores(),
             train_s=(total - first) * step_s / share.world,
             failed=failed,
+            notes=notes,
         )
 
 
@@ -166,9 +169,9 @@ def run(request: Request) -> Checkpoint:
     """
     config = request.config
     resumable(request.out, request.recipe, config, None)
-    clips = request.clips()
+    clips, notes = request.clips()
     with ranks(request.device) as (share, device):
-        data = _prepare(request, clips, share)
+        data = _prepare(request, clips, notes, share)
         workers = config.workers
         if workers < 0:
             # Beside a network on the CPU, reading is nothing.
@@ -199,7 +202,9 @@ def closing(request: Request, done: Checkpoint) -> str:
     )
 
 
-def _prepare(request: Request, clips: Sequence[ClipSource], share: Share) -> TrainingData:
+def _prepare(
+    request: Request, clips: Sequence[ClipSource], notes: list[str], share: Share
+) -> TrainingData:
     """Fill the cache, a share of it by each rank, and split what is there."""
     config, folder = request.config, request.cache_folder
     mine = clips[share.rank :: share.world]
@@ -221,7 +226,7 @@ def _prepare(request: Request, clips: Sequence[ClipSource], share: Share) -> Tra
             f"{len(ready)} clips of {len({clip.video_id for clip in ready})} videos leave none to"
             " train on beside the validation; name more, or --set train.validation=0."
         )
-    return TrainingData(training, validation, dict(sorted(failed.items())))
+    return TrainingData(training, validation, dict(sorted(failed.items())), notes)
 
 
 def _cores() -> int:

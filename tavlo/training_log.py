@@ -68,12 +68,15 @@ class TrainingLog:
             "weights_from": about.weights_from,
             "clips": about.data["clips"],
             "failed": about.data["failed"],
+            "notes": about.data["notes"],
             "data_digest": about.data["digest"],
             "revision": about.revision,
             "versions": about.versions,
         }
         self._write(start)
         if self._shown:
+            for note in about.data["notes"]:
+                sys.stderr.write(f"{note}\n")
             for part, source in about.weights_from.items():
                 sys.stderr.write(f"{part}: {source}.\n")
             if first == total:

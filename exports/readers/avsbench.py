@@ -16,9 +16,10 @@ from pathlib import PurePosixPath
 import cv2
 import numpy as np
 
-from exports.readers.frames import Notes, ReadFrame, Region, safe_id
+from exports.readers.frames import Notes, ReadFrame, Region
 from exports.readers.tree import Tree, sounds_by_stem
 from pipeline import rle
+from pipeline.train_lists import safe_id
 
 _FILE = re.compile(r"(.+?)(?:\.mp4)?_(\d{1,3})\.png")
 _LENGTH_S = 5.0

@@ -32,11 +32,11 @@ from exports.readers.frames import (
     finite,
     fraction_region,
     rectangle,
-    safe_id,
 )
 from exports.readers.tree import Tree, sounds_by_stem
 from pipeline import rle
 from pipeline.errors import AvatarBuildError
+from pipeline.train_lists import safe_id
 
 _VGGSS_NAME = re.compile(r"([A-Za-z0-9_-]{11})_(\d{1,6})")
 _VGGSS_FRAME, _VGGSS_FRAME_S = 125, 5.0

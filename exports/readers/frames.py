@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,18 +65,6 @@ class Notes:
     def add(self, kind: str, name: str, reason: str, frame: str = "") -> None:
         """Name a thing by where it lies in the source."""
         self.rows.append(LeftOut(kind, name, frame or name, reason))
-
-
-def safe_id(name: str) -> str:
-    """A name that can be a video's id: itself, or its safe part and a digest.
-
-    >>> safe_id("l_7B1wnTNtA"), safe_id("baby laughter/1")
-    ('l_7B1wnTNtA', 'baby-laughter-1-aa48d4f6')
-    """
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name):
-        return name
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
-    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def rectangle(corners: Sequence[int], width: int, height: int) -> Rle | None:

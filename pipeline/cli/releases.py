@@ -87,7 +87,12 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
     )
     for leak in leaks:
         shared = f"{len(leak.videos)} videos and {leak.clips} clips"
-        said.say(f"{leak.list_name}: {leak.list_ids} ids; {shared} are here too.")
+        said.say(f"{leak.list_name}: {leak.list_ids} videos; {shared} are here too.")
+        if leak.unsure or leak.unread:
+            said.say(
+                f"{leak.list_name}: {leak.unsure} more videos may be here, as names do not tell;"
+                f" {leak.unread} lines name no video."
+            )
     for finding in findings[:20] if not said.json else []:
         click.echo(f"{finding}", err=True)
     if findings:
@@ -297,6 +302,8 @@ def evaluate(
         from tavlo.predict import open_trained, predict
 
         trained = open_trained(Path(checkpoint), data, device=device, allow_overlap=allow_overlap)
+        if trained.doubt:
+            click.echo(f"{checkpoint}: {trained.doubt}", err=True)
         _remove_earlier(out)
         with (
             tempfile.TemporaryDirectory(prefix="evaluate-") as scratch,

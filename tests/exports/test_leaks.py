@@ -12,7 +12,7 @@ from exports.verify import verify_release
 from pipeline.config import ExportConfig
 from pipeline.errors import UsageError
 from pipeline.storage import Storage
-from pipeline.train_lists import parse_entry, read_list
+from pipeline.train_lists import parse_row, read_list, read_name
 from tests.exports.drawn import CAT, DOG, PROVENANCE, TRAIN, tables
 
 
@@ -44,12 +44,15 @@ def audited(folder: Path, *lists: Path) -> Path:
     ],
 )
 def test_every_spelling_names_the_same_clip(line: list[str]) -> None:
-    assert parse_entry(line) == (DOG, 20.0)
+    found = parse_row(line)
+    assert found is not None
+    assert (found.youtube_id, found.start_s) == (DOG, 20.0)
 
 
 def test_an_id_that_ends_in_digits_and_dashes_is_not_cut_short() -> None:
-    assert parse_entry(["a_123456789"]) == ("a_123456789", None)
-    assert parse_entry(["a_123456789_000007"]) == ("a_123456789", 7.0)
+    for text, start_s in (("a_123456789", None), ("a_123456789_000007", 7.0)):
+        found = read_name(text)
+        assert (found.youtube_id, found.start_s) == ("a_123456789", start_s)
 
 
 def test_the_overlap_is_in_the_card_the_head_and_the_statistics(tmp_path: Path) -> None:
@@ -69,10 +72,20 @@ def test_the_overlap_is_in_the_card_the_head_and_the_statistics(tmp_path: Path) 
     assert json.loads((folder / "statistics.json").read_bytes())["leaks"][1]["videos"] == [TRAIN]
 
 
+def test_what_cannot_be_told_is_counted_in_the_card(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{DOG}\nnobody\nnothing\n")
+    folder = audited(tmp_path, listed)
+    assert verify_release(folder) == []
+    (leak,) = from_json((folder / "annotations/instances.json").read_bytes()).info.leaks
+    assert (leak.videos, leak.unread, leak.unsure) == ([DOG], 2, 0)
+    assert "| list.txt (2 lines name no video) | 1 |" in (folder / "README.md").read_text()
+
+
 def test_a_json_list_is_read_wherever_its_names_are(tmp_path: Path) -> None:
     path = tmp_path / "vggss.json"
     path.write_text(json.dumps([{"file": f"{DOG}_000002", "class": "dog", "bbox": [[0, 0, 1, 1]]}]))
-    assert read_list(path) == [(DOG, 2.0)]
+    assert [(found.youtube_id, found.start_s) for found in read_list(path).names] == [(DOG, 2.0)]
     assert audit(
         from_json((audited(tmp_path) / "annotations/instances.json").read_bytes()), path
     ).videos == [DOG]

@@ -56,7 +56,7 @@ def test_leaks_are_told_for_a_release_that_exists(root: Path, tmp_path: Path) ->
     path.write_text(f"{DOG}_000000\n{TRAIN}_000001\nzzzzzzzzzzz_000001\n")
     done = typed("export", "--verify", str(root / "releases/1.0"), "--leaks", str(path))
     assert done.exit_code == 0
-    assert "train.txt: 3 ids; 2 videos and 2 clips are here too." in done.output
+    assert "train.txt: 3 videos; 2 videos and 2 clips are here too." in done.output
 
 
 def test_two_releases_are_compared(root: Path) -> None:

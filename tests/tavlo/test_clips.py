@@ -20,6 +20,7 @@ from tavlo.clips import (
     make_feed,
     read_clips,
     refuse_overlap,
+    seen_videos,
     split,
 )
 from tavlo.data import read_clip
@@ -126,7 +127,31 @@ def test_a_video_held_out_is_refused_however_it_is_spelled(tmp_path: Path, spell
     for held_out in (text, held(tmp_path / "release", "zzzzzzzzzzz", spelling)):
         with pytest.raises(UsageError, match=f"1 videos .* also in .*{ID}"):
             refuse_overlap(clips, held_out)
-    assert refuse_overlap(clips[1:], text) == 2
+    assert refuse_overlap(clips[1:], text) == []
+
+
+def test_clip_files_of_a_release_are_told_to_be_its_videos(tmp_path: Path) -> None:
+    release = held(tmp_path / "release", "synth5-000000", "synth5-000001")
+    for name in ("synth5-000000_00000.mp4", "deep/synth5-000000_00000010.MP4", "synth5-000000.mp4"):
+        clips = read_clips(listed(tmp_path, f"{name}\nsynth6-000000_00000.mp4\n"))
+        with pytest.raises(UsageError, match=r"1 videos .*synth5-000000"):
+            refuse_overlap(clips, release)
+        # A model that was trained on them has seen the release, however its list was read.
+        seen = seen_videos([clip.video_id for clip in clips], release)
+        assert len(seen.same) == 1
+    others = read_clips(listed(tmp_path, "synth5-00000_00000.mp4\nsynth5-000002_00000.mp4\n"))
+    assert refuse_overlap(others, release) == []
+
+
+def test_names_that_cannot_be_told_are_said(tmp_path: Path) -> None:
+    clips = read_clips(listed(tmp_path, "take_00002.mp4\nother.mp4\n"))
+    path = tmp_path / "test.txt"
+    path.write_text("take_00007.mp4\nnobody\n")
+    doubts = refuse_overlap(clips, path)
+    assert [text.removeprefix(f"{path}: ")[:26] for text in doubts] == [
+        "1 names may be parts of th",
+        "1 lines name no video ('no",
+    ]
 
 
 def test_the_cache_is_made_once_and_gone_on_with(tmp_path: Path) -> None:

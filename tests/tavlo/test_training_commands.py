@@ -223,7 +223,7 @@ def test_a_checkpoint_is_not_scored_on_what_it_has_seen(
     release: Path, trained: Path, tmp_path: Path
 ) -> None:
     state = load_checkpoint(trained / "best.pt")
-    state.data["videos"].append(TESTED[2])
+    state.data["videos"].append(f"{TESTED[2]}_00020")
     state.save(tmp_path / "seen.pt")
     words = ["evaluate", "--release", release, "--checkpoint", tmp_path / "seen.pt"]
     words += ["--device", "cpu", "--out", tmp_path / "scores"]
