@@ -88,16 +88,26 @@ def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
 
 @cli.command()
 @click.option("--max-clips", default=200, show_default=True, help="Clips with pictures.")
+@click.option("--clips", "cut_clips", is_flag=True, help="Cut those clips too, to be heard.")
 @workspace_options
-def report(workspace: str, settings: tuple[str, ...], max_clips: int) -> None:
+def report(
+    workspace: str, settings: tuple[str, ...], max_clips: int, cut_clips: bool
+) -> None:
     """Write report.html: what happened per stage, and pictures of every clip.
 
+    Clips of a release with media can be heard in it; --clips cuts the others into media/clips.
+
     \b
-        avatar-build report --workspace ws
+        avatar-build report --workspace ws --clips
     """
     from exports.tables import workspace_report
 
-    path = workspace_report(open_workspace(workspace, settings), max_clips=max_clips)
+    path = workspace_report(
+        open_workspace(workspace, settings),
+        max_clips=max_clips,
+        cut_clips=cut_clips,
+        say=lambda line: click.echo(line, err=True),
+    )
     output().tell({"report": str(path)}, f"Report: {path}")
 
 
