@@ -15,7 +15,8 @@ from exports.diff import read_document
 from exports.layout import DOCUMENT
 from exports.report import Films
 from pipeline.errors import MediaError
-from pipeline.media import cut
+from pipeline.media import BROWSER, Media, make_clip
+from pipeline.recorded import video_file
 from pipeline.schema import Clip, Video
 from pipeline.storage import Storage
 
@@ -28,25 +29,23 @@ def cut_films(storage: Storage, clips: Iterable[Clip], videos: Iterable[Video]) 
     Returns:
         Why a clip could not be cut, by ``clip_id``.
     """
-    paths = {video.video_id: video.path for video in videos}
+    sources = {video.video_id: video for video in videos}
     failed = {}
     storage.make_folder(_FOLDER)
-    beside = storage.path(_FOLDER) if storage.local is not None else None
+    beside = storage.path(_FOLDER)
     for clip in clips:
         if storage.exists(_cut_name(clip)):
             continue
         try:
             with (
                 tempfile.TemporaryDirectory(prefix=".making-", dir=beside) as folder,
-                storage.as_local(paths[clip.video_id]) as source,
+                video_file(storage, sources[clip.video_id]) as source,
             ):
                 made = Path(folder) / "made.mp4"
-                cut(source, clip.start_s, clip.end_s, made)
+                make_clip(Media(source), clip.start_s, clip.end_s, made, codecs=BROWSER)
                 storage.publish(made, _cut_name(clip))
         except MediaError as error:
             failed[clip.clip_id] = str(error)
-        except FileNotFoundError:
-            failed[clip.clip_id] = f"{paths[clip.video_id]} is gone; download it again"
     return failed
 
 
@@ -64,7 +63,8 @@ def find_films(storage: Storage, clips: Iterable[Clip], target: Path) -> Films:
             addresses[clip.clip_id] = _relative(storage, name, target)
     if len(addresses) == len(wanted):
         return Films(addresses, "")
-    missing = f"{len(wanted) - len(addresses)} clips cannot be heard here"
+    count = len(wanted) - len(addresses)
+    missing = f"{count} {'clip' if count == 1 else 'clips'} cannot be heard here"
     if without:
         missing += f" (release {', '.join(without)} ships ids only, no media)"
     return Films(addresses, f"{missing}: 'avatar-build report --clips' cuts those with pictures.")
@@ -74,8 +74,6 @@ def _released(storage: Storage) -> tuple[dict[tuple[str, float, float], str], li
     """Clip files of releases by id and span, and the releases that ship none."""
     files: dict[tuple[str, float, float], str] = {}
     without = []
-    if storage.local is None:
-        return files, without
     for version in storage.folders("releases"):
         folder = storage.path(f"releases/{version}")
         if not (folder / DOCUMENT).is_file():
@@ -97,7 +95,5 @@ def _cut_name(clip: Clip) -> str:
 
 def _relative(storage: Storage, name: str, target: Path) -> str:
     """An address a browser finds from the page; a leading './' keeps an id from being a scheme."""
-    if storage.local is None:
-        return f"{storage.url.rstrip('/')}/{quote(name)}"
     way = os.path.relpath(storage.path(name).absolute(), target.absolute().parent)
     return f"./{quote(Path(way).as_posix())}"

@@ -42,7 +42,7 @@ class RunOptions:
     """Say what would be done."""
 
 
-@dataclass
+@dataclass(repr=False)
 class RunSummary:
     """What a run did."""
 
@@ -61,6 +61,16 @@ class RunSummary:
     notes: list[str] = field(default_factory=list)
     """What else the user should know."""
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        made = ", ".join(
+            f"{count} {name.removeprefix('children:')}"
+            for name, count in sorted(self.counts.items())
+            if name.startswith("children:")
+        )
+        ended = ", ".join(f"{self.counts[name]} {name}" for name in ("ok", "dropped", "failed"))
+        waiting = f", {self.pending} pending" if self.pending else ""
+        return f"{self.stage}: {ended}{waiting}{f'; made {made}' if made else ''}"
 
     def add(self, result: UnitResult) -> None:
         """Count a committed unit."""

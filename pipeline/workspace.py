@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.config import PROFILES, Config, load_config, render_toml
 from pipeline.errors import UsageError
@@ -14,6 +14,12 @@ from pipeline.ledger import Ledger, TableFile
 from pipeline.schema import TABLES, Record, arrow_schema
 from pipeline.storage import Storage
 from pipeline.table import Lookup, read_arrow, read_records, table_digest
+
+if TYPE_CHECKING:
+    import pandas
+
+    from pipeline.runner import RunSummary
+    from pipeline.steps import Release
 
 FORMAT = 1
 """Raised when an older version could misread a workspace."""
@@ -140,6 +146,119 @@ class Workspace:
                     part = part.append_column(column, values)
             parts.append(part)
         return pa.concat_tables(parts, promote_options="default")
+
+    def __repr__(self) -> str:
+        rows = ((table, sum(file.rows for file in self.files(table))) for table in TABLES)
+        held = ", ".join(f"{count} {table}" for table, count in rows if count)
+        return f"Workspace({self.storage.url!r}: {held or 'empty'})"
+
+    def run(
+        self, stage: str, *, workers: int = 0, redo: bool = False, dry_run: bool = False
+    ) -> RunSummary:
+        """Bring a stage up to date, as the command of its name does.
+
+        Args:
+            stage: ``download``, ``sample``, ``hear``, ``propose``, ``accept`` or ``segment``;
+                ``propose`` hears first.
+            workers: processes; 0: what ``run.workers`` says.
+            redo: retire results made with other settings, and start anew.
+            dry_run: only count what there is to do.
+
+        Raises:
+            UsageError: there is no such stage, or results of other settings are in the way.
+            AvatarBuildError: the run had to stop; what is committed stays.
+        """
+        from pipeline.runner import RunOptions
+        from pipeline.steps import run_by_name
+
+        options = RunOptions(workers or self.config.run.workers, redo=redo, dry_run=dry_run)
+        return run_by_name(self, stage, options)
+
+    def download(
+        self,
+        list_file: str | Path,
+        *,
+        labels: Sequence[str] = (),
+        limit: int | None = None,
+        workers: int = 0,
+        redo: bool = False,
+        dry_run: bool = False,
+    ) -> RunSummary:
+        """Take the rows of a list in and fetch their videos; see ``run`` for the rest.
+
+        Args:
+            list_file: ``vggsound.csv`` or ``test.csv``.
+            labels: only rows so labelled.
+            limit: only the first so many (matching) rows.
+            workers: processes.
+            redo: retire results made with other settings, and start anew.
+            dry_run: only count what there is to do.
+        """
+        from pipeline.steps import import_sources
+
+        said = import_sources(self, Path(list_file), labels, limit, dry_run=dry_run)
+        summary = self.run("download", workers=workers, redo=redo, dry_run=dry_run)
+        summary.notes.insert(0, said)
+        return summary
+
+    def table(self, name: str) -> pandas.DataFrame:
+        """A whole table, ordered by id.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if name not in TABLES:
+            raise UsageError(f"{name!r} is no table: there is {', '.join(TABLES)}.")
+        frame: pandas.DataFrame = self.arrow(name).to_pandas()
+        return frame.sort_values(TABLES[name].key, ignore_index=True)
+
+    def status(self) -> pandas.DataFrame:
+        """The books of each stage that has run or has input waiting, a row each."""
+        import pandas
+
+        from pipeline.inspection import stage_status
+
+        return pandas.DataFrame([stage.as_dict() for stage in stage_status(self)])
+
+    def failures(self) -> pandas.DataFrame:
+        """Every failed row, with its kind and detail."""
+        return self._endings(0)
+
+    def drops(self) -> pandas.DataFrame:
+        """Every row that was set aside, with its reason."""
+        return self._endings(1)
+
+    def _endings(self, which: int) -> pandas.DataFrame:
+        import pandas
+
+        from pipeline.inspection import outcomes
+        from pipeline.schema import DropRow, FailureRow
+
+        columns = list((FailureRow, DropRow)[which].model_fields)
+        found = [row.model_dump() for row in outcomes(self)[which]]
+        return pandas.DataFrame(found, columns=columns)
+
+    def export(self, version: str, *, unverified: bool = False, ids_only: bool = False) -> Release:
+        """Freeze the tables into ``releases/<version>`` and open it.
+
+        Args:
+            version: the release's name.
+            unverified: take what no person has verified, and say so.
+            ids_only: leave clips and frames out.
+
+        Raises:
+            UsageError: the version is no name for a folder, or there already.
+            AvatarBuildError: there is nothing to release, or it may not be.
+        """
+        from pipeline.steps import export
+
+        return export(self, version, unverified=unverified, ids_only=ids_only)
+
+    def report(self, *, clips: bool = False) -> Path:
+        """Write ``report.html``; ``clips`` cuts what it shows, to be heard."""
+        from pipeline.steps import report
+
+        return report(self, cut_clips=clips)
 
 
 class Lookups:
