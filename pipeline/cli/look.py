@@ -90,9 +90,7 @@ def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
 @click.option("--max-clips", default=200, show_default=True, help="Clips with pictures.")
 @click.option("--clips", "cut_clips", is_flag=True, help="Cut those clips too, to be heard.")
 @workspace_options
-def report(
-    workspace: str, settings: tuple[str, ...], max_clips: int, cut_clips: bool
-) -> None:
+def report(workspace: str, settings: tuple[str, ...], max_clips: int, cut_clips: bool) -> None:
     """Write report.html: what happened per stage, and pictures of every clip.
 
     Clips of a release with media can be heard in it; --clips cuts the others into media/clips.
