@@ -102,5 +102,5 @@ def train_tavlo(
     done = run(request)
     if os.environ.get("RANK", "0") != "0":
         return
-    books = {key: done.data[key] for key in ("clips", "failed")}
+    books = {key: done.data[key] for key in ("clips", "failed", "silent")}
     output().tell({"step": done.step, "best": done.best, **books}, closing(request, done))
