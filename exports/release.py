@@ -28,7 +28,7 @@ from exports.coco import Document, ImageRow, Info, build_document, to_json
 from exports.figures import bar_chart
 from exports.images import fingerprint
 from exports.leaks import audit
-from exports.lost import without_lost
+from exports.media import without_lost
 from exports.parquet import write_twins
 from exports.selection import LeftOut, ReleaseTables, Selection, select, tally
 from exports.statistics import SCENARIOS, count, cross_event, with_left_out

@@ -20,6 +20,7 @@ from pipeline.executors.local import LocalTeam
 from pipeline.executors.pool import Pool, Team
 from pipeline.ledger import Commit, Generation, Ledger, Unit
 from pipeline.locks import Claims, RunLock, run_lock, unit_claims
+from pipeline.lost import media_states, units_again
 from pipeline.progress import Progress
 from pipeline.registry import STAGES, Entry
 from pipeline.schema import FailureRow
@@ -40,6 +41,8 @@ class RunOptions:
     """Retire results made with other settings."""
     dry_run: bool = False
     """Say what would be done."""
+    again: tuple[str, ...] = ()
+    """Do the rows again whose media is lost in one of these ways (``pipeline.recorded.LOST``)."""
 
 
 @dataclass(repr=False)
@@ -78,6 +81,7 @@ class RunSummary:
         self.reasons.update(result.reasons)
         self.kinds.update(result.kinds)
         self.bugs += result.bugs
+        self.notes += result.notes
 
 
 class _Units:
@@ -142,6 +146,7 @@ def run_stage(
         generation = _generation(workspace, stage, config)
         if options.dry_run:
             units = _pending(workspace, ledger, spec, options, planned=False)
+            units += units_again(workspace, name, options.again)
             summary.pending = sum(_num_rows(unit) for unit in units)
             if units and workspace.config.run.executor == "local":
                 team = LocalTeam(stage.device())
@@ -153,6 +158,10 @@ def run_stage(
             summary.notes.append(f"{retired} units of earlier results retired and done anew.")
         _plan(workspace, ledger, spec, generation.key)
         units = _pending(workspace, ledger, spec, options)
+        if not (units or options.again):
+            lines = [state.line() for state in media_states(workspace, name)]
+            summary.notes += [line for line in lines if line]
+        units += units_again(workspace, name, options.again)
         lock.share()
         if units:
             job = new_job(workspace.storage, spec.name, generation.key, entry.stage_class, config)
@@ -374,6 +383,8 @@ def _execute(
     progress = progress or Progress.silent()
 
     def committed(result: UnitResult) -> None:
+        if result.unit.again:
+            ledger.forget(result.unit)
         summary.add(result)
         progress.committed(result)
         if len(summary.bugs) >= settings.max_bugs:

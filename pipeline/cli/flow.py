@@ -203,11 +203,19 @@ def retry(
     stage: str,
     kind: str | None,
 ) -> None:
-    """Do failed rows again, and only those.
+    """Do failed rows again, and rows whose media is lost, and only those.
+
+    A kept video (download) or a frame's image (sample) that is gone or another one by now is made
+    again; where it is the same as before, no row changes.
 
     \b
         avatar-build retry --stage download --kind timeout
+        avatar-build retry --stage download --kind missing_file
     """
+    from dataclasses import replace
+
+    from pipeline.lost import units_again
+    from pipeline.recorded import LOST
     from pipeline.registry import STAGES
     from pipeline.runner import plan_retry
 
@@ -215,9 +223,14 @@ def retry(
         raise click.BadParameter(f"--stage {stage!r}: there is {', '.join(STAGES)}.")
     opened = open_workspace(workspace, settings)
     rows = plan_retry(opened, stage, kind, dry_run=options.dry_run)
-    output().tell({"rows": rows}, f"{stage}: {rows} failed rows to do again.")
-    if not rows or options.dry_run:
+    again = tuple(one for one in LOST if kind in (None, one))
+    lost = sum(len(unit.ids) for unit in units_again(opened, stage, again))
+    more = f", {lost} whose media is lost" if lost else ""
+    said = f"{stage}: {rows} failed rows to do again{more}."
+    output().tell({"rows": rows, "lost": lost}, said)
+    if not (rows or lost) or options.dry_run:
         return
+    options = replace(options, again=again)
     if stage == "segment":
         _run_segmenter(opened, options)
     else:

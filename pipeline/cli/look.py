@@ -19,9 +19,15 @@ def status(workspace: str, settings: tuple[str, ...]) -> None:
         avatar-build status --workspace ws
     """
     from pipeline.inspection import stage_status, status_lines
+    from pipeline.lost import media_states
 
-    found = stage_status(open_workspace(workspace, settings))
-    output().tell({"stages": [stage.as_dict() for stage in found]}, *status_lines(found))
+    opened = open_workspace(workspace, settings)
+    found = stage_status(opened)
+    media = media_states(opened)
+    states = {state.stage: state.as_dict() for state in media}
+    rows = [stage.as_dict() | {"media": states.get(stage.stage, {})} for stage in found]
+    lost = [line for state in media if (line := state.line())]
+    output().tell({"stages": rows}, *status_lines(found), *lost)
 
 
 @cli.command()
@@ -148,10 +154,10 @@ def doctor(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build doctor --workspace ws
     """
-    from pipeline.doctor import run_checks
+    from pipeline.doctor import check_media, run_checks
 
     opened = open_workspace(workspace, settings)
-    checks = run_checks(opened.storage, opened.config)
+    checks = [*run_checks(opened.storage, opened.config), *check_media(opened)]
     said = output()
     said.tell({"checks": [check.__dict__ for check in checks]})
     for check in checks:
