@@ -24,6 +24,7 @@ from pipeline.config import Config, DownloadConfig, RunConfig
 from pipeline.executors.gpus import VISIBLE, visible_gpus
 from pipeline.lost import media_states
 from pipeline.storage import Storage
+from pipeline.words import counted, size
 from pipeline.workspace import Workspace
 
 _YT_DLP_OLD_DAYS = 60
@@ -177,7 +178,7 @@ def _disk(storage: Storage, config: DownloadConfig) -> Check:
     free = shutil.disk_usage(storage.local).free
     rows = _waiting_videos(storage)
     need = round(rows * _VIDEO_BYTES * _KEPT_SHARE)
-    detail = f"{free / 1e9:.1f} GB free; {rows} videos to fetch, about {need / 1e9:.1f} GB to keep"
+    detail = f"{size(free)} free; {counted(rows, 'video')} to fetch, about {size(need)} to keep"
     if free < config.min_free_bytes:
         advice = f"Make room: a run stops under {config.min_free_bytes / 1e9:.1f} GB."
         return Check("disk", "bad", detail, advice)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
 from pipeline.executors.local import LocalTeam
 from pipeline.executors.pool import Pool, Team
-from pipeline.ledger import Commit, Generation, Ledger, Unit
+from pipeline.ledger import Commit, Generation, Ledger, TableFile, Unit
 from pipeline.locks import Claims, RunLock, run_lock, unit_claims
 from pipeline.lost import media_states, units_again
 from pipeline.progress import Progress
@@ -61,6 +62,12 @@ class RunSummary:
     """Workers it had, or would have; 0: none were needed, or it takes a cluster to know."""
     pending: int = 0
     """Rows still to do."""
+    anew: bool = False
+    """Whether a dry run found that earlier results would be retired."""
+    after: list[str] = field(default_factory=list)
+    """Tables whose rows are still to come and add to its work, in a dry run."""
+    kept: list[str] = field(default_factory=list)
+    """What was written into ``avatar.toml``, or was not."""
     notes: list[str] = field(default_factory=list)
     """What else the user should know."""
     seconds: float = 0.0
@@ -116,6 +123,9 @@ def run_stage(
     progress: Progress | None = None,
     entry: Entry | None = None,
     config: Any = None,
+    *,
+    coming: int = 0,
+    to_come: Mapping[str, bool] = MappingProxyType({}),
 ) -> RunSummary:
     """Bring one stage up to date.
 
@@ -126,13 +136,16 @@ def run_stage(
         progress: shown to the user; none for silence.
         entry: of a stage that is not in the registry.
         config: in place of the workspace's section.
+        coming: rows of its input that a dry run of what goes before would add.
+        to_come: tables that what goes before would write, in a dry run, and whether anew.
 
     Raises:
         UsageError: results of other settings are in the way and ``redo`` is off.
         StopRun: the machine or a site says stop.
     """
     entry = entry or STAGES[name]
-    config = config if config is not None else getattr(workspace.config, entry.section)
+    given = config is not None
+    config = config if given else getattr(workspace.config, entry.section)
     stage_class = entry.load()
     spec = stage_class.spec
     stage = stage_class(config)
@@ -145,8 +158,16 @@ def run_stage(
             ledger.recover()
         generation = _generation(workspace, stage, config)
         if options.dry_run:
-            units = _pending(workspace, ledger, spec, options, planned=False)
+            _refuse_changes(ledger, generation, redo=options.redo)
+            units = _foreseen(workspace, ledger, spec, generation, options, coming)
             units += units_again(workspace, name, options.again)
+            current = ledger.generation()
+            summary.anew = current is not None and current.key != generation.key
+            summary.after = [
+                table
+                for table in (spec.reads, *spec.joins)
+                if table in to_come and (table == spec.reads or to_come[table])
+            ]
             summary.pending = sum(_num_rows(unit) for unit in units)
             if units and workspace.config.run.executor == "local":
                 team = LocalTeam(stage.device())
@@ -154,6 +175,9 @@ def run_stage(
                 summary.notes += [note] if note else []
             return summary
         retired = _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
+        summary.kept = [] if given else workspace.keep_settings(entry.section)
+        for line in summary.kept:
+            (progress or Progress.silent()).say(line)
         if retired:
             summary.notes.append(f"{retired} units of earlier results retired and done anew.")
         _plan(workspace, ledger, spec, generation.key)
@@ -263,18 +287,23 @@ def _settle_generation(
             _must_be_alone(lock, ledger)
             ledger.retire(stale, current.key)
         return len(stale)
-    changes = _changes(current, wanted)
+    _refuse_changes(ledger, wanted, redo=redo)
+    _must_be_alone(lock, ledger)
+    retired = len(ledger.commits())
+    ledger.retire_all(current.key)
+    ledger.begin(wanted)
+    return retired
+
+
+def _refuse_changes(ledger: Ledger, wanted: Generation, *, redo: bool) -> None:
+    current = ledger.generation()
+    changes = _changes(current, wanted) if current else []
     if changes and not redo and ledger.commits():
         raise UsageError(
             f"{ledger.stage}: this workspace holds results made with other settings"
             f" ({'; '.join(changes)}). Put the settings back, or add --redo to retire those"
             " results and do the rows again."
         )
-    _must_be_alone(lock, ledger)
-    retired = len(ledger.commits())
-    ledger.retire_all(current.key)
-    ledger.begin(wanted)
-    return retired
 
 
 def _changes(old: Generation, new: Generation) -> list[str]:
@@ -319,6 +348,11 @@ def _plan(workspace: Workspace, ledger: Ledger, spec: StageSpec, key: str) -> No
 
 def _unplanned(workspace: Workspace, ledger: Ledger, spec: StageSpec) -> list[dict[str, Any]]:
     planned = {(unit.file, unit.sha256) for unit in ledger.plan()}
+    files = workspace.files(spec.reads)
+    return _ranges([file for file in files if (file.file, file.sha256) not in planned], spec)
+
+
+def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[dict[str, Any]]:
     return [
         {
             "file": file.file,
@@ -326,8 +360,7 @@ def _unplanned(workspace: Workspace, ledger: Ledger, spec: StageSpec) -> list[di
             "first": first,
             "stop": min(first + spec.rows_per_unit, file.rows),
         }
-        for file in workspace.files(spec.reads)
-        if (file.file, file.sha256) not in planned
+        for file in files
         for first in range(0, file.rows, spec.rows_per_unit)
     ]
 
@@ -337,24 +370,43 @@ def _pending(
     ledger: Ledger,
     spec: StageSpec,
     options: RunOptions,
-    *,
-    planned: bool = True,
 ) -> list[Unit]:
     live = {(file.file, file.sha256) for file in workspace.files(spec.reads)}
     committed = {commit.unit for commit in ledger.commits()}
-    plan = ledger.plan()
-    if not planned:
-        new = _unplanned(workspace, ledger, spec)
-        ordinal = max((unit.ordinal for unit in plan), default=-1) + 1
-        plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
-    share, shares = options.share
     return [
         unit
-        for unit in plan
-        if unit.name not in committed
-        and (unit.file, unit.sha256) in live
-        and unit.ordinal % shares == share - 1
+        for unit in _shared(ledger.plan(), options)
+        if unit.name not in committed and (unit.file, unit.sha256) in live
     ]
+
+
+def _shared(plan: Sequence[Unit], options: RunOptions) -> list[Unit]:
+    share, shares = options.share
+    return [unit for unit in plan if unit.ordinal % shares == share - 1]
+
+
+def _foreseen(
+    workspace: Workspace,
+    ledger: Ledger,
+    spec: StageSpec,
+    wanted: Generation,
+    options: RunOptions,
+    coming: int,
+) -> list[Unit]:
+    """The units a run would do: what is pending, what no plan names yet, and what is to come."""
+    current = ledger.generation()
+    anew = current is None or current.key != wanted.key
+    plan = [] if anew else _pending(workspace, ledger, spec, replace(options, share=(1, 1)))
+    planned = set() if anew else {(unit.file, unit.sha256) for unit in ledger.plan()}
+    files = [
+        file for file in workspace.files(spec.reads) if (file.file, file.sha256) not in planned
+    ]
+    if coming:
+        files.append(TableFile(spec.reads, "", "", coming))
+    ordinal = 0 if anew else max((unit.ordinal for unit in ledger.plan()), default=-1) + 1
+    new = _ranges(files, spec)
+    plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
+    return _shared(plan, options)
 
 
 def _num_rows(unit: Unit) -> int:

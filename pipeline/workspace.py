@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.config import PROFILES, Config, load_config, render_toml
-from pipeline.errors import UsageError
+from pipeline.config import (
+    PROFILES,
+    Config,
+    load_config,
+    render_toml,
+    render_value,
+    typed_keys,
+)
+from pipeline.errors import ConfigError, UsageError
 from pipeline.ledger import Ledger, TableFile
+from pipeline.locks import settings_lock
 from pipeline.schema import TABLES, Record, arrow_schema
+from pipeline.settings_file import with_settings
 from pipeline.storage import Storage
 from pipeline.table import Lookup, read_arrow, read_records, table_digest
+from pipeline.words import command_line
 
 if TYPE_CHECKING:
     import pandas
@@ -41,8 +51,8 @@ class Workspace:
         self.storage = Storage(root)
         if not self.storage.exists(_MARKER):
             raise UsageError(
-                f"{root}: no workspace here. Make one with 'avatar-build init {root}',"
-                " or name another with --workspace."
+                f"{root}: no workspace here. Make one with: {command_line('init', root)}"
+                "  Or name another with --workspace."
             )
         made = json.loads(self.storage.read(_MARKER))
         if made.get("format") != FORMAT:
@@ -51,9 +61,89 @@ class Workspace:
                 f" {made.get('version')}), this version reads format {FORMAT}. Use that version,"
                 " or start a new workspace: downloaded videos can be reused as a mirror."
             )
-        toml = self.storage.read("avatar.toml") if self.storage.exists("avatar.toml") else b""
-        self.config: Config = load_config(toml.decode(), settings, where=f"{root}/avatar.toml")
+        self._typed = tuple(settings)
+        self.config: Config = load_config(self._toml(), self._typed, where=f"{root}/avatar.toml")
         self._ledgers: dict[str, Ledger] = {}
+
+    def _toml(self) -> str:
+        exists = self.storage.exists("avatar.toml")
+        return self.storage.read("avatar.toml").decode() if exists else ""
+
+    def keep_settings(self, section: str) -> list[str]:
+        """Write what was typed of a section and decides its results into ``avatar.toml``.
+
+        Call it where results are made with them. So the next command, without ``--set``, goes on
+        with these results. What may hold a password is never written.
+
+        Returns:
+            What was done or could not be, in a line each.
+        """
+        typed = typed_keys(self._typed)
+        of_section = typed.get(section, [])
+        where = f"{self.storage.url}/avatar.toml"
+        if not of_section:
+            return []
+        with settings_lock(self.storage):
+            toml = self._toml()
+            before, now = getattr(load_config(toml), section), getattr(self.config, section)
+            changed = [key for key in of_section if getattr(before, key) != getattr(now, key)]
+            said = [
+                f"{section}.{key} holds for this command alone, as it may hold a password; what is"
+                f" to stay, write into {where}."
+                for key in changed
+                if key in now.private
+            ]
+            kept = [key for key in changed if key not in now.unhashed]
+            if not kept:
+                return said
+            try:
+                self._check_writable()
+                self.storage.write("avatar.toml", self._with_typed(toml, section, typed).encode())
+            except (ConfigError, OSError) as error:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                return [
+                    *said,
+                    f"{where} cannot be changed ({why}), and these results were made with"
+                    f" {', '.join(f'{section}.{key}' for key in kept)} as typed: write that there"
+                    " yourself, or type it with every later command.",
+                ]
+        for key in kept:
+            new, old = (render_value(getattr(found, key)) for found in (now, before))
+            said.append(
+                f"{where}: {section}.{key} = {new} (was {old}), as these results are made with it."
+            )
+        return said
+
+    def _check_writable(self) -> None:
+        """A file that its owner protects, or shares by a link, is not replaced by a rename."""
+        if self.storage.local is None or not self.storage.exists("avatar.toml"):
+            return
+        path = self.storage.path("avatar.toml")
+        if path.is_symlink():
+            raise ConfigError("it is a link")
+        if not path.stat().st_mode & 0o222:
+            raise ConfigError("it is read-only")
+
+    def _with_typed(self, toml: str, section: str, typed: Mapping[str, Sequence[str]]) -> str:
+        """The file with the typed settings of a section, or of all that are valid together only."""
+        resolved = self.config.model_dump(mode="json")
+        for sections in ([section], typed):
+            values = {
+                name: {
+                    key: resolved[name][key]
+                    for key in typed[name]
+                    if key not in getattr(self.config, name).unhashed
+                }
+                for name in sections
+                if name != "run"
+            }
+            text = with_settings(toml, values)
+            try:
+                load_config(text)
+            except ConfigError:
+                continue
+            break
+        return text
 
     @staticmethod
     def create(root: str | Path, profile: str | None = None) -> Workspace:

@@ -23,6 +23,7 @@ from pipeline.media import MediaFacts, probe
 from pipeline.recorded import sha256_of
 from pipeline.schema import Source, Video, check_video_id
 from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
+from pipeline.words import size
 from stages.archive import Sidecar, VideoArchive, video_path
 from stages.failure_kinds import SiteFailure
 from stages.fetching import Redactor, Refused, Site, Watch
@@ -191,11 +192,12 @@ class FetchVideos(Stage[DownloadConfig]):
         return sidecar
 
     def _need_disk(self) -> None:
-        free, least = shutil.disk_usage(self._disk).free, self._config.min_free_bytes
-        if free < max(least, _FULL_BELOW_BYTES):
+        free = shutil.disk_usage(self._disk).free
+        least = max(self._config.min_free_bytes, _FULL_BELOW_BYTES)
+        if free < least:
             raise StopRun(
-                f"download: {free / 1e9:.2f} GB free on the disk, under {least / 1e9:.2f}"
-                " (download.min_free_bytes). Make room and run again: nothing is lost."
+                f"download: {size(free)} free on the disk, under the {size(least)} that"
+                " download.min_free_bytes keeps free. Make room and run again: nothing is lost."
             )
 
 

@@ -47,9 +47,11 @@ def failures(
     \b
         avatar-build failures --stage download --drops
     """
-    from pipeline.inspection import outcomes
+    from pipeline.inspection import check_names, outcomes
 
-    failed, dropped = outcomes(open_workspace(workspace, settings), stage, kind)
+    opened = open_workspace(workspace, settings)
+    check_names(opened, stage, kind)
+    failed, dropped = outcomes(opened, stage, kind)
     shown = dropped if drops else []
     said = output()
     said.tell(
@@ -93,7 +95,13 @@ def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
 
 
 @cli.command()
-@click.option("--max-clips", default=200, show_default=True, help="Clips with pictures.")
+@click.option(
+    "--max-clips",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="Clips with pictures.",
+)
 @click.option("--clips", "cut_clips", is_flag=True, help="Cut those clips too, to be heard.")
 @workspace_options
 def report(workspace: str, settings: tuple[str, ...], max_clips: int, cut_clips: bool) -> None:
