@@ -35,7 +35,7 @@ from pipeline.train_lists import Shared, VideoNames, parse_row, read_list, read_
 
 FEED_VERSION = 2
 """Raise when ``write_feed`` makes another picture or sound of the same source. 2: the mean of the
-channels."""
+channels, the default tracks, square pixels."""
 SILENT_RMS = 1e-3
 """A clip none of whose seconds reaches this RMS (-60 dB) is silent: a tenth of what ``sample``
 calls active, and more than a lossy codec leaves of channels that cancel each other."""
