@@ -30,7 +30,10 @@ def settle(workspace: Workspace) -> int:
     ledger = workspace.ledger(SPEC.name)
     generation = Generation(SPEC.name, SPEC.version, {}, {}, {})
     files = {file.file: file for file in workspace.files("reviews")}
-    reviews = {name: read_records(Review, workspace.storage, name) for name in files}
+    reviews = {
+        name: read_records(Review, workspace.storage, name, file.sha256)
+        for name, file in files.items()
+    }
     every = [row for rows in reviews.values() for row in rows]
     deciding = {row.id for row in deciding_reviews(every).values()}
     frames = set(workspace.arrow("frames").column("frame_id").to_pylist())

@@ -126,7 +126,7 @@ def _wanted(
     copies = []
     for source in sources:
         place = source.file if storage.exists(source.file) else _aside(source.file)
-        rows = read_records(Mask, storage, place)
+        rows = read_records(Mask, storage, place, source.sha256)
         if any(row.id in verified for row in rows):
             merged = [left.pop(row.id, row) for row in rows]
             copies.append(_Copy("masks", source.file, source.sha256, merged))

@@ -3,6 +3,7 @@
     AvatarBuildError            printed as one line: where, what, the value, the next step; exit 1
     +-- UsageError              the command line or a file the user wrote is wrong; exit 2
     |   +-- ConfigError         avatar.toml or --set
+    +-- DamagedError            a file of the workspace is not what was written
     +-- InputError              one row's input is bad: becomes a failure row, never stops a run
     +-- MediaError              one media file is bad: the same
     +-- StopRun                 the machine or the site says stop; unfinished rows stay pending
@@ -11,6 +12,11 @@ Everything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
 
 
 class AvatarBuildError(Exception):
@@ -27,6 +33,10 @@ class UsageError(AvatarBuildError):
 
 class ConfigError(UsageError):
     """A setting is unknown or out of range."""
+
+
+class DamagedError(AvatarBuildError):
+    """A file of the workspace is missing, unreadable, or not what was recorded of it."""
 
 
 class InputError(AvatarBuildError):
@@ -59,3 +69,63 @@ class StopRun(AvatarBuildError):
 
 def _rebuild(cls: type[InputError], kind: str, detail: str, retryable: bool) -> InputError:
     return cls(kind, detail, retryable=retryable)
+
+
+_MACHINE = {
+    errno.ENOSPC: "the disk is full. Make room and run again: nothing is lost",
+    errno.EDQUOT: "the disk quota is used up. Make room and run again: nothing is lost",
+    errno.EROFS: "the disk is read-only. Use a place that can be written",
+    errno.EACCES: "permission denied. Let this user read and write it, or use another place",
+    errno.EPERM: "not permitted. Let this user read and write it, or use another place",
+    errno.EIO: "the disk gives read or write errors. Check it, or its mount",
+    errno.ESTALE: "the network disk lost this file. Mount it again",
+    errno.EMFILE: "too many open files. Raise the limit with 'ulimit -n', or use fewer workers",
+    errno.ENFILE: "too many open files on this machine. Close some, or use fewer workers",
+}
+"""What the machine refuses, whatever was asked; and what to do."""
+
+_TYPED = {
+    errno.ENOENT: "no such file or folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EISDIR: "is a folder, where a file was expected",
+    errno.ENAMETOOLONG: "the name is too long for this disk",
+    errno.ELOOP: "links that lead in a circle",
+    errno.EEXIST: "is there already",
+}
+"""What is wrong with a path; a mistake of the user where the user named it, else a bug."""
+
+
+def machine_says(error: OSError) -> str:
+    """The line about what the machine refused; empty when it refused nothing.
+
+    >>> machine_says(OSError(errno.EROFS, "", "/data/ws/report.html"))
+    '/data/ws/report.html: the disk is read-only. Use a place that can be written.'
+    """
+    text = _MACHINE.get(error.errno or 0, "")
+    if not text:
+        return ""
+    return f"{_where(error)}{text}."
+
+
+def path_says(error: OSError, words: Iterable[str]) -> str:
+    """The line about a path that a user typed; empty when the error is of none.
+
+    Args:
+        error: about any path.
+        words: of the command line.
+    """
+    text = _TYPED.get(error.errno or 0, "")
+    if not text or not isinstance(error.filename, str):
+        return ""
+    asked = Path(error.filename).absolute()
+    for word in words:
+        for part in (word, word.partition("=")[2]):
+            if part and asked.is_relative_to(Path(part.removeprefix("file://")).absolute()):
+                return f"{_where(error)}{text}."
+    return ""
+
+
+def _where(error: OSError) -> str:
+    # A rename or link has two paths, and it is the target that could not be made.
+    path = error.filename2 or error.filename
+    return f"{os.fsdecode(path)}: " if isinstance(path, (str, bytes)) else ""

@@ -6,11 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import UsageError
 from pipeline.ledger import Commit, Ledger
 from pipeline.registry import STAGES
-from pipeline.schema import DropRow, FailureRow
-from pipeline.words import short
+from pipeline.schema import TABLES, DropRow, FailureRow
 from pipeline.workspace import Workspace
 
 ORDER = (
@@ -84,8 +82,8 @@ def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
             if name.startswith("children:"):
                 children[name.removeprefix("children:")] += count
     status.children = dict(children)
-    status.reasons = _counted(row.reason for row in ledger.drops())
-    status.kinds = _counted(row.kind for row in ledger.failures())
+    status.reasons = ledger.drop_counts()
+    status.kinds = ledger.failure_counts()
     status.dropped = sum(status.reasons.values())
     status.failed = sum(status.kinds.values())
     status.wall_s = round(status.wall_s, 3)
@@ -103,12 +101,8 @@ def _pending_rows(workspace: Workspace, ledger: Ledger, commits: list[Commit]) -
         if not commit.ids:
             key = (commit.input["file"], commit.input["sha256"])
             done[key] += commit.input["stop"] - commit.input["first"]
-    reads = STAGES[ledger.stage].load().spec.reads
+    reads = STAGES[ledger.stage].reads
     return sum(file.rows - done[file.file, file.sha256] for file in workspace.files(reads))
-
-
-def _counted(values: Any) -> dict[str, int]:
-    return dict(Counter(values).most_common())
 
 
 def status_lines(found: list[StageStatus]) -> list[str]:
@@ -139,37 +133,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def check_names(workspace: Workspace, stage: str | None, kind: str | None) -> None:
-    """Refuse a stage there is none of, and a kind or reason that never occurred here.
-
-    A kind that occurred and was mended by a retry is known: to ask for it again finds no row.
-
-    Raises:
-        UsageError: with what there is.
-    """
-    stages = sorted({*ORDER, *(ledger.stage for ledger in workspace.ledgers())})
-    if stage is not None and stage not in stages:
-        raise UsageError(f"--stage {short(stage)}: there is {', '.join(stages)}.")
-    if kind is None:
-        return
-    seen: set[str] = set()
-    for ledger in workspace.ledgers():
-        if stage in (None, ledger.stage):
-            seen |= {row.reason for row in ledger.drops()}
-            seen |= {row.kind for c in ledger.commits() for row in ledger.failures_of(c)}
-    if seen and kind not in seen:
-        where = f" of {stage}" if stage else ""
-        raise UsageError(
-            f"--kind {short(kind)}: no row{where} ended so; there is {', '.join(sorted(seen))}."
-        )
-
-
 def outcomes(
     workspace: Workspace, stage: str | None = None, kind: str | None = None
 ) -> tuple[list[FailureRow], list[DropRow]]:
     """The failures and drops of one stage or all, of one kind (or reason) or all."""
     failures: list[FailureRow] = []
     drops: list[DropRow] = []
+    for table in TABLES:
+        workspace.files(table)  # a commit that is missing takes its failures along
     for ledger in workspace.ledgers():
         if stage in (None, ledger.stage):
             failures += [row for row in ledger.failures() if kind in (None, row.kind)]

@@ -14,6 +14,8 @@ class Entry(NamedTuple):
     stage_class: str
     """``module:Class``."""
     section: str
+    reads: str = ""
+    """The table it answers for, as its spec says: known here without importing it."""
 
     def load(self) -> type[Stage[Any]]:
         """Import the stage's class."""
@@ -23,11 +25,11 @@ class Entry(NamedTuple):
 
 
 STAGES: dict[str, Entry] = {
-    "download": Entry("stages.download:FetchVideos", "download"),
-    "sample": Entry("stages.sample:SampleFrames", "sample"),
-    "hear": Entry("stages.hear:HearClips", "hear"),
-    "propose": Entry("stages.propose:ProposeBoxes", "propose"),
-    "accept": Entry("labeling.accept:AcceptProposals", "label"),
-    "simulate": Entry("labeling.simulated:SimulatedAnnotator", "label"),
-    "segment": Entry("stages.segment:SegmentInstances", "segment"),
+    "download": Entry("stages.download:FetchVideos", "download", "sources"),
+    "sample": Entry("stages.sample:SampleFrames", "sample", "videos"),
+    "hear": Entry("stages.hear:HearClips", "hear", "clips"),
+    "propose": Entry("stages.propose:ProposeBoxes", "propose", "frames"),
+    "accept": Entry("labeling.accept:AcceptProposals", "label", "frames"),
+    "simulate": Entry("labeling.simulated:SimulatedAnnotator", "label", "frames"),
+    "segment": Entry("stages.segment:SegmentInstances", "segment", "instances"),
 }

@@ -8,24 +8,24 @@ retire    results whose input or upstream is gone leave the tables, into ``retir
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.errors import AvatarBuildError, StopRun, UsageError
+from pipeline.errors import AvatarBuildError, DamagedError, StopRun, UsageError
 from pipeline.executors.local import LocalTeam
 from pipeline.executors.pool import Pool, Team
 from pipeline.ledger import Commit, Generation, Ledger, TableFile, Unit
-from pipeline.locks import Claims, RunLock, run_lock, unit_claims
-from pipeline.lost import media_states, units_again
+from pipeline.locks import Claims, RunLock, RunningError, run_lock, unit_claims
 from pipeline.progress import Progress
 from pipeline.registry import STAGES, Entry
 from pipeline.schema import FailureRow
 from pipeline.stage import Stage, StageSpec
+from pipeline.table import way_out
 from pipeline.unit import Job, UnitResult, new_job
 from pipeline.workspace import Workspace
 
@@ -42,11 +42,9 @@ class RunOptions:
     """Retire results made with other settings."""
     dry_run: bool = False
     """Say what would be done."""
-    again: tuple[str, ...] = ()
-    """Do the rows again whose media is lost in one of these ways (``pipeline.recorded.LOST``)."""
 
 
-@dataclass(repr=False)
+@dataclass
 class RunSummary:
     """What a run did."""
 
@@ -62,25 +60,9 @@ class RunSummary:
     """Workers it had, or would have; 0: none were needed, or it takes a cluster to know."""
     pending: int = 0
     """Rows still to do."""
-    anew: bool = False
-    """Whether a dry run found that earlier results would be retired."""
-    after: list[str] = field(default_factory=list)
-    """Tables whose rows are still to come and add to its work, in a dry run."""
-    kept: list[str] = field(default_factory=list)
-    """What was written into ``avatar.toml``, or was not."""
     notes: list[str] = field(default_factory=list)
     """What else the user should know."""
     seconds: float = 0.0
-
-    def __repr__(self) -> str:
-        made = ", ".join(
-            f"{count} {name.removeprefix('children:')}"
-            for name, count in sorted(self.counts.items())
-            if name.startswith("children:")
-        )
-        ended = ", ".join(f"{self.counts[name]} {name}" for name in ("ok", "dropped", "failed"))
-        waiting = f", {self.pending} pending" if self.pending else ""
-        return f"{self.stage}: {ended}{waiting}{f'; made {made}' if made else ''}"
 
     def add(self, result: UnitResult) -> None:
         """Count a committed unit."""
@@ -88,7 +70,6 @@ class RunSummary:
         self.reasons.update(result.reasons)
         self.kinds.update(result.kinds)
         self.bugs += result.bugs
-        self.notes += result.notes
 
 
 class _Units:
@@ -123,9 +104,6 @@ def run_stage(
     progress: Progress | None = None,
     entry: Entry | None = None,
     config: Any = None,
-    *,
-    coming: int = 0,
-    to_come: Mapping[str, bool] = MappingProxyType({}),
 ) -> RunSummary:
     """Bring one stage up to date.
 
@@ -136,60 +114,43 @@ def run_stage(
         progress: shown to the user; none for silence.
         entry: of a stage that is not in the registry.
         config: in place of the workspace's section.
-        coming: rows of its input that a dry run of what goes before would add.
-        to_come: tables that what goes before would write, in a dry run, and whether anew.
 
     Raises:
         UsageError: results of other settings are in the way and ``redo`` is off.
         StopRun: the machine or a site says stop.
     """
     entry = entry or STAGES[name]
-    given = config is not None
-    config = config if given else getattr(workspace.config, entry.section)
+    config = config if config is not None else getattr(workspace.config, entry.section)
     stage_class = entry.load()
     spec = stage_class.spec
     stage = stage_class(config)
     ledger = workspace.ledger(spec.name)
     started = time.perf_counter()
     summary = RunSummary(spec.name)
+    if options.dry_run:
+        # Neither locks nor mends anything: it may stand beside a run, or on a read-only disk.
+        _generation(workspace, stage, config)
+        units = _pending(workspace, ledger, spec, options, planned=False)
+        summary.pending = sum(_num_rows(unit) for unit in units)
+        if units and workspace.config.run.executor == "local":
+            team = LocalTeam(stage.device())
+            summary.workers, note = _size(team, workspace, spec, options, len(units))
+            summary.notes += [note] if note else []
+        return summary
     recover(workspace, but=spec.name)
     with run_lock(workspace.storage, ledger.folder) as lock:
         if lock.alone:
             ledger.recover()
         generation = _generation(workspace, stage, config)
-        if options.dry_run:
-            _refuse_changes(ledger, generation, redo=options.redo)
-            units = _foreseen(workspace, ledger, spec, generation, options, coming)
-            units += units_again(workspace, name, options.again)
-            current = ledger.generation()
-            summary.anew = current is not None and current.key != generation.key
-            summary.after = [
-                table
-                for table in (spec.reads, *spec.joins)
-                if table in to_come and (table == spec.reads or to_come[table])
-            ]
-            summary.pending = sum(_num_rows(unit) for unit in units)
-            if units and workspace.config.run.executor == "local":
-                team = LocalTeam(stage.device())
-                summary.workers, note = _size(team, workspace, spec, options, len(units))
-                summary.notes += [note] if note else []
-            return summary
         retired = _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
-        summary.kept = [] if given else workspace.keep_settings(entry.section)
-        for line in summary.kept:
-            (progress or Progress.silent()).say(line)
         if retired:
             summary.notes.append(f"{retired} units of earlier results retired and done anew.")
         _plan(workspace, ledger, spec, generation.key)
         units = _pending(workspace, ledger, spec, options)
-        if not (units or options.again):
-            lines = [state.line() for state in media_states(workspace, name)]
-            summary.notes += [line for line in lines if line]
-        units += units_again(workspace, name, options.again)
         lock.share()
         if units:
             job = new_job(workspace.storage, spec.name, generation.key, entry.stage_class, config)
-            _execute(workspace, job, stage, units, options, summary, progress)
+            _execute(workspace, job, stage, units, options, summary, progress, lock)
         if lock.try_alone():
             ledger.recover()
     summary.seconds = time.perf_counter() - started
@@ -197,13 +158,46 @@ def run_stage(
 
 
 def recover(workspace: Workspace, but: str = "") -> None:
-    """Finish what crashes interrupted, in every stage no run holds."""
+    """Finish what crashes interrupted, in every stage no run holds.
+
+    A damaged stage is left to the commands that need it: they say so.
+    """
+    on_store = workspace.storage.local is None
     for ledger in workspace.ledgers():
-        if ledger.stage == but:
+        if ledger.stage == but or (on_store and not ledger.is_interrupted()):
             continue
-        with run_lock(workspace.storage, ledger.folder) as lock:
+        with (
+            contextlib.suppress(RunningError, DamagedError),
+            run_lock(workspace.storage, ledger.folder) as lock,
+        ):
             if lock.alone:
                 ledger.recover()
+
+
+def set_aside_damaged(workspace: Workspace) -> dict[str, int]:
+    """Take what is damaged out of force, in every stage that can do its rows again; for ``redo``.
+
+    All of them at once: a table is read through the commits of every stage.
+
+    Returns:
+        The number of units by stage.
+    """
+    found = {}
+    for ledger in workspace.ledgers():
+        if ledger.stage in STAGES:
+            with run_lock(workspace.storage, ledger.folder) as lock:
+                if lock.alone and (units := ledger.set_aside(_live(workspace, ledger))):
+                    found[ledger.stage] = units
+    return found
+
+
+def _live(workspace: Workspace, ledger: Ledger) -> list[TableFile]:
+    """The files of a stage that readers read; none while no reader can tell."""
+    try:
+        tables = {file.table for commit in ledger.commits() for file in commit.files}
+        return [file for t in tables - {"drops", "failures"} for file in workspace.files(t)]
+    except DamagedError:
+        return []
 
 
 def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bool = False) -> int:
@@ -224,7 +218,9 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bo
         raise UsageError(f"{name}: has not run in this workspace.")
     while True:
         committed = {commit.unit for commit in ledger.commits()}
-        pending = {i for unit in ledger.plan() if unit.name not in committed for i in unit.ids}
+        pending = {
+            i for unit in ledger.checked_plan() if unit.name not in committed for i in unit.ids
+        }
         chosen = {
             row.input_id: row
             for row in ledger.failures()
@@ -249,7 +245,7 @@ def _failures_by_unit(
     ledger: Ledger, chosen: dict[str, FailureRow]
 ) -> list[tuple[Unit, list[FailureRow]]]:
     """The chosen rows under the newest unit that answered them."""
-    units = {unit.name: unit for unit in ledger.plan()}
+    units = {unit.name: unit for unit in ledger.checked_plan()}
     home: dict[str, Unit] = {}
     for commit in ledger.commits():
         for row in ledger.failures_of(commit):
@@ -280,6 +276,15 @@ def _settle_generation(
     """
     current = ledger.generation()
     if current is None:
+        made_by = {commit.stage_key for commit in ledger.commits()}
+        if made_by - {wanted.key} and redo:
+            _must_be_alone(lock, ledger)
+            ledger.retire_all("damaged")
+        elif made_by - {wanted.key}:
+            raise DamagedError(
+                f"{ledger.folder}/stage.json: it is missing, and the commits beside it were made"
+                f" with other settings. Put the file back, or {way_out(ledger.stage)}."
+            )
         ledger.begin(wanted)
         return 0
     if current.key == wanted.key:
@@ -287,23 +292,18 @@ def _settle_generation(
             _must_be_alone(lock, ledger)
             ledger.retire(stale, current.key)
         return len(stale)
-    _refuse_changes(ledger, wanted, redo=redo)
-    _must_be_alone(lock, ledger)
-    retired = len(ledger.commits())
-    ledger.retire_all(current.key)
-    ledger.begin(wanted)
-    return retired
-
-
-def _refuse_changes(ledger: Ledger, wanted: Generation, *, redo: bool) -> None:
-    current = ledger.generation()
-    changes = _changes(current, wanted) if current else []
+    changes = _changes(current, wanted)
     if changes and not redo and ledger.commits():
         raise UsageError(
             f"{ledger.stage}: this workspace holds results made with other settings"
             f" ({'; '.join(changes)}). Put the settings back, or add --redo to retire those"
             " results and do the rows again."
         )
+    _must_be_alone(lock, ledger)
+    retired = len(ledger.commits())
+    ledger.retire_all(current.key)
+    ledger.begin(wanted)
+    return retired
 
 
 def _changes(old: Generation, new: Generation) -> list[str]:
@@ -347,12 +347,7 @@ def _plan(workspace: Workspace, ledger: Ledger, spec: StageSpec, key: str) -> No
 
 
 def _unplanned(workspace: Workspace, ledger: Ledger, spec: StageSpec) -> list[dict[str, Any]]:
-    planned = {(unit.file, unit.sha256) for unit in ledger.plan()}
-    files = workspace.files(spec.reads)
-    return _ranges([file for file in files if (file.file, file.sha256) not in planned], spec)
-
-
-def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[dict[str, Any]]:
+    planned = {(unit.file, unit.sha256) for unit in ledger.checked_plan()}
     return [
         {
             "file": file.file,
@@ -360,7 +355,8 @@ def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[dict[str, Any]]
             "first": first,
             "stop": min(first + spec.rows_per_unit, file.rows),
         }
-        for file in files
+        for file in workspace.files(spec.reads)
+        if (file.file, file.sha256) not in planned
         for first in range(0, file.rows, spec.rows_per_unit)
     ]
 
@@ -370,43 +366,24 @@ def _pending(
     ledger: Ledger,
     spec: StageSpec,
     options: RunOptions,
+    *,
+    planned: bool = True,
 ) -> list[Unit]:
     live = {(file.file, file.sha256) for file in workspace.files(spec.reads)}
     committed = {commit.unit for commit in ledger.commits()}
+    plan = ledger.checked_plan()
+    if not planned:
+        new = _unplanned(workspace, ledger, spec)
+        ordinal = max((unit.ordinal for unit in plan), default=-1) + 1
+        plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
+    share, shares = options.share
     return [
         unit
-        for unit in _shared(ledger.plan(), options)
-        if unit.name not in committed and (unit.file, unit.sha256) in live
+        for unit in plan
+        if unit.name not in committed
+        and (unit.file, unit.sha256) in live
+        and unit.ordinal % shares == share - 1
     ]
-
-
-def _shared(plan: Sequence[Unit], options: RunOptions) -> list[Unit]:
-    share, shares = options.share
-    return [unit for unit in plan if unit.ordinal % shares == share - 1]
-
-
-def _foreseen(
-    workspace: Workspace,
-    ledger: Ledger,
-    spec: StageSpec,
-    wanted: Generation,
-    options: RunOptions,
-    coming: int,
-) -> list[Unit]:
-    """The units a run would do: what is pending, what no plan names yet, and what is to come."""
-    current = ledger.generation()
-    anew = current is None or current.key != wanted.key
-    plan = [] if anew else _pending(workspace, ledger, spec, replace(options, share=(1, 1)))
-    planned = set() if anew else {(unit.file, unit.sha256) for unit in ledger.plan()}
-    files = [
-        file for file in workspace.files(spec.reads) if (file.file, file.sha256) not in planned
-    ]
-    if coming:
-        files.append(TableFile(spec.reads, "", "", coming))
-    ordinal = 0 if anew else max((unit.ordinal for unit in ledger.plan()), default=-1) + 1
-    new = _ranges(files, spec)
-    plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
-    return _shared(plan, options)
 
 
 def _num_rows(unit: Unit) -> int:
@@ -421,6 +398,7 @@ def _execute(
     options: RunOptions,
     summary: RunSummary,
     progress: Progress | None,
+    lock: RunLock,
 ) -> None:
     spec = stage.spec
     ledger = workspace.ledger(spec.name)
@@ -435,10 +413,9 @@ def _execute(
     progress = progress or Progress.silent()
 
     def committed(result: UnitResult) -> None:
-        if result.unit.again:
-            ledger.forget(result.unit)
         summary.add(result)
         progress.committed(result)
+        lock.check()
         if len(summary.bugs) >= settings.max_bugs:
             raise StopRun(
                 f"{spec.name}: {len(summary.bugs)} rows raised exceptions nobody foresaw, the"

@@ -11,12 +11,14 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import InputError, UsageError
+from pipeline.errors import UsageError
 
 
 class Storage:
@@ -73,7 +75,7 @@ class Storage:
         if self.local is not None:
             try:
                 with os.scandir(self.path(folder)) as entries:
-                    return sorted(e.name for e in entries if _is_so(e.is_file))
+                    return sorted(e.name for e in entries if e.is_file())
             except FileNotFoundError:
                 return []
         self._fs.invalidate_cache()
@@ -88,7 +90,7 @@ class Storage:
         if self.local is not None:
             try:
                 with os.scandir(self.path(folder)) as entries:
-                    return sorted(e.name for e in entries if _is_so(e.is_dir))
+                    return sorted(e.name for e in entries if e.is_dir())
             except FileNotFoundError:
                 return []
         self._fs.invalidate_cache()
@@ -109,6 +111,27 @@ class Storage:
             return self.path(name).stat().st_size
         return int(self._fs.size(self._remote(name)))
 
+    def stamps(self, folder: str) -> dict[str, tuple[int, int]] | None:
+        """Size and time of each file directly in a local ``folder``; none on an object store."""
+        if self.local is None:
+            return None
+        try:
+            with os.scandir(self.path(folder)) as entries:
+                stats = ((entry.name, entry.stat()) for entry in entries if entry.is_file())
+                return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats}
+        except FileNotFoundError:
+            return {}
+
+    def age_s(self, name: str) -> float:
+        """Seconds since ``name`` was written; 0 where an object store does not say."""
+        if self.local is not None:
+            return time.time() - self.path(name).stat().st_mtime
+        try:
+            written: datetime = self._fs.modified(self._remote(name))
+        except (NotImplementedError, FileNotFoundError):
+            return 0.0
+        return (datetime.now(UTC) - written.astimezone(UTC)).total_seconds()
+
     def read(self, name: str) -> bytes:
         """The whole file ``name``."""
         if self.local is not None:
@@ -126,13 +149,16 @@ class Storage:
     def create(self, name: str, data: bytes) -> bool:
         """Write ``name`` whole unless it exists; say whether it was written.
 
-        Exact on a local disk. On an object store two writers at the same instant both win, which
-        is harmless here: the same unit has the same content.
+        Exact on a local disk, and on stores that know conditional writes. On others two writers at
+        the same instant both win.
         """
         if self.local is None:
             if self.exists(name):
                 return False
-            self._fs.pipe_file(self._remote(name, write=True), data)
+            try:
+                self._fs.pipe_file(self._remote(name, write=True), data, mode="create")
+            except FileExistsError:
+                return False
             return True
         with self._beside(self.path(name), data) as temporary:
             try:
@@ -170,15 +196,7 @@ class Storage:
         if self.local is not None:
             target = self.path(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                if target.is_dir() and not target.is_symlink():
-                    target.rmdir()  # an empty folder in its place; one with files is somebody's
-                file.replace(target)
-            except OSError as error:
-                if not target.is_dir():
-                    raise
-                detail = f"{name}: a folder with files in it is in the way. Move it away"
-                raise InputError("folder_in_the_way", detail, retryable=True) from error
+            file.replace(target)
             return
         self._fs.put_file(str(file), self._remote(name, write=True))
         file.unlink()
@@ -207,14 +225,6 @@ class Storage:
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _is_so(asked: Callable[[], bool]) -> bool:
-    """The answer about a folder's entry; a link to itself is neither file nor folder."""
-    try:
-        return asked()
-    except OSError:
-        return False
 
 
 def _inside(name: str) -> str:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline.errors import AvatarBuildError
+from pipeline.errors import DamagedError
 from pipeline.schema import Record, arrow_schema
-from pipeline.words import plain, short
 
 if TYPE_CHECKING:
     from pipeline.storage import Storage
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 RecordT = TypeVar("RecordT", bound=Record)
 
 
-class TableError(AvatarBuildError):
-    """A row in a table is not what its schema says."""
+class TableError(DamagedError):
+    """A table's file is not what was committed, or a row in it not what its schema says."""
 
 
 def to_parquet(record: type[Record], rows: Sequence[Record]) -> bytes:
@@ -39,27 +38,104 @@ def to_parquet(record: type[Record], rows: Sequence[Record]) -> bytes:
     return buffer.getvalue()
 
 
-def read_arrow(storage: Storage, name: str) -> Any:
+def read_arrow(storage: Storage, name: str, sha256: str = "") -> Any:
     """The file ``name`` as a ``pyarrow.Table``.
 
+    Args:
+        storage: where.
+        name: the file.
+        sha256: what its commit says of its bytes; empty where none speaks of it.
+
     Raises:
-        TableError: when it is missing or no Parquet.
+        TableError: when it is missing, not what was committed, or no Parquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    data = committed_bytes(storage, name, sha256)
     try:
         # Not pq.read_table: that loads pyarrow.dataset, and with it pandas, and starts threads
         # that now and then abort the interpreter at its exit.
-        with pq.ParquetFile(io.BytesIO(storage.read(name)), pre_buffer=False) as file:
+        with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as file:
             return file.read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise TableError(f"{name}: not a Parquet file that can be read: {error}.") from error
+
+
+def committed_bytes(storage: Storage, name: str, sha256: str = "") -> bytes:
+    """The bytes of a file that a commit names, wherever a crash has left it.
+
+    Raises:
+        TableError: when it is missing or not what was committed.
+    """
+    try:
+        data = storage.read(name)
     except FileNotFoundError as error:
+        found = _before_its_move(storage, name)
+        if found is None:
+            raise TableError(
+                f"{name}: a commit names this file, but it is gone. Put it back, or"
+                f" {way_out(_stage_of(name))}."
+            ) from error
+        data = found
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise TableError(
-            f"{name}: a commit names this file, but it is gone. Restore it, or run its stage"
-            " with --redo."
-        ) from error
-    except pa.ArrowInvalid as error:
-        raise TableError(f"{name}: not a Parquet file: {error}") from error
+            f"{name}: not the bytes that were committed (SHA-256 {sha256}): damaged or edited."
+            f" Put the file back, or {way_out(_stage_of(name))}."
+        )
+    return data
+
+
+def _before_its_move(storage: Storage, name: str) -> bytes | None:
+    """A table's file that is committed, but not moved into its table; see ``pipeline.ledger``."""
+    top, _, rest = name.partition("/")
+    if top == "tables":
+        for stage in storage.folders("commits"):
+            for run in storage.folders(f"commits/{stage}/work"):
+                work = f"commits/{stage}/work/{run}/{rest.replace('/', '--')}"
+                if storage.exists(work):
+                    return storage.read(work)
+    # It may have been moved between the two looks.
+    return storage.read(name) if storage.exists(name) else None
+
+
+def _stage_of(name: str) -> str:
+    """The stage that committed a file: its folder of commits, or the start of its name."""
+    parts = name.split("/")
+    return parts[1] if parts[0] == "commits" else parts[-1].rsplit("-", 2)[0]
+
+
+_COMMANDS = {
+    "download": "download",
+    "sample": "sample",
+    "hear": "propose",
+    "propose": "propose",
+    "accept": "label accept",
+    "segment": "segment",
+}
+"""The command of each stage that does its rows again on demand."""
+
+_OTHERS = {
+    "list": "download --list FILE",
+    "pull": "label pull boxes",
+    "pull-masks": "label pull masks",
+    "pull-adjudication": "label pull adjudication",
+    "gold": "label push boxes --gold FILE",
+    "simulate": "demo",
+}
+"""The command that brings in again what is no function of other tables; of the rest, segment."""
+
+
+def way_out(stage: str) -> str:
+    """What heals a damaged file of a stage, to follow an 'or'.
+
+    >>> way_out("sample")
+    "do its rows again: 'avatar-build sample --redo'"
+    """
+    if stage in _COMMANDS:
+        return f"do its rows again: 'avatar-build {_COMMANDS[stage]} --redo'"
+    command = _OTHERS.get(stage, "segment")
+    return f"move it out of the workspace and run 'avatar-build {command}'"
 
 
 def to_records(record: type[RecordT], rows: Iterable[dict[str, Any]], where: str) -> list[RecordT]:
@@ -75,17 +151,19 @@ def to_records(record: type[RecordT], rows: Iterable[dict[str, Any]], where: str
         except ValidationError as error:
             first = error.errors()[0]
             column = ".".join(str(part) for part in first["loc"])
-            problem = plain(first)
+            problem = first["msg"][:1].lower() + first["msg"][1:]
             raise TableError(
-                f"{where}, row {number}: {column}: {problem} (got {short(first['input'])}),"
+                f"{where}, row {number}: {column}: {problem} (got {first['input']!r}),"
                 f" reading a {record.__name__}."
             ) from error
     return records
 
 
-def read_records(record: type[RecordT], storage: Storage, name: str) -> list[RecordT]:
-    """All rows of one file of a table."""
-    return to_records(record, read_arrow(storage, name).to_pylist(), name)
+def read_records(
+    record: type[RecordT], storage: Storage, name: str, sha256: str = ""
+) -> list[RecordT]:
+    """All rows of one file of a table; see ``read_arrow``."""
+    return to_records(record, read_arrow(storage, name, sha256).to_pylist(), name)
 
 
 def table_digest(rows: Iterable[Record]) -> str:
@@ -135,7 +213,7 @@ class Lookup(Generic[RecordT]):
         found = self.rows(value)
         if len(found) > 1:
             raise TableError(
-                f"{self._record.table}: {len(found)} rows with {self._column} = {short(value)},"
+                f"{self._record.table}: {len(found)} rows with {self._column} = {value!r},"
                 " where one was expected."
             )
         return found[0] if found else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from pipeline.locks import run_lock
 from pipeline.schema import Source, digest_of
 from pipeline.stage import Ok, Outcome, StageSpec
 from pipeline.unit import Clock, commit_unit, new_job
-from pipeline.words import counted
 from pipeline.workspace import Workspace
 from stages.sources import read_list, select_sources
 
@@ -53,7 +53,7 @@ class Imported:
         ):
             if count:
                 parts.append(f"{count} {what}")
-        return f"list: {counted(self.rows, 'row')} of {self.list_file}: {', '.join(parts)}."
+        return f"list: {self.rows} rows of {self.list_file}: {', '.join(parts)}."
 
 
 def import_list(
@@ -78,10 +78,12 @@ def import_list(
     """
     result = select_sources(read_list(path), path.name, labels, limit)
     ledger = workspace.ledger(SPEC.name)
-    with run_lock(workspace.storage, ledger.folder) as lock:
-        if not lock.alone:
-            raise AvatarBuildError("list: another run is bringing in a list; try again after it.")
-        ledger.recover()
+    locking = nullcontext() if dry_run else run_lock(workspace.storage, ledger.folder)
+    with locking as lock:
+        if lock is not None:
+            if not lock.alone:
+                raise AvatarBuildError("list: another run brings in a list; try again after it.")
+            ledger.recover()
         known = {row.video_id for row in workspace.rows(Source)}
         new = [row for row in result.sources if row.video_id not in known]
         imported = Imported(

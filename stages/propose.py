@@ -50,7 +50,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
 
     spec: ClassVar[StageSpec] = StageSpec(
         name="propose",
-        version=3,
+        version=2,
         reads="frames",
         joins=("sounds", "videos"),
         writes=("proposals",),

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path, PurePosixPath
@@ -33,12 +33,8 @@ from pipeline.media.timeline import exact, read_timeline
 from pipeline.schema import clip_id
 from pipeline.train_lists import Shared, VideoNames, parse_row, read_list, read_name
 
-FEED_VERSION = 2
-"""Raise when ``write_feed`` makes another picture or sound of the same source. 2: the mean of the
-channels, the default tracks, square pixels."""
-SILENT_RMS = 1e-3
-"""A clip none of whose seconds reaches this RMS (-60 dB) is silent: a tenth of what ``sample``
-calls active, and more than a lossy codec leaves of channels that cancel each other."""
+FEED_VERSION = 1
+"""Raise when ``write_feed`` makes another picture or sound of the same source."""
 
 _MEDIA = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
@@ -79,8 +75,6 @@ class CachedClip:
     """The feed file."""
     key: str
     """What it was made from."""
-    silent: bool = False
-    """Whether it has no sound to speak of (``SILENT_RMS``); the file's name tells."""
 
 
 def read_clips(source: Path, template: str = "") -> list[ClipSource]:
@@ -269,25 +263,7 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
     span = f"{size} {clip.start_s:.6f} {rules.length_s:.6f}"
     made = f"{FEED_VERSION} {SIZE_PX} {RATE_HZ}"
     key = hashlib.sha256(f"{made} {span} ".encode() + ends).hexdigest()[:20]
-    path = folder / f"{clip.clip_id}-{key}.mkv"
-    silent = _silent(path).exists()
-    return CachedClip(clip.clip_id, clip.video_id, _silent(path) if silent else path, key, silent)
-
-
-def _silent(path: Path) -> Path:
-    return path.with_suffix(".silent.mkv")
-
-
-def silence(clips: Iterable[CachedClip]) -> tuple[list[str], str]:
-    """The silent ones among clips, and a sentence on them; empty where there are none."""
-    found = sorted(clip.clip_id for clip in clips if clip.silent)
-    if not found:
-        return [], ""
-    some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-    return found, (
-        f"{len(found)} clips are silent ({some}): no second of the mean of their channels reaches"
-        " -60 dB. They are trained on as they are; take them out of the list if that is not meant."
-    )
+    return CachedClip(clip.clip_id, clip.video_id, folder / f"{clip.clip_id}-{key}.mkv", key)
 
 
 def fill_cache(
@@ -330,9 +306,6 @@ def fill_cache(
         if error_text:
             failed[name] = error_text
             del ready[name]
-        elif not ready[name].path.exists():
-            quiet = _silent(ready[name].path)
-            ready[name] = replace(ready[name], path=quiet, silent=True)
         show(done, len(failed))
     return [ready[clip.clip_id] for clip in clips if clip.clip_id in ready], failed
 
@@ -378,7 +351,7 @@ def _make(job: Job) -> tuple[str, str]:
 
 
 def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
-    """Write a clip's feed file, whole or not at all; a silent one under a name that says so.
+    """Write a clip's feed file, whole or not at all.
 
     Raises:
         MediaError: ``short`` when the file ends before the clip does, ``frame_count`` when it has
@@ -403,8 +376,8 @@ def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
     # Ranks of one machine may make the same clip; each writes a file of its own.
     beside = target.with_name(f"{target.stem}.{os.getpid()}.mkv")
     try:
-        made = write_feed(media, float(start), float(end), beside)
-        beside.replace(_silent(target) if made.loudest_rms < SILENT_RMS else target)
+        write_feed(media, float(start), float(end), beside)
+        beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -8,15 +8,15 @@ null or ``{"kind", "message", "exit_code"}``; its message is on stderr as well.
 
 from __future__ import annotations
 
-import errno
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
-from pipeline.errors import AvatarBuildError
+from pipeline.errors import AvatarBuildError, machine_says, path_says
 
 JSON_VERSION = 1
 """Raised when a consumer of the JSON could misread what is printed."""
@@ -85,8 +85,12 @@ def ending(error: BaseException) -> tuple[str, int] | None:
         return error.format_message(), error.exit_code
     if isinstance(error, AvatarBuildError):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full. Make room and run again: nothing is lost.", 1
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our lines has gone, as 'head' does.
+        return "nobody reads what this command prints any more.", 1
+    if isinstance(error, OSError):
+        said = machine_says(error) or path_says(error, sys.argv[1:])
+        return (said, 1) if said else None
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "Stopped. What is committed stays; the same command goes on from there.", 130
     return None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.output import Failed, output
-from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:
     from pipeline.runner import RunOptions, RunSummary
@@ -16,35 +15,33 @@ if TYPE_CHECKING:
 
 
 def run_stages(
-    workspace: Workspace, stages: Sequence[str], options: RunOptions, *, coming: int = 0
+    workspace: Workspace, stages: Sequence[str], options: RunOptions, **kwargs: Any
 ) -> None:
-    """Run stages one after another, say what happened, and exit as the failures ask.
-
-    Args:
-        workspace: where.
-        stages: which, in their order.
-        options: how.
-        coming: rows that the first of them would have more, in a dry run.
-    """
+    """Run stages one after another, say what happened, and exit as the failures ask."""
     from dataclasses import replace
 
     from pipeline.progress import Progress
-    from pipeline.registry import STAGES
     from pipeline.runner import run_stage
 
+    set_aside(workspace, options)
     options = replace(options, workers=workspace.config.run.workers)
     progress = Progress(shown=output().shown, each_unit=output().verbose)
     failed: list[str] = []
-    to_come: dict[str, bool] = {}
     for stage in stages:
-        more = coming if stage == stages[0] else 0
-        summary = run_stage(workspace, stage, options, progress, coming=more, to_come=to_come)
-        if options.dry_run and (summary.pending or summary.after):
-            to_come |= dict.fromkeys(STAGES[stage].load().spec.writes, summary.anew)
+        summary = run_stage(workspace, stage, options, progress, **kwargs)
         _say(summary, options)
         failed += [why] if (why := _too_many_failed(workspace, summary)) else []
     if failed:
         raise Failed(" ".join(failed))
+
+
+def set_aside(workspace: Workspace, options: RunOptions) -> None:
+    """With ``--redo``, take out of force what is damaged; before anything reads it."""
+    from pipeline.runner import set_aside_damaged
+
+    if options.redo and not options.dry_run:
+        for stage, units in set_aside_damaged(workspace).items():
+            click.echo(f"{stage}: {units} damaged units set aside, to be done again.", err=True)
 
 
 def settle_reviews(workspace: Workspace) -> None:
@@ -66,16 +63,12 @@ def _say(summary: RunSummary, options: RunOptions) -> None:
         "kinds": dict(summary.kinds),
         "pending": summary.pending,
         "workers": summary.workers,
-        "waits_for": summary.after,
-        "notes": [*summary.kept, *summary.notes],
         "seconds": round(summary.seconds, 2),
     }
     said.result.setdefault("stages", []).append(told)
     if options.dry_run:
         workers = f", workers: {summary.workers}" if summary.workers else ""
-        tables = " and ".join(summary.after)
-        more = f", and more once {tables} are made" if tables else ""
-        said.say(f"{summary.stage}: {counted(summary.pending, 'row')} to do{more}{workers}.")
+        said.say(f"{summary.stage}: {summary.pending} rows to do{workers}.")
     for note in summary.notes:
         said.say(f"{summary.stage}: {note}")
     if options.dry_run:
@@ -85,11 +78,11 @@ def _say(summary: RunSummary, options: RunOptions) -> None:
         said.say(f"{summary.stage}:{pending}")
         return
     made = [
-        counted(count, name.removeprefix("children:").removesuffix("s"))
+        f"{count} {name.removeprefix('children:')}"
         for name, count in sorted(counts.items())
         if name.startswith("children:")
     ]
-    parts = [f"{counted(counts['input'], 'row')}: {counts['ok']} ok"]
+    parts = [f"{counts['input']} rows: {counts['ok']} ok"]
     parts[0] += f" ({', '.join(made)})" if made else ""
     if counts["dropped"]:
         parts.append(f"{counts['dropped']} dropped ({listed(summary.reasons.most_common(4))})")
@@ -111,22 +104,19 @@ def _too_many_failed(workspace: Workspace, summary: RunSummary) -> str:
     failed, rows = summary.counts["failed"], summary.counts["input"]
     limit = rows * int(bound[:-1]) / 100 if bound.endswith("%") else int(bound)
     if failed > limit:
-        place = workspace.storage.url
-        see = command_line("failures", "--workspace", place, "--stage", summary.stage)
         return (
             f"{summary.stage}: {failed} of {rows} rows failed, more than --max-failed {bound}."
-            f" See them: {see}"
+            f" See them: avatar-build failures --stage {summary.stage}"
         )
     if summary.bugs:
-        bugs = counted(len(summary.bugs), "row")
-        return f"{summary.stage}: {bugs} raised an exception nobody foresaw."
+        return f"{summary.stage}: {len(summary.bugs)} rows raised exceptions nobody foresaw."
     return ""
 
 
 def say_sheets(names: Sequence[str]) -> None:
     """Say where contact sheets were written."""
     where = f" in {names[0].rpartition('/')[0]}/" if names else ""
-    output().tell({"sheets": list(names)}, f"{counted(len(names), 'contact sheet')}{where}.")
+    output().tell({"sheets": list(names)}, f"{len(names)} contact sheets{where}.")
 
 
 def one_line(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.ledger import Ledger
-from pipeline.locks import run_lock
+from pipeline.locks import worker_lock
 from pipeline.stage import Stage, WorkerContext
 from pipeline.unit import Job
 from pipeline.workspace import Lookups
@@ -31,8 +31,7 @@ def opened_stage(job: Job, scratch: Path, heartbeat: Callable[[], None]) -> Iter
     The worker shares the run's lock: should its parent be killed, no new run cleans up under a
     commit that this worker is still making.
     """
-    with run_lock(job.storage, Ledger(job.storage, job.stage).folder) as lock:
-        lock.share()
+    with worker_lock(job.storage, Ledger(job.storage, job.stage).folder):
         stage = job.make_stage()
         stage.open(WorkerContext(job.storage, scratch, Lookups(job.storage), heartbeat))
         try:

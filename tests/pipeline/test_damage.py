@@ -1,0 +1,168 @@
+"""A file that was flipped, cut or deleted is one line with a way out, never another answer."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.workspace import Workspace
+from tests.pipeline.shell import Said, Shell
+from tests.video_factory import bursts, make_video
+
+KEPT = "keptkeptkep"
+READING = (
+    ("status",),
+    ("failures", "--drops"),
+    ("why", KEPT),
+    ("sample", "--dry-run"),
+    ("label", "report"),
+)
+SETTINGS = """
+[download]
+source_template = "ARCHIVE/{video_id}.mp4"
+width = 96
+height = 72
+[sample]
+clip_s = 2
+min_active_s = 1
+[run]
+workers = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with rows kept, dropped and failed, made by the real stages."""
+    folder = tmp_path_factory.mktemp("damage")
+    archive, root = folder / "archive", folder / "ws"
+    archive.mkdir()
+    make_video(archive / f"{KEPT}.mp4", frames=260, sound=bursts(10.4, [2.0, 5.0, 8.0]))
+    make_video(archive / "shortshorts.mp4", frames=50, sound=bursts(2.0, [1.0]))
+    names = [KEPT, "shortshorts", "missingmiss"]
+    (folder / "list.csv").write_text("".join(f"{n},0,dog barking,test\n" for n in names))
+    with pytest.MonkeyPatch.context() as patch:
+        shell = Shell(patch)
+        shell("init", root, "--profile", "offline").check()
+        settings = SETTINGS.replace("ARCHIVE", str(archive))
+        (root / "avatar.toml").write_text(settings)
+        shell("download", "-w", root, "--list", folder / "list.csv").check()
+        shell("sample", "-w", root).check()
+    return root
+
+
+@pytest.fixture
+def root(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it to damage."""
+    return Path(shutil.copytree(finished, tmp_path / "ws"))
+
+
+def recorded(root: Path) -> list[Path]:
+    """Every file below commits/ and tables/ that says something."""
+    found = [path for top in ("commits", "tables") for path in (root / top).rglob("*")]
+    return sorted(p for p in found if p.suffix in (".json", ".parquet"))
+
+
+def answers(shell: Shell, root: Path) -> dict[tuple[str, ...], Said]:
+    return {words: shell(*words, "-w", root) for words in READING}
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "delete", "zeros"])
+def test_whatever_is_damaged_the_answer_is_the_same_or_one_line(
+    root: Path, shell: Shell, how: str
+) -> None:
+    dice = random.Random(how)
+    right = answers(shell, root)
+    assert all(said.code == 0 for said in right.values())
+    seen = 0
+    for path in recorded(root):
+        whole = path.read_bytes()
+        for _ in range(4 if how == "flip" else 1):
+            damaged = bytearray(whole)
+            if how == "flip":
+                damaged[dice.randrange(len(whole))] ^= 1 << dice.randrange(8)
+            elif how == "cut":
+                del damaged[dice.randrange(1, len(whole)) :]
+            elif how == "empty":
+                damaged.clear()
+            elif how == "zeros":
+                damaged[:] = bytes(len(whole))
+            path.write_bytes(damaged)
+            if how == "delete":
+                path.unlink()
+            for words, said in answers(shell, root).items():
+                if said.out.startswith("sample: 1 rows to do") and how == "delete":
+                    assert path.parent.name == "units", "what has no commit is to do"
+                elif (said.code, said.out) != (right[words].code, right[words].out):
+                    assert path.name in said.one_line(), (path, words)
+                    seen += 1
+        path.write_bytes(whole)
+    assert seen > 10
+
+
+@pytest.mark.parametrize(
+    ("stage", "damaged", "how"),
+    [
+        ("sample", "units/*.json", "cut"),
+        ("sample", "plan/00000.json", "delete"),
+        ("sample", "stage.json", "cut"),
+        ("download", "drops/*.parquet", "delete"),
+        ("sample", "../../tables/frames/*", "cut"),
+    ],
+)
+def test_redo_heals_what_is_damaged_of_a_stage_and_gives_the_same_rows(
+    root: Path, shell: Shell, stage: str, damaged: str, how: str
+) -> None:
+    before = {table: Workspace(root).digest(table) for table in ("clips", "frames")}
+    books = shell("status", "-w", root).out.splitlines()[-1].split()[:6]
+    for path in (root / "commits" / stage).glob(damaged):
+        if how == "cut":
+            path.write_bytes(path.read_bytes()[:-9])
+        else:
+            path.unlink()
+    shell(stage, "-w", root, "--redo").check()
+    shell("sample", "-w", root).check()
+    assert {table: Workspace(root).digest(table) for table in before} == before
+    assert shell("status", "-w", root).out.splitlines()[-1].split()[:6] == books
+    for words in READING:
+        shell(*words, "-w", root).check()
+
+
+def test_export_names_the_damaged_file_and_the_command_that_heals(root: Path, shell: Shell) -> None:
+    (frames,) = (root / "tables" / "frames").iterdir()
+    data = bytearray(frames.read_bytes())
+    data[len(data) // 2] ^= 1
+    frames.write_bytes(data)
+    error = shell("export", "-w", root, "--version", "0.1", "--unverified").one_line()
+    assert frames.name in error
+    assert "avatar-build sample --redo" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[run]\nmax_failed = 'caf\u00e9'\n".encode("latin-1"), "line 2: byte 0xe9 is not UTF-8"),
+        ("[run]\n".encode("utf-16"), "is not UTF-8"),
+        (b"[run\n", "not valid TOML"),
+        (None, "is a folder"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_one_line(
+    root: Path, shell: Shell, content: bytes | None, said: str
+) -> None:
+    toml = root / "avatar.toml"
+    toml.unlink()
+    if content is None:
+        toml.mkdir()
+    else:
+        toml.write_bytes(content)
+    error = shell("status", "-w", root).one_line()
+    assert "avatar.toml" in error
+    assert said in error
+
+
+def test_settings_may_begin_with_a_byte_order_mark(root: Path, shell: Shell) -> None:
+    (root / "avatar.toml").write_bytes(b"\xef\xbb\xbf" + (root / "avatar.toml").read_bytes())
+    shell("status", "-w", root).check()
