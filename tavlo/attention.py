@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,9 @@ from tavlo.release import EvaluationSet
 from tavlo.release_media import frames_of, picture
 from tavlo.tavlo_recipe import TavloOfBatches, TavloRecipe
 from tavlo.training_config import train_config
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Maps = NDArray[np.float32]
 
@@ -123,27 +127,43 @@ def write_attention(
         tensors = read_clip(ready[0].path, config.clip_s)
     batch = {name: value[None] for name, value in recipe.sample(tensors, None).items()}
     found = attention(model, batch)
-    index = [frame.frame_index // recipe.settings.every for frame in frames]
+    every = recipe.settings.every
     pictures = []
     for frame in frames:
         image = picture(data, frame)
         truth = frame.truth(GRID_HW) if frame.instances else None
-        pictures.append((f"frame {frame.frame_index}", image, truth))
-    _draw(found, index, pictures, clip_id, target)
+        pictures.append(Pictured(frame.frame_index, image, truth))
+    beside = target.with_name(target.name + ".new")
+    figure(found, pictures, every, clip_id).savefig(beside, format="png", dpi=100)
+    beside.replace(target)
     return [target]
 
 
-def _draw(
-    found: Attention,
-    index: list[int],
-    pictures: list[tuple[str, NDArray[np.uint8], NDArray[Any] | None]],
-    title: str,
-    target: Path,
-) -> None:
+@dataclass(frozen=True)
+class Pictured:
+    """A labelled frame as it is drawn."""
+
+    frame_index: int
+    """Counted from the clip's first frame."""
+    image: NDArray[np.uint8]
+    truth: NDArray[Any] | None
+
+
+def figure(found: Attention, pictures: Sequence[Pictured], every: int, title: str) -> Figure:
+    """Draw a row for each labelled frame, and attention along time below.
+
+    Args:
+        found: of the clip's every ``every``-th frame.
+        pictures: the labelled frames.
+        every: as in ``TavloConfig``; axes are marked with the clip's own frame numbers.
+        title: of the sheet.
+    """
     # Without pyplot: it would choose a display, and keep every figure.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    index = [shown.frame_index // every for shown in pictures]
+    marks = [str(shown.frame_index) for shown in pictures]
     blocks = len(found.sound_over_time)
     columns: list[tuple[str, Maps]] = [("heatmap (eq. 16)", found.heat)]
     if found.places is not None:
@@ -161,22 +181,23 @@ def _draw(
     ]
     width = max(1 + len(columns), len(over_time))
     rows = len(pictures) + 1
-    figure = Figure(figsize=(3.2 * width, 2.3 * rows + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    grid = figure.add_gridspec(rows, width, height_ratios=[*[1.0] * len(pictures), 1.4])
+    sheet = Figure(figsize=(3.2 * width, 2.3 * rows + 0.9), layout="constrained")
+    FigureCanvasAgg(sheet)
+    sheet.suptitle(title)
+    grid = sheet.add_gridspec(rows, width, height_ratios=[*[1.0] * len(pictures), 1.4])
     ranges = [(float(maps[index].min()), float(maps[index].max())) for _, maps in columns]
-    for row, (name, image, truth) in enumerate(pictures):
+    for row, shown in enumerate(pictures):
+        image, truth = shown.image, shown.truth
         shape = image.shape[:2]
         outline = None
         if truth is not None:
             outline = cv2.resize(truth.astype(np.float32), shape[::-1])
-        panels = [(name, None, (0.0, 1.0))] + [
+        panels = [(f"frame {shown.frame_index}", None, (0.0, 1.0))] + [
             (what if row == 0 else "", maps[index[row]], limits)
             for (what, maps), limits in zip(columns, ranges, strict=True)
         ]
         for column, (said, heat, (low, high)) in enumerate(panels):
-            axes = figure.add_subplot(grid[row, column])
+            axes = sheet.add_subplot(grid[row, column])
             axes.imshow(image if heat is None else image.mean(-1), cmap="gray")
             if heat is not None:
                 large = cv2.resize(heat, shape[::-1], interpolation=cv2.INTER_NEAREST)
@@ -188,16 +209,14 @@ def _draw(
             axes.set_xticks([])
             axes.set_yticks([])
     for column, (name, weights) in enumerate(over_time):
-        axes = figure.add_subplot(grid[rows - 1, column])
+        axes = sheet.add_subplot(grid[rows - 1, column])
         axes.imshow(weights, cmap="viridis", vmin=0)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("attended frame", fontsize=8)
         axes.set_ylabel("frame", fontsize=8)
-        axes.set_xticks(index)
-        axes.set_yticks(index)
-    beside = target.with_name(target.name + ".new")
-    figure.savefig(beside, format="png", dpi=100)
-    beside.replace(target)
+        axes.set_xticks(index, marks, fontsize=8, rotation=90)
+        axes.set_yticks(index, marks, fontsize=8)
+    return sheet
 
 
 def _numbers(values: Tensor) -> Maps:

@@ -64,6 +64,10 @@ class ClipRules:
     max_frames: int = 300
     """In it; 30 frames/s in 10 s."""
 
+    def sentence(self) -> str:
+        """For people."""
+        return f"Clips of {self.length_s:g} s with {self.min_frames} to {self.max_frames} frames."
+
 
 @dataclass(frozen=True)
 class CachedClip:
@@ -99,6 +103,31 @@ def read_clips(source: Path, template: str = "") -> list[ClipSource]:
             raise UsageError(f"{source}: clip {clip.clip_id} is there twice.")
         seen.add(clip.clip_id)
     return clips
+
+
+def stated_rules(source: Path) -> dict[str, Any]:
+    """What a release says of its clips, as settings of training; nothing of a list.
+
+    Clips of 20 to 30 frames a second, as in the paper, are taken for granted; a world that
+    ``synth`` drew states its own number.
+    """
+    path = source / "annotations" / "instances.json"
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        lengths = {
+            round(float(image["clip_end_s"]) - float(image["clip_start_s"]), 3)
+            for image in document["images"]
+        }
+        fps = document.get("info", {}).get("world", {}).get("fps")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # what is wrong with it, reading its clips will say
+    if len(lengths) != 1 or (length_s := lengths.pop()) <= 0:
+        return {}
+    counts = [round(rate * length_s) for rate in (20, 30, *([fps] if fps else []))]
+    found = {"clip_s": length_s, "min_frames": max(1, min(counts)), "max_frames": max(counts)}
+    return found if found != {"clip_s": 10.0, "min_frames": 200, "max_frames": 300} else {}
 
 
 def _of_release(folder: Path) -> list[ClipSource]:
@@ -364,14 +393,16 @@ def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
     step = (end - start) / max(count, 1)
     if not count or timeline.end < end - step:
         raise MediaError(
-            "short", f"{clip.path.name}: ends at {float(timeline.end):.2f} s, the clip at {end} s"
+            "short",
+            f"{clip.path.name}: ends at {float(timeline.end):.2f} s, the clip at {end} s"
+            f" (train.clip_s is {rules.length_s:g})",
         )
     if not rules.min_frames <= count <= rules.max_frames:
         per_s = count / rules.length_s
         raise MediaError(
             "frame_count",
             f"{clip.path.name}: {count} frames in {rules.length_s:g} s ({per_s:g}/s); it must be"
-            f" {rules.min_frames} to {rules.max_frames}",
+            f" {rules.min_frames} to {rules.max_frames} (train.min_frames, train.max_frames)",
         )
     # Ranks of one machine may make the same clip; each writes a file of its own.
     beside = target.with_name(f"{target.stem}.{os.getpid()}.mkv")

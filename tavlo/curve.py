@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw_curve(rows: Sequence[dict[str, Any]], target: Path) -> None:
@@ -16,9 +19,17 @@ def draw_curve(rows: Sequence[dict[str, Any]], target: Path) -> None:
         rows: of a training's log.
         target: a PNG file; replaced.
     """
+    beside = target.with_name(target.name + ".new")
+    curve(rows).savefig(beside, format="png", dpi=120)
+    beside.replace(target)
+
+
+def curve(rows: Sequence[dict[str, Any]]) -> Figure:
+    """The learning curve of a training's log."""
     # Without pyplot: it would choose a display, and keep every figure.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     steps = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     checks = [row for row in rows if "validation_loss" in row]
@@ -48,11 +59,10 @@ def draw_curve(rows: Sequence[dict[str, Any]], target: Path) -> None:
             color="#c2542d",
         )
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel("loss")
     axes.margins(y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     if steps or checks:
         axes.legend(frameon=False)
-    beside = target.with_name(target.name + ".new")
-    figure.savefig(beside, format="png", dpi=120)
-    beside.replace(target)
+    return figure

@@ -18,6 +18,7 @@ from pipeline.progress import counting
 from tavlo.checkpoint import Checkpoint
 from tavlo.clips import (
     CachedClip,
+    ClipRules,
     ClipSource,
     cached,
     check_failed,
@@ -64,14 +65,16 @@ class Request:
         return self.cache or self.out / "clips"
 
     def clips(self) -> tuple[list[ClipSource], list[str]]:
-        """The clips, none of them held out; and sentences on names that could not be told.
+        """The clips, none of them held out; and sentences on what to know of them.
 
         Raises:
             UsageError: there are none, or some are held out.
         """
         clips = read_clips(self.source, self.template)
-        doubts = [text for held_out in self.held_out for text in refuse_overlap(clips, held_out)]
-        return clips, doubts
+        rules = self.config.rules
+        notes = [] if rules == ClipRules() else [rules.sentence()]
+        notes += [text for held_out in self.held_out for text in refuse_overlap(clips, held_out)]
+        return clips, notes
 
 
 @dataclass(frozen=True)

@@ -69,15 +69,19 @@ class TrainConfig(Section):
 
 
 def read_settings(
-    name: str, file: Path | None = None, settings: Iterable[str] = ()
+    name: str,
+    file: Path | None = None,
+    settings: Iterable[str] = (),
+    stated: Mapping[str, Any] | None = None,
 ) -> tuple[TrainConfig, Recipe]:
-    """Defaults, the recipe's own before the loop's, then the file, then what was typed.
+    """Defaults, the recipe's own before the loop's, then the data's, the file, what was typed.
 
     Args:
         name: of the recipe.
         file: TOML with the tables ``[train]`` and one of the recipe's name.
         settings: ``train.key=value`` or ``RECIPE.key=value``, values in TOML; bare words are
             strings.
+        stated: what the data says of its clips (``tavlo.clips.stated_rules``).
 
     Raises:
         ConfigError: naming the place and the value.
@@ -106,7 +110,7 @@ def read_settings(
     if name in RECIPES and (unknown := sorted(values.keys() - {"train", name})):
         raise ConfigError(f"{unknown[0]}: no such table of settings; there is train and {name}.")
     recipe = make_recipe(name, values.get(name, {}))
-    return train_config({**recipe.training, **values.get("train", {})}), recipe
+    return train_config({**recipe.training, **(stated or {}), **values.get("train", {})}), recipe
 
 
 def train_config(values: Mapping[str, Any]) -> TrainConfig:

@@ -11,9 +11,22 @@ from typing import Any
 import click
 
 from pipeline.cli.output import Output, ending
+from pipeline.errors import UsageError
 
 _ID = re.compile(r"-[A-Za-z0-9_-]{10,}(#[0-9]+)?")
 """An id as it may be typed: a YouTube id that begins with '-', or one that is made from it."""
+
+
+EXTRA_OF = {
+    **dict.fromkeys(
+        ("einops", "matplotlib", "PIL", "tensorboard", "torch", "torchvision"), "train"
+    ),
+    **dict.fromkeys(
+        ("kaldi_native_fbank", "segment_anything", "transformers", "ultralytics"), "models"
+    ),
+    "ray": "ray",
+}
+"""The extra that brings a package which the core has not."""
 
 
 class SomeId(click.ParamType[str]):
@@ -50,6 +63,19 @@ class Command(click.Command):
                 return super().parse_args(ctx, marked)
             except click.UsageError:
                 raise error from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; where a package of an extra is missing, name the extra."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in EXTRA_OF:
+                raise
+            raise UsageError(
+                f"'avatar-build {_name(ctx)}' needs {package}, which is not installed: pip install"
+                f" 'avatar-build[{EXTRA_OF[package]}]'."
+            ) from error
 
     def _mark_ids(self, args: list[str]) -> list[str]:
         """Move what looks like an id behind a '--'."""

@@ -71,17 +71,12 @@ def train_tavlo(
         avatar-build train-tavlo --data train.csv --held-out releases/1.0 --out runs/tavlo
         avatar-build train-tavlo --data releases/0.1 --out runs/small --set train.batch=8 --dry-run
     """
-    from pipeline.errors import UsageError
+    from tavlo.clips import stated_rules
+    from tavlo.training import Request, closing, plan, run
+    from tavlo.training_config import read_settings
 
-    try:
-        from tavlo.training import Request, closing, plan, run
-        from tavlo.training_config import read_settings
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"training needs {error.name}: pip install 'avatar-build[train]'."
-        ) from error
     file = Path(config_file) if config_file else None
-    train_config, model = read_settings(recipe, file, settings)
+    train_config, model = read_settings(recipe, file, settings, stated_rules(Path(data)))
     request = Request(
         recipe=model,
         config=train_config,

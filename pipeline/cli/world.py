@@ -35,7 +35,12 @@ def synth(
 
     \b
         avatar-build synth worlds/train --clips 2000 --seed 1
-        avatar-build synth worlds/test --clips 500 --seed 2 --seconds 4 --fps 8 --height 144
+        avatar-build synth worlds/test --clips 500 --seed 2
+        avatar-build train-tavlo --data worlds/train --held-out worlds/test --out runs/a
+        avatar-build evaluate --release worlds/test --checkpoint runs/a/best.pt --out runs/a/scores
+
+    For a machine without a GPU draw both smaller, e.g. with --seconds 4 --fps 8 --height 144;
+    train-tavlo reads from a world how long its clips are.
     """
     import os
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tavlo.attention import attention
+from tavlo.attention import Attention, Pictured, attention, figure
+from tavlo.curve import curve
 from tavlo.model import AttentionLayer, TavloSizes, similarity
 from tavlo.recipe import make_recipe
 from tavlo.tavlo_recipe import TavloOfBatches
@@ -52,3 +53,29 @@ def test_looking_changes_nothing_and_leaves_nothing_behind(meeting: str) -> None
         assert found.places is None
     torch.testing.assert_close(model(batch)["sound"], before["sound"])
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_axes_say_the_frames_they_show() -> None:
+    dice = np.random.default_rng(0)
+    over, image = dice.random((1, 20, 20)).astype(np.float32), np.zeros((36, 64, 3), np.uint8)
+    found = Attention(
+        heat=dice.random((20, 2, 2)).astype(np.float32),
+        places=None,
+        sound_over_time=over,
+        place_over_time=over,
+    )
+    for every in (1, 3):
+        shown = [Pictured(index, image, None) for index in (2 * every, 15 * every + every // 2)]
+        *_, below = figure(found, shown, every, "a clip").axes
+        for axis in (below.xaxis, below.yaxis):
+            assert axis.get_ticklocs().tolist() == [2, 15]
+            marks = [label.get_text() for label in axis.get_ticklabels()]
+            assert marks == [str(one.frame_index) for one in shown]
+
+
+def test_a_learning_curve_is_marked_at_whole_steps() -> None:
+    for steps in (1, 2, 3, 5, 40, 1000):
+        rows = [{"step": step, "loss": 1 / step} for step in range(1, steps + 1)]
+        (axes,) = curve(rows).axes
+        marks = axes.get_xticks()
+        assert (marks == marks.round()).all(), steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.checkpoint import load_checkpoint
+from tavlo.clips import ClipRules
 from tavlo.predict import open_trained
 from tavlo.predictions import Predictions
 from tavlo.release import read_release
+from tavlo.synthetic import WorldConfig
 from tavlo.training_log import LOG, read_log
 from tests.conftest import ROOT
 from tests.tavlo import small
@@ -212,6 +215,34 @@ def test_where_it_attends_is_drawn_beside_its_heatmaps(
     assert sheet is not None
     rows, frames = sheet.shape[0], 2
     assert rows > 200 * (frames + 1), "a row for each labelled frame, and one for time"
+
+
+def test_a_world_is_trained_on_and_scored_without_saying_how_long_its_clips_are(
+    tmp_path: Path,
+) -> None:
+    for name, seed in (("train", 1), ("test", 2)):
+        words = ["synth", tmp_path / name, "--clips", 6, "--seed", seed, "--seconds", 2]
+        typed(*words, "--fps", 5, "--height", 36, "--workers", 1)
+    out = tmp_path / "run"
+    words = train_words(tmp_path / "train", out, "--held-out", tmp_path / "test")
+    at = [
+        number
+        for number, word in enumerate(words)
+        if re.match(r"train\.(clip_s|m.._fr)", str(word))
+    ]
+    for number in reversed(at):
+        del words[number - 1 : number + 1]
+    words += ["--set", "train.epochs=1", "--set", "tavlo.sizes.max_frames=60"]
+    assert "Clips of 2 s with 10 to 60 frames." in typed(*words, "--dry-run")
+    typed(*words)
+    place = ["--checkpoint", out / "best.pt", "--device", "cpu", "--out", tmp_path / "scores"]
+    assert "| Total | CIoU |" in typed("evaluate", "--release", tmp_path / "test", *place)
+
+
+def test_what_synth_draws_by_default_is_what_training_takes_by_default() -> None:
+    world, rules = WorldConfig(), ClipRules()
+    assert world.seconds == rules.length_s
+    assert rules.min_frames <= world.seconds * world.fps <= rules.max_frames
 
 
 def test_an_imported_release_can_be_trained_on(release: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Commands on a machine that has the core alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from pipeline.cli.groups import EXTRA_OF
+from tests.conftest import ROOT
+from tests.tavlo.release_factory import make_release
+
+HIDDEN = """
+import json, sys
+for name in {hidden!r}:
+    sys.modules[name] = None
+from pipeline.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["avatar-build", *words]
+    try:
+        main()
+        print("done", file=sys.stderr)
+    except SystemExit as error:
+        assert error.code in (2, None, 0), error.code
+    except BaseException as error:
+        print("traceback:", repr(error), file=sys.stderr)
+"""
+
+
+def test_every_extra_that_is_named_brings_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for package, extra in EXTRA_OF.items():
+        name = {"PIL": "pillow"}.get(package, package.replace("_", "-"))
+        brought = project["optional-dependencies"][extra]
+        assert any(line.startswith(f"{name}>") for line in brought), package
+        assert not any(line.startswith(f"{name}>") for line in project["dependencies"]), package
+
+
+def test_without_torch_a_command_works_or_names_the_extra(tmp_path: Path) -> None:
+    release = str(make_release(tmp_path / "r", images=False))
+    out = str(tmp_path / "out")
+    scores = tmp_path / "scores.json"
+    rows = {"Total": {"CIoU": {"value": 1.0, "low": 1.0, "high": 1.0, "n": 1}}}
+    scores.write_text(json.dumps({"rows": rows, "model": {"window_s": 5.0}}))
+    needing = [
+        ["train-tavlo", "--data", release, "--out", out],
+        ["evaluate", "--release", release, "--checkpoint", "no.pt", "--out", out],
+        ["evaluate-images", "--release", release, "--model", "ezvsl", "--checkpoint", "no.pth",
+         "--out", out],
+        ["tables", "windows", f"a={scores}", "--out", out],
+    ]  # fmt: skip
+    working = [
+        ["synth", str(tmp_path / "w"), "--clips", "1", "--seconds", "2", "--fps", "4",
+         "--height", "36", "--workers", "1"],
+        ["tables", "paper"],
+        ["tables", "windows", f"a={scores}"],
+        ["evaluate", "--help"],
+    ]  # fmt: skip
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", HIDDEN.format(hidden=[*EXTRA_OF])),
+            json.dumps([*needing, *working]),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    said = [line for line in done.stderr.splitlines() if "avatar-build" in line or "back:" in line]
+    assert len(said) == len(needing), done.stderr
+    for words, line in zip(needing, said, strict=True):
+        command = " ".join(words[: 2 if words[0] == "tables" else 1])
+        assert line.startswith(f"Error: 'avatar-build {command}' needs "), line
+        assert line.endswith("which is not installed: pip install 'avatar-build[train]'."), line
+    assert not Path(out).exists()
+    assert (tmp_path / "w" / "annotations" / "instances.json").exists()
