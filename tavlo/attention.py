@@ -124,7 +124,7 @@ def write_attention(
         ready, failed = fill_cache(wanted, Path(scratch), config.rules, 1)
         if failed:
             raise AvatarBuildError(f"{clip_id}: {failed[clip_id]}")
-        tensors = read_clip(ready[0].path, config.clip_s)
+        tensors = read_clip(ready[0].path, config.clip_s, ready[0].sha256)
     batch = {name: value[None] for name, value in recipe.sample(tensors, None).items()}
     found = attention(model, batch)
     every = recipe.settings.every

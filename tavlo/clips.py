@@ -30,6 +30,7 @@ from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.media.container import Media
 from pipeline.media.feed import RATE_HZ, SIZE_PX, write_feed
 from pipeline.media.timeline import exact, read_timeline
+from pipeline.recorded import holds, noted_digest, sha256_of, write_note
 from pipeline.schema import clip_id
 from pipeline.train_lists import Shared, VideoNames, parse_row, read_list, read_name
 
@@ -51,6 +52,8 @@ class ClipSource:
     """A file that holds it."""
     start_s: float
     """Where it starts in the file, seconds from the first frame."""
+    sha256: str = ""
+    """Of the file, where a release says so."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class CachedClip:
     """The feed file."""
     key: str
     """What it was made from."""
+    sha256: str = ""
+    """Of the feed file when it was made; empty before."""
 
 
 def read_clips(source: Path, template: str = "") -> list[ClipSource]:
@@ -143,19 +148,30 @@ def _of_release(folder: Path) -> list[ClipSource]:
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a release of avatar-build ({error!r}).") from error
     clips = []
+    released = _released(folder)
     for name, (video_id, file, _) in sorted(found.items()):
         inside = PurePosixPath(file)
         if inside.is_absolute() or ".." in inside.parts:
             raise UsageError(f"{path}: clip_file {file[:80]!r} leads out of the release.")
         _check_id(name, str(path))
         # A clip's file shows the clip from its first frame on.
-        clips.append(ClipSource(name, video_id, folder / inside, 0.0))
+        clips.append(ClipSource(name, video_id, folder / inside, 0.0, released.get(file, "")))
     if not any(clip.path.is_file() for clip in clips):
         raise UsageError(
             f"{folder}: a release without clips. Restore them first: 'avatar-build fetch-media"
             f" {folder}'."
         )
     return clips
+
+
+def _released(folder: Path) -> dict[str, str]:
+    """The digests a release states of its files; restored ones are not among them."""
+    try:
+        text = (folder / "CHECKSUMS.sha256").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    lines = (line.partition("  ") for line in text.splitlines())
+    return {name: digest for digest, _, name in lines}
 
 
 def _of_list(path: Path, template: str) -> list[ClipSource]:
@@ -271,10 +287,11 @@ Show = Callable[[int, int], None]
 
 
 def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
-    """Where a clip's feed file is or will be.
+    """Where a clip's feed file is or will be; writes nothing.
 
-    A source is known by its size and its two ends: reading all of 10,000 videos at each start would
-    take longer than it would ever tell.
+    The file's name holds the source's size and its two ends: reading all of 10,000 videos at each
+    start would take longer than it would ever tell. Their digests are noted when the feed file is
+    made, beside its own (``pipeline.recorded``), and looked at by ``fill_cache``.
 
     Raises:
         MediaError: ``missing_file``.
@@ -292,7 +309,26 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
     span = f"{size} {clip.start_s:.6f} {rules.length_s:.6f}"
     made = f"{FEED_VERSION} {SIZE_PX} {RATE_HZ}"
     key = hashlib.sha256(f"{made} {span} ".encode() + ends).hexdigest()[:20]
-    return CachedClip(clip.clip_id, clip.video_id, folder / f"{clip.clip_id}-{key}.mkv", key)
+    path = folder / f"{clip.clip_id}-{key}.mkv"
+    source = noted_digest(_note(path, "source"))
+    made_of = f"{key} {source}" if source else key
+    digest = noted_digest(_note(path, "feed"))
+    return CachedClip(clip.clip_id, clip.video_id, path, made_of, digest)
+
+
+def _note(path: Path, of: str) -> Path:
+    """Where it is noted how a feed file, or its source, looked when it was hashed last."""
+    return path.parent / "checked" / f"{path.name}.{of}.json"
+
+
+def _is_current(clip: ClipSource, made: CachedClip) -> bool:
+    """Whether the feed file is the one that was made, of the source that is there now."""
+    note = _note(made.path, "source")
+    source = noted_digest(note)
+    if clip.sha256 not in ("", source):
+        return False
+    feed = holds(made.path, made.sha256, _note(made.path, "feed"))
+    return feed and holds(clip.path, source, note)
 
 
 def fill_cache(
@@ -326,7 +362,8 @@ def fill_cache(
         except MediaError as error:
             failed[clip.clip_id] = str(error)
             continue
-        if not ready[clip.clip_id].path.exists():
+        if not _is_current(clip, ready[clip.clip_id]):
+            ready[clip.clip_id].path.unlink(missing_ok=True)
             missing.append((clip, ready[clip.clip_id].path, rules))
     done = len(clips) - len(missing)
     show(done, len(failed))
@@ -336,6 +373,9 @@ def fill_cache(
             failed[name] = error_text
             del ready[name]
         show(done, len(failed))
+    ready |= {
+        clip.clip_id: cached(clip, folder, rules) for clip, *_ in missing if clip.clip_id in ready
+    }
     return [ready[clip.clip_id] for clip in clips if clip.clip_id in ready], failed
 
 
@@ -373,10 +413,29 @@ def _worked(jobs: Sequence[Job], processes: int) -> Iterator[tuple[str, str]]:
 def _make(job: Job) -> tuple[str, str]:
     clip, target, rules = job
     try:
-        make_feed(clip, target, rules)
+        _make_noted(clip, target, rules)
     except MediaError as error:
         return clip.clip_id, str(error)
     return clip.clip_id, ""
+
+
+def _make_noted(clip: ClipSource, target: Path, rules: ClipRules) -> None:
+    """Write a clip's feed file, and note what it and its source are."""
+    if not clip.path.is_file():
+        raise MediaError("missing_file", f"{clip.path}: no such file", retryable=True)
+    looked = clip.path.stat()
+    digest = sha256_of(clip.path)
+    if clip.sha256 not in ("", digest):
+        raise MediaError(
+            "changed_file",
+            f"{clip.path}: not the clip that was released; see 'avatar-build export --verify'",
+        )
+    make_feed(clip, target, rules)
+    after = clip.path.stat()
+    if (after.st_size, after.st_mtime_ns) != (looked.st_size, looked.st_mtime_ns):
+        raise MediaError("changed_file", f"{clip.path}: changed while it was read", retryable=True)
+    write_note(clip.path, digest, _note(target, "source"), looked)
+    write_note(target, sha256_of(target), _note(target, "feed"))
 
 
 def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import AvatarBuildError, MediaError
 from pipeline.media.feed import RATE_HZ, ClipTensors, read_feed
+from pipeline.recorded import CHANGED, sha256_of
 from tavlo.clips import CachedClip
 from tavlo.recipe import Recipe
 
@@ -44,12 +45,19 @@ class Batch(NamedTuple):
     """As the recipe's ``sample`` names them, with a batch axis in front."""
 
 
-def read_clip(path: Path, length_s: float) -> ClipTensors:
+def read_clip(path: Path, length_s: float, sha256: str = "") -> ClipTensors:
     """A feed file, its sound as long as its picture: silence follows where a sound ends early.
 
+    Args:
+        path: the file.
+        length_s: of the clip, seconds.
+        sha256: of the file when it was made; empty where nobody knows.
+
     Raises:
-        MediaError: it cannot be read.
+        MediaError: it cannot be read, or is another file by now (``changed_file``).
     """
+    if sha256 and path.is_file() and sha256_of(path) != sha256:
+        raise MediaError(CHANGED, f"{path.name}: not the file that was made")
     clip = read_feed(path)
     samples = round(length_s * RATE_HZ)
     sound = np.zeros(samples, np.float32)
@@ -86,12 +94,12 @@ class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
         clip = self._clips[number]
         dice = None if self._seed is None else clip_dice(self._seed, epoch, clip.clip_id)
         try:
-            tensors = read_clip(clip.path, self._length_s)
+            tensors = self._read(clip)
             if dice is None:
                 return clip.clip_id, self.recipe.sample(tensors, None)
             names = self.recipe.companions(clip.clip_id, self._place, dice)
             others = [self._clips[self._place[name]] for name in names]
-            among = [read_clip(other.path, self._length_s) for other in others]
+            among = [self._read(other) for other in others]
             return clip.clip_id, self.recipe.sample_among(tensors, among, dice)
         except MediaError as error:
             return clip.clip_id, AvatarBuildError(
@@ -100,6 +108,9 @@ class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
             )
         except AvatarBuildError as error:
             return clip.clip_id, AvatarBuildError(f"clip {clip.clip_id}: {error}")
+
+    def _read(self, clip: CachedClip) -> ClipTensors:
+        return read_clip(clip.path, self._length_s, clip.sha256)
 
 
 def clip_dice(seed: int, epoch: int, clip_id: str) -> np.random.Generator:

@@ -136,7 +136,7 @@ def predict(
     found.describe(about | {"failed": lacking})
     model = trained.model.to(trained.device)
     for done, clip in enumerate(ready, start=1):
-        tensors = read_clip(clip.path, config.clip_s)
+        tensors = read_clip(clip.path, config.clip_s, clip.sha256)
         index = sorted({frame.frame_index for frame in frames[clip.clip_id]})
         if index[-1] >= len(tensors.frames):
             raise AvatarBuildError(

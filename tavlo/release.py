@@ -65,6 +65,8 @@ class LabelledFrame:
     """The video's, as its list has it."""
     split: str = ""
     """Likewise."""
+    image_sha256: str = ""
+    """Of its image; empty where none is stated, or images were restored and may look alike."""
 
     def truth(
         self, grid_hw: tuple[int, int], kind: TruthKind = "mask", scenario: str | None = None
@@ -182,6 +184,7 @@ def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
             row["scenario"], row["audio_visual_category"], row["bbox"], mask, stated, drawn
         )
         instances.setdefault(row["image_id"], []).append(found)
+    shipped = bool(document["info"].get("media"))
     frames = [
         LabelledFrame(
             video_id=image["video_id"],
@@ -197,6 +200,7 @@ def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
             clip_s=image.get("clip_end_s", 0.0) - image.get("clip_start_s", 0.0),
             label=str(videos.get(image["video_id"], {}).get("label", "")),
             split=str(videos.get(image["video_id"], {}).get("split", "")),
+            image_sha256=str(image.get("image_sha256", "")) if shipped else "",
         )
         for image in document["images"]
     ]

@@ -6,6 +6,7 @@ replaced: what is missing is an error that names the frame.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -26,11 +27,18 @@ def picture(data: EvaluationSet, frame: LabelledFrame) -> Picture:
     """A labelled frame in its colours, ``(height, width, 3)``, RGB.
 
     Raises:
-        AvatarBuildError: the release has neither its image nor its clip, or it cannot be read.
+        AvatarBuildError: the release has neither its image nor its clip, or it cannot be read, or
+            is not the image that was released.
     """
     path = data.folder / frame.image_file
     if frame.image_file and path.exists():
-        pixels = np.frombuffer(path.read_bytes(), np.uint8)
+        content = path.read_bytes()
+        if frame.image_sha256 not in ("", hashlib.sha256(content).hexdigest()):
+            raise AvatarBuildError(
+                f"{path}: not the image that was released. Restore it; 'avatar-build export"
+                f" --verify {data.folder}' names all that changed."
+            )
+        pixels = np.frombuffer(content, np.uint8)
         image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if len(pixels) else None
         if image is None:
             raise AvatarBuildError(f"{path}: no image. Restore it from the release.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,8 +168,51 @@ def test_the_cache_is_made_once_and_gone_on_with(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert seen[0] == (3, 0)
     assert seen[-1] == (8, 0)
-    assert sorted(cache.iterdir()) == sorted(clip.path for clip in whole)
+    assert sorted(cache.glob("*.mkv")) == sorted(clip.path for clip in whole)
     assert {len(read_clip(clip.path, 1.0).frames) for clip in whole} == {10, 12}
+
+
+def spoiled_inside(path: Path) -> None:
+    """Another byte in the middle: the same size, the same ends."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.unlink()
+    path.write_bytes(data)
+
+
+def test_a_source_that_changed_in_its_middle_is_made_anew_and_is_other_data(tmp_path: Path) -> None:
+    source = read_clips(small.draw_videos(tmp_path / "videos", small.NAMES[:1]))[0]
+    filling = (1_000_008).to_bytes(4) + b"free" + bytes(1_000_000)
+    source.path.write_bytes(source.path.read_bytes() + filling)
+    before, _ = fill_cache([source], tmp_path / "cache", RULES, 1)
+    spoiled_inside(source.path)
+    after, failed = fill_cache([source], tmp_path / "cache", RULES, 1)
+    assert not failed
+    assert after[0].path == before[0].path
+    assert data_digest(after) != data_digest(before)
+
+
+def test_a_feed_file_that_is_not_the_one_that_was_made_is_made_again(tmp_path: Path) -> None:
+    sources = read_clips(small.draw_videos(tmp_path / "videos", small.NAMES[:2]))
+    (one, other), _ = fill_cache(sources, tmp_path / "cache", RULES, 1)
+    whole = one.path.read_bytes()
+    one.path.write_bytes(other.path.read_bytes())
+    with pytest.raises(MediaError, match="changed_file"):
+        read_clip(one.path, 1.0, one.sha256)
+    again, failed = fill_cache(sources, tmp_path / "cache", RULES, 1)
+    assert not failed
+    assert again == [one, other]
+    assert one.path.read_bytes() == whole
+
+
+def test_a_clip_that_is_not_the_one_its_release_names_cannot_be_used(tmp_path: Path) -> None:
+    listed = read_clips(small.draw_videos(tmp_path / "videos", small.NAMES[:1]))[0]
+    digest = hashlib.sha256(listed.path.read_bytes()).hexdigest()
+    source = replace(listed, sha256=digest)
+    assert not fill_cache([source], tmp_path / "cache", RULES, 1)[1]
+    spoiled_inside(source.path)
+    _, failed = fill_cache([source], tmp_path / "cache", RULES, 1)
+    assert "not the clip that was released" in failed[source.clip_id]
 
 
 def test_a_feed_file_is_known_by_what_it_was_made_from(tmp_path: Path) -> None:

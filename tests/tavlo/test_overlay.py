@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -108,6 +110,23 @@ def test_a_frame_without_image_comes_from_its_clip(tmp_path: Path) -> None:
     media = Media(tmp_path / "r/video/video000001_00020.mp4")
     (wanted,) = decode_pictures(media, read_timeline(media), [range(3, 4)])
     assert (picture(data, data.frames[0]) == wanted.rgb()).all()
+
+
+def test_an_image_that_is_not_the_released_one_is_no_picture_of_its_frame(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "r")
+    path = folder / "annotations/instances.json"
+    document = json.loads(path.read_text())
+    document["info"]["media"] = True
+    for image in document["images"]:
+        data = (folder / image["file_name"]).read_bytes()
+        image["image_sha256"] = hashlib.sha256(data).hexdigest()
+    path.write_text(json.dumps(document))
+    whole = read_release(folder)
+    one, other = whole.frames[:2]
+    assert picture(whole, one).any()
+    (folder / one.image_file).write_bytes((folder / other.image_file).read_bytes() + b"0")
+    with pytest.raises(AvatarBuildError, match="not the image that was released"):
+        picture(whole, one)
 
 
 def test_a_release_without_media_names_the_frame_and_what_to_do(
