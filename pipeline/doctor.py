@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Config, DownloadConfig, RunConfig
+from pipeline.errors import AvatarBuildError
 from pipeline.executors.gpus import VISIBLE, visible_gpus
+from pipeline.registry import STAGES
 from pipeline.storage import Storage
 
 _YT_DLP_OLD_DAYS = 60
@@ -42,6 +45,19 @@ _EXTRAS = {
     "train": ("torch", "einops", "tensorboard", "matplotlib"),
     "ray": ("ray",),
 }
+
+_BACKENDS = ("tagger", "detector", "segmenter")
+"""The settings that choose one."""
+
+_PACKAGES = {
+    "cav-mae": ("torch",),
+    "yolov8": ("torch", "ultralytics"),
+    "mm-grounding-dino": ("torch", "transformers"),
+    "grounding-dino": ("torch", "transformers"),
+    "sam-vit": ("torch", "segment_anything"),
+    "sam2": ("torch", "transformers"),
+}
+"""What a backend imports, by how its name begins; the others import nothing of an extra."""
 
 _VIDEO_BYTES = 18_000_000
 """A 4-minute video at 600 kb/s, the mean of the paper's kind of source."""
@@ -81,6 +97,8 @@ def run_checks(storage: Storage, config: Config, today: datetime.date | None = N
         _ffmpeg(download),
         *_extras(),
         _gpu(config.run),
+        *_chosen(config),
+        *_ray(config.run),
     ]
 
 
@@ -189,7 +207,11 @@ def _waiting_videos(storage: Storage) -> int:
     import pyarrow.parquet as pq
 
     names = [name for name in storage.names("tables/sources") if name.endswith(".parquet")]
-    listed: int = sum(pq.read_metadata(storage.path(f"tables/sources/{n}")).num_rows for n in names)
+    listed = 0
+    for name in names:
+        # What is damaged is not counted: every command that reads it says so.
+        with contextlib.suppress(OSError, ValueError):
+            listed += pq.read_metadata(storage.path(f"tables/sources/{name}")).num_rows
     known = sum(name.endswith(".json") for name in storage.names("media/videos"))
     return max(0, listed - known)
 
@@ -226,6 +248,41 @@ def _extras() -> Iterator[Check]:
         detail = f"without {', '.join(missing)}" if missing else "installed"
         advice = f"For its commands: pip install 'avatar-build[{extra}]'" if missing else ""
         yield Check(f"extra {extra}", "ok", detail, advice)
+
+
+def _chosen(config: Config) -> Iterator[Check]:
+    """What the stages that may run models need for the backends these settings choose."""
+    gpus: int | None = None
+    for name in ("hear", "propose", "segment"):
+        section = getattr(config, STAGES[name].section)
+        backend = next(getattr(section, key) for key in _BACKENDS if hasattr(section, key))
+        packages = next((p for start, p in _PACKAGES.items() if backend.startswith(start)), ())
+        missing = [one for one in packages if importlib.util.find_spec(one) is None]
+        if missing:
+            detail = f"{backend} needs {', '.join(missing)}"
+            advice = "pip install 'avatar-build[models]', or choose another backend in avatar.toml"
+            yield Check(name, "bad", detail, advice)
+            continue
+        stage = STAGES[name].load()(section)
+        try:
+            stage.fingerprint()
+        except AvatarBuildError as error:
+            yield Check(name, "bad", f"{backend} cannot run", str(error))
+            continue
+        device = stage.device()
+        if device.startswith("cuda"):
+            gpus = len(visible_gpus()) if gpus is None else gpus
+            if int(device.partition(":")[2] or 0) >= gpus:
+                detail = f"{backend} is to run on {device}; GPUs seen: {gpus}"
+                yield Check(name, "bad", detail, f"Set {name}.device to auto or cpu.")
+                continue
+        yield Check(name, "ok", f"{backend}: what it needs is here")
+
+
+def _ray(run: RunConfig) -> Iterator[Check]:
+    if run.executor == "ray" and importlib.util.find_spec("ray") is None:
+        advice = "pip install 'avatar-build[ray]', or set run.executor to local"
+        yield Check("executor", "bad", "run.executor is ray, which is not installed", advice)
 
 
 def _gpu(run: RunConfig) -> Check:

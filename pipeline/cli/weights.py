@@ -59,15 +59,20 @@ def models_fetch(names: tuple[str, ...]) -> None:
 def models_add(name: str, path: Path, own: bool) -> None:
     """Register weights you have: a file, or the folder of a model of several files.
 
-    It stays where it is, and its SHA-256 is noted. Loading an ultralytics file runs the code in it:
-    add only what you trust.
+    It stays where it is, and its SHA-256 is noted. It is opened first, as far as that runs no code
+    of it. Loading an ultralytics file does run the code in it: add only what you trust.
 
     \b
         avatar-build models add sam-vit-b ~/sam_vit_b_01ec64.pth
     """
-    from pipeline.models.register import add
+    from pipeline.models.opening import check_files
+    from pipeline.models.register import add, brought, find_model
 
-    _say_model(add(name, path.expanduser(), own=own))
+    model, path = find_model(name), path.expanduser()
+    unchecked = check_files(model, brought(model, path))
+    _say_model(add(name, path, own=own))
+    if unchecked:
+        output().say(f"{name}: {unchecked}")
 
 
 def _say_model(got: ModelFile) -> None:

@@ -172,9 +172,14 @@ def register(model: Model, files: Mapping[str, Path], *, own: bool = False) -> M
 def add(name: str, path: Path, *, own: bool = False) -> ModelFile:
     """Register what the user has: a file, or the folder of a model of several files."""
     model = find_model(name)
+    return register(model, brought(model, path), own=own)
+
+
+def brought(model: Model, path: Path) -> dict[str, Path]:
+    """The files of a model at a path of the user's, by the table's file name."""
     if len(model.files) == 1:
-        return register(model, {model.files[0].name: path}, own=own)
-    return register(model, {file.name: path / file.name for file in model.files}, own=own)
+        return {model.files[0].name: path}
+    return {file.name: path / file.name for file in model.files}
 
 
 def read_register(name: str) -> dict[str, Noted] | None:

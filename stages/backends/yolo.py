@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,19 @@ _STRIDE = 32
 
 _GREY = 114
 """What the margins are filled with, as in training."""
+
+_NO_CHECKPOINT = (
+    TypeError,
+    AttributeError,
+    ModuleNotFoundError,
+    RuntimeError,
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+"""What ultralytics raises about files that are not its own."""
 
 _QUIET = {
     "YOLO_OFFLINE": "true",
@@ -156,10 +170,10 @@ def load_network(path: Path) -> torch.nn.Module:
     try:
         load: Any = torch_safe_load
         checkpoint, _ = load(str(path.absolute()), safe_only=True)
-    except (TypeError, AttributeError, ModuleNotFoundError, RuntimeError, OSError) as error:
+        found = checkpoint.get("ema") or checkpoint.get("model")
+    except _NO_CHECKPOINT as error:
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"{path}: not a checkpoint ultralytics can read: {said}") from error
-    found = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(found, DetectionModel):
         raise UsageError(f"{path}: holds a {type(found).__name__}, not a YOLO detector.")
     network: Any = found

@@ -146,3 +146,42 @@ def test_the_doctor_imports_neither_torch_nor_yt_dlp(workspace: Workspace) -> No
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("section", "backend", "way_out"),
+    [
+        ("hear", {"tagger": "cav-mae"}, "models fetch cav-mae-as-46.6"),
+        ("propose", {"detector": "yolov8x-oiv7"}, "models fetch yolov8x-oiv7"),
+        ("propose", {"detector": "grounding-dino-tiny"}, "models fetch grounding-dino-tiny"),
+        ("segment", {"segmenter": "sam-vit-h"}, "models fetch sam-vit-h"),
+    ],
+)
+def test_a_chosen_backend_without_its_weights_or_packages_is_bad_and_says_what_mends_it(
+    workspace: Workspace,
+    section: str,
+    backend: dict[str, str],
+    way_out: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = Config.model_validate({section: backend})
+
+    def found() -> Check:
+        return {check.name: check for check in run_checks(workspace.storage, config)}[section]
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert found().state == "bad"
+    assert way_out in found().advice
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "needs torch" in found().detail
+    assert "avatar-build[models]" in found().advice
+    assert checks(workspace)[section].state == "ok", "the offline profile needs none of it"
+
+
+def test_an_executor_that_is_not_installed_is_bad(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = Config(run=RunConfig(executor="ray"))
+    states = {check.name: check.state for check in run_checks(workspace.storage, config)}
+    assert states["executor"] == "bad"

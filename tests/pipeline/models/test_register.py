@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +147,8 @@ def test_the_commands_show_add_find_and_check(weights: Path) -> None:
     assert code == 0
     assert "AGPL-3.0" in text
     assert all(name in text for name in MODELS)
+    with zipfile.ZipFile(weights, "w") as archive:
+        archive.writestr("yolo/data.pkl", b"cultralytics.nn.tasks\nDetectionModel\n.")
     assert run("add", YOLO, str(weights))[0] == 0
     assert run("path", YOLO) == (0, f"{weights}\n")
     assert run("verify") == (0, f"{YOLO}: as registered.\n")

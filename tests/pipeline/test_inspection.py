@@ -1,0 +1,70 @@
+"""``status`` costs little, whatever the number of units, and an index never changes an answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from pipeline.inspection import stage_status
+from pipeline.registry import STAGES
+from pipeline.runner import RunOptions, run_stage
+from pipeline.workspace import Workspace
+from tests.conftest import ROOT
+from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
+
+UNITS = 70
+
+
+def test_status_loads_no_stage_and_nothing_heavy(workspace: Workspace) -> None:
+    add_sources(workspace, ["ok"])
+    code = (
+        "import sys; from pipeline.cli import main; sys.argv = ['avatar-build', 'status', '-w',"
+        f" {workspace.storage.url!r}]; main();"
+        " heavy = {'torch', 'scipy', 'numpy', 'cv2', 'av', 'pyarrow', 'pandas', 'stages'};"
+        " sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_each_stage_of_the_registry_reads_what_its_spec_says() -> None:
+    for name, entry in STAGES.items():
+        assert entry.reads == entry.load().spec.reads, name
+
+
+def test_an_index_of_many_commits_answers_as_they_do_and_never_for_one_that_changed(
+    workspace: Workspace,
+) -> None:
+    for number in range(UNITS):
+        add_sources(workspace, ["ok"], f"{number:06d}-list")
+    ledger = workspace.ledger("list")
+    ledger.recover()
+    root, index = workspace.storage.url, workspace.storage.path("commits/list/index.json")
+    assert index.is_file()
+    read = Workspace(root).ledger("list").commits()
+    assert read == ledger.commits()
+    books = [one.as_dict() for one in stage_status(Workspace(root))]
+    index.write_bytes(index.read_bytes()[:-1])
+    assert [one.as_dict() for one in stage_status(Workspace(root))] == books
+    ledger.write_index()
+    ledger.retire(read[:1], "former")
+    assert len(Workspace(root).ledger("list").commits()) == UNITS - 1
+    path = workspace.storage.path(f"commits/list/units/{read[1].unit}.json")
+    text = path.read_text().replace('"ok": 1', '"ok": 1 ')
+    path.write_text(text)
+    os.utime(path, ns=(1, 1))
+    assert Workspace(root).ledger("list").commits()[0] == read[1], "read anew: its time differs"
+
+
+def test_kinds_and_reasons_are_those_of_the_rows_also_after_a_retry(workspace: Workspace) -> None:
+    from pipeline.runner import plan_retry
+
+    add_sources(workspace, ["ok", "drop", "fail", "refuse", "drop"])
+    options = RunOptions(workers=1)
+    run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    ledger = workspace.ledger("faulty")
+    assert ledger.drop_counts() == {"unwanted": 2}
+    assert ledger.failure_counts() == {"bad_input": 1, "refused": 1}
+    plan_retry(workspace, "faulty", "refused")
+    run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    assert ledger.failure_counts() == {"bad_input": 1, "refused": 1}
