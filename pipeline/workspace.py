@@ -35,6 +35,11 @@ class Workspace:
     def __init__(self, root: str | Path, settings: Iterable[str] = ()) -> None:
         self.storage = Storage(root)
         if not self.storage.exists(_MARKER):
+            if self.storage.folders("commits"):
+                raise DamagedError(
+                    f"{root}/{_MARKER}: missing, beside the commits of a workspace. Put the file"
+                    f' back, or write {{"format": {FORMAT}}} into it if this version made it.'
+                )
             raise UsageError(
                 f"{root}: no workspace here. Make one with 'avatar-build init {root}',"
                 " or name another with --workspace."
