@@ -26,6 +26,7 @@ from pipeline import rle
 from pipeline.errors import InputError
 from pipeline.schema import clip_id, frame_id
 from pipeline.templating import markdown_text
+from pipeline.words import short
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.check}: {self.where}: {self.message}"
-
-
-def quoted(value: object) -> str:
-    """A value from the release, short and harmless on a terminal."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 ALIKE_BITS = 10
@@ -94,20 +89,20 @@ def check_ids(document: Document, folder: Path) -> Iterator[Finding]:
         ("annotations.instance_id", [row.instance_id for row in document.annotations]),
     ):
         for value in _twice(values):
-            yield Finding("ids", column, f"{quoted(value)} is there twice")
+            yield Finding("ids", column, f"{short(value)} is there twice")
     if not document.info.imported_from:
         for video in document.videos:
             if len(video.id) != 11:
-                yield Finding("ids", f"video {quoted(video.id)}", "is not a YouTube id")
+                yield Finding("ids", f"video {short(video.id)}", "is not a YouTube id")
     splits: dict[str, set[str]] = {}
     for video in document.videos:
         splits.setdefault(video.id, set()).add(video.split)
     for video_id in _twice([row.id for row in document.videos]):
         if len(splits[video_id]) > 1:
-            leak = f"is in the splits {quoted(sorted(splits[video_id]))}"
+            leak = f"is in the splits {short(sorted(splits[video_id]))}"
             yield Finding("split_leak", f"video {video_id}", leak)
         else:
-            yield Finding("ids", "videos.id", f"{quoted(video_id)} is there twice")
+            yield Finding("ids", "videos.id", f"{short(video_id)} is there twice")
 
 
 def check_references(document: Document, folder: Path) -> Iterator[Finding]:
@@ -199,7 +194,7 @@ def check_masks(document: Document, folder: Path) -> Iterator[Finding]:
             continue
         where = f"annotation {row.id}"
         if row.segmentation.size != [image.height, image.width]:
-            size = quoted(row.segmentation.size)
+            size = short(row.segmentation.size)
             yield Finding(
                 "masks", where, f"mask is {size}, image is [{image.height}, {image.width}]"
             )
@@ -207,7 +202,7 @@ def check_masks(document: Document, folder: Path) -> Iterator[Finding]:
         try:
             inside = rle.decode(row.segmentation)
         except InputError as error:
-            yield Finding("masks", where, f"mask does not decode: {quoted(error.detail)}")
+            yield Finding("masks", where, f"mask does not decode: {short(error.detail)}")
             continue
         yield from _same("masks", where, "area", row.area, int(inside.sum()))
         yield from _same("masks", where, "bbox", row.bbox, mask_box(inside))
@@ -275,7 +270,7 @@ def check_authors_layout(document: Document, folder: Path) -> Iterator[Finding]:
             content = json.loads(path.read_bytes())
             difference = _frame_difference(content, image, rows.get(image.id, []), tolerance_px)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            difference = f"cannot be read as the authors' form: {quoted(error)}"
+            difference = f"cannot be read as the authors' form: {short(error)}"
         if difference is not None:
             yield Finding("authors_layout", name, difference)
 
@@ -285,7 +280,7 @@ def _frame_difference(
 ) -> str | None:
     size = (content["original_width"], content["original_height"])
     if size != (image.width, image.height):
-        return f"size {quoted(size)}, the JSON has {(image.width, image.height)}"
+        return f"size {short(size)}, the JSON has {(image.width, image.height)}"
     found = content["annotations"]
     if image.off_screen:
         expected = [off_screen_annotation(image)]
@@ -300,7 +295,7 @@ def _frame_difference(
             theirs.get("verified", True),
         )
         if stated != (row.scenario, row.bbox, row.audio_visual_category, row.verified):
-            return f"annotation {number}: {quoted(stated)} is not annotation {row.id}"
+            return f"annotation {number}: {short(stated)} is not annotation {row.id}"
         if not _same_pixels(theirs["segmentation"], row, tolerance_px):
             return f"annotation {number}: its polygons are not the mask of annotation {row.id}"
     return None
@@ -339,7 +334,7 @@ def check_statistics(document: Document, folder: Path) -> Iterator[Finding]:
             stated = json.loads(path.read_bytes())
             left_out = {item["id"] for item in stated.pop("left_out")}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            yield Finding("statistics", layout.STATISTICS, f"cannot be read: {quoted(error)}")
+            yield Finding("statistics", layout.STATISTICS, f"cannot be read: {short(error)}")
         else:
             counted = count(document)
             for key in sorted({*stated, *counted}):
@@ -356,7 +351,7 @@ def check_statistics(document: Document, folder: Path) -> Iterator[Finding]:
         expected = cross_event(document)
         for video in sorted(set(listed) ^ set(expected)):
             what = "is not cross-event" if video in listed else "is cross-event and not listed"
-            yield Finding("cross_event", layout.CROSS_EVENT, f"{quoted(video)} {what}")
+            yield Finding("cross_event", layout.CROSS_EVENT, f"{short(video)} {what}")
         if len(listed) != len(set(listed)):
             yield Finding("cross_event", layout.CROSS_EVENT, "names a video twice")
 
@@ -374,7 +369,7 @@ def check_flags(document: Document, folder: Path) -> Iterator[Finding]:
             "flags", "info", f"verified is {document.info.verified}, its rows say {every}"
         )
     if document.info.version.endswith(UNVERIFIED_MARK) == every:
-        version = quoted(document.info.version)
+        version = short(document.info.version)
         yield Finding("flags", "info", f"version is {version}; rows say verified: {every}")
     card = folder / layout.CARD
     if card.is_file():
@@ -394,21 +389,21 @@ def check_card(document: Document, folder: Path) -> Iterator[Finding]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     heading = f", version {markdown_text(document.info.version)}"
     if not lines or not lines[0].endswith(heading):
-        yield Finding("card", f"{layout.CARD}, line 1", f"does not end with {quoted(heading)}")
+        yield Finding("card", f"{layout.CARD}, line 1", f"does not end with {short(heading)}")
     expected = stated_rows(document, count(document), _left_out(folder))
     names = {_first_cell(row): row for row in expected}
     for row in sorted(set(expected) - set(lines)):
-        yield Finding("card", layout.CARD, f"does not say {quoted(row)}")
+        yield Finding("card", layout.CARD, f"does not say {short(row)}")
     licences = lines.index(LICENCES) if LICENCES in lines else len(lines)
     for number, line in enumerate(lines, 1):
         if number > licences and line.count("|") == 3:
             continue  # licences by their names, which may be anything
         name = _first_cell(line)
         if line not in expected and name in names and line.count("|") == names[name].count("|"):
-            yield Finding("card", f"{layout.CARD}, line {number}", f"says {quoted(line)}")
+            yield Finding("card", f"{layout.CARD}, line {number}", f"says {short(line)}")
     for video_id in document.info.takedowns:
         if f"- `{video_id}`" not in lines:
-            yield Finding("card", layout.CARD, f"does not name {quoted(video_id)} as taken down")
+            yield Finding("card", layout.CARD, f"does not name {short(video_id)} as taken down")
 
 
 def _first_cell(row: str) -> str:
@@ -451,7 +446,7 @@ def mask_box(inside: NDArray[np.bool_]) -> list[float]:
 
 def _same(check: str, where: str, what: str, found: object, expected: object) -> Iterator[Finding]:
     if found != expected:
-        yield Finding(check, where, f"{what} is {quoted(found)}, should be {quoted(expected)}")
+        yield Finding(check, where, f"{what} is {short(found)}, should be {short(expected)}")
 
 
 def _twice(values: Iterable[Any]) -> list[Any]:

@@ -100,20 +100,33 @@ class ClipView:
     frames: list[FrameView]
     pictured: bool
     """Whether its pictures are in the page."""
+    film: str
+    """Address of the clip with its sound; empty where there is none."""
 
 
-def clip_views(storage: Storage, tables: ReportTables, max_pictured: int) -> Iterator[ClipView]:
+def pictured_clips(clips: Iterable[Clip], count: int) -> list[Clip]:
+    """At most ``count`` of them: a draw by name, so the same ones every time."""
+    return sorted(clips, key=lambda clip: digest_of(clip.clip_id))[:count]
+
+
+def clip_views(
+    storage: Storage, tables: ReportTables, max_pictured: int, films: Mapping[str, str]
+) -> Iterator[ClipView]:
     """Every clip, those with pictures first.
 
-    At most ``max_pictured`` have pictures: a draw by name, so the same ones every time.
+    Args:
+        storage: the workspace the frames are read from.
+        tables: what the stages made.
+        max_pictured: clips with pictures; see ``pictured_clips``.
+        films: address of each clip that can be played, by ``clip_id``.
     """
-    drawn = sorted(tables.clips, key=lambda clip: digest_of(clip.clip_id))
-    pictured = {clip.clip_id for clip in drawn[:max_pictured]}
+    pictured = {clip.clip_id for clip in pictured_clips(tables.clips, max_pictured)}
     videos = {video.video_id: video for video in tables.videos}
     frames = _grouped(tables.frames, "clip_id")
     sounds = _grouped(tables.sounds, "clip_id")
     painter = _Painter(storage, tables)
-    for clip in sorted(drawn, key=lambda clip: (clip.clip_id not in pictured, clip.clip_id)):
+    order = sorted(tables.clips, key=lambda clip: (clip.clip_id not in pictured, clip.clip_id))
+    for clip in order:
         if clip.video_id not in videos:
             continue
         loudest = max(clip.rms_per_second, default=0.0) or 1.0
@@ -126,6 +139,7 @@ def clip_views(storage: Storage, tables: ReportTables, max_pictured: int) -> Ite
             heard=_heard(sounds.get(clip.clip_id, [])),
             frames=[painter.view(frame, pictured=shown) for frame in own],
             pictured=shown,
+            film=films.get(clip.clip_id, ""),
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.avatar import annotations_by_image
+from exports.checks import Finding
 from exports.coco import AnnotationRow, Document, ImageRow, Info, VideoRow
 from exports.diff import read_document
 from pipeline import rle
@@ -42,6 +43,9 @@ class Sounding:
         """The mask's box ``[x, y, w, h]``, pixels."""
         return self.row.bbox
 
+    def __repr__(self) -> str:
+        return f"Sounding({self.category!r}, {self.scenario}, bbox {self.bbox})"
+
     def mask(self) -> NDArray[np.bool_]:
         """Its pixels, ``(height, width)``."""
         return rle.decode(self.row.segmentation)
@@ -55,6 +59,10 @@ class LabelledFrame:
     row: ImageRow
     video: VideoRow
     instances: tuple[Sounding, ...]
+
+    def __repr__(self) -> str:
+        heard = ", ".join(thing.category for thing in self.instances)
+        return f"LabelledFrame({self.id!r}: {'off-screen' if self.off_screen else heard})"
 
     @property
     def id(self) -> str:
@@ -110,6 +118,18 @@ class Release:
     def __init__(self, folder: Path, document: Document) -> None:
         self.folder = folder
         self.document = document
+
+    def __repr__(self) -> str:
+        rows = self.document
+        counts = f"{len(rows.videos)} videos, {len(rows.images)} frames"
+        held = f"{counts}, {len(rows.annotations)} instances"
+        return f"Release({str(self.folder)!r}, version {self.info.version}: {held})"
+
+    def verify(self) -> list[Finding]:
+        """Check files, rows and media against each other; an empty list says all is well."""
+        from exports.verify import verify_release
+
+        return verify_release(self.folder)
 
     @property
     def info(self) -> Info:

@@ -9,6 +9,7 @@ from typing import Any
 from exports.coco import AnnotationRow, Document, ImageRow, Row, VideoRow
 from exports.layout import TWINS
 from pipeline.schema import arrow_schema
+from pipeline.words import short
 
 ROWS: dict[str, type[Row]] = {
     "videos": VideoRow,
@@ -36,7 +37,7 @@ def differences(document: Document, folder: Path, name: str) -> str | None:
     try:
         found = pq.ParquetFile(folder / TWINS[name]).read()
     except (OSError, pa.ArrowException) as error:
-        return f"cannot be read: {str(error).splitlines()[0]}"
+        return f"cannot be read: {short(str(error).splitlines()[0], 200)}"
     found = _with_younger(found, expected, ROWS[name])
     if not found.schema.equals(expected.schema):
         return f"its columns are not those of {name} in the JSON"
@@ -48,7 +49,8 @@ def differences(document: Document, folder: Path, name: str) -> str | None:
     for number, (ours, theirs) in enumerate(pairs):
         for column in theirs:
             if ours[column] != theirs[column]:
-                return f"row {number}, {column}: {ours[column]!r}, the JSON has {theirs[column]!r}"
+                there, stated = short(ours[column]), short(theirs[column])
+                return f"row {number}, {column}: {there}, the JSON has {stated}"
     return None
 
 

@@ -28,15 +28,16 @@ from exports.coco import Document, ImageRow, Info, build_document, to_json
 from exports.figures import bar_chart
 from exports.images import fingerprint
 from exports.leaks import audit
-from exports.lost import without_lost
+from exports.media import without_lost
 from exports.parquet import write_twins
-from exports.selection import LeftOut, ReleaseTables, Selection, select, tally
+from exports.selection import LeftOut, ReleaseTables, Selection, reasons_of, select, tally
 from exports.statistics import SCENARIOS, count, cross_event, with_left_out
 from pipeline.config import ExportConfig
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.media import Media, make_clip
 from pipeline.recorded import MISSING, frame_bytes, video_file
 from pipeline.storage import Storage
+from pipeline.words import counted
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _ABANDONED_S = 24 * 3600
@@ -72,11 +73,11 @@ class ReleaseSummary:
         """For people."""
         note = "" if self.verified else ", UNVERIFIED"
         text = (
-            f"{self.path}{note}: {self.videos} videos, {self.frames} frames "
-            f"({self.off_screen_frames} off-screen), {self.instances} instances."
+            f"{self.path}{note}: {counted(self.videos, 'video')}, {counted(self.frames, 'frame')} "
+            f"({self.off_screen_frames} off-screen), {counted(self.instances, 'instance')}."
         )
         if self.left_out:
-            reasons = ", ".join(f"{rows} {reason}" for reason, rows in self.left_out.items())
+            reasons = reasons_of(self.left_out)
             text += f" Left out: {reasons} (statistics.json names them)."
         if self.unrecorded:
             text += f" {self.unrecorded} frames have no recorded digest: not compared."
@@ -231,9 +232,9 @@ def _nothing(
             "Nothing to release: no frame is labelled. Label frames first ('avatar-build label "
             "push', or 'label accept' without people)."
         )
-    reasons = ", ".join(f"{rows} {reason}" for reason, rows in selection.reasons().items())
+    reasons = reasons_of(selection.reasons())
     if lost:
-        return AvatarBuildError(f"Nothing to release ({reasons}). {lost[0]}")
+        return AvatarBuildError(f"Nothing to release: {reasons}. {lost[0]}")
     hint = (
         "'avatar-build why ID' shows one of them."
         if unverified

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from exports.figures import bar_chart
 from exports.gallery import ClipView, ReportTables, clip_views
 from exports.statistics import SCENARIOS
 from pipeline.inspection import StageStatus
@@ -27,7 +26,7 @@ from pipeline.schema import DropRow, FailureRow, Review
 from pipeline.storage import Storage
 from pipeline.templating import environment
 
-__all__ = ["ReportTables", "write_report"]
+__all__ = ["Films", "ReportTables", "write_report"]
 
 _PAGE = 12
 """Clips per page of the gallery."""
@@ -54,6 +53,24 @@ _MEANINGS = {
 """What each stage does, for strangers."""
 
 
+class _Chart(NamedTuple):
+    """A bar per name."""
+
+    title: str
+    bars: list[tuple[str, int]]
+    color: str
+
+
+@dataclass(frozen=True)
+class Films:
+    """The clips a report can play."""
+
+    addresses: Mapping[str, str]
+    """By ``clip_id``."""
+    silence: str
+    """Why there are no others; empty where nothing is to be said."""
+
+
 @dataclass(frozen=True)
 class _Reason:
     """Rows of one stage that ended alike."""
@@ -78,6 +95,7 @@ def write_report(
     scores: Mapping[str, Any] | None = None,
     title: str = "What this run did",
     max_clips: int = 200,
+    films: Films | None = None,
 ) -> Path:
     """Write the report to ``target``, whole or not at all.
 
@@ -91,8 +109,10 @@ def write_report(
         scores: measured against a ground truth, by name; groups may be nested.
         title: the heading.
         max_clips: clips shown with pictures; of the others the page has the shapes alone.
+        films: where clips can be played from, by addresses relative to ``target``.
     """
-    gallery = _gallery(clip_views(storage, tables, max_clips))
+    films = films or Films({}, "")
+    gallery = _gallery(clip_views(storage, tables, max_clips, films.addresses))
     script = (Path(__file__).parent / "templates/report.js").read_text(encoding="utf-8")
     people = {review.annotator for review in tables.reviews if _by_a_person(review)}
     rules = {review.annotator for review in tables.reviews if not review.verified}
@@ -111,6 +131,9 @@ def write_report(
             scores=_flat(scores or {}),
             backends=_backends(tables),
             labelling=_labelling(tables),
+            silence=films.silence,
+            num_films=len(films.addresses),
+            film_source="'self' file:" if films.addresses else "'none'",
             script=Markup(script),
             script_digest=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
             **gallery,
@@ -260,15 +283,17 @@ def _reasons(drops: Sequence[DropRow], failures: Sequence[FailureRow]) -> list[_
     return sorted(found, key=lambda row: (row.stage, row.failed, -row.count, row.name))
 
 
-def _charts(tables: ReportTables) -> list[str]:
-    """Bar charts as SVG; ``bar_chart`` escapes its labels itself."""
+def _charts(tables: ReportTables) -> list[_Chart]:
     categories = Counter(row.audio_visual_category for row in tables.instances)
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
     scenarios: Counter[str] = Counter(row.scenario for row in tables.instances)
     by_scenario = [(name, scenarios[name]) for name in SCENARIOS]
+    title = "Instances per category"
+    if len(ranked) > _BARS:
+        title += f" (the first {_BARS} of {len(ranked)})"
     return [
-        bar_chart("Instances per category", ranked, limit=_BARS),
-        bar_chart("Instances per scenario", by_scenario, "#5b7f52"),
+        _Chart(title, ranked[:_BARS], "#3b6ea5"),
+        _Chart("Instances per scenario", by_scenario, "#5b7f52"),
     ]
 
 

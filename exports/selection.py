@@ -7,7 +7,7 @@ in ``left_out`` with its reason. Tables that contradict each other are refused.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from pipeline.schema import (
     Video,
     check_video_id,
 )
+from pipeline.words import counted
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -96,6 +97,19 @@ class Selection:
 def tally(left_out: Iterable[LeftOut]) -> dict[str, int]:
     """How many rows were left out, by ``kind reason``."""
     return dict(sorted(Counter(f"{item.kind} {item.reason}" for item in left_out).items()))
+
+
+def reasons_of(tallied: Mapping[str, int]) -> str:
+    """What was left out, for people.
+
+    >>> reasons_of({"frame no_instance_released": 2, "video taken_down": 1})
+    '2 frames (no_instance_released), 1 video (taken_down)'
+    """
+    parts = []
+    for name, rows in tallied.items():
+        kind, _, reason = name.partition(" ")
+        parts.append(f"{counted(rows, kind)} ({reason})")
+    return ", ".join(parts)
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from exports.films import cut_films, find_films
+from exports.gallery import pictured_clips
 from exports.release import ReleaseSummary, write_release
 from exports.report import ReportTables, write_report
 from exports.selection import ReleaseTables
@@ -87,13 +89,30 @@ def workspace_report(
     max_clips: int = 200,
     scores: Mapping[str, float] | None = None,
     target: Path | None = None,
+    cut_clips: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Path:
-    """Write a workspace's report; see ``write_report``."""
+    """Write a workspace's report; see ``write_report``.
+
+    Args:
+        workspace: of which.
+        max_clips: clips shown with pictures.
+        scores: measured against a ground truth, by name.
+        target: the HTML file; by default ``report.html`` in the workspace.
+        cut_clips: cut the clips that are shown with pictures, to be heard.
+        say: is told of each clip that could not be cut.
+    """
     failures, drops = outcomes(workspace)
+    tables = release_tables(workspace)
+    target = target or workspace.storage.path("report.html")
+    if cut_clips:
+        shown = pictured_clips(tables.clips, max_clips)
+        for clip, why in cut_films(workspace.storage, shown, tables.videos).items():
+            say(f"{clip}: {why}")
     return write_report(
         workspace.storage,
         ReportTables(
-            **vars(release_tables(workspace)),
+            **vars(tables),
             sounds=workspace.rows(Sounds),
             proposals=workspace.rows(Proposal),
         ),
@@ -102,5 +121,6 @@ def workspace_report(
         drops,
         scores=scores,
         max_clips=max_clips,
-        target=target or workspace.storage.path("report.html"),
+        target=target,
+        films=find_films(workspace.storage, tables.clips, target),
     )

@@ -14,12 +14,13 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from exports import layout
-from exports.checks import CHECKS, Finding, expected_files, quoted, restorable_files
+from exports.checks import CHECKS, Finding, expected_files, restorable_files
 from exports.coco import Document, from_json
 from exports.release import digest
 from exports.takedown import Tombstone, still_there, workspace_around
 from exports.takedown import tombstones as read_tombstones
 from pipeline.errors import UsageError
+from pipeline.words import plain, short
 
 __all__ = ["Finding", "verify_release"]
 
@@ -65,13 +66,13 @@ def _walk(folder: Path) -> tuple[set[str], list[Finding]]:
             path = Path(root) / name
             place = path.relative_to(folder).as_posix()
             if path.is_symlink():
-                odd.append(Finding("files", quoted(place), "is a link; a release has none"))
+                odd.append(Finding("files", short(place), "is a link; a release has none"))
             elif name in folders:
                 continue
             elif path.is_file():
                 files.add(place)
             else:
-                odd.append(Finding("files", quoted(place), "is not a plain file"))
+                odd.append(Finding("files", short(place), "is not a plain file"))
     return files, odd
 
 
@@ -89,16 +90,16 @@ def _checksums(folder: Path, files: set[str], restored: set[str]) -> Iterator[Fi
             continue
         expected, name = match.groups()
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            yield Finding("checksums", where, f"{quoted(name)} leads outside the release")
+            yield Finding("checksums", where, f"{short(name)} leads outside the release")
         elif name in listed:
-            yield Finding("checksums", where, f"{quoted(name)} is listed twice")
+            yield Finding("checksums", where, f"{short(name)} is listed twice")
         elif name not in files:
-            yield Finding("checksums", quoted(name), "is listed and missing")
+            yield Finding("checksums", short(name), "is listed and missing")
         elif digest(folder / name) != expected:
-            yield Finding("checksums", quoted(name), "is not the file that was released")
+            yield Finding("checksums", short(name), "is not the file that was released")
         listed.add(name)
     for name in sorted(files - listed - restored - {layout.CHECKSUMS}):
-        yield Finding("checksums", quoted(name), "is not listed")
+        yield Finding("checksums", short(name), "is not listed")
 
 
 def _read_document(folder: Path, files: set[str]) -> tuple[Document | None, list[Finding]]:
@@ -110,8 +111,8 @@ def _read_document(folder: Path, files: set[str]) -> tuple[Document | None, list
         return None, [
             Finding(
                 "schema",
-                f"{layout.DOCUMENT}: {quoted('.'.join(str(part) for part in problem['loc']))}",
-                f"{problem['msg']} (got {quoted(problem['input'])})",
+                f"{layout.DOCUMENT}: {short('.'.join(str(part) for part in problem['loc']))}",
+                f"{plain(problem)} (got {short(problem['input'])})",
             )
             for problem in error.errors()
         ]
@@ -120,6 +121,6 @@ def _read_document(folder: Path, files: set[str]) -> tuple[Document | None, list
 def _complete(document: Document, files: set[str]) -> Iterator[Finding]:
     expected = expected_files(document)
     for name in sorted(expected - files):
-        yield Finding("files", quoted(name), "is missing")
+        yield Finding("files", short(name), "is missing")
     for name in sorted(files - expected):
-        yield Finding("files", quoted(name), "does not belong to the release")
+        yield Finding("files", short(name), "does not belong to the release")

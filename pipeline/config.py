@@ -6,6 +6,8 @@ their own section, and the resolved section is what is hashed and kept with ever
 
 from __future__ import annotations
 
+import json
+import re
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -17,11 +19,13 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from pipeline.devices import parse_device
 from pipeline.errors import ConfigError, UsageError
+from pipeline.words import plain, short
 
 
 class Section(BaseModel):
@@ -33,6 +37,9 @@ class Section(BaseModel):
 
     unhashed: ClassVar[frozenset[str]] = frozenset()
     """Settings that cannot change a result: they stay out of the stage key and the commits."""
+
+    private: ClassVar[frozenset[str]] = frozenset()
+    """Settings that may hold a password: what was typed of them is never written down."""
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide results, for the stage key."""
@@ -52,11 +59,18 @@ class RunConfig(Section):
     """Where units run. local: supervised processes here. ray: actors of a Ray cluster."""
     ray_address: str = ""
     """The Ray cluster, e.g. 'auto' or 'ray://head:10001'; empty starts one on this machine."""
-    max_failed: str = Field(default="100%", pattern=r"^\d+%?$")
+    max_failed: str = "100%"
     """Failed rows a run may have and still exit 0: a count, or a share of its rows such as '5%'.
     A bug in our code exits 1 whatever this says."""
     max_bugs: int = Field(default=20, ge=1)
     """Rows that may raise an unexpected exception before the run stops with the traceback."""
+
+    @field_validator("max_failed")
+    @classmethod
+    def _count_or_share(cls, text: str) -> str:
+        if not re.fullmatch(r"[0-9]+%?", text):
+            raise ValueError("should be a count or a share of the rows, such as 5 or 5%")
+        return text
 
 
 class DownloadConfig(Section):
@@ -82,6 +96,8 @@ class DownloadConfig(Section):
             "source_template",
         }
     )
+
+    private: ClassVar[frozenset[str]] = frozenset({"identities", "options", "source_template"})
 
     source_template: str = ""
     """Where videos come from. Empty: YouTube. 'http://host/{video_id}.mp4': a mirror of your own.
@@ -506,6 +522,14 @@ def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar
     return _validated(values, "--set")
 
 
+def typed_keys(settings: Iterable[str]) -> dict[str, list[str]]:
+    """The keys that ``section.key=value`` strings name, by section."""
+    found: dict[str, list[str]] = {}
+    for section, key, _ in map(_parse_setting, settings):
+        found.setdefault(section, []).append(key)
+    return found
+
+
 def _parse_setting(setting: str) -> tuple[str, str, Any]:
     name, equals, text = setting.partition("=")
     section, dot, key = name.strip().partition(".")
@@ -529,8 +553,7 @@ def _validated(values: Mapping[str, Any], where: str) -> Config:
             hint = " 'avatar-build config show' lists every name."
             message = "no such setting"
         else:
-            message = first["msg"].removeprefix("Value error, ")
-            message = f"{message[:1].lower()}{message[1:]} (got {first['input']!r})"
+            message = f"{plain(first)} (got {short(first['input'])})"
             if not isinstance(first["input"], (str, int, float, bool)):
                 message = message.split(" (got ")[0]
         raise ConfigError(f"{where}: {place}: {message}.{hint}") from error
@@ -556,22 +579,28 @@ def render_toml(profile: str | None = None, resolved: Config | None = None) -> s
             meaning = " ".join((field.description or "").split())
             lines += [f"# {line}" for line in textwrap.wrap(meaning, 96)]
             if resolved is not None:
-                lines.append(f"{key} = {_toml(getattr(getattr(resolved, name), key))}")
+                lines.append(f"{key} = {render_value(getattr(getattr(resolved, name), key))}")
             elif key in chosen.get(name, {}):
-                lines.append(f"{key} = {_toml(chosen[name][key])}")
+                lines.append(f"{key} = {render_value(chosen[name][key])}")
             else:
-                lines.append(f"#{key} = {_toml(field.get_default(call_default_factory=True))}")
+                lines.append(
+                    f"#{key} = {render_value(field.get_default(call_default_factory=True))}"
+                )
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
+def render_value(value: Any) -> str:
+    """A value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False)  # TOML has JSON's escapes
     if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(render_value(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f'"{k}" = {_toml(v)}' for k, v in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{render_value(k)} = {render_value(v)}" for k, v in value.items())
+            + "}"
+        )
     return repr(value)

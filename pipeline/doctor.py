@@ -24,8 +24,11 @@ from typing import Literal
 from pipeline.config import Config, DownloadConfig, RunConfig
 from pipeline.errors import AvatarBuildError
 from pipeline.executors.gpus import VISIBLE, visible_gpus
+from pipeline.lost import media_states
 from pipeline.registry import STAGES
 from pipeline.storage import Storage
+from pipeline.words import counted, size
+from pipeline.workspace import Workspace
 
 _YT_DLP_OLD_DAYS = 60
 """YouTube changes under yt-dlp: releases rot in weeks."""
@@ -193,13 +196,25 @@ def _disk(storage: Storage, config: DownloadConfig) -> Check:
     free = shutil.disk_usage(storage.local).free
     rows = _waiting_videos(storage)
     need = round(rows * _VIDEO_BYTES * _KEPT_SHARE)
-    detail = f"{free / 1e9:.1f} GB free; {rows} videos to fetch, about {need / 1e9:.1f} GB to keep"
+    detail = f"{size(free)} free; {counted(rows, 'video')} to fetch, about {size(need)} to keep"
     if free < config.min_free_bytes:
         advice = f"Make room: a run stops under {config.min_free_bytes / 1e9:.1f} GB."
         return Check("disk", "bad", detail, advice)
     if free - config.min_free_bytes < need:
         return Check("disk", "warn", detail, "Make room, or fetch fewer (--limit, --labels).")
     return Check("disk", "ok", detail)
+
+
+def check_media(workspace: Workspace) -> list[Check]:
+    """The media files of each table: how many are not there as they were recorded."""
+    checks = []
+    for state in media_states(workspace):
+        if said := state.said():
+            checks.append(Check(f"media: {state.table}", "warn", said, state.way_back()))
+        else:
+            detail = f"{state.files} files, none missing or changed"
+            checks.append(Check(f"media: {state.table}", "ok", detail))
+    return checks
 
 
 def _waiting_videos(storage: Storage) -> int:

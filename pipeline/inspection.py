@@ -6,9 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import UsageError
 from pipeline.ledger import Commit, Ledger
 from pipeline.registry import STAGES
 from pipeline.schema import TABLES, DropRow, FailureRow
+from pipeline.words import short
 from pipeline.workspace import Workspace
 
 ORDER = (
@@ -131,6 +133,31 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def check_names(workspace: Workspace, stage: str | None, kind: str | None) -> None:
+    """Refuse a stage there is none of, and a kind or reason that never occurred here.
+
+    A kind that occurred and was mended by a retry is known: to ask for it again finds no row.
+
+    Raises:
+        UsageError: with what there is.
+    """
+    stages = sorted({*ORDER, *(ledger.stage for ledger in workspace.ledgers())})
+    if stage is not None and stage not in stages:
+        raise UsageError(f"--stage {short(stage)}: there is {', '.join(stages)}.")
+    if kind is None:
+        return
+    seen: set[str] = set()
+    for ledger in workspace.ledgers():
+        if stage in (None, ledger.stage):
+            seen |= {row.reason for row in ledger.drops()}
+            seen |= {row.kind for c in ledger.commits() for row in ledger.failures_of(c)}
+    if seen and kind not in seen:
+        where = f" of {stage}" if stage else ""
+        raise UsageError(
+            f"--kind {short(kind)}: no row{where} ended so; there is {', '.join(sorted(seen))}."
+        )
 
 
 def outcomes(

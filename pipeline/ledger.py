@@ -20,6 +20,7 @@ file that is not what was written is a ``DamagedError``; ``set_aside`` takes its
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -73,6 +74,8 @@ class Unit:
     """Set in a retry: only these rows of the range."""
     attempts: tuple[int, ...] = ()
     """Set in a retry: how often each was tried before."""
+    again: bool = False
+    """Set where rows that are done are done again, for their media is lost; in no plan."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +275,8 @@ class Ledger:
         self.storage.write(f"{self.folder}/index.json", seal + b"\n" + text)
 
     def is_committed(self, unit: Unit) -> bool:
-        """Whether the unit is done."""
-        return self.storage.exists(f"{self.folder}/units/{unit.name}.json")
+        """Whether the unit is done; one that is done again never is."""
+        return not unit.again and self.storage.exists(f"{self.folder}/units/{unit.name}.json")
 
     def files(self, table: str) -> list[TableFile]:
         """The files of ``table`` this stage has committed."""
@@ -322,6 +325,14 @@ class Ledger:
             for file in files
             for row in read_records(record, self.storage, file.file, file.sha256)
         ]
+
+    def rows_of(self, commit: Commit, record: type[Record], table: str) -> list[Any]:
+        """The rows of a table (or ``drops``, ``failures``) in one unit, in their order."""
+        return self._outcome_rows(commit, record, table)
+
+    def forget(self, unit: Unit) -> None:
+        """Read a unit's commit anew: another process has replaced it."""
+        self._commits.pop(f"{unit.name}.json", None)
 
     # Writing
 
@@ -403,6 +414,51 @@ class Ledger:
                     ) from error
         return True
 
+    def replace(
+        self,
+        old: Commit,
+        new: Commit,
+        contents: dict[str, tuple[type[Record], list[Any]]],
+        run_id: str,
+    ) -> None:
+        """Put other rows in the place of a unit's, under the same names; the old ones are retired.
+
+        Args:
+            old: the commit in force.
+            new: everything but ``files``.
+            contents: as ``commit`` takes them.
+            run_id: names the work folder.
+        """
+        home = f"{self.folder}/retired/{old.stage_key[:12]}"
+        before = {file.table: file for file in old.files}
+        files, moves = [], []
+        for table, (record, rows) in contents.items():
+            stood = before.get(table)
+            if not rows and stood is None:
+                continue  # a table that had rows keeps its file, an empty one
+            data = to_parquet(record, rows)
+            digest = hashlib.sha256(data).hexdigest()
+            if stood is not None and stood.sha256 == digest:
+                files.append(stood)
+                continue
+            name = f"{self.folder}/{table}/{new.unit}.{run_id}.parquet"
+            if table in ("drops", "failures"):
+                self.storage.write(name, data)
+            else:
+                name = f"tables/{table}/{self.stage}-{new.unit}.parquet"
+                work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{new.unit}.parquet"
+                self.storage.write(work, data)
+                moves.append((work, name))
+                if stood is not None:
+                    kept = f"{home}/{stood.sha256[:12]}--{stood.file.replace('/', '--')}"
+                    self.storage.write(kept, self.storage.read(stood.file))
+            files.append(TableFile(table, name, digest, len(rows)))
+        whole = Commit(**{**_fields(new), "files": tuple(files)})
+        self.storage.write(f"{self.folder}/units/{new.unit}.json", whole.to_json())
+        for work, name in moves:
+            with contextlib.suppress(FileNotFoundError):
+                self.storage.move(work, name)
+
     # Cleaning: only while no other run of the stage is alive
 
     def recover(self) -> None:
@@ -418,7 +474,7 @@ class Ledger:
             for file in commit.files:
                 named.add(file.file)
                 found = waiting.get(f"{file.table}--{file.file.rsplit('/', 1)[-1]}")
-                if found and not self.storage.exists(file.file):
+                if found and self._holds(found, file) and not self._holds(file.file, file):
                     self.storage.move(found, file.file)
         if self.storage.local is not None:
             self.storage.remove(f"{self.folder}/work")
@@ -485,6 +541,12 @@ class Ledger:
         except DamagedError:
             return False
         return True
+
+    def _holds(self, name: str, file: TableFile) -> bool:
+        """Whether ``name`` is the file a commit names; a replaced one may still be the old one."""
+        if not self.storage.exists(name):
+            return False
+        return hashlib.sha256(self.storage.read(name)).hexdigest() == file.sha256
 
     def retire(self, commits: Sequence[Commit], key: str) -> None:
         """Take commits and their files out of force, into ``retired/<key>``.

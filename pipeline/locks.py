@@ -203,6 +203,15 @@ def worker_lock(storage: Storage, folder: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def settings_lock(storage: Storage) -> Iterator[None]:
+    """Change ``avatar.toml`` alone: another process that would waits for its turn."""
+    with _open(storage, "commits/settings.lock") as handle:
+        if handle is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def unit_claims(storage: Storage, folder: str) -> Iterator[Claims]:
     """The claims of this process on that stage's units; all given back at the end."""
     with _open(storage, f"{folder}/claims.lock") as handle:

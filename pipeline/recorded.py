@@ -27,6 +27,8 @@ MISSING = "missing_file"
 CHANGED = "changed_file"
 LOST = (MISSING, CHANGED)
 """Kinds of failure whose way back is to make the file again (``retry``)."""
+UNSURE = "unsure"
+"""Of a file that was written to since it was hashed: only a hash tells whether it is another."""
 
 _NOTES = "media/checked"
 
@@ -93,6 +95,34 @@ def is_there(storage: Storage, name: str, sha256: str, size_bytes: int) -> bool:
         return False
     with storage.as_local(name) as path:
         return sha256_of(path) == sha256
+
+
+def standing(storage: Storage, name: str, sha256: str, size_bytes: int, *, noted: bool) -> str:
+    """How a file stands to its row, by its looks alone; empty when as recorded.
+
+    Args:
+        storage: the workspace.
+        name: of the file.
+        sha256: as recorded.
+        size_bytes: as recorded; 0 where it was not.
+        noted: whether a note should say how the file looked when it was hashed last.
+
+    Returns:
+        ``missing_file``, ``changed_file``, or ``unsure``.
+    """
+    if storage.local is None:
+        if not storage.exists(name):
+            return MISSING
+        return CHANGED if size_bytes and storage.size(name) != size_bytes else ""
+    try:
+        found = storage.path(name).stat()
+    except OSError:
+        return MISSING
+    if not stat.S_ISREG(found.st_mode) or (size_bytes and found.st_size != size_bytes):
+        return CHANGED
+    note = _noted(storage.path(_note_of(name))) if noted else []
+    # A copied workspace has other times of the inodes; whoever reads a file looks at them too.
+    return UNSURE if note and note[:3] != [sha256, *_marks(found)[:2]] else ""
 
 
 def changed(path: str, stage: str) -> MediaError:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.config import RunConfig
@@ -21,6 +22,7 @@ from pipeline.executors.local import LocalTeam
 from pipeline.executors.pool import Pool, Team
 from pipeline.ledger import Commit, Generation, Ledger, TableFile, Unit
 from pipeline.locks import Claims, RunLock, RunningError, run_lock, unit_claims
+from pipeline.lost import media_states, units_again
 from pipeline.progress import Progress
 from pipeline.registry import STAGES, Entry
 from pipeline.schema import FailureRow
@@ -42,9 +44,11 @@ class RunOptions:
     """Retire results made with other settings."""
     dry_run: bool = False
     """Say what would be done."""
+    again: tuple[str, ...] = ()
+    """Do the rows again whose media is lost in one of these ways (``pipeline.recorded.LOST``)."""
 
 
-@dataclass
+@dataclass(repr=False)
 class RunSummary:
     """What a run did."""
 
@@ -60,9 +64,25 @@ class RunSummary:
     """Workers it had, or would have; 0: none were needed, or it takes a cluster to know."""
     pending: int = 0
     """Rows still to do."""
+    anew: bool = False
+    """Whether a dry run found that earlier results would be retired."""
+    after: list[str] = field(default_factory=list)
+    """Tables whose rows are still to come and add to its work, in a dry run."""
+    kept: list[str] = field(default_factory=list)
+    """What was written into ``avatar.toml``, or was not."""
     notes: list[str] = field(default_factory=list)
     """What else the user should know."""
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        made = ", ".join(
+            f"{count} {name.removeprefix('children:')}"
+            for name, count in sorted(self.counts.items())
+            if name.startswith("children:")
+        )
+        ended = ", ".join(f"{self.counts[name]} {name}" for name in ("ok", "dropped", "failed"))
+        waiting = f", {self.pending} pending" if self.pending else ""
+        return f"{self.stage}: {ended}{waiting}{f'; made {made}' if made else ''}"
 
     def add(self, result: UnitResult) -> None:
         """Count a committed unit."""
@@ -70,6 +90,7 @@ class RunSummary:
         self.reasons.update(result.reasons)
         self.kinds.update(result.kinds)
         self.bugs += result.bugs
+        self.notes += result.notes
 
 
 class _Units:
@@ -104,6 +125,9 @@ def run_stage(
     progress: Progress | None = None,
     entry: Entry | None = None,
     config: Any = None,
+    *,
+    coming: int = 0,
+    to_come: Mapping[str, bool] = MappingProxyType({}),
 ) -> RunSummary:
     """Bring one stage up to date.
 
@@ -114,13 +138,16 @@ def run_stage(
         progress: shown to the user; none for silence.
         entry: of a stage that is not in the registry.
         config: in place of the workspace's section.
+        coming: rows of its input that a dry run of what goes before would add.
+        to_come: tables that what goes before would write, in a dry run, and whether anew.
 
     Raises:
         UsageError: results of other settings are in the way and ``redo`` is off.
         StopRun: the machine or a site says stop.
     """
     entry = entry or STAGES[name]
-    config = config if config is not None else getattr(workspace.config, entry.section)
+    given = config is not None
+    config = config if given else getattr(workspace.config, entry.section)
     stage_class = entry.load()
     spec = stage_class.spec
     stage = stage_class(config)
@@ -129,8 +156,17 @@ def run_stage(
     summary = RunSummary(spec.name)
     if options.dry_run:
         # Neither locks nor mends anything: it may stand beside a run, or on a read-only disk.
-        _generation(workspace, stage, config)
-        units = _pending(workspace, ledger, spec, options, planned=False)
+        generation = _generation(workspace, stage, config)
+        _refuse_changes(ledger, generation, redo=options.redo)
+        units = _foreseen(workspace, ledger, spec, generation, options, coming)
+        units += units_again(workspace, name, options.again)
+        current = ledger.generation()
+        summary.anew = current is not None and current.key != generation.key
+        summary.after = [
+            table
+            for table in (spec.reads, *spec.joins)
+            if table in to_come and (table == spec.reads or to_come[table])
+        ]
         summary.pending = sum(_num_rows(unit) for unit in units)
         if units and workspace.config.run.executor == "local":
             team = LocalTeam(stage.device())
@@ -143,10 +179,17 @@ def run_stage(
             ledger.recover()
         generation = _generation(workspace, stage, config)
         retired = _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
+        summary.kept = [] if given else workspace.keep_settings(entry.section)
+        for line in summary.kept:
+            (progress or Progress.silent()).say(line)
         if retired:
             summary.notes.append(f"{retired} units of earlier results retired and done anew.")
         _plan(workspace, ledger, spec, generation.key)
         units = _pending(workspace, ledger, spec, options)
+        if not (units or options.again):
+            lines = [state.line() for state in media_states(workspace, name)]
+            summary.notes += [line for line in lines if line]
+        units += units_again(workspace, name, options.again)
         lock.share()
         if units:
             job = new_job(workspace.storage, spec.name, generation.key, entry.stage_class, config)
@@ -292,18 +335,23 @@ def _settle_generation(
             _must_be_alone(lock, ledger)
             ledger.retire(stale, current.key)
         return len(stale)
-    changes = _changes(current, wanted)
+    _refuse_changes(ledger, wanted, redo=redo)
+    _must_be_alone(lock, ledger)
+    retired = len(ledger.commits())
+    ledger.retire_all(current.key)
+    ledger.begin(wanted)
+    return retired
+
+
+def _refuse_changes(ledger: Ledger, wanted: Generation, *, redo: bool) -> None:
+    current = ledger.generation()
+    changes = _changes(current, wanted) if current else []
     if changes and not redo and ledger.commits():
         raise UsageError(
             f"{ledger.stage}: this workspace holds results made with other settings"
             f" ({'; '.join(changes)}). Put the settings back, or add --redo to retire those"
             " results and do the rows again."
         )
-    _must_be_alone(lock, ledger)
-    retired = len(ledger.commits())
-    ledger.retire_all(current.key)
-    ledger.begin(wanted)
-    return retired
 
 
 def _changes(old: Generation, new: Generation) -> list[str]:
@@ -348,6 +396,11 @@ def _plan(workspace: Workspace, ledger: Ledger, spec: StageSpec, key: str) -> No
 
 def _unplanned(workspace: Workspace, ledger: Ledger, spec: StageSpec) -> list[dict[str, Any]]:
     planned = {(unit.file, unit.sha256) for unit in ledger.checked_plan()}
+    files = workspace.files(spec.reads)
+    return _ranges([file for file in files if (file.file, file.sha256) not in planned], spec)
+
+
+def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[dict[str, Any]]:
     return [
         {
             "file": file.file,
@@ -355,8 +408,7 @@ def _unplanned(workspace: Workspace, ledger: Ledger, spec: StageSpec) -> list[di
             "first": first,
             "stop": min(first + spec.rows_per_unit, file.rows),
         }
-        for file in workspace.files(spec.reads)
-        if (file.file, file.sha256) not in planned
+        for file in files
         for first in range(0, file.rows, spec.rows_per_unit)
     ]
 
@@ -366,24 +418,43 @@ def _pending(
     ledger: Ledger,
     spec: StageSpec,
     options: RunOptions,
-    *,
-    planned: bool = True,
 ) -> list[Unit]:
     live = {(file.file, file.sha256) for file in workspace.files(spec.reads)}
     committed = {commit.unit for commit in ledger.commits()}
-    plan = ledger.checked_plan()
-    if not planned:
-        new = _unplanned(workspace, ledger, spec)
-        ordinal = max((unit.ordinal for unit in plan), default=-1) + 1
-        plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
-    share, shares = options.share
     return [
         unit
-        for unit in plan
-        if unit.name not in committed
-        and (unit.file, unit.sha256) in live
-        and unit.ordinal % shares == share - 1
+        for unit in _shared(ledger.checked_plan(), options)
+        if unit.name not in committed and (unit.file, unit.sha256) in live
     ]
+
+
+def _shared(plan: Sequence[Unit], options: RunOptions) -> list[Unit]:
+    share, shares = options.share
+    return [unit for unit in plan if unit.ordinal % shares == share - 1]
+
+
+def _foreseen(
+    workspace: Workspace,
+    ledger: Ledger,
+    spec: StageSpec,
+    wanted: Generation,
+    options: RunOptions,
+    coming: int,
+) -> list[Unit]:
+    """The units a run would do: what is pending, what no plan names yet, and what is to come."""
+    current = ledger.generation()
+    anew = current is None or current.key != wanted.key
+    plan = [] if anew else _pending(workspace, ledger, spec, replace(options, share=(1, 1)))
+    planned = set() if anew else {(unit.file, unit.sha256) for unit in ledger.plan()}
+    files = [
+        file for file in workspace.files(spec.reads) if (file.file, file.sha256) not in planned
+    ]
+    if coming:
+        files.append(TableFile(spec.reads, "", "", coming))
+    ordinal = 0 if anew else max((unit.ordinal for unit in ledger.plan()), default=-1) + 1
+    new = _ranges(files, spec)
+    plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
+    return _shared(plan, options)
 
 
 def _num_rows(unit: Unit) -> int:
@@ -413,6 +484,8 @@ def _execute(
     progress = progress or Progress.silent()
 
     def committed(result: UnitResult) -> None:
+        if result.unit.again:
+            ledger.forget(result.unit)
         summary.add(result)
         progress.committed(result)
         lock.check()

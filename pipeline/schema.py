@@ -76,12 +76,13 @@ class Video(Record):
     sha256: str
     size_bytes: int = Field(gt=0)
     width: int = Field(gt=0)
-    """As displayed: after rotation."""
+    """As displayed: after rotation, pixels square."""
     height: int = Field(gt=0)
     fps: float = Field(gt=0)
     """Average rate."""
     frame_count: int = Field(ge=0)
     duration_s: float = Field(gt=0)
+    """From where picture and sound begin to where the last of them ends."""
     bitrate_bps: int = Field(ge=0)
     video_codec: str
     audio_codec: str
@@ -94,6 +95,10 @@ class Video(Record):
     upload_date: str
     """``YYYYMMDD``, or empty."""
     format_id: str
+    video_stream: int | None = None
+    """Which of the file's streams the picture is, from 0; none in rows made before it was kept."""
+    audio_stream: int | None = None
+    """Which one the sound is."""
 
 
 class Clip(Record):

@@ -13,12 +13,12 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import UsageError
+from pipeline.errors import InputError, UsageError
 
 
 class Storage:
@@ -75,7 +75,7 @@ class Storage:
         if self.local is not None:
             try:
                 with os.scandir(self.path(folder)) as entries:
-                    return sorted(e.name for e in entries if e.is_file())
+                    return sorted(e.name for e in entries if _is_so(e.is_file))
             except FileNotFoundError:
                 return []
         self._fs.invalidate_cache()
@@ -90,7 +90,7 @@ class Storage:
         if self.local is not None:
             try:
                 with os.scandir(self.path(folder)) as entries:
-                    return sorted(e.name for e in entries if e.is_dir())
+                    return sorted(e.name for e in entries if _is_so(e.is_dir))
             except FileNotFoundError:
                 return []
         self._fs.invalidate_cache()
@@ -196,7 +196,15 @@ class Storage:
         if self.local is not None:
             target = self.path(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
+            try:
+                if target.is_dir() and not target.is_symlink():
+                    target.rmdir()  # an empty folder in its place; one with files is somebody's
+                file.replace(target)
+            except OSError as error:
+                if not target.is_dir():
+                    raise
+                detail = f"{name}: a folder with files in it is in the way. Move it away"
+                raise InputError("folder_in_the_way", detail, retryable=True) from error
             return
         self._fs.put_file(str(file), self._remote(name, write=True))
         file.unlink()
@@ -225,6 +233,14 @@ class Storage:
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _is_so(asked: Callable[[], bool]) -> bool:
+    """The answer about a folder's entry; a link to itself is neither file nor folder."""
+    try:
+        return asked()
+    except OSError:
+        return False
 
 
 def _inside(name: str) -> str:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import DamagedError
 from pipeline.schema import Record, arrow_schema
+from pipeline.words import plain, short
 
 if TYPE_CHECKING:
     from pipeline.storage import Storage
@@ -151,9 +152,9 @@ def to_records(record: type[RecordT], rows: Iterable[dict[str, Any]], where: str
         except ValidationError as error:
             first = error.errors()[0]
             column = ".".join(str(part) for part in first["loc"])
-            problem = first["msg"][:1].lower() + first["msg"][1:]
+            problem = plain(first)
             raise TableError(
-                f"{where}, row {number}: {column}: {problem} (got {first['input']!r}),"
+                f"{where}, row {number}: {column}: {problem} (got {short(first['input'])}),"
                 f" reading a {record.__name__}."
             ) from error
     return records
@@ -213,7 +214,7 @@ class Lookup(Generic[RecordT]):
         found = self.rows(value)
         if len(found) > 1:
             raise TableError(
-                f"{self._record.table}: {len(found)} rows with {self._column} = {value!r},"
+                f"{self._record.table}: {len(found)} rows with {self._column} = {short(value)},"
                 " where one was expected."
             )
         return found[0] if found else None

@@ -14,14 +14,14 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.errors import DamagedError, InputError, StopRun, machine_says
 from pipeline.ledger import Commit, Ledger, Unit
-from pipeline.schema import TABLES, DropRow, FailureRow, Record, by_table, digest_of
+from pipeline.schema import TABLES, DropRow, FailureRow, Record, Video, by_table, digest_of
 from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
 from pipeline.storage import Storage
 from pipeline.table import read_arrow, to_records
@@ -84,6 +84,8 @@ class UnitResult:
     """Rows that failed, by kind."""
     wall_s: float
     """Seconds it took."""
+    notes: tuple[str, ...] = ()
+    """What else the user should know."""
 
 
 def read_unit(job: Job, spec: StageSpec, unit: Unit) -> list[Record]:
@@ -199,6 +201,8 @@ def commit_unit(
         StopRun: the disk is full.
     """
     answers = _by_id(ids, outcomes, spec.name)
+    if unit.again:
+        return _commit_again(job, spec, unit, answers, clock)
     children: list[Record] = []
     drops: list[DropRow] = []
     failures: list[FailureRow] = []
@@ -278,6 +282,94 @@ def commit_unit(
     reasons = Counter(row.reason for row in drops)
     kinds = Counter(row.kind for row in failures)
     return UnitResult(unit, counts, bugs, dict(reasons), dict(kinds), wall_s)
+
+
+def _commit_again(
+    job: Job, spec: StageSpec, unit: Unit, answers: dict[str, Outcome], clock: Clock
+) -> UnitResult:
+    """Hold the answers about rows that were done against their rows, and replace what differs.
+
+    A row whose media cannot be made again stays as it is: what people made of it is still true.
+    """
+    ledger = Ledger(job.storage, spec.name)
+    old = next(commit for commit in ledger.commits() if commit.unit == unit.name)
+    column = TABLES[spec.reads].key
+    tables = {table: ledger.rows_of(old, TABLES[table], table) for table in spec.writes}
+    drops = ledger.rows_of(old, DropRow, "drops")
+    counts = Counter({"input": len(answers), "ok": 0, "dropped": 0, "failed": 0})
+    reasons, kinds = Counter[str](), Counter[str]()
+    notes: list[str] = []
+    bugs: list[str] = []
+    changed = False
+    for row_id, answer in answers.items():
+        if isinstance(answer, Fail):
+            counts["failed"] += 1
+            kinds[answer.kind] += 1
+            notes.append(f"{row_id}: {answer.kind}: {answer.detail}; its row stays as it was.")
+            bugs += [answer.detail] if answer.kind == BUG else []
+            continue
+        counts["ok" if isinstance(answer, Ok) else "dropped"] += 1
+        new = _checked_children(answer.rows if isinstance(answer, Ok) else (), spec)
+        mine = {
+            table: [row for row in rows if getattr(row, column) == row_id]
+            for table, rows in tables.items()
+        }
+        counts.update({f"children:{table}": len(rows) for table, rows in new.items()})
+        if all(_is_same(new.get(table, []), rows) for table, rows in mine.items()):
+            continue
+        changed = True
+        notes.append(
+            f"{row_id}: what came is not what was recorded. Its rows are replaced; the next run of"
+            " each stage does anew what was made of them."
+        )
+        for table in tables:
+            tables[table] = _put(tables[table], mine[table], new.get(table, []))
+        if isinstance(answer, Drop):
+            reasons[answer.reason] += 1
+            drops.append(
+                DropRow(
+                    input_id=row_id,
+                    stage=spec.name,
+                    reason=answer.reason,
+                    detail=answer.detail,
+                    last_time=_now(),
+                )
+            )
+    if changed:
+        failures = ledger.rows_of(old, FailureRow, "failures")
+        contents: dict[str, tuple[type[Record], list[Any]]] = {
+            table: (TABLES[table], rows) for table, rows in tables.items()
+        }
+        contents |= {"drops": (DropRow, drops), "failures": (FailureRow, failures)}
+        dropped = len(drops)
+        new_counts = {
+            **old.counts,
+            "dropped": dropped,
+            "ok": old.counts["input"] - dropped - len(failures),
+            **{f"children:{table}": len(rows) for table, rows in tables.items()},
+        }
+        made = replace(
+            old, counts=new_counts, code_revision=job.code_revision, versions=job.versions
+        )
+        ledger.replace(old, made, contents, job.run_id)
+    wall_s, _ = clock.seconds()
+    told = dict(counts), tuple(bugs), dict(reasons), dict(kinds), wall_s, tuple(notes)
+    return UnitResult(unit, *told)
+
+
+def _is_same(new: Sequence[Record], old: Sequence[Record]) -> bool:
+    """Whether rows say the same; of a video that came back what its site says now is no change."""
+    if [*map(type, new), *map(type, old)] == [Video, Video]:
+        one, other = cast(Video, new[0]), cast(Video, old[0])
+        return (one.path, one.sha256) == (other.path, other.sha256)
+    return list(new) == list(old)
+
+
+def _put(rows: list[Any], old: list[Any], new: list[Any]) -> list[Any]:
+    """The rows with ``new`` where the first of ``old`` was, else at the end."""
+    place = rows.index(old[0]) if old else len(rows)
+    kept = [row for row in rows[:place] if row not in old]
+    return [*kept, *new, *(row for row in rows[place:] if row not in old)]
 
 
 def _by_id(ids: Sequence[str], outcomes: Iterable[Outcome], stage: str) -> dict[str, Outcome]:

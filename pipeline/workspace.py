@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.config import PROFILES, Config, load_config, render_toml
+from pipeline.config import (
+    PROFILES,
+    Config,
+    load_config,
+    render_toml,
+    render_value,
+    typed_keys,
+)
 from pipeline.errors import ConfigError, DamagedError, UsageError
 from pipeline.ledger import Ledger, TableFile
+from pipeline.locks import settings_lock
 from pipeline.schema import TABLES, Record, arrow_schema
+from pipeline.settings_file import with_settings
 from pipeline.storage import Storage
 from pipeline.table import Lookup, read_arrow, read_records, table_digest, way_out
+from pipeline.words import command_line
+
+if TYPE_CHECKING:
+    import pandas
+
+    from pipeline.runner import RunSummary
+    from pipeline.steps import Release
 
 FORMAT = 1
 """Raised when an older version could misread a workspace."""
@@ -41,8 +57,8 @@ class Workspace:
                     f' back, or write {{"format": {FORMAT}}} into it if this version made it.'
                 )
             raise UsageError(
-                f"{root}: no workspace here. Make one with 'avatar-build init {root}',"
-                " or name another with --workspace."
+                f"{root}: no workspace here. Make one with: {command_line('init', root)}"
+                "  Or name another with --workspace."
             )
         try:
             made = json.loads(self.storage.read(_MARKER))
@@ -58,9 +74,88 @@ class Workspace:
                 f" {known[1]}), this version reads format {FORMAT}. Use that version,"
                 " or start a new workspace: downloaded videos can be reused as a mirror."
             )
-        toml = _read_settings(self.storage, f"{root}/avatar.toml")
-        self.config: Config = load_config(toml, settings, where=f"{root}/avatar.toml")
+        self._typed = tuple(settings)
+        self.config: Config = load_config(self._toml(), self._typed, where=f"{root}/avatar.toml")
         self._ledgers: dict[str, Ledger] = {}
+
+    def _toml(self) -> str:
+        return _read_settings(self.storage, f"{self.storage.url}/avatar.toml")
+
+    def keep_settings(self, section: str) -> list[str]:
+        """Write what was typed of a section and decides its results into ``avatar.toml``.
+
+        Call it where results are made with them. So the next command, without ``--set``, goes on
+        with these results. What may hold a password is never written.
+
+        Returns:
+            What was done or could not be, in a line each.
+        """
+        typed = typed_keys(self._typed)
+        of_section = typed.get(section, [])
+        where = f"{self.storage.url}/avatar.toml"
+        if not of_section:
+            return []
+        with settings_lock(self.storage):
+            toml = self._toml()
+            before, now = getattr(load_config(toml), section), getattr(self.config, section)
+            changed = [key for key in of_section if getattr(before, key) != getattr(now, key)]
+            said = [
+                f"{section}.{key} holds for this command alone, as it may hold a password; what is"
+                f" to stay, write into {where}."
+                for key in changed
+                if key in now.private
+            ]
+            kept = [key for key in changed if key not in now.unhashed]
+            if not kept:
+                return said
+            try:
+                self._check_writable()
+                self.storage.write("avatar.toml", self._with_typed(toml, section, typed).encode())
+            except (ConfigError, OSError) as error:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                return [
+                    *said,
+                    f"{where} cannot be changed ({why}), and these results were made with"
+                    f" {', '.join(f'{section}.{key}' for key in kept)} as typed: write that there"
+                    " yourself, or type it with every later command.",
+                ]
+        for key in kept:
+            new, old = (render_value(getattr(found, key)) for found in (now, before))
+            said.append(
+                f"{where}: {section}.{key} = {new} (was {old}), as these results are made with it."
+            )
+        return said
+
+    def _check_writable(self) -> None:
+        """A file that its owner protects, or shares by a link, is not replaced by a rename."""
+        if self.storage.local is None or not self.storage.exists("avatar.toml"):
+            return
+        path = self.storage.path("avatar.toml")
+        if path.is_symlink():
+            raise ConfigError("it is a link")
+        if not path.stat().st_mode & 0o222:
+            raise ConfigError("it is read-only")
+
+    def _with_typed(self, toml: str, section: str, typed: Mapping[str, Sequence[str]]) -> str:
+        """The file with the typed settings of a section, or of all that are valid together only."""
+        resolved = self.config.model_dump(mode="json")
+        for sections in ([section], typed):
+            values = {
+                name: {
+                    key: resolved[name][key]
+                    for key in typed[name]
+                    if key not in getattr(self.config, name).unhashed
+                }
+                for name in sections
+                if name != "run"
+            }
+            text = with_settings(toml, values)
+            try:
+                load_config(text)
+            except ConfigError:
+                continue
+            break
+        return text
 
     @staticmethod
     def create(root: str | Path, profile: str | None = None) -> Workspace:
@@ -169,6 +264,119 @@ class Workspace:
                     part = part.append_column(column, values)
             parts.append(part)
         return pa.concat_tables(parts, promote_options="default")
+
+    def __repr__(self) -> str:
+        rows = ((table, sum(file.rows for file in self.files(table))) for table in TABLES)
+        held = ", ".join(f"{count} {table}" for table, count in rows if count)
+        return f"Workspace({self.storage.url!r}: {held or 'empty'})"
+
+    def run(
+        self, stage: str, *, workers: int = 0, redo: bool = False, dry_run: bool = False
+    ) -> RunSummary:
+        """Bring a stage up to date, as the command of its name does.
+
+        Args:
+            stage: ``download``, ``sample``, ``hear``, ``propose``, ``accept`` or ``segment``;
+                ``propose`` hears first.
+            workers: processes; 0: what ``run.workers`` says.
+            redo: retire results made with other settings, and start anew.
+            dry_run: only count what there is to do.
+
+        Raises:
+            UsageError: there is no such stage, or results of other settings are in the way.
+            AvatarBuildError: the run had to stop; what is committed stays.
+        """
+        from pipeline.runner import RunOptions
+        from pipeline.steps import run_by_name
+
+        options = RunOptions(workers or self.config.run.workers, redo=redo, dry_run=dry_run)
+        return run_by_name(self, stage, options)
+
+    def download(
+        self,
+        list_file: str | Path,
+        *,
+        labels: Sequence[str] = (),
+        limit: int | None = None,
+        workers: int = 0,
+        redo: bool = False,
+        dry_run: bool = False,
+    ) -> RunSummary:
+        """Take the rows of a list in and fetch their videos; see ``run`` for the rest.
+
+        Args:
+            list_file: ``vggsound.csv`` or ``test.csv``.
+            labels: only rows so labelled.
+            limit: only the first so many (matching) rows.
+            workers: processes.
+            redo: retire results made with other settings, and start anew.
+            dry_run: only count what there is to do.
+        """
+        from pipeline.steps import import_sources
+
+        said = import_sources(self, Path(list_file), labels, limit, dry_run=dry_run)
+        summary = self.run("download", workers=workers, redo=redo, dry_run=dry_run)
+        summary.notes.insert(0, said)
+        return summary
+
+    def table(self, name: str) -> pandas.DataFrame:
+        """A whole table, ordered by id.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if name not in TABLES:
+            raise UsageError(f"{name!r} is no table: there is {', '.join(TABLES)}.")
+        frame: pandas.DataFrame = self.arrow(name).to_pandas()
+        return frame.sort_values(TABLES[name].key, ignore_index=True)
+
+    def status(self) -> pandas.DataFrame:
+        """The books of each stage that has run or has input waiting, a row each."""
+        import pandas
+
+        from pipeline.inspection import stage_status
+
+        return pandas.DataFrame([stage.as_dict() for stage in stage_status(self)])
+
+    def failures(self) -> pandas.DataFrame:
+        """Every failed row, with its kind and detail."""
+        return self._endings(0)
+
+    def drops(self) -> pandas.DataFrame:
+        """Every row that was set aside, with its reason."""
+        return self._endings(1)
+
+    def _endings(self, which: int) -> pandas.DataFrame:
+        import pandas
+
+        from pipeline.inspection import outcomes
+        from pipeline.schema import DropRow, FailureRow
+
+        columns = list((FailureRow, DropRow)[which].model_fields)
+        found = [row.model_dump() for row in outcomes(self)[which]]
+        return pandas.DataFrame(found, columns=columns)
+
+    def export(self, version: str, *, unverified: bool = False, ids_only: bool = False) -> Release:
+        """Freeze the tables into ``releases/<version>`` and open it.
+
+        Args:
+            version: the release's name.
+            unverified: take what no person has verified, and say so.
+            ids_only: leave clips and frames out.
+
+        Raises:
+            UsageError: the version is no name for a folder, or there already.
+            AvatarBuildError: there is nothing to release, or it may not be.
+        """
+        from pipeline.steps import export
+
+        return export(self, version, unverified=unverified, ids_only=ids_only)
+
+    def report(self, *, clips: bool = False) -> Path:
+        """Write ``report.html``; ``clips`` cuts what it shows, to be heard."""
+        from pipeline.steps import report
+
+        return report(self, cut_clips=clips)
 
 
 def _read_settings(storage: Storage, where: str) -> str:

@@ -35,6 +35,8 @@ class Sidecar(Record):
     sha256: str
     size_bytes: int
     media: MediaFacts
+    probe_version: int = 1
+    """Of the code that read ``media``."""
     site: SiteFacts
 
 

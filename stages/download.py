@@ -19,10 +19,11 @@ from typing import ClassVar, NamedTuple
 
 from pipeline.config import DownloadConfig
 from pipeline.errors import InputError, MediaError, StopRun
-from pipeline.media import MediaFacts, probe
+from pipeline.media import PROBE_VERSION, MediaFacts, probe
 from pipeline.recorded import sha256_of
 from pipeline.schema import Source, Video, check_video_id
 from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
+from pipeline.words import size
 from stages.archive import Sidecar, VideoArchive, video_path
 from stages.failure_kinds import SiteFailure
 from stages.fetching import Redactor, Refused, Site, Watch
@@ -75,6 +76,7 @@ class FetchVideos(Stage[DownloadConfig]):
         identities = parse_identities(config.identities)
         proxies = [identity.proxy for identity in identities if identity.proxy]
         self._redact = Redactor(config.options, [*proxies, config.source_template])
+        self._storage = ctx.storage
         self._archive = VideoArchive(ctx.storage, ctx.scratch)
         local = ctx.storage.local is not None
         state = ctx.storage.path(_STATE) if local else ctx.scratch / "identities.json"
@@ -123,9 +125,21 @@ class FetchVideos(Stage[DownloadConfig]):
         sidecar = self._archive.recall(row.video_id, self._config.format)
         if sidecar is None:
             return None
+        if sidecar.probe_version != PROBE_VERSION:
+            return self._probed_again(sidecar)
         if self._rejections(sidecar) or self._archive.is_whole(sidecar):
             return sidecar
         return None
+
+    def _probed_again(self, sidecar: Sidecar) -> Sidecar | None:
+        """What is known of a file by today's reading of it; none when it is no longer there."""
+        if not self._archive.is_whole(sidecar):
+            return None
+        with self._storage.as_local(sidecar.path) as file:
+            facts = {"media": probe(file), "probe_version": PROBE_VERSION}
+        again = sidecar.model_copy(update=facts)
+        self._archive.keep(again, None)
+        return again
 
     def _decide(self, row: Source, sidecar: Sidecar) -> Outcome:
         found = self._rejections(sidecar)
@@ -184,6 +198,7 @@ class FetchVideos(Stage[DownloadConfig]):
             sha256=sha256_of(fetched.file),
             size_bytes=fetched.file.stat().st_size,
             media=media,
+            probe_version=PROBE_VERSION,
             site=fetched.facts,
         )
         wanted = self._config.keep_rejected or not self._rejections(sidecar)
@@ -191,11 +206,12 @@ class FetchVideos(Stage[DownloadConfig]):
         return sidecar
 
     def _need_disk(self) -> None:
-        free, least = shutil.disk_usage(self._disk).free, self._config.min_free_bytes
-        if free < max(least, _FULL_BELOW_BYTES):
+        free = shutil.disk_usage(self._disk).free
+        least = max(self._config.min_free_bytes, _FULL_BELOW_BYTES)
+        if free < least:
             raise StopRun(
-                f"download: {free / 1e9:.2f} GB free on the disk, under {least / 1e9:.2f}"
-                " (download.min_free_bytes). Make room and run again: nothing is lost."
+                f"download: {size(free)} free on the disk, under the {size(least)} that"
+                " download.min_free_bytes keeps free. Make room and run again: nothing is lost."
             )
 
 
@@ -302,5 +318,7 @@ def video_record(row: Source, sidecar: Sidecar) -> Video:
         audio_codec=media.audio_codec or "",
         sample_rate_hz=media.sample_rate_hz,
         channels=media.channels,
+        video_stream=media.video_stream,
+        audio_stream=media.audio_stream,
         **sidecar.site.model_dump(),
     )

@@ -40,7 +40,7 @@ class HearClips(Stage[HearConfig]):
 
     spec: ClassVar[StageSpec] = StageSpec(
         name="hear",
-        version=1,
+        version=2,
         reads="clips",
         joins=("videos", "frames"),
         writes=("sounds",),

@@ -18,6 +18,7 @@ from pipeline.locks import run_lock
 from pipeline.schema import Source, digest_of
 from pipeline.stage import Ok, Outcome, StageSpec
 from pipeline.unit import Clock, commit_unit, new_job
+from pipeline.words import counted
 from pipeline.workspace import Workspace
 from stages.sources import read_list, select_sources
 
@@ -53,7 +54,7 @@ class Imported:
         ):
             if count:
                 parts.append(f"{count} {what}")
-        return f"list: {self.rows} rows of {self.list_file}: {', '.join(parts)}."
+        return f"list: {counted(self.rows, 'row')} of {self.list_file}: {', '.join(parts)}."
 
 
 def import_list(

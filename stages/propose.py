@@ -50,7 +50,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
 
     spec: ClassVar[StageSpec] = StageSpec(
         name="propose",
-        version=2,
+        version=3,
         reads="frames",
         joins=("sounds", "videos"),
         writes=("proposals",),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
 from pipeline.config import SampleConfig
+from pipeline.errors import MediaError
 from pipeline.media import (
     Media,
     Picture,
@@ -80,7 +81,8 @@ class SampleFrames(Stage[SampleConfig]):
         """Yield each video's clips and frames, or why it has none."""
         for video in rows:
             with video_file(self._ctx.storage, video) as path:
-                outcome = self._sample(video, Media(path, self.config.decode_timeout_s))
+                size = video.width, video.height
+                outcome = self._sample(video, Media(path, self.config.decode_timeout_s, size=size))
             yield outcome
 
     def _sample(self, video: Video, media: Media) -> Outcome:
@@ -90,19 +92,25 @@ class SampleFrames(Stage[SampleConfig]):
         if not clips:
             detail = f"{track.seconds} s, no {self.config.clip_s} s of it are active enough"
             return Drop(video.video_id, "no_active_window", detail)
+        found = [(clip, find_events(sound, self.window_hops)) for clip, sound in clips]
+        try:
+            chosen = [
+                (clip, self.choose_frames(clip, events, media, timeline)) for clip, events in found
+            ]
+        except MediaError as error:
+            if error.kind == "size_changes":
+                return Drop(video.video_id, "resolution", error.detail)
+            raise
         rows: list[Clip | Frame] = []
-        heard = 0
-        for clip, sound in clips:
-            events = find_events(sound, self.window_hops)
-            heard += len(events)
+        for clip, choices in chosen:
             first = timeline.between(*_span(clip)).start
-            choices = self.choose_frames(clip, events, media, timeline)
             frames = [
                 self._keep(clip, rank, choice, choice.picture.index - first)
                 for rank, choice in enumerate(choices)
             ]
             rows += [clip, *frames] if frames else []
         if not rows:
+            heard = sum(len(events) for _, events in found)
             reason = "no_undamaged_frame" if heard else "no_event"
             return Drop(video.video_id, reason, f"{heard} events in {len(clips)} clips")
         return Ok(video.video_id, rows)

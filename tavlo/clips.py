@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path, PurePosixPath
@@ -34,8 +34,12 @@ from pipeline.recorded import holds, noted_digest, sha256_of, write_note
 from pipeline.schema import clip_id
 from pipeline.train_lists import Shared, VideoNames, parse_row, read_list, read_name
 
-FEED_VERSION = 1
-"""Raise when ``write_feed`` makes another picture or sound of the same source."""
+FEED_VERSION = 2
+"""Raise when ``write_feed`` makes another picture or sound of the same source. 2: the mean of the
+channels, the default tracks, square pixels."""
+SILENT_RMS = 1e-3
+"""A clip none of whose seconds reaches this RMS (-60 dB) is silent: a tenth of what ``sample``
+calls active, and more than a lossy codec leaves of channels that cancel each other."""
 
 _MEDIA = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
@@ -84,6 +88,8 @@ class CachedClip:
     """What it was made from."""
     sha256: str = ""
     """Of the feed file when it was made; empty before."""
+    silent: bool = False
+    """Whether it has no sound to speak of (``SILENT_RMS``); the file's name tells."""
 
 
 def read_clips(source: Path, template: str = "") -> list[ClipSource]:
@@ -310,10 +316,12 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
     made = f"{FEED_VERSION} {SIZE_PX} {RATE_HZ}"
     key = hashlib.sha256(f"{made} {span} ".encode() + ends).hexdigest()[:20]
     path = folder / f"{clip.clip_id}-{key}.mkv"
+    silent = _silent(path).exists()
+    path = _silent(path) if silent else path
     source = noted_digest(_note(path, "source"))
     made_of = f"{key} {source}" if source else key
     digest = noted_digest(_note(path, "feed"))
-    return CachedClip(clip.clip_id, clip.video_id, path, made_of, digest)
+    return CachedClip(clip.clip_id, clip.video_id, path, made_of, digest, silent)
 
 
 def _note(path: Path, of: str) -> Path:
@@ -329,6 +337,22 @@ def _is_current(clip: ClipSource, made: CachedClip) -> bool:
         return False
     feed = holds(made.path, made.sha256, _note(made.path, "feed"))
     return feed and holds(clip.path, source, note)
+
+
+def _silent(path: Path) -> Path:
+    return path.with_suffix(".silent.mkv")
+
+
+def silence(clips: Iterable[CachedClip]) -> tuple[list[str], str]:
+    """The silent ones among clips, and a sentence on them; empty where there are none."""
+    found = sorted(clip.clip_id for clip in clips if clip.silent)
+    if not found:
+        return [], ""
+    some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+    return found, (
+        f"{len(found)} clips are silent ({some}): no second of the mean of their channels reaches"
+        " -60 dB. They are trained on as they are; take them out of the list if that is not meant."
+    )
 
 
 def fill_cache(
@@ -372,6 +396,9 @@ def fill_cache(
         if error_text:
             failed[name] = error_text
             del ready[name]
+        elif not ready[name].path.exists():
+            quiet = _silent(ready[name].path)
+            ready[name] = replace(ready[name], path=quiet, silent=True)
         show(done, len(failed))
     ready |= {
         clip.clip_id: cached(clip, folder, rules) for clip, *_ in missing if clip.clip_id in ready
@@ -434,12 +461,13 @@ def _make_noted(clip: ClipSource, target: Path, rules: ClipRules) -> None:
     after = clip.path.stat()
     if (after.st_size, after.st_mtime_ns) != (looked.st_size, looked.st_mtime_ns):
         raise MediaError("changed_file", f"{clip.path}: changed while it was read", retryable=True)
-    write_note(clip.path, digest, _note(target, "source"), looked)
-    write_note(target, sha256_of(target), _note(target, "feed"))
+    made = target if target.exists() else _silent(target)
+    write_note(clip.path, digest, _note(made, "source"), looked)
+    write_note(made, sha256_of(made), _note(made, "feed"))
 
 
 def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
-    """Write a clip's feed file, whole or not at all.
+    """Write a clip's feed file, whole or not at all; a silent one under a name that says so.
 
     Raises:
         MediaError: ``short`` when the file ends before the clip does, ``frame_count`` when it has
@@ -466,8 +494,8 @@ def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
     # Ranks of one machine may make the same clip; each writes a file of its own.
     beside = target.with_name(f"{target.stem}.{os.getpid()}.mkv")
     try:
-        write_feed(media, float(start), float(end), beside)
-        beside.replace(target)
+        made = write_feed(media, float(start), float(end), beside)
+        beside.replace(_silent(target) if made.loudest_rms < SILENT_RMS else target)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -148,7 +148,7 @@ def _film(
             yield shown.time, paint(_smaller(shown.rgb()), heatmap, scale, truth, strength)
 
     end_s = float(timeline.time(len(timeline.pts) - 1)) + 1 / 25
-    sound = waveform(media, timeline, 0.0, end_s, _RATE_HZ)
+    sound = waveform(media, timeline, 0.0, end_s, _RATE_HZ, "mean")
     encode_film(painted(), len(timeline.pts) / end_s, target, sound, _RATE_HZ)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.versions import code_revision
 from tavlo.checkpoint import Checkpoint, load_checkpoint
-from tavlo.clips import CachedClip, data_digest
+from tavlo.clips import CachedClip, data_digest, silence
 from tavlo.data import ClipDataset, Share, even_batches, step_numbers, train_batches
 from tavlo.ranks import joined, spread, summed
 from tavlo.recipe import Recipe
@@ -53,6 +53,7 @@ class TrainingData:
             "validation_digest": data_digest(self.validation),
             "validation_videos": sorted({clip.video_id for clip in self.validation}),
             "failed": self.failed,
+            "silent": silence([*self.training, *self.validation])[0],
             "notes": self.notes,
         }
 

@@ -25,6 +25,7 @@ from tavlo.clips import (
     fill_cache,
     read_clips,
     refuse_overlap,
+    silence,
     split,
 )
 from tavlo.data import Share, collate
@@ -99,6 +100,8 @@ class Plan:
     """About, for the steps left; reading aside."""
     failed: dict[str, str] = field(default_factory=dict)
     """Clips whose file is not there."""
+    silent: list[str] = field(default_factory=list)
+    """Silent clips among those whose feed file is there; of the others it is not known yet."""
     notes: list[str] = field(default_factory=list)
     """What else to know of the clips."""
 
@@ -112,7 +115,9 @@ class Plan:
             f"{self.clips} clips: {self.training} to train on, {self.validation} to choose the"
             f" best; {checked}.",
             f"{self.cache_missing} feed files to make: {self.cache_bytes / 1e9:.2f} GB, about"
-            f" {_duration(self.cache_s)}.",
+            f" {_duration(self.cache_s)}; whether their clips are silent is known then."
+            if self.cache_missing
+            else "all feed files are there.",
             f"{self.steps} steps, {left} of them left: about {_duration(self.train_s)} on"
             f" {self.device}.",
         ]
@@ -141,6 +146,8 @@ def plan(request: Request) -> Plan:
             failed[clip.clip_id] = str(error)
     training, validation = split(found, config.validation, config.seed)
     _, total = num_steps(config, len(training))
+    silent, said = silence(found)
+    notes += [said] if said else []
     missing = sum(not clip.path.exists() for clip in found)
     scale = config.clip_s / 10.0
     first = state.step if state else 0
@@ -159,6 +166,7 @@ def plan(request: Request) -> Plan:
             cache_s=missing * _FEED_CPU_S * scale / _cores(),
             train_s=(total - first) * step_s / share.world,
             failed=failed,
+            silent=silent,
             notes=notes,
         )
 
@@ -229,6 +237,8 @@ def _prepare(
             f"{len(ready)} clips of {len({clip.video_id for clip in ready})} videos leave none to"
             " train on beside the validation; name more, or --set train.validation=0."
         )
+    said = silence(ready)[1]
+    notes = [*notes, *([said] if said else [])]
     return TrainingData(training, validation, dict(sorted(failed.items())), notes)
 
 

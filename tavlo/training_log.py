@@ -68,6 +68,7 @@ class TrainingLog:
             "weights_from": about.weights_from,
             "clips": about.data["clips"],
             "failed": about.data["failed"],
+            "silent": about.data["silent"],
             "notes": about.data["notes"],
             "data_digest": about.data["digest"],
             "revision": about.revision,

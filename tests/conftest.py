@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from pipeline.workspace import Workspace
+from tests.flow_world import Flow, run_flow
 from tests.pipeline.shell import Shell
 
 ROOT = Path(__file__).parents[1]
@@ -46,3 +47,9 @@ def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def shell(monkeypatch: pytest.MonkeyPatch) -> Shell:
     """The command line, run in this process."""
     return Shell(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Flow:
+    """A workspace after the whole flow, with a release; to read, or to copy."""
+    return run_flow(tmp_path_factory.mktemp("flow"))

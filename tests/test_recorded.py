@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from exports.tables import workspace_report
 from labeling.clips import FrameMedia
 from labeling.settle import settle
 from pipeline import recorded
+from pipeline.cli import cli
 from pipeline.config import SegmentConfig
 from pipeline.errors import InputError, MediaError
 from pipeline.recorded import frame_bytes, video_file
-from pipeline.runner import RunOptions, run_stage
-from pipeline.schema import Frame, Video
+from pipeline.runner import RunOptions, recover, run_stage
+from pipeline.schema import TABLES, Frame, Video
 from pipeline.storage import Storage
 from pipeline.workspace import Workspace
 from stages.importing import import_list
@@ -345,3 +348,143 @@ def test_clips_for_annotators_are_of_the_recorded_video_and_as_they_were_made(
     fresh = workspace.rows(Video)[0].model_copy(update={"sha256": "1" * 64})
     media._videos[FIRST] = fresh
     assert "changed_file" in str(media.addresses(row)), "a clip of other bytes is another clip"
+
+
+# The way back
+
+
+def typed(workspace: Workspace, *words: str) -> Result:
+    place = ["--workspace", str(workspace.storage.local)]
+    settings = [f"download.source_template='{workspace.config.download.source_template}'"]
+    options = [word for setting in [*SETTINGS, *settings] for word in ("--set", setting)]
+    return CliRunner().invoke(cli, [*words, *place, *options])
+
+
+def status_of(workspace: Workspace, stage: str) -> dict[str, Any]:
+    (found,) = (
+        row
+        for row in json.loads(typed(workspace, "status", "--json").stdout)["result"]["stages"]
+        if row["stage"] == stage
+    )
+    row: dict[str, Any] = found
+    total = row["ok"] + row["dropped"] + row["failed"] + row["pending"]
+    assert row["input"] == total, "conservation"
+    return row
+
+
+def digests(workspace: Workspace) -> dict[str, str]:
+    opened = Workspace(str(workspace.storage.local))
+    return {table: opened.digest(table) for table in TABLES}
+
+
+@SPOILED
+def test_a_lost_video_comes_back_and_no_table_changes(
+    made: Path, tmp_path: Path, spoil: Spoil, kind: str
+) -> None:
+    workspace = copied(made, tmp_path)
+    before = digests(workspace)
+    row = workspace.rows(Video)[0]
+    path = workspace.storage.path(row.path)
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole)  # no longer the archive's own file
+    spoil(path)
+    assert "retry --stage download" in typed(workspace, "download").output
+    assert "warn  media: videos" in typed(workspace, "doctor").output
+    found = status_of(workspace, "download")["media"]
+    assert found["files"] == 2
+    assert found[kind.removesuffix("_file")] + found["unsure"] == 1 or spoil is SPOILS[1][0]
+    done = typed(workspace, "retry", "--stage", "download", "--kind", kind)
+    assert done.exit_code == 0, done.output
+    assert "download: 1 rows: 1 ok (1 videos)" in done.output
+    assert path.read_bytes() == whole
+    assert not path.is_symlink()
+    assert digests(workspace) == before
+    assert status_of(workspace, "download")["media"] == {
+        "files": 2,
+        "missing": 0,
+        "changed": 0,
+        "unsure": 0,
+    }
+    assert "Nothing new to do" in typed(workspace, "sample").output, "nothing downstream is stale"
+
+
+@pytest.mark.parametrize(("spoil", "kind"), [SPOILS[1], SPOILS[8]])
+def test_a_lost_frame_comes_back_and_no_table_changes(
+    made: Path, tmp_path: Path, spoil: Spoil, kind: str
+) -> None:
+    workspace = copied(made, tmp_path)
+    before = digests(workspace)
+    row = workspace.rows(Frame)[0]
+    path = workspace.storage.path(row.path)
+    whole = path.read_bytes()
+    spoil(path)
+    done = typed(workspace, "retry", "--stage", "sample", "--kind", kind)
+    assert done.exit_code == 0, done.output
+    assert path.read_bytes() == whole
+    assert digests(workspace) == before
+    assert status_of(workspace, "sample")["media"]["missing"] == 0
+
+
+def test_a_row_whose_video_cannot_be_had_again_stays_as_it_was(made: Path, tmp_path: Path) -> None:
+    workspace = copied(made, tmp_path)
+    before = digests(workspace)
+    workspace.storage.remove(workspace.rows(Video)[0].path)
+    (tmp_path / f"archive/{FIRST}.mp4").unlink()
+    done = typed(workspace, "retry", "--stage", "download", "--kind", "missing_file")
+    assert "download: 1 rows: 0 ok; 1 failed" in done.output
+    assert f"{FIRST}: missing_file: " in done.output
+    assert "its row stays as it was" in done.output
+    assert digests(workspace) == before
+    assert status_of(workspace, "download")["media"]["missing"] == 1
+
+
+def test_other_bytes_replace_the_row_and_what_was_made_of_it_is_done_anew(
+    made: Path, tmp_path: Path
+) -> None:
+    workspace = copied(made, tmp_path)
+    workspace.storage.remove(workspace.rows(Video)[0].path)
+    source = tmp_path / f"archive/{FIRST}.mp4"
+    sound = bursts(11.0, [2.0, 4.0, 6.0, 8.0, 10.0])
+    make_video(source, frames=275, draw=mover(7), sound=sound, gop=50)
+    assert "failed" not in ran(workspace, "download", again=("missing_file",))
+    assert status_of(workspace, "download")["ok"] == 2
+    rows = {row.video_id: row for row in workspace.rows(Video)}
+    assert rows[FIRST].sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert sorted(rows) == [FIRST, SECOND]
+    assert ran(workspace, "sample") == {"ok": 2}
+    for row in workspace.rows(Frame):
+        assert frame_bytes(workspace.storage, row)
+    assert {row.video_id for row in workspace.rows(Frame)} == {FIRST, SECOND}
+
+
+def test_other_bytes_that_the_filter_rejects_become_a_drop(made: Path, tmp_path: Path) -> None:
+    workspace = copied(made, tmp_path)
+    workspace.storage.remove(workspace.rows(Video)[0].path)
+    make_video(tmp_path / f"archive/{FIRST}.mp4", frames=275, sound=bursts(11.0, [2.0]))
+    assert ran(workspace, "download", again=("missing_file",)) == {"dropped": 1}
+    found = status_of(workspace, "download")
+    assert (found["ok"], found["dropped"], found["children"]) == (1, 1, {"videos": 1})
+    assert [row.video_id for row in Workspace(workspace.storage.url).rows(Video)] == [SECOND]
+
+
+def test_a_replacement_that_was_killed_before_its_file_moved_is_finished(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = copied(made, tmp_path)
+    ledger = workspace.ledger("download")
+    (old,) = ledger.commits()
+    rows = [row.model_copy(update={"title": "new"}) for row in workspace.rows(Video)]
+
+    def killed(source: str, target: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace.storage, "move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.replace(old, old, {"videos": (Video, rows)}, "run")
+    again = Workspace(workspace.storage.url)
+    recover(again)
+    assert {row.title for row in again.rows(Video)} == {"new"}
+    (file,) = again.files("videos")
+    assert hashlib.sha256(again.storage.read(file.file)).hexdigest() == file.sha256

@@ -57,6 +57,7 @@ def make_video(
     pix_fmt: str = "yuv420p",
     start_s: float = 0.0,
     rotation: int | None = None,
+    pixel_aspect: Fraction | None = None,
     sound_codec: str = "aac",
     sound_start_s: float = 0.0,
     sound_gap: tuple[float, float] | None = None,
@@ -79,6 +80,7 @@ def make_video(
         pix_fmt: of the encoded frames.
         start_s: first video timestamp.
         rotation: degrees counter-clockwise, written as a display matrix.
+        pixel_aspect: width over height of a pixel.
         sound_codec: sound encoder.
         sound_start_s: first sound timestamp.
         sound_gap: start and length of a hole in the sound's timestamps, seconds.
@@ -95,6 +97,8 @@ def make_video(
         picture.width, picture.height, picture.pix_fmt = width, height, pix_fmt
         picture.gop_size, picture.max_b_frames = gop, b_frames
         picture.codec_context.time_base = clock
+        if pixel_aspect is not None:
+            picture.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation is not None:
             picture.set_display_rotation(rotation)
         voice: Any = None
@@ -167,6 +171,34 @@ def remuxed(
                     packet.stream = stream
                     packets.append(packet)
         for packet in sorted(packets, key=lambda p: (p.dts or 0) * p.time_base):
+            output.mux(packet)
+    return path
+
+
+def chained(path: Path, pictures: Sequence[Path], sound: Path) -> Path:
+    """The pictures of several files one after another as one track, and a sound."""
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(av.open(str(path), "w"))
+        given: list[Any] = [
+            stack.enter_context(av.open(str(source))) for source in [*pictures, sound]
+        ]
+        target = output.add_stream_from_template(given[0].streams.video[0])
+        voice = output.add_stream_from_template(given[-1].streams.audio[0])
+        packets: list[Any] = []
+        start = Fraction(0)
+        for container in given[:-1]:
+            own = [packet for packet in container.demux(video=0) if packet.size]
+            base = own[0].time_base
+            for packet in own:
+                packet.pts += round(start / base)
+                packet.dts = packet.pts if packet.dts is None else packet.dts + round(start / base)
+                packet.stream = target
+            start = max(packet.pts + packet.duration for packet in own) * base
+            packets += own
+        own = [packet for packet in given[-1].demux(audio=0) if packet.size]
+        for packet in own:
+            packet.stream = voice
+        for packet in sorted(packets + own, key=lambda packet: packet.dts * packet.time_base):
             output.mux(packet)
     return path
 

@@ -52,6 +52,20 @@
     show();
     element("gallery").scrollIntoView();
   };
+  // The moment of a sound event: where its picture, its mark or its button is clicked.
+  place.addEventListener("click", (event) => {
+    const asked = event.target.closest("[data-at]");
+    const film = asked && asked.closest("section").querySelector("video");
+    if (!film) return;
+    place.querySelectorAll("video").forEach((other) => other !== film && other.pause());
+    film.currentTime = Number(asked.dataset.at);
+    film.play();
+  });
+  place.addEventListener("timeupdate", (event) => {
+    const section = event.target.closest("section");
+    const share = event.target.currentTime / section.style.getPropertyValue("--length");
+    section.querySelector(".now").style.left = `${Math.min(100, 100 * share)}%`;
+  }, true);
   element("before").addEventListener("click", turn(-1));
   element("after").addEventListener("click", turn(1));
   choices.forEach((choice) => choice.addEventListener("change", filter));

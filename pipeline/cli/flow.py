@@ -13,7 +13,8 @@ import click
 
 from pipeline.cli.options import cli, device_option, open_workspace, run_options
 from pipeline.cli.output import output
-from pipeline.cli.running import run_stages, say_sheets, set_aside, settle_reviews
+from pipeline.cli.running import listed, run_stages, say_sheets, set_aside, settle_reviews
+from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:
     from pipeline.runner import RunOptions
@@ -39,14 +40,17 @@ def init(folder: str, profile: str | None) -> None:
         f"{folder}: a new workspace. Its settings, each with its meaning: avatar.toml.",
     )
     output().hint(
-        f"Next: avatar-build download --workspace {folder} --list vggsound.csv --limit 20"
+        "Next: "
+        + command_line("download", "--workspace", folder, "--list", "vggsound.csv", "--limit", 20)
     )
 
 
 @cli.command()
 @click.option("--list", "list_file", metavar="CSV", help="vggsound.csv or test.csv, no header.")
 @click.option("--labels", multiple=True, metavar="LABEL", help="Only rows so labelled. Repeatable.")
-@click.option("--limit", type=int, metavar="N", help="Only the first N (matching) rows.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N (matching) rows."
+)
 @click.option("--require-license", metavar="L", help="Drop videos not under it, e.g. cc-by.")
 @click.option(
     "--source-template",
@@ -79,12 +83,14 @@ def download(
             settings = (*settings, f"download.{key}={json.dumps(value)}")
     opened = open_workspace(workspace, settings)
     set_aside(opened, options)
+    coming = 0
     if list_file:
         imported = import_list(opened, Path(list_file), labels, limit, dry_run=options.dry_run)
         output().tell({"list": imported.as_dict()}, imported.sentence())
+        coming = imported.new if options.dry_run else 0
     elif not opened.files("sources"):
         raise click.UsageError("no list yet: name one with --list vggsound.csv.")
-    run_stages(opened, ["download"], options)
+    run_stages(opened, ["download"], options, coming=coming)
 
 
 @cli.command()
@@ -205,30 +211,68 @@ def retry(
     stage: str,
     kind: str | None,
 ) -> None:
-    """Do failed rows again, and only those.
+    """Do failed rows again, and rows whose media is lost, and only those.
+
+    A kept video (download) or a frame's image (sample) that is gone or another one by now is made
+    again; where it is the same as before, no row changes.
 
     \b
         avatar-build retry --stage download --kind timeout
+        avatar-build retry --stage download --kind missing_file
     """
+    from dataclasses import replace
+
+    from pipeline.inspection import check_names
+    from pipeline.lost import units_again
+    from pipeline.recorded import LOST
     from pipeline.registry import STAGES
     from pipeline.runner import plan_retry
 
     if stage not in STAGES:
-        raise click.BadParameter(f"--stage {stage!r}: there is {', '.join(STAGES)}.")
+        raise click.UsageError(f"--stage {stage!r}: there is {', '.join(STAGES)}.")
     opened = open_workspace(workspace, settings)
+    check_names(opened, stage, None if kind in LOST else kind)
     rows = plan_retry(opened, stage, kind, dry_run=options.dry_run)
-    output().tell({"rows": rows}, f"{stage}: {rows} failed rows to do again.")
-    if not rows or options.dry_run:
+    again = tuple(one for one in LOST if kind in (None, one))
+    lost = sum(len(unit.ids) for unit in units_again(opened, stage, again))
+    more = f", {counted(lost, 'row')} whose media is lost" if lost else ""
+    said = f"{stage}: {counted(rows, 'failed row')} to do again{more}."
+    output().tell({"rows": rows, "lost": lost}, said)
+    if not (rows or lost) and kind is None:
+        _say_final(opened, stage)
+    if not (rows or lost) or options.dry_run:
         return
+    options = replace(options, again=again)
     if stage == "segment":
         _run_segmenter(opened, options)
     else:
         run_stages(opened, [stage], options)
 
 
+def _say_final(opened: Workspace, stage: str) -> None:
+    """Say what failed for good, and how to do it again all the same."""
+    from collections import Counter
+
+    final = Counter(row.kind for row in opened.ledger(stage).failures() if not row.retryable)
+    if final:
+        kind = next(iter(dict(final.most_common(1))))
+        words = ("retry", "--workspace", opened.storage.url, "--stage", stage, "--kind", kind)
+        output().say(
+            f"{stage}: {counted(final.total(), 'row')} failed for good"
+            f" ({listed(final.most_common())}); to do some again all the same, name their kind: "
+            + command_line(*words)
+        )
+
+
 @cli.command()
 @click.option("-w", "--workspace", default="demo-workspace", show_default=True, metavar="DIR")
-@click.option("--seed", default=0, show_default=True, help="Of the rendered world.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the rendered world.",
+)
 def demo(workspace: str, seed: int) -> None:
     """Render a small world, run the whole chain on it, score it and write a report.
 

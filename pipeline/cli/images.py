@@ -46,8 +46,16 @@ if TYPE_CHECKING:
     help="What the model was trained on: tell how much of it is scored. Repeatable.",
 )
 @click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True)
-@click.option("--max-failed", default=0, metavar="N", help="Frames that may lack picture or sound.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--max-failed",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Frames that may lack picture or sound.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
+)
 @click.option(
     "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N."
 )

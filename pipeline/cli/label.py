@@ -20,6 +20,7 @@ from pipeline.cli.options import (
 from pipeline.cli.output import Failed, output
 from pipeline.cli.running import run_stages, settle_reviews
 from pipeline.errors import AvatarBuildError
+from pipeline.words import command_line
 
 if TYPE_CHECKING:
     from pipeline.runner import RunOptions
@@ -104,7 +105,7 @@ def serve(workspace: str, settings: tuple[str, ...]) -> None:
             f"Label Studio: {running.url}  user {USER}",
             f"Password in {running.home / 'password'}. Ctrl-C ends it; all is kept.",
         )
-        said.hint(f"Next: avatar-build label push boxes --workspace {workspace}")
+        said.hint(f"Next: {command_line('label', 'push', 'boxes', '--workspace', workspace)}")
         said.print_json()  # at once: whoever started it waits for the address
         if code := running.process.wait():
             raise AvatarBuildError(f"label serve: the server ended with {code}; see its log.")
@@ -150,8 +151,18 @@ def backend(workspace: str, settings: tuple[str, ...]) -> None:
 
 @label.command()
 @_KIND
-@click.option("--overlap", type=int, metavar="N", help="Let N people answer a share of the frames.")
-@click.option("--share", type=float, metavar="S", help="Which share; a larger contains a smaller.")
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Let N people answer a share of the frames.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    metavar="S",
+    help="Which share; a larger contains a smaller.",
+)
 @click.option(
     "--gold",
     type=click.Path(path_type=Path),
@@ -261,7 +272,10 @@ def label_status(workspace: str, settings: tuple[str, ...]) -> None:
         *(orphan.sentence() for orphan in orphaned[:_LISTED]),
     )
     if not found:
-        said.say("Nothing pushed yet. Start with: avatar-build label push boxes")
+        said.say(
+            "Nothing pushed yet. Start with: "
+            + command_line("label", "push", "boxes", "--workspace", workspace)
+        )
     if (more := len(orphaned) - _LISTED) > 0:
         said.say(f"  and {more} more orphaned answers; --json lists all.")
 

@@ -19,9 +19,15 @@ def status(workspace: str, settings: tuple[str, ...]) -> None:
         avatar-build status --workspace ws
     """
     from pipeline.inspection import stage_status, status_lines
+    from pipeline.lost import media_states
 
-    found = stage_status(open_workspace(workspace, settings))
-    output().tell({"stages": [stage.as_dict() for stage in found]}, *status_lines(found))
+    opened = open_workspace(workspace, settings)
+    found = stage_status(opened)
+    media = media_states(opened)
+    states = {state.stage: state.as_dict() for state in media}
+    rows = [stage.as_dict() | {"media": states.get(stage.stage, {})} for stage in found]
+    lost = [line for state in media if (line := state.line())]
+    output().tell({"stages": rows}, *status_lines(found), *lost)
 
 
 @cli.command()
@@ -41,9 +47,11 @@ def failures(
     \b
         avatar-build failures --stage download --drops
     """
-    from pipeline.inspection import outcomes
+    from pipeline.inspection import check_names, outcomes
 
-    failed, dropped = outcomes(open_workspace(workspace, settings), stage, kind)
+    opened = open_workspace(workspace, settings)
+    check_names(opened, stage, kind)
+    failed, dropped = outcomes(opened, stage, kind)
     shown = dropped if drops else []
     said = output()
     said.tell(
@@ -87,17 +95,31 @@ def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
 
 
 @cli.command()
-@click.option("--max-clips", default=200, show_default=True, help="Clips with pictures.")
+@click.option(
+    "--max-clips",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="Clips with pictures.",
+)
+@click.option("--clips", "cut_clips", is_flag=True, help="Cut those clips too, to be heard.")
 @workspace_options
-def report(workspace: str, settings: tuple[str, ...], max_clips: int) -> None:
+def report(workspace: str, settings: tuple[str, ...], max_clips: int, cut_clips: bool) -> None:
     """Write report.html: what happened per stage, and pictures of every clip.
 
+    Clips of a release with media can be heard in it; --clips cuts the others into media/clips.
+
     \b
-        avatar-build report --workspace ws
+        avatar-build report --workspace ws --clips
     """
     from exports.tables import workspace_report
 
-    path = workspace_report(open_workspace(workspace, settings), max_clips=max_clips)
+    path = workspace_report(
+        open_workspace(workspace, settings),
+        max_clips=max_clips,
+        cut_clips=cut_clips,
+        say=lambda line: click.echo(line, err=True),
+    )
     output().tell({"report": str(path)}, f"Report: {path}")
 
 
@@ -140,10 +162,10 @@ def doctor(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build doctor --workspace ws
     """
-    from pipeline.doctor import run_checks
+    from pipeline.doctor import check_media, run_checks
 
     opened = open_workspace(workspace, settings)
-    checks = run_checks(opened.storage, opened.config)
+    checks = [*run_checks(opened.storage, opened.config), *check_media(opened)]
     said = output()
     said.tell({"checks": [check.__dict__ for check in checks]})
     for check in checks:

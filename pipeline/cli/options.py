@@ -54,7 +54,8 @@ def workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "settings",
             multiple=True,
             metavar="KEY=VALUE",
-            help="A setting for this call, e.g. sample.active_rms=0.02. Repeatable.",
+            help="A setting, e.g. sample.active_rms=0.02. What decides results is written into"
+            " avatar.toml with them; the rest is for this call. Repeatable.",
         ),
         click.option(
             "-w",
@@ -84,8 +85,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from pipeline.runner import RunOptions
 
-        if max_failed:
-            settings = (*settings, f"run.max_failed='{max_failed}'")
+        if max_failed is not None:
+            settings = (*settings, f"run.max_failed={json.dumps(max_failed)}")
         if workers is not None:
             settings = (*settings, f"run.workers={workers}")
         options = RunOptions(share=_share(units), redo=redo, dry_run=dry_run)
@@ -105,7 +106,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--workers",
-            type=int,
+            type=click.IntRange(min=0),
             metavar="N",
             help="Processes. Default: one per core; fewer where models share GPUs.",
         ),
@@ -120,7 +121,7 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--device", metavar="D", help="Where models run: auto, cpu, cuda or cuda:N.")
     @wraps(command)
     def placed(*args: Any, device: str | None, settings: tuple[str, ...], **kwargs: Any) -> Any:
-        if device:
+        if device is not None:
             stages = ("hear", "propose", "segment")
             settings = (*settings, *(f"{stage}.device={json.dumps(device)}" for stage in stages))
         return command(*args, settings=settings, **kwargs)

@@ -13,6 +13,7 @@ from pipeline.cli.groups import SomeId
 from pipeline.cli.options import cli, open_workspace, workspace_options
 from pipeline.cli.output import Failed, output
 from pipeline.cli.running import listed, settle_reviews
+from pipeline.words import counted
 
 
 @cli.command()
@@ -86,21 +87,27 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
         }
     )
     for leak in leaks:
-        shared = f"{len(leak.videos)} videos and {leak.clips} clips"
-        said.say(f"{leak.list_name}: {leak.list_ids} videos; {shared} are here too.")
+        shared = f"{counted(len(leak.videos), 'video')} and {counted(leak.clips, 'clip')}"
+        said.say(f"{leak.list_name}: {counted(leak.list_ids, 'video')}; {shared} are here too.")
         if leak.unsure or leak.unread:
             said.say(
-                f"{leak.list_name}: {leak.unsure} more videos may be here, as names do not tell;"
-                f" {leak.unread} lines name no video."
+                f"{leak.list_name}: {counted(leak.unsure, 'more video', 'more videos')} may be"
+                f" here, as names do not tell; lines that name no video: {leak.unread}."
             )
     for finding in findings[:20] if not said.json else []:
         click.echo(f"{finding}", err=True)
     if findings:
-        raise Failed(f"{folder}: {len(findings)} findings.")
-    images = read_document(folder).images
+        raise Failed(f"{folder}: {counted(len(findings), 'finding')}.")
+    document = read_document(folder)
+    images = document.images
     bare = sum(not image.recorded_sha256 for image in images)
+    people = (
+        ""
+        if document.info.verified
+        else " The release itself is unverified: people did not check it all."
+    )
     note = f" {bare} of {len(images)} images not compared: their tables had no digest."
-    said.say(f"{folder}: verified.{note if bare else ''}")
+    said.say(f"{folder}: no findings.{people}{note if bare else ''}")
 
 
 @cli.command("fetch-media")
@@ -180,7 +187,9 @@ def release() -> None:
 @release.command()
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
-@click.option("--rows", default=40, show_default=True, help="Rows listed at most.")
+@click.option(
+    "--rows", type=click.IntRange(min=0), default=40, show_default=True, help="Rows listed at most."
+)
 def diff(old: str, new: str, rows: int) -> None:
     """Say which rows of two releases were added, removed or changed.
 
@@ -240,8 +249,16 @@ def takedown(workspace: str, settings: tuple[str, ...], video_id: str, reason: s
     "--allow-overlap", is_flag=True, help="Score a checkpoint on videos it was trained on."
 )
 @click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True)
-@click.option("--max-missing", default=0, metavar="N", help="Frames that may lack a heatmap.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--max-missing",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Frames that may lack a heatmap.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
+)
 @click.option(
     "--train-list",
     "train_lists",

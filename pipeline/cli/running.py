@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.output import Failed, output
+from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:
     from pipeline.runner import RunOptions, RunSummary
@@ -15,20 +16,32 @@ if TYPE_CHECKING:
 
 
 def run_stages(
-    workspace: Workspace, stages: Sequence[str], options: RunOptions, **kwargs: Any
+    workspace: Workspace, stages: Sequence[str], options: RunOptions, *, coming: int = 0
 ) -> None:
-    """Run stages one after another, say what happened, and exit as the failures ask."""
+    """Run stages one after another, say what happened, and exit as the failures ask.
+
+    Args:
+        workspace: where.
+        stages: which, in their order.
+        options: how.
+        coming: rows that the first of them would have more, in a dry run.
+    """
     from dataclasses import replace
 
     from pipeline.progress import Progress
+    from pipeline.registry import STAGES
     from pipeline.runner import run_stage
 
     set_aside(workspace, options)
     options = replace(options, workers=workspace.config.run.workers)
     progress = Progress(shown=output().shown, each_unit=output().verbose)
     failed: list[str] = []
+    to_come: dict[str, bool] = {}
     for stage in stages:
-        summary = run_stage(workspace, stage, options, progress, **kwargs)
+        more = coming if stage == stages[0] else 0
+        summary = run_stage(workspace, stage, options, progress, coming=more, to_come=to_come)
+        if options.dry_run and (summary.pending or summary.after):
+            to_come |= dict.fromkeys(STAGES[stage].load().spec.writes, summary.anew)
         _say(summary, options)
         failed += [why] if (why := _too_many_failed(workspace, summary)) else []
     if failed:
@@ -63,12 +76,16 @@ def _say(summary: RunSummary, options: RunOptions) -> None:
         "kinds": dict(summary.kinds),
         "pending": summary.pending,
         "workers": summary.workers,
+        "waits_for": summary.after,
+        "notes": [*summary.kept, *summary.notes],
         "seconds": round(summary.seconds, 2),
     }
     said.result.setdefault("stages", []).append(told)
     if options.dry_run:
         workers = f", workers: {summary.workers}" if summary.workers else ""
-        said.say(f"{summary.stage}: {summary.pending} rows to do{workers}.")
+        tables = " and ".join(summary.after)
+        more = f", and more once {tables} are made" if tables else ""
+        said.say(f"{summary.stage}: {counted(summary.pending, 'row')} to do{more}{workers}.")
     for note in summary.notes:
         said.say(f"{summary.stage}: {note}")
     if options.dry_run:
@@ -78,11 +95,11 @@ def _say(summary: RunSummary, options: RunOptions) -> None:
         said.say(f"{summary.stage}:{pending}")
         return
     made = [
-        f"{count} {name.removeprefix('children:')}"
+        counted(count, name.removeprefix("children:").removesuffix("s"))
         for name, count in sorted(counts.items())
         if name.startswith("children:")
     ]
-    parts = [f"{counts['input']} rows: {counts['ok']} ok"]
+    parts = [f"{counted(counts['input'], 'row')}: {counts['ok']} ok"]
     parts[0] += f" ({', '.join(made)})" if made else ""
     if counts["dropped"]:
         parts.append(f"{counts['dropped']} dropped ({listed(summary.reasons.most_common(4))})")
@@ -104,19 +121,22 @@ def _too_many_failed(workspace: Workspace, summary: RunSummary) -> str:
     failed, rows = summary.counts["failed"], summary.counts["input"]
     limit = rows * int(bound[:-1]) / 100 if bound.endswith("%") else int(bound)
     if failed > limit:
+        place = workspace.storage.url
+        see = command_line("failures", "--workspace", place, "--stage", summary.stage)
         return (
             f"{summary.stage}: {failed} of {rows} rows failed, more than --max-failed {bound}."
-            f" See them: avatar-build failures --stage {summary.stage}"
+            f" See them: {see}"
         )
     if summary.bugs:
-        return f"{summary.stage}: {len(summary.bugs)} rows raised exceptions nobody foresaw."
+        bugs = counted(len(summary.bugs), "row")
+        return f"{summary.stage}: {bugs} raised an exception nobody foresaw."
     return ""
 
 
 def say_sheets(names: Sequence[str]) -> None:
     """Say where contact sheets were written."""
     where = f" in {names[0].rpartition('/')[0]}/" if names else ""
-    output().tell({"sheets": list(names)}, f"{len(names)} contact sheets{where}.")
+    output().tell({"sheets": list(names)}, f"{counted(len(names), 'contact sheet')}{where}.")
 
 
 def one_line(text: str) -> str:

@@ -45,7 +45,13 @@ from pipeline.cli.output import output
 @click.option(
     "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N."
 )
-@click.option("--max-failed", default=0, metavar="N", help="Broken clips that may be left out.")
+@click.option(
+    "--max-failed",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Broken clips that may be left out.",
+)
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
 @click.option("--dry-run", is_flag=True, help="Say clips, steps, bytes and time, and do nothing.")
 def train_tavlo(
@@ -97,5 +103,5 @@ def train_tavlo(
     done = run(request)
     if os.environ.get("RANK", "0") != "0":
         return
-    books = {key: done.data[key] for key in ("clips", "failed")}
+    books = {key: done.data[key] for key in ("clips", "failed", "silent")}
     output().tell({"step": done.step, "best": done.best, **books}, closing(request, done))

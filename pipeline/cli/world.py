@@ -12,12 +12,20 @@ from pipeline.cli.output import output
 
 @cli.command()
 @click.argument("out", metavar="OUT")
-@click.option("--clips", type=int, required=True, metavar="N", help="How many.")
-@click.option("--seed", type=int, metavar="S", help="Another seed is another world.")
-@click.option("--seconds", type=float, metavar="T", help="Length of a clip.")
-@click.option("--fps", type=int, metavar="F", help="Frames per second.")
-@click.option("--height", type=int, metavar="PX", help="Rows of the 16:9 picture.")
-@click.option("--workers", type=int, metavar="N", help="Processes; default: one per core.")
+@click.option("--clips", type=click.IntRange(min=1), required=True, metavar="N", help="How many.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), metavar="S", help="Another seed is another world."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="T", help="Length of a clip."
+)
+@click.option("--fps", type=click.IntRange(min=1), metavar="F", help="Frames per second.")
+@click.option(
+    "--height", type=click.IntRange(min=1), metavar="PX", help="Rows of the 16:9 picture."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes; default: one per core."
+)
 def synth(
     out: str,
     clips: int,

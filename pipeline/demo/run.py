@@ -28,6 +28,7 @@ from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.progress import Progress
 from pipeline.runner import RunOptions, run_stage
 from pipeline.schema import Frame, Instance, Mask, Proposal
+from pipeline.words import command_line
 from pipeline.workspace import Workspace
 
 VERSION = "0.1"
@@ -58,7 +59,7 @@ class Demo:
         example = next(iter(self.workspace.rows(Mask))).instance_id
         return [
             "\nThe whole history behind one of its masks:",
-            f"  avatar-build why {example} --workspace {self.workspace.storage.url}",
+            f"  {command_line('why', example, '--workspace', self.workspace.storage.url)}",
             "\nWith real videos:",
             "  avatar-build init ws --profile offline",
             "  avatar-build doctor --workspace ws",
@@ -149,8 +150,7 @@ def _render(folder: Path, seed: int) -> World:
 
 def _run_typed(command_line: CommandLine, words: Sequence[str]) -> None:
     """Show a command and run it; its failure ends the demo."""
-    shown = " ".join(f"'{word}'" if "{" in word else word for word in words)
-    click.echo(click.style(f"\n$ avatar-build {shown}", bold=True))
+    click.echo(click.style(f"\n$ {command_line(*words)}", bold=True))
     try:
         command_line(words)
     except click.ClickException as error:

@@ -11,10 +11,12 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -37,7 +39,8 @@ class ProcessWorker:
         self.pipe, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
         self.process = context.Process(target=work, args=(theirs, job, os.getpid(), environment))
-        self.process.start()
+        with _no_main():
+            self.process.start()
         theirs.close()
 
     def send(self, message: Message) -> None:
@@ -76,6 +79,21 @@ class ProcessWorker:
         if self.process.is_alive():
             self.kill()
         self.pipe.close()
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Start a process that does not run the caller's script again.
+
+    Workers need nothing of it, and one without ``if __name__ == "__main__"``, or read from standard
+    input, would start workers of its own or none at all.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class LocalTeam:

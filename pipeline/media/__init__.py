@@ -21,14 +21,15 @@ from pipeline.media.container import DecodeCounts, Media
 from pipeline.media.encode import encode, encode_film
 from pipeline.media.feed import ClipTensors, read_feed, write_feed
 from pipeline.media.picture import Picture, decode_pictures, frames_between
-from pipeline.media.probe import MediaFacts, probe
-from pipeline.media.sound import SoundEnergy, SoundTrack
-from pipeline.media.sound_file import Channels, Heard, read_sound
+from pipeline.media.probe import PROBE_VERSION, MediaFacts, probe
+from pipeline.media.sound import Channels, SoundEnergy, SoundTrack
+from pipeline.media.sound_file import Heard, read_sound
 from pipeline.media.timeline import Timeline, exact, read_timeline
 from pipeline.media.waveform import waveform
 
 __all__ = [
     "BROWSER",
+    "PROBE_VERSION",
     "Channels",
     "ClipTensors",
     "DecodeCounts",

@@ -21,7 +21,7 @@ from pipeline.errors import MediaError
 from pipeline.media.container import Media
 from pipeline.media.cut import cut
 from pipeline.media.encode import Timed, encode_film
-from pipeline.media.picture import decode_pictures
+from pipeline.media.picture import Picture, decode_pictures
 from pipeline.media.sound import SoundEnergy, SoundTrack, Unheard, block_channels, sound_blocks
 from pipeline.media.timeline import Timeline, exact, read_timeline
 
@@ -193,7 +193,7 @@ def _compare(span: _Span, target: Path) -> None:
     if off.max() > TICK_S:
         number = int(off.argmax())
         raise _other(span, "frames", f"shows frame {number} {off[number]:.3f} s off")
-    first = next(decode_pictures(clip, timeline, [range(1)]), None)
+    first = _first_of_one_size(clip, timeline, len(span.wanted))
     source = next(decode_pictures(span.media, span.timeline, [span.wanted[:1]]), None)
     if first is None:
         raise _other(span, "frames", "has a first frame that cannot be decoded")
@@ -204,6 +204,17 @@ def _compare(span: _Span, target: Path) -> None:
         sizes = "{}x{}, not {}x{}".format(*first.size, *source.size)
         raise _other(span, "frames", f"is {sizes}")
     _compare_sound(span, clip, timeline.start)
+
+
+def _first_of_one_size(clip: Media, timeline: Timeline, frames: int) -> Picture | None:
+    """The first picture; raises ``size_changes`` where a later keyframe is of another size."""
+    keys = {int(number) for number in np.searchsorted(timeline.pts, timeline.key_pts)}
+    ranges = [range(number, number + 1) for number in sorted(keys | {0}) if number < frames]
+    pictures = decode_pictures(clip, timeline, ranges)
+    first = next(pictures, None)
+    for _ in pictures:
+        pass  # decoding compares
+    return first
 
 
 def _compare_sound(span: _Span, clip: Media, clip_start: Fraction) -> None:
@@ -245,10 +256,6 @@ def _pictures(span: _Span) -> Iterator[Timed]:
     last: NDArray[np.uint8] | None = None
     for picture in decode_pictures(span.media, span.timeline, [span.wanted]):
         colours = picture.rgb()
-        if last is not None and colours.shape != last.shape:
-            raise MediaError(
-                "size_changes", f"{span.media.path.name}: its picture changes its size"
-            )
         for missing in range(following, picture.index):
             yield span.timeline.time(missing) - zero, colours if last is None else last
         yield picture.time - zero, colours

@@ -63,12 +63,14 @@ class Media:
         path: a local file.
         timeout_s: wall time from now on after which work on it raises ``too_slow``.
         formats: libav's names of those that are opened.
+        size: width and height that every decoded picture must have as displayed; none: the first's.
     """
 
     path: Path
     timeout_s: float = float("inf")
     counts: DecodeCounts = field(default_factory=DecodeCounts)
     formats: str = _VIDEO_FORMATS
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         self._deadline = time.monotonic() + self.timeout_s
@@ -169,7 +171,7 @@ def video_stream(container: InputContainer) -> VideoStream:
     stream = choose_video(container)
     stream.thread_type = "NONE"
     stream.thread_count = 1
-    _select(container, stream)
+    select(container, stream)
     return stream
 
 
@@ -182,7 +184,7 @@ def audio_stream(container: InputContainer) -> AudioStream:
     stream = choose_audio(container)
     if stream is None:
         raise MediaError("no_audio", f"{_name(container)}: no audio stream")
-    _select(container, stream)
+    select(container, stream)
     return stream
 
 
@@ -194,9 +196,11 @@ def codec_name(stream: Stream) -> str:
     return stream.codec_context.codec.canonical_name
 
 
-def _select(container: InputContainer, wanted: Stream) -> None:
+def select(container: InputContainer, *wanted: Stream) -> None:
+    """Have the packets of these streams alone read."""
+    indices = {stream.index for stream in wanted}
     for stream in container.streams:
-        stream.discard = Discard.default if stream.index == wanted.index else Discard.all
+        stream.discard = Discard.default if stream.index in indices else Discard.all
 
 
 def _need_decoder(container: InputContainer, stream: Stream) -> None:

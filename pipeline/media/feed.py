@@ -48,10 +48,19 @@ class ClipTensors:
     """Mono in [-1, 1] at ``RATE_HZ``, ``(samples,)``."""
 
 
-def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> int:
+@dataclass(frozen=True)
+class FeedFacts:
+    """What a feed file holds."""
+
+    num_frames: int
+    loudest_rms: float
+    """RMS of its loudest second, in [0, 1]."""
+
+
+def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> FeedFacts:
     """Write the clip ``[start_s, end_s)`` of a video as a feed file, whole or not at all.
 
-    The same clip gives the same bytes.
+    The same clip gives the same bytes. Its sound is the mean of the channels.
 
     Args:
         media: the source.
@@ -60,14 +69,14 @@ def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> int:
         target: a ``.mkv``; replaced.
 
     Returns:
-        The number of frames.
+        How many frames, and how loud.
 
     Raises:
         MediaError: ``no_audio``, ``undecodable``, ``damaged`` when a frame of the clip is.
     """
     timeline = read_timeline(media)
     span = timeline.between(exact(start_s), exact(end_s))
-    sound = waveform(media, timeline, start_s, end_s, RATE_HZ)
+    sound = waveform(media, timeline, start_s, end_s, RATE_HZ, "mean")
     rate = Fraction(len(span)) / (exact(end_s) - exact(start_s))
     beside = target.with_suffix(".tmp.mkv")
     try:
@@ -95,7 +104,9 @@ def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> int:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    return len(span)
+    seconds = np.split(sound.astype(np.float64), range(RATE_HZ, len(sound), RATE_HZ))
+    loudest = max(float(np.sqrt(np.mean(second**2))) for second in seconds)
+    return FeedFacts(len(span), loudest)
 
 
 def read_feed(path: Path) -> ClipTensors:

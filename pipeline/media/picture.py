@@ -3,7 +3,7 @@
 Frames are asked for by their index in the timeline. Decoding starts at the last keyframe shown at
 or before the first of them, so pictures that lead a keyframe of an open group are never taken
 from behind it. What the decoder marks as damaged, and what follows it up to the next keyframe,
-is marked here: concealment paints sharp-edged blocks.
+is marked here: concealment paints sharp-edged blocks. Pixels that are not square are made square.
 """
 
 from __future__ import annotations
@@ -26,8 +26,16 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipeline.errors import MediaError
 from pipeline.media.container import Media, video_stream
 from pipeline.media.timeline import Timeline, exact, read_timeline
+
+_SQUARE = Fraction(1, 100)
+"""Pixels this near to square are square: sites scale to even sizes and write down what is left,
+such as 321:320 at 640x360, where stretching by a pixel or two would only blur."""
+
+_MAX_PIXEL_ASPECT = 10
+"""Longest pixel believed, width over height or the other way; films and broadcasts stay below 3."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +49,41 @@ class Picture:
     damaged: bool
     """The decoder could not decode it, or something before it since the last keyframe."""
     frame: VideoFrame
+    pixel_aspect: Fraction = Fraction(1)
+    """Width over height of a decoded pixel as displayed."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height as displayed, pixels."""
-        size = self.frame.width, self.frame.height
-        return size[::-1] if is_turned(self.frame) else size
+        size = self._square_width, self.frame.height
+        return size[::-1] if _orientation(self.frame)[0] else size
+
+    @property
+    def _square_width(self) -> int:
+        return max(1, round(self.frame.width * self.pixel_aspect))
 
     def luma(self) -> NDArray[np.uint8]:
         """The luma plane as displayed, ``(height, width)``; see :func:`luma_plane`."""
-        return _oriented(luma_plane(self.frame), self.frame)
+        return self._displayed(luma_plane(self.frame))
 
     def rgb(self) -> NDArray[np.uint8]:
         """The colours as displayed, ``(height, width, 3)``."""
-        return _oriented(
-            self.frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False), self.frame
-        )
+        return self._displayed(self.frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
+
+    def _displayed(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        width, height = self._square_width, self.frame.height
+        if width != self.frame.width:
+            how = cv2.INTER_AREA if width < self.frame.width else cv2.INTER_CUBIC
+            image = cv2.resize(image, (width, height), interpolation=how).astype(
+                np.uint8, copy=False
+            )
+        return _oriented(image, self.frame)
 
     def sharpness(self) -> float:
         """Variance of the 3x3 Laplacian of the 8-bit luma (edges mirrored), as decoded.
 
-        16-bit arithmetic is exact here, and four times as fast as OpenCV's usual CV_64F.
+        As decoded, for frames of one video are compared, and making pixels square would add a blur
+        of its own. 16-bit arithmetic is exact here, and four times as fast as OpenCV's CV_64F.
         """
         _, deviation = cv2.meanStdDev(cv2.Laplacian(luma_plane(self.frame), cv2.CV_16S))
         return float(deviation[0, 0]) ** 2
@@ -75,14 +97,18 @@ class Picture:
         return data.tobytes()
 
 
-def decode_pictures(media: Media, timeline: Timeline, ranges: Iterable[range]) -> Iterator[Picture]:
+def decode_pictures(
+    media: Media, timeline: Timeline, ranges: Iterable[range], *, any_size: bool = False
+) -> Iterator[Picture]:
     """Decode the frames of ``ranges``: ascending, disjoint ranges of timeline indices.
 
-    A frame the decoder cannot deliver at all is missing from the result.
+    A frame the decoder cannot deliver at all is missing from the result. All are of one size as
+    displayed: ``media.size``, or else that of the first; with ``any_size`` of whichever they have.
 
     Raises:
-        MediaError: ``undecodable``, ``too_slow``.
+        MediaError: ``undecodable``, ``too_slow``, ``size_changes``, ``pixel_aspect``.
     """
+    size = media.size
     with media.open() as container:
         run = _Run(media, timeline, container)
         for wanted in ranges:
@@ -91,10 +117,19 @@ def decode_pictures(media: Media, timeline: Timeline, ranges: Iterable[range]) -
             run.reach(wanted.start)
             while run.current is not None and run.current.index < wanted.stop:
                 if run.current.index >= wanted.start:
+                    size = size or run.current.size
+                    if run.current.size != size and not any_size:
+                        raise _other_size(media, run.current, size)
                     yield run.current
                 if run.current.index == wanted.stop - 1:
                     break  # the next frame is only decoded if somebody wants it
                 run.advance()
+
+
+def _other_size(media: Media, picture: Picture, size: tuple[int, int]) -> MediaError:
+    found, wanted = "{}x{}".format(*picture.size), "{}x{}".format(*size)
+    text = f"{media.path.name}: shows {found} at {float(picture.time):.3f} s, not {wanted}"
+    return MediaError("size_changes", text)
 
 
 def frames_between(path: Path, start_s: float, end_s: float) -> Iterator[Picture]:
@@ -119,6 +154,7 @@ class _Run:
         self._timeline = timeline
         self._container = container
         self._stream = video_stream(container)
+        self._pixels = Pixels(self._stream, media.path.name)
         self._pictures: Iterator[Picture] = iter(())
 
     def advance(self) -> None:
@@ -169,7 +205,46 @@ class _Run:
                     if index == last:
                         continue  # where the parts of an edit list meet, two share a time
                     last = index
-                    yield Picture(index, self._timeline.time(index), damaged, frame)
+                    time = self._timeline.time(index)
+                    yield Picture(index, time, damaged, frame, self._pixels.aspect())
+
+
+class Pixels:
+    """The shape of a stream's pixels as libav's players have it.
+
+    What the container says stands; where it says nothing, or nothing else than the codec, the
+    codec's word of the moment counts, which may change on the way.
+
+    Args:
+        stream: before anything of it is decoded.
+        name: the file's, for errors.
+    """
+
+    def __init__(self, stream: VideoStream, name: str) -> None:
+        self._codec = stream.codec_context
+        self._name = name
+        self._coded = _or_square(self._codec.sample_aspect_ratio)
+        self._shown = _or_square(stream.sample_aspect_ratio)
+
+    def aspect(self) -> Fraction:
+        """Width over height of the pixels of what was decoded last.
+
+        Raises:
+            MediaError: ``pixel_aspect``.
+        """
+        coded = _or_square(self._codec.sample_aspect_ratio)
+        told_apart = self._shown != self._coded
+        shown = self._shown if told_apart or coded == self._coded else coded
+        if not 1 / _MAX_PIXEL_ASPECT <= shown <= _MAX_PIXEL_ASPECT:
+            text = f"{self._name}: pixels of {shown.numerator}:{shown.denominator}"
+            raise MediaError("pixel_aspect", f"{text}, over {_MAX_PIXEL_ASPECT}:1 either way")
+        return shown
+
+
+def _or_square(aspect: Fraction | None) -> Fraction:
+    if aspect is None or aspect <= 0 or abs(aspect - 1) <= _SQUARE:
+        return Fraction(1)
+    return aspect
 
 
 def _contains(ascending: NDArray[np.int64], value: int) -> bool:
@@ -208,11 +283,6 @@ def _first_plane(frame: VideoFrame, kind: type[np.uint8] | type[np.uint16]) -> N
     plane = frame.planes[0]
     samples: NDArray[Any] = np.frombuffer(memoryview(plane), np.dtype(kind))
     return samples.reshape(frame.height, -1)[:, : frame.width]
-
-
-def is_turned(frame: VideoFrame) -> bool:
-    """Whether a frame is displayed with its width and height exchanged."""
-    return _orientation(frame)[0]
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from operator import attrgetter
 from pathlib import Path
 
 from av.container import InputContainer
+from av.stream import Stream
 
 from pipeline.errors import MediaError
 from pipeline.media.container import (
     Media,
-    audio_stream,
     choose_audio,
     choose_video,
     codec_name,
+    select,
     video_stream,
 )
-from pipeline.media.picture import decode_packet, is_turned
-from pipeline.media.timeline import Timeline, read_timeline
+from pipeline.media.picture import Picture, Pixels, decode_packet
+from pipeline.media.timeline import PUNCTUAL_S, Timeline, file_end, read_timeline
+
+PROBE_VERSION = 2
+"""Raise when a probe answers otherwise for the same file; files are then probed again."""
 
 _SLACK_S = 1.0
 """A header's duration is rounded; the packets of a whole file end within this of it."""
@@ -35,7 +40,7 @@ class MediaFacts:
     """What a file says of itself, checked against its bytes."""
 
     width: int
-    """As displayed: after rotation, pixels."""
+    """As displayed: after rotation, pixels square."""
     height: int
     fps: float
     """Average frame rate."""
@@ -44,7 +49,7 @@ class MediaFacts:
     start_s: float
     """First presented frame on the file's own clock."""
     duration_s: float
-    """Of the file: its longest stream."""
+    """Of the file: from where picture and sound begin to where the last of them ends."""
     bitrate_bps: int
     """Of the whole file."""
     video_codec: str
@@ -52,13 +57,18 @@ class MediaFacts:
     """None without sound; the next two are 0 then."""
     sample_rate_hz: int
     channels: int
+    video_stream: int = 0
+    """Which of the file's streams the picture is, from 0."""
+    audio_stream: int | None = None
+    """Which one the sound is; None without."""
 
 
 def probe(path: Path) -> MediaFacts:
     """Read a local file's facts.
 
     MP4 is judged by its boxes, its index and its first frame; the packets of Matroska/WebM and of
-    fragmented MP4, which have no whole index, are passed over once.
+    fragmented MP4, which have no whole index, are passed over once, and those of a file whose
+    header does not tell how long it is.
 
     Raises:
         MediaError: ``missing_file``, ``empty_file``, ``not_media``, ``truncated``, ``no_video``,
@@ -69,42 +79,64 @@ def probe(path: Path) -> MediaFacts:
     with media.open() as container:
         audio, video = choose_audio(container), choose_video(container)
         _check_index(container, path)
-        turned = _first_frame_is_turned(container, path)
-        size = video.height, video.width
-        width, height = size if turned else size[::-1]
-        duration_s = (container.duration or 0) / 1e6
+        width, height = _first_picture(container, path).size
+        streams = [video, *([audio] if audio is not None else [])]
+        duration_s = _duration_by_header(container, streams)
         facts = MediaFacts(
             width=width,
             height=height,
             fps=float(video.average_rate or 0),
             frame_count=_indexed_frames(container),
             start_s=float((video.start_time or 0) * (video.time_base or 0)),
-            duration_s=duration_s,
-            bitrate_bps=_bitrate(path, duration_s),
+            duration_s=duration_s or 0.0,
+            bitrate_bps=0,
             video_codec=codec_name(video),
             audio_codec=codec_name(audio) if audio else None,
             sample_rate_hz=audio.rate if audio else 0,
             channels=audio.channels if audio else 0,
+            video_stream=video.index,
+            audio_stream=audio.index if audio else None,
         )
-    return facts if facts.frame_count else _counted(media, facts)
+        claimed = file_end(container)
+    if not (facts.frame_count and facts.fps):
+        facts = _counted(media, facts, float(claimed or 0))
+    if duration_s is None:
+        start_s, end_s = _measured(media)
+        facts = dataclasses.replace(facts, duration_s=end_s - start_s)
+    return dataclasses.replace(facts, bitrate_bps=_bitrate(path, facts.duration_s))
 
 
-def _counted(media: Media, facts: MediaFacts) -> MediaFacts:
-    """The facts that only the packets tell, for a file without a whole index."""
+def _duration_by_header(container: InputContainer, streams: Sequence[Stream]) -> float | None:
+    """What the header says, in seconds; None where the packets must tell.
+
+    Headers of files that start late hold their end or their length, and nothing tells which.
+    """
+    duration_s = (container.duration or 0) / 1e6
+    begins, ends = [], []
+    for stream in streams:
+        if stream.start_time is not None and stream.time_base is not None:
+            begins.append(stream.start_time * stream.time_base)
+            if stream.duration:
+                ends.append(begins[-1] + stream.duration * stream.time_base)
+    late = bool(begins) and abs(min(begins)) > PUNCTUAL_S
+    if duration_s <= 0 or late or (ends and duration_s > max(ends) + _SLACK_S):
+        return None
+    return duration_s
+
+
+def _counted(media: Media, facts: MediaFacts, claimed_end_s: float) -> MediaFacts:
+    """The facts of the frames, for a file without a whole index; raises when it was cut."""
     timeline = read_timeline(media)
-    end_s = float(timeline.end)
+    end_s = float(timeline.start + timeline.end)
     # The sound may well be longer than the picture; only if both stop is the file cut.
-    early = facts.duration_s - _SLACK_S
-    if float(timeline.start) + end_s < early and _sound_end_s(media) < early:
-        raise _truncated(media.path, f"ends at {end_s:.1f} of {facts.duration_s:.1f} s")
-    duration_s = facts.duration_s or end_s
+    early = claimed_end_s - _SLACK_S
+    if end_s < early and _measured(media)[1] < early:
+        raise _truncated(media.path, f"ends at {end_s:.1f} of {claimed_end_s:.1f} s")
     return dataclasses.replace(
         facts,
         fps=_average_rate(timeline) or facts.fps,
         frame_count=len(timeline.pts),
         start_s=float(timeline.start),
-        duration_s=duration_s,
-        bitrate_bps=_bitrate(media.path, duration_s),
     )
 
 
@@ -113,13 +145,25 @@ def _average_rate(timeline: Timeline) -> float:
     return float(steps / timeline.time(steps)) if steps else 0.0
 
 
-def _sound_end_s(media: Media) -> float:
+def _measured(media: Media) -> tuple[float, float]:
+    """When picture and sound begin and when the last of them ends, seconds on the file's clock."""
+    begins, ends = [], []
     with media.open() as container:
-        if not container.streams.audio:
-            return 0.0
-        stream = audio_stream(container)
-        ends = ((p.pts or 0) + (p.duration or 0) for p in container.demux(stream) if p.size)
-        return float(max(ends, default=0) * (stream.time_base or 0))
+        video, audio = choose_video(container), choose_audio(container)
+        streams = [video, *([audio] if audio is not None else [])]
+        select(container, *streams)
+        times: dict[int, list[tuple[int, int]]] = {stream.index: [] for stream in streams}
+        for packet in container.demux(streams):
+            media.check_time()
+            if packet.size and packet.pts is not None and not packet.is_discard:
+                times[packet.stream_index].append((packet.pts, packet.duration or 0))
+        for stream in streams:
+            if found := times[stream.index]:
+                first, (last, lasts) = min(found)[0], max(found)
+                lasts = lasts or (last - first) // max(1, len(found) - 1)
+                begins.append(first * (stream.time_base or 0))
+                ends.append((last + lasts) * (stream.time_base or 0))
+    return float(min(begins, default=0)), float(max(ends, default=0))
 
 
 def _bitrate(path: Path, duration_s: float) -> int:
@@ -179,11 +223,12 @@ def _box_ends(path: Path, size: int) -> Iterator[int]:
             yield at
 
 
-def _first_frame_is_turned(container: InputContainer, path: Path) -> bool:
+def _first_picture(container: InputContainer, path: Path) -> Picture:
     video = video_stream(container)
+    pixels = Pixels(video, path.name)
     for packet in itertools.islice(container.demux(video), _FIRST_PACKETS):
         for frame in decode_packet(packet) or ():
-            return is_turned(frame)
+            return Picture(0, Fraction(0), frame.is_corrupt, frame, pixels.aspect())
     raise MediaError("undecodable", f"{path.name}: no frame in its first {_FIRST_PACKETS} packets")
 
 

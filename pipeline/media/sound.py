@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from av import FFmpegError
@@ -265,6 +265,15 @@ def _decode(packet: Packet[AudioStream]) -> list[AudioFrame]:
         return packet.decode()
     except FFmpegError:  # a damaged packet is a gap; the timestamps go on behind it
         return []
+
+
+Channels = Literal["first", "mean"]
+"""Which of several channels is heard."""
+
+
+def one_channel(frame: AudioFrame, channels: Channels) -> NDArray[np.float32]:
+    """The first channel, or the mean of all, ``(samples,)`` in [-1, 1]."""
+    return first_channel(frame) if channels == "first" else mean_of_channels(frame)
 
 
 def mean_of_channels(frame: AudioFrame) -> NDArray[np.float32]:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import SOUND_FORMATS, Media, choose_audio, has_video
-from pipeline.media.sound import first_channel, mean_of_channels, sound_blocks
+from pipeline.media.sound import Channels, one_channel, sound_blocks
 from pipeline.media.timeline import read_timeline
 from pipeline.media.waveform import resampled
-
-Channels = Literal["first", "mean"]
 
 _LONGEST_S = 3600
 
@@ -56,8 +53,7 @@ def read_sound(path: Path, rate_hz: int, channels: Channels = "first") -> Heard:
         rate = block.sample_rate
         if position + block.samples > _LONGEST_S * rate:
             raise MediaError("too_long", f"{path.name}: more than {_LONGEST_S} s of sound")
-        wave = first_channel(block) if channels == "first" else mean_of_channels(block)
-        blocks.append((position, wave))
+        blocks.append((position, one_channel(block, channels)))
     end = max((position + len(wave) for position, wave in blocks), default=0)
     if end <= 0:
         raise MediaError("no_audio", f"{path.name}: no sound")

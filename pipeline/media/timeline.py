@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import MAX_DURATION_S, Media, video_stream
+
+PUNCTUAL_S = 0.05
+"""A file that starts within this of 0 starts at 0: codecs warm up and frames are reordered."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,12 @@ def read_timeline(media: Media) -> Timeline:
             shown.append(pts)
             if pts >= last or len(shown) == 1:
                 last, last_duration = pts, packet.duration or 0
-        file_end = _file_end(container.start_time, container.duration)
+        claimed = file_end(container)
     if not shown or not keys:
         raise MediaError("undecodable", f"{name}: no {'keyframe' if shown else 'frame'} in it")
     times = np.unique(np.array(shown, np.int64))
     _check_span(times, last_duration, time_base, name)
-    end = _end(times, last_duration, time_base, file_end)
+    end = _end(times, last_duration, time_base, claimed)
     return Timeline(times, np.unique(np.array(keys, np.int64)), time_base, end)
 
 
@@ -112,7 +116,7 @@ def _check_span(pts: NDArray[np.int64], duration: int, time_base: Fraction, name
 
 
 def _end(
-    pts: NDArray[np.int64], last_duration: int, time_base: Fraction, file_end: Fraction | None
+    pts: NDArray[np.int64], last_duration: int, time_base: Fraction, claimed: Fraction | None
 ) -> Fraction:
     """The end of the last frame, seconds from the first.
 
@@ -121,14 +125,28 @@ def _end(
     a 10 s file of 299 frames is still a 10 s file. A header that claims more is not believed.
     """
     end = (int(pts[-1] - pts[0]) + last_duration) * time_base
-    if file_end is None:
+    if claimed is None:
         return end
     step = int(np.median(np.diff(pts))) if len(pts) > 1 else last_duration
-    file_end -= int(pts[0]) * time_base
-    return max(end, min(file_end, end + step * time_base))
+    claimed -= int(pts[0]) * time_base
+    return max(end, min(claimed, end + step * time_base))
 
 
-def _file_end(start_us: int | None, duration_us: int | None) -> Fraction | None:
-    if duration_us is None:
+def file_end(container: InputContainer) -> Fraction | None:
+    """Where the header says that the file ends, on the file's own clock.
+
+    Of a file that starts late Matroska's headers hold the end or the length, and so do MP4's, whose
+    tracks know better.
+    """
+    if container.duration is None:
         return None
-    return Fraction((start_us or 0) + duration_us, 1_000_000)
+    start = Fraction(container.start_time or 0, 1_000_000)
+    duration = Fraction(container.duration, 1_000_000)
+    if start <= PUNCTUAL_S:
+        return start + duration
+    ends = [
+        (stream.start_time + stream.duration) * stream.time_base
+        for stream in (*container.streams.video, *container.streams.audio)
+        if stream.start_time is not None and stream.duration and stream.time_base is not None
+    ]
+    return max(ends, default=duration if duration > start else start + duration)

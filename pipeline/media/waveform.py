@@ -1,8 +1,11 @@
 """The waveform of a span at a model's sample rate.
 
-Resampled by libswresample's windowed sinc (anti-aliased, linear phase), to 16 bits, and of several
-channels the first: what ``ffmpeg -ar`` and a selection of the first channel give, the way training
-sets of sound models were made. A mix or another filter would be another input than theirs.
+Resampled by libswresample's windowed sinc (anti-aliased, linear phase), to 16 bits. Published
+models of sound hear the first of several channels: what ``ffmpeg -ar`` and a selection of the first
+channel give, the way their training sets were made; a mix would be another input than theirs.
+Whatever has no authors to follow hears the mean, as ``sample`` measures loudness: what is in one
+channel alone is not missed. In the mean, and so in ``sample``, channels of opposite phase are
+silence.
 """
 
 from __future__ import annotations
@@ -17,14 +20,19 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import Media
-from pipeline.media.sound import Unheard, first_channel, sound_blocks
+from pipeline.media.sound import Channels, Unheard, one_channel, sound_blocks
 from pipeline.media.timeline import Timeline, exact
 
 
 def waveform(
-    media: Media, timeline: Timeline, start_s: float, end_s: float, rate_hz: int
+    media: Media,
+    timeline: Timeline,
+    start_s: float,
+    end_s: float,
+    rate_hz: int,
+    channels: Channels = "first",
 ) -> NDArray[np.float32]:
-    """The first channel of the sound in ``[start_s, end_s)``.
+    """The sound in ``[start_s, end_s)``, of one channel.
 
     A gap in the sound is silence; sound that ends before the span does gives a shorter array.
 
@@ -34,6 +42,7 @@ def waveform(
         start_s: where the span begins, seconds.
         end_s: where it ends.
         rate_hz: wanted samples per second.
+        channels: which of several is heard.
 
     Returns:
         ``(samples,)`` in [-1, 1], multiples of 2 ** -15.
@@ -43,7 +52,7 @@ def waveform(
             ``sound_blocks`` raises.
     """
     start, end = exact(start_s), exact(end_s)
-    wave, rate = _decoded(media, timeline.start, start, end)
+    wave, rate = _decoded(media, timeline.start, start, end, channels)
     if not np.isfinite(wave).all():
         raise MediaError("undecodable", f"{media.path.name}: its sound is not finite")
     samples = resampled(wave, rate, rate_hz)
@@ -51,7 +60,7 @@ def waveform(
 
 
 def _decoded(
-    media: Media, zero: Fraction, start: Fraction, end: Fraction
+    media: Media, zero: Fraction, start: Fraction, end: Fraction, channels: Channels
 ) -> tuple[NDArray[np.float32], int]:
     """The span at the file's own rate, and that rate."""
     name = media.path.name
@@ -65,7 +74,7 @@ def _decoded(
             wave = np.zeros(ceil(end * rate) - first, np.float32)
         until = min(position + block.samples, first + len(wave))
         for part in unheard.take(max(position, first), until):
-            sound = first_channel(block)[part.start - position : part.stop - position]
+            sound = one_channel(block, channels)[part.start - position : part.stop - position]
             wave[part.start - first : part.stop - first] = sound
             heard = max(heard, part.stop)
     if heard == first:

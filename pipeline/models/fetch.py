@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
 from pipeline.models.register import ModelFile, file_sha256, models_folder, register
 from pipeline.models.table import Model, RemoteFile
+from pipeline.words import size
 
 Shown = Callable[[str, int, int | None], None]
 """Called with a file's name, its bytes so far and its whole size when known."""
@@ -233,7 +234,7 @@ def _check_room(part: Path, needed: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if free < needed + _SPARE_BYTES:
         raise StopRun(
-            f"{part.parent}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are to come. Make"
+            f"{part.parent}: {size(free)} free, {size(needed)} are to come. Make"
             " room, or name another folder in AVATAR_BUILD_MODELS."
         )
 

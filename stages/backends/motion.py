@@ -115,9 +115,14 @@ class MotionDetector:
             exact(frame.time_s + self._window_s),
             closed=True,
         )
-        pictures = [p for p in decode_pictures(media, timeline, [window]) if not p.damaged]
+        # Neighbours of another size, behind a change of it, cannot be compared.
+        pictures = [
+            p
+            for p in decode_pictures(media, timeline, [window], any_size=True)
+            if not p.damaged and p.size == (frame.width, frame.height)
+        ]
         centre = min(pictures, key=lambda p: abs(p.time - exact(frame.time_s)), default=None)
-        if centre is None or centre.size != (frame.width, frame.height):
+        if centre is None:
             raise InputError(
                 "frame_not_in_source",
                 f"no whole picture of {frame.width}x{frame.height} near {frame.time_s:.3f} s",

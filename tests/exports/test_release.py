@@ -240,7 +240,7 @@ def test_of_rules_and_simulations_the_latest_counts(storage: Storage) -> None:
     assert (summary.instances, summary.left_out) == (1, {})
     rejecting = simulated.model_copy(update={"decision": "rejected"})
     rows = replace(rows, reviews=[rows.reviews[0], rejecting])
-    with pytest.raises(AvatarBuildError, match="1 frame rejected, 1 instance rejected"):
+    with pytest.raises(AvatarBuildError, match=r"1 frame \(rejected\), 1 instance \(rejected\)"):
         release(storage, rows, "1.1", unverified=True)
 
 

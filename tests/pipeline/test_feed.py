@@ -25,7 +25,7 @@ def test_it_holds_the_clips_frames_in_their_order_and_its_sound_exactly(
     source: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "clip.mkv"
-    assert write_feed(Media(source), 1.0, 11.0, target) == 250
+    assert write_feed(Media(source), 1.0, 11.0, target).num_frames == 250
     clip = read_feed(target)
     assert clip.frames.shape == (250, SIZE_PX, SIZE_PX, 3)
     shown = [picture.rgb() for picture in frames_between(source, 1.0, 11.0)]

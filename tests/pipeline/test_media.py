@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -28,10 +29,12 @@ from pipeline.media import (
     read_timeline,
 )
 from pipeline.media import waveform as heard_waveform
+from pipeline.media.feed import write_feed
 from pipeline.media.picture import luma_plane
 from tests.video_factory import (
     RATE,
     bursts,
+    chained,
     flipped,
     make_video,
     remuxed,
@@ -247,6 +250,82 @@ def test_a_mirrored_video_is_shown_as_libav_would(tmp_path: Path) -> None:
     assert np.array_equal(pictures(path)[0].rgb(), plain.rgb()[:, ::-1])
 
 
+def made_of_bars(path: Path, **recipe: Any) -> Path:
+    """A picture of 60x40 whose bars are 20 pixels wide as coded, dark, bright, dark."""
+    bars = np.repeat(np.array([[40, 200, 40]], np.uint8), 20, axis=1)
+    picture = np.repeat(np.repeat(bars, 40, axis=0)[:, :, None], 3, axis=2)
+    return make_video(path, frames=4, draw=lambda _: picture, options={"qp": "1"}, **recipe)
+
+
+@pytest.mark.parametrize("turned", [None, 90])
+@pytest.mark.parametrize(
+    ("aspect", "width"), [("4/3", 80), ("3/4", 45), ("16/11", 87), ("1/1", 60), ("101/100", 60)]
+)
+def test_pixels_are_shown_square(
+    tmp_path: Path, aspect: str, width: int, turned: int | None
+) -> None:
+    path = made_of_bars(tmp_path / "a.mp4", pixel_aspect=Fraction(aspect), rotation=turned)
+    size = (40, width) if turned else (width, 40)
+    facts = probe(path)
+    assert (facts.width, facts.height) == size
+    for picture in pictures(path):
+        assert picture.size == size == picture.luma().shape[::-1] == picture.rgb().shape[1::-1]
+        line = picture.luma()[:, 20] if turned else picture.luma()[20]
+        assert np.mean(line > 120) == pytest.approx(1 / 3, abs=1.01 / width)
+    make_clip(Media(path), 0, 1, tmp_path / "cut.mp4")
+    facts = probe(tmp_path / "cut.mp4")
+    assert (facts.width, facts.height) == size
+
+
+def test_the_containers_pixels_beat_the_codecs_and_either_may_be_alone(tmp_path: Path) -> None:
+    data = made_of_bars(tmp_path / "both.mp4", pixel_aspect=Fraction(4, 3)).read_bytes()
+    at = data.index(b"pasp")
+    for name, box, width in [
+        ("codec_alone", b"free" + data[at + 4 : at + 12], 80),
+        ("container", b"pasp" + bytes([0, 0, 0, 3, 0, 0, 0, 2]), 90),
+        ("nonsense", b"pasp" + bytes(8), 80),
+    ]:
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(data[:at] + box + data[at + 12 :])
+        assert probe(path).width == width
+        assert {picture.size for picture in pictures(path)} == {(width, 40)}
+        make_clip(Media(path), 0, 1, tmp_path / "cut.mp4")
+        assert probe(tmp_path / "cut.mp4").width == width
+    absurd = tmp_path / "absurd.mp4"
+    absurd.write_bytes(data[:at] + b"pasp" + bytes([0, 0, 3, 232, 0, 0, 0, 1]) + data[at + 12 :])
+    assert kind_of(lambda: probe(absurd)) == "pixel_aspect"
+    assert kind_of(lambda: pictures(absurd)) == "pixel_aspect"
+
+
+@pytest.mark.parametrize("what", ["size", "pixels"])
+def test_a_picture_that_changes_on_the_way_is_never_mixed(tmp_path: Path, what: str) -> None:
+    headers = {"x264-params": "repeat-headers=1"}
+    other = {"draw": scene(80, 72)} if what == "size" else {"pixel_aspect": Fraction(5, 6)}
+    parts = [
+        make_video(tmp_path / "a.mp4", frames=50, options=headers),
+        make_video(tmp_path / "b.mp4", frames=50, options=headers, **other),
+    ]
+    heard = make_video(tmp_path / "heard.mp4", frames=2, sound=bursts(4, [1]))
+    path = chained(tmp_path / "chained.mp4", parts, heard)
+    timeline = read_timeline(Media(path))
+    assert probe(path).width == 96
+
+    def sizes(part: range, **of: Any) -> set[tuple[int, int]]:
+        found = decode_pictures(Media(path, size=of.pop("size", None)), timeline, [part], **of)
+        return {picture.size for picture in found}
+
+    assert sizes(range(50)) == {(96, 72)}
+    assert sizes(range(60, 100)) == {(80, 72)}
+    assert sizes(range(100), any_size=True) == {(96, 72), (80, 72)}
+    assert kind_of(lambda: sizes(range(40, 60))) == "size_changes"
+    assert kind_of(lambda: sizes(range(60, 70), size=(96, 72))) == "size_changes"
+    target = tmp_path / "feed.mkv"
+    assert kind_of(lambda: write_feed(Media(path), 1, 3, target)) == "size_changes"
+    assert not target.exists()
+    assert write_feed(Media(path), 0, 1.5, target).num_frames > 30
+    assert kind_of(lambda: make_clip(Media(path), 1, 3, tmp_path / "cut.mp4")) == "size_changes"
+
+
 def test_damaged_frames_are_marked_until_the_next_keyframe(tmp_path: Path) -> None:
     options = {"x264-params": "keyint=30:min-keyint=30:scenecut=0"}
     whole = make_video(tmp_path / "whole.mp4", frames=150, gop=30, options=options)
@@ -446,6 +525,96 @@ def test_work_beyond_its_time_is_given_up(drawn: Drawn) -> None:
     late = Media(path, timeout_s=0)
     assert kind_of(lambda: list(decode_pictures(late, timeline, [range(9)]))) == "too_slow"
     assert kind_of(lambda: SoundTrack(late, timeline, 100).span(0, 1)) == "too_slow"
+
+
+# How long a file is
+
+
+def test_a_duration_is_the_end_minus_the_start_wherever_the_clock_begins(tmp_path: Path) -> None:
+    def drawn_at(name: str, start_s: float, movflags: str = "") -> Path:
+        return make_video(
+            tmp_path / name,
+            frames=60,
+            fps=10,
+            draw=scene(32, 32),
+            start_s=start_s,
+            sound=bursts(6, [1]),
+            sound_start_s=start_s,
+            movflags=movflags,
+        )
+
+    paths = [drawn_at(f"{s}.{suffix}", s) for s in (0.3, 4, 20_000) for suffix in ("mkv", "mp4")]
+    paths.append(drawn_at("fragmented.mp4", 4, "frag_keyframe+empty_moov"))
+    paths.append(drawn_at("plain.mp4", 0))
+    # Matroska: Duration (44 89) in 8 bytes of milliseconds. Some muxers write the length there, and
+    # what is recorded live has none.
+    data = (tmp_path / "4.mkv").read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3
+    assert struct.unpack(">d", data[at : at + 8])[0] == pytest.approx(10_000, abs=100)
+    for name, told_ms in {"length.mkv": 6000, "live.mkv": 0}.items():
+        (tmp_path / name).write_bytes(data[:at] + struct.pack(">d", told_ms) + data[at + 8 :])
+        paths.append(tmp_path / name)
+    # MP4: a movie header (mvhd) that claims a hundred times as much.
+    data = (tmp_path / "plain.mp4").read_bytes()
+    at = data.index(b"mvhd") + 20
+    told = int.from_bytes(data[at : at + 4]) * 100
+    (tmp_path / "boasts.mp4").write_bytes(data[:at] + told.to_bytes(4) + data[at + 4 :])
+    paths.append(tmp_path / "boasts.mp4")
+    for path in paths:
+        facts = probe(path)
+        assert facts.duration_s == pytest.approx(6, abs=0.15), path.name
+        assert facts.bitrate_bps == round(path.stat().st_size * 8 / facts.duration_s)
+        assert facts.frame_count == 60
+        assert facts.fps == pytest.approx(10, rel=0.02)
+        # No frame more is granted than the file is long.
+        assert float(read_timeline(Media(path)).end) == pytest.approx(6, abs=0.07), path.name
+
+
+def test_a_last_frame_is_held_in_a_late_file_too(tmp_path: Path) -> None:
+    for name in ("late.mp4", "late.mkv"):
+        path = make_video(
+            tmp_path / name,
+            frames=59,
+            fps=20,
+            start_s=2,
+            sound=bursts(3.02, [1]),
+            sound_start_s=2,
+        )
+        assert float(read_timeline(Media(path)).end) == pytest.approx(3, abs=1e-9)
+
+
+def test_a_late_file_that_lost_its_end_is_found(tmp_path: Path) -> None:
+    whole = make_video(
+        tmp_path / "w.mkv",
+        frames=100,
+        fps=10,
+        start_s=50,
+        sound=bursts(10, [1]),
+        sound_start_s=50,
+    )
+    part = truncated(whole, tmp_path / "part.mkv", 0.6)
+    assert kind_of(lambda: probe(part)) == "truncated"
+
+
+def test_one_picture_under_music_is_a_video_of_one_frame(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "still.mp4", frames=1, sound=bursts(12, [1]))
+    facts = probe(path)
+    assert (facts.frame_count, facts.width) == (1, 96)
+    assert facts.duration_s == pytest.approx(12, abs=0.1)
+    media = Media(path)
+    timeline = read_timeline(media)
+    assert SoundTrack(media, timeline, 100).seconds == 0, "its picture is over at once"
+
+
+def test_a_picture_that_begins_after_the_sound_is_time_0(tmp_path: Path) -> None:
+    for name in ("late.mp4", "late.mkv"):
+        path = make_video(tmp_path / name, frames=50, start_s=3, sound=bursts(6, [4.5], 0.5))
+        facts = probe(path)
+        assert facts.start_s == pytest.approx(3, abs=0.01)
+        assert facts.duration_s == pytest.approx(6, abs=0.1)
+        media = Media(path)
+        sound = SoundTrack(media, read_timeline(media), 100).span(0, 2)
+        assert int(sound.short_time_rms(5).argmax()) == pytest.approx(147, abs=3)
 
 
 # When a video ends

@@ -400,6 +400,30 @@ def test_a_broken_sidecar_is_not_believed(server: VideoServer, bench: Bench) -> 
     assert bench.one(source_template=server.template) == first
 
 
+def test_facts_of_an_earlier_reading_are_read_again_and_nothing_is_fetched(
+    server: VideoServer, bench: Bench
+) -> None:
+    first = bench.one(source_template=server.template)
+    sidecar = bench.video.with_suffix(".json")
+    known = json.loads(sidecar.read_text())
+    del known["probe_version"], known["media"]["video_stream"], known["media"]["audio_stream"]
+    known["media"]["duration_s"] = 4012.0
+    for rejected in ({}, {"max_fps": 24.0}):  # by those facts it was kept, or was not
+        sidecar.write_text(json.dumps(known))
+        again = bench.one(source_template=server.template, keep_rejected=True, **rejected)
+        assert isinstance(again, Drop) if rejected else again == first
+    assert len(server.requests) == 1
+    assert json.loads(sidecar.read_text())["media"]["duration_s"] < 13
+
+
+def test_the_row_says_which_tracks_were_taken(server: VideoServer, bench: Bench) -> None:
+    outcome = bench.one(source_template=server.template)
+    assert isinstance(outcome, Ok)
+    (row,) = outcome.rows
+    assert isinstance(row, Video)
+    assert (row.video_stream, row.audio_stream) == (0, 1)
+
+
 def test_a_rejected_file_goes_and_a_new_filter_decides_again(
     server: VideoServer, bench: Bench
 ) -> None:

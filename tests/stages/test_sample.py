@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError
-from pipeline.media import Media, SoundTrack, read_timeline
+from pipeline.media import Media, SoundTrack, probe, read_timeline
 from pipeline.media.picture import luma_plane
 from pipeline.schema import Clip, Frame, Video
 from pipeline.stage import Drop, Ok, Outcome, WorkerContext
 from pipeline.storage import Storage
 from stages.sample import SampleFrames, candidate_windows, find_events, seeded_order
-from tests.video_factory import RATE, bursts, make_video, scene
+from tests.video_factory import RATE, bursts, chained, make_video, scene
 
 DEFAULT = SampleConfig()
 
 
-def video_row(path: str, video_id: str) -> Video:
+def video_row(path: str, video_id: str, size: tuple[int, int]) -> Video:
     return Video(
         video_id=video_id,
         label="drawn",
@@ -37,8 +37,8 @@ def video_row(path: str, video_id: str) -> Video:
         path=path,
         sha256="",
         size_bytes=1,
-        width=96,
-        height=72,
+        width=size[0],
+        height=size[1],
         fps=25,
         frame_count=1,
         duration_s=10,
@@ -72,7 +72,12 @@ class Bench:
         target = self.root / "media/videos" / source.name
         if not target.exists():
             target.symlink_to(source)
-        return video_row(f"media/videos/{source.name}", video_id or source.stem)
+        try:
+            facts = probe(source)
+            size = facts.width, facts.height
+        except MediaError:
+            size = 96, 72
+        return video_row(f"media/videos/{source.name}", video_id or source.stem, size)
 
     def sample(self, videos: Sequence[Video], config: SampleConfig = DEFAULT) -> list[Outcome]:
         stage = SampleFrames(config)
@@ -368,6 +373,59 @@ def test_a_rotated_frame_is_saved_upright(bench: Bench, tmp_path: Path) -> None:
         image: Any = cv2.imread(str(bench.root / frame.path), cv2.IMREAD_COLOR_RGB)
         assert (frame.width, frame.height) == (72, 96) == image.shape[1::-1]
         assert np.array_equal(image, np.rot90(slow.rgb[round(frame.time_s * 25)]))
+
+
+def test_a_frame_of_pixels_that_are_not_square_is_saved_as_displayed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    path = make_video(
+        tmp_path / "a.mp4",
+        frames=260,
+        draw=scene(72, 72),
+        pixel_aspect=Fraction(4, 3),
+        sound=bursts(10.4, PEAKS),
+    )
+    _, frames = bench.clips_and_frames(path, SampleConfig(image_format="png"))
+    slow = SlowVideo(path)
+    for frame in frames:
+        image: Any = cv2.imread(str(bench.root / frame.path), cv2.IMREAD_COLOR_RGB)
+        assert (frame.width, frame.height) == (96, 72) == image.shape[1::-1]
+        narrow = cv2.resize(image, (72, 72), interpolation=cv2.INTER_AREA).astype(float)
+        off = [np.abs(narrow - shown).mean() for shown in slow.rgb]
+        assert int(np.argmin(off)) == round(frame.time_s * 25)
+        # Sharpness is that of what was decoded: what frames of one video are compared by.
+        assert frame.sharpness == pytest.approx(slow.sharpness(round(frame.time_s * 25)))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx"])
+def test_a_size_that_changes_is_a_drop_where_a_frame_would_have_another(
+    bench: Bench, tmp_path: Path, codec: str
+) -> None:
+    options = {
+        "libx264": {"x264-params": "repeat-headers=1"},
+        "libvpx": {"deadline": "realtime", "cpu-used": "8"},
+    }[codec]
+    parts = [
+        make_video(
+            tmp_path / f"{size}.mkv", frames=130, draw=scene(*size), codec=codec, options=options
+        )
+        for size in ((96, 72), (64, 48))
+    ]
+    for name, peaks in {"both": PEAKS, "first": [1.2, 2.4, 3.6, 4.6]}.items():
+        heard = make_video(
+            tmp_path / f"{name}_heard.mkv", frames=2, sound=bursts(10.4, peaks, level=0.5)
+        )
+        path = chained(tmp_path / f"{name}.mkv", parts, heard)
+        (outcome,) = bench.sample([bench.add(path)], SampleConfig(max_frames=4))
+        if name == "first":  # nobody looks at the other size
+            assert isinstance(outcome, Ok), outcome
+            sizes = {(f.width, f.height) for f in outcome.rows if isinstance(f, Frame)}
+            assert sizes == {(96, 72)}
+        else:
+            assert isinstance(outcome, Drop)
+            assert outcome.reason == "resolution"
+            assert "shows 64x48 at" in outcome.detail
+            assert not (bench.root / "media/frames" / name).exists()
 
 
 def test_a_damaged_frame_is_never_chosen_and_its_event_gives_way(

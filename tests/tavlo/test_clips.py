@@ -276,6 +276,27 @@ def test_broken_clips_are_counted_named_and_never_replaced(tmp_path: Path) -> No
         check_failed(failed, 1)
 
 
+@pytest.mark.parametrize("codec", ["aac", "flac"])
+@pytest.mark.parametrize(
+    ("left", "right", "silent"), [(1, 1, False), (1, 0, False), (0, 1, False), (1, -1, True)]
+)
+def test_a_clip_is_heard_in_the_mean_of_its_channels(
+    tmp_path: Path, codec: str, left: int, right: int, silent: bool
+) -> None:
+    tone = bursts(1.0, [0.3, 0.7], level=0.5)
+    path = tmp_path / ("x.mkv" if codec == "flac" else "x.mp4")
+    sound = np.stack([left * tone, right * tone])
+    make_video(path, frames=10, fps=10, sound=sound, sound_codec=codec)
+    source = ClipSource("x_00000000", "x", path, 0.0)
+    (found,), failed = fill_cache([source], tmp_path / "cache", RULES, 1)
+    assert not failed
+    assert cached(source, tmp_path / "cache", RULES) == found
+    assert found.silent == silent
+    heard = read_clip(found.path, 1.0).waveform
+    wanted = np.abs(tone).max() * abs(left + right) / 2
+    assert np.abs(heard).max() == pytest.approx(wanted, rel=0.1, abs=1e-3)
+
+
 def test_sound_that_ends_early_is_followed_by_silence(tmp_path: Path) -> None:
     make_video(tmp_path / "x.mkv", frames=10, fps=10, sound=bursts(0.4, [0.2]), sound_codec="flac")
     source = ClipSource("x_00000000", "x", tmp_path / "x.mkv", 0.0)

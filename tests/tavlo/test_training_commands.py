@@ -167,6 +167,22 @@ def test_broken_clips_stop_it_or_are_counted(listed: Path, tmp_path: Path) -> No
     )
 
 
+def test_silent_clips_are_counted_and_said(
+    listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "".join(f"{listed.parent / name}.mp4,0\n" for name in small.NAMES)
+    make_video(tmp_path / "quiet.mp4", frames=10, fps=10, sound=bursts(1.0, [0.5]) * 0.001)
+    (tmp_path / "list.csv").write_text(f"{text}quiet.mp4\n")
+    words = train_words(tmp_path / "list.csv", tmp_path / "run", "--set", "train.epochs=1")
+    assert "whether their clips are silent is known then" in typed(*words, "--dry-run")
+    said = typed(*words)
+    assert "1 clips are silent (quiet_00000000)" in said + capsys.readouterr().err
+    assert "1 clips are silent (quiet_00000000)" in typed(*words, "--dry-run")
+    (start,) = [row for row in read_log(tmp_path / "run" / LOG) if row.get("event") == "start"]
+    assert start["silent"] == ["quiet_00000000"]
+    assert load_checkpoint(tmp_path / "run" / "best.pt").data["silent"] == ["quiet_00000000"]
+
+
 def test_another_config_in_the_same_folder_is_refused(listed: Path, trained: Path) -> None:
     with pytest.raises(UsageError, match=r"train\.epochs = 1, and 2 is asked for") as error:
         typed(*train_words(listed, trained, "--set", "train.epochs=2"))

@@ -1,0 +1,152 @@
+"""Media that is gone or another one since it was recorded, and the rows to do again for it.
+
+A row whose media is lost stands as it is: its file is made again by the stage that made it, from
+the same input. Where the same rows come of it, no table changes. Where others do, they take the
+place of the old ones in their commit, and what was made of these is retired by the next runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from pipeline.ledger import Unit
+from pipeline.recorded import CHANGED, MISSING, UNSURE, is_there, standing
+from pipeline.registry import STAGES
+from pipeline.schema import Frame, Record, Video
+from pipeline.workspace import Workspace
+
+MADE_BY: dict[str, type[Video] | type[Frame]] = {"download": Video, "sample": Frame}
+"""The stages that make media, with the record that names a file each."""
+
+
+class LostFile(NamedTuple):
+    """A row's file that is not there as recorded."""
+
+    row_id: str
+    video_id: str
+    path: str
+    kind: str
+    """``missing_file``, ``changed_file``, or ``unsure`` where only a hash would tell."""
+
+
+def looked_over(workspace: Workspace, record: type[Record]) -> tuple[int, list[LostFile]]:
+    """How many files the rows of a table name, and those that do not look as recorded.
+
+    Nothing is read but sizes, times and notes.
+    """
+    columns = [record.key, "video_id", "path", "sha256", "size_bytes"]
+    rows = workspace.arrow(record.table).select(list(dict.fromkeys(columns))).to_pylist()
+    noted = record is Video
+    found = []
+    for row in rows:
+        kind = standing(
+            workspace.storage, row["path"], row["sha256"], row["size_bytes"], noted=noted
+        )
+        if kind:
+            found.append(LostFile(row[record.key], row["video_id"], row["path"], kind))
+    return len(rows), found
+
+
+def lost_files(
+    workspace: Workspace, record: type[Video] | type[Frame], kinds: Collection[str]
+) -> Iterator[LostFile]:
+    """The files that are lost, each known for sure: what may have changed is hashed."""
+    _, looked = looked_over(workspace, record)
+    known = {file.row_id: file for file in looked}
+    for row in workspace.rows(record):
+        file = known.get(row.id) or LostFile(row.id, row.video_id, row.path, UNSURE)
+        if file.kind == UNSURE:
+            if CHANGED not in kinds or not row.sha256:
+                continue
+            if is_there(workspace.storage, row.path, row.sha256, row.size_bytes):
+                continue
+            file = file._replace(kind=CHANGED)
+        if file.kind in kinds:
+            yield file
+
+
+def units_again(workspace: Workspace, stage: str, kinds: Collection[str]) -> list[Unit]:
+    """Units of a stage's rows whose media is lost; each stands for a commit that is there."""
+    if stage not in MADE_BY or not kinds:
+        return []
+    record = MADE_BY[stage]
+    ledger = workspace.ledger(stage)
+    wanted = {file.row_id: file.video_id for file in lost_files(workspace, record, kinds)}
+    reads = STAGES[stage].load().spec.reads
+    planned = {unit.name: unit for unit in ledger.plan()}
+    found = []
+    live = {(file.file, file.sha256) for file in workspace.files(reads)}
+    for commit in ledger.commits() if wanted else []:
+        if (commit.input["file"], commit.input["sha256"]) not in live:
+            continue  # what it was made of is gone: the next run retires it
+        ids: set[str] = set()
+        for row in ledger.rows_of(commit, record, record.table):
+            if row.id in wanted:
+                ids.add(wanted[row.id])
+        if ids and commit.unit in planned:
+            unit = planned[commit.unit]
+            chosen = tuple(sorted(ids))
+            found.append(replace(unit, ids=chosen, attempts=(0,) * len(chosen), again=True))
+    return found
+
+
+@dataclass(frozen=True)
+class MediaState:
+    """How the files of a table stand, by their looks alone."""
+
+    stage: str
+    """Which makes them."""
+    table: str
+    files: int
+    missing: int
+    changed: int
+    unsure: int
+    """Written to since they were hashed: maybe changed."""
+    first: str
+    """The path of one that is not as recorded; empty when all are."""
+
+    def as_dict(self) -> dict[str, int]:
+        """For ``--json``."""
+        names = ("files", "missing", "changed", "unsure")
+        return {name: getattr(self, name) for name in names}
+
+    def said(self) -> str:
+        """For people: what is wrong; empty when nothing is."""
+        counts = {
+            "missing": self.missing,
+            "changed": self.changed,
+            "written to since, maybe changed": self.unsure,
+        }
+        lost = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        return f"{self.files} files: {lost}; the first: {self.first}" if lost else ""
+
+    def way_back(self) -> str:
+        """The command that makes them again."""
+        kind = MISSING if self.missing else CHANGED
+        return f"avatar-build retry --stage {self.stage} --kind {kind}"
+
+    def line(self) -> str:
+        """Both, where something is wrong."""
+        said = self.said()
+        return f"{self.table}: {said}. Make them again: {self.way_back()}" if said else ""
+
+
+def media_states(workspace: Workspace, of: str | None = None) -> list[MediaState]:
+    """How media stands, of the tables that have some.
+
+    Args:
+        workspace: where.
+        of: the stage that made it; none for every stage.
+    """
+    states = []
+    for stage, record in MADE_BY.items():
+        total, found = looked_over(workspace, record) if of in (None, stage) else (0, [])
+        if total:
+            kinds = Counter(file.kind for file in found)
+            counts = (kinds[MISSING], kinds[CHANGED], kinds[UNSURE])
+            first = found[0].path if found else ""
+            states.append(MediaState(stage, record.table, total, *counts, first))
+    return states

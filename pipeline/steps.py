@@ -1,0 +1,92 @@
+"""The steps of the flow as functions, for ``Workspace``: what their commands do, without words.
+
+It joins the packages, as the command line does: what people said is settled around the stages that
+read or make it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from pipeline.registry import STAGES
+from pipeline.runner import RunOptions, RunSummary, run_stage
+from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from exports.loading import Release as Release
+
+_BEFORE = {"propose": ["hear"]}
+"""What runs first when a stage is asked for by name."""
+_STAGES = [name for name in STAGES if name != "simulate"]
+"""Those that run without a ground truth."""
+
+
+def run_by_name(workspace: Workspace, name: str, options: RunOptions) -> RunSummary:
+    """Bring a stage up to date as the command of its name does.
+
+    Raises:
+        UsageError: there is no such stage; settings conflict with earlier results.
+    """
+    if name not in _STAGES:
+        raise UsageError(f"{name!r} is no stage: there is {', '.join(_STAGES)}.")
+    before = [run_stage(workspace, stage, options) for stage in _BEFORE.get(name, [])]
+    if name == "segment" and not options.dry_run:
+        settle_reviews(workspace)
+    try:
+        summary = run_stage(workspace, name, options)
+    finally:  # masks that people verified stay theirs, also where rows fail
+        if name in ("accept", "segment") and not options.dry_run:
+            settle_reviews(workspace)
+    summary.notes[:0] = [repr(one) for one in before]
+    return summary
+
+
+def import_sources(
+    workspace: Workspace,
+    list_file: Path,
+    labels: Sequence[str],
+    limit: int | None,
+    *,
+    dry_run: bool,
+) -> str:
+    """Take the rows of a list in; returns what came of it."""
+    from stages.importing import import_list
+
+    return import_list(workspace, list_file, labels, limit, dry_run=dry_run).sentence()
+
+
+def settle_reviews(workspace: Workspace) -> None:
+    """Bring instances and masks in step with the reviews."""
+    from labeling.settle import settle
+    from labeling.verified import settle_masks
+
+    settle(workspace)
+    settle_masks(workspace)
+
+
+def export(workspace: Workspace, version: str, *, unverified: bool, ids_only: bool) -> Release:
+    """Freeze the tables into a release and open it."""
+    from exports.loading import load_release
+    from exports.tables import export_workspace
+    from stages.taxonomy import load_taxonomy
+
+    settle_reviews(workspace)
+    categories = load_taxonomy(workspace.config.hear.taxonomy).categories
+    summary = export_workspace(
+        workspace,
+        version,
+        unverified=unverified,
+        ids_only=ids_only,
+        taxonomy=[category.name for category in categories],
+    )
+    return load_release(workspace.storage.path(summary.path))
+
+
+def report(workspace: Workspace, *, cut_clips: bool) -> Path:
+    """Write the workspace's report."""
+    from exports.tables import workspace_report
+
+    return workspace_report(workspace, cut_clips=cut_clips)
