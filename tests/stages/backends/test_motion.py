@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.storage import Storage
 from stages.backends.interfaces import Detection, Shot
 from stages.backends.motion import MotionDetector
 from tests.rows import frame, video
-from tests.video_factory import make_video
+from tests.video_factory import bursts, chained, make_video
 
 SIZE = 48
 Place = Callable[[int], tuple[float, float]]
@@ -36,7 +37,13 @@ def texture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 GROUND, SQUARE = texture(400, 700, seed=1), texture(SIZE, SIZE, seed=2)
 
 
-def drawn(path: Path, squares: list[Place], pan: float = 0.0, cut_at: int = 1000) -> None:
+def drawn(
+    path: Path,
+    squares: list[Place],
+    pan: float = 0.0,
+    cut_at: int = 1000,
+    **recipe: Any,
+) -> None:
     """Textured squares over a panning ground; from ``cut_at`` on over another ground."""
 
     def draw(number: int) -> NDArray[np.uint8]:
@@ -51,7 +58,7 @@ def drawn(path: Path, squares: list[Place], pan: float = 0.0, cut_at: int = 1000
         return np.ascontiguousarray(image, np.uint8)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    make_video(path, frames=25, draw=draw)
+    make_video(path, frames=25, draw=draw, **recipe)
 
 
 def detector(folder: Path) -> MotionDetector:
@@ -101,6 +108,29 @@ def test_the_best_box_is_the_thing_that_moves_and_not_the_panning_ground(
     best = detected(tmp_path)[0]
     assert iou(best.bbox, [*place(12), SIZE, SIZE]) >= 0.5
     assert best.score >= 0.5  # what `label accept` takes by default
+
+
+def test_boxes_lie_on_the_picture_as_displayed(tmp_path: Path) -> None:
+    drawn(tmp_path / SOURCE, [right], pixel_aspect=Fraction(3, 2))
+    displayed = frame(12, width=480)
+    (found,) = detector(tmp_path).detect([shot(12, displayed)])
+    best = max(found, key=lambda d: d.score)
+    x, y = right(12)
+    assert iou(best.bbox, [1.5 * x, y, 1.5 * SIZE, SIZE]) >= 0.5
+
+
+@pytest.mark.parametrize("index", [20, 23])
+def test_neighbours_of_another_size_are_not_compared(tmp_path: Path, index: int) -> None:
+    headers = {"x264-params": "repeat-headers=1"}
+    drawn(tmp_path / "a.mp4", [right], options=headers)
+    other = make_video(tmp_path / "b.mp4", frames=25, options=headers)
+    heard = make_video(tmp_path / "heard.mp4", frames=2, sound=bursts(2, [1]))
+    (tmp_path / SOURCE).parent.mkdir(parents=True)
+    chained(tmp_path / SOURCE, [tmp_path / "a.mp4", other], heard)
+    best = detected(tmp_path, index)[0]
+    assert iou(best.bbox, [*right(index), SIZE, SIZE]) >= 0.5
+    with pytest.raises(InputError, match="no whole picture of 320x180"):
+        detected(tmp_path, 40)
 
 
 def test_two_moving_things_are_two_boxes(tmp_path: Path) -> None:
