@@ -60,7 +60,8 @@ class Picture:
 
     @property
     def _square_width(self) -> int:
-        return max(1, round(self.frame.width * self.pixel_aspect))
+        width = self.frame.width
+        return width if self.pixel_aspect == 1 else max(1, round(width * self.pixel_aspect))
 
     def luma(self) -> NDArray[np.uint8]:
         """The luma plane as displayed, ``(height, width)``; see :func:`luma_plane`."""
@@ -117,8 +118,9 @@ def decode_pictures(
             run.reach(wanted.start)
             while run.current is not None and run.current.index < wanted.stop:
                 if run.current.index >= wanted.start:
-                    size = size or run.current.size
-                    if run.current.size != size and not any_size:
+                    found = run.current.size
+                    size = size or found
+                    if found != size and not any_size:
                         raise _other_size(media, run.current, size)
                     yield run.current
                 if run.current.index == wanted.stop - 1:
@@ -223,8 +225,10 @@ class Pixels:
     def __init__(self, stream: VideoStream, name: str) -> None:
         self._codec = stream.codec_context
         self._name = name
-        self._coded = _or_square(self._codec.sample_aspect_ratio)
+        self._told = self._codec.sample_aspect_ratio
         self._shown = _or_square(stream.sample_aspect_ratio)
+        self._follows = self._shown == _or_square(self._told)
+        self._check()
 
     def aspect(self) -> Fraction:
         """Width over height of the pixels of what was decoded last.
@@ -232,13 +236,17 @@ class Pixels:
         Raises:
             MediaError: ``pixel_aspect``.
         """
-        coded = _or_square(self._codec.sample_aspect_ratio)
-        told_apart = self._shown != self._coded
-        shown = self._shown if told_apart or coded == self._coded else coded
-        if not 1 / _MAX_PIXEL_ASPECT <= shown <= _MAX_PIXEL_ASPECT:
+        told = self._codec.sample_aspect_ratio
+        if self._follows and told != self._told:
+            self._told, self._shown = told, _or_square(told)
+            self._check()
+        return self._shown
+
+    def _check(self) -> None:
+        shown, most = self._shown, _MAX_PIXEL_ASPECT
+        if not shown.denominator <= most * shown.numerator <= most * most * shown.denominator:
             text = f"{self._name}: pixels of {shown.numerator}:{shown.denominator}"
-            raise MediaError("pixel_aspect", f"{text}, over {_MAX_PIXEL_ASPECT}:1 either way")
-        return shown
+            raise MediaError("pixel_aspect", f"{text}, over {most}:1 either way")
 
 
 def _or_square(aspect: Fraction | None) -> Fraction:
