@@ -340,7 +340,8 @@ def _is_current(clip: ClipSource, made: CachedClip) -> bool:
 
 
 def _silent(path: Path) -> Path:
-    return path.with_suffix(".silent.mkv")
+    """The name of a feed file without sound, whichever of its two names is given."""
+    return path.with_name(path.name.partition(".")[0] + ".silent.mkv")
 
 
 def silence(clips: Iterable[CachedClip]) -> tuple[list[str], str]:
@@ -457,17 +458,16 @@ def _make_noted(clip: ClipSource, target: Path, rules: ClipRules) -> None:
             "changed_file",
             f"{clip.path}: not the clip that was released; see 'avatar-build export --verify'",
         )
-    make_feed(clip, target, rules)
+    made = make_feed(clip, target, rules)
     after = clip.path.stat()
     if (after.st_size, after.st_mtime_ns) != (looked.st_size, looked.st_mtime_ns):
         raise MediaError("changed_file", f"{clip.path}: changed while it was read", retryable=True)
-    made = target if target.exists() else _silent(target)
     write_note(clip.path, digest, _note(made, "source"), looked)
     write_note(made, sha256_of(made), _note(made, "feed"))
 
 
-def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
-    """Write a clip's feed file, whole or not at all; a silent one under a name that says so.
+def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> Path:
+    """Write a clip's feed file, whole or not at all; return it. A silent one has a name of its own.
 
     Raises:
         MediaError: ``short`` when the file ends before the clip does, ``frame_count`` when it has
@@ -495,9 +495,13 @@ def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> None:
     beside = target.with_name(f"{target.stem}.{os.getpid()}.mkv")
     try:
         made = write_feed(media, float(start), float(end), beside)
-        beside.replace(_silent(target) if made.loudest_rms < SILENT_RMS else target)
+        loud, silent = target.with_name(target.name.partition(".")[0] + ".mkv"), _silent(target)
+        kept, other = (silent, loud) if made.loudest_rms < SILENT_RMS else (loud, silent)
+        beside.replace(kept)
+        other.unlink(missing_ok=True)  # of a source that sounded otherwise
     finally:
         beside.unlink(missing_ok=True)
+    return kept
 
 
 def check_failed(failed: Mapping[str, str], max_failed: int) -> None:
