@@ -76,6 +76,7 @@ def _count_rows(document: Document, counts: Mapping[str, Any]) -> list[str]:
     rows: list[tuple[str, object]] = [
         ("videos", counts["videos"]),
         ("clips", counts["clips"]),
+        *_encoded(counts),
         ("labelled frames", counts["frames"]["total"]),
         ("off-screen frames", counts["frames"]["off_screen"]),
         ("instances", counts["instances"]["total"]),
@@ -86,6 +87,11 @@ def _count_rows(document: Document, counts: Mapping[str, Any]) -> list[str]:
         ("videos taken down before this release", len(info.takedowns)),
     ]
     return [f"| {name} | {value} |" for name, value in rows]
+
+
+def _encoded(counts: Mapping[str, Any]) -> list[tuple[str, object]]:
+    encoded = counts.get("clips_made", {}).get("encoded", 0)
+    return [("clips encoded anew, as their packets cannot be cut", encoded)] if encoded else []
 
 
 def _checked(info: Info) -> str:

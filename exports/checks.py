@@ -17,13 +17,21 @@ from numpy.typing import NDArray
 from exports import layout
 from exports.avatar import annotations_by_image, off_screen_annotation
 from exports.card import LICENCES, UNVERIFIED, stated_rows
+from exports.clips import (
+    clip_rows,
+    differences_of_clip,
+    is_measured,
+    measured_of_rows,
+    sampling,
+)
 from exports.coco import AnnotationRow, Document, ImageRow
 from exports.images import fingerprint, hash_distance, image_size
 from exports.parquet import differences
 from exports.scenarios import Sounding, contradiction
 from exports.statistics import count, cross_event
 from pipeline import rle
-from pipeline.errors import InputError
+from pipeline.errors import InputError, MediaError
+from pipeline.media import Media
 from pipeline.schema import clip_id, frame_id
 from pipeline.templating import markdown_text
 from pipeline.words import short
@@ -41,6 +49,9 @@ class Finding:
     def __str__(self) -> str:
         return f"{self.check}: {self.where}: {self.message}"
 
+
+_TIMEOUT_S = 120.0
+"""After which a clip is given up; one of 10 s takes less than a second."""
 
 ALIKE_BITS = 10
 """Of a fingerprint's 64 bits, how many another encode of the same frame may flip."""
@@ -248,6 +259,42 @@ def check_images(document: Document, folder: Path) -> Iterator[Finding]:
             yield Finding("images", image.file_name, "is not the image that was sampled")
 
 
+def check_clips(document: Document, folder: Path) -> Iterator[Finding]:
+    """Each clip's file has the sound and the frames that its rows say were measured."""
+    config = sampling(document.info.provenance)
+    for rows in clip_rows(document):
+        facts = {(row.clip_made, row.clip_first_s, row.clip_frames) for row in rows}
+        spans = {(row.clip_end_s, tuple(row.clip_rms_per_second)) for row in rows}
+        first = rows[0]
+        if len(facts) > 1 or len(spans) > 1:
+            yield Finding("clips", first.clip_file, "its rows differ in what they say of it")
+            continue
+        path = folder / first.clip_file
+        if not path.is_file() or not is_measured(rows):
+            continue
+        measured = measured_of_rows(rows, lambda row: _saved(folder, row))
+        try:
+            for difference in differences_of_clip(Media(path, _TIMEOUT_S), measured, config):
+                yield Finding("clips", first.clip_file, difference)
+        except MediaError as error:
+            yield Finding("clips", first.clip_file, short(f"{error.kind}: {error.detail}"))
+
+
+def _saved(folder: Path, image: ImageRow) -> bytes | None:
+    """The image to hold a clip against; none where it is not there or another one."""
+    path = folder / image.file_name
+    data = path.read_bytes() if path.is_file() else None
+    return data if data is not None and compare_image(data, image) != "other" else None
+
+
+def unmeasured(document: Document, folder: Path) -> int:
+    """How many clips lie there of which no row says what was measured: nothing is checked."""
+    return sum(
+        (folder / rows[0].clip_file).is_file() and not is_measured(rows)
+        for rows in clip_rows(document)
+    )
+
+
 def check_twins(document: Document, folder: Path) -> Iterator[Finding]:
     """The Parquet files hold the same rows as the JSON."""
     for name, path in layout.TWINS.items():
@@ -426,6 +473,7 @@ CHECKS: tuple[Callable[[Document, Path], Iterable[Finding]], ...] = (
     check_scenarios,
     check_masks,
     check_images,
+    check_clips,
     check_twins,
     check_authors_layout,
     check_statistics,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -145,6 +145,16 @@ class ImageRow(Row):
     recorded_sha256: str = ""
     """Of the image file when it was sampled, as the tables have it; empty where they had none,
     in imported releases and in older ones."""
+    clip_rms_per_second: Annotated[list[float], Field(max_length=3600)] = []
+    """RMS of each second of the clip as it was measured; empty in imported and older releases."""
+    clip_made: Literal["", "remuxed", "encoded"] = ""
+    """How the clip's file came to be: the source's packets, or encoded anew where these cannot be
+    cut; empty where no clip is shipped, and in imported and older releases."""
+    clip_first_s: Seconds | None = None
+    """When the clip's first frame is shown, seconds in the source; none where ``clip_made`` is
+    empty."""
+    clip_frames: Annotated[int, Field(gt=0)] | None = None
+    """Frames the clip shows before its end; none where ``clip_made`` is empty."""
 
 
 class AnnotationRow(Row):
@@ -292,6 +302,7 @@ def _image(image_id: int, item: SelectedFrame, license_id: int) -> ImageRow:
         missing_instances=item.missing_instances,
         review_ids=list(item.review_ids),
         recorded_sha256=frame.sha256,
+        clip_rms_per_second=list(clip.rms_per_second),
     )
 
 

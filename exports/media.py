@@ -6,6 +6,7 @@ looks like.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -36,33 +37,46 @@ def without_lost(
     Returns:
         What is left, and a line about each file that is lost.
     """
-    said: list[str] = []
-    left_out = list(selection.left_out)
-    videos: dict[str, Lost | None] = {}
+    videos: dict[str, Lost] = {}
+    if media:
+        rows = {item.video.video_id: item.video for item in selection.frames}
+        for video_id, video in rows.items():
+            if lost := _of_video(storage, video):
+                videos[video_id] = lost
+    frames: dict[str, Lost] = {}
+    for item in selection.frames:
+        if item.video.video_id not in videos and (
+            lost := _of_frame(storage, item.frame, media=media)
+        ):
+            frames[item.frame.frame_id] = lost
+    said = [lost.detail for lost in (*videos.values(), *frames.values())]
+    return leave_out(selection, videos, frames), said
+
+
+def leave_out(
+    selection: Selection, videos: Mapping[str, Lost], frames: Mapping[str, Lost]
+) -> Selection:
+    """The selection less some videos with all their frames, and some frames, each by its id."""
+    left_out = [
+        *selection.left_out,
+        *(LeftOut("video", name, "", lost.reason, lost.detail) for name, lost in videos.items()),
+    ]
     kept = []
     for item in selection.frames:
-        video = item.video
-        if media and video.video_id not in videos:
-            lost = videos[video.video_id] = _of_video(storage, video)
-            if lost is not None:
-                said.append(lost.detail)
-                left_out.append(LeftOut("video", video.video_id, "", lost.reason))
-        lost = videos.get(video.video_id)
-        if lost is not None:
-            reason = f"video_{lost.reason}"
-        else:
-            lost = _of_frame(storage, item.frame, media=media)
-            if lost is None:
-                kept.append(item)
-                continue
-            said.append(lost.detail)
-            reason = lost.reason
         name = item.frame.frame_id
-        left_out.append(LeftOut("frame", name, name, reason))
+        if lost := videos.get(item.video.video_id):
+            lost = Lost(f"video_{lost.reason}", "")  # the video's own row tells more
+        else:
+            lost = frames.get(name)
+        if lost is None:
+            kept.append(item)
+            continue
+        left_out.append(LeftOut("frame", name, name, lost.reason, lost.detail))
         for chosen in item.instances:
-            left_out.append(LeftOut("instance", chosen.instance.instance_id, name, reason))
+            instance = chosen.instance.instance_id
+            left_out.append(LeftOut("instance", instance, name, lost.reason))
     left_out.sort(key=lambda row: (row.frame_id, row.kind, row.id))
-    return replace(selection, frames=tuple(kept), left_out=tuple(left_out)), said
+    return replace(selection, frames=tuple(kept), left_out=tuple(left_out))
 
 
 def _of_video(storage: Storage, video: Video) -> Lost | None:

@@ -59,8 +59,9 @@ def _with_younger(found: Any, expected: Any, record: type[Row]) -> Any:
     import pyarrow as pa
 
     for place, field in enumerate(expected.schema):
-        default = record.model_fields[field.name].default
-        if field.name not in found.column_names and isinstance(default, str):
+        column = record.model_fields[field.name]
+        if field.name not in found.column_names and not column.is_required():
+            default = column.get_default(call_default_factory=True)
             column = pa.array([default] * found.num_rows, field.type)
             found = found.add_column(min(place, found.num_columns), field, column)
     return found

@@ -24,17 +24,26 @@ from exports import layout
 from exports.avatar import frame_files
 from exports.card import render_card
 from exports.checks import UNVERIFIED_MARK
+from exports.clips import make_measured, measured_of_tables, sampling
 from exports.coco import Document, ImageRow, Info, build_document, to_json
 from exports.figures import bar_chart
 from exports.images import fingerprint
 from exports.leaks import audit
-from exports.media import without_lost
+from exports.media import Lost, leave_out, without_lost
 from exports.parquet import write_twins
-from exports.selection import LeftOut, ReleaseTables, Selection, reasons_of, select, tally
+from exports.selection import (
+    LeftOut,
+    ReleaseTables,
+    SelectedFrame,
+    Selection,
+    reasons_of,
+    select,
+    tally,
+)
 from exports.statistics import SCENARIOS, count, cross_event, with_left_out
-from pipeline.config import ExportConfig
+from pipeline.config import ExportConfig, SampleConfig
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
-from pipeline.media import Media, make_clip
+from pipeline.media import MadeClip, Media
 from pipeline.recorded import MISSING, frame_bytes, video_file
 from pipeline.storage import Storage
 from pipeline.words import counted
@@ -124,30 +133,39 @@ def write_release(
         raise _taken(target)
     selection = select(tables, unverified=unverified, taken_down=takedowns)
     selection, lost = without_lost(selection, storage, media=media)
-    if not selection.frames:
-        raise _nothing(tables, selection, unverified, lost)
-    if taxonomy and not config.free_categories:
-        _need_known(selection, set(taxonomy))
-    verified = all(item.verified for item in selection.frames)
-    if media and verified and not config.unlicensed:
-        _need_licenses(selection)
-    info = Info(
-        description=config.title,
-        version=version if verified else unverified_version(version),
-        verified=verified,
-        media=media,
-        polygon_tolerance_px=config.polygon_tolerance_px,
-        provenance={stage: dict(facts) for stage, facts in sorted(provenance.items())},
-        takedowns=sorted(takedowns),
-    )
-    document = build_document(selection, info, taxonomy)
-    leaks = [audit(document, path) for path in leak_lists]
-    info = info.model_copy(update={"leaks": leaks})
+
+    def describe(selection: Selection) -> Document:
+        if not selection.frames:
+            raise _nothing(tables, selection, unverified, lost)
+        if taxonomy and not config.free_categories:
+            _need_known(selection, set(taxonomy))
+        verified = all(item.verified for item in selection.frames)
+        if media and verified and not config.unlicensed:
+            _need_licenses(selection)
+        info = Info(
+            description=config.title,
+            version=version if verified else unverified_version(version),
+            verified=verified,
+            media=media,
+            polygon_tolerance_px=config.polygon_tolerance_px,
+            provenance={stage: dict(facts) for stage, facts in sorted(provenance.items())},
+            takedowns=sorted(takedowns),
+        )
+        document = build_document(selection, info, taxonomy)
+        leaks = [audit(document, path) for path in leak_lists]
+        return document.model_copy(update={"info": info.model_copy(update={"leaks": leaks})})
+
+    document = describe(selection)  # what is wrong with the tables is said before clips are made
     with beside(storage, version) as folder:
-        images = _images(selection, document, storage, folder)
-        document = document.model_copy(update={"info": info, "images": images})
+        made: dict[str, MadeClip] = {}
         if media:
-            _cut_clips(selection, storage, folder)
+            made, unfit = _make_clips(selection, storage, folder, sampling(provenance))
+            lost += [one.detail for one in unfit.values()]
+            if unfit:
+                selection = leave_out(selection, unfit, {})
+                document = describe(selection)
+        images = _images(selection, document, storage, folder, made)
+        document = document.model_copy(update={"images": images})
         counts = write_annotations(document, selection.left_out, folder)
         write_checksums(folder)
         appear(folder, storage, target)
@@ -302,33 +320,64 @@ def write_annotations(
 
 
 def _images(
-    selection: Selection, document: Document, storage: Storage, folder: Path
+    selection: Selection,
+    document: Document,
+    storage: Storage,
+    folder: Path,
+    made: Mapping[str, MadeClip],
 ) -> list[ImageRow]:
-    """The image rows with the fingerprints of their files; copies these where media is shipped."""
+    """The image rows with what is known of their files; copies images where media is shipped."""
     rows = []
     for item, image in zip(selection.frames, document.images, strict=True):
+        marks: dict[str, Any] = {}
+        if clip := made.get(item.clip.clip_id):
+            marks = {
+                "clip_made": clip.made,
+                "clip_first_s": clip.first_s,
+                "clip_frames": clip.frames,
+            }
         try:
             data = frame_bytes(storage, item.frame)
         except MediaError as error:
             if document.info.media or error.kind != MISSING:
                 raise
-            rows.append(image)
-            continue
-        if document.info.media:
-            _write(folder, image.file_name, data)
-        rows.append(image.model_copy(update=fingerprint(data)))
+        else:
+            if document.info.media:
+                _write(folder, image.file_name, data)
+            marks |= fingerprint(data)
+        rows.append(image.model_copy(update=marks))
     return rows
 
 
-def _cut_clips(selection: Selection, storage: Storage, folder: Path) -> None:
-    """Cut each clip once."""
-    clips = {item.clip.clip_id: item for item in selection.frames}
-    for item in clips.values():
-        clip = item.clip
+def _make_clips(
+    selection: Selection, storage: Storage, folder: Path, config: SampleConfig
+) -> tuple[dict[str, MadeClip], dict[str, Lost]]:
+    """Make each clip once; the made ones by clip, and why there is none by video."""
+    clips: dict[str, list[SelectedFrame]] = {}
+    for item in selection.frames:
+        clips.setdefault(item.clip.clip_id, []).append(item)
+    made: dict[str, MadeClip] = {}
+    unfit: dict[str, Lost] = {}
+    for name, items in clips.items():
+        clip, video = items[0].clip, items[0].video
+        if video.video_id in unfit:
+            continue
         target = folder / layout.clip_file(clip.video_id, clip.start_s)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with video_file(storage, item.video) as source:
-            make_clip(Media(source), clip.start_s, clip.end_s, target)
+        measured = measured_of_tables(items, lambda one: frame_bytes(storage, one.frame))
+        try:
+            with video_file(storage, video) as source:
+                made[name] = make_measured(
+                    Media(source, config.decode_timeout_s), target, measured, config
+                )
+        except MediaError as error:
+            why = error.detail.removeprefix(f"{Path(video.path).name}: ")
+            unfit[video.video_id] = Lost(error.kind, f"{video.path}: {why}")
+    for name, items in clips.items():
+        if name in made and items[0].video.video_id in unfit:
+            clip = items[0].clip
+            (folder / layout.clip_file(clip.video_id, clip.start_s)).unlink()
+    return made, unfit
 
 
 def _write(folder: Path, name: str, data: bytes) -> None:

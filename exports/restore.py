@@ -13,18 +13,19 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 
 from exports.checks import compare_image
-from exports.coco import Document, ImageRow, VideoRow
+from exports.clips import NOT_AS_MEASURED, make_measured, measured_of_rows, sampling
+from exports.coco import ImageRow, VideoRow
 from exports.diff import read_document
 from exports.layout import ATTRITION
 from exports.release import digest
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError, UsageError
-from pipeline.media import Media, frames_between, make_clip
+from pipeline.media import Media, frames_between
 
 _REACH_S = 0.02
 """How far from its stated time a frame is looked for: half a frame at 25 frames a second."""
@@ -77,14 +78,14 @@ def fetch_media(
     videos = {video.id: video for video in document.videos}
     ledger = read_ledger(folder)
     missing = [videos[name] for name, rows in images.items() if not _is_whole(folder, rows)]
-    quality = _jpeg_quality(document)
+    config = sampling(document.info.provenance)
     for video_id, file, kind, detail in fetch(missing):
         if file is None:
             counts: Counter[str] = Counter()
             status, same = kind, False
         else:
             same = digest(file) == videos[video_id].sha256
-            status, counts, detail = _restore(folder, file, images[video_id], quality)
+            status, counts, detail = _restore(folder, file, images[video_id], config, same=same)
             file.unlink()
         row = Attrition(
             video_id=video_id,
@@ -132,14 +133,15 @@ def read_ledger(folder: Path) -> dict[str, Attrition]:
 
 
 def _restore(
-    folder: Path, video: Path, images: Sequence[ImageRow], jpeg_quality: int
+    folder: Path, video: Path, images: Sequence[ImageRow], config: SampleConfig, *, same: bool
 ) -> tuple[str, Counter[str], str]:
     """Cut the frames and clips of one video: all of them, or none."""
     counts: Counter[str] = Counter()
     written: list[tuple[Path, Path]] = []
+    pictures: dict[str, bytes] = {}
     try:
         for image in images:
-            data = _frame(video, image, jpeg_quality)
+            data = pictures[image.file_name] = _frame(video, image, config.jpeg_quality)
             state = compare_image(data, image)
             if state == "other":
                 return "changed", Counter(), f"frame {image.frame_id} looks otherwise"
@@ -147,13 +149,15 @@ def _restore(
             written.append(_beside(folder, image.file_name))
             written[-1][0].write_bytes(data)
         for name in dict.fromkeys(image.clip_file for image in images):
-            image = next(image for image in images if image.clip_file == name)
+            rows = [image for image in images if image.clip_file == name]
+            measured = measured_of_rows(rows, lambda row: pictures[row.file_name])
+            measured = replace(measured, other_source=not same)
             written.append(_beside(folder, name))
-            make_clip(Media(video), image.clip_start_s, image.clip_end_s, written[-1][0])
+            make_measured(Media(video), written[-1][0], measured, config)
         for temporary, target in written:
             temporary.replace(target)
     except MediaError as error:
-        gone = error.kind in ("empty_span", "no_such_frame")
+        gone = error.kind in ("empty_span", "no_such_frame", NOT_AS_MEASURED)
         return "changed" if gone else error.kind, Counter(), error.detail
     finally:
         for temporary, _ in written:
@@ -172,11 +176,6 @@ def _frame(video: Path, image: ImageRow, jpeg_quality: int) -> bytes:
         detail = f"{picture.size[0]}x{picture.size[1]}, not {image.width}x{image.height}"
         raise MediaError("no_such_frame", detail)
     return picture.encode(image.file_name.rpartition(".")[2], jpeg_quality)
-
-
-def _jpeg_quality(document: Document) -> int:
-    config = document.info.provenance.get("sample", {}).get("config", {})
-    return int(config.get("jpeg_quality", SampleConfig().jpeg_quality))
 
 
 def _beside(folder: Path, name: str) -> tuple[Path, Path]:

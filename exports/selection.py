@@ -51,6 +51,8 @@ class LeftOut:
     id: str
     frame_id: str
     reason: str
+    detail: str = ""
+    """The sentence for people, where the reason alone does not tell enough."""
 
 
 @dataclass(frozen=True)

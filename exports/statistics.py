@@ -22,6 +22,7 @@ def count(document: Document) -> dict[str, Any]:
         "verified": document.info.verified,
         "videos": len(document.videos),
         "clips": len({image.clip_id for image in document.images}),
+        **_clips_made(document),
         "frames": {
             "total": len(document.images),
             "off_screen": sum(image.off_screen for image in document.images),
@@ -75,6 +76,12 @@ def _changes(labelled: list[tuple[float, int, set[str]]]) -> bool:
 def _tally(values: Any, names: Sequence[str]) -> dict[str, int]:
     counts = Counter(values)
     return {name: counts[name] for name in names}
+
+
+def _clips_made(document: Document) -> dict[str, dict[str, int]]:
+    """How many clips were remuxed and how many encoded, where clips are shipped."""
+    made = {image.clip_id: image.clip_made for image in document.images if image.clip_made}
+    return {"clips_made": dict(sorted(Counter(made.values()).items()))} if made else {}
 
 
 def _unstated(document: Document) -> dict[str, int]:

@@ -71,6 +71,7 @@ def export(
 
 
 def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
+    from exports.checks import unmeasured
     from exports.diff import read_document
     from exports.leaks import audit
     from exports.takedown import tombstones
@@ -99,15 +100,14 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
     if findings:
         raise Failed(f"{folder}: {counted(len(findings), 'finding')}.")
     document = read_document(folder)
-    images = document.images
-    bare = sum(not image.recorded_sha256 for image in images)
-    people = (
-        ""
-        if document.info.verified
-        else " The release itself is unverified: people did not check it all."
-    )
-    note = f" {bare} of {len(images)} images not compared: their tables had no digest."
-    said.say(f"{folder}: no findings.{people}{note if bare else ''}")
+    images, note = document.images, ""
+    if not document.info.verified:
+        note += " The release itself is unverified: people did not check it all."
+    if bare := sum(not image.recorded_sha256 for image in images):
+        note += f" {bare} of {len(images)} images not compared: their tables had no digest."
+    if bare := unmeasured(document, folder):
+        note += f" {counted(bare, 'clip')} not compared: nothing says what was measured of them."
+    said.say(f"{folder}: no findings.{note}")
 
 
 @cli.command("fetch-media")

@@ -16,7 +16,7 @@ Time 0 is everywhere the first presented frame of the video. Times are exact fra
 are written into a record.
 """
 
-from pipeline.media.clip import BROWSER, MadeClip, make_clip
+from pipeline.media.clip import BROWSER, TICK_S, Made, MadeClip, make_clip, shown_before
 from pipeline.media.container import DecodeCounts, Media
 from pipeline.media.encode import encode, encode_film
 from pipeline.media.feed import ClipTensors, read_feed, write_feed
@@ -30,10 +30,12 @@ from pipeline.media.waveform import waveform
 __all__ = [
     "BROWSER",
     "PROBE_VERSION",
+    "TICK_S",
     "Channels",
     "ClipTensors",
     "DecodeCounts",
     "Heard",
+    "Made",
     "MadeClip",
     "Media",
     "MediaFacts",
@@ -51,6 +53,7 @@ __all__ = [
     "read_feed",
     "read_sound",
     "read_timeline",
+    "shown_before",
     "waveform",
     "write_feed",
 ]

@@ -55,8 +55,8 @@ _LEAD = Fraction(1, 10)
 _FAST = {"preset": "veryfast", "crf": "18"}
 
 Made = Literal["remuxed", "encoded"]
-Accept = Callable[[Path, Fraction], None]
-"""Looks at a clip whose first frame is shown so many seconds after the span's start."""
+Accept = Callable[[Path, Fraction, Made], None]
+"""Looks at a clip: its file, how long after the span's start its first frame comes, its making."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def make_clip(
     def made(how: Made, why: str) -> MadeClip:
         _compare(span, target)
         if accept is not None:
-            accept(target, span.late)
+            accept(target, span.late, how)
         return MadeClip(how, why, float(start + span.late), len(wanted))
 
     try:

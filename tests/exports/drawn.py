@@ -34,6 +34,8 @@ from pipeline.schema import (
 from pipeline.storage import Storage
 
 WIDTH, HEIGHT = 64, 48
+FILM_RMS = 2**-0.5
+"""Of a film's tone."""
 DOG, CAT, TRAIN = "dog0dog0dog", "-cat_cat-ca", "train_train"
 PROVENANCE = {
     "segment": {
@@ -74,7 +76,7 @@ WORLD = (
     Shot(CAT, 12, off_screen="cat meowing"),
     Shot(CAT, 30, [Thing("cat meowing", "Multi-entity", (0, 0, 64, 48))]),
     Shot(TRAIN, 0, [Thing("train horn", verified=False)], verified=False),
-    Shot(TRAIN, 60, off_screen="train horn", verified=False),
+    Shot(TRAIN, 45, off_screen="train horn", verified=False),
 )
 
 
@@ -132,7 +134,7 @@ def tables(shots: Sequence[Shot] = WORLD) -> ReleaseTables:
             start_s=shot.start_s,
             end_s=shot.start_s + 2,
             active_seconds=2,
-            rms_per_second=[0.1, 0.1],
+            rms_per_second=[FILM_RMS, FILM_RMS],
             candidates=1,
         )
         frame = _frame(shot, clip)
@@ -155,7 +157,7 @@ def _frame(shot: Shot, clip: str) -> Frame:
         frame_index=shot.index,
         time_s=shot.start_s + shot.index / 25,
         event_time_s=shot.start_s + shot.index / 25,
-        event_rms=0.2,
+        event_rms=FILM_RMS,
         event_rank=0,
         sharpness=12.5,
         path=f"media/frames/{name}.jpg",
@@ -221,9 +223,7 @@ def draw_media(storage: Storage, rows: ReleaseTables) -> ReleaseTables:
     """The tables after their images and videos are drawn, with the digests of these."""
     frames, videos = [], []
     for frame in rows.frames:
-        picture = np.full((frame.height, frame.width, 3), 30 + frame.frame_index, dtype=np.uint8)
-        cv2.rectangle(picture, (10, 8), (40, 30), (40, 200, 90), -1)
-        data = cv2.imencode(".jpg", picture)[1].tobytes()
+        data = cv2.imencode(".jpg", film_picture(round(frame.time_s * 25)))[1].tobytes()
         storage.write(frame.path, data)
         frames.append(frame.model_copy(update={"sha256": digest_of_bytes(data)}))
     for row in rows.videos:
@@ -242,6 +242,18 @@ def digest_of_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def film_picture(number: int) -> NDArray[np.uint8]:
+    """A frame of the film: a white square that moves to the right, over a ground that brightens."""
+    image = np.full((HEIGHT, WIDTH, 3), 5 + number, dtype=np.uint8)
+    image[10:20, number % 50 : number % 50 + 10] = 255
+    return image
+
+
+def film_sound(seconds: int) -> NDArray[np.float32]:
+    """The film's tone, at 16 kHz."""
+    return np.sin(np.arange(16000 * seconds) * 2 * np.pi * 440 / 16000).astype(np.float32)
+
+
 def film(path: Path, seconds: int = 4) -> None:
     """A moving square with a tone, 25 frames a second, a keyframe every second."""
     with av.open(str(path), "w") as container:
@@ -249,11 +261,9 @@ def film(path: Path, seconds: int = 4) -> None:
         picture.width, picture.height, picture.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         sound = container.add_stream("aac", rate=16000, layout="mono")
         for number in range(25 * seconds):
-            image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
-            image[10:20, number % 50 : number % 50 + 10] = 255
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(film_picture(number), format="rgb24")
             container.mux(picture.encode(frame))
-        tone = np.sin(np.arange(16000 * seconds) * 2 * np.pi * 440 / 16000).astype(np.float32)
+        tone = film_sound(seconds)
         for first in range(0, len(tone), 1024):
             samples = av.AudioFrame.from_ndarray(
                 tone[None, first : first + 1024], format="fltp", layout="mono"

@@ -151,7 +151,7 @@ def test_only_verified_rows_are_released_and_the_others_are_named(storage: Stora
     assert left_out_of(storage) == {
         TRAIN_0: "no_instance_released",
         f"i_{TRAIN_0}_0": "not_verified",
-        f"{TRAIN}_00001000_0060": "not_verified",
+        f"{TRAIN}_00001000_0045": "not_verified",
     }
     assert summary.left_out == {
         "frame no_instance_released": 1,

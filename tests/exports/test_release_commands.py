@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
 from pipeline.workspace import Workspace
-from tests.exports.drawn import CAT, DOG, HEIGHT, TRAIN, WIDTH, release, tables
-from tests.video_factory import bursts, make_video, scene
+from tests.exports.drawn import CAT, DOG, HEIGHT, TRAIN, WIDTH, film_sound, release, tables
+from tests.video_factory import make_video, scene
 
 
 def typed(*words: str) -> Result:
@@ -81,7 +81,7 @@ def test_media_is_fetched_from_an_archive_and_the_ledger_kept(root: Path, tmp_pa
             archive / f"{video_id}.mp4",
             frames=100,
             draw=scene(WIDTH, HEIGHT, seed),
-            sound=bursts(4.0, [1.0]),
+            sound=film_sound(4),
         )
     folder = root / "releases/1.0"
     words = ["--source-template", f"{archive}/{{video_id}}.mp4", "--set", "download.backoff_s=0"]

@@ -7,7 +7,6 @@ from datetime import date
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from exports.coco import VideoRow, from_json
@@ -19,7 +18,18 @@ from pipeline.errors import UsageError
 from pipeline.media import frames_between
 from pipeline.schema import Frame
 from pipeline.storage import Storage
-from tests.exports.drawn import CAT, DOG, HEIGHT, TRAIN, WIDTH, changed, film, release, tables
+from tests.exports.drawn import (
+    CAT,
+    DOG,
+    HEIGHT,
+    TRAIN,
+    WIDTH,
+    changed,
+    draw_media,
+    film_sound,
+    release,
+    tables,
+)
 from tests.video_factory import make_video, scene
 
 TODAY = date(2026, 1, 2)
@@ -31,7 +41,13 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     for seed, video_id in enumerate((DOG, CAT, TRAIN)):
         draw = scene(WIDTH, HEIGHT, seed)
-        make_video(folder / f"{video_id}.mp4", frames=100, draw=draw, options={"crf": "10"})
+        make_video(
+            folder / f"{video_id}.mp4",
+            frames=100,
+            draw=draw,
+            options={"crf": "10"},
+            sound=film_sound(4),
+        )
     return folder
 
 
@@ -94,7 +110,13 @@ def test_another_encode_is_known_by_its_looks(folder: Path, videos: Path, tmp_pa
     worse.mkdir()
     for seed, video_id in enumerate((DOG, CAT, TRAIN)):
         draw = scene(WIDTH, HEIGHT, seed)
-        make_video(worse / f"{video_id}.mp4", frames=100, draw=draw, options={"crf": "24"})
+        make_video(
+            worse / f"{video_id}.mp4",
+            frames=100,
+            draw=draw,
+            options={"crf": "24"},
+            sound=film_sound(4),
+        )
     rows = restored(folder, site(worse, tmp_path))
     assert {row.status for row in rows.values()} == {"restored"}
     assert sum(row.alike for row in rows.values()) == 6
@@ -147,14 +169,7 @@ def test_an_image_put_in_by_hand_is_found(folder: Path, videos: Path, tmp_path: 
 
 def test_a_release_with_media_has_nothing_to_fetch(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "ws")
-    rows = tables()
-    for video in rows.videos:
-        path = storage.path(video.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        film(path)
-    image = cv2.imencode(".jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
-    for frame in rows.frames:
-        storage.write(frame.path, image)
+    rows = draw_media(storage, tables())
     release(storage, rows, media=True)
     with pytest.raises(UsageError, match="ships its media"):
         restored(storage.path("releases/1.0"), None)

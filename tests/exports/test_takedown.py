@@ -47,9 +47,13 @@ def test_the_next_release_has_no_trace_of_the_video_but_its_tombstone(tmp_path: 
     assert "asked by its maker" not in (folder / "README.md").read_text()
     statistics = json.loads((folder / "statistics.json").read_bytes())
     assert statistics["takedowns"] == [DOG]
-    assert {"kind": "video", "id": DOG, "frame_id": "", "reason": "taken_down"} in statistics[
-        "left_out"
-    ]
+    assert {
+        "kind": "video",
+        "id": DOG,
+        "frame_id": "",
+        "reason": "taken_down",
+        "detail": "",
+    } in statistics["left_out"]
 
 
 def test_an_old_release_that_still_has_it_does_not_verify(tmp_path: Path) -> None:

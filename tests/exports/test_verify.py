@@ -81,8 +81,9 @@ def test_an_image_swapped_with_its_fingerprint_is_not_the_one_that_was_sampled(
         one |= {key: other[key] for key in ("image_sha256", "image_dhash")}
 
     spoil(folder, swap)
-    assert list(found(folder)) == ["images"]
+    assert list(found(folder)) == ["images", "clips"]
     assert "is not the image that was sampled" in found(folder)["images"]
+    assert "is not the picture that was saved" in found(folder)["clips"]
 
 
 def test_a_release_older_than_the_recorded_digests_verifies_and_says_what_was_not_compared(

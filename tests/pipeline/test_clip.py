@@ -189,7 +189,7 @@ def test_a_remux_that_is_not_accepted_is_encoded_and_a_second_no_is_an_error(
     source, target = draw(tmp_path / "source.mp4", {}), tmp_path / "clip.mp4"
     asked: list[Path] = []
 
-    def once(path: Path, late: Fraction) -> None:
+    def once(path: Path, late: Fraction, made: str) -> None:
         asked.append(path)
         if len(asked) != 2:
             raise MediaError("other_sound", "is no good")
