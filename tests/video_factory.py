@@ -242,6 +242,16 @@ def flipped(source: Path, target: Path, start: float, stop: float, seed: int = 0
     return target
 
 
+def garbled(source: Path, target: Path, kind: str) -> Path:
+    """An MP4 whose ``video`` or ``audio`` packets hold nothing of their codec."""
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        for entry in getattr(container.streams, kind)[0].index_entries:
+            data[entry.pos : entry.pos + entry.size] = b"\xff" * entry.size
+    target.write_bytes(data)
+    return target
+
+
 def edited(source: Path, target: Path, parts: Sequence[tuple[float, float]]) -> Path:
     """An MP4 whose index comes last, told to play some parts of itself, one after the other.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,14 @@ from fractions import Fraction
 from operator import attrgetter
 from pathlib import Path
 
+from av import FFmpegError
 from av.container import InputContainer
 from av.stream import Stream
 
 from pipeline.errors import MediaError
 from pipeline.media.container import (
     Media,
+    audio_stream,
     choose_audio,
     choose_video,
     codec_name,
@@ -66,9 +69,9 @@ class MediaFacts:
 def probe(path: Path) -> MediaFacts:
     """Read a local file's facts.
 
-    MP4 is judged by its boxes, its index and its first frame; the packets of Matroska/WebM and of
-    fragmented MP4, which have no whole index, are passed over once, and those of a file whose
-    header does not tell how long it is.
+    MP4 is judged by its boxes, its index, its first frame and its first sound; the packets of
+    Matroska/WebM and of fragmented MP4, which have no whole index, are passed over once, and those
+    of a file whose header does not tell how long it is.
 
     Raises:
         MediaError: ``missing_file``, ``empty_file``, ``not_media``, ``truncated``, ``no_video``,
@@ -98,12 +101,28 @@ def probe(path: Path) -> MediaFacts:
             audio_stream=audio.index if audio else None,
         )
         claimed = file_end(container)
+    if facts.audio_codec is not None:
+        _check_sound(media)
     if not (facts.frame_count and facts.fps):
         facts = _counted(media, facts, float(claimed or 0))
     if duration_s is None:
         start_s, end_s = _measured(media)
         facts = dataclasses.replace(facts, duration_s=end_s - start_s)
     return dataclasses.replace(facts, bitrate_bps=_bitrate(path, facts.duration_s))
+
+
+def _check_sound(media: Media) -> None:
+    """Decode the first sound that can be: of a codec that is there in name alone comes none."""
+    with media.open() as container:
+        stream = audio_stream(container)
+        for packet in itertools.islice(container.demux(stream), _FIRST_PACKETS):
+            with contextlib.suppress(FFmpegError):
+                if packet.decode():
+                    return
+        name = codec_name(stream)
+    raise MediaError(
+        "undecodable", f"{media.path.name}: no {name} sound in its first {_FIRST_PACKETS} packets"
+    )
 
 
 def _duration_by_header(container: InputContainer, streams: Sequence[Stream]) -> float | None:

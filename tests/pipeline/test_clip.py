@@ -24,7 +24,7 @@ from pipeline.media import (
     probe,
     read_timeline,
 )
-from tests.video_factory import bursts, edited, make_video
+from tests.video_factory import bursts, edited, garbled, make_video
 
 SWIFT = {"preset": "veryfast"}
 OPEN_GOP = "open-gop=1:keyint=20:min-keyint=20:scenecut=0"
@@ -224,3 +224,10 @@ def test_the_codec_is_named_and_not_the_decoder(tmp_path: Path) -> None:
     assert (facts.video_codec, facts.audio_codec) == ("av1", "mp3")
     with av.open(str(source)) as container:
         assert container.streams.video[0].codec_context.name == "libdav1d"
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_a_probe_refuses_what_no_decoder_reads(tmp_path: Path, kind: str) -> None:
+    source = garbled(draw(tmp_path / "whole.mp4", {}), tmp_path / "garbled.mp4", kind)
+    with pytest.raises(MediaError, match=r"undecodable.* in its first 300 packets"):
+        probe(source)
