@@ -248,7 +248,7 @@ def test_the_summary_says_what_was_made_and_what_was_not(storage: Storage) -> No
     summary = release(storage)
     assert summary.sentence() == (
         "releases/1.0: 2 videos, 4 frames (1 off-screen), 4 instances. Left out: "
-        "1 frame no_instance_released, 1 frame not_verified, 1 instance not_verified "
+        "1 frame (no_instance_released), 1 frame (not_verified), 1 instance (not_verified) "
         "(statistics.json names them). 4 frames have no recorded digest: not compared."
     )
     assert "UNVERIFIED" in release(storage, version="1.1", unverified=True).sentence()
@@ -349,7 +349,7 @@ def annotated(storage: Storage, frame_id: str) -> list[str]:
 def test_nothing_verified_is_one_line_that_says_what_to_do(storage: Storage) -> None:
     with pytest.raises(AvatarBuildError, match="pass --unverified") as caught:
         release(storage, tables(WORLD[4:]))
-    assert "1 instance not_verified" in str(caught.value)
+    assert "1 instance (not_verified)" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert storage.folders("releases") == []
 
@@ -497,7 +497,7 @@ def test_a_link_to_the_recorded_bytes_is_as_good_as_the_file(storage: Storage) -
 def test_without_one_recorded_file_left_there_is_nothing_to_release(storage: Storage) -> None:
     rows = draw_media(storage, tables())
     storage.remove("media/videos")
-    with pytest.raises(AvatarBuildError, match=r"Nothing to release .*retry --stage download"):
+    with pytest.raises(AvatarBuildError, match=r"Nothing to release.*retry --stage download"):
         release(storage, rows, media=True)
     assert storage.folders("releases") == []
     assert release(storage, rows).lost == [], "ids alone need no video"
