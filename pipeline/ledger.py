@@ -390,13 +390,7 @@ class Ledger:
                 self.storage.write(work, data)
                 moves.append((work, name))
             files.append(TableFile(table, name, hashlib.sha256(data).hexdigest(), len(rows)))
-        endings = {
-            "drops": dict(Counter(row.reason for row in contents.get("drops", (DropRow, []))[1])),
-            "failures": dict(
-                Counter(row.kind for row in contents.get("failures", (FailureRow, []))[1])
-            ),
-        }
-        whole = Commit(**{**_fields(commit), "files": tuple(files), "endings": endings})
+        whole = Commit(**{**_fields(commit), "files": tuple(files), "endings": _endings(contents)})
         if not self.storage.create(f"{self.folder}/units/{commit.unit}.json", whole.to_json()):
             for work, _ in moves:
                 self.storage.remove(work)
@@ -453,7 +447,7 @@ class Ledger:
                     kept = f"{home}/{stood.sha256[:12]}--{stood.file.replace('/', '--')}"
                     self.storage.write(kept, self.storage.read(stood.file))
             files.append(TableFile(table, name, digest, len(rows)))
-        whole = Commit(**{**_fields(new), "files": tuple(files)})
+        whole = Commit(**{**_fields(new), "files": tuple(files), "endings": _endings(contents)})
         self.storage.write(f"{self.folder}/units/{new.unit}.json", whole.to_json())
         for work, name in moves:
             with contextlib.suppress(FileNotFoundError):
@@ -572,6 +566,15 @@ class Ledger:
             self.storage.move(
                 f"{self.folder}/stage.json", f"{self.folder}/retired/{key[:12]}/stage.json"
             )
+
+
+def _endings(contents: dict[str, tuple[type[Record], list[Any]]]) -> dict[str, dict[str, int]]:
+    """How many rows of a unit were dropped by reason, and failed by kind."""
+    drops, failures = (contents.get(name, (None, []))[1] for name in ("drops", "failures"))
+    return {
+        "drops": dict(Counter(row.reason for row in drops)),
+        "failures": dict(Counter(row.kind for row in failures)),
+    }
 
 
 def _fields(commit: Commit) -> dict[str, Any]:

@@ -396,7 +396,7 @@ def test_a_lost_video_comes_back_and_no_table_changes(
     assert found[kind.removesuffix("_file")] + found["unsure"] == 1 or spoil is SPOILS[1][0]
     done = typed(workspace, "retry", "--stage", "download", "--kind", kind)
     assert done.exit_code == 0, done.output
-    assert "download: 1 rows: 1 ok (1 videos)" in done.output
+    assert "download: 1 row: 1 ok (1 video)" in done.output
     assert path.read_bytes() == whole
     assert not path.is_symlink()
     assert digests(workspace) == before
@@ -432,7 +432,7 @@ def test_a_row_whose_video_cannot_be_had_again_stays_as_it_was(made: Path, tmp_p
     workspace.storage.remove(workspace.rows(Video)[0].path)
     (tmp_path / f"archive/{FIRST}.mp4").unlink()
     done = typed(workspace, "retry", "--stage", "download", "--kind", "missing_file")
-    assert "download: 1 rows: 0 ok; 1 failed" in done.output
+    assert "download: 1 row: 0 ok; 1 failed" in done.output
     assert f"{FIRST}: missing_file: " in done.output
     assert "its row stays as it was" in done.output
     assert digests(workspace) == before
