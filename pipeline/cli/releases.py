@@ -44,7 +44,7 @@ def export(
 
     \b
         avatar-build export --version 0.1 --unverified
-        avatar-build export --version 0.2 --leaks vggss_144k.csv --leaks vggsound_10k.txt
+        avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
     """
     lists = [Path(name) for name in leaks]

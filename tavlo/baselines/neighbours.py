@@ -66,8 +66,9 @@ class Neighbours:
             drawn.append(near[int(dice.integers(len(near)))])
         return drawn[0], drawn[1]
 
-    def save(self, path: Path) -> None:
+    def save(self, file: str | Path) -> None:
         """Write it, whole or not at all."""
+        path = Path(file)
         beside = path.with_suffix(".tmp.npz")
         np.savez_compressed(
             beside, clip_ids=np.array(self.clip_ids), pictures=self.pictures, sounds=self.sounds
