@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.columns import columns
 from pipeline.errors import UsageError
 from pipeline.ledger import Commit, Ledger
 from pipeline.registry import STAGES
@@ -111,10 +112,7 @@ def status_lines(found: list[StageStatus]) -> list[str]:
     """The books as a table for people."""
     if not found:
         return ["Nothing here yet. Start with: avatar-build download --list vggsound.csv"]
-    wide = max(13, *(len(stage.stage) + 2 for stage in found))
-    lines = [
-        f"{'stage':{wide}}{'rows':>9}{'ok':>9}{'dropped':>9}{'failed':>9}{'waiting':>9}  notes"
-    ]
+    rows = []
     for stage in found:
         counts = (stage.input, stage.ok, stage.dropped, stage.failed, stage.pending)
         notes = [f"{count} {table}" for table, count in stage.children.items()]
@@ -124,9 +122,9 @@ def status_lines(found: list[StageStatus]) -> list[str]:
             notes.append(f"{stage.rows_per_second:.3g} rows/s per worker")
         if stage.pending and stage.rows_per_second:
             notes.append(f"about {_duration(stage.pending / stage.rows_per_second)} of work left")
-        numbers = "".join(f"{count:>9,}" for count in counts)
-        lines.append(f"{stage.stage:{wide}}{numbers}  {', '.join(notes)}")
-    return lines
+        rows.append([stage.stage, *(f"{count:,}" for count in counts), ", ".join(notes)])
+    numbers = ["rows", "ok", "dropped", "failed", "waiting"]
+    return columns(["stage", *numbers, "notes"], rows, right=numbers)
 
 
 def _duration(seconds: float) -> str:

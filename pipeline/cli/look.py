@@ -47,6 +47,7 @@ def failures(
     \b
         avatar-build failures --stage download --drops
     """
+    from pipeline.columns import columns
     from pipeline.inspection import check_names, outcomes
 
     opened = open_workspace(workspace, settings)
@@ -60,13 +61,22 @@ def failures(
             "dropped": [row.model_dump(mode="json") for row in shown],
         }
     )
-    for failure in failed:
-        again = "may pass" if failure.retryable else "final"
-        what = f"{failure.kind}, {again}, {failure.attempts} tried"
-        said.say(f"{failure.stage:9} {failure.input_id:24} {what}: {one_line(failure.detail)}")
-    for drop in shown:
-        text = f"dropped, {drop.reason}: {one_line(drop.detail)}"
-        said.say(f"{drop.stage:9} {drop.input_id:24} {text}")
+    rows = [
+        (
+            failure.stage,
+            failure.input_id,
+            f"{failure.kind}, {'may pass' if failure.retryable else 'final'}, "
+            f"{failure.attempts} tried",
+            one_line(failure.detail),
+        )
+        for failure in failed
+    ]
+    rows += [
+        (drop.stage, drop.input_id, f"dropped, {drop.reason}", one_line(drop.detail))
+        for drop in shown
+    ]
+    for line in columns(["stage", "row", "ended", "detail"], rows) if rows else []:
+        said.say(line)
     said.say(f"{len(failed)} failed, {len(dropped)} dropped.")
 
 
