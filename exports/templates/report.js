@@ -15,6 +15,9 @@
   const fits = (frame, want) =>
     want.every((value, kind) => value < 0 || frame[kind].includes(value));
 
+  const counted = (count, what) =>
+    `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
+
   function show() {
     const pages = Math.max(1, Math.ceil(found.length / data.page));
     page = Math.min(Math.max(0, page), pages - 1);
@@ -42,7 +45,7 @@
       return matching > 0 || want.every((value) => value < 0);
     });
     element("hits").textContent =
-      `${found.length.toLocaleString("en")} clips, ${frames.toLocaleString("en")} frames`;
+      `${counted(found.length, "clip")}, ${counted(frames, "frame")}`;
     page = 0;
     show();
   }
