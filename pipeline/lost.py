@@ -37,6 +37,8 @@ def looked_over(workspace: Workspace, record: type[Record]) -> tuple[int, list[L
 
     Nothing is read but sizes, times and notes.
     """
+    if not workspace.files(record.table):
+        return 0, []  # without loading what reads tables
     columns = [record.key, "video_id", "path", "sha256", "size_bytes"]
     rows = workspace.arrow(record.table).select(list(dict.fromkeys(columns))).to_pylist()
     noted = record is Video

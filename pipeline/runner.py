@@ -319,15 +319,10 @@ def _settle_generation(
     """
     current = ledger.generation()
     if current is None:
-        made_by = {commit.stage_key for commit in ledger.commits()}
-        if made_by - {wanted.key} and redo:
+        _refuse_changes(ledger, wanted, redo=redo)
+        if _key_in_force(ledger) not in ("", wanted.key):
             _must_be_alone(lock, ledger)
             ledger.retire_all("damaged")
-        elif made_by - {wanted.key}:
-            raise DamagedError(
-                f"{ledger.folder}/stage.json: it is missing, and the commits beside it were made"
-                f" with other settings. Put the file back, or {way_out(ledger.stage)}."
-            )
         ledger.begin(wanted)
         return 0
     if current.key == wanted.key:
@@ -345,6 +340,11 @@ def _settle_generation(
 
 def _refuse_changes(ledger: Ledger, wanted: Generation, *, redo: bool) -> None:
     current = ledger.generation()
+    if current is None and not redo and _key_in_force(ledger) not in ("", wanted.key):
+        raise DamagedError(
+            f"{ledger.folder}/stage.json: it is missing, and the commits beside it were made with"
+            f" other settings. Put the file back, or {way_out(ledger.stage)}."
+        )
     changes = _changes(current, wanted) if current else []
     if changes and not redo and ledger.commits():
         raise UsageError(
@@ -352,6 +352,14 @@ def _refuse_changes(ledger: Ledger, wanted: Generation, *, redo: bool) -> None:
             f" ({'; '.join(changes)}). Put the settings back, or add --redo to retire those"
             " results and do the rows again."
         )
+
+
+def _key_in_force(ledger: Ledger) -> str:
+    """The key of what stands; where ``stage.json`` is gone its commits tell. Empty: nothing."""
+    if current := ledger.generation():
+        return current.key
+    keys = {commit.stage_key for commit in ledger.commits()}
+    return keys.pop() if len(keys) == 1 else ", ".join(sorted(keys))
 
 
 def _changes(old: Generation, new: Generation) -> list[str]:
@@ -442,8 +450,7 @@ def _foreseen(
     coming: int,
 ) -> list[Unit]:
     """The units a run would do: what is pending, what no plan names yet, and what is to come."""
-    current = ledger.generation()
-    anew = current is None or current.key != wanted.key
+    anew = _key_in_force(ledger) != wanted.key
     plan = [] if anew else _pending(workspace, ledger, spec, replace(options, share=(1, 1)))
     planned = set() if anew else {(unit.file, unit.sha256) for unit in ledger.plan()}
     files = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import importlib
 import os
 import signal
 import sys
@@ -158,9 +159,10 @@ def add_sources(workspace: Workspace, labels: Sequence[str], name: str = "000000
 
 def main(root: str, workers: int) -> None:
     """Run the stage in a process of its own, for tests that kill it."""
-    run_stage(
-        Workspace(root), "faulty", RunOptions(workers=workers), entry=ENTRY, config=FaultyConfig()
-    )
+    # Of the module by its name: workers know nothing of a script that is run.
+    config = importlib.import_module("tests.pipeline.faulty").FaultyConfig()
+    options = RunOptions(workers=workers)
+    run_stage(Workspace(root), "faulty", options, entry=ENTRY, config=config)
 
 
 if __name__ == "__main__":

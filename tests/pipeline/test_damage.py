@@ -93,7 +93,7 @@ def test_whatever_is_damaged_the_answer_is_the_same_or_one_line(
             if how == "delete":
                 path.unlink()
             for words, said in answers(shell, root).items():
-                if said.out.startswith("sample: 1 rows to do") and how == "delete":
+                if said.out.startswith("sample: 1 row to do") and how == "delete":
                     assert path.parent.name == "units", "what has no commit is to do"
                 elif (said.code, said.out) != (right[words].code, right[words].out):
                     assert path.name in said.one_line(), (path, words)
