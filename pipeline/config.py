@@ -89,6 +89,7 @@ class DownloadConfig(Section):
             "timeout_s",
             "pause_s",
             "max_pauses",
+            "max_refusals",
             "min_free_bytes",
             "identities",
             "options",
@@ -102,8 +103,11 @@ class DownloadConfig(Section):
     source_template: str = ""
     """Where videos come from. Empty: YouTube. 'http://host/{video_id}.mp4': a mirror of your own.
     '/data/{video_id}.mp4' or 'file:///data/{video_id}.mp4': a local archive, linked or copied."""
-    format: str = "18/b[height=360]/b[height<=480]/b"
-    """yt-dlp format selection: one file with picture and sound (no ffmpeg is needed to merge)."""
+    format: str = (
+        "18/b[protocol^=http][height=360]/b[protocol^=http][height<=480]/b[protocol^=http]"
+    )
+    """yt-dlp format selection: one file with picture and sound (no ffmpeg is needed to merge).
+    HLS is left out ([protocol^=http]): its pieces are MPEG-TS, which no later stage reads."""
     sleep_s: float = Field(default=8.0, ge=0)
     """Seconds between two videos of one identity. yt-dlp's wiki advises 5 to 10 for a guest."""
     max_per_hour: int = Field(default=300, ge=1)
@@ -124,6 +128,9 @@ class DownloadConfig(Section):
     """Pause of an identity after a rate limit or a bot check (YouTube's block lasts an hour)."""
     max_pauses: int = Field(default=3, ge=0)
     """Pauses in a row without one success before the run stops; its rows stay pending."""
+    max_refusals: int = Field(default=5, ge=0)
+    """Different videos in a row refused without a reason (HTTP 400, 401, 403) that count as a block
+    of the identity, and cost the videos no attempt. 0: never. A mirror's refusals never count."""
     max_bytes: int = Field(default=2_000_000_000, gt=0)
     """Largest file accepted."""
     max_duration_s: float = Field(default=4 * 3600.0, gt=0)

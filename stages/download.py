@@ -1,9 +1,9 @@
 """Fetch the whole original video of each list row, and keep the candidates.
 
 Reads ``sources``, writes ``videos`` (paper, section 3.1.1). A batch's rows are transferred by
-threads: the site's patience, not this machine, sets the pace. A rate limit or a bot check rests the
-identity and is not counted against the row; when no identity is left, the run stops and its rows
-stay pending.
+threads: the site's patience, not this machine, sets the pace. A rate limit, a bot check, or many
+rows in succession refused without a reason rest the identity and are not counted against the rows;
+when no identity is left, the run stops and its rows stay pending.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from pipeline.schema import Source, Video, check_video_id
 from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.words import size
 from stages.archive import Sidecar, VideoArchive, video_path
-from stages.failure_kinds import SiteFailure
+from stages.failure_kinds import KINDS, SiteFailure
 from stages.fetching import Redactor, Refused, Site, Watch
 from stages.identity import Identity, IdentityPool, Pace, parse_identities
 
 _STATE = "media/identities.json"
+_VAGUE = frozenset(name for name, kind in KINDS.items() if kind.vague)
 _FULL_BELOW_BYTES = 50_000_000
 """A disk with less than this is full, however low min_free_bytes is set."""
 
@@ -72,6 +73,7 @@ class FetchVideos(Stage[DownloadConfig]):
         """
         config = self._config
         self._stop = threading.Event()
+        self._was_blocked = False
         self._watch = Watch(ctx.heartbeat, self._stop)
         identities = parse_identities(config.identities)
         proxies = [identity.proxy for identity in identities if identity.proxy]
@@ -89,7 +91,25 @@ class FetchVideos(Stage[DownloadConfig]):
         )
 
     def process(self, rows: Sequence[Source]) -> Iterator[Outcome]:
-        """Answer every row; several are under way at once."""
+        """Answer every row; several are under way at once.
+
+        A row refused without a reason is answered last: when an identity turns out to have been
+        blocked meanwhile, it is asked for again.
+        """
+        while rows:
+            refused: dict[str, Outcome] = {}
+            self._was_blocked = False
+            for outcome in self._answers(rows):
+                if isinstance(outcome, Fail) and outcome.kind in _VAGUE:
+                    refused[outcome.id] = outcome
+                else:
+                    yield outcome
+            if not self._was_blocked:
+                yield from refused.values()
+                return
+            rows = [row for row in rows if row.video_id in refused]
+
+    def _answers(self, rows: Sequence[Source]) -> Iterator[Outcome]:
         with ThreadPoolExecutor(self._config.concurrency) as threads:
             answers = [threads.submit(self._answer, row) for row in rows]
             try:
@@ -154,7 +174,8 @@ class FetchVideos(Stage[DownloadConfig]):
 
     def _fetch(self, row: Source) -> Sidecar:
         """Try until it is there, or it is clear that it will not be."""
-        attempts = unfit = stale = 0
+        attempts = unfit = stale = alone = 0
+        rested_until = float("inf")
         while True:
             self._need_disk()
             identity = self._pool.start()
@@ -167,7 +188,17 @@ class FetchVideos(Stage[DownloadConfig]):
                     raise
             except SiteFailure as failure:
                 if failure.meaning.pause:
-                    self._pool.block(identity, failure.kind)
+                    # A site that serves others after each pause means this one video.
+                    alone += self._pool.has_served_since(rested_until)
+                    if alone > self._config.max_pauses:
+                        raise
+                    rested_until = self._pool.block(identity, failure.kind)
+                    continue
+                if failure.meaning.vague and self._pool.refused(
+                    identity, row.video_id, failure.kind
+                ):
+                    self._was_blocked = True
+                    attempts = 0
                     continue
                 if failure.kind == "local_disk":
                     self._need_disk()
@@ -219,7 +250,9 @@ def pace_of(config: DownloadConfig) -> Pace:
     """YouTube's pace, or a mirror's own, which has no hourly bound."""
     if config.source_template:
         return Pace(config.mirror_sleep_s, None)
-    return Pace(config.sleep_s, config.max_per_hour, config.pause_s, config.max_pauses)
+    return Pace(
+        config.sleep_s, config.max_per_hour, config.pause_s, config.max_pauses, config.max_refusals
+    )
 
 
 def _site_of(

@@ -4,13 +4,15 @@ yt-dlp reports nearly everything as one ``DownloadError`` with free text; what m
 in its ``exc_info`` or ``cause``. Classes and HTTP status are judged first, then the text, by the
 first pattern that is found. yt-dlp's classes are known here by their names, so that only the
 backend imports it. The texts are those of yt-dlp's youtube extractor and downloaders, and the
-reasons YouTube's player gives, which the extractor passes on.
+reasons YouTube's player gives, which the extractor passes on. Only what is said of the video itself
+is final: a status of one of the site's own pages, or a text that names no reason, never is.
 """
 
 from __future__ import annotations
 
 import datetime
 import email.utils
+import html
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -29,11 +31,14 @@ class Kind(NamedTuple):
     """Whether it is worth another attempt in the same run."""
     pause: bool = False
     """Whether the site has turned against the identity, and the row is not to blame."""
+    vague: bool = False
+    """Whether it names no reason, so that many in a row, of different videos, are a block."""
 
 
 _GONE = Kind(retryable=False)
 _LATER = Kind(retryable=True)
 _PASSING = Kind(retryable=True, again=True)
+_REFUSED = Kind(retryable=True, again=True, vague=True)
 _BLOCKED = Kind(retryable=True, pause=True)
 
 KINDS: dict[str, Kind] = {
@@ -47,11 +52,11 @@ KINDS: dict[str, Kind] = {
     "login_required": _LATER,
     "bot_check": _BLOCKED,
     "rate_limited": _BLOCKED,
-    "http_403": _PASSING,
+    "http_403": _REFUSED,
     "http_404": _GONE,
     "http_410": _GONE,
     "http_429": _PASSING,
-    "http_4xx": _GONE,
+    "http_4xx": _REFUSED,
     "http_5xx": _PASSING,
     "not_yet": _LATER,
     "drm": _GONE,
@@ -59,10 +64,11 @@ KINDS: dict[str, Kind] = {
     "timeout": _PASSING,
     "connection": _PASSING,
     "no_format": _LATER,
+    "hls_only": _LATER,
     "unsupported": _GONE,
     "stale_partial": _PASSING,
     "extractor": _LATER,
-    "site_error": _PASSING,
+    "site_error": _REFUSED,
     "postprocessing": _LATER,
     "local_disk": _LATER,
     "missing_file": _LATER,
@@ -87,25 +93,35 @@ _CLASSES: dict[str, str] = {
 
 _PATTERNS: tuple[tuple[str, str], ...] = (
     # The identity: first, for these texts also speak of signing in and of content not available.
-    (r"rate-limited by YouTube|content isn.t available, try again later", "rate_limited"),
-    (r"confirm you.re not a bot|captcha challenge", "bot_check"),
-    # The video
-    (r"Private video|video is private", "private"),
-    (r"account (that was )?associated .*terminated|closed their YouTube account", "terminated"),
-    (r"account .*(has been|was) terminated", "terminated"),
-    (r"(in|from) your (country|location)|geo.?restrict", "geo_blocked"),
-    (r"members-only|channel's members|Join this channel|requires payment", "members_only"),
-    (r"Music Premium members|only available to .*(members|subscribers)", "members_only"),
-    (r"confirm your age|age.restricted|inappropriate for some users", "age_gate"),
+    (r"rate.?limit|request limit|too many requests", "rate_limited"),
+    (r"content (isn't|is not) available\W*((please )?try again|$)", "rate_limited"),
+    # "Bot" and "robot" are the same word in most languages that YouTube may answer in.
+    (r"\b(ro)?bots?\b|captcha|unusual traffic|\bIP\b.* blocked", "bot_check"),
+    # The video. What is gone is gone everywhere, whatever else is said of countries or accounts.
+    (r"private video|video is private", "private"),
+    (r"account .*terminated|closed their (YouTube )?account", "terminated"),
+    (r"(has|have|had) been (removed|deleted|taken down)|was (removed|deleted)", "removed"),
+    (r"removed (by|for|because|due)|copyright (claim|infringement|strike)", "removed"),
+    (r"no longer available(?! (in|from) )|isn't available any ?more|does not exist", "removed"),
+    (r"live stream recording is not available|blocked it on", "removed"),
+    (r"(in|from|for) your (country|location|region)|country domain", "geo_blocked"),
+    (r"geo.?(restrict|block)", "geo_blocked"),
+    (r"members.only|channel's members|join this channel|requires payment", "members_only"),
+    (r"Premium members|only available to .*(members|subscribers)", "members_only"),
+    (r"(confirm|verify) your age|age.?(restrict|verif)|inappropriate for some", "age_gate"),
     (r"DRM protected", "drm"),
-    (r"(live event|premiere)s? (will )?(begin|start)|Premieres in|not currently live", "not_yet"),
-    (r"processing this video|live event has not started", "not_yet"),
-    (r"has been removed|no longer available|isn.t available anymore", "removed"),
-    (r"does not exist|live stream recording is not available|blocked it on", "removed"),
-    (r"Video unavailable|content is unavailable", "removed"),
-    (r"video is not available|video is unavailable", "unavailable"),
-    (r"registered users|Login details are needed|sign in|log in", "login_required"),
+    (r"will (begin|start)|premier\w* in\b|begins? shortly|upcoming", "not_yet"),
+    (r"not currently live|(hasn't|has not|not yet) (started|begun)|check back later", "not_yet"),
+    (r"(live|stream|event|premiere)\w* (has|have) ended|(^|is )offline\b", "not_yet"),
+    (r"(processing|processed) (this|the) video|video is .*process(ing|ed)", "not_yet"),
+    (r"^video unavailable\W*$", "removed"),
+    (r"not available on this app|no longer supported in this application", "extractor"),
+    (r"(video|content|item) ?(is|isn't)? (un|not )?available|playback on other", "unavailable"),
+    # Without a reason of the video's own, who is asked to sign in is an address.
+    (r"please sign in|^sign in\W*$|sign in to (continue|YouTube)|LOGIN_REQUIRED", "bot_check"),
+    (r"registered users|login details are needed|sign in|log in", "login_required"),
     (r"page needs to be reloaded|Failed to extract any player response", "site_error"),
+    (r"an error occurred\W*please try again", "site_error"),
     (r"Requested format is not available|No video formats found|Only images", "no_format"),
     (r"Unsupported URL|No suitable extractor", "unsupported"),
     # This machine
@@ -114,22 +130,28 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (r"failed to load cookies", "cookies"),
     (r"ffmpeg|ffprobe|Postprocessing:", "postprocessing"),
     # The transfer
+    (r"Connection (refused|reset|aborted|broken)|Remote end closed|Broken pipe", "connection"),
     (r"more expected|content too short|Downloaded \d+ bytes, expected", "truncated"),
-    (r"Did not get any data blocks", "truncated"),
+    (r"Did not get any data blocks|downloaded file is empty", "truncated"),
     (r"timed? ?out", "timeout"),
-    (
-        r"Connection (refused|reset|aborted)|Remote end closed|Broken pipe|EOF occurred",
-        "connection",
-    ),
+    (r"EOF occurred|Max retries exceeded", "connection"),
     (r"Name or service not known|name resolution|getaddrinfo|nodename nor serv", "connection"),
-    (r"Network is unreachable|No route to host|\bSSL|\bproxy|CERTIFICATE_", "connection"),
+    (r"resolve host|Network is (unreachable|down)|No route to host", "connection"),
+    (r"\bSSL|\bproxy|CERTIFICATE_", "connection"),
     (r"Unable to extract|An extractor error|Signature extraction failed", "extractor"),
     (r"challenge solving failed|nsig extraction failed", "extractor"),
+    (r"Unable to download (API page|webpage|JSON)", "site_error"),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), kind) for pattern, kind in _PATTERNS)
 
 _STATUS = re.compile(r"HTTP ?Error (\d{3})")
-_PREFIX = re.compile(r"^\s*(?:ERROR:\s*)?(?:\[[^\]]*\]\s*)?(?:[A-Za-z0-9_-]{11}:\s*)?")
+_PAGE = re.compile(r"unable to download (?!video data)", re.IGNORECASE)
+"""Of the site's own pages, yt-dlp says this; a file of a video is "video data"."""
+_APOSTROPHES = str.maketrans("\u2018\u2019\u02bc\u0060\u00b4", "'" * 5)
+_PREFIX = re.compile(
+    r"^\s*(?:ERROR:\s*)?(?:\[[^\]]*\]\s*)?(?:[A-Za-z0-9_-]{11}:\s*)?(?:YouTube said:\s*)?",
+    re.IGNORECASE,
+)
 _BOILERPLATE = re.compile(
     r"; please report this issue on .*|\s*Use --cookies-from-browser.*|"
     r"\s*You might want to use a VPN.*",
@@ -162,19 +184,22 @@ def classify(error: BaseException, response_error: BaseException | None = None) 
     """
     chain = [*_chain(error), *([response_error] if response_error else [])]
     text = " ".join(str(error).split())
-    detail = _detail(text)
+    reason = _BOILERPLATE.sub("", _PREFIX.sub("", text, count=1)).strip()
+    detail = reason if len(reason) <= _DETAIL_LENGTH else reason[: _DETAIL_LENGTH - 3] + "..."
     for link in chain:
         names = {base.__name__ for base in type(link).__mro__}
         if "HTTPError" in names and _STATUS.search(text):
             status = int(getattr(link, "status", 0))
-            return SiteFailure(_kind_of_status(status), detail, retry_after_s=_retry_after(link))
+            kind = _kind_of_status(status, text)
+            return SiteFailure(kind, detail, retry_after_s=_retry_after(link))
         for name, kind in _CLASSES.items():
             if name in names:
                 return SiteFailure(kind, detail + _countries(link))
     if match := _STATUS.search(text):
-        return SiteFailure(_kind_of_status(int(match[1])), detail)
+        return SiteFailure(_kind_of_status(int(match[1]), text), detail)
+    plain = html.unescape(reason).translate(_APOSTROPHES)
     for pattern, kind in _COMPILED:
-        if pattern.search(text):
+        if pattern.search(plain):
             return SiteFailure(kind, detail)
     for link in chain:
         if isinstance(link, TimeoutError):
@@ -186,8 +211,10 @@ def classify(error: BaseException, response_error: BaseException | None = None) 
     return SiteFailure("unknown", detail)
 
 
-def _kind_of_status(status: int) -> str:
+def _kind_of_status(status: int, text: str) -> str:
     exact = f"http_{status}"
+    if 400 <= status < 500 and status not in (403, 429) and _PAGE.search(text):
+        return "site_error"
     if exact in KINDS:
         return exact
     if status == 416:
@@ -242,8 +269,3 @@ def parse_retry_after(value: str) -> float | None:
     if when.tzinfo is None:
         when = when.replace(tzinfo=datetime.UTC)
     return max(0.0, (when - datetime.datetime.now(datetime.UTC)).total_seconds())
-
-
-def _detail(text: str) -> str:
-    text = _BOILERPLATE.sub("", _PREFIX.sub("", text, count=1)).strip()
-    return text if len(text) <= _DETAIL_LENGTH else text[: _DETAIL_LENGTH - 3] + "..."

@@ -104,6 +104,8 @@ class Pace:
     pause_s: float = _HOUR_S
     max_pauses: int = 0
     """Pauses in a row without a success, after which the identity is given up."""
+    max_refusals: int = 0
+    """Different videos in a row refused without a reason that are a block; 0 for no bound."""
 
 
 class IdentityPool:
@@ -155,12 +157,45 @@ class IdentityPool:
             self.wait(at - now, once=True)
 
     def succeeded(self, identity: Identity) -> None:
-        """The site served it: earlier pauses are forgotten."""
+        """The site served it: earlier pauses and refusals are forgotten."""
         with self._state() as state:
-            state[identity.key]["pauses"] = 0
+            state[identity.key] |= {"pauses": 0, "refused": [], "served": self._clock()}
 
-    def block(self, identity: Identity, why: str) -> None:
+    def has_served_since(self, at: float) -> bool:
+        """Whether the site has served any identity since then."""
+        with self._state() as state:
+            return any(state[one.key]["served"] >= at for one in self._identities)
+
+    def refused(self, identity: Identity, video_id: str, why: str) -> bool:
+        """The site refused a video without a reason.
+
+        One refusal says nothing. A row of them, of different videos and with none served between,
+        is a block of the identity, as is every one that comes in while it rests.
+
+        Returns:
+            Whether a block was the reason.
+
+        Raises:
+            StopRun: as ``block``.
+        """
+        with self._state() as state:
+            mine = state[identity.key]
+            if mine["until"] > self._clock():
+                return True
+            row: list[str] = mine["refused"]
+            if video_id not in row:
+                row.append(video_id)
+            if not 0 < self._pace.max_refusals <= len(row):
+                return False
+            mine["refused"] = []
+        self.block(identity, f"{why} for {len(row)} videos in a row")
+        return True
+
+    def block(self, identity: Identity, why: str) -> float:
         """The site has turned against the identity: let it rest.
+
+        Returns:
+            Until when, by the pool's clock.
 
         Raises:
             StopRun: every identity has had its pauses and is still blocked.
@@ -172,6 +207,7 @@ class IdentityPool:
                 mine["pauses"] += 1
                 mine["until"] = now + self._pace.pause_s
                 log.warning("%s: %s; rests until %s", identity.label, why, _hour(mine["until"]))
+            until: float = mine["until"]
             spent = [state[i.key]["pauses"] > self._pace.max_pauses for i in self._identities]
             again = min(state[one.key]["until"] for one in self._identities)
             if all(spent):
@@ -183,6 +219,7 @@ class IdentityPool:
                 f" ({why}) after {self._pace.max_pauses} pauses. Run again after {_hour(again)},"
                 " or add an identity: the unfinished rows stay pending."
             )
+        return until
 
     def wait(self, seconds: float, *, once: bool = False) -> None:
         """Sleep on purpose; a run that stops ends it.
@@ -222,7 +259,7 @@ class IdentityPool:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = _read(self._path)
             for one in self._identities:
-                state.setdefault(one.key, {"last": 0.0, "until": 0.0, "pauses": 0, "starts": []})
+                state[one.key] = _new() | state.get(one.key, {})
             before = json.dumps(state)
             yield state
             after = json.dumps(state)
@@ -230,6 +267,10 @@ class IdentityPool:
                 beside = self._path.with_suffix(".tmp")
                 beside.write_text(after)
                 beside.replace(self._path)
+
+
+def _new() -> dict[str, Any]:
+    return {"last": 0.0, "until": 0.0, "served": 0.0, "pauses": 0, "starts": [], "refused": []}
 
 
 def _read(path: Path) -> dict[str, Any]:

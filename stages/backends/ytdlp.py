@@ -16,7 +16,7 @@ import io
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _COOKIE_LINE = re.compile(r"[^\t]+(\t[^\t]*){3}\t(\d+(\.\d+)?)?\t[^\t]*\t[^\t]*")
 
 _VAGUE = frozenset({"site_error", "extractor", "unknown"})
+_PLAIN = ("http", "https", "http_dash_segments")
+"""Protocols that give a file our reader takes; HLS comes in pieces of MPEG-TS."""
 
 Wanted = Callable[[str], None]
 """Called with the licence before the transfer; raises ``Refused`` when it is not wanted."""
@@ -137,6 +139,7 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         self._media_url: str | None = None
         self._partial: Partial | None = None
         self._http_error: HTTPError | None = None
+        self._offered: list[dict[str, Any]] = []
         self._responses: list[Any] = []
         self._window: tuple[float, int] | None = None
         try:
@@ -163,6 +166,7 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         """Fetch one video; the file and yt-dlp's description of it."""
         self._folder, self._video_id, self._source_url = folder, video_id, source_url
         self._partial = self._http_error = self._window = None
+        self._offered = []
         for old in folder.glob(f"{video_id}.*"):
             if old.suffix != ".part":
                 old.unlink()  # yt-dlp would take it for finished
@@ -190,8 +194,15 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
             failure = SiteFailure(
                 said.kind, f"{said.detail}; {failure.detail}", retry_after_s=said.retry_after_s
             )
-        if failure.kind == "http_429" and not self._config.source_template:
+        if failure.kind == "no_format" and _is_hls_only(self._offered):
+            return _hls_only(self._offered)
+        if self._config.source_template:
+            return failure
+        if failure.kind == "http_429":
             return SiteFailure("rate_limited", failure.detail)
+        if failure.kind in ("http_404", "http_410"):
+            # YouTube says in words what is gone; a page or an address that is missing is its fault.
+            return SiteFailure("site_error", failure.detail)
         return failure
 
     def prepare_filename(
@@ -212,6 +223,8 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
     ) -> Any:
         """Transfer one chosen format, from a valid part on."""
         part = Path(f"{name}.part")
+        if info.get("protocol") not in _PLAIN:
+            raise _hls_only([info])
         if info.get("protocol") in ("http", "https"):
             self._media_url = info["url"]
             self._partial = Partial(part, self._source_url, str(info.get("format_id") or ""))
@@ -257,6 +270,7 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         return response
 
     def _check_wanted(self, info: dict[str, Any], *, incomplete: bool) -> None:
+        self._offered = list(info.get("formats") or [])
         live = info.get("live_status")
         if live in ("is_live", "is_upcoming", "post_live"):
             raise SiteFailure("not_yet", f"the site says {live}")
@@ -283,6 +297,24 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
     def _check_size(self, size: int | None) -> None:
         if size is not None and size > self._config.max_bytes:
             raise Refused("too_large", f"{size} bytes, over {self._config.max_bytes}")
+
+
+def _is_hls_only(formats: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there are files of picture with sound, and HLS is the only way to get one."""
+    joined = [one for one in formats if "none" not in (one.get("vcodec"), one.get("acodec"))]
+    return bool(joined) and not any(one.get("protocol") in _PLAIN for one in joined)
+
+
+def _hls_only(formats: Sequence[Mapping[str, Any]]) -> SiteFailure:
+    named = ", ".join(
+        f"{one.get('format_id')} ({one.get('protocol')}, {one.get('width')}x{one.get('height')})"
+        for one in formats
+    )
+    return SiteFailure(
+        "hls_only",
+        f"offered in pieces of MPEG-TS alone, which no later stage reads: {named}; the site may"
+        " offer a whole file later, and download.format must leave others out ([protocol^=http])",
+    )
 
 
 class _MirrorIE(InfoExtractor):  # type: ignore[misc]  # yt-dlp has no types

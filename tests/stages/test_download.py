@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import DownloadConfig
@@ -41,11 +42,15 @@ def source(video_id: str = ID) -> Source:
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def drawn_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small video with sound, large enough to be cut in two."""
     path = tmp_path_factory.mktemp("drawn") / "v.mp4"
-    make_video(path, frames=300, sound=bursts(12, [1, 5]), options={"crf": "10"})
-    return path.read_bytes()
+    return make_video(path, frames=300, sound=bursts(12, [1, 5]), options={"crf": "10"})
+
+
+@pytest.fixture(scope="session")
+def drawn(drawn_path: Path) -> bytes:
+    return drawn_path.read_bytes()
 
 
 @pytest.fixture
@@ -178,7 +183,7 @@ def test_a_local_archive_is_linked_and_needs_no_yt_dlp(tmp_path: Path, drawn: by
     [
         (Fault(404), "http_404", 1),
         (Fault(410), "http_410", 1),
-        (Fault(401), "http_4xx", 1),
+        (Fault(401), "http_4xx", 3),
         (Fault(403), "http_403", 3),
         (Fault(429), "http_429", 3),
         (Fault(500), "http_5xx", 3),
@@ -496,7 +501,7 @@ def test_a_three_hour_video_passes_within_its_bound(tmp_path: Path, bench: Bench
 def test_too_little_disk_stops_the_run_before_any_request(
     server: VideoServer, bench: Bench
 ) -> None:
-    with pytest.raises(StopRun, match=r"GB free on the disk, under 1000000000\.00"):
+    with pytest.raises(StopRun, match=r"GB free on the disk, under the 1000000\.0 TB"):
         bench.run(source_template=server.template, min_free_bytes=10**18)
     assert server.requests == []
 
@@ -594,6 +599,101 @@ def test_a_site_that_keeps_blocking_stops_the_run_in_one_line(bench: Bench, draw
     resumed = FakeSite(drawn, lambda video_id, identity: None)
     assert all(isinstance(one, Ok) for one in bench.run(rows, site=resumed, pause_s=0.1))
     assert "good-000000" not in [video_id for video_id, _ in resumed.asked]
+
+
+@given(
+    served=st.integers(0, 6),
+    pauses=st.integers(1, 3),
+    kinds=st.lists(st.sampled_from(["http_403", "http_4xx", "site_error"]), min_size=1, max_size=3),
+    concurrency=st.integers(1, 4),
+    retries=st.integers(1, 4),
+)
+@settings(max_examples=8, deadline=None)
+def test_a_storm_of_refusals_costs_no_row_an_attempt(
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn_path: Path,
+    served: int,
+    pauses: int,
+    kinds: list[str],
+    concurrency: int,
+    retries: int,
+) -> None:
+    bench = Bench(tmp_path_factory.mktemp("storm") / "ws")
+    asked = itertools.count()
+
+    def answer(video_id: str, identity: Identity) -> None:
+        number = next(asked)
+        state = json.loads((bench.root / "media/identities.json").read_text())
+        if number >= served and state[identity.key]["pauses"] < pauses and not ended:
+            raise SiteFailure(kinds[number % len(kinds)], "HTTP Error 400: Bad Request")
+        if number >= served:
+            ended.append(number)
+
+    ended: list[int] = []
+    rows = [source(f"{n:011d}") for n in range(16)]
+    outcomes = bench.run(
+        rows,
+        site=FakeSite(drawn_path.read_bytes(), answer),
+        concurrency=concurrency,
+        retries=retries,
+        pause_s=0.01,
+        max_refusals=3,
+    )
+    assert sorted(one.id for one in outcomes) == [row.video_id for row in rows]
+    assert len(ended) >= 16 - served
+    assert all(isinstance(one, Ok) for one in outcomes), outcomes
+
+
+def test_refusals_among_videos_that_are_served_are_the_rows_own(bench: Bench, drawn: bytes) -> None:
+    def answer(video_id: str, identity: Identity) -> None:
+        if int(video_id) % 2:
+            raise SiteFailure("http_403", "HTTP Error 403: Forbidden")
+
+    rows = [source(f"{n:011d}") for n in range(12)]
+    site = FakeSite(drawn, answer)
+    outcomes = bench.run(rows, site=site, retries=2, concurrency=1, max_refusals=2)
+    assert [one.id for one in outcomes if isinstance(one, Ok)] == [r.video_id for r in rows[::2]]
+    assert {kind(one) for one in outcomes if not isinstance(one, Ok)} == {"http_403"}
+    assert len(site.asked) == 6 + 6 * 2
+
+
+def test_a_storm_that_does_not_end_stops_the_run_with_its_rows_pending(
+    bench: Bench, drawn: bytes
+) -> None:
+    def answer(video_id: str, identity: Identity) -> None:
+        raise SiteFailure("http_4xx", "HTTP Error 400: Bad Request")
+
+    rows = [source(f"{n:011d}") for n in range(8)]
+    stage = bench.stage(
+        site=FakeSite(drawn, answer), retries=1, concurrency=1, pause_s=0.01, max_pauses=1
+    )
+    with pytest.raises(StopRun, match=r"blocks direct \(http_4xx for 5 videos in a row\)"):
+        # No answer comes before the stop.
+        next(stage.process(rows))
+
+
+def test_a_mirrors_refusals_are_its_files_own(bench: Bench, server: VideoServer) -> None:
+    rows = [source(f"{n:011d}") for n in range(6)]
+    for row in rows:
+        server.faults[f"{row.video_id}.mp4"].append(Fault(403))
+    outcomes = bench.run([*rows, source()], source_template=server.template, retries=1)
+    assert sorted(kind(one) for one in outcomes if isinstance(one, Fail)) == ["http_403"] * 6
+    assert sum(isinstance(one, Ok) for one in outcomes) == 1
+
+
+def test_a_video_that_alone_is_refused_again_and_again_fails_and_the_others_come(
+    bench: Bench, drawn: bytes
+) -> None:
+    def answer(video_id: str, identity: Identity) -> None:
+        if video_id == ID:
+            raise SiteFailure("bot_check", "Please sign in")
+
+    rows = [source(), *(source(f"{n:011d}") for n in range(20))]
+    outcomes = bench.run(rows, site=FakeSite(drawn, answer), pause_s=0.02, max_pauses=2)
+    assert [(one.id, kind(one)) for one in outcomes if not isinstance(one, Ok)] == [
+        (ID, "bot_check")
+    ]
+    assert sum(isinstance(one, Ok) for one in outcomes) == 20
 
 
 def test_a_bug_in_one_row_ends_the_others_at_once(bench: Bench, drawn: bytes) -> None:

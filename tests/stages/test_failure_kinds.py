@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yt_dlp
+from hypothesis import given
+from hypothesis import strategies as st
 from yt_dlp.extractor.common import InfoExtractor
 from yt_dlp.networking.common import Response
 from yt_dlp.networking.exceptions import (
@@ -137,7 +139,40 @@ REASONS = [
     ("Requested format is not available. Use --list-formats", "no_format"),
     ("No video formats found!", "no_format"),
     ("This video is only available for registered users. " + SIGN_IN, "login_required"),
-    ("Please sign in. " + SIGN_IN, "login_required"),
+    ("Please sign in. " + SIGN_IN, "bot_check"),
+    ("LOGIN_REQUIRED: Please sign in to confirm that you are not a bot", "bot_check"),
+    ("Inicia sesi\u00f3n para confirmar que no eres un bot", "bot_check"),
+    ("Connectez-vous pour confirmer que vous n\u2019\u00eates pas un robot", "bot_check"),
+    ("All player responses are invalid. Your IP is likely being blocked by Youtube", "bot_check"),
+    ("This video is private. Please sign in to verify that you may see it.", "private"),
+    ("You've hit the request limit.. Your limits will reset soon, usually within", "rate_limited"),
+    ("Video unavailable. This content isn\u2019t available.", "rate_limited"),
+    ("This live event has ended.", "not_yet"),
+    ("Offline.", "not_yet"),
+    ("This live stream is offline", "not_yet"),
+    ("The live stream has not started", "not_yet"),
+    ("This video is still being processed", "not_yet"),
+    (
+        "This video has been removed for violating YouTube's policy on hate speech. Learn more"
+        " about combating hate speech in your country.",
+        "removed",
+    ),
+    ("This video was removed because of a copyright strike in your country", "removed"),
+    (
+        "This account has been terminated. The channel is not available in your country",
+        "terminated",
+    ),
+    ("This video is no longer available in your country", "geo_blocked"),
+    ("This content isn't available in your country. Sorry", "geo_blocked"),
+    (
+        "This video is unavailable in your location due to a legal complaint from the government",
+        "geo_blocked",
+    ),
+    ("Video unavailable. This video is unavailable on this device", "unavailable"),
+    ("Video unavailable. Watch on YouTube. Error 153 Video player configuration", "unavailable"),
+    ("Playback on other websites has been disabled by the video owner", "unavailable"),
+    ("The following content is not available on this app.. Watch on the latest", "extractor"),
+    ("An error occurred. Please try again later. Playback ID: x Learn More", "site_error"),
     ("An extractor error has occurred. (caused by KeyError('x'))", "extractor"),
 ]
 
@@ -148,6 +183,50 @@ def test_each_reason_of_the_youtube_player_has_its_kind(text: str, expected: str
     assert failure.kind == expected
     assert failure.detail.startswith(text[:15])
     assert "--cookies" not in failure.detail
+
+
+HELP = (
+    "; please report this issue on  https://github.com/yt-dlp/yt-dlp/issues?q= , filling out the"
+    " appropriate issue template. Confirm you are on the latest version using  yt-dlp -U",
+    "\nYou might want to use a VPN or a proxy server (with --proxy) to workaround.",
+    " Use --cookies-from-browser or --cookies for the authentication. See  https://x/y  for how to"
+    " manually pass cookies, and how to sign in as one who is not a bot in your country",
+)
+
+
+@given(
+    reason=st.sampled_from(REASONS),
+    apostrophe=st.sampled_from("'\u2019\u2018\u02bc`"),
+    case=st.sampled_from([str.upper, str.lower, str.title, str]),
+    prefix=st.sampled_from(["", "ERROR: ", "ERROR: [youtube] -1pRmoJIGQc: ", "[youtube+GetPOT] "]),
+    help=st.sampled_from(["", *HELP]),
+    gap=st.sampled_from([" ", "  ", "\n", "\u00a0"]),
+)
+def test_a_reason_has_its_kind_however_it_is_written(
+    reason: tuple[str, str],
+    apostrophe: str,
+    case: Callable[[str], str],
+    prefix: str,
+    help: str,
+    gap: str,
+) -> None:
+    text, expected = reason
+    text = case(text.partition(" Use --")[0]).replace("\u2019", "'").replace("'", apostrophe)
+    assert classify(DownloadError(prefix + text.replace(" ", gap) + help)).kind == expected
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 418])
+@pytest.mark.parametrize("page", ["webpage", "API page", "JSON metadata"])
+def test_a_page_of_the_site_that_is_refused_is_no_verdict_on_the_video(
+    status: int, page: str
+) -> None:
+    error = http_error(status)
+    wrapped = through_yt_dlp(lambda: ExtractorError(f"Unable to download {page}", cause=error))
+    as_text = DownloadError(f"ERROR: [youtube] -1pRmoJIGQc: Unable to download {page}: {error}")
+    for one in (wrapped, as_text):
+        failure = classify(one)
+        assert failure.kind == "site_error"
+        assert failure.retryable
 
 
 @pytest.mark.parametrize(
@@ -167,6 +246,22 @@ def test_each_reason_of_the_youtube_player_has_its_kind(text: str, expected: str
             "connection",
         ),
         ("ERROR: Remote end closed connection without response", "connection"),
+        (
+            "ERROR: [youtube] -1pRmoJIGQc: Unable to download API page: HTTPSConnectionPool("
+            "host='www.youtube.com', port=443): Max retries exceeded with url: /x",
+            "connection",
+        ),
+        (
+            "ERROR: [youtube] -1pRmoJIGQc: Unable to download API page: [Errno -3] Temporary"
+            " failure in name resolution (caused by TransportError)",
+            "connection",
+        ),
+        (
+            "ERROR: ('Connection broken: IncompleteRead(9 bytes read, 5 more expected)'",
+            "connection",
+        ),
+        ("ERROR: [youtube] -1pRmoJIGQc: Unable to download webpage: nobody knows", "site_error"),
+        ("ERROR: The downloaded file is empty", "truncated"),
     ],
 )
 def test_each_text_of_the_downloader_has_its_kind(text: str, expected: str) -> None:
@@ -227,7 +322,7 @@ def http_error(status: int, headers: dict[str, str] | None = None) -> HTTPError:
 def test_each_status_has_its_kind_however_it_arrives(status: int, expected: str) -> None:
     error = http_error(status)
     assert classify(error).kind == expected
-    wrapped = through_yt_dlp(lambda: ExtractorError("Unable to download webpage", cause=error))
+    wrapped = through_yt_dlp(lambda: ExtractorError("Unable to download video data", cause=error))
     assert classify(wrapped).kind == expected
     as_text = DownloadError(f"ERROR: \r[download] Got error: {error}. Giving up after 3 retries")
     assert classify(as_text).kind == expected
@@ -269,10 +364,14 @@ def test_what_each_kind_means() -> None:
         "terminated",
         "http_404",
         "http_410",
-        "http_4xx",
         "drm",
         "unsupported",
     }
     assert {name for name, kind in KINDS.items() if kind.pause} == {"bot_check", "rate_limited"}
+    assert {name for name, kind in KINDS.items() if kind.vague} == {
+        "http_403",
+        "http_4xx",
+        "site_error",
+    }
     assert not any(kind.again and not kind.retryable for kind in KINDS.values())
     assert SiteFailure("geo_blocked", "").retryable

@@ -24,6 +24,10 @@ ID = "-1pRmoJIGQc"
 CC_BY = "Creative Commons Attribution license (reuse allowed)"
 CLIENT = {"client": {"clientName": "WEB_EMBEDDED_PLAYER", "clientVersion": "1.0"}}
 PAGE = f"<script>ytcfg.set({json.dumps({'INNERTUBE_CONTEXT': CLIENT})});</script>"
+HLS = """#EXTM3U
+#EXT-X-STREAM-INF:BANDWIDTH=700000,CODECS="avc1.4D401E,mp4a.40.2",RESOLUTION=640x360
+https://www.youtube.com/playlist/itag/93/index.m3u8
+"""
 MEDIA = b"not a film, but whole" * 1000
 
 
@@ -37,12 +41,16 @@ class FakeYouTube:
     playability: dict[str, Any] = field(default_factory=lambda: {"status": "OK"})
     details: dict[str, Any] = field(default_factory=dict)
     formats: bool = True
+    itag: int = 18
+    """Of the one file with picture and sound."""
+    hls: bool = False
+    """Whether the same comes as HLS too."""
     asked: list[str] = field(default_factory=list)
 
     def player(self) -> dict[str, Any]:
         """A player response of YouTube's inner API, as far as the extractor looks."""
         media = {
-            "itag": 18,
+            "itag": self.itag,
             "url": f"{self.url}/videoplayback?id={ID}&expire=9999999999",
             "mimeType": 'video/mp4; codecs="avc1.42001E, mp4a.40.2"',
             "width": 640,
@@ -58,7 +66,10 @@ class FakeYouTube:
             | {"lengthSeconds": "20"}
             | self.details,
             "microformat": {"playerMicroformatRenderer": {"uploadDate": "2015-03-01"}},
-            "streamingData": {"formats": [media]} if self.formats else {},
+            "streamingData": {
+                **({"formats": [media]} if self.formats else {}),
+                **({"hlsManifestUrl": f"{self.url}/list.m3u8"} if self.hls else {}),
+            },
         }
 
 
@@ -86,7 +97,9 @@ def youtube(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeYouTube]:
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             state.asked.append(path)
-            if path == "/videoplayback":
+            if path == "/list.m3u8":
+                self.answer(200, HLS.encode(), "application/vnd.apple.mpegurl")
+            elif path == "/videoplayback":
                 self.answer(200, MEDIA, "video/mp4")
             elif path.endswith("/player"):
                 self.answer(state.status, json.dumps(state.player()).encode(), "application/json")
@@ -215,3 +228,31 @@ def test_a_running_stream_is_not_yet_a_video(youtube: FakeYouTube, tmp_path: Pat
     with pytest.raises(SiteFailure) as caught:
         fetch(tmp_path)
     assert caught.value.kind == "not_yet"
+
+
+@pytest.mark.parametrize("itag", [18, 59])
+def test_a_whole_file_is_taken_before_hls(youtube: FakeYouTube, tmp_path: Path, itag: int) -> None:
+    youtube.hls, youtube.itag = True, itag
+    assert fetch(tmp_path).facts.format_id == str(itag)
+
+
+@pytest.mark.parametrize("settings", [{}, {"format": "b"}], ids=repr)
+def test_a_video_there_is_as_hls_only_is_not_transferred_and_may_be_had_later(
+    youtube: FakeYouTube, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    youtube.hls, youtube.formats = True, False
+    with pytest.raises(SiteFailure, match=r"m3u8_native, 640x360") as caught:
+        fetch(tmp_path, **settings)
+    assert (caught.value.kind, caught.value.retryable) == ("hls_only", True)
+    assert not any("playlist" in path for path in youtube.asked)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410])
+def test_a_page_that_is_refused_or_missing_is_no_verdict_on_a_video(
+    youtube: FakeYouTube, tmp_path: Path, status: int
+) -> None:
+    youtube.status = status
+    with pytest.raises(SiteFailure) as caught:
+        fetch(tmp_path)
+    assert caught.value.retryable
+    assert caught.value.meaning.vague
