@@ -72,9 +72,19 @@ def stage_status(workspace: Workspace) -> list[StageStatus]:
     return found
 
 
+def standing(workspace: Workspace, ledger: Ledger) -> list[Commit]:
+    """The commits whose input rows are still in their table; the next run retires the others."""
+    commits = ledger.commits()
+    if ledger.stage not in STAGES:
+        return commits
+    tables = {commit.input["table"] for commit in commits}
+    live = {(file.file, file.sha256) for table in tables for file in workspace.files(table)}
+    return [one for one in commits if (one.input["file"], one.input["sha256"]) in live]
+
+
 def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
     status = StageStatus(ledger.stage)
-    commits = ledger.commits()
+    commits = standing(workspace, ledger)
     children: Counter[str] = Counter()
     for commit in commits:
         if not commit.ids:  # a retry answers rows that are counted already
@@ -85,8 +95,8 @@ def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
             if name.startswith("children:"):
                 children[name.removeprefix("children:")] += count
     status.children = dict(children)
-    status.reasons = ledger.drop_counts()
-    status.kinds = ledger.failure_counts()
+    status.reasons = ledger.drop_counts(commits)
+    status.kinds = ledger.failure_counts(commits)
     status.dropped = sum(status.reasons.values())
     status.failed = sum(status.kinds.values())
     status.wall_s = round(status.wall_s, 3)
@@ -168,6 +178,7 @@ def outcomes(
         workspace.files(table)  # a commit that is missing takes its failures along
     for ledger in workspace.ledgers():
         if stage in (None, ledger.stage):
-            failures += [row for row in ledger.failures() if kind in (None, row.kind)]
-            drops += [row for row in ledger.drops() if kind in (None, row.reason)]
+            commits = standing(workspace, ledger)
+            failures += [row for row in ledger.failures(commits) if kind in (None, row.kind)]
+            drops += [row for row in ledger.drops(commits) if kind in (None, row.reason)]
     return failures, drops

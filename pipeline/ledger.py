@@ -282,10 +282,14 @@ class Ledger:
         """The files of ``table`` this stage has committed."""
         return [file for commit in self.commits() for file in commit.files if file.table == table]
 
-    def failures(self) -> list[FailureRow]:
-        """The rows that stand as failed now: a retry's answer replaces the earlier one."""
+    def failures(self, among: Sequence[Commit] | None = None) -> list[FailureRow]:
+        """The rows that stand as failed now: a retry's answer replaces the earlier one.
+
+        Args:
+            among: only of these commits; none takes all.
+        """
         current: dict[str, FailureRow] = {}
-        for commit in self.commits():
+        for commit in self.commits() if among is None else among:
             for row_id in commit.ids:
                 current.pop(row_id, None)
             for row in self.failures_of(commit):
@@ -297,25 +301,27 @@ class Ledger:
         rows: list[FailureRow] = self._outcome_rows(commit, FailureRow, "failures")
         return rows
 
-    def drops(self) -> list[DropRow]:
-        """The rows that were set aside on purpose."""
+    def drops(self, among: Sequence[Commit] | None = None) -> list[DropRow]:
+        """The rows that were set aside on purpose.
+
+        Args:
+            among: only of these commits; none takes all.
+        """
         rows = []
-        for commit in self.commits():
+        for commit in self.commits() if among is None else among:
             rows += self._outcome_rows(commit, DropRow, "drops")
         return rows
 
-    def drop_counts(self) -> dict[str, int]:
-        """How many drops there are by reason, most first."""
-        commits = self.commits()
+    def drop_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
+        """How many drops of these commits there are by reason, most first."""
         if any(commit.endings is None for commit in commits):
-            return _counted(row.reason for row in self.drops())
+            return _counted(row.reason for row in self.drops(commits))
         return _summed(commit.endings["drops"] for commit in commits if commit.endings)
 
-    def failure_counts(self) -> dict[str, int]:
-        """How many failures there are by kind, most first."""
-        commits = self.commits()
+    def failure_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
+        """How many failures of these commits there are by kind, most first."""
         if any(commit.endings is None or commit.ids for commit in commits):
-            return _counted(row.kind for row in self.failures())
+            return _counted(row.kind for row in self.failures(commits))
         return _summed(commit.endings["failures"] for commit in commits if commit.endings)
 
     def _outcome_rows(self, commit: Commit, record: type[Any], table: str) -> list[Any]:

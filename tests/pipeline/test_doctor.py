@@ -99,7 +99,7 @@ def test_the_disk_is_held_against_the_videos_that_wait(workspace: Workspace) -> 
     pq.write_table(schema.empty_table().from_pylist(rows, schema), path)
     workspace.storage.write("media/videos/00000000000.json", b"{}")
     found = checks(workspace, DownloadConfig(min_free_bytes=0))["disk"]
-    assert "69 videos to fetch, about 0.7 GB to keep" in found.detail
+    assert "69 videos to fetch, about 692.0 MB to keep" in found.detail
 
 
 def test_a_format_that_merges_needs_ffmpeg(workspace: Workspace, no_programs: Path) -> None:

@@ -63,8 +63,8 @@ def test_kinds_and_reasons_are_those_of_the_rows_also_after_a_retry(workspace: W
     options = RunOptions(workers=1)
     run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
     ledger = workspace.ledger("faulty")
-    assert ledger.drop_counts() == {"unwanted": 2}
-    assert ledger.failure_counts() == {"bad_input": 1, "refused": 1}
+    assert ledger.drop_counts(ledger.commits()) == {"unwanted": 2}
+    assert ledger.failure_counts(ledger.commits()) == {"bad_input": 1, "refused": 1}
     plan_retry(workspace, "faulty", "refused")
     run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
-    assert ledger.failure_counts() == {"bad_input": 1, "refused": 1}
+    assert ledger.failure_counts(ledger.commits()) == {"bad_input": 1, "refused": 1}

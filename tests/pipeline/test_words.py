@@ -161,3 +161,17 @@ def test_a_value_is_shown_short_and_a_pattern_never() -> None:
     with pytest.raises(ValidationError) as caught:
         Row(name="x")
     assert plain(caught.value.errors()[0]) == "is not written as it should be"
+
+
+def test_rows_of_what_was_retired_are_in_no_books(root: Path) -> None:
+    workspace = Workspace(root)
+    add_sources(workspace, ["ok"] * 3)
+    typed(root, "download", "--source-template", f"{root}/none/{{video_id}}.mp4")
+    workspace.ledger("list").retire_all("another list")
+    add_sources(workspace, ["ok"], "000001-list")
+    told = json.loads(typed(root, "status", "--json").stdout)["result"]["stages"]
+    (books,) = [stage for stage in told if stage["stage"] == "download"]
+    assert (books["input"], books["failed"], books["kinds"]) == (1, 0, {})
+    assert books["pending"] == 1
+    failed = json.loads(typed(root, "failures", "--stage", "download", "--json").stdout)
+    assert failed["result"]["failed"] == []

@@ -501,7 +501,7 @@ def test_a_three_hour_video_passes_within_its_bound(tmp_path: Path, bench: Bench
 def test_too_little_disk_stops_the_run_before_any_request(
     server: VideoServer, bench: Bench
 ) -> None:
-    with pytest.raises(StopRun, match=r"GB free on the disk, under the 1000000\.0 TB"):
+    with pytest.raises(StopRun, match=r"B free on the disk, under the 1000000\.0 TB"):
         bench.run(source_template=server.template, min_free_bytes=10**18)
     assert server.requests == []
 
