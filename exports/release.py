@@ -89,7 +89,8 @@ class ReleaseSummary:
             reasons = reasons_of(self.left_out)
             text += f" Left out: {reasons} (statistics.json names them)."
         if self.unrecorded:
-            text += f" {self.unrecorded} frames have no recorded digest: not compared."
+            old = counted(self.unrecorded, "frame")
+            text += f" Not compared, for want of a recorded digest: {old}."
         shown = [*self.lost[:_SHOWN], *(["..."] if len(self.lost) > _SHOWN else [])]
         return "\n".join([text, *(f"  left out: {line}" for line in shown)])
 

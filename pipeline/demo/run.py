@@ -67,13 +67,13 @@ class Demo:
         ]
 
 
-def run_demo(folder: Path, seed: int, command_line: CommandLine) -> Demo:
+def run_demo(folder: Path, seed: int, run: CommandLine) -> Demo:
     """Render, run, score, report.
 
     Args:
         folder: made anew; an earlier demo's is replaced, anything else refused.
         seed: of the world.
-        command_line: runs a command as if it had been typed.
+        run: runs a command as if it had been typed.
 
     Raises:
         UsageError: the folder holds something that is no demo.
@@ -82,7 +82,7 @@ def run_demo(folder: Path, seed: int, command_line: CommandLine) -> Demo:
     started = time.monotonic()
 
     def typed(*words: str) -> None:
-        _run_typed(command_line, words)
+        _run_typed(run, words)
 
     _clear(folder)
     world = _render(folder / "world", seed)
@@ -148,11 +148,11 @@ def _render(folder: Path, seed: int) -> World:
     return world
 
 
-def _run_typed(command_line: CommandLine, words: Sequence[str]) -> None:
+def _run_typed(run: CommandLine, words: Sequence[str]) -> None:
     """Show a command and run it; its failure ends the demo."""
     click.echo(click.style(f"\n$ {command_line(*words)}", bold=True))
     try:
-        command_line(words)
+        run(words)
     except click.ClickException as error:
         raise AvatarBuildError(f"demo: {error.format_message()}") from error
 

@@ -249,7 +249,7 @@ def test_the_summary_says_what_was_made_and_what_was_not(storage: Storage) -> No
     assert summary.sentence() == (
         "releases/1.0: 2 videos, 4 frames (1 off-screen), 4 instances. Left out: "
         "1 frame (no_instance_released), 1 frame (not_verified), 1 instance (not_verified) "
-        "(statistics.json names them). 4 frames have no recorded digest: not compared."
+        "(statistics.json names them). Not compared, for want of a recorded digest: 4 frames."
     )
     assert "UNVERIFIED" in release(storage, version="1.1", unverified=True).sentence()
     assert json.loads(json.dumps(summary.as_dict()))["instances"] == 4

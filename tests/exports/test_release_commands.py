@@ -101,5 +101,5 @@ def test_a_foreign_release_is_imported(tmp_path: Path) -> None:
     (source / "vggss.json").write_text(json.dumps(rows))
     done = typed("import-release", str(source), "--to", str(tmp_path / "vggss-1"))
     assert done.exit_code == 0, done.output
-    assert "1 videos, 1 frames (0 off-screen), 1 instances." in done.output
+    assert "1 video, 1 frame (0 off-screen), 1 instance." in done.output
     assert typed("export", "--verify", str(tmp_path / "vggss-1")).exit_code == 0

@@ -72,16 +72,6 @@ def check_parses(example: str) -> None:
     command.make_context(command.name, words)
 
 
-def test_every_command_of_the_readme_exists_and_parses() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    examples = [line for line in lines if line.startswith("avatar-build ")]
-    assert len(examples) >= 10
-    for example in examples:
-        check_parses(example.removeprefix("avatar-build "))
-
-
 def test_every_command_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in ALL:

@@ -297,6 +297,7 @@ def test_thresholds_change_without_inference_and_the_preview_says_how(
 ) -> None:
     root = Path(proposed.storage.url)
     changed = ["propose.min_score=0.3", "propose.openimages=generic", "propose.max_boxes=4"]
+    toml = proposed.storage.read("avatar.toml")
     before = proposed.rows(Proposal)
     digest = proposed.digest("proposals")
     found = preview_settings(proposed, changed)
@@ -322,6 +323,7 @@ def test_thresholds_change_without_inference_and_the_preview_says_how(
     assert found.boxes == (len(ids_after - ids_before), len(ids_before - ids_after))
     assert found.boxes[1] > 0
     assert found.unanswered == 0
+    proposed.storage.write("avatar.toml", toml)  # what was typed stands there with its results
     back = propose(root, redo=True)
     assert back.digest("proposals") == digest
 
