@@ -58,6 +58,8 @@ class ClipSource:
     """Where it starts in the file, seconds from the first frame."""
     sha256: str = ""
     """Of the file, where a release says so."""
+    readings: frozenset[str] = frozenset()
+    """Other names its video may have, where only the name of a file tells it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class CachedClip:
     """Of the feed file when it was made; empty before."""
     silent: bool = False
     """Whether it has no sound to speak of (``SILENT_RMS``); the file's name tells."""
+    readings: frozenset[str] = frozenset()
+    """Other names its video may have, as in ``ClipSource``."""
 
 
 def read_clips(source: Path, template: str = "") -> list[ClipSource]:
@@ -208,7 +212,11 @@ def _of_row(cells: Sequence[str], where: Path, number: int, template: str) -> Cl
         # The name tells where an id's clip starts in its video; another's may mean anything.
         named_s = one.start_s if one.youtube_id else None
         name = clip_id(video_id, start_s if told is not None else named_s or 0.0)
-        return ClipSource(name, video_id, where.parent / cells[0], start_s)
+        file = where.parent / cells[0]
+        # Eleven letters may be a YouTube id, or "take1_00010": an id beside a start is sure.
+        sure = one.youtube_id not in ("", one.name)
+        others = frozenset() if sure else one.readings - {video_id}
+        return ClipSource(name, video_id, file, start_s, readings=others)
     found = parse_row([cells[0]])
     video_id = found.youtube_id if found else ""
     at_s = float(told) if told is not None else found.start_s if found else None
@@ -223,13 +231,13 @@ def _of_row(cells: Sequence[str], where: Path, number: int, template: str) -> Cl
             " --source-template '/data/{video_id}.mp4'."
         )
     try:
-        file = template.format(video_id=video_id, start=int(at_s))
+        path = template.format(video_id=video_id, start=int(at_s))
     except (KeyError, IndexError, ValueError) as error:
         raise UsageError(
             f"--source-template {template!r}: it may hold {{video_id}} and {{start}} ({error})."
         ) from error
     inside_s = 0.0 if "{start" in template else at_s
-    return ClipSource(clip_id(video_id, at_s), video_id, Path(file), inside_s)
+    return ClipSource(clip_id(video_id, at_s), video_id, Path(path), inside_s)
 
 
 def _check_id(name: str, where: str) -> str:
@@ -321,7 +329,9 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
     source = noted_digest(_note(path, "source"))
     made_of = f"{key} {source}" if source else key
     digest = noted_digest(_note(path, "feed"))
-    return CachedClip(clip.clip_id, clip.video_id, path, made_of, digest, silent)
+    return CachedClip(
+        clip.clip_id, clip.video_id, path, made_of, digest, silent, readings=clip.readings
+    )
 
 
 def _note(path: Path, of: str) -> Path:
@@ -528,27 +538,48 @@ def data_digest(clips: Collection[CachedClip]) -> str:
 def split(
     clips: Sequence[CachedClip], share: float, seed: int
 ) -> tuple[list[CachedClip], list[CachedClip]]:
-    """Training and validation clips; all clips of a video are on the same side.
+    """Training and validation clips; all clips that may be of one video are on the same side.
 
     Videos are drawn until at least ``share`` of the clips, and two, are held back: one clip alone
-    has nothing to be told from. No share, none.
+    has nothing to be told from. No share, none. Files such as ``take_00002.mp4`` and
+    ``take_00007.mp4`` may be parts of one video, and stay together. What is more than half of the
+    clips is trained on, so that files that are merely numbered do not all become validation.
     """
     wanted = max(share * len(clips), 2) if share else 0
-    videos = sorted({clip.video_id for clip in clips})
+    video_of = _videos_of(clips)
+    videos = sorted(set(video_of.values()))
     # In the order of a digest of their own, so that a longer list moves few of them across.
     videos.sort(key=lambda video: hashlib.sha256(f"{seed} {video}".encode()).digest())
     counts: dict[str, int] = {}
     for clip in clips:
-        counts[clip.video_id] = counts.get(clip.video_id, 0) + 1
+        video = video_of[clip.clip_id]
+        counts[video] = counts.get(video, 0) + 1
     held: set[str] = set()
     for video in videos:
         if sum(counts[name] for name in held) >= wanted:
             break
-        held.add(video)
+        if counts[video] <= max(wanted, len(clips) / 2):
+            held.add(video)
     return (
-        [clip for clip in clips if clip.video_id not in held],
-        [clip for clip in clips if clip.video_id in held],
+        [clip for clip in clips if video_of[clip.clip_id] not in held],
+        [clip for clip in clips if video_of[clip.clip_id] in held],
     )
+
+
+def _videos_of(clips: Sequence[CachedClip]) -> dict[str, str]:
+    """One name for all clips that share a reading of their video's name, by clip id."""
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while above.setdefault(name, name) != name:
+            name = above[name]
+        return name
+
+    for clip in clips:
+        for name in clip.readings:
+            one, other = sorted((top(clip.video_id), top(name)))
+            above[other] = one  # the first in the alphabet, whatever the order of the clips
+    return {clip.clip_id: top(clip.video_id) for clip in clips}
 
 
 def _end_with_parent() -> None:

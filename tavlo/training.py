@@ -232,10 +232,11 @@ def _prepare(
         cached(clip, folder, config.rules) for clip in clips if clip.clip_id not in failed
     ]
     training, validation = split(ready, config.validation, config.seed)
-    if config.validation and not training:
+    if config.validation and not (training and validation):
         raise UsageError(
             f"{len(ready)} clips of {len({clip.video_id for clip in ready})} videos leave none to"
-            " train on beside the validation; name more, or --set train.validation=0."
+            " train on beside the validation, as clips that may be of one video by their names are"
+            " not parted; name more, or --set train.validation=0."
         )
     said = silence(ready)[1]
     notes = [*notes, *([said] if said else [])]

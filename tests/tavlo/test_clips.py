@@ -320,6 +320,28 @@ def test_the_split_is_by_video_and_few_move_when_the_list_grows() -> None:
     assert split(clips, 0.0, seed=0) == (clips, [])
 
 
+def test_files_that_may_be_parts_of_one_video_are_on_one_side_of_the_split(tmp_path: Path) -> None:
+    names = [f"take{take}_{start:05d}.mp4" for take in range(30) for start in (0, 10, 20)]
+    named = read_clips(listed(tmp_path, "\n".join(names)))
+    for one in named:
+        one.path.write_bytes(one.clip_id.encode())
+    clips = [cached(one, tmp_path, RULES) for one in named]
+    training, validation = split(clips, 0.2, seed=0)
+    takes = [{c.clip_id.partition("_")[0] for c in side} for side in (training, validation)]
+    assert all(takes)
+    assert not takes[0] & takes[1]
+    assert 18 <= len(validation) <= 20
+    assert split(clips[::-1], 0.2, seed=0)[1] == validation[::-1]
+
+
+def test_numbered_files_do_not_all_become_validation() -> None:
+    numbered = [replace(clip(n, f"file_{n:05d}"), readings=frozenset({"file"})) for n in range(90)]
+    assert split(numbered, 0.1, seed=0) == (numbered, [])
+    training, validation = split([*numbered, *map(clip, range(100, 120))], 0.1, seed=0)
+    assert set(numbered) <= set(training)
+    assert len(validation) == 11
+
+
 def test_validation_has_at_least_two_clips() -> None:
     assert len(split([clip(number) for number in range(10)], 0.01, seed=0)[1]) == 2
 
