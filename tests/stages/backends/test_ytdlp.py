@@ -54,7 +54,7 @@ class FakeYouTube:
             "url": f"{self.url}/videoplayback?id={ID}&expire=9999999999",
             "mimeType": 'video/mp4; codecs="avc1.42001E, mp4a.40.2"',
             "width": 640,
-            "height": 360,
+            "height": 360 if self.itag == 18 else 480,
             "fps": 30,
             "audioQuality": "AUDIO_QUALITY_LOW",
             "audioSampleRate": "44100",
