@@ -33,6 +33,7 @@ from pipeline.media.timeline import exact, read_timeline
 from pipeline.recorded import holds, noted_digest, sha256_of, write_note
 from pipeline.schema import clip_id
 from pipeline.train_lists import Shared, VideoNames, parse_row, read_list, read_name
+from tavlo.release import released_digests
 
 FEED_VERSION = 2
 """Raise when ``write_feed`` makes another picture or sound of the same source. 2: the mean of the
@@ -158,7 +159,7 @@ def _of_release(folder: Path) -> list[ClipSource]:
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a release of avatar-build ({error!r}).") from error
     clips = []
-    released = _released(folder)
+    released = released_digests(folder)
     for name, (video_id, file, _) in sorted(found.items()):
         inside = PurePosixPath(file)
         if inside.is_absolute() or ".." in inside.parts:
@@ -172,16 +173,6 @@ def _of_release(folder: Path) -> list[ClipSource]:
             f" {folder}'."
         )
     return clips
-
-
-def _released(folder: Path) -> dict[str, str]:
-    """The digests a release states of its files; restored ones are not among them."""
-    try:
-        text = (folder / "CHECKSUMS.sha256").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    lines = (line.partition("  ") for line in text.splitlines())
-    return {name: digest for digest, _, name in lines}
 
 
 def _of_list(path: Path, template: str) -> list[ClipSource]:

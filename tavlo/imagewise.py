@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import AvatarBuildError, MediaError
+from pipeline.errors import AvatarBuildError
 from pipeline.media import Heard, read_sound, read_timeline
 from pipeline.media import Media as Clip
 from pipeline.versions import code_revision
@@ -27,7 +27,7 @@ from tavlo.baselines.frontends import around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
 from tavlo.predictions import Predictions
 from tavlo.release import EvaluationSet, LabelledFrame
-from tavlo.release_media import clip_path, picture, sound_path
+from tavlo.release_media import check_released, clip_path, picture, sound_path
 
 Show = Callable[[int, str], None]
 _TOGETHER = 64
@@ -123,9 +123,12 @@ def _read(
     path, clip = sound_path(data, frames[0]), clip_path(data, frames[0])
     assert path is not None
     try:
+        check_released(data, path)
+        if clip is not None and clip != path:
+            check_released(data, clip)
         sound = read_sound(path, model.sample_rate_hz, model.channels)
         timeline = read_timeline(Clip(clip)) if clip is not None else None
-    except MediaError as error:
+    except AvatarBuildError as error:
         return [], {frame.frame_id: str(error) for frame in frames}, None
     pairs, failed = [], {}
     for frame in frames:
@@ -135,7 +138,7 @@ def _read(
             time_s = float(timeline.time(frame.frame_index))
         try:
             pairs.append(Pair(frame, picture(data, frame), sound.wave, time_s))
-        except (MediaError, AvatarBuildError) as error:
+        except AvatarBuildError as error:
             failed[frame.frame_id] = str(error)
     return pairs, failed, sound
 

@@ -19,7 +19,7 @@ from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, decode_pictures, encode_film, read_timeline, waveform
 from tavlo.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.release import EvaluationSet, LabelledFrame, Pixels
-from tavlo.release_media import Picture, clip_path, frames_of, picture
+from tavlo.release_media import Picture, check_released, clip_path, frames_of, picture
 
 _STRENGTH = 0.65
 """Opacity of the hottest places."""
@@ -121,6 +121,7 @@ def write_overlays(
         )
     clip = clip_path(data, frames[0])
     if clip is not None:
+        check_released(data, clip)
         written.append(folder / f"{clip_id}.mp4")
         _film(clip, frames, predictions, scale, written[-1])
     return written

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -128,6 +128,8 @@ class EvaluationSet:
     """Where it lies, for its media."""
     imported_from: str = ""
     """What the release was made of; empty for our own."""
+    released: dict[str, str] = field(default_factory=dict, repr=False)
+    """Digests of its files as they were released."""
 
 
 def read_release(folder: Path) -> EvaluationSet:
@@ -157,7 +159,18 @@ def read_release(folder: Path) -> EvaluationSet:
     listed = folder / "subsets" / "cross_event.txt"
     changing = listed.read_text(encoding="utf-8").split() if listed.exists() else []
     name, cross_event = str(version), frozenset(changing)
-    return EvaluationSet(name, verified, frames, cross_event, folder, imported_from)
+    released = released_digests(folder)
+    return EvaluationSet(name, verified, frames, cross_event, folder, imported_from, released)
+
+
+def released_digests(folder: Path) -> dict[str, str]:
+    """The digests a release states of its files; restored ones are not among them."""
+    try:
+        text = (folder / "CHECKSUMS.sha256").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    lines = (line.partition("  ") for line in text.splitlines())
+    return {name: digest for digest, _, name in lines}
 
 
 def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, decode_pictures, read_timeline
+from pipeline.recorded import sha256_of
 from tavlo.release import EvaluationSet, LabelledFrame
 
 Picture = NDArray[np.uint8]
@@ -33,11 +34,10 @@ def picture(data: EvaluationSet, frame: LabelledFrame) -> Picture:
     path = data.folder / frame.image_file
     if frame.image_file and path.exists():
         content = path.read_bytes()
-        if frame.image_sha256 not in ("", hashlib.sha256(content).hexdigest()):
-            raise AvatarBuildError(
-                f"{path}: not the image that was released. Restore it; 'avatar-build export"
-                f" --verify {data.folder}' names all that changed."
-            )
+        digest = hashlib.sha256(content).hexdigest()
+        wanted = (frame.image_sha256, data.released.get(frame.image_file, ""))
+        if any(one not in ("", digest) for one in wanted):
+            raise _changed(data, path, "image")
         pixels = np.frombuffer(content, np.uint8)
         image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if len(pixels) else None
         if image is None:
@@ -49,6 +49,7 @@ def picture(data: EvaluationSet, frame: LabelledFrame) -> Picture:
             f"{frame.frame_id}: {path} is missing, and so is its clip. Restore the media first"
             " ('avatar-build fetch-media')."
         )
+    check_released(data, clip)
     media = Media(clip)
     timeline = read_timeline(media)
     index = frame.frame_index
@@ -56,6 +57,24 @@ def picture(data: EvaluationSet, frame: LabelledFrame) -> Picture:
         for shown in decode_pictures(media, timeline, [range(index, index + 1)]):
             return shown.rgb()
     raise AvatarBuildError(f"{frame.frame_id}: {clip} has no frame {index} that can be decoded.")
+
+
+def check_released(data: EvaluationSet, path: Path) -> None:
+    """Insist that a clip or a sound is the one that was released, where the release states it.
+
+    Raises:
+        AvatarBuildError: it is another one.
+    """
+    wanted = data.released.get(path.relative_to(data.folder).as_posix(), "")
+    if wanted and sha256_of(path) != wanted:
+        raise _changed(data, path, "file")
+
+
+def _changed(data: EvaluationSet, path: Path, what: str) -> AvatarBuildError:
+    return AvatarBuildError(
+        f"{path}: not the {what} that was released. Restore it; 'avatar-build export"
+        f" --verify {data.folder}' names all that changed."
+    )
 
 
 def clip_path(data: EvaluationSet, frame: LabelledFrame) -> Path | None:

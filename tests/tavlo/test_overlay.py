@@ -129,6 +129,23 @@ def test_an_image_that_is_not_the_released_one_is_no_picture_of_its_frame(tmp_pa
         picture(whole, one)
 
 
+@pytest.mark.parametrize(
+    "name", ["metadata/video000001_00020/00003.png", "video/video000001_00020.mp4"]
+)
+def test_no_image_or_clip_is_scored_that_its_release_does_not_list(
+    tmp_path: Path, name: str
+) -> None:
+    folder = make_release(tmp_path / "r", images=name.endswith("png"))
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "CHECKSUMS.sha256").write_text(f"{digest}  {name}\n")
+    data = read_release(folder)
+    assert picture(data, data.frames[0]).any()
+    with (folder / name).open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(AvatarBuildError, match=f"{name}: not the .* that was released"):
+        picture(data, data.frames[0])
+
+
 def test_a_release_without_media_names_the_frame_and_what_to_do(
     tmp_path: Path, predictions: Predictions
 ) -> None:
