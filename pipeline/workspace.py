@@ -254,7 +254,8 @@ class Workspace:
         import pyarrow as pa
 
         schema = arrow_schema(TABLES[table])
-        parts = [schema.empty_table()]
+        # Not empty_table: that loads pandas, which costs status as much as all the rest.
+        parts = [pa.Table.from_batches([], schema)]
         for file in self.files(table):
             part = read_arrow(self.storage, file.file, file.sha256)
             for column in schema:

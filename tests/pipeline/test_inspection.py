@@ -27,6 +27,19 @@ def test_status_loads_no_stage_and_nothing_heavy(workspace: Workspace) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_status_of_a_workspace_with_media_reads_its_tables_without_pandas(
+    workspace: Workspace,
+) -> None:
+    add_sources(workspace, ["ok"])
+    code = (
+        "import sys; from pipeline.workspace import Workspace;"
+        f" table = Workspace({workspace.storage.url!r}).arrow('sources');"
+        " sys.exit(str((len(table), 'pandas' in sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == "(1, False)"
+
+
 def test_each_stage_of_the_registry_reads_what_its_spec_says() -> None:
     for name, entry in STAGES.items():
         assert entry.reads == entry.load().spec.reads, name
