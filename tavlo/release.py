@@ -6,6 +6,7 @@ this form, ours or an imported one, with media or without, can be scored.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -137,11 +138,13 @@ def read_release(folder: Path) -> EvaluationSet:
 
     Raises:
         UsageError: there is no release.
-        AvatarBuildError: it is not of this form, or nothing in it is labelled.
+        AvatarBuildError: it is not of this form, not as it was released, or nothing in it is
+            labelled.
     """
     path = folder / "annotations" / "instances.json"
+    released = released_digests(folder)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(_as_released(folder, "annotations/instances.json", released))
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no release here: {path.name} is missing.") from error
     except ValueError as error:
@@ -156,11 +159,30 @@ def read_release(folder: Path) -> EvaluationSet:
         ) from error
     if not frames:
         raise AvatarBuildError(f"{path}: no labelled frame to evaluate on.")
-    listed = folder / "subsets" / "cross_event.txt"
-    changing = listed.read_text(encoding="utf-8").split() if listed.exists() else []
+    listed = "subsets/cross_event.txt"
+    here = (folder / listed).exists() or listed in released
+    changing = _as_released(folder, listed, released).split() if here else []
     name, cross_event = str(version), frozenset(changing)
-    released = released_digests(folder)
     return EvaluationSet(name, verified, frames, cross_event, folder, imported_from, released)
+
+
+def _as_released(folder: Path, name: str, released: dict[str, str]) -> str:
+    """The text of a file of a release; a changed ground truth would be scored without a word."""
+    try:
+        data = (folder / name).read_bytes()
+    except FileNotFoundError as error:
+        if name in released:
+            raise AvatarBuildError(
+                f"{folder / name}: is missing, and {folder.name}/CHECKSUMS.sha256 lists it."
+                " Get the release again."
+            ) from error
+        raise
+    if released.get(name, digest := hashlib.sha256(data).hexdigest()) != digest:
+        raise AvatarBuildError(
+            f"{folder / name}: not the file that was released, by CHECKSUMS.sha256. Get the release"
+            " again; one that was changed on purpose needs a version and checksums of its own."
+        )
+    return data.decode("utf-8")
 
 
 def released_digests(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ import click
 
 from pipeline.cli.options import cli, device_option, open_workspace, run_options
 from pipeline.cli.output import output
-from pipeline.cli.running import listed, run_stages, say_sheets, set_aside, settle_reviews
+from pipeline.cli.running import listed, run_stages, say_sheets, set_aside
 from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:
@@ -183,6 +183,8 @@ def run(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
 
 
 def _segment(opened: Workspace, options: RunOptions) -> None:
+    from pipeline.steps import settle_reviews
+
     set_aside(opened, options)
     if not options.dry_run:
         settle_reviews(opened)

@@ -18,7 +18,7 @@ from pipeline.cli.options import (
     workspace_options,
 )
 from pipeline.cli.output import Failed, output
-from pipeline.cli.running import run_stages, settle_reviews
+from pipeline.cli.running import run_stages
 from pipeline.errors import AvatarBuildError
 from pipeline.words import command_line
 
@@ -40,6 +40,8 @@ def accept(workspace: str, settings: tuple[str, ...], options: RunOptions) -> No
     \b
         avatar-build label accept --set label.accept_score=0.6
     """
+    from pipeline.steps import settle_reviews
+
     opened = open_workspace(workspace, settings)
     run_stages(opened, ["accept"], options)
     if not options.dry_run:
@@ -190,6 +192,7 @@ def push(
     from labeling.gold import set_gold
     from labeling.projects import connect
     from labeling.push import push_adjudication, push_boxes, push_masks
+    from pipeline.steps import settle_reviews
 
     if gold is not None and kind != "boxes":
         raise click.UsageError("--gold goes with boxes.")
@@ -229,6 +232,7 @@ def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
     from labeling.projects import connect
     from labeling.pull import pull_adjudication, pull_boxes, pull_masks
     from labeling.reopen import Reopened, reopen_boxes
+    from pipeline.steps import settle_reviews
 
     opened = open_workspace(workspace, settings)
     server = connect(opened)

@@ -12,7 +12,7 @@ import click
 from pipeline.cli.groups import SomeId
 from pipeline.cli.options import cli, open_workspace, workspace_options
 from pipeline.cli.output import Failed, output
-from pipeline.cli.running import listed, settle_reviews
+from pipeline.cli.running import listed
 from pipeline.words import counted
 
 
@@ -47,6 +47,8 @@ def export(
         avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
     """
+    from pipeline.steps import settle_reviews
+
     lists = [Path(name) for name in leaks]
     if verify:
         _verify(Path(verify), workspace, lists)

@@ -57,15 +57,6 @@ def set_aside(workspace: Workspace, options: RunOptions) -> None:
             click.echo(f"{stage}: {units} damaged units set aside, to be done again.", err=True)
 
 
-def settle_reviews(workspace: Workspace) -> None:
-    """Bring instances and masks in step with the reviews."""
-    from labeling.settle import settle
-    from labeling.verified import settle_masks
-
-    settle(workspace)
-    settle_masks(workspace)
-
-
 def _say(summary: RunSummary, options: RunOptions) -> None:
     counts = dict(summary.counts)
     said = output()

@@ -8,7 +8,7 @@ from labeling.client import LabelStudio
 from labeling.projects import ProjectKind
 from labeling.pull import Pulled, pull_adjudication, pull_boxes, pull_masks
 from labeling.push import Pushed, push_adjudication, push_boxes, push_masks
-from pipeline.cli.running import settle_reviews
+from pipeline.steps import settle_reviews
 from pipeline.workspace import Workspace
 from tests.labeling.labelled_workspace import VOCABULARY
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -307,3 +308,23 @@ def test_a_folder_that_is_no_release_says_so(tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(AvatarBuildError, match="clip_id"):
         read_release(folder)
+
+
+@pytest.mark.parametrize("name", ["annotations/instances.json", "subsets/cross_event.txt"])
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_ground_truth_that_is_not_the_released_one_is_not_scored_on(
+    tmp_path: Path, name: str, change: str
+) -> None:
+    folder = make_release(tmp_path / "release", clips=False, images=False)
+    file = folder / name
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "CHECKSUMS.sha256").write_text(f"{digest}  {name}\n")
+    read_release(folder)
+    if change == "changed":
+        file.write_text(file.read_text() + "\n")
+        with pytest.raises(AvatarBuildError, match="not the file that was released"):
+            read_release(folder)
+    else:
+        file.unlink()
+        with pytest.raises(AvatarBuildError, match="is missing"):
+            read_release(folder)
