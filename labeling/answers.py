@@ -11,19 +11,20 @@ from typing import Any, Protocol
 from labeling.instances import every_instance
 from labeling.mask_results import Asked, read_masks
 from labeling.results import read_boxes
+from labeling.shapes import BoxData, MaskData, Question, read, unreadable
 from labeling.tasks import proposals_by_frame
 from pipeline.errors import InputError
 from pipeline.reviews import by_frame
-from pipeline.schema import Frame, MaskSource, Proposal, Review
+from pipeline.schema import Frame, Proposal, Review
 from pipeline.workspace import Workspace
+
+_AGAIN = "delete the task and push again"
 
 
 class Answers(Protocol):
     """What ``pull`` needs to know of a kind of project."""
 
-    def read(
-        self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
-    ) -> Review:
+    def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
         """One answer about a frame.
 
         Args:
@@ -45,13 +46,12 @@ class BoxAnswers:
         self._vocabulary = frozenset(vocabulary)
         self._proposals = proposals_by_frame(workspace.rows(Proposal))
 
-    def read(
-        self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
-    ) -> Review:
+    def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
         """One answer about a frame."""
         proposals = self._proposals.get(frame.frame_id, [])
         review = read_boxes(annotation, frame, proposals, self._labels(frame), name)
-        return review.model_copy(update={"shown": task["data"].get("proposals")})
+        data = read(BoxData, task["data"], "the task's data", _AGAIN)
+        return review.model_copy(update={"shown": data.proposals})
 
     def _labels(self, frame: Frame) -> frozenset[str]:
         """The labels that a frame's task offers."""
@@ -68,9 +68,7 @@ class AdjudicationAnswers(BoxAnswers):
             for name, rows in by_frame(workspace.rows(Review)).items()
         }
 
-    def read(
-        self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
-    ) -> Review:
+    def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
         """One answer about a frame."""
         review = super().read(annotation, task, frame, name)
         return review.model_copy(update={"purpose": "adjudicate"})
@@ -89,20 +87,19 @@ class MaskAnswers:
     def __init__(self, workspace: Workspace) -> None:
         self._instances = every_instance(workspace.rows(Review))
 
-    def read(
-        self, annotation: Mapping[str, Any], task: Mapping[str, Any], frame: Frame, name: str
-    ) -> Review:
+    def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
         """One answer about a frame."""
-        asked = {str(item["label"]): self._asked(item, frame) for item in task["data"]["asked"]}
+        questions = read(MaskData, task["data"], "the task's data", _AGAIN).asked
+        asked = {item.label: self._asked(item, frame) for item in questions}
+        if len(asked) < len(questions):
+            raise unreadable(f"the task asks twice about one of {list(asked)}; {_AGAIN}")
         return read_masks(annotation, frame, asked, name)
 
-    def _asked(self, item: Mapping[str, Any], frame: Frame) -> Asked:
-        instance = self._instances.get(item["instance_id"])
+    def _asked(self, item: Question, frame: Frame) -> Asked:
+        instance = self._instances.get(item.instance_id)
         if instance is None or instance.frame_id != frame.frame_id:
             raise InputError(
                 "unknown_instance",
-                f"{item['label']!r} is no instance of this workspace's reviews; delete the task and"
-                " push again",
+                f"{item.label!r} is no instance of this workspace's reviews; {_AGAIN}",
             )
-        drawn_by = item["drawn_by"]
-        return Asked(instance, item["mask"], None if drawn_by is None else MaskSource(**drawn_by))
+        return Asked(instance, item.mask, item.drawn_by)

@@ -140,15 +140,16 @@ class LabelStudio:
         while True:
             query = {"title": title, "page": page, "page_size": 100}
             answer = self.call("GET", "/api/projects", query=query)
-            found += [project for project in answer["results"] if project["title"] == title]
+            for project in self._rows(answer, "results", "/api/projects"):
+                if project.get("title") == title:
+                    found.append(self._project(project))
             if not answer.get("next"):
                 return sorted(found, key=lambda project: int(project["id"]))
             page += 1
 
     def create_project(self, **settings: Any) -> dict[str, Any]:
         """Make a project and return it."""
-        project: dict[str, Any] = self.call("POST", "/api/projects", settings)
-        return project
+        return self._project(self.call("POST", "/api/projects", settings))
 
     def project(self, project: int) -> dict[str, Any]:
         """One project."""
@@ -224,9 +225,13 @@ class LabelStudio:
         seen, page = 0, 1
         while True:
             answer = self.call("GET", "/api/tasks", query={**query, "page": page})
-            yield from answer["tasks"]
-            seen += len(answer["tasks"])
-            if seen >= answer["total"] or not answer["tasks"]:
+            tasks = self._rows(answer, "tasks", "/api/tasks")
+            yield from tasks
+            seen += len(tasks)
+            total = answer.get("total")
+            if type(total) is not int:
+                raise self._strange("/api/tasks", "no total")
+            if seen >= total or not tasks:
                 return
             page += 1
 
@@ -282,6 +287,29 @@ class LabelStudio:
     def task_link(self, project: int, task: int) -> str:
         """Where a person opens the task."""
         return f"{self.url}/projects/{project}/data?task={task}"
+
+    def _rows(self, answer: Any, name: str, path: str) -> list[dict[str, Any]]:
+        """The numbered things on a page."""
+        rows = answer.get(name) if isinstance(answer, dict) else None
+        if not isinstance(rows, list):
+            raise self._strange(path, f"no list of {name}")
+        for place, row in enumerate(rows):
+            if not isinstance(row, dict) or type(row.get("id")) is not int:
+                raise self._strange(path, f"number {place + 1} of a page of {name} has no id")
+        return rows
+
+    def _project(self, raw: Any) -> dict[str, Any]:
+        if not isinstance(raw, dict) or type(raw.get("id")) is not int:
+            raise self._strange("/api/projects", "a project without an id")
+        missing = [key for key in ("title", "label_config", "created_at") if key not in raw]
+        if missing:
+            raise self._strange("/api/projects", f"project {raw['id']} has no {missing[0]}")
+        return raw
+
+    def _strange(self, path: str, what: str) -> LabelServerError:
+        return LabelServerError(
+            f"{self.url}: {path}: answers, but not as a Label Studio does ({what})."
+        )
 
     # One request
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from labeling import brush
 from labeling.mask_tasks import mask_digest
 from labeling.results import all_said, one_status, review_of
+from labeling.shapes import Answer, Brush, Item, read, read_region, region, unreadable
 from pipeline import rle
 from pipeline.errors import InputError
 from pipeline.rle import Mask
@@ -46,7 +46,7 @@ class Asked:
 
 
 def read_masks(
-    annotation: Mapping[str, Any], frame: Frame, asked: Mapping[str, Asked], annotation_id: str
+    annotation: object, frame: Frame, asked: Mapping[str, Asked], annotation_id: str
 ) -> Review:
     """A person's answer about the masks of a frame.
 
@@ -59,27 +59,29 @@ def read_masks(
     Raises:
         InputError: the answer is incomplete or contradicts itself; the detail says what to mend.
     """
-    items = annotation["result"]
+    answer = read(Answer, annotation, "the answer")
+    items = answer.result
     decision = one_status(items, "mask_status", _STATUS)
     instances: list[ReviewedInstance] = []
     reasons: list[str] = []
     if decision == "labelled":
         instances = _instances(items, frame, asked)
     elif decision == "rejected":
-        reasons = all_said(items, "reject_reason", "choices")
+        reasons = all_said(items, "reject_reason")
     else:
-        reasons = [" ".join(text.split()) for text in all_said(items, "boxes_note", "text")]
-    return review_of(annotation, annotation_id, frame, "masks", decision, reasons, instances)
+        reasons = [" ".join(text.split()) for text in all_said(items, "boxes_note")]
+    return review_of(answer, annotation_id, frame, "masks", decision, reasons, instances)
 
 
 def _instances(
-    items: Sequence[Mapping[str, Any]], frame: Frame, asked: Mapping[str, Asked]
+    items: Sequence[Item], frame: Frame, asked: Mapping[str, Asked]
 ) -> list[ReviewedInstance]:
     painted: dict[str, Mask] = {}
     for item in items:
         # A region that came from a prompt has a second item under the prompt's name.
-        if item.get("from_name") == "mask":
-            label, mask = _label(item, asked), _pixels(item, frame)
+        if item.from_name == "mask":
+            value = read_region(Brush, "brushlabels", item, frame)
+            label, mask = _label(item, value, asked), _pixels(item, value, frame)
             painted[label] = painted[label] | mask if label in painted else mask
     return [_reviewed(label, found, painted.get(label)) for label, found in asked.items()]
 
@@ -105,29 +107,24 @@ def _reviewed(label: str, found: Asked, mask: Mask | None) -> ReviewedInstance:
     )
 
 
-def _label(item: Mapping[str, Any], asked: Mapping[str, Asked]) -> str:
-    labels = item["value"].get("brushlabels") or []
+def _label(item: Item, value: Brush, asked: Mapping[str, Asked]) -> str:
+    labels = value.brushlabels or []
     if len(labels) != 1:
-        raise InputError("no_label", f"mask {item['id']} has {len(labels)} labels; give it one")
+        raise InputError("no_label", f"{region(item)} has {len(labels)} labels; give it one")
     if labels[0] not in asked:
         raise InputError(
             "unknown_label",
-            f"mask {item['id']} is {labels[0]!r}, no instance of this frame; choose another",
+            f"{region(item)} is {labels[0]!r}, no instance of this frame; choose another",
         )
-    return str(labels[0])
+    return labels[0]
 
 
-def _pixels(item: Mapping[str, Any], frame: Frame) -> Mask:
-    size = item.get("original_width"), item.get("original_height")
-    if size != (frame.width, frame.height) or item.get("image_rotation"):
-        raise InputError(
-            "other_size",
-            f"mask {item['id']} is of a picture of {size[0]}x{size[1]}, the frame is"
-            f" {frame.width}x{frame.height}; delete the mask and paint it again",
-        )
+def _pixels(item: Item, value: Brush, frame: Frame) -> Mask:
+    if value.degrees:
+        raise unreadable(f"{region(item)} is rotated; delete it and paint it again")
     try:
-        return np.asarray(brush.decode(item["value"].get("rle"), frame.height, frame.width))
+        return np.asarray(brush.decode(value.rle, frame.height, frame.width))
     except InputError as error:
         raise InputError(
-            error.kind, f"mask {item['id']}: {error.detail}; delete it and paint it again"
+            error.kind, f"{region(item)}: {error.detail}; delete it and paint it again"
         ) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from labeling.client import LabelStudio, read_token
 from labeling.layouts import canonical, layout
+from labeling.shapes import Named, read
 from labeling.tasks import PREDICTED
 from pipeline.errors import UsageError
 from pipeline.schema import digest_of
@@ -37,12 +37,16 @@ class Project:
     key: str
     """Names it for good: numbers are used again after a server lost its data."""
 
-    def name_of(self, annotation: Mapping[str, Any]) -> str:
+    def name_of(self, annotation: object) -> str:
         """What a review says it came from.
 
         Numbers are used again after a deletion; the time they were made is not.
+
+        Raises:
+            InputError: ``unreadable_answer`` when it has no number or time.
         """
-        return f"{self.key}/{annotation['id']}@{annotation['created_at']}"
+        named = read(Named, annotation, "an answer")
+        return f"{self.key}/{named.id}@{named.created_at}"
 
 
 def connect(workspace: Workspace) -> LabelStudio:

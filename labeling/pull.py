@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from labeling.answers import AdjudicationAnswers, Answers, BoxAnswers, MaskAnswers
 from labeling.client import LabelStudio
 from labeling.projects import Project, ProjectKind, find_project
 from labeling.push import foreign_line, frame_of, named_frame
-from labeling.results import utc, withdrawn
+from labeling.results import withdrawn
+from labeling.shapes import Stamp, Task, read, read_task, unreadable, utc
 from pipeline.errors import AvatarBuildError, InputError, UsageError
 from pipeline.ledger import Generation, Ledger, Unit
 from pipeline.locks import run_lock
@@ -31,9 +32,9 @@ from pipeline.unit import Clock, commit_unit, new_job
 from pipeline.workspace import Workspace
 
 SPECS: dict[ProjectKind, StageSpec] = {
-    "boxes": StageSpec(name="pull", version=1, reads="", writes=("reviews",)),
-    "masks": StageSpec(name="pull-masks", version=1, reads="", writes=("reviews",)),
-    "adjudication": StageSpec(name="pull-adjudication", version=1, reads="", writes=("reviews",)),
+    "boxes": StageSpec(name="pull", version=2, reads="", writes=("reviews",)),
+    "masks": StageSpec(name="pull-masks", version=2, reads="", writes=("reviews",)),
+    "adjudication": StageSpec(name="pull-adjudication", version=2, reads="", writes=("reviews",)),
 }
 """The books of each kind; failures are answers to mend."""
 
@@ -161,6 +162,7 @@ class _Reader:
         self.pulled = Pulled(project)
         self.newest = ""
         self._oldest_bad = ""
+        self._read: set[str] = set()
         self._server = server
         self._project = project
         self._answers = answers
@@ -176,31 +178,51 @@ class _Reader:
 
     def next_since(self) -> str:
         """From when on the next pull has to look: bad answers may be mended by our own settings."""
-        earliest = min(self.newest, self._oldest_bad or self.newest)
+        # A server whose clock runs ahead must not hide what is answered until then.
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        earliest = min(self.newest, self._oldest_bad or self.newest, now)
         return (datetime.fromisoformat(earliest) - _OVERLAP).isoformat()
 
     def read(self, since: str) -> Iterator[Outcome]:
         """One outcome per annotation that says something new."""
+        seen = set()
         for task in self._server.tasks(self._project.number, since):
+            if task["id"] in seen:
+                continue  # it moved to the next page while we read
+            seen.add(task["id"])
             self.pulled.tasks += 1
-            changed = utc(task["updated_at"])
-            self.newest = max(self.newest, changed)
+            link = self._server.task_link(self._project.number, task["id"])
+            whole = read_task(task, link)
+            self.newest = max(self.newest, whole.updated_at)
             frame_id = frame_of(task)
             if frame_id is None:
-                link = self._server.task_link(self._project.number, int(task["id"]))
                 self.pulled.foreign.append(link)
                 continue
-            alive = set()
-            for annotation in task["annotations"]:
-                name = self._project.name_of(annotation)
-                alive.add(name)
-                yield from self._answer(task, annotation, name, frame_id, changed)
-            for name in sorted(self._of_frame.get(frame_id, set()) - alive):
-                # An answer older than the task was given to an earlier task of the frame.
-                if utc(name.rpartition("@")[2]) >= utc(task["created_at"]):
-                    yield from self._take_back(name, changed, DELETED)
-            yield from self._gone(task, alive)
+            yield from self._answers_of(task, whole, frame_id, link)
         self.pulled.gone = self._without_task()
+
+    def _answers_of(
+        self, task: dict[str, Any], whole: Task, frame_id: str, link: str
+    ) -> Iterator[Outcome]:
+        alive, nameless = set(), False
+        for place, annotation in enumerate(whole.annotations):
+            try:
+                name = self._project.name_of(annotation)
+                if name in self._read:
+                    raise unreadable("another answer has its number and time; delete it")
+            except InputError as error:
+                name, nameless = f"{self._project.key}/task {task['id']}, {place + 1}", True
+                yield from self._bad(error, name, frame_id, whole.updated_at, link)
+            else:
+                yield from self._answer(task, annotation, name, frame_id, whole.updated_at)
+            alive.add(name)
+            self._read.add(name)
+        # Which one has no name is not known, so none is said to be deleted.
+        for name in [] if nameless else sorted(self._of_frame.get(frame_id, set()) - alive):
+            # An answer older than the task was given to an earlier task of the frame.
+            if utc(name.rpartition("@")[2]) >= whole.created_at:
+                yield from self._take_back(name, whole.updated_at, DELETED)
+        yield from self._gone(link, alive)
 
     def _without_task(self) -> list[str]:
         """The frames whose answers stand and whose task is no longer there."""
@@ -211,44 +233,44 @@ class _Reader:
         return sorted(answered - {named_frame(task) for task in tasks})
 
     def _answer(
-        self, task: dict[str, Any], annotation: dict[str, Any], name: str, frame: str, changed: str
+        self, task: dict[str, Any], annotation: object, name: str, frame: str, changed: str
     ) -> Iterator[Outcome]:
-        if annotation["was_cancelled"]:
-            self.pulled.skipped += 1
-            yield from self._take_back(name, utc(annotation["updated_at"]), SKIPPED)
-            return
         known = self._known.get(name)
-        if known is not None and known.updated_at >= utc(annotation["updated_at"]):
-            return
         try:
+            stamp = read(Stamp, annotation, "the answer")
+            if stamp.was_cancelled:
+                self.pulled.skipped += 1
+                yield from self._take_back(name, stamp.updated_at, SKIPPED)
+                return
+            if known is not None and known.updated_at >= stamp.updated_at:
+                return
             review = self._review(task, annotation, name, frame)
         except InputError as error:
-            link = self._server.task_link(self._project.number, int(task["id"]))
-            detail = f"{frame}: {error.detail}. {link}"
-            self.pulled.bad.append((frame, f"{error.kind}: {error.detail}. {link}"))
-            self._oldest_bad = min(self._oldest_bad or changed, changed)
-            before = self._failing.get(name)
-            if before is None or (before.kind, before.detail) != (error.kind, detail):
-                yield Fail(name, error.kind, detail)
+            link = self._server.task_link(self._project.number, task["id"])
+            yield from self._bad(error, name, frame, changed, link)
             return
         self.pulled.edited += known is not None
         self.pulled.new += known is None
         yield Ok(name, [review])
 
-    def _review(
-        self, task: dict[str, Any], annotation: dict[str, Any], name: str, frame_id: str
-    ) -> Review:
+    def _bad(
+        self, error: InputError, name: str, frame: str, changed: str, link: str
+    ) -> Iterator[Outcome]:
+        """List an answer to mend; it is written down once."""
+        detail = f"{frame}: {error.detail}. {link}"
+        self.pulled.bad.append((frame, f"{error.kind}: {error.detail}. {link}"))
+        self._oldest_bad = min(self._oldest_bad or changed, changed)
+        before = self._failing.get(name)
+        if before is None or (before.kind, before.detail) != (error.kind, detail):
+            yield Fail(name, error.kind, detail)
+
+    def _review(self, task: dict[str, Any], annotation: object, name: str, frame_id: str) -> Review:
         frame = self._frames.get(frame_id)
         if frame is None:
             raise InputError(
                 "unknown_frame", "this workspace has no such frame; it was sampled anew"
             )
-        try:
-            return self._answers.read(annotation, task, frame, name)
-        except (KeyError, TypeError, ValueError) as error:
-            # Whoever writes through the API writes anything.
-            what = f"not an answer of this labeling config ({error!r:.120}); delete it"
-            raise InputError("unreadable_answer", what) from error
+        return self._answers.read(annotation, task, frame, name)
 
     def _take_back(self, name: str, at: str, reason: str) -> Iterator[Outcome]:
         known = self._known.get(name)
@@ -258,9 +280,8 @@ class _Reader:
         later = datetime.fromisoformat(known.updated_at) + timedelta(microseconds=1)
         yield Ok(name, [withdrawn(known, max(at, utc(later.isoformat())), reason)])
 
-    def _gone(self, task: dict[str, Any], alive: set[str]) -> Iterator[Outcome]:
+    def _gone(self, link: str, alive: set[str]) -> Iterator[Outcome]:
         """Failures whose annotation is no longer there need no mending."""
-        link = self._server.task_link(self._project.number, int(task["id"]))
         for name, failure in self._failing.items():
             if failure.detail.endswith(f" {link}") and name not in alive:
                 yield Drop(name, "deleted", link)

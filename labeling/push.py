@@ -19,6 +19,7 @@ from labeling.clips import FrameMedia
 from labeling.layouts import check_task
 from labeling.projects import Project, ProjectKind, open_project
 from labeling.questions import BoxQuestions, MaskQuestions, Questions
+from labeling.shapes import is_text, read_task
 from pipeline.errors import AvatarBuildError
 from pipeline.locks import run_lock
 from pipeline.schema import Frame
@@ -213,9 +214,11 @@ def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> 
     gone: list[int] = []  # removed at the end: the list is read by pages
     for task in server.tasks(pushed.project.number):
         name, number = frame_of(task), int(task["id"])
-        worked_on = bool(task["annotations"] or task["drafts"])
+        link = server.task_link(pushed.project.number, number)
+        whole = read_task(task, link)
+        worked_on = bool(whole.annotations or whole.drafts)
         if name is None:
-            pushed.foreign.append(server.task_link(pushed.project.number, number))
+            pushed.foreign.append(link)
         elif questions.is_outdated(name, task, pushed.project):
             gone.append(number)
             pushed.renewed += 1
@@ -235,11 +238,16 @@ def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> 
 
 def named_frame(task: dict[str, Any]) -> str | None:
     """The frame a task of ours was made for, from its ``meta``."""
-    name = (task["meta"] or {}).get("frame_id")
-    return name if isinstance(name, str) and name else None
+    return _named(task.get("meta"))
 
 
 def frame_of(task: dict[str, Any]) -> str | None:
     """The frame a task shows; none when it is none of ours."""
-    name = task["data"].get("frame_id")
-    return name if isinstance(name, str) and name else None
+    return _named(task.get("data"))
+
+
+def _named(holder: object) -> str | None:
+    name = holder.get("frame_id") if isinstance(holder, dict) else None
+    # No frame of ours is called by half a character or by several lines.
+    ours = is_text(name) and isinstance(name, str) and len(name.splitlines()) == 1
+    return name if ours else None

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from labeling.demand import Demand, is_sampled
 from labeling.mask_tasks import Shown, asked, mask_task
 from labeling.projects import Project
-from labeling.results import utc
+from labeling.shapes import Stamp, is_skip, read
 from labeling.tasks import box_task, proposals_by_frame, shown
+from pipeline.errors import InputError
 from pipeline.reviews import by_frame, deciding, is_sent_back, is_withdrawn
 from pipeline.schema import Frame, Instance, Mask, Proposal, Review, Sounds
 from pipeline.workspace import Workspace
@@ -110,7 +111,7 @@ class BoxQuestions:
         """
         if not self._demand.missing.get(frame_id) or frame_id in self._sent_back or task["drafts"]:
             return False
-        answers = [answer for answer in task["annotations"] if not answer["was_cancelled"]]
+        answers = [answer for answer in task["annotations"] if not is_skip(answer)]
         if not answers:
             now = shown(self._proposals.get(frame_id, []), self._frames[frame_id])
             return bool(task["data"].get("proposals") != now)
@@ -186,7 +187,7 @@ class MaskQuestions:
         """
         if frame_id not in self._open or task["drafts"]:
             return False
-        answers = [answer for answer in task["annotations"] if not answer["was_cancelled"]]
+        answers = [answer for answer in task["annotations"] if not is_skip(answer)]
         if not are_pulled(answers, project, self._pulled):
             return False
         return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
@@ -211,13 +212,15 @@ def pulled_at(reviews: Iterable[Review]) -> dict[str, str]:
     return pulled
 
 
-def are_pulled(
-    answers: Iterable[Mapping[str, Any]], project: Project, pulled: Mapping[str, str]
-) -> bool:
+def are_pulled(answers: Iterable[object], project: Project, pulled: Mapping[str, str]) -> bool:
     """Whether all of a task's answers stand in the tables as they are at the server."""
-    return all(
-        pulled.get(project.name_of(answer), "") >= utc(answer["updated_at"]) for answer in answers
-    )
+    try:
+        return all(
+            pulled.get(project.name_of(answer), "") >= read(Stamp, answer, "an answer").updated_at
+            for answer in answers
+        )
+    except InputError:
+        return False  # what cannot be read cannot have been pulled; a pull names it
 
 
 def _sent_back(review: Review) -> bool:

@@ -14,8 +14,9 @@ from typing import Any
 from labeling.client import LabelStudio
 from labeling.projects import Project, find_project
 from labeling.questions import are_pulled, pulled_at
-from labeling.results import utc
+from labeling.shapes import Stamp, is_skip, read, read_task, utc
 from labeling.tasks import PREDICTED
+from pipeline.errors import InputError
 from pipeline.reviews import by_frame, deciding, is_withdrawn
 from pipeline.schema import Review
 from pipeline.workspace import Workspace
@@ -86,12 +87,17 @@ def _open(
     pulled: dict[str, str],
     found: Reopened,
 ) -> None:
-    answers = [answer for answer in task["annotations"] if not answer["was_cancelled"]]
-    old = [answer for answer in answers if utc(answer["updated_at"]) <= review.updated_at]
+    link = server.task_link(project.number, task["id"])
+    answers = [answer for answer in read_task(task, link).annotations if not is_skip(answer)]
+    try:
+        times = [read(Stamp, answer, "an answer").updated_at for answer in answers]
+    except InputError as error:
+        found.waiting.append((review.frame_id, f"{error.detail}. {link}"))
+        return
+    old = [answer for answer, at in zip(answers, times, strict=True) if at <= review.updated_at]
     if not old:
         return  # open already, or answered again
     if not are_pulled(old, project, pulled):
-        link = server.task_link(project.number, int(task["id"]))
         what = (
             f"its boxes were not pulled; 'avatar-build label pull boxes', then masks again. {link}"
         )

@@ -189,8 +189,10 @@ class FakeLabelStudio:
     def _counted(self, task: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
         """A task as the list has it: without "all", nobody is counted."""
         answers = task["annotations"] if query.get("fields") == "all" else []
+        people = [answer.get("completed_by") for answer in answers]
+        skips = [answer.get("was_cancelled") for answer in task["annotations"]]
         return {
             **task,
-            "annotators": sorted({answer["completed_by"] for answer in answers}),
-            "total_annotations": sum(not answer["was_cancelled"] for answer in task["annotations"]),
+            "annotators": sorted({person for person in people if isinstance(person, int)}),
+            "total_annotations": sum(not skip for skip in skips),
         }

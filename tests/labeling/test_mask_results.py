@@ -195,7 +195,7 @@ NOTHING = np.zeros((HEIGHT, WIDTH), dtype=bool)
         ("unknown_label", [DONE, region("3 cow", pixels()), OTHER]),
         ("no_label", [DONE, region("1 dog", pixels(), value={"rle": [1]}), OTHER]),
         ("other_size", [DONE, region("1 dog", pixels(), original_width=640), OTHER]),
-        ("other_size", [DONE, region("1 dog", pixels(), image_rotation=90), OTHER]),
+        ("unreadable_answer", [DONE, region("1 dog", pixels(), image_rotation=90), OTHER]),
         (
             "bad_brush",
             [DONE, region("1 dog", pixels(), value={"rle": [9], "brushlabels": ["1 dog"]}), OTHER],
