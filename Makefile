@@ -6,6 +6,8 @@
   benchmark-labels benchmark-tavlo clean
 
 PYTHON ?= python3
+# Test files at a time; the tests of one file share what is slow to make.
+JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -29,7 +31,7 @@ demo: $(READY) ## Run the whole chain on a rendered world (at most 10 minutes)
 	$(BIN)/avatar-build demo --workspace demo-workspace
 
 test: $(READY) lint ## Lint, types, and every test that runs without a GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" -n $(JOBS) --dist loadfile
 
 test-fast: $(READY) ## Only the tests that take seconds
 	$(BIN)/python -m pytest -q -m "not gpu and not slow and not labelstudio and not browser"
