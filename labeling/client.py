@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import UnionType
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -30,6 +31,25 @@ _ACCESS_S = 240.0
 """An access token lives 300 s at the server; a new one is fetched a minute before."""
 _PAGE = 500
 _PASSING = {429, 502, 503, 504}
+
+_PROJECT: dict[str, type | UnionType] = {
+    "id": int,
+    "title": str,
+    "label_config": str,
+    "created_at": str,
+}
+_COUNTS: dict[str, type | UnionType] = {
+    "task_number": int | None,
+    "finished_task_number": int | None,
+    "skipped_annotations_number": int | None,
+}
+_COLUMNS: dict[str, type | UnionType] = {
+    "overlap": int,
+    "total_annotations": int,
+    "is_labeled": bool,
+    "annotators": list,
+}
+"""What the fields that are read of the server's own objects must be."""
 
 
 class LabelServerError(AvatarBuildError):
@@ -140,25 +160,27 @@ class LabelStudio:
         while True:
             query = {"title": title, "page": page, "page_size": 100}
             answer = self.call("GET", "/api/projects", query=query)
-            for project in self._rows(answer, "results", "/api/projects"):
-                if project.get("title") == title:
-                    found.append(self._project(project))
+            page_of = self._held(answer, "/api/projects", results=list)["results"]
+            rows = self._rows(page_of, "/api/projects", **_PROJECT)
+            found += [project for project in rows if project["title"] == title]
             if not answer.get("next"):
                 return sorted(found, key=lambda project: int(project["id"]))
             page += 1
 
     def create_project(self, **settings: Any) -> dict[str, Any]:
         """Make a project and return it."""
-        return self._project(self.call("POST", "/api/projects", settings))
+        made = self.call("POST", "/api/projects", settings)
+        return self._held(made, "/api/projects", **_PROJECT)
 
     def project(self, project: int) -> dict[str, Any]:
-        """One project."""
-        found: dict[str, Any] = self.call("GET", f"/api/projects/{project}")
-        return found
+        """One project, with what the server counts of it."""
+        path = f"/api/projects/{project}"
+        return self._held(self.call("GET", path), path, **_COUNTS)
 
     def add_local_files(self, project: int, folder: str) -> None:
         """Let the project's members see the files below ``folder`` of the server's own disk."""
-        storages = self.call("GET", "/api/storages/localfiles", query={"project": project})
+        path = "/api/storages/localfiles"
+        storages = self._rows(self.call("GET", path, query={"project": project}), path, path=str)
         if any(storage["path"] == folder for storage in storages):
             return
         body = {
@@ -168,7 +190,7 @@ class LabelStudio:
             "use_blob_urls": True,
             "regex_filter": ".*",
         }
-        self.call("POST", "/api/storages/localfiles", body)
+        self.call("POST", path, body)
 
     def connect_backend(self, project: int, url: str, title: str) -> None:
         """Let the project's annotators ask the model at ``url``; the one of that title moves there.
@@ -182,7 +204,8 @@ class LabelStudio:
             "is_interactive": True,
             "auth_method": "NONE",
         }
-        known = self.call("GET", "/api/ml", query={"project": project})
+        answer = self.call("GET", "/api/ml", query={"project": project})
+        known = self._rows(answer, "/api/ml", id=int, title=str)
         ours = [backend["id"] for backend in known if backend["title"] == title]
         if ours:
             self.call("PATCH", f"/api/ml/{ours[0]}", body)
@@ -221,23 +244,24 @@ class LabelStudio:
             query["query"] = json.dumps({"filters": filters, "ordering": ["tasks:id"]})
         return self._pages(query)
 
-    def _pages(self, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _pages(
+        self, query: Mapping[str, Any], **fields: type | UnionType
+    ) -> Iterator[dict[str, Any]]:
         seen, page = 0, 1
         while True:
             answer = self.call("GET", "/api/tasks", query={**query, "page": page})
-            tasks = self._rows(answer, "tasks", "/api/tasks")
+            total = self._held(answer, "/api/tasks", tasks=list, total=int)["total"]
+            tasks = self._rows(answer["tasks"], "/api/tasks", id=int, **fields)
             yield from tasks
             seen += len(tasks)
-            total = answer.get("total")
-            if type(total) is not int:
-                raise self._strange("/api/tasks", "no total")
             if seen >= total or not tasks:
                 return
             page += 1
 
     def task_columns(self, project: int, *columns: str) -> Iterator[dict[str, Any]]:
         """Of every task only what is asked for: a tenth of the bytes."""
-        return self._pages(_columns(project, columns))
+        fields = {name: _COLUMNS[name] for name in columns if name in _COLUMNS}
+        return self._pages(_columns(project, columns), **fields)
 
     def shared_tasks(self, project: int) -> Iterator[dict[str, Any]]:
         """The tasks that several people are to answer: ``overlap`` and answers so far."""
@@ -247,9 +271,11 @@ class LabelStudio:
             "type": "Number",
             "value": 1,
         }
-        query = _columns(project, ("id", "overlap", "total_annotations", "is_labeled"))
+        columns = "overlap", "total_annotations", "is_labeled"
+        fields = {name: _COLUMNS[name] for name in columns}
+        query = _columns(project, ("id", *columns))
         filters = {"conjunction": "and", "items": [several]}
-        return self._pages({**query, "query": json.dumps({"filters": filters})})
+        return self._pages({**query, "query": json.dumps({"filters": filters})}, **fields)
 
     def update_task(self, task: int, **changes: Any) -> None:
         """Change fields of a task."""
@@ -257,7 +283,8 @@ class LabelStudio:
 
     def import_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> int:
         """Add tasks with their predictions; how many arrived."""
-        answer = self.call("POST", f"/api/projects/{project}/import", list(tasks))
+        path = f"/api/projects/{project}/import"
+        answer = self._held(self.call("POST", path, list(tasks)), path, task_count=int)
         return int(answer["task_count"])
 
     def delete_task(self, task: int) -> None:
@@ -288,22 +315,20 @@ class LabelStudio:
         """Where a person opens the task."""
         return f"{self.url}/projects/{project}/data?task={task}"
 
-    def _rows(self, answer: Any, name: str, path: str) -> list[dict[str, Any]]:
-        """The numbered things on a page."""
-        rows = answer.get(name) if isinstance(answer, dict) else None
+    def _rows(self, rows: Any, path: str, /, **fields: type | UnionType) -> list[dict[str, Any]]:
+        """A list of things that have these fields."""
         if not isinstance(rows, list):
-            raise self._strange(path, f"no list of {name}")
-        for place, row in enumerate(rows):
-            if not isinstance(row, dict) or type(row.get("id")) is not int:
-                raise self._strange(path, f"number {place + 1} of a page of {name} has no id")
-        return rows
+            raise self._strange(path, f"{_short(rows)} for a list")
+        return [self._held(row, path, **fields) for row in rows]
 
-    def _project(self, raw: Any) -> dict[str, Any]:
-        if not isinstance(raw, dict) or type(raw.get("id")) is not int:
-            raise self._strange("/api/projects", "a project without an id")
-        missing = [key for key in ("title", "label_config", "created_at") if key not in raw]
-        if missing:
-            raise self._strange("/api/projects", f"project {raw['id']} has no {missing[0]}")
+    def _held(self, raw: Any, path: str, /, **fields: type | UnionType) -> dict[str, Any]:
+        """An object that has these fields."""
+        if not isinstance(raw, dict):
+            raise self._strange(path, f"{_short(raw)} for an object")
+        for key, kind in fields.items():
+            value = raw.get(key)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise self._strange(path, f"{key} of number {raw.get('id')} is {_short(value)}")
         return raw
 
     def _strange(self, path: str, what: str) -> LabelServerError:
@@ -322,9 +347,8 @@ class LabelStudio:
             status, answer = self._ask("POST", "/api/token/refresh/", body, "", again=True)
             if status in (400, 401):
                 raise UsageError(_refused(self.url))
-            self._access = str(
-                self._checked("POST", "/api/token/refresh/", status, answer)["access"]
-            )
+            found = self._checked("POST", "/api/token/refresh/", status, answer)
+            self._access = self._held(found, "/api/token/refresh/", access=str)["access"]
             self._access_until = self._clock() + _ACCESS_S
         return f"Bearer {self._access}"
 
@@ -390,6 +414,10 @@ def _columns(project: int, columns: Sequence[str]) -> dict[str, Any]:
     fields = "all" if "annotators" in columns else "task_only"
     include = ",".join(columns)
     return {"project": project, "fields": fields, "include": include, "page_size": _PAGE}
+
+
+def _short(value: object) -> str:
+    return "null" if value is None else f"{value!a:.60}"
 
 
 def _refused(url: str) -> str:

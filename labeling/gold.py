@@ -10,8 +10,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from labeling.shapes import SAME_PX, Text
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.geometry import clip
 from pipeline.ledger import Generation, Unit
@@ -42,18 +43,22 @@ SPEC = StageSpec(name="gold", version=1, reads="", writes=("reviews",))
 class GoldBox(Record):
     """One thing that sounds."""
 
+    model_config = ConfigDict(strict=True)
+
     bbox: BBox
-    category: str
+    category: Text
     scenario: Scenario
 
 
 class GoldAnswer(Record):
     """What is known of one frame, as a line of a JSON file."""
 
-    frame_id: str
+    model_config = ConfigDict(strict=True)
+
+    frame_id: Text
     decision: Decision
-    reject_reasons: list[str] = Field(default_factory=list)
-    off_screen_category: str | None = None
+    reject_reasons: list[Text] = Field(default_factory=list)
+    off_screen_category: Text | None = None
     instances: list[GoldBox] = Field(default_factory=list)
 
 
@@ -118,7 +123,11 @@ def _deciding(files: Sequence[Path]) -> list[Review]:
 
 def _lines(path: Path) -> list[Review]:
     answers: dict[str, GoldAnswer] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--gold {path}: not UTF-8 text ({error.reason}). Save it so.") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -185,13 +194,19 @@ def _check(answers: Sequence[Review], frames: dict[str, Frame], path: Path) -> N
             "rejected": not answer.instances,
             "back_to_boxes": False,
         }[answer.decision]
-        if not said or any(
-            clip(one.bbox, frame.width, frame.height) is None for one in answer.instances
-        ):
+        if not said or not all(_is_inside(one.bbox, frame) for one in answer.instances):
             raise UsageError(
                 f"--gold {path}: {answer.frame_id}: {answer.decision} needs boxes inside the frame"
                 " when labelled, and a category but no box when off_screen."
             )
+
+
+def _is_inside(bbox: Sequence[float], frame: Frame) -> bool:
+    inside = clip(bbox, frame.width, frame.height)
+    # What others wrote down may be rounded.
+    return inside is not None and all(
+        abs(was - now) < SAME_PX for was, now in zip(bbox, inside, strict=True)
+    )
 
 
 def _first(error: ValueError) -> str:

@@ -13,9 +13,7 @@ _DROP = object()
 _NUMBERS = st.sampled_from(
     [math.nan, math.inf, -math.inf, 1e308, -1e308, 10**400, -(10**30), -1, 0, -0.0, 1e-9, 1e-300]
 ) | st.floats(-400, 400)
-_TEXTS = st.sampled_from(
-    ["", "3.125", "NaN", "null", "a\nb", "\ud800", "2026-11-21", "dog", "p_10"]
-)
+_TEXTS = st.sampled_from(["", "3.125", "NaN", "null", "a\nb", "\ud800", "dog", "p_10"])
 _LEAVES = st.none() | st.booleans() | _NUMBERS | _TEXTS
 ODD: st.SearchStrategy[Any] = _LEAVES | st.recursive(
     _LEAVES,

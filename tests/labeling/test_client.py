@@ -136,6 +136,25 @@ def test_tasks_come_page_by_page() -> None:
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ([], r"\[\] for an object"),
+        ({"total": 1, "tasks": None}, "tasks of number None is null"),
+        ({"total": None, "tasks": []}, "total of number None is null"),
+        ({"total": 1, "tasks": [None]}, "null for an object"),
+        ({"total": 1, "tasks": [{"data": {}}]}, "id of number None is null"),
+        ({"total": 1, "tasks": [{"id": 4, "overlap": "2"}]}, "overlap of number 4 is '2'"),
+    ],
+)
+def test_a_page_that_is_none_is_one_line_with_the_place(page: object, says: str) -> None:
+    with (
+        label_server(lambda _: (200, page)) as server,
+        pytest.raises(LabelServerError, match=rf"/api/tasks: .*Label Studio does \({says}"),
+    ):
+        list(client(server).task_columns(5, "id", "overlap"))
+
+
 def test_the_token_is_read_from_the_environment_first_then_from_a_private_file(
     tmp_path: Path,
 ) -> None:

@@ -100,6 +100,11 @@ def test_the_workspaces_own_reviews_as_gold_leave_each_frame_its_one_instance(
         ([line(instances=[])], "needs boxes"),
         ([line(decision="off_screen", instances=[])], "a category but no box"),
         ([line(instances=[{**BOX, "bbox": [900.0, 0.0, 5.0, 5.0]}])], "inside the frame"),
+        ([line(instances=[{**BOX, "bbox": [300.0, 0.0, 40.0, 5.0]}])], "inside the frame"),
+        ([line(instances=[{**BOX, "bbox": [50.0, 50.0, -40.0, -40.0]}])], "inside the frame"),
+        ([line(instances=[{**BOX, "bbox": [float("nan"), 0.0, 4.0, 5.0]}])], "finite"),
+        ([line(instances=[{**BOX, "bbox": ["1", 0.0, 4.0, 5.0]}])], "valid number"),
+        ([line(instances=[{**BOX, "category": "\ud800"}])], "half a character"),
         ([line(surprise=1)], "surprise"),
     ],
 )
@@ -118,4 +123,7 @@ def test_a_missing_file_and_what_is_no_json_are_named(workspace: Workspace) -> N
     path = workspace.storage.path("gold.jsonl")
     path.write_text("{")
     with pytest.raises(UsageError, match="line 1: not JSON"):
+        set_gold(workspace, path)
+    path.write_bytes(b"\xff\xfe{")
+    with pytest.raises(UsageError, match="not UTF-8"):
         set_gold(workspace, path)

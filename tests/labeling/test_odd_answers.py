@@ -6,23 +6,26 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labeling import brush
+from labeling.client import LabelServerError, LabelStudio
 from labeling.mask_results import Asked, read_masks
 from labeling.projects import open_project
+from labeling.reopen import reopen_boxes
 from labeling.results import read_boxes
 from pipeline.errors import InputError
 from pipeline.schema import Instance, Review
 from pipeline.workspace import Workspace
-from tests.labeling.exchange import VISIBLE, choice, kept, pull, scenario
+from tests.labeling.exchange import VISIBLE, accepted, choice, kept, pull, push, scenario
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.labelled_workspace import VOCABULARY, fill, name, pixels
+from tests.labeling.labelled_workspace import VOCABULARY, categories, fill, name, pixels, segment
 from tests.labeling.odd_json import mutated
 from tests.rows import frame, proposal
 
@@ -187,13 +190,14 @@ def inside(review: Review) -> bool:
     )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(mutated(whole(*kept(), {"from_id": "p_10", "to_id": "a", "type": "relation"})))
 def test_any_json_is_a_review_inside_the_frame_or_named(answer: dict[str, Any]) -> None:
     with contextlib.suppress(InputError):
         assert inside(read(answer))
 
 
+@settings(deadline=None)
 @given(st.tuples(*[st.floats(-110, 210)] * 4))
 def test_any_box_is_inside_the_frame_or_named(sides: tuple[float, ...]) -> None:
     value = dict(zip(PLACE, sides, strict=True))
@@ -227,7 +231,7 @@ def read_painted(answer: object) -> Review:
     return read_masks(answer, frame(), {"1 dog": Asked(SOUNDING, None, None)}, "k/1")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(mutated(whole(choice("mask_status", "Masks done"), PAINTED)))
 def test_any_json_about_masks_is_a_review_or_named(answer: dict[str, Any]) -> None:
     with contextlib.suppress(InputError):
@@ -265,7 +269,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return fill(Workspace(root, ["label.url='http://x'"]), frames=8)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_a_pull_names_what_it_cannot_read_and_takes_in_everybody_elses(
     asked: Workspace, data: st.DataObject
@@ -290,3 +294,117 @@ def test_a_pull_names_what_it_cannot_read_and_takes_in_everybody_elses(
     assert len(answered) + len(named) + found.skipped == len(frames)
     assert all(f"/data?task={fake.of_frame(frame_id)['id']}" in why for frame_id, why in found.bad)
     assert all(inside(row) for row in asked.rows(Review))
+
+
+@pytest.fixture
+def pushed(filled: None, workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio) -> None:
+    """Three frames were answered and pulled."""
+    push(workspace, server)
+    for index in (10, 11, 12):
+        fake.annotate(fake.of_frame(name(index)), kept(index))
+    assert pull(workspace, server).new == 3
+
+
+@pytest.mark.usefixtures("pushed")
+def test_an_answer_that_nothing_names_takes_no_decision_back(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    (answer,) = fake.of_frame(name())["annotations"]
+    for field in ("id", "created_at"):
+        was = answer.pop(field)
+        found = pull(workspace, server)
+        assert (found.taken_back, [frame_id for frame_id, _ in found.bad]) == (0, [name()])
+        assert name() in categories(workspace)
+        answer[field] = was
+        assert pull(workspace, server).bad == []
+        assert workspace.ledger("pull").failures() == []
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_task_without_data_is_none_of_ours_and_the_others_come_in(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    odd, task = fake.of_frame(name()), fake.of_frame(name(11))
+    no_data: list[object] = [None, [], {"frame_id": 7}, {"frame_id": "\ud800"}]
+    for data in no_data:
+        fake.edit(task, task["annotations"][0], lead_time=9.0)
+        odd["data"] = data
+        found = pull(workspace, server)
+        assert (found.edited, len(found.foreign)) == (1, 1)
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_task_the_server_itself_has_not_whole_is_named(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    good = dict(fake.tasks[2])
+    odd: dict[str, object] = {"updated_at": "now", "created_at": None, "annotations": {}}
+    for field, value in odd.items():
+        fake.tasks[2] = {**good, field: value}
+        for act in (pull, push):
+            with pytest.raises(LabelServerError, match=rf"/data\?task=2: the task: {field}: "):
+                act(workspace, server)
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_task_whose_data_somebody_changed_is_named(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    task = fake.of_frame(name())
+    odd: list[object] = ["p_10", [7], ["\ud800"]]
+    for proposals in odd:
+        task["data"]["proposals"] = proposals
+        fake.edit(task, task["annotations"][0], lead_time=9.0)
+        ((frame_id, why),) = pull(workspace, server).bad
+        assert (frame_id, "push again" in why) == (name(), True)
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_server_whose_clock_runs_ahead_hides_no_later_answer(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    fake.of_frame(name())["updated_at"] = "9000-01-01T00:00:00.000000Z"
+    pull(workspace, server)
+    task = fake.of_frame(name(11))
+    fake.edit(task, task["annotations"][0], lead_time=9.0)
+    task["updated_at"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    task["annotations"][0]["updated_at"] = task["updated_at"]
+    assert pull(workspace, server).edited == 1
+
+
+@pytest.mark.usefixtures("pushed")
+def test_an_odd_answer_beside_boxes_that_were_sent_back_is_named_and_nothing_is_deleted(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    segment(workspace)
+    push(workspace, server, "masks")
+    fake.annotate(fake.of_frame(name(), project=2), [choice("mask_status", "Back to boxes")])
+    pull(workspace, server, "masks")
+    boxes = fake.of_frame(name())
+    fake.annotate(boxes, [])["updated_at"] = None
+    found = reopen_boxes(workspace, server)
+    assert [frame_id for frame_id, _ in found.waiting] == [name()]
+    assert len(boxes["annotations"]) == 2
+
+
+@pytest.mark.usefixtures("pushed")
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_a_pull_of_masks_names_what_it_cannot_read_and_takes_in_everybody_elses(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio, data: st.DataObject
+) -> None:
+    if not workspace.files("masks"):
+        segment(workspace)
+        push(workspace, server, "masks")
+    tasks = [fake.of_frame(name(index), project=2) for index in (10, 11, 12)]
+    for task in tasks:
+        task["annotations"] = []
+    for task in tasks:
+        fake.annotate(task, accepted(task))
+    for task in tasks[1:]:
+        task["annotations"] = [data.draw(mutated(task["annotations"][0]))]
+    found = pull(workspace, server, "masks")
+    assert found.new + len(found.bad) + found.skipped == len(tasks)
+    assert name() not in {frame_id for frame_id, _ in found.bad}
