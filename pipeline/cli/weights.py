@@ -12,6 +12,7 @@ from pipeline.cli.output import Failed, output
 
 if TYPE_CHECKING:
     from pipeline.models import ModelFile
+    from pipeline.models.table import Model
 
 
 @cli.group()
@@ -69,10 +70,31 @@ def models_add(name: str, path: Path, own: bool) -> None:
     from pipeline.models.register import add, brought, find_model
 
     model, path = find_model(name), path.expanduser()
-    unchecked = check_files(model, brought(model, path))
+    files = brought(model, path)
+    unchecked = check_files(model, files)
+    if not unchecked:
+        _open_as(model, next(iter(files.values())))
     _say_model(add(name, path, own=own))
     if unchecked:
         output().say(f"{name}: {unchecked}")
+
+
+def _open_as(model: Model, path: Path) -> None:
+    """Load weights as their own model does, where this package holds its network.
+
+    The other files are known by their makers' digests, or read by their makers' own loaders.
+
+    Raises:
+        UsageError: a tensor is missing, of another shape, or none of the model's.
+    """
+    if model.role == "tagger":
+        from stages.backends.cav_mae.model import load_cav_mae
+
+        load_cav_mae(path)
+    elif model.role == "localiser":
+        from tavlo.baselines.interface import open_model
+
+        open_model(model.name.partition("-")[0], path)
 
 
 def _say_model(got: ModelFile) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.models.table import Model
+from pipeline.models.tensors import why_unreadable
 
 _HEAD = 512
 
@@ -114,9 +115,9 @@ def _check_tensors(path: Path) -> None:
             warnings.simplefilter("ignore")  # what it cannot read is an error anyway
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise UsageError(
-            f"{path}: not a readable checkpoint of tensors ({said}). Fetch it again."
+            f"{path}: not a readable checkpoint of tensors ({why_unreadable(error)}). Fetch it"
+            " again."
         ) from error
     if not isinstance(found, Mapping):
         raise UsageError(f"{path}: holds a {type(found).__name__}, not named tensors.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+_NEEDED = re.compile(r"(?:GLOBAL|global|class) ([\w.]+\.\w+)")
+"""What a pickle asks for, in the words of torch's refusal."""
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -34,10 +38,9 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
                 warnings.filterwarnings("ignore", "Detected pickle protocol")
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UsageError(
-            f"{path}: not a readable checkpoint of tensors ({said}). Fetch it again:"
-            " 'avatar-build models fetch'."
+            f"{path}: not a readable checkpoint of tensors ({why_unreadable(error)}). Fetch it"
+            " again: 'avatar-build models fetch'."
         ) from error
     if not isinstance(found, Mapping):
         raise UsageError(f"{path}: holds a {type(found).__name__}, not named tensors.")
@@ -45,6 +48,20 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
         if not isinstance(value, torch.Tensor):
             raise UsageError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor.")
     return dict(found)
+
+
+def why_unreadable(error: Exception) -> str:
+    """Say what is wrong with a file torch did not read, without its advice to run the file's code.
+
+    >>> why_unreadable(pickle.UnpicklingError("Unsupported global: GLOBAL os.system was not ..."))
+    'it holds a os.system, which only pickle reads, and a pickle may run code'
+    """
+    if isinstance(error, pickle.UnpicklingError):
+        needs = _NEEDED.search(str(error))
+        if needs is None:
+            return "not a file that torch wrote"
+        return f"it holds a {needs[1]}, which only pickle reads, and a pickle may run code"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:

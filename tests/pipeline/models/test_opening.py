@@ -94,3 +94,25 @@ def test_a_folder_of_safetensors_is_held_against_its_own_header(tmp_path: Path) 
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UsageError, match="not JSON"):
         check_files(model, brought(model, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["ezvsl-vggsound-144k", "lvs-vggsound-144k", "cav-mae-as-46.6"])
+def test_tensors_of_another_model_are_not_registered(
+    tmp_path: Path, shell: Shell, models_folder: Path, name: str
+) -> None:
+    path = tmp_path / "best.pth"
+    path.write_bytes(saved(tmp_path, {"image_encoder.proj.weight": torch.zeros(3)}))
+    error = shell("models", "add", name, path).one_line()
+    assert str(path) in error
+    assert not list(models_folder.glob(f"{name}*"))
+
+
+def test_a_pickle_is_named_without_advice_to_run_it(
+    tmp_path: Path, shell: Shell, models_folder: Path
+) -> None:
+    path = tmp_path / "best.pth"
+    path.write_bytes(saved(tmp_path, {"a": Code(tmp_path / "made")}))
+    error = shell("models", "add", "cav-mae-as-46.6", path).one_line()
+    assert "mkdir, which only pickle reads" in error
+    assert "still be loaded" not in error
+    assert not (tmp_path / "made").exists()
