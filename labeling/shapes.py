@@ -285,6 +285,7 @@ def read_region(shape: type[AnyRegion], kind: str, item: Item, frame: Frame) -> 
         InputError: it is another shape, or was drawn on a picture of another size or on a turned
             one.
     """
+    again = f"delete it and {'paint' if shape is Brush else 'draw'} it again"
     if item.type != kind:
         raise unreadable(
             f"{region(item)} is of the type {_short(item.type)}, not {kind!r}; delete it and draw"
@@ -296,14 +297,14 @@ def read_region(shape: type[AnyRegion], kind: str, item: Item, frame: Frame) -> 
         raise InputError(
             "other_size",
             f"{region(item)} is of a picture of {said}, the frame is"
-            f" {frame.width}x{frame.height}; delete it and draw it again",
+            f" {frame.width}x{frame.height}; {again}",
         )
     if math.remainder(item.image_rotation or 0.0, 360.0):
         raise unreadable(
             f"{region(item)} was drawn on a picture turned by {item.image_rotation:g} degrees;"
             " delete it and draw it on the upright picture"
         )
-    return read(shape, item.value, region(item), "delete it and draw it again")
+    return read(shape, item.value, region(item), again)
 
 
 def _short(value: object) -> str:

@@ -256,6 +256,7 @@ def test_masks_are_checked_as_boxes_are(kind: str, item: Any) -> None:
     with pytest.raises(InputError) as caught:
         read_painted(whole(choice("mask_status", "Masks done"), item))
     assert caught.value.kind == kind
+    assert "delete it and" in caught.value.detail
 
 
 # Through the whole way
