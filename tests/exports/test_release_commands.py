@@ -41,6 +41,17 @@ def test_a_takedown_makes_the_old_release_fail_and_says_where_the_video_still_is
     assert typed("export", "--verify", str(moved), "--workspace", str(root)).exit_code == 1
 
 
+def test_verify_says_of_an_unverified_release_that_it_is_one(
+    root: Path, workspace: Workspace
+) -> None:
+    said = typed("export", "--verify", str(root / "releases/1.0")).output
+    assert "no findings. The release itself is unverified" in said
+    release(workspace.storage, tables(), "2.0")
+    said = typed("export", "--verify", str(root / "releases/2.0")).output
+    assert "no findings." in said
+    assert "unverified" not in said
+
+
 def test_verify_prints_twenty_findings_and_their_number(root: Path) -> None:
     folder = root / "releases/1.0"
     for number in range(30):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 from click.testing import CliRunner
@@ -527,3 +528,18 @@ def test_a_version_that_hides_that_nobody_verified_is_found(folder: Path) -> Non
 def test_one_video_in_two_splits_is_a_leak(folder: Path) -> None:
     spoil(folder, lambda d: d["videos"].append({**d["videos"][0], "split": "train"}))
     assert "is in the splits" in found(folder)["split_leak"]
+
+
+def test_a_finding_shows_the_start_of_a_long_value(folder: Path) -> None:
+    path = folder / "annotations/instances.parquet"
+    table = parquet.read_table(path)
+    column = table.column_names.index("segmentation")
+    masks = [
+        {**mask, "counts": mask["counts"] + "0" * 9_000}
+        for mask in table["segmentation"].to_pylist()
+    ]
+    changed = pyarrow.array(masks, table.schema.field(column).type)
+    parquet.write_table(table.set_column(column, table.schema.field(column), changed), path)
+    said = found(folder)["parquet"]
+    assert "segmentation" in said
+    assert len(said) < 300
