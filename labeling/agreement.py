@@ -17,8 +17,8 @@ from typing import Any
 
 from labeling.comparing import Comparison, compare, off_screen
 from labeling.kappa import cohen_kappa
-from labeling.markdown import table
 from pipeline import rle
+from pipeline.markdown import table
 from pipeline.reviews import by_frame, opinions, standing
 from pipeline.schema import Review
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from labeling.markdown import table
 from labeling.results import moved_iou
+from pipeline.markdown import table
 from pipeline.reviews import by_frame, deciding, opinions, standing
 from pipeline.schema import Proposal, Review
 

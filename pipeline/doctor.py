@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config import Config, DownloadConfig, RunConfig
+from pipeline.config import Config, DownloadConfig, LabelConfig, RunConfig
 from pipeline.errors import AvatarBuildError
 from pipeline.executors.gpus import VISIBLE, visible_gpus
 from pipeline.lost import media_states
@@ -101,6 +102,7 @@ def run_checks(storage: Storage, config: Config, today: datetime.date | None = N
         *_extras(),
         _gpu(config.run),
         *_chosen(config),
+        *_token(config.label),
         *_ray(config.run),
     ]
 
@@ -263,6 +265,25 @@ def _extras() -> Iterator[Check]:
         detail = f"without {', '.join(missing)}" if missing else "installed"
         advice = f"For its commands: pip install 'avatar-build[{extra}]'" if missing else ""
         yield Check(f"extra {extra}", "ok", detail, advice)
+
+
+def _token(config: LabelConfig) -> Iterator[Check]:
+    """Whether the token file that the settings name can be used; the server itself is not asked."""
+    if not config.token_file or os.environ.get("AVATAR_LABEL_TOKEN", "").strip():
+        return
+    file = Path(config.token_file)
+    advice = "Write the token of your account page into it, or take label.token_file away."
+    try:
+        wrong = "" if file.read_text(encoding="utf-8").strip() else "empty"
+        if stat.S_IMODE(file.stat().st_mode) & 0o077:
+            wrong, advice = "others can read this token", f"Run: chmod 600 {shlex.quote(str(file))}"
+    except (OSError, UnicodeError) as error:
+        wrong = getattr(error, "strerror", None) or "not text"
+    detail = f"label.token_file: {file}"
+    if wrong:
+        yield Check("label", "bad", f"{detail}: {wrong}", advice)
+    else:
+        yield Check("label", "ok", detail)
 
 
 def _chosen(config: Config) -> Iterator[Check]:

@@ -64,12 +64,9 @@ class StageStatus:
 
 def stage_status(workspace: Workspace) -> list[StageStatus]:
     """The books of every stage that has run or has input waiting."""
-    found = []
-    for stage in ORDER:
-        status = _status_of(workspace, workspace.ledger(stage))
-        if status.input:
-            found.append(status)
-    return found
+    with workspace.one_moment():
+        found = [_status_of(workspace, workspace.ledger(stage)) for stage in ORDER]
+    return [status for status in found if status.input]
 
 
 def standing(workspace: Workspace, ledger: Ledger) -> list[Commit]:

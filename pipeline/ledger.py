@@ -152,6 +152,8 @@ class Ledger:
     storage: Storage
     stage: str
     _commits: dict[str, Commit] = field(default_factory=dict)
+    held: list[Commit] | None = None
+    """Its commits of one moment, while ``Workspace.one_moment`` lasts."""
 
     @property
     def folder(self) -> str:
@@ -222,6 +224,8 @@ class Ledger:
         Raises:
             DamagedError: one is not what was written.
         """
+        if self.held is not None:
+            return self.held
         stamps = self.storage.stamps(f"{self.folder}/units")
         names = _units(self.storage.names(f"{self.folder}/units") if stamps is None else stamps)
         if stamps is not None and len(names - self._commits.keys()) >= _INDEX_FROM:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,6 +78,9 @@ class Workspace:
         self._typed = tuple(settings)
         self.config: Config = load_config(self._toml(), self._typed, where=f"{root}/avatar.toml")
         self._ledgers: dict[str, Ledger] = {}
+        self._moment: dict[str, set[str]] | None = None
+        """The names in each table as ``one_moment`` found them."""
+        self._moments_files: dict[str, list[TableFile]] = {}
 
     def _toml(self) -> str:
         return _read_settings(self.storage, f"{self.storage.url}/avatar.toml")
@@ -199,6 +203,28 @@ class Workspace:
         """Of every stage that has run here."""
         return [self.ledger(stage) for stage in self.storage.folders("commits")]
 
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Read what is committed once, for all that is asked of it inside the ``with``.
+
+        A folder of 10,000 commits is listed once instead of for every question, and all answers
+        are of the same moment. Nothing may be run inside.
+        """
+        if self._moment is not None:
+            yield
+            return
+        # Tables before commits, as ``files`` does: what is committed meanwhile is no surprise then.
+        self._moment = {table: self._names_in(table) for table in TABLES}
+        held = self.ledgers()
+        try:
+            for ledger in held:
+                ledger.held = ledger.commits()
+            yield
+        finally:
+            self._moment, self._moments_files = None, {}
+            for ledger in held:
+                ledger.held = None
+
     def files(self, table: str) -> list[TableFile]:
         """The committed files of a table, in the order of their names.
 
@@ -208,8 +234,10 @@ class Workspace:
         Raises:
             DamagedError: the table holds a file that no commit names, so a commit is missing.
         """
+        if table in self._moments_files:
+            return self._moments_files[table]
         # Before the commits: one that comes meanwhile is no surprise then.
-        there = {f"tables/{table}/{name}" for name in self.storage.names(f"tables/{table}")}
+        there = self._names_in(table) if self._moment is None else self._moment[table]
         named = set()
         found: dict[tuple[str, str], list[TableFile]] = {}
         copies: dict[tuple[str, str], list[TableFile]] = {}
@@ -226,7 +254,13 @@ class Workspace:
             if orphan.endswith(".parquet") and not PurePosixPath(orphan).name.startswith("."):
                 raise _nameless(orphan)
         chosen = [copies.get(name, files) for name, files in found.items()]
-        return sorted((file for files in chosen for file in files), key=lambda file: file.file)
+        files = sorted((one for files in chosen for one in files), key=lambda one: one.file)
+        if self._moment is not None:
+            self._moments_files[table] = files
+        return files
+
+    def _names_in(self, table: str) -> set[str]:
+        return {f"tables/{table}/{name}" for name in self.storage.names(f"tables/{table}")}
 
     def producers(self, table: str) -> dict[str, str]:
         """The stages whose commits a table holds, with their stage keys."""
@@ -254,7 +288,7 @@ class Workspace:
         import pyarrow as pa
 
         schema = arrow_schema(TABLES[table])
-        # Not empty_table: that loads pandas, which costs status as much as all the rest.
+        # Not empty_table: that loads pandas, which costs status nearly as much as all the rest.
         parts = [pa.Table.from_batches([], schema)]
         for file in self.files(table):
             part = read_arrow(self.storage, file.file, file.sha256)

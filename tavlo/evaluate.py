@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import markdown
 from pipeline.errors import AvatarBuildError
 from tavlo.leaks import Leak, leak
 from tavlo.metrics import CURVE, ciou, localisation, top_share_threshold
@@ -289,12 +290,12 @@ def to_markdown(scores: Scores) -> str:
         *(found.sentence() for found in scores.leaks),
         *([_constant(scores)] if scores.constant else []),
         "",
-        "| | metric | value | 95 % | n frames |",
-        "|---|---|---|---|---|",
     ]
-    for name, metric, cell in _cells(scores):
-        interval = f"{cell.low:.2f} to {cell.high:.2f}"
-        lines.append(f"| {name} | {metric} | {cell.value:.2f} | {interval} | {cell.n} |")
+    rows = [
+        [name, metric, f"{cell.value:.2f}", f"{cell.low:.2f} to {cell.high:.2f}", str(cell.n)]
+        for name, metric, cell in _cells(scores)
+    ]
+    lines += markdown.table(["", "metric", "value", "95 %", "n frames"], rows)
     if scores.left_out:
         lines += ["", f"{len(scores.left_out)} frames left out:"]
         lines += [f"- {frame}: {why}" for frame, why in sorted(scores.left_out.items())]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline import markdown
+
 Entry = float | str | None
 """A number in percent, a text, or nothing."""
 
@@ -27,9 +29,8 @@ def to_markdown(tables: Sequence[Table]) -> str:
     """One heading and table after the other."""
     blocks = []
     for table in tables:
-        lines = [f"**{table.title}**", "", _md_row(table.columns)]
-        lines.append("|" + "---|" * len(table.columns))
-        lines += [_md_row([_text(entry) for entry in row]) for row in table.rows]
+        rows = [[_text(entry) for entry in row] for row in table.rows]
+        lines = [f"**{table.title}**", "", *markdown.table(table.columns, rows)]
         blocks.append("\n".join([*lines, *(f"\n{note}" for note in table.notes)]))
     return "\n\n".join(blocks) + "\n"
 
@@ -84,10 +85,6 @@ def _text(entry: Entry) -> str:
     if entry is None:
         return ""
     return entry if isinstance(entry, str) else f"{entry:.2f}"
-
-
-def _md_row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", r"\|") for text in texts) + " |"
 
 
 def _tex_row(texts: Sequence[str]) -> str:

@@ -22,8 +22,8 @@ def status(workspace: str, settings: tuple[str, ...]) -> None:
     from pipeline.lost import media_states
 
     opened = open_workspace(workspace, settings)
-    found = stage_status(opened)
-    media = media_states(opened)
+    with opened.one_moment():
+        found, media = stage_status(opened), media_states(opened)
     states = {state.stage: state.as_dict() for state in media}
     rows = [stage.as_dict() | {"media": states.get(stage.stage, {})} for stage in found]
     lost = [line for state in media if (line := state.line())]

@@ -27,11 +27,21 @@ def models_list() -> None:
     \b
         avatar-build models list
     """
+    from itertools import groupby
+
+    from pipeline.columns import columns
     from pipeline.models.register import list_models
 
     found = list_models()
+    rows = []
+    for role, of_role in groupby(found, key=lambda row: row.model.role):
+        rows += [[f"{role}s", "", "", "", ""], *(row.cells() for row in of_role)]
     said = output()
-    said.tell({"models": [row.as_dict() for row in found]}, *(row.line() for row in found))
+    lines = columns(["model", "size", "licence", "here", "note"], rows, right={"size"})
+    said.tell({"models": [row.as_dict() for row in found]}, *lines)
+    pages = {row.model.page: row.model.name.partition("-")[0] for row in found if row.model.page}
+    for page, name in pages.items():
+        said.say(f"By hand, from its authors' page: {name}: {page}")
     said.say("AGPL-3.0 asks for the source of programs that are combined with it: see README.md.")
 
 

@@ -57,14 +57,13 @@ class Listed:
         """For JSON."""
         return asdict(self.model) | {"path": self.path, "documented": self.documented}
 
-    def line(self) -> str:
-        """For people."""
+    def cells(self) -> list[str]:
+        """For people: name, size, licence, whether it is here, and a note."""
         model = self.model
         licence = model.licence.partition(" (")[0]
-        state = self.path or "not here"
-        about = f"{model.about_mb:.0f} MB"
-        note = f"  ({model.note})" if model.note else ""
-        return f"{model.role:9} {model.name:32} {about:>8}  {licence:12} {state}{note}"
+        note = "by hand" if model.page else model.note
+        here = "yes" if self.path else "-"
+        return [f"  {model.name}", f"{model.about_mb:.0f} MB", licence, here, note]
 
 
 def list_models() -> list[Listed]:

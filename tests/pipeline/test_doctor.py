@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, DownloadConfig, RunConfig
+from pipeline.config import Config, DownloadConfig, LabelConfig, ProposeConfig, RunConfig
 from pipeline.doctor import Check, run_checks
 from pipeline.executors.gpus import VISIBLE
 from pipeline.schema import Source
@@ -185,3 +185,33 @@ def test_an_executor_that_is_not_installed_is_bad(
     config = Config(run=RunConfig(executor="ray"))
     states = {check.name: check.state for check in run_checks(workspace.storage, config)}
     assert states["executor"] == "bad"
+
+
+def test_a_token_file_that_cannot_be_used_is_bad(workspace: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "a token"
+
+    def found() -> Check:
+        config = Config(label=LabelConfig(token_file=str(file)))
+        return {check.name: check for check in run_checks(workspace.storage, config)}["label"]
+
+    assert "label" not in checks(workspace)
+    assert (found().state, "No such file" in found().detail) == ("bad", True)
+    file.write_text("")
+    file.chmod(0o600)
+    assert (found().state, "empty" in found().detail) == ("bad", True)
+    file.write_text("secret")
+    assert (found().state, "secret" in str(found())) == ("ok", False)
+    file.chmod(0o644)
+    assert (found().state, found().advice) == ("bad", f"Run: chmod 600 '{file}'")
+
+
+def test_a_gpu_that_is_not_there_is_bad(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VISIBLE, "0")
+    monkeypatch.setattr("pipeline.doctor.visible_gpus", lambda: ["0"])
+    monkeypatch.setattr("stages.propose.ProposeBoxes.fingerprint", lambda self: {})
+    for device, state in (("cuda:0", "ok"), ("cuda:1", "bad"), ("cpu", "ok")):
+        config = Config(propose=ProposeConfig(detector="yolov8n-oiv7", device=device))
+        found = {check.name: check for check in run_checks(workspace.storage, config)}["propose"]
+        assert found.state == state, (device, found)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 
 from pipeline.inspection import stage_status
 from pipeline.registry import STAGES
 from pipeline.runner import RunOptions, run_stage
+from pipeline.storage import Storage
 from pipeline.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
@@ -27,7 +29,7 @@ def test_status_loads_no_stage_and_nothing_heavy(workspace: Workspace) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_status_of_a_workspace_with_media_reads_its_tables_without_pandas(
+def test_a_table_is_read_without_pandas(
     workspace: Workspace,
 ) -> None:
     add_sources(workspace, ["ok"])
@@ -38,6 +40,25 @@ def test_status_of_a_workspace_with_media_reads_its_tables_without_pandas(
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.strip() == "(1, False)"
+
+
+def test_status_lists_the_commits_of_each_stage_once(workspace: Workspace) -> None:
+    listed: Counter[str] = Counter()
+
+    class Counting(Storage):
+        def stamps(self, folder: str) -> dict[str, tuple[int, int]] | None:
+            listed[folder] += 1
+            return super().stamps(folder)
+
+    add_sources(workspace, ["ok"])
+    run_stage(workspace, "faulty", RunOptions(workers=1), entry=ENTRY, config=FaultyConfig())
+    expected = stage_status(Workspace(workspace.storage.url))
+    workspace = Workspace(workspace.storage.url)
+    workspace.storage = Counting(workspace.storage.url)
+    assert stage_status(workspace) == expected
+    assert set(listed.values()) == {1}
+    add_sources(workspace, ["ok"], "000001-list")
+    assert stage_status(workspace)[0].input == expected[0].input + 1, "a moment ends"
 
 
 def test_each_stage_of_the_registry_reads_what_its_spec_says() -> None:

@@ -39,7 +39,7 @@ def test_a_release_is_scored_once_per_window_with_plots(checkpoint: Path, tmp_pa
         *("--window", "10", "--window", "0.5", "--out", str(out), "--device", "cpu"),
         *("--train-list", str(tmp_path / "train.txt")),
     )
-    assert "| ezvsl | 0.5 s |" in text
+    assert "| ezvsl | 0.5 s |" in " ".join(text.split())
     assert (out / "windows.png").stat().st_size > 10_000
     numbers = {}
     for window in ("10", "0.5"):
@@ -80,7 +80,7 @@ def test_an_imported_set_is_scored_as_its_field_does(checkpoint: Path, tmp_path:
         *("--retrieval", "--out", str(out), "--device", "cpu"),
     )
     for name in ("VGG-SS cIoU", "Extended VGG-SS AP", "audio to image R@10"):
-        assert f"| {name} |" in text
+        assert f"| {name} |" in " ".join(text.split())
     assert "4 sounds" not in text
     assert "ezvsl hears 3 s; sounds down to 1 s are repeated" in text
     scores = json.loads((out / "scores.json").read_text())
