@@ -30,6 +30,7 @@ from labeling.push import frame_of, push_boxes
 from labeling.serve import Running, start_server
 from labeling.settle import settle
 from pipeline.errors import UsageError
+from pipeline.recorded import note_file, sha256_of
 from pipeline.schema import Frame, Review
 from pipeline.workspace import Workspace
 from tests.conftest import ROOT
@@ -100,11 +101,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = make_clips(
         workspace.storage, frame(10), clip(end_s=4.0), video(), workspace.config.label
     )
+    digests = {made: sha256_of(workspace.storage.path(made)) for made in first}
     for row in workspace.rows(Frame):
         for made in first:
             copy = made.replace(frame(10).frame_id, row.frame_id)
             if copy != made:
                 os.link(workspace.storage.path(made), workspace.storage.path(copy))
+                note_file(workspace.storage, copy, digests[made])
     return root
 
 
