@@ -237,7 +237,7 @@ class Workspace:
         if table in self._moments_files:
             return self._moments_files[table]
         # Before the commits: one that comes meanwhile is no surprise then.
-        there = self._names_in(table) if self._moment is None else self._moment[table]
+        there = self._names_in(table) if self._moment is None else self._moment.get(table, set())
         named = set()
         found: dict[tuple[str, str], list[TableFile]] = {}
         copies: dict[tuple[str, str], list[TableFile]] = {}
