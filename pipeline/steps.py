@@ -17,6 +17,7 @@ from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from exports.loading import Release as Release
+    from exports.release import ReleaseSummary
 
 _BEFORE = {"propose": ["hear"]}
 """What runs first when a stage is asked for by name."""
@@ -67,21 +68,35 @@ def settle_reviews(workspace: Workspace) -> None:
     settle_masks(workspace)
 
 
-def export(workspace: Workspace, version: str, *, unverified: bool, ids_only: bool) -> Release:
-    """Freeze the tables into a release and open it."""
-    from exports.loading import load_release
+def freeze(
+    workspace: Workspace,
+    version: str,
+    *,
+    unverified: bool,
+    ids_only: bool,
+    leak_lists: Sequence[Path] = (),
+) -> ReleaseSummary:
+    """Freeze the tables into a release, with what people said last."""
     from exports.tables import export_workspace
     from stages.taxonomy import load_taxonomy
 
     settle_reviews(workspace)
     categories = load_taxonomy(workspace.config.hear.taxonomy).categories
-    summary = export_workspace(
+    return export_workspace(
         workspace,
         version,
         unverified=unverified,
         ids_only=ids_only,
         taxonomy=[category.name for category in categories],
+        leak_lists=leak_lists,
     )
+
+
+def export(workspace: Workspace, version: str, *, unverified: bool, ids_only: bool) -> Release:
+    """Freeze the tables into a release and open it."""
+    from exports.loading import load_release
+
+    summary = freeze(workspace, version, unverified=unverified, ids_only=ids_only)
     return load_release(workspace.storage.path(summary.path))
 
 

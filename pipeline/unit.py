@@ -213,15 +213,7 @@ def commit_unit(
         if isinstance(answer, Ok):
             children += answer.rows
         elif isinstance(answer, Drop):
-            drops.append(
-                DropRow(
-                    input_id=row_id,
-                    stage=spec.name,
-                    reason=answer.reason,
-                    detail=answer.detail,
-                    last_time=now,
-                )
-            )
+            drops.append(_drop_row(answer, spec.name, now))
         else:
             failures.append(
                 FailureRow(
@@ -326,15 +318,7 @@ def _commit_again(
             tables[table] = _put(tables[table], mine[table], new.get(table, []))
         if isinstance(answer, Drop):
             reasons[answer.reason] += 1
-            drops.append(
-                DropRow(
-                    input_id=row_id,
-                    stage=spec.name,
-                    reason=answer.reason,
-                    detail=answer.detail,
-                    last_time=_now(),
-                )
-            )
+            drops.append(_drop_row(answer, spec.name, _now()))
     if changed:
         failures = ledger.rows_of(old, FailureRow, "failures")
         contents: dict[str, tuple[type[Record], list[Any]]] = {
@@ -370,6 +354,16 @@ def _put(rows: list[Any], old: list[Any], new: list[Any]) -> list[Any]:
     place = rows.index(old[0]) if old else len(rows)
     kept = [row for row in rows[:place] if row not in old]
     return [*kept, *new, *(row for row in rows[place:] if row not in old)]
+
+
+def _drop_row(answer: Drop, stage: str, now: str) -> DropRow:
+    return DropRow(
+        input_id=answer.id,
+        stage=stage,
+        reason=answer.reason,
+        detail=answer.detail,
+        last_time=now,
+    )
 
 
 def _by_id(ids: Sequence[str], outcomes: Iterable[Outcome], stage: str) -> dict[str, Outcome]:

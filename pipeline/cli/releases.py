@@ -47,7 +47,7 @@ def export(
         avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
     """
-    from pipeline.steps import settle_reviews
+    from pipeline.steps import freeze
 
     lists = [Path(name) for name in leaks]
     if verify:
@@ -55,20 +55,8 @@ def export(
         return
     if not release:
         raise click.UsageError("name a version with --version, or a release with --verify DIR.")
-    from exports.tables import export_workspace
-    from stages.taxonomy import load_taxonomy
-
     opened = open_workspace(workspace, settings)
-    settle_reviews(opened)
-    categories = load_taxonomy(opened.config.hear.taxonomy).categories
-    summary = export_workspace(
-        opened,
-        release,
-        unverified=unverified,
-        ids_only=ids_only,
-        taxonomy=[category.name for category in categories],
-        leak_lists=lists,
-    )
+    summary = freeze(opened, release, unverified=unverified, ids_only=ids_only, leak_lists=lists)
     output().tell(summary.as_dict(), summary.sentence())
 
 

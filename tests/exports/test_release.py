@@ -4,7 +4,6 @@ import json
 import os
 import random
 import subprocess
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,14 @@ from tests.exports.drawn import (
     release,
     tables,
     without,
+)
+from tests.spoiled import (
+    Spoil,
+    a_folder,
+    a_link_to_another,
+    a_link_to_itself,
+    another_made_to_look_as_old,
+    longer,
 )
 
 DOG_5 = f"{DOG}_00001000_0005"
@@ -424,44 +431,13 @@ def test_what_a_killed_export_left_is_swept_a_day_later(storage: Storage) -> Non
     assert (old.exists(), new.exists()) == (False, True)
 
 
-Spoil = Callable[[Path], object]
-
-
-def another(path: Path) -> None:
-    """Other bytes as many, and as old as they can be made to look."""
-    old = path.stat()
-    path.write_bytes(bytes(reversed(path.read_bytes())))
-    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
-
-
-def longer(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"0")
-
-
-def a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def a_link_to_another(path: Path) -> None:
-    other = path.with_name("other")
-    other.write_bytes(path.read_bytes()[::-1])
-    path.unlink()
-    path.symlink_to(other)
-
-
-def a_link_to_itself(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path)
-
-
 @pytest.mark.parametrize("table", ["frames", "videos"])
 @pytest.mark.parametrize(
     ("spoil", "kind"),
     [
         (Path.unlink, "missing_file"),
         (a_link_to_itself, "missing_file"),
-        (another, "changed_file"),
+        (another_made_to_look_as_old, "changed_file"),
         (longer, "changed_file"),
         (a_folder, "changed_file"),
         (a_link_to_another, "changed_file"),
