@@ -7,6 +7,8 @@ place of the old ones in their commit, and what was made of these is retired by 
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +23,9 @@ from pipeline.workspace import Workspace
 MADE_BY: dict[str, type[Video] | type[Frame]] = {"download": Video, "sample": Frame}
 """The stages that make media, with the record that names a file each."""
 
+LOOKED_AT = 1_000
+"""Files of each table that ``status`` looks at, so that it answers at once at any size."""
+
 
 class LostFile(NamedTuple):
     """A row's file that is not there as recorded."""
@@ -32,15 +37,27 @@ class LostFile(NamedTuple):
     """``missing_file``, ``changed_file``, or ``unsure`` where only a hash would tell."""
 
 
-def looked_over(workspace: Workspace, record: type[Record]) -> tuple[int, list[LostFile]]:
-    """How many files the rows of a table name, and those that do not look as recorded.
+def looked_over(
+    workspace: Workspace, record: type[Record], at_most: int | None = None
+) -> tuple[int, list[LostFile]]:
+    """How many files of a table's rows were looked at, and those that do not look as recorded.
 
     Nothing is read but sizes, times and notes.
+
+    Args:
+        workspace: where.
+        record: of the table.
+        at_most: about so many rows, of units drawn anew at each call; none for all.
     """
-    if not workspace.files(record.table):
+    units = workspace.files(record.table)
+    if at_most is not None and sum(unit.rows for unit in units) > at_most:
+        random.shuffle(units)
+        rows_before = itertools.accumulate((unit.rows for unit in units), initial=0)
+        units = [unit for unit, before in zip(units, rows_before, strict=False) if before < at_most]
+    if not units:
         return 0, []  # without loading what reads tables
     columns = [record.key, "video_id", "path", "sha256", "size_bytes"]
-    rows = workspace.arrow(record.table).select(list(dict.fromkeys(columns))).to_pylist()
+    rows = workspace.arrow(record.table, units).select(list(dict.fromkeys(columns))).to_pylist()
     noted = record is Video
     found = []
     for row in rows:
@@ -103,7 +120,10 @@ class MediaState:
     """Which makes them."""
     table: str
     files: int
+    """Of the table."""
+    looked_at: int
     missing: int
+    """Of those looked at; so too the next two."""
     changed: int
     unsure: int
     """Written to since they were hashed: maybe changed."""
@@ -112,7 +132,7 @@ class MediaState:
 
     def as_dict(self) -> dict[str, int]:
         """For ``--json``."""
-        names = ("files", "missing", "changed", "unsure")
+        names = ("files", "looked_at", "missing", "changed", "unsure")
         return {name: getattr(self, name) for name in names}
 
     def said(self) -> str:
@@ -123,7 +143,17 @@ class MediaState:
             "written to since, maybe changed": self.unsure,
         }
         lost = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-        return f"{self.files} files: {lost}; the first: {self.first}" if lost else ""
+        looked = f"{self.looked_at} files" + (self.partly() and f" looked at of {self.files}")
+        return f"{looked}: {lost}; the first: {self.first}" if lost else ""
+
+    def partly(self) -> str:
+        """That not all was looked at, and what looks at all; empty when all was."""
+        if self.looked_at == self.files:
+            return ""
+        return (
+            f"{self.table}: {self.looked_at:,} of {self.files:,} files looked at;"
+            " 'avatar-build doctor' looks at all."
+        )
 
     def way_back(self) -> str:
         """The command that makes them again."""
@@ -136,19 +166,25 @@ class MediaState:
         return f"{self.table}: {said}. Make them again: {self.way_back()}" if said else ""
 
 
-def media_states(workspace: Workspace, of: str | None = None) -> list[MediaState]:
+def media_states(
+    workspace: Workspace, of: str | None = None, at_most: int | None = None
+) -> list[MediaState]:
     """How media stands, of the tables that have some.
 
     Args:
         workspace: where.
         of: the stage that made it; none for every stage.
+        at_most: about so many files of each table; none for all.
     """
     states = []
     for stage, record in MADE_BY.items():
-        total, found = looked_over(workspace, record) if of in (None, stage) else (0, [])
-        if total:
+        if of not in (None, stage):
+            continue
+        looked_at, found = looked_over(workspace, record, at_most)
+        if looked_at:
+            total = sum(unit.rows for unit in workspace.files(record.table))
             kinds = Counter(file.kind for file in found)
             counts = (kinds[MISSING], kinds[CHANGED], kinds[UNSURE])
             first = found[0].path if found else ""
-            states.append(MediaState(stage, record.table, total, *counts, first))
+            states.append(MediaState(stage, record.table, total, looked_at, *counts, first))
     return states

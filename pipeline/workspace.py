@@ -235,7 +235,7 @@ class Workspace:
             DamagedError: the table holds a file that no commit names, so a commit is missing.
         """
         if table in self._moments_files:
-            return self._moments_files[table]
+            return list(self._moments_files[table])
         # Before the commits: one that comes meanwhile is no surprise then.
         there = self._names_in(table) if self._moment is None else self._moment.get(table, set())
         named = set()
@@ -283,14 +283,19 @@ class Workspace:
         """The digest of a table's rows, whatever units or order made them."""
         return table_digest(self.rows(TABLES[table]))
 
-    def arrow(self, table: str) -> Any:
-        """A whole table as a ``pyarrow.Table``; columns younger than a file have their defaults."""
+    def arrow(self, table: str, among: Sequence[TableFile] | None = None) -> Any:
+        """A table as a ``pyarrow.Table``; columns younger than a file have their defaults.
+
+        Args:
+            table: its name.
+            among: only these of its files; none takes all.
+        """
         import pyarrow as pa
 
         schema = arrow_schema(TABLES[table])
         # Not empty_table: that loads pandas, which costs status nearly as much as all the rest.
         parts = [pa.Table.from_batches([], schema)]
-        for file in self.files(table):
+        for file in self.files(table) if among is None else among:
             part = read_arrow(self.storage, file.file, file.sha256)
             for column in schema:
                 if column.name not in part.column_names:

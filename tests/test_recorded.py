@@ -402,6 +402,7 @@ def test_a_lost_video_comes_back_and_no_table_changes(
     assert digests(workspace) == before
     assert status_of(workspace, "download")["media"] == {
         "files": 2,
+        "looked_at": 2,
         "missing": 0,
         "changed": 0,
         "unsure": 0,
@@ -424,6 +425,24 @@ def test_a_lost_frame_comes_back_and_no_table_changes(
     assert path.read_bytes() == whole
     assert digests(workspace) == before
     assert status_of(workspace, "sample")["media"]["missing"] == 0
+
+
+def test_status_looks_at_some_of_many_files_and_says_so(
+    fetched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Workspace.create(tmp_path / "ws", "offline")
+    workspace = opened_at(tmp_path / "ws", fetched / "archive")
+    for limit in (1, 2):  # a unit each
+        import_list(workspace, fetched / "list.csv", (), limit)
+        assert ran(workspace, "download") == {"ok": 1}
+    for row in workspace.rows(Video):
+        workspace.storage.remove(row.path)
+    monkeypatch.setattr("pipeline.lost.LOOKED_AT", 1)
+    found = status_of(workspace, "download")["media"]
+    assert (found["files"], found["looked_at"], found["missing"]) == (2, 1, 1)
+    said = typed(workspace, "status").output
+    assert "1 of 2 files looked at; 'avatar-build doctor' looks at all." in said
+    assert "2 files: 2 missing" in typed(workspace, "doctor").output
 
 
 def test_a_row_whose_video_cannot_be_had_again_stays_as_it_was(made: Path, tmp_path: Path) -> None:

@@ -19,15 +19,15 @@ def status(workspace: str, settings: tuple[str, ...]) -> None:
         avatar-build status --workspace ws
     """
     from pipeline.inspection import stage_status, status_lines
-    from pipeline.lost import media_states
+    from pipeline.lost import LOOKED_AT, media_states
 
     opened = open_workspace(workspace, settings)
     with opened.one_moment():
-        found, media = stage_status(opened), media_states(opened)
+        found, media = stage_status(opened), media_states(opened, at_most=LOOKED_AT)
     states = {state.stage: state.as_dict() for state in media}
     rows = [stage.as_dict() | {"media": states.get(stage.stage, {})} for stage in found]
-    lost = [line for state in media if (line := state.line())]
-    output().tell({"stages": rows}, *status_lines(found), *lost)
+    notes = [line for state in media for line in (state.line(), state.partly()) if line]
+    output().tell({"stages": rows}, *status_lines(found), *notes)
 
 
 @cli.command()
