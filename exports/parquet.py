@@ -25,7 +25,9 @@ def write_twins(document: Document, folder: Path) -> None:
     for name, path in TWINS.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(_table(ROWS[name], getattr(document, name)), target, compression="zstd")
+        # A stream, as Arrow takes some paths for addresses.
+        with target.open("wb") as stream:
+            pq.write_table(_table(ROWS[name], getattr(document, name)), stream, compression="zstd")
 
 
 def differences(document: Document, folder: Path, name: str) -> str | None:
@@ -35,7 +37,8 @@ def differences(document: Document, folder: Path, name: str) -> str | None:
 
     expected = _table(ROWS[name], getattr(document, name))
     try:
-        found = pq.ParquetFile(folder / TWINS[name]).read()
+        with (folder / TWINS[name]).open("rb") as stream:
+            found = pq.ParquetFile(stream).read()
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read: {short(str(error).splitlines()[0], 200)}"
     found = _with_younger(found, expected, ROWS[name])

@@ -65,9 +65,10 @@ class RunConfig(Section):
     max_bugs: int = Field(default=20, ge=1)
     """Rows that may raise an unexpected exception before the run stops with the traceback."""
 
-    @field_validator("max_failed")
+    @field_validator("max_failed", mode="before")
     @classmethod
-    def _count_or_share(cls, text: str) -> str:
+    def _count_or_share(cls, value: Any) -> str:
+        text = str(value)  # a count may come as a number
         if not re.fullmatch(r"[0-9]+%?", text):
             raise ValueError("should be a count or a share of the rows, such as 5 or 5%")
         return text
@@ -520,7 +521,7 @@ def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar
     """
     try:
         values = tomllib.loads(toml)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number or a nesting without end
         raise ConfigError(f"{where}: not valid TOML: {error}.") from error
     _validated(values, where)
     for setting in settings:
@@ -540,18 +541,23 @@ def typed_keys(settings: Iterable[str]) -> dict[str, list[str]]:
 def _parse_setting(setting: str) -> tuple[str, str, Any]:
     name, equals, text = setting.partition("=")
     section, dot, key = name.strip().partition(".")
-    if not (equals and dot and key):
+    if not (equals and section and dot and key):
         raise ConfigError(f"--set {setting!r}: write it as section.key=value.")
+    return section, key, typed_value(text)
+
+
+def typed_value(text: str) -> Any:
+    """A value in TOML; what is none, such as a bare word, is a string."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    return section, key, value
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return found["value"] if len(found) == 1 else text  # a line break begins another setting
 
 
 def _validated(values: Mapping[str, Any], where: str) -> Config:
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(values, strict=True)  # true is no number, and "7" none
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "file"
@@ -560,7 +566,7 @@ def _validated(values: Mapping[str, Any], where: str) -> Config:
             hint = " 'avatar-build config show' lists every name."
             message = "no such setting"
         else:
-            message = f"{plain(first)} (got {short(first['input'])})"
+            message = f"{plain(first).rstrip('.')} (got {short(first['input'])})"
             if not isinstance(first["input"], (str, int, float, bool)):
                 message = message.split(" (got ")[0]
         raise ConfigError(f"{where}: {place}: {message}.{hint}") from error

@@ -158,11 +158,10 @@ def check_names(workspace: Workspace, stage: str | None, kind: str | None) -> No
         if stage in (None, ledger.stage):
             seen |= {row.reason for row in ledger.drops()}
             seen |= {row.kind for c in ledger.commits() for row in ledger.failures_of(c)}
-    if seen and kind not in seen:
+    if kind not in seen:
         where = f" of {stage}" if stage else ""
-        raise UsageError(
-            f"--kind {short(kind)}: no row{where} ended so; there is {', '.join(sorted(seen))}."
-        )
+        there = f"there is {', '.join(sorted(seen))}" if seen else "none failed or was dropped"
+        raise UsageError(f"--kind {short(kind)}: no row{where} ended so; {there}.")
 
 
 def outcomes(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -179,9 +179,6 @@ def run_stage(
             ledger.recover()
         generation = _generation(workspace, stage, config)
         retired = _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
-        summary.kept = [] if given else workspace.keep_settings(entry.section)
-        for line in summary.kept:
-            (progress or Progress.silent()).say(line)
         if retired:
             summary.notes.append(f"{retired} units of earlier results retired and done anew.")
         _plan(workspace, ledger, spec, generation.key)
@@ -191,9 +188,20 @@ def run_stage(
             summary.notes += [line for line in lines if line]
         units += units_again(workspace, name, options.again)
         lock.share()
+
+        def keep() -> None:
+            """Write typed settings down before the first result, and not where no model opens."""
+            if given or summary.kept:
+                return
+            summary.kept = workspace.keep_settings(entry.section)
+            for line in summary.kept:
+                (progress or Progress.silent()).say(line)
+
+        if ledger.commits():
+            keep()
         if units:
             job = new_job(workspace.storage, spec.name, generation.key, entry.stage_class, config)
-            _execute(workspace, job, stage, units, options, summary, progress, lock)
+            _execute(workspace, job, stage, units, options, summary, progress, lock, keep)
         if lock.try_alone():
             ledger.recover()
     summary.seconds = time.perf_counter() - started
@@ -477,6 +485,7 @@ def _execute(
     summary: RunSummary,
     progress: Progress | None,
     lock: RunLock,
+    keep: Callable[[], None],
 ) -> None:
     spec = stage.spec
     ledger = workspace.ledger(spec.name)
@@ -505,7 +514,7 @@ def _execute(
     with unit_claims(workspace.storage, ledger.folder) as claims, progress.stage(spec.name, total):
         source = _Units(ledger, units, claims)
         try:
-            Pool(team, job, spec, source, committed, progress.rows).run(summary.workers)
+            Pool(team, job, spec, source, committed, progress.rows, keep).run(summary.workers)
         finally:
             done = {commit.unit for commit in ledger.commits()}
             summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)

@@ -107,7 +107,7 @@ class Workspace:
                 f"{section}.{key} holds for this command alone, as it may hold a password; what is"
                 f" to stay, write into {where}."
                 for key in changed
-                if key in now.private
+                if key in now.private and not self.ledger(section).commits()  # once is enough
             ]
             kept = [key for key in changed if key not in now.unhashed]
             if not kept:

@@ -171,8 +171,11 @@ def _row(fields: Sequence[str], where: str, number: int) -> ListRow:
 
 
 def _wanted_labels(rows: Sequence[ListRow], labels: Iterable[str]) -> set[str]:
+    labels = list(labels)
     wanted = {part.strip() for text in labels for part in text.split(";") if part.strip()}
     known = {row.label for row in rows}
+    if labels and not wanted:
+        raise UsageError("--labels '': no label. Name one of the list, or leave --labels out.")
     for label in sorted(wanted - known):
         near = difflib.get_close_matches(label, sorted(known), n=3)
         hint = f" Near: {'; '.join(near)}." if near else f" It has {len(known)} others."

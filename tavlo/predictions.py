@@ -226,7 +226,8 @@ def _read_npz(path: Path) -> _Arrays:
 def _read_parquet(path: Path) -> _Arrays:
     from pyarrow import compute, parquet, types
 
-    table = parquet.ParquetFile(path).read()
+    with path.open("rb") as stream:  # Arrow takes some paths for addresses
+        table = parquet.ParquetFile(stream).read()
     index = table.column("frame_index").combine_chunks()
     frames = table.column("heatmap").combine_chunks()
     if not (types.is_nested(frames.type) and types.is_nested(frames.type.value_type)):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
-from pipeline.config import Section
+from pipeline.config import Section, typed_value
 from pipeline.errors import ConfigError, UsageError
 from tavlo.clips import ClipRules
 from tavlo.recipe import RECIPES, Recipe, make_recipe, setting_error
@@ -93,8 +93,11 @@ def read_settings(
             values = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise UsageError(f"--config {file}: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{file}: not valid TOML: {error}.") from error
+    for table, chosen in values.items():
+        if not isinstance(chosen, dict):
+            raise ConfigError(f"{file}: {table} is no table of settings: write [train] above it.")
     for setting in settings:
         key, equals, text = setting.partition("=")
         *tables, last = key.strip().split(".")
@@ -103,10 +106,9 @@ def read_settings(
         place = values
         for table in tables:
             place = place.setdefault(table, {})
-        try:
-            place[last] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            place[last] = text
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {setting!r}: {table} is no table of settings.")
+        place[last] = typed_value(text)
     if name in RECIPES and (unknown := sorted(values.keys() - {"train", name})):
         raise ConfigError(f"{unknown[0]}: no such table of settings; there is train and {name}.")
     recipe = make_recipe(name, values.get(name, {}))

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from pathlib import Path
 
 import click
 
 # Importing a module of commands adds them to the root.
 from pipeline.cli import flow, images, label, look, releases, tables, training, weights, world  # noqa: F401
 from pipeline.cli.options import cli
-from pipeline.cli.output import ending
+from pipeline.cli.output import Output, ending
 
 __all__ = ["cli", "main"]
 
 
 def main() -> None:
     """Run the command line; errors a user can act on are one line."""
+    _open_closed_streams()
     signal.signal(signal.SIGTERM, _interrupt)  # Slurm and containers end jobs so
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job with & ignores it
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -34,5 +39,20 @@ def main() -> None:
         sys.exit(said[1])
 
 
+def _open_closed_streams() -> None:
+    """Give a stream that the caller closed (``>&-``, some cron jobs) to nobody.
+
+    Before anything is opened: the next file would take its number, and what a library prints would
+    be written into that file.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
 def _interrupt(_signal: int, _frame: object) -> None:
+    Output.stopped = True
     raise KeyboardInterrupt

@@ -84,7 +84,7 @@ def download(
     opened = open_workspace(workspace, settings)
     set_aside(opened, options)
     coming = 0
-    if list_file:
+    if list_file is not None:
         imported = import_list(opened, Path(list_file), labels, limit, dry_run=options.dry_run)
         output().tell({"list": imported.as_dict()}, imported.sentence())
         coming = imported.new if options.dry_run else 0

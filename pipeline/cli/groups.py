@@ -170,11 +170,13 @@ class Root(Group):
             value = super().invoke(ctx)
         except (click.exceptions.Exit, SystemExit):
             raise
-        except BaseException as error:
+        except BaseException as caught:  # noqa: BLE001
+            # An import that a signal cuts short may end in an error of its own.
+            error = KeyboardInterrupt() if Output.stopped else caught
             said.print_json(error)
             if ending(error) is not None:
                 said.detail(traceback.format_exc())
-            raise
+            raise error from (None if error is caught else caught)
         said.print_json()
         return value
 

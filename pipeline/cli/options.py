@@ -131,7 +131,7 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _share(units: str) -> tuple[int, int]:
     first, slash, count = units.partition("/")
-    if not (slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise click.BadParameter(f"{units!r}: write it as I/N with 1 <= I <= N, e.g. 3/16.")
     return int(first), int(count)
 

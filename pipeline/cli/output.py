@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -35,6 +35,8 @@ class Output:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    stopped: ClassVar[bool] = False
+    """Whether a signal has asked this process to end."""
     result: dict[str, Any] = field(default_factory=dict)
     """What ``--json`` prints of a command."""
     _printed: bool = False

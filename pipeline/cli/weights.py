@@ -130,6 +130,8 @@ def models_verify(names: tuple[str, ...]) -> None:
     said.tell({"models": [{"name": name, "wrong": wrong} for name, wrong in found.items()]})
     for name, wrong in found.items():
         said.say(f"{name}: {wrong or 'as registered'}.")
+    if not found:
+        said.say("No model is registered on this machine.")
     if bad := [name for name, wrong in found.items() if wrong]:
         raise Failed(f"models verify: not as registered: {', '.join(bad)}.")
 

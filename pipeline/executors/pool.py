@@ -137,6 +137,7 @@ class Pool:
         source: of units.
         on_result: called for every committed unit.
         on_rows: called with a unit and its finished rows, for progress.
+        on_ready: called when a worker has opened the stage, before it is given work.
     """
 
     def __init__(
@@ -147,9 +148,10 @@ class Pool:
         source: UnitSource,
         on_result: Callable[[UnitResult], None],
         on_rows: Callable[[Unit, int], None],
+        on_ready: Callable[[], None],
     ) -> None:
         self.team, self.job, self.spec, self.source = team, job, spec, source
-        self.on_result, self.on_rows = on_result, on_rows
+        self.on_result, self.on_rows, self.on_ready = on_result, on_rows, on_ready
         self.places: list[_Place] = []
         self.careful: list[Careful] = []
         """Units that cost a worker and wait for a new one."""
@@ -222,6 +224,7 @@ class Pool:
     def _act(self, place: _Place, message: Message) -> None:
         kind, value = message
         if kind == "ready":
+            self.on_ready()
             place.ready = True
             self.failed_starts = 0
         elif kind == "beat":

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
-from pipeline.models.register import ModelFile, file_sha256, models_folder, register
+from pipeline.models.register import ModelFile, file_sha256, make_models_folder, register
 from pipeline.models.table import Model, RemoteFile
 from pipeline.words import size
 
@@ -74,8 +74,7 @@ def fetch(
             f"{model.name}: no address of its file is documented. Fetch it by hand from"
             f" {model.page} and register it: 'avatar-build models add {model.name} PATH'."
         )
-    folder = models_folder() / model.name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_models_folder(model.name)
     paths = {}
     for file in model.files:
         path = folder / file.name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import pickle
 import pickletools
 import warnings
 import zipfile
@@ -69,7 +68,7 @@ def _no_weights(path: Path) -> str:
 def _check_json(path: Path) -> None:
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON ({error}). Fetch it again.") from error
 
 
@@ -86,7 +85,7 @@ def _check_safetensors(path: Path) -> None:
         end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
         if not header or end != size - 8 - length:
             raise ValueError(f"{size} bytes, {8 + length + end} expected")
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         said = f"not a whole safetensors file ({error})"
         raise UsageError(f"{path}: {said}. Fetch it again.") from error
 
@@ -114,7 +113,7 @@ def _check_tensors(path: Path) -> None:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numbers()):
             warnings.simplefilter("ignore")  # what it cannot read is an error anyway
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what torch makes of other bytes can be anything
         raise UsageError(
             f"{path}: not a readable checkpoint of tensors ({why_unreadable(error)}). Fetch it"
             " again."

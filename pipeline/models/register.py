@@ -88,6 +88,23 @@ def models_folder() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "avatar-build" / "models"
 
 
+def make_models_folder(name: str = "") -> Path:
+    """Make the folder of this user's weights, or of one model's.
+
+    Raises:
+        UsageError: there can be none.
+    """
+    folder = models_folder() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: no folder of weights can be made here: {error.strerror}. Name another with"
+            " the environment variable AVATAR_BUILD_MODELS."
+        ) from error
+    return folder
+
+
 def find_model(name: str) -> Model:
     """The table's entry.
 
@@ -187,9 +204,9 @@ def read_register(name: str) -> dict[str, Noted] | None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return {file.name: Noted(**document["files"][file.name]) for file in find_model(name).files}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path}: not a register entry ({error}). Delete it and fetch or add {name} again."
         ) from error
@@ -233,8 +250,7 @@ def _as_model_file(model: Model, noted: Mapping[str, Noted]) -> ModelFile:
 
 
 def _write(name: str, noted: Mapping[str, Noted]) -> None:
-    folder = models_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_models_folder()
     document = {"files": {file: asdict(one) for file, one in noted.items()}}
     with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".new", delete=False) as stream:
         json.dump(document, stream, indent=1)

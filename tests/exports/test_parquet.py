@@ -7,6 +7,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from exports.coco import from_json
+from exports.layout import TWINS
+from exports.parquet import differences, write_twins
 from pipeline.storage import Storage
 from tests.exports.drawn import CAT, DOG, release
 
@@ -33,3 +36,15 @@ def test_the_twins_join_on_video_and_frame(tmp_path: Path) -> None:
         videos, left_on="video_id_x", right_on="video_id"
     )
     assert sorted(joined["title"]) == [f"Title of {v}" for v in (CAT, DOG, DOG, DOG)]
+
+
+def test_a_path_that_looks_like_an_address_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(Storage(tmp_path / "s3:x"))
+    monkeypatch.chdir(tmp_path)
+    folder = Path("s3:x/releases/1.0")
+    made = from_json((folder / "annotations/instances.json").read_bytes())
+    assert all(differences(made, folder, name) is None for name in TWINS)
+    write_twins(made, Path("s3:y"))
+    assert all(differences(made, Path("s3:y"), name) is None for name in TWINS)

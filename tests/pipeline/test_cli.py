@@ -176,4 +176,9 @@ def test_an_unknown_id_and_a_wrong_share_say_so(tmp_path: Path) -> None:
     root = str(tmp_path / "ws")
     run("init", root)
     assert "no row of this workspace" in one_error(run("why", "nothing", "--workspace", root), 2)
-    assert "I/N" in run("sample", "--workspace", root, "--units", "4/3").stderr
+    for share in ("4/3", "0/3", "1/0", "²/3", "1", "-1/3"):
+        assert "I/N" in run("sample", "--workspace", root, "--units", share).stderr
+    for words in (("--stage", "sample"), ("--stage", "sample", "--kind", "")):
+        kind = one_error(run("failures", "--workspace", root, *words, "--kind", "timeout"), 2)
+        assert "no row of sample ended so; none failed or was dropped" in kind
+    assert "cannot be read" in one_error(run("download", "--workspace", root, "--list", ""), 2)

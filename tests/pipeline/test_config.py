@@ -37,6 +37,17 @@ def test_typed_settings_win_over_the_file() -> None:
         ("[sample]\nactive_rms = -1", "", r"avatar.toml: sample.active_rms: .*\(got -1\)"),
         ("[sample]\nactive_rsm = 1", "", r"sample.active_rsm: no such setting"),
         ("[sample", "", r"avatar.toml: not valid TOML"),
+        ("[sample]\nseed = " + "9" * 5000, "", r"avatar.toml: not valid TOML"),
+        ("[sample]\nseed = " + "[" * 9000, "", r"avatar.toml: not valid TOML"),
+        ("[sample]\nseed = true", "", r"sample.seed: .*integer \(got True\)"),
+        ("[sample]\nactive_rms = true", "", r"sample.active_rms: .*number \(got True\)"),
+        ('[sample]\nseed = "7"', "", r"sample.seed: .*\(got '7'\)"),
+        ("[export]\nmedia = 1", "", r"export.media: .*\(got 1\)"),
+        ("", "sample.seed=" + "9" * 5000, r"sample.seed: .*integer"),
+        ("", "sample.seed=" + "[" * 9000, r"sample.seed: .*integer"),
+        ("", "sample.seed=1\nclip_s = 3", r"sample.seed: .*integer"),
+        ("", ".seed=1", r"write it as section.key=value"),
+        ("", "propose.device=gpu", r"cuda:N \(got 'gpu'\)\.$"),
         ("", "sample.seed", r"write it as section.key=value"),
         ("", "sample.min_active_s=11", r"min_active_s 11 is more than clip_s 10"),
         ("", "download.min_fps=50", r"min_fps 50.0 is above max_fps 40.0"),
@@ -48,6 +59,11 @@ def test_a_wrong_setting_is_one_line_with_place_and_value(
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(toml, [setting] if setting else [])
     assert "\n" not in str(caught.value)
+
+
+def test_a_bound_may_be_a_number_or_a_share() -> None:
+    assert load_config("[run]\nmax_failed = 5").run.max_failed == "5"
+    assert load_config("", ["run.max_failed=5%"]).run.max_failed == "5%"
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
+from pipeline.cli.output import Output
 from pipeline.schema import Video
 from pipeline.workspace import Workspace
 from tests.conftest import ROOT
+from tests.pipeline.faulty import add_sources
 from tests.video_factory import bursts, make_video, scene
 from tests.video_server import Fault, VideoServer, serving
 
@@ -70,3 +76,40 @@ def test_an_interrupted_download_says_so_and_the_same_command_finishes_it(
     failed = Workspace(root).ledger("download").failures()
     assert not failed, failed
     assert [row.video_id for row in Workspace(root).rows(Video)] == IDS
+
+
+def test_an_import_that_a_signal_cuts_short_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workspace: Workspace
+) -> None:
+    def cut_short(_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None  # as some compiled modules do
+
+    before = {sent: signal.getsignal(sent) for sent in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(Output, "stopped", False)
+    monkeypatch.setattr("pipeline.inspection.stage_status", cut_short)
+    place = ["--workspace", workspace.storage.url]
+    monkeypatch.setattr(sys, "argv", ["avatar-build", "status", *place, "--json"])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        for sent, handler in before.items():
+            signal.signal(sent, handler)
+    assert ended.value.code == 130
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_stream_that_is_closed_stops_nothing(tmp_path: Path, closed: str) -> None:
+    root = tmp_path / "ws"
+    add_sources(Workspace.create(root), ["ok"])
+    words = ["download", "--workspace", str(root), "--source-template", "/none/{video_id}"]
+    for command in (words, ["status", "--workspace", str(root)]):
+        line = shlex.join([sys.executable, "-m", "pipeline.cli", *command])
+        done = subprocess.run(["bash", "-c", f"{line} {closed}"], cwd=ROOT, timeout=60, check=False)
+        assert done.returncode == 0
+    assert len(Workspace(root).ledger("download").failures()) == 1

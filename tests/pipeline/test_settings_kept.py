@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
 from pipeline.config import load_config, render_toml
-from pipeline.errors import ConfigError
+from pipeline.errors import AvatarBuildError, ConfigError
 from pipeline.settings_file import with_settings
 from pipeline.workspace import Workspace
 from tests.pipeline.faulty import add_sources
@@ -60,12 +60,23 @@ def test_what_decides_nothing_or_is_of_another_stage_is_not_kept(root: Path) -> 
 
 
 def test_what_may_hold_a_password_is_not_written_and_that_is_said(root: Path) -> None:
-    words = ("--set", 'download.identities=["http://me:hunter2@proxy"]')
+    words = ("--set", 'download.identities=["http://me:hunter2@proxy:8080"]')
     done = download(root, *words, "--set", 'download.options={password="hunter2"}')
     assert "hunter2" not in (root / "avatar.toml").read_text()
     assert "hunter2" not in done.output
     for key in ("identities", "options", "source_template"):
         assert f"download.{key} holds for this command alone" in done.stderr
+    assert "for this command alone" not in download(root, *words).stderr, "once is enough"
+
+
+def test_a_setting_is_not_written_where_nothing_opens_that_makes_results(root: Path) -> None:
+    before = (root / "avatar.toml").read_bytes()
+    typed = ("--set", "download.min_fps=10")
+    refused = download(root, *typed, "--set", 'download.identities=["nope"]')
+    assert isinstance(refused.exception, AvatarBuildError)
+    assert (root / "avatar.toml").read_bytes() == before
+    download(root, *typed)
+    assert Workspace(root).config.download.min_fps == 10
 
 
 @pytest.mark.parametrize("kind", ["read-only", "link", "layout"])

@@ -137,6 +137,12 @@ def test_an_unknown_label_is_an_error_that_names_near_ones() -> None:
         select_sources(rows, "l.csv", ["dog barkin"])
 
 
+@pytest.mark.parametrize("empty", ["", " ", ";"])
+def test_an_empty_label_is_not_taken_for_every_label(empty: str) -> None:
+    with pytest.raises(UsageError, match="no label"):
+        select_sources([ListRow(1, "-1pRmoJIGQc", 0, "dog", "test")], "list.csv", [empty])
+
+
 def test_a_limit_under_one_is_refused() -> None:
     with pytest.raises(UsageError, match="--limit 0"):
         select_sources(labelled("a"), "l.csv", limit=0)

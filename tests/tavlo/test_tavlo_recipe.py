@@ -18,6 +18,7 @@ from tavlo.data import collate, read_clip
 from tavlo.model import TavloSizes
 from tavlo.recipe import Recipe, make_recipe
 from tavlo.tavlo_recipe import TavloOfBatches, TavloRecipe
+from tavlo.training_config import read_settings
 from tests.tavlo import small
 from tests.video_factory import make_video
 
@@ -210,6 +211,25 @@ def test_a_setting_that_is_none_or_does_not_fit_is_one_line(
     with pytest.raises(ConfigError, match=message) as error:
         make_recipe("tavlo", changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("toml", "typed", "message"),
+    [
+        ("train = 5", "", "train is no table of settings"),
+        ("[train]\nbatch = " + "9" * 5000, "", "not valid TOML"),
+        ("[train]\nbatch = " + "[" * 9000, "", "not valid TOML"),
+        ("[train]\nbatch = 2", "train.batch.x=1", "batch is no table of settings"),
+        ("", "train.batch=" + "9" * 5000, "train.batch: "),
+        ("", "train.batch=2\nseed = 1", "train.batch: "),
+    ],
+)
+def test_settings_of_training_that_are_none_are_one_line(
+    tmp_path: Path, toml: str, typed: str, message: str
+) -> None:
+    (tmp_path / "t.toml").write_text(toml)
+    with pytest.raises(ConfigError, match=message):
+        read_settings("tavlo", tmp_path / "t.toml", [typed] if typed else [])
 
 
 def test_the_settings_give_the_same_recipe_again() -> None:

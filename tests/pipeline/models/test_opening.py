@@ -41,6 +41,7 @@ def saved(folder: Path, content: object) -> bytes:
         ("empty", "an empty file"),
         ("cut", "not a"),
         ("noise", "not a"),
+        ("text", "not a"),
     ],
 )
 def test_what_is_no_checkpoint_is_not_registered(
@@ -53,6 +54,7 @@ def test_what_is_no_checkpoint_is_not_registered(
         "empty": b"",
         "cut": whole[: len(whole) // 2],
         "noise": bytes(range(256)) * 9,
+        "text": b"root:x:0:0:root:/root:/bin/bash\n",  # 'r' is a word of pickle
     }
     path = tmp_path / "best.pth"
     path.write_bytes(contents[kind])

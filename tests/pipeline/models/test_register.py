@@ -136,13 +136,25 @@ def test_an_unreadable_entry_names_itself(models_folder: Path) -> None:
         require(YOLO)
 
 
+def test_a_folder_of_weights_below_a_file_holds_none_and_takes_none(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AVATAR_BUILD_MODELS", str(tmp_path / "file" / "models"))
+    assert not any(row.path for row in list_models())
+    with pytest.raises(UsageError, match="no weights on this machine"):
+        require(YOLO)
+    with pytest.raises(UsageError, match="Name another with the environment variable"):
+        add(YOLO, weights, own=True)
+
+
 def test_an_unknown_name_says_where_the_names_are() -> None:
     with pytest.raises(UsageError, match="models list"):
         require("yolov9")
 
 
 def test_the_commands_show_add_find_and_check(weights: Path) -> None:
-    assert run("verify") == (0, "")
+    assert run("verify") == (0, "No model is registered on this machine.\n")
     code, text = run("list")
     assert code == 0
     assert "AGPL-3.0" in text
