@@ -52,7 +52,7 @@ class FetchVideos(Stage[DownloadConfig]):
 
     spec: ClassVar[StageSpec] = StageSpec(
         name="download",
-        version=2,
+        version=3,
         reads="sources",
         writes=("videos",),
         rows_per_unit=32,

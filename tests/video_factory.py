@@ -255,7 +255,8 @@ def garbled(source: Path, target: Path, kind: str) -> Path:
 def edited(source: Path, target: Path, parts: Sequence[tuple[float, float]]) -> Path:
     """An MP4 whose index comes last, told to play some parts of itself, one after the other.
 
-    Boxes: ISO/IEC 14496-12; ``elst`` is 8.6.6. Times are seconds of what the source shows.
+    Boxes: ISO/IEC 14496-12; ``elst`` is 8.6.6. Times are seconds of what the source shows; a part
+    before 0 shows nothing.
     """
     boxes = dict(_boxes(source.read_bytes()))
     assert list(boxes)[-1] == b"moov"
@@ -275,7 +276,12 @@ def _replayed(track: bytes, parts: Sequence[tuple[float, float]], movie_scale: i
     if b"edts" in boxes:
         began = int.from_bytes(dict(_boxes(boxes[b"edts"]))[b"elst"][12:16])
     listed = b"".join(
-        struct.pack(">IiI", round((b - a) * movie_scale), began + round(a * clock), 1 << 16)
+        struct.pack(
+            ">IiI",
+            round((b - a) * movie_scale),
+            -1 if a < 0 else began + round(a * clock),
+            1 << 16,
+        )
         for a, b in parts
     )
     edits = _box(b"edts", _box(b"elst", struct.pack(">II", 0, len(parts)) + listed))

@@ -20,6 +20,7 @@ from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from pipeline.errors import MediaError
+from pipeline.signatures import HEAD_BYTES, looks_like
 
 MAX_PIXELS = 8192 * 4608
 """Largest picture decoded; a small file can claim any size."""
@@ -103,8 +104,10 @@ class Media:
         except av.FFmpegError as error:
             known = "an MP4/MOV or Matroska/WebM"
             wanted = known if self.formats == _VIDEO_FORMATS else f"a {self.formats}"
-            text = f"{self.path.name}: not {wanted} file ({error.strerror})"
-            raise MediaError("not_media", text) from error
+            with self.path.open("rb") as file:
+                found = looks_like(file.read(HEAD_BYTES))
+            why = f"but {found}" if found else f"({error.strerror})"
+            raise MediaError("not_media", f"{self.path.name}: not {wanted} file {why}") from error
         try:
             with container:
                 yield container

@@ -28,7 +28,7 @@ from pipeline.media.container import (
 from pipeline.media.picture import Picture, Pixels, decode_packet
 from pipeline.media.timeline import PUNCTUAL_S, Timeline, file_end, read_timeline
 
-PROBE_VERSION = 2
+PROBE_VERSION = 3
 """Raise when a probe answers otherwise for the same file; files are then probed again."""
 
 _SLACK_S = 1.0
@@ -100,13 +100,18 @@ def probe(path: Path) -> MediaFacts:
             video_stream=video.index,
             audio_stream=audio.index if audio else None,
         )
-        claimed = file_end(container)
+        claimed = None if _is_indexed(container) else file_end(container)
     if facts.audio_codec is not None:
         _check_sound(media)
     if not (facts.frame_count and facts.fps):
-        facts = _counted(media, facts, float(claimed or 0))
+        timeline = read_timeline(media)
+        facts = _counted(timeline, facts)
+        if claimed is None or abs(timeline.start + timeline.end - claimed) > _SLACK_S:
+            duration_s = None
     if duration_s is None:
         start_s, end_s = _measured(media)
+        if claimed is not None:
+            _check_end(media, end_s, float(claimed))
         facts = dataclasses.replace(facts, duration_s=end_s - start_s)
     return dataclasses.replace(facts, bitrate_bps=_bitrate(path, facts.duration_s))
 
@@ -128,29 +133,26 @@ def _check_sound(media: Media) -> None:
 def _duration_by_header(container: InputContainer, streams: Sequence[Stream]) -> float | None:
     """What the header says, in seconds; None where the packets must tell.
 
-    Headers of files that start late hold their end or their length, and nothing tells which.
+    Headers of files in which something starts late hold their end or their length, and nothing
+    tells which. Where there is an index, it is the better witness.
     """
     duration_s = (container.duration or 0) / 1e6
-    begins, ends = [], []
+    late, ends, indexed = False, [], []
     for stream in streams:
-        if stream.start_time is not None and stream.time_base is not None:
-            begins.append(stream.start_time * stream.time_base)
+        base = stream.time_base
+        if stream.start_time is not None and base is not None:
+            late = late or abs(stream.start_time * base) > PUNCTUAL_S
             if stream.duration:
-                ends.append(begins[-1] + stream.duration * stream.time_base)
-    late = bool(begins) and abs(min(begins)) > PUNCTUAL_S
-    if duration_s <= 0 or late or (ends and duration_s > max(ends) + _SLACK_S):
-        return None
-    return duration_s
+                ends.append((stream.start_time + stream.duration) * base)
+            if len(stream.index_entries):
+                indexed.append(stream.index_entries[-1].timestamp * base)
+    longer = bool(ends) and duration_s > max(ends) + _SLACK_S
+    shorter = bool(indexed) and duration_s < max(indexed) - _SLACK_S
+    return None if duration_s <= 0 or late or longer or shorter else duration_s
 
 
-def _counted(media: Media, facts: MediaFacts, claimed_end_s: float) -> MediaFacts:
-    """The facts of the frames, for a file without a whole index; raises when it was cut."""
-    timeline = read_timeline(media)
-    end_s = float(timeline.start + timeline.end)
-    # The sound may well be longer than the picture; only if both stop is the file cut.
-    early = claimed_end_s - _SLACK_S
-    if end_s < early and _measured(media)[1] < early:
-        raise _truncated(media.path, f"ends at {end_s:.1f} of {claimed_end_s:.1f} s")
+def _counted(timeline: Timeline, facts: MediaFacts) -> MediaFacts:
+    """The facts of the frames, for a file without a whole index."""
     return dataclasses.replace(
         facts,
         fps=_average_rate(timeline) or facts.fps,
@@ -159,17 +161,34 @@ def _counted(media: Media, facts: MediaFacts, claimed_end_s: float) -> MediaFact
     )
 
 
+def _check_end(media: Media, end_s: float, claimed_s: float) -> None:
+    """Raise when a file without a whole index was cut: no track of it reaches its end.
+
+    The sound may well be longer than the picture, and subtitles longer than both.
+    """
+    early = claimed_s - _SLACK_S
+    if end_s < early and _measured(media, beside=True)[1] < early:
+        raise _truncated(media.path, f"ends at {end_s:.1f} of {claimed_s:.1f} s")
+
+
 def _average_rate(timeline: Timeline) -> float:
     steps = len(timeline.pts) - 1
     return float(steps / timeline.time(steps)) if steps else 0.0
 
 
-def _measured(media: Media) -> tuple[float, float]:
-    """When picture and sound begin and when the last of them ends, seconds on the file's clock."""
+def _measured(media: Media, *, beside: bool = False) -> tuple[float, float]:
+    """When picture and sound begin and when the last of them ends, seconds on the file's clock.
+
+    Args:
+        media: the file.
+        beside: of all tracks, those that are neither seen nor heard too.
+    """
     begins, ends = [], []
     with media.open() as container:
         video, audio = choose_video(container), choose_audio(container)
-        streams = [video, *([audio] if audio is not None else [])]
+        streams: list[Stream] = [video, *([audio] if audio is not None else [])]
+        if beside:
+            streams = list(container.streams)
         select(container, *streams)
         times: dict[int, list[tuple[int, int]]] = {stream.index: [] for stream in streams}
         for packet in container.demux(streams):
@@ -180,8 +199,9 @@ def _measured(media: Media) -> tuple[float, float]:
             if found := times[stream.index]:
                 first, (last, lasts) = min(found)[0], max(found)
                 lasts = lasts or (last - first) // max(1, len(found) - 1)
+                end = max(last + lasts, *(time + duration for time, duration in found))
                 begins.append(first * (stream.time_base or 0))
-                ends.append((last + lasts) * (stream.time_base or 0))
+                ends.append(end * (stream.time_base or 0))
     return float(min(begins, default=0)), float(max(ends, default=0))
 
 
@@ -192,13 +212,18 @@ def _bitrate(path: Path, duration_s: float) -> int:
 def _indexed_frames(container: InputContainer) -> int:
     """Presented frames by the index; 0 when it does not hold them all."""
     video = choose_video(container)
-    if not video.frames or "matroska" in container.format.name:
+    if not _is_indexed(container):
         return 0
     entries = video.index_entries
     if len(entries) < video.frames:
         return 0
     hidden: int = sum(map(attrgetter("is_discard"), entries))
     return len(entries) - hidden
+
+
+def _is_indexed(container: InputContainer) -> bool:
+    """Whether one index lists what is in the file, as an MP4's does that is not fragmented."""
+    return bool(choose_video(container).frames) and "matroska" not in container.format.name
 
 
 def _check_index(container: InputContainer, path: Path) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.models.table import Model
 from pipeline.models.tensors import why_unreadable
-
-_HEAD = 512
+from pipeline.signatures import HEAD_BYTES, LFS_POINTER, WEB_PAGE, looks_like
 
 
 def check_files(model: Model, files: Mapping[str, Path]) -> str:
@@ -54,14 +53,14 @@ def check_files(model: Model, files: Mapping[str, Path]) -> str:
 def _no_weights(path: Path) -> str:
     """What a file is in place of weights, by its first bytes; empty when it may be some."""
     with path.open("rb") as stream:
-        head = stream.read(_HEAD)
-    text = head.lstrip().lower()
+        head = stream.read(HEAD_BYTES)
+    found = looks_like(head)
     if not head:
         return "an empty file. Fetch it again."
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "a web page, not the file. Open its address in a browser and save what it offers."
-    if head.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS, not the file. Fetch it with 'git lfs pull'."
+    if found == WEB_PAGE:
+        return f"{found}, not the file. Open its address in a browser and save what it offers."
+    if found == LFS_POINTER:
+        return f"{found}, not the file. Fetch it with 'git lfs pull'."
     return ""
 
 

@@ -35,6 +35,7 @@ from tests.video_factory import (
     RATE,
     bursts,
     chained,
+    edited,
     flipped,
     make_video,
     remuxed,
@@ -488,6 +489,26 @@ def test_what_is_no_media_is_refused(drawn: Drawn, tmp_path: Path, text: str, su
     assert kind_of(lambda: read_timeline(Media(path))) == "not_media"
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\xef\xbb\xbf <!DOCTYPE html><title>Video unavailable</title>", "a web page"),
+        (b'{"error": "not found"}', "a text"),
+        (cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes(), "a PNG picture"),
+        (cv2.imencode(".jpg", np.zeros((9, 9, 3), np.uint8))[1].tobytes(), "a JPEG picture"),
+        (b"PK\x03\x04" + bytes(99), "a ZIP archive"),
+        (bytes(4096), "zeros"),
+        ((b"G" + b"\xff" * 187) * 9, "an MPEG transport stream"),
+    ],
+    ids=["html", "json", "png", "jpeg", "zip", "zeros", "ts"],
+)
+def test_what_is_no_media_is_said(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "file.mp4"
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=f"file but {words}$"):
+        probe(path)
+
+
 def test_nothing_is_not_a_video(tmp_path: Path) -> None:
     assert kind_of(lambda: probe(tmp_path / "absent.mp4")) == "missing_file"
     empty = tmp_path / "empty.mp4"
@@ -545,7 +566,7 @@ def test_a_duration_is_the_end_minus_the_start_wherever_the_clock_begins(tmp_pat
 
     paths = [drawn_at(f"{s}.{suffix}", s) for s in (0.3, 4, 20_000) for suffix in ("mkv", "mp4")]
     paths.append(drawn_at("fragmented.mp4", 4, "frag_keyframe+empty_moov"))
-    paths.append(drawn_at("plain.mp4", 0))
+    paths += [drawn_at("plain.mp4", 0), drawn_at("plain.mkv", 0)]
     # Matroska: Duration (44 89) in 8 bytes of milliseconds. Some muxers write the length there, and
     # what is recorded live has none.
     data = (tmp_path / "4.mkv").read_bytes()
@@ -554,12 +575,24 @@ def test_a_duration_is_the_end_minus_the_start_wherever_the_clock_begins(tmp_pat
     for name, told_ms in {"length.mkv": 6000, "live.mkv": 0}.items():
         (tmp_path / name).write_bytes(data[:at] + struct.pack(">d", told_ms) + data[at + 8 :])
         paths.append(tmp_path / name)
+    data = (tmp_path / "plain.mkv").read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3
+    (tmp_path / "shy.mkv").write_bytes(data[:at] + struct.pack(">d", 2000) + data[at + 8 :])
+    paths.append(tmp_path / "shy.mkv")
     # MP4: a movie header (mvhd) that claims a hundred times as much.
     data = (tmp_path / "plain.mp4").read_bytes()
     at = data.index(b"mvhd") + 20
     told = int.from_bytes(data[at : at + 4]) * 100
     (tmp_path / "boasts.mp4").write_bytes(data[:at] + told.to_bytes(4) + data[at + 4 :])
     paths.append(tmp_path / "boasts.mp4")
+    # MP4: all its headers claim a third.
+    for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
+        for part in range(1, data.count(box) + 1):
+            at = len(box.join(data.split(box)[:part])) + offset
+            told = int.from_bytes(data[at : at + 4]) // 3
+            data = data[:at] + told.to_bytes(4) + data[at + 4 :]
+    (tmp_path / "shy.mp4").write_bytes(data)
+    paths.append(tmp_path / "shy.mp4")
     for path in paths:
         facts = probe(path)
         assert facts.duration_s == pytest.approx(6, abs=0.15), path.name
@@ -594,6 +627,32 @@ def test_a_late_file_that_lost_its_end_is_found(tmp_path: Path) -> None:
     )
     part = truncated(whole, tmp_path / "part.mkv", 0.6)
     assert kind_of(lambda: probe(part)) == "truncated"
+
+
+def test_a_track_beside_that_runs_on_neither_lengthens_a_file_nor_cuts_it(tmp_path: Path) -> None:
+    film = make_video(tmp_path / "film.mkv", frames=60, fps=10, sound=bursts(6, [1]))
+    longer = make_video(tmp_path / "longer.mkv", frames=2, sound=bursts(14, [1]))
+    seen, beside = Disposition.default, Disposition.comment
+    path = remuxed(
+        tmp_path / "beside.mkv",
+        [(film, "video", seen), (film, "audio", seen), (longer, "audio", beside)],
+    )
+    facts = probe(path)
+    assert facts.duration_s == pytest.approx(6, abs=0.1)
+    assert (facts.frame_count, facts.audio_stream) == (60, 1)
+    part = truncated(path, tmp_path / "part.mkv", 0.4)
+    assert kind_of(lambda: probe(part)) == "truncated"
+
+
+def test_an_edit_list_that_begins_with_nothing_makes_a_late_file_not_a_cut_one(
+    tmp_path: Path,
+) -> None:
+    whole = make_video(tmp_path / "w.mp4", frames=60, fps=10, sound=bursts(6, [1]))
+    path = edited(whole, tmp_path / "late.mp4", [(-2, 0), (0, 3)])
+    facts = probe(path)
+    assert facts.start_s == pytest.approx(2, abs=0.01)
+    assert facts.duration_s == pytest.approx(3, abs=0.1)
+    assert facts.frame_count == 30
 
 
 def test_one_picture_under_music_is_a_video_of_one_frame(tmp_path: Path) -> None:
