@@ -134,10 +134,10 @@ def measured_of_tables(
     )
 
 
-def sampling(provenance: Mapping[str, Any]) -> SampleConfig:
+def sampling(provenance: Mapping[str, Mapping[str, Any]]) -> SampleConfig:
     """The settings events were found with; what a release does not say is as by default."""
-    stated = provenance.get("sample", {}).get("config", {})
-    names = SampleConfig.model_fields
+    stated = provenance.get("sample", {}).get("config")
+    stated, names = stated if isinstance(stated, dict) else {}, SampleConfig.model_fields
     try:
         return SampleConfig.model_validate({k: v for k, v in stated.items() if k in names})
     except ValueError:

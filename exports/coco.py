@@ -27,6 +27,10 @@ ImageFile = Annotated[
     str, Field(pattern=r"^metadata/[A-Za-z0-9_-]{1,80}_[0-9]{5,8}/[0-9]{5,8}\.(jpg|png)$")
 ]
 ClipFile = Annotated[str, Field(pattern=r"^video/[A-Za-z0-9_-]{1,80}_[0-9]{5,8}\.mp4$")]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""What the Parquet twins can hold."""
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 Seconds = Annotated[float, Field(ge=0, le=1e7)]
 
 
@@ -64,7 +68,7 @@ class Info(Row):
     """Whether clips and frames are shipped with it."""
     polygon_tolerance_px: float = Field(ge=0)
     """How far an outline of the authors' layout may lie from its mask; 0: exact."""
-    provenance: dict[str, Any]
+    provenance: dict[str, dict[str, Any]]
     """Per stage what made its rows: settings, digests, code revisions, library versions."""
     takedowns: list[VideoId] = []
     """Videos that were taken down before this release; it has none of them."""
@@ -77,7 +81,7 @@ class Info(Row):
 class LicenseRow(Row):
     """A licence as the site states it."""
 
-    id: int
+    id: Integer
     name: str
     url: str
 
@@ -85,7 +89,7 @@ class LicenseRow(Row):
 class CategoryRow(Row):
     """What sounds."""
 
-    id: int
+    id: Integer
     name: str
 
 
@@ -102,11 +106,11 @@ class VideoRow(Row):
     uploader: str
     upload_date: str
     license: str
-    license_id: int
+    license_id: Integer
     sha256: str
-    size_bytes: int
-    width: int
-    height: int
+    size_bytes: Integer
+    width: Integer
+    height: Integer
     fps: float
     duration_s: float
     format_id: str
@@ -115,34 +119,34 @@ class VideoRow(Row):
 class ImageRow(Row):
     """A labelled frame."""
 
-    id: int
+    id: Integer
     file_name: ImageFile
     width: Pixels
     height: Pixels
-    license: int
+    license: Integer
     video_id: VideoId
     clip_id: str
     frame_id: str
-    frame_index: int = Field(ge=0)
+    frame_index: Count
     time_s: float
     clip_start_s: Seconds
     clip_end_s: Seconds
     clip_file: ClipFile
     event_time_s: float
     event_rms: float
-    event_rank: int
+    event_rank: Integer
     sharpness: float
     off_screen: bool
     off_screen_category: str | None
     verified: bool
-    missing_instances: int = Field(ge=0)
+    missing_instances: Count
     """Instances of the frame that were left out of the release."""
     review_ids: list[str]
-    image_sha256: str = ""
+    image_sha256: Sha256 = ""
     """Of the image file; empty when it was not at hand."""
-    image_dhash: str = ""
+    image_dhash: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
     """Its difference hash: 16 hex digits that survive another encode."""
-    recorded_sha256: str = ""
+    recorded_sha256: Sha256 = ""
     """Of the image file when it was sampled, as the tables have it; empty where they had none,
     in imported releases and in older ones."""
     clip_rms_per_second: Annotated[list[float], Field(max_length=3600)] = []
@@ -153,20 +157,20 @@ class ImageRow(Row):
     clip_first_s: Seconds | None = None
     """When the clip's first frame is shown, seconds in the source; none where ``clip_made`` is
     empty."""
-    clip_frames: Annotated[int, Field(gt=0)] | None = None
+    clip_frames: Annotated[int, Field(gt=0, lt=2**63)] | None = None
     """Frames the clip shows before its end; none where ``clip_made`` is empty."""
 
 
 class AnnotationRow(Row):
     """A sounding object in one frame, with its mask."""
 
-    id: int
-    image_id: int
-    category_id: int
+    id: Integer
+    image_id: Integer
+    category_id: Integer
     segmentation: Rle
     bbox: BBox
     """The mask's own box."""
-    area: int = Field(gt=0)
+    area: Annotated[int, Field(gt=0, lt=2**63)]
     """Pixels of the mask."""
     iscrowd: int = Field(ge=0, le=0)
     audio_visual_category: str
@@ -175,7 +179,7 @@ class AnnotationRow(Row):
     video_id: VideoId
     clip_id: str
     frame_id: str
-    frame_index: int = Field(ge=0)
+    frame_index: Count
     time_s: float
     verified: bool
     instance_id: str

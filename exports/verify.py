@@ -6,6 +6,7 @@ makes itself or has checked; links are a finding and end the check.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -105,8 +106,9 @@ def _checksums(folder: Path, files: set[str], restored: set[str]) -> Iterator[Fi
 def _read_document(folder: Path, files: set[str]) -> tuple[Document | None, list[Finding]]:
     if layout.DOCUMENT not in files:
         return None, [Finding("schema", layout.DOCUMENT, "is missing")]
+    data = (folder / layout.DOCUMENT).read_bytes()
     try:
-        return from_json((folder / layout.DOCUMENT).read_bytes()), []
+        document = from_json(data)
     except ValidationError as error:
         return None, [
             Finding(
@@ -116,6 +118,23 @@ def _read_document(folder: Path, files: set[str]) -> tuple[Document | None, list
             )
             for problem in error.errors()
         ]
+    try:
+        json.loads(data, object_pairs_hook=_once)
+    except _KeyTwiceError as error:
+        return None, [
+            Finding("schema", layout.DOCUMENT, f"the key {short(str(error))} is there twice")
+        ]
+    return document, []
+
+
+class _KeyTwiceError(Exception):
+    """Readers differ on which of the values counts."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise _KeyTwiceError(next(key for key in keys if keys.count(key) > 1))
 
 
 def _complete(document: Document, files: set[str]) -> Iterator[Finding]:

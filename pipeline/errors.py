@@ -79,17 +79,20 @@ _MACHINE = {
     errno.EPERM: "not permitted. Let this user read and write it, or use another place",
     errno.EIO: "the disk gives read or write errors. Check it, or its mount",
     errno.ESTALE: "the network disk lost this file. Mount it again",
+    errno.ENOTDIR: "a part of this path is a file, where a folder was expected. Move it away",
+    errno.EISDIR: "is a folder, where a file was expected. Move it away",
+    errno.ELOOP: "links that lead in a circle. Remove them",
     errno.EMFILE: "too many open files. Raise the limit with 'ulimit -n', or use fewer workers",
     errno.ENFILE: "too many open files on this machine. Close some, or use fewer workers",
 }
-"""What the machine refuses, whatever was asked; and what to do."""
+"""What the machine refuses, whatever was asked; and what to do.
+
+Folders in the place of files, and files in that of folders, are never made by us.
+"""
 
 _TYPED = {
     errno.ENOENT: "no such file or folder",
-    errno.ENOTDIR: "a part of this path is a file, not a folder",
-    errno.EISDIR: "is a folder, where a file was expected",
     errno.ENAMETOOLONG: "the name is too long for this disk",
-    errno.ELOOP: "links that lead in a circle",
     errno.EEXIST: "is there already",
 }
 """What is wrong with a path; a mistake of the user where the user named it, else a bug."""

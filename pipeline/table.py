@@ -39,17 +39,40 @@ def to_parquet(record: type[Record], rows: Sequence[Record]) -> bytes:
     return buffer.getvalue()
 
 
-def read_arrow(storage: Storage, name: str, sha256: str = "") -> Any:
-    """The file ``name`` as a ``pyarrow.Table``.
+def read_arrow(record: type[Record], storage: Storage, name: str, sha256: str = "") -> Any:
+    """The file ``name`` as a ``pyarrow.Table``; a column younger than the file has its default.
 
     Args:
+        record: the table's record.
         storage: where.
         name: the file.
         sha256: what its commit says of its bytes; empty where none speaks of it.
 
     Raises:
-        TableError: when it is missing, not what was committed, or no Parquet.
+        TableError: when it is missing, not what was committed, no Parquet, or has other columns.
     """
+    import pyarrow as pa
+
+    table = _read(storage, name, sha256)
+    schema = arrow_schema(record)
+    for column in schema:
+        default = record.model_fields[column.name]
+        if column.name not in table.column_names and not default.is_required():
+            values = pa.array([default.get_default()] * len(table), column.type)
+            table = table.append_column(column, values)
+    found = {column.name: column.type for column in table.schema}
+    expected = {column.name: column.type for column in schema}
+    for title in sorted(found.keys() | expected.keys()):
+        there, right = found.get(title, "missing"), expected.get(title, "not there")
+        if there != right:
+            raise TableError(
+                f"{name}: edited, or of another version: its column {short(title)} is {there},"
+                f" should be {right}.{_or_again(name)}"
+            )
+    return table.select(schema.names)
+
+
+def _read(storage: Storage, name: str, sha256: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -58,9 +81,14 @@ def read_arrow(storage: Storage, name: str, sha256: str = "") -> Any:
         # Not pq.read_table: that loads pyarrow.dataset, and with it pandas, and starts threads
         # that now and then abort the interpreter at its exit.
         with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as file:
-            return file.read(use_threads=False)
+            table = file.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise TableError(f"{name}: not a Parquet file that can be read: {error}.") from error
+        raise TableError(
+            f"{name}: not a Parquet file that can be read: {error}.{_or_again(name)}"
+        ) from error
+    if len(set(table.column_names)) < table.num_columns:
+        raise TableError(f"{name}: has two columns of one name.{_or_again(name)}")
+    return table
 
 
 def committed_bytes(storage: Storage, name: str, sha256: str = "") -> bytes:
@@ -82,7 +110,7 @@ def committed_bytes(storage: Storage, name: str, sha256: str = "") -> bytes:
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise TableError(
             f"{name}: not the bytes that were committed (SHA-256 {sha256}): damaged or edited."
-            f" Put the file back, or {way_out(_stage_of(name))}."
+            f"{_or_again(name)}"
         )
     return data
 
@@ -98,6 +126,12 @@ def _before_its_move(storage: Storage, name: str) -> bytes | None:
                     return storage.read(work)
     # It may have been moved between the two looks.
     return storage.read(name) if storage.exists(name) else None
+
+
+def _or_again(name: str) -> str:
+    """What to do about a damaged file; nothing of one that is none of the workspace's."""
+    ours = name.startswith(("commits/", "tables/"))
+    return f" Put the file back, or {way_out(_stage_of(name))}." if ours else ""
 
 
 def _stage_of(name: str) -> str:
@@ -155,7 +189,7 @@ def to_records(record: type[RecordT], rows: Iterable[dict[str, Any]], where: str
             problem = plain(first)
             raise TableError(
                 f"{where}, row {number}: {column}: {problem} (got {short(first['input'])}),"
-                f" reading a {record.__name__}."
+                f" reading a {record.__name__}.{_or_again(where)}"
             ) from error
     return records
 
@@ -163,8 +197,8 @@ def to_records(record: type[RecordT], rows: Iterable[dict[str, Any]], where: str
 def read_records(
     record: type[RecordT], storage: Storage, name: str, sha256: str = ""
 ) -> list[RecordT]:
-    """All rows of one file of a table; see ``read_arrow``."""
-    return to_records(record, read_arrow(storage, name, sha256).to_pylist(), name)
+    """All rows of one file of a table; columns may come in any type that holds their values."""
+    return to_records(record, _read(storage, name, sha256).to_pylist(), name)
 
 
 def table_digest(rows: Iterable[Record]) -> str:

@@ -91,7 +91,8 @@ class UnitResult:
 def read_unit(job: Job, spec: StageSpec, unit: Unit) -> list[Record]:
     """The input rows of a unit, in their order."""
     record = TABLES[spec.reads]
-    rows = read_arrow(job.storage, unit.file, unit.sha256).slice(unit.first, unit.stop - unit.first)
+    table = read_arrow(record, job.storage, unit.file, unit.sha256)
+    rows = table.slice(unit.first, unit.stop - unit.first)
     records = to_records(record, rows.to_pylist(), unit.file)
     if unit.ids:
         wanted = set(unit.ids)

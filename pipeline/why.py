@@ -202,7 +202,7 @@ class _Finder:
         from pipeline.table import read_arrow
 
         for file in self.workspace.files(record.table):
-            table = read_arrow(self.workspace.storage, file.file, file.sha256)
+            table = read_arrow(type(record), self.workspace.storage, file.file, file.sha256)
             if pc.any(pc.equal(table.column(record.key), getattr(record, record.key))).as_py():
                 return self._made(record, file.file)
         return Step(record, None, {})

@@ -296,13 +296,7 @@ class Workspace:
         # Not empty_table: that loads pandas, which costs status nearly as much as all the rest.
         parts = [pa.Table.from_batches([], schema)]
         for file in self.files(table) if among is None else among:
-            part = read_arrow(self.storage, file.file, file.sha256)
-            for column in schema:
-                if column.name not in part.column_names:
-                    default = TABLES[table].model_fields[column.name].default
-                    values = pa.array([default] * len(part), column.type)
-                    part = part.append_column(column, values)
-            parts.append(part)
+            parts.append(read_arrow(TABLES[table], self.storage, file.file, file.sha256))
         return pa.concat_tables(parts, promote_options="default")
 
     def __repr__(self) -> str:

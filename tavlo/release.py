@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -20,10 +21,12 @@ from numpy.typing import NDArray
 
 from pipeline import rle
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.schema import Rle
+from pipeline.schema import Rle, Scenario
 
 TruthKind = Literal["mask", "box"]
 _CLIP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FAR_PX = 1e6
+"""Further off than any image reaches."""
 Pixels = NDArray[np.bool_]
 
 
@@ -147,13 +150,13 @@ def read_release(folder: Path) -> EvaluationSet:
         document = json.loads(_as_released(folder, "annotations/instances.json", released))
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no release here: {path.name} is missing.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AvatarBuildError(f"{path}: not JSON: {error}") from error
     try:
         frames = _frames(document)
         version, verified = document["info"]["version"], bool(document["info"]["verified"])
         imported_from = str(document["info"].get("imported_from") or "")
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise AvatarBuildError(
             f"{path}: not a release of avatar-build: {error!r} is missing or of another kind."
         ) from error
@@ -182,13 +185,16 @@ def _as_released(folder: Path, name: str, released: dict[str, str]) -> str:
             f"{folder / name}: not the file that was released, by CHECKSUMS.sha256. Get the release"
             " again; one that was changed on purpose needs a version and checksums of its own."
         )
-    return data.decode("utf-8")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AvatarBuildError(f"{folder / name}: not a text in UTF-8.") from error
 
 
 def released_digests(folder: Path) -> dict[str, str]:
     """The digests a release states of its files; restored ones are not among them."""
     try:
-        text = (folder / "CHECKSUMS.sha256").read_text(encoding="utf-8")
+        text = (folder / "CHECKSUMS.sha256").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}
     lines = (line.partition("  ") for line in text.splitlines())
@@ -214,6 +220,11 @@ def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
                 f" {sizes[row['image_id']]} (rows, columns)."
             )
         stated = row.get("annotated_bbox") or row["bbox"]
+        for box in (row["bbox"], stated):
+            if len(box) != 4 or not all(abs(value) <= _FAR_PX for value in box):
+                raise AvatarBuildError(f"annotation {row['id']}: {box} is no box.")
+        if row["scenario"] not in (None, *get_args(Scenario)):
+            raise AvatarBuildError(f"annotation {row['id']}: {row['scenario']!r} is no scenario.")
         drawn = row.get("mask_source") != "box"
         found = Labelled(
             row["scenario"], row["audio_visual_category"], row["bbox"], mask, stated, drawn
@@ -239,4 +250,13 @@ def _frames(document: dict[str, Any]) -> tuple[LabelledFrame, ...]:
         )
         for image in document["images"]
     ]
+    for frame in frames:
+        if frame.off_screen == bool(frame.instances):
+            has = "has annotations" if frame.instances else "has none"
+            state = "is" if frame.off_screen else "is not"
+            raise AvatarBuildError(f"frame {frame.frame_id}: {state} off-screen and {has}.")
+    for table, key in (("images", "id"), ("images", "frame_id"), ("annotations", "id")):
+        for value, times in Counter(row[key] for row in document[table]).items():
+            if times > 1:
+                raise AvatarBuildError(f"{table}: {key} {value!r} is there {times} times.")
     return tuple(sorted(frames, key=lambda frame: frame.frame_id))

@@ -211,6 +211,11 @@ def test_a_pipe_is_found_and_not_waited_for(folder: Path) -> None:
         (lambda d: d["annotations"][0].update(iscrowd=1), "less than or equal to 0"),
         (lambda d: d["annotations"][0].update(bbox=[1.0, 2.0]), "at least 4"),
         (lambda d: d["annotations"][0].update(time_s=float("nan")), "finite number"),
+        (lambda d: d["images"][0].update(license=10**30), "less than 9"),
+        (lambda d: d["images"][0].update(frame_index=2**63), "less than 9"),
+        (lambda d: d["images"][0].update(image_dhash="not hex"), "not written as it should be"),
+        (lambda d: d["images"][0].update(recorded_sha256="0"), "not written as it should be"),
+        (lambda d: d["info"]["provenance"].update(sample=5), "should be an object"),
     ],
 )
 def test_a_document_of_another_form_is_found(
@@ -220,6 +225,21 @@ def test_a_document_of_another_form_is_found(
     texts = found(folder)
     assert set(texts) == {"schema"}
     assert message in texts["schema"]
+
+
+def test_a_key_that_is_there_twice_is_found_as_readers_differ_on_what_counts(folder: Path) -> None:
+    path = folder / DOCUMENT
+    path.write_text(path.read_text().replace('"area": ', '"area": 1, "area": ', 1))
+    write_checksums(folder)
+    texts = found(folder)
+    assert set(texts) == {"schema"}
+    assert "'area' is there twice" in texts["schema"]
+
+
+@pytest.mark.parametrize("config", [5, [1], {"clip_s": "x"}, None])
+def test_settings_of_another_form_are_as_by_default(folder: Path, config: object) -> None:
+    spoil(folder, lambda d: d["info"]["provenance"].update(sample={"config": config}))
+    assert set(found(folder)) <= {"card", "clips"}
 
 
 def test_what_is_no_json_is_found(folder: Path) -> None:

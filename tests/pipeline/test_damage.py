@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.workspace import Workspace
@@ -166,3 +171,66 @@ def test_settings_that_cannot_be_read_are_one_line(
 def test_settings_may_begin_with_a_byte_order_mark(root: Path, shell: Shell) -> None:
     (root / "avatar.toml").write_bytes(b"\xef\xbb\xbf" + (root / "avatar.toml").read_bytes())
     shell("status", "-w", root).check()
+
+
+def without_a_column(rows: pa.Table) -> pa.Table:
+    return rows.drop_columns(["frame_id"])
+
+
+def with_one_of_another_name(rows: pa.Table) -> pa.Table:
+    return rows.rename_columns([{"frame_id": "frame"}.get(n, n) for n in rows.column_names])
+
+
+def with_one_more(rows: pa.Table) -> pa.Table:
+    return rows.append_column("note", pa.array(["x"] * len(rows)))
+
+
+def with_one_of_another_type(rows: pa.Table) -> pa.Table:
+    place = rows.column_names.index("frame_id")
+    return rows.set_column(place, "frame_id", pa.array([1.5] * len(rows)))
+
+
+def with_one_twice(rows: pa.Table) -> pa.Table:
+    return rows.append_column("frame_id", rows["frame_id"])
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        without_a_column,
+        with_one_of_another_name,
+        with_one_more,
+        with_one_of_another_type,
+        with_one_twice,
+    ],
+)
+def test_a_table_of_other_columns_is_one_line_even_where_its_commit_names_its_bytes(
+    root: Path, shell: Shell, edit: Callable[[pa.Table], pa.Table]
+) -> None:
+    (frames,) = (root / "tables" / "frames").iterdir()
+    (commit,) = (root / "commits" / "sample" / "units").iterdir()
+    old = hashlib.sha256(frames.read_bytes()).hexdigest()
+    pq.write_table(edit(pq.ParquetFile(frames).read()), frames)
+    text = commit.read_text().replace(old, hashlib.sha256(frames.read_bytes()).hexdigest())
+    commit.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != "digest"}))
+    for words in [("status",), ("why", KEPT), ("export", "--version", "0.1", "--unverified")]:
+        said = shell(*words, "-w", root).one_line()
+        assert frames.name in said
+        assert "avatar-build sample --redo" in said
+
+
+def test_a_folder_in_a_files_place_is_one_line_wherever_one_stands(
+    root: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (frames,) = (root / "tables" / "frames").iterdir()
+    frames.unlink()
+    frames.mkdir()
+    monkeypatch.chdir(root)
+    assert f"{frames.name}: is a folder, where a file was expected" in shell("status").one_line()
+
+
+def test_a_file_in_a_folders_place_is_one_line(root: Path, shell: Shell) -> None:
+    shutil.rmtree(root / "media" / "videos")
+    (root / "media" / "videos").write_bytes(b"")
+    words = ("retry", "--stage", "download", "--kind", "missing_file", "-w", root)
+    assert "is a file, where a folder was expected" in shell(*words).one_line()

@@ -6,7 +6,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +310,69 @@ def test_a_folder_that_is_no_release_says_so(tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(AvatarBuildError, match="clip_id"):
         read_release(folder)
+
+
+def with_a_frame_twice(document: Any) -> None:
+    document["images"].append({**document["images"][0], "id": 999, "off_screen": True})
+
+
+def with_an_instance_twice(document: Any) -> None:
+    document["annotations"].append(document["annotations"][0])
+
+
+def without_the_instances(document: Any) -> None:
+    document["annotations"].clear()
+
+
+def off_screen_with_instances(document: Any) -> None:
+    rows = {row["image_id"] for row in document["annotations"]}
+    next(row for row in document["images"] if row["id"] in rows)["off_screen"] = True
+
+
+def with_a_box_of(*values: float) -> Callable[[Any], None]:
+    return lambda document: document["annotations"][0].update(bbox=list(values))
+
+
+def of_no_scenario(document: Any) -> None:
+    document["annotations"][0]["scenario"] = "Some-sound"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_a_frame_twice, "is there 2 times"),
+        (with_an_instance_twice, "is there 2 times"),
+        (without_the_instances, "is not off-screen and has none"),
+        (off_screen_with_instances, "is off-screen and has annotations"),
+        (with_a_box_of(1.0, 2.0), "is no box"),
+        (with_a_box_of(1.0, 2.0, math.nan, 4.0), "is no box"),
+        (with_a_box_of(1.0, 2.0, 1e308, 4.0), "is no box"),
+        (of_no_scenario, "is no scenario"),
+    ],
+)
+def test_a_release_that_contradicts_itself_is_not_scored_on(
+    tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
+    folder = make_release(tmp_path / "release", clips=False, images=False)
+    path = folder / "annotations" / "instances.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(AvatarBuildError, match=message):
+        read_release(folder)
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '{"images": 5}', "[" * 100_000, "\xff"])
+@pytest.mark.parametrize("name", ["annotations/instances.json", "subsets/cross_event.txt"])
+def test_a_file_of_a_release_that_is_something_else_is_one_line(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    folder = make_release(tmp_path / "release", clips=False, images=False)
+    (folder / name).write_bytes(text.encode("latin-1"))
+    (folder / "CHECKSUMS.sha256").write_bytes(b"\xff\xfe")
+    if name.endswith("json") or text == "\xff":
+        with pytest.raises(AvatarBuildError, match=Path(name).name):
+            read_release(folder)
 
 
 @pytest.mark.parametrize("name", ["annotations/instances.json", "subsets/cross_event.txt"])
