@@ -212,9 +212,26 @@ def pictures_late(folder: Path) -> None:
     )
 
 
+def frames_off(folder: Path) -> None:
+    """Every frame but the first comes 10 ms late; count, pictures and sound are right."""
+    path = clip_of(folder, DOG)
+    timeline = read_timeline(Media(path))
+    encode_film(
+        (
+            (one.time + Fraction(one.index > 0, 100), one.rgb())
+            for one in decode_pictures(Media(path), timeline, [range(50)])
+        ),
+        25,
+        path,
+        SOUND[16_000:48_000],
+        16_000,
+    )
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (frames_off, " 0.010 s off"),
         (another_clip, "is not the picture that was saved"),
         (lambda folder: again(folder, late_s=0.2), "RMS"),
         (lambda folder: again(folder, late_s=0.05), "RMS"),

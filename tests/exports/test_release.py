@@ -17,6 +17,7 @@ from exports.verify import verify_release
 from pipeline import rle
 from pipeline.config import ExportConfig
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.recorded import write_note
 from pipeline.schema import Rle
 from pipeline.storage import Storage
 from tests.exports.drawn import (
@@ -38,6 +39,7 @@ from tests.spoiled import (
     a_folder,
     a_link_to_another,
     a_link_to_itself,
+    another,
     another_made_to_look_as_old,
     longer,
 )
@@ -459,6 +461,16 @@ def test_a_file_that_is_not_the_recorded_one_is_left_out_by_name_and_the_rest_re
         name for name in (CAT_12, f"{CAT}_00001000_0030", DOG_5, DOG_40) if lost.id not in name
     ]
     assert verify_release(storage.path("releases/1.0")) == []
+
+
+def test_an_export_hashes_a_video_whatever_is_noted_of_its_looks(storage: Storage) -> None:
+    rows = draw_media(storage, tables())
+    lost = rows.videos[0]
+    path = storage.path(lost.path)
+    another(path)
+    write_note(path, lost.sha256, storage.path(f"media/checked/{path.name}.json"))
+    release(storage, rows, media=True)
+    assert left_out_of(storage)[lost.id] == "changed_file"
 
 
 def test_a_link_to_the_recorded_bytes_is_as_good_as_the_file(storage: Storage) -> None:

@@ -13,6 +13,7 @@ from pipeline.executors.gpus import VISIBLE
 from pipeline.schema import Source
 from pipeline.workspace import Workspace
 from tests.conftest import ROOT
+from tests.pipeline.shell import Shell
 
 
 def checks(workspace: Workspace, download: DownloadConfig | None = None) -> dict[str, Check]:
@@ -215,3 +216,12 @@ def test_a_gpu_that_is_not_there_is_bad(
         config = Config(propose=ProposeConfig(detector="yolov8n-oiv7", device=device))
         found = {check.name: check for check in run_checks(workspace.storage, config)}["propose"]
         assert found.state == state, (device, found)
+
+
+def test_the_doctor_fails_where_the_workspaces_settings_cannot_run(
+    workspace: Workspace, shell: Shell
+) -> None:
+    words = ("doctor", "-w", workspace.storage.url, "--set", "download.min_free_bytes=0")
+    shell(*words).check()
+    error = shell(*words, "--set", "propose.detector='yolov8x-oiv7'").one_line()
+    assert error == "Error: doctor: not ready to run: propose.\n"
