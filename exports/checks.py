@@ -81,7 +81,8 @@ def expected_files(document: Document) -> set[str]:
 def restorable_files(document: Document) -> set[str]:
     """What may lie there besides: what ``fetch-media`` adds, and sounds of imported sets."""
     clips = {image.clip_file for image in document.images}
-    sounds = {layout.sound_file(clip, end) for clip in clips for end in layout.SOUND_SUFFIXES}
+    ends = layout.SOUND_SUFFIXES if document.info.imported_from else ()
+    sounds = {layout.sound_file(clip, end) for clip in clips for end in ends}
     if document.info.media:
         return sounds
     return sounds | clips | {image.file_name for image in document.images} | {layout.ATTRITION}

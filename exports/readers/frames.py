@@ -120,7 +120,10 @@ def finite(value: Any, length: int) -> list[float] | None:
         return None
     if any(isinstance(n, bool) or not isinstance(n, int | float) for n in value):
         return None
-    numbers = [float(n) for n in value]
+    try:
+        numbers = [float(n) for n in value]
+    except OverflowError:  # an integer that no float can hold
+        return None
     return numbers if all(math.isfinite(n) for n in numbers) else None
 
 

@@ -82,7 +82,7 @@ FRAMES: dict[str, Any] = {
     "00092": {
         "original_width": 64,
         "original_height": 48,
-        "annotations": [{"task": "Single", "segmentation": [[0, 0, 1e18, 0, 5, 5]]}],
+        "annotations": [{"task": "Single", "segmentation": [[0, 0, 10**400, 0, 5, 5]]}],
     },
 }
 

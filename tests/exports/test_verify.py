@@ -154,6 +154,15 @@ def test_an_added_file_is_found(folder: Path) -> None:
     }
 
 
+def test_a_sound_of_its_own_is_found_where_the_clips_are_ours(folder: Path) -> None:
+    (folder / "audio").mkdir()
+    (folder / f"audio/{DOG}_00001.wav").write_bytes(b"RIFF")
+    write_checksums(folder)
+    assert found(folder) == {
+        "files": f"'audio/{DOG}_00001.wav': does not belong to the release\n",
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
