@@ -444,6 +444,9 @@ def test_cover_art_is_no_moving_picture(tmp_path: Path, still: Disposition) -> N
         assert (facts.width, facts.height, facts.frame_count) == (80, 48, 50)
         assert len(pictures(path)) == 50
         assert len(read_sound(path, RATE).wave) == pytest.approx(2 * RATE, abs=2000)
+    tracks = [(cover, "video", Disposition.attached_pic), (film, "audio", DEFAULT)]
+    song = remuxed(tmp_path / "song.mp4", tracks)
+    assert kind_of(lambda: probe(song)) == "no_video"
 
 
 @pytest.mark.parametrize(
