@@ -17,6 +17,7 @@ from labeling.results import SECOND, STATUS_NAMES
 from labeling.tasks import PREDICTED, box_task, region, status
 from pipeline.reviews import by_frame, standing
 from pipeline.schema import Frame, Review, ReviewedInstance, Sounds
+from pipeline.words import counted
 from pipeline.workspace import Workspace
 
 
@@ -44,7 +45,8 @@ class AdjudicationQuestions:
 
     def notes(self) -> list[str]:
         """How many frames are settled."""
-        return [f"{self._settled} frames are settled already."] if self._settled else []
+        said = counted(self._settled, "frame is", "frames are")
+        return [f"{said} settled already."] if self._settled else []
 
     def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
         """The frame's task."""

@@ -21,6 +21,7 @@ from pipeline import rle
 from pipeline.markdown import table
 from pipeline.reviews import by_frame, opinions, standing
 from pipeline.schema import Review
+from pipeline.words import counted
 
 _Answers = tuple[str, str]
 """What the first said and what the second said."""
@@ -203,7 +204,7 @@ class Agreement:
     def lines(self) -> list[str]:
         """As Markdown."""
         lines = [
-            f"{self.frames} frames answered by several people; boxes match from IoU"
+            f"{counted(self.frames, 'frame')} answered by several people; boxes match from IoU"
             f" {self.min_iou:g} on."
         ]
         pairs = {**dict(sorted(self.by_pair.items())), "all": self.everyone}
@@ -220,10 +221,9 @@ class Agreement:
         about = Counter(name for one in self.disputed for name in one.about)
         if self.disputed or self.adjudicated:
             named = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(about.items()))
-            lines += ["", f"{len(self.disputed)} frames in dispute{f' ({named})' * bool(named)}"]
+            count = counted(len(self.disputed), "frame")
+            lines += ["", f"{count} in dispute{f' ({named})' * bool(named)}"]
             lines[-1] += f", {self.adjudicated} settled."
-        if self.disputed:
-            lines.append("Have them settled: avatar-build label push adjudication")
         return lines
 
 

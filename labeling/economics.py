@@ -17,6 +17,7 @@ from labeling.results import moved_iou
 from pipeline.markdown import table
 from pipeline.reviews import by_frame, deciding, opinions, standing
 from pipeline.schema import Proposal, Review
+from pipeline.words import counted
 
 
 @dataclass
@@ -117,7 +118,7 @@ class Economics:
     def lines(self) -> list[str]:
         """As Markdown."""
         decided = ", ".join(f"{count} {name}" for name, count in sorted(self.decisions.items()))
-        lines = [f"{self.frames} frames decided by people: {decided or 'none'}."]
+        lines = [f"{counted(self.frames, 'frame')} decided by people: {decided or 'none'}."]
         if self.answers > self.frames:
             lines[0] += f" {self.answers} answers, as some were asked of several."
         for title, seconds in (

@@ -13,6 +13,7 @@ from labeling.shapes import Named, read
 from labeling.tasks import PREDICTED
 from pipeline.errors import UsageError
 from pipeline.schema import digest_of
+from pipeline.words import command_line
 from pipeline.workspace import Workspace
 
 FOLDER = "label-studio"
@@ -63,8 +64,8 @@ def connect(workspace: Workspace) -> LabelStudio:
             url = str(json.loads((home / "server.json").read_text(encoding="utf-8"))["url"])
         except FileNotFoundError as error:
             raise UsageError(
-                "No Label Studio is known here. Start one in another terminal with 'avatar-build"
-                " label serve', or name yours with --url."
+                "No Label Studio is known here. Name yours with --url, or start one in another"
+                f" terminal: {command_line('label', 'serve', '--workspace', workspace.storage.url)}"
             ) from error
     token = read_token(Path(config.token_file) if config.token_file else home / "token")
     server = LabelStudio(url, token)

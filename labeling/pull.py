@@ -29,6 +29,7 @@ from pipeline.schema import FailureRow, Frame, Review, digest_of
 from pipeline.stage import Drop, Fail, Ok, Outcome, StageSpec
 from pipeline.storage import Storage
 from pipeline.unit import Clock, commit_unit, new_job
+from pipeline.words import command_line
 from pipeline.workspace import Workspace
 
 SPECS: dict[ProjectKind, StageSpec] = {
@@ -127,9 +128,10 @@ def _pull(
 ) -> Pulled:
     project = find_project(server, workspace.config.label.project, kind)
     if project is None:
+        place = workspace.storage.url
         raise UsageError(
             f"{server.url}: no project {f'{workspace.config.label.project} {kind}'!r}."
-            f" Make it with: avatar-build label push {kind}"
+            f" Make it with: {command_line('label', 'push', kind, '--workspace', place)}"
         )
     spec = SPECS[kind]
     ledger = workspace.ledger(spec.name)

@@ -23,6 +23,7 @@ from labeling.shapes import is_text, read_task
 from pipeline.errors import AvatarBuildError
 from pipeline.locks import run_lock
 from pipeline.schema import Frame
+from pipeline.words import counted
 from pipeline.workspace import Workspace
 
 Progress = Callable[[int, int], None]
@@ -71,10 +72,11 @@ class Pushed:
 
     def lines(self) -> list[str]:
         """For people."""
-        said = f"push: {self.frames} frames: {self.new} new tasks, {self.known} there already"
+        said = f"push: {counted(self.frames, 'frame')}: {counted(self.new, 'new task')}"
+        said += f", {self.known} there already"
         said += f", {len(self.skipped)} not sent" if self.skipped else ""
-        said += f"; {self.doubled} double tasks removed" if self.doubled else ""
-        said += f"; {self.renewed} outdated tasks replaced" if self.renewed else ""
+        said += f"; {counted(self.doubled, 'double task')} removed" if self.doubled else ""
+        said += f"; {counted(self.renewed, 'outdated task')} replaced" if self.renewed else ""
         said += f"; {self.opened} opened for more people" if self.opened else ""
         lines = [f"{said}. Project {self.project.number}, {self.project.title!r}."]
         lines += [f"  not sent: {name}: {reason}" for name, reason in self.skipped]

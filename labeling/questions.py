@@ -16,6 +16,7 @@ from labeling.tasks import box_task, proposals_by_frame, shown
 from pipeline.errors import InputError
 from pipeline.reviews import by_frame, deciding, is_sent_back, is_withdrawn
 from pipeline.schema import Frame, Instance, Mask, Proposal, Review, Sounds
+from pipeline.words import command_line, counted
 from pipeline.workspace import Workspace
 
 
@@ -66,6 +67,7 @@ class BoxQuestions:
     """
 
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+        self._place = workspace.storage.url
         self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
         self._vocabulary = list(vocabulary)
         self._sounds = {row.id: row for row in workspace.rows(Sounds)}
@@ -83,12 +85,13 @@ class BoxQuestions:
         """How many frames are answered, and how many answers no longer hold."""
         said = []
         if answered := sum(not missing for missing in self._demand.missing.values()):
-            said.append(f"{answered} frames are answered already.")
+            said.append(f"{counted(answered, 'frame is', 'frames are')} answered already.")
         if self._demand.orphaned:
-            said.append(
-                f"{len(self._demand.orphaned)} answers no longer hold; 'avatar-build label status'"
-                " lists them."
+            no_more = counted(
+                len(self._demand.orphaned), "answer no longer holds", "answers no longer hold"
             )
+            status = command_line("label", "status", "--workspace", self._place)
+            said.append(f"{no_more}; to list them: {status}")
         return said
 
     def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
@@ -133,6 +136,7 @@ class MaskQuestions:
     """Every frame with instances, until people have verified their masks."""
 
     def __init__(self, workspace: Workspace) -> None:
+        self._place = workspace.storage.url
         self._config = workspace.config.label
         masks = {row.instance_id: row for row in workspace.rows(Mask)}
         self._shown: dict[str, list[Shown]] = {}
@@ -166,14 +170,15 @@ class MaskQuestions:
         """How many frames are decided, sent back, or not segmented yet."""
         said = []
         if self._settled:
-            said.append(f"{self._settled} frames are decided already.")
+            said.append(f"{counted(self._settled, 'frame is', 'frames are')} decided already.")
+        segment = command_line("segment", "--workspace", self._place)
         if self._sent_back:
-            said.append(
-                f"{self._sent_back} frames were sent back and wait for new boxes:"
-                " 'avatar-build label pull boxes', then 'avatar-build segment'."
-            )
+            back = counted(self._sent_back, "frame was sent back", "frames were sent back")
+            pull = command_line("label", "pull", "boxes", "--workspace", self._place)
+            said.append(f"{back}; for new boxes: {pull}; and then: {segment}")
         if self._waiting:
-            said.append(f"{self._waiting} frames wait for their masks: 'avatar-build segment'.")
+            waiting = counted(self._waiting, "frame waits", "frames wait")
+            said.append(f"{waiting} for their masks: {segment}")
         return said
 
     def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:

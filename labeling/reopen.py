@@ -19,6 +19,7 @@ from labeling.tasks import PREDICTED
 from pipeline.errors import InputError
 from pipeline.reviews import by_frame, deciding, is_withdrawn
 from pipeline.schema import Review
+from pipeline.words import command_line, counted
 from pipeline.workspace import Workspace
 
 
@@ -38,7 +39,11 @@ class Reopened:
 
     def lines(self) -> list[str]:
         """For people."""
-        lines = [f"back to boxes: {len(self.frames)} frames opened again."] if self.frames else []
+        lines = (
+            [f"back to boxes: {counted(len(self.frames), 'frame')} opened again."]
+            if self.frames
+            else []
+        )
         return lines + [f"  not opened: {name}: {what}" for name, what in self.waiting]
 
 
@@ -59,10 +64,11 @@ def reopen_boxes(workspace: Workspace, server: LabelStudio) -> Reopened:
         return found
     project = find_project(server, workspace.config.label.project, "boxes")
     pulled = pulled_at(reviews)
+    push = command_line("label", "push", "boxes", "--workspace", workspace.storage.url)
     for name, review in sorted(back.items()):
         tasks = [] if project is None else list(server.tasks_of(project.number, name))
         if project is None or not tasks:
-            found.waiting.append((name, "it has no task; run 'avatar-build label push boxes'"))
+            found.waiting.append((name, f"it has no task; run {push}"))
         for task in tasks:
             assert project is not None
             _open(server, project, task, review, pulled, found)

@@ -13,6 +13,7 @@ from labeling.demand import EVERYBODY, Demand
 from labeling.projects import ProjectKind, find_project
 from labeling.pull import SPECS
 from pipeline.schema import Review
+from pipeline.words import command_line
 from pipeline.workspace import Workspace
 
 _RECENT = 100
@@ -53,17 +54,19 @@ class Standing:
         """For ``--json``."""
         return {**asdict(self), "hours_left": self.hours_left}
 
-    def sentence(self) -> str:
-        """For people."""
-        said = f"{self.project}: {self.tasks} tasks, {self.to_do} to do, {self.done} done"
-        said += f", {self.gold} gold" if self.gold else ""
-        said += f", {self.skipped} skips" if self.skipped else ""
-        said += f", {self.to_mend} to mend" if self.to_mend else ""
-        said += f", {self.in_adjudication} in adjudication" if self.in_adjudication else ""
-        if self.seconds_per_task is not None and self.hours_left is not None:
-            said += f"; {self.seconds_per_task:.1f} s per task (median of the newest pulled)"
-            said += f", about {self.hours_left:.1f} h of one annotator's work left"
-        return f"{said}."
+    def cells(self) -> list[str]:
+        """For people, below ``COLUMNS``."""
+        counts = (self.tasks, self.to_do, self.done, self.gold, self.skipped, self.to_mend)
+        rates = (self.seconds_per_task, self.hours_left)
+        shown = ["-" if rate is None else f"{rate:.1f}" for rate in rates]
+        return [self.project, *map(str, (*counts, self.in_adjudication)), *shown]
+
+
+COLUMNS = [
+    *("project", "tasks", "to do", "done", "gold", "skips", "to mend", "in adjudication"),
+    *("s per task", "hours left"),
+]
+"""Seconds are the median of the newest answers pulled, hours one annotator's at that rate."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
 def orphans(workspace: Workspace) -> list[Orphan]:
     """People's answers that no longer fit their frames."""
     known = set(workspace.arrow("frames").column("frame_id").to_pylist())
-    return [_orphan(review, known) for review in Demand.of(workspace).orphaned]
+    return [
+        _orphan(review, known, workspace.storage.url) for review in Demand.of(workspace).orphaned
+    ]
 
 
 def _more_answers(task: dict[str, Any]) -> int:
@@ -146,8 +151,9 @@ def _rate(reviews: Iterable[Review], key: str) -> float | None:
     return statistics.median(newest) if newest else None
 
 
-def _orphan(review: Review, frames: set[str]) -> Orphan:
+def _orphan(review: Review, frames: set[str], place: str) -> Orphan:
     why = "its frame was sampled away; it counts again when the frame comes back"
     if review.frame_id in frames:
-        why = "a box it kept is no longer proposed; 'avatar-build label push boxes' asks again"
+        push = command_line("label", "push", "boxes", "--workspace", place)
+        why = f"a box it kept is no longer proposed; to ask again: {push}"
     return Orphan(review.frame_id, review.annotator, review.review_id, why)

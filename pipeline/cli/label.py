@@ -262,17 +262,19 @@ def label_status(workspace: str, settings: tuple[str, ...]) -> None:
         avatar-build label status --workspace ws
     """
     from labeling.projects import connect
-    from labeling.standing import orphans, standings
+    from labeling.standing import COLUMNS, orphans, standings
+    from pipeline.columns import columns
 
     opened = open_workspace(workspace, settings)
     found, orphaned = standings(opened, connect(opened)), orphans(opened)
+    rows = [standing.cells() for standing in found]
     said = output()
     said.tell(
         {
             "projects": [standing.as_dict() for standing in found],
             "orphaned": [orphan.as_dict() for orphan in orphaned],
         },
-        *(standing.sentence() for standing in found),
+        *(columns(COLUMNS, rows, right=COLUMNS[1:]) if found else ()),
         *(orphan.sentence() for orphan in orphaned[:_LISTED]),
     )
     if not found:
@@ -315,7 +317,11 @@ def label_agreement(workspace: str, settings: tuple[str, ...]) -> None:
 
     opened = open_workspace(workspace, settings)
     found = agreement(opened.rows(Review), opened.config.label.agreement_iou)
-    output().tell(found.as_dict(), *found.lines())
+    said = output()
+    said.tell(found.as_dict(), *found.lines())
+    if found.disputed:
+        settle = command_line("label", "push", "adjudication", "--workspace", workspace)
+        said.hint(f"Have them settled: {settle}")
 
 
 def _vocabulary(workspace: Workspace) -> list[str]:

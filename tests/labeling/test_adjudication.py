@@ -120,7 +120,7 @@ def test_a_disputed_frame_is_settled_once_and_its_instances_follow(
     assert categories(workspace)[name(10)] == "dog"
     again = push(workspace, server, "adjudication")
     assert (again.frames, again.new, again.renewed) == (0, 0, 0)
-    assert again.notes == ["1 frames are settled already."]
+    assert again.notes == ["1 frame is settled already."]
     assert pull(workspace, server, "adjudication").new == 0
     found_now = agreement(workspace.rows(Review), 0.5)
     assert (found_now.adjudicated, found_now.disputed) == (1, [])

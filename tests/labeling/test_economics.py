@@ -126,7 +126,7 @@ def test_the_rates_add_up_and_the_report_is_markdown() -> None:
     assert day["accept_rate"] + day["move_rate"] + day["remove_rate"] == 1
     assert day["add_rate"] == 0.5
     lines = found.lines()
-    assert lines[0] == "1 frames decided by people: 1 labelled."
+    assert lines[0] == "1 frame decided by people: 1 labelled."
     (row,) = [line for line in lines if line.startswith("| 2026-01-01")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [

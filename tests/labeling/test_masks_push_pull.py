@@ -73,7 +73,10 @@ def test_a_frame_that_is_not_segmented_yet_waits_and_one_whose_segmenting_failed
     found = push(workspace, server, "masks")
     assert (found.frames, found.notes) == (
         0,
-        ["3 frames wait for their masks: 'avatar-build segment'."],
+        [
+            "3 frames wait for their masks: avatar-build segment --workspace "
+            + workspace.storage.url
+        ],
     )
 
 
@@ -131,7 +134,7 @@ def test_a_rejected_frame_leaves_the_release_with_its_reason(
     assert (review.decision, review.reject_reasons) == ("rejected", ["Blurred"])
     reasons = {item.frame_id: item.reason for item in released(workspace).left_out}
     assert reasons[name()] == "masks_rejected"
-    assert push(workspace, server, "masks").notes == ["1 frames are decided already."]
+    assert push(workspace, server, "masks").notes == ["1 frame is decided already."]
 
 
 def send_back(workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio) -> None:
@@ -146,7 +149,7 @@ def test_back_to_boxes_opens_the_box_task_from_where_it_was_and_new_boxes_supers
     workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     send_back(workspace, server, fake)
-    assert "1 frames were sent back" in push(workspace, server, "masks").notes[0]
+    assert "1 frame was sent back" in push(workspace, server, "masks").notes[0]
     reasons = {item.frame_id: item.reason for item in released(workspace).left_out}
     assert reasons[name()] == "masks_back_to_boxes"
     task = fake.of_frame(name())

@@ -81,7 +81,10 @@ def test_an_orphaned_review_is_asked_for_again_and_stands_until_it_is_answered(
     detect(workspace, {10: FAR, 11: NEAR, 12: NEAR})
     found = push(workspace, server)
     assert (found.new, found.renewed) == (1, 1)
-    assert any("1 answers no longer hold" in note for note in found.notes)
+    assert any(
+        "1 answer no longer holds; to list them: avatar-build label status --workspace " in note
+        for note in found.notes
+    )
     pull(workspace, server)
     assert instances(workspace)[name(10)] == OLD, "the task was replaced, not the decision"
     again = push(workspace, server)
