@@ -37,6 +37,9 @@ _SLACK_S = 1.0
 _FIRST_PACKETS = 300
 """A file without a decodable frame among so many packets is given up."""
 
+_HOLDING = (b"moov", b"moof", b"mdat")
+"""The boxes of an MP4 that hold what is shown and heard, and where it lies."""
+
 
 @dataclass(frozen=True)
 class MediaFacts:
@@ -240,17 +243,19 @@ def _check_boxes(path: Path) -> None:
     """Hold the top-level boxes of an MP4 against the file's size.
 
     This finds what never opens (an index that was to come last) and the cut fragmented file.
-    Box layout: ISO/IEC 14496-12, 4.2.
+    What else is appended, such as a music player's tag, is none of them. Box layout: ISO/IEC
+    14496-12, 4.2.
     """
     if not path.is_file():
         return
     size = path.stat().st_size
-    for end in itertools.islice(_box_ends(path, size), 1_000_000):
-        if end > size:
+    for kind, end in itertools.islice(_boxes(path, size), 1_000_000):
+        if end > size and kind in _HOLDING:
             raise _truncated(path, f"a box ends at byte {end} of {size}")
 
 
-def _box_ends(path: Path, size: int) -> Iterator[int]:
+def _boxes(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
+    """The type and the end of each."""
     at = 0
     with path.open("rb") as file:
         while at + 8 <= size:
@@ -264,7 +269,7 @@ def _box_ends(path: Path, size: int) -> Iterator[int]:
             if length < 8:  # 0: to the end of the file; less is no box
                 return
             at += length
-            yield at
+            yield head[4:8], at
 
 
 def _first_picture(container: InputContainer, path: Path) -> Picture:

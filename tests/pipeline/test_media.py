@@ -468,6 +468,13 @@ def test_a_truncated_file_is_found(tmp_path: Path, name: str, movflags: str, sha
     assert kind_of(lambda: probe(part)) == "truncated"
 
 
+def test_what_is_appended_to_a_whole_file_cuts_nothing(drawn: Drawn, tmp_path: Path) -> None:
+    path = tmp_path / "tagged.mp4"
+    for tail in (b"TAG" + bytes([48]) * 125, b"<html>not found</html>", bytes(99)):
+        path.write_bytes(drawn("constant.mp4").read_bytes() + tail)
+        assert probe(path).frame_count == probe(drawn("constant.mp4")).frame_count
+
+
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
 
 
