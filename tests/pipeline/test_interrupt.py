@@ -15,7 +15,10 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.cli.output import Output
+from pipeline.executors.local import ProcessWorker
 from pipeline.schema import Video
+from pipeline.storage import Storage
+from pipeline.unit import new_job
 from pipeline.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.faulty import add_sources
@@ -113,3 +116,15 @@ def test_a_stream_that_is_closed_stops_nothing(tmp_path: Path, closed: str) -> N
         done = subprocess.run(["bash", "-c", f"{line} {closed}"], cwd=ROOT, timeout=60, check=False)
         assert done.returncode == 0
     assert len(Workspace(root).ledger("download").failures()) == 1
+
+
+def test_ctrl_c_says_nothing_of_a_worker_that_is_still_starting(tmp_path: Path) -> None:
+    job = new_job(Storage(tmp_path), "sample", "key", "nowhere:Nothing")
+    worker = ProcessWorker(job, {})
+    try:
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+        (blocked,) = (int(line[8:], 16) for line in status.splitlines() if line[:7] == "SigBlk:")
+        assert blocked >> (signal.SIGINT - 1) & 1
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        worker.kill()
