@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from exports.coco import AnnotationRow, Document, ImageRow
+from exports.document import AnnotationRow, Document, ImageRow
 from exports.layout import frame_json
 from pipeline import rle
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from exports.coco import Document, Info, Leak, VideoRow
+from exports.document import Document, Info, Leak, VideoRow
 from exports.layout import CROSS_EVENT, DOCUMENT, FIGURES, TWINS
 from pipeline.templating import environment, markdown_text, safe_url
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from exports.clips import (
     measured_of_rows,
     sampling,
 )
-from exports.coco import AnnotationRow, Document, ImageRow
+from exports.document import UNVERIFIED_MARK, AnnotationRow, Document, ImageRow
+from exports.findings import Finding
 from exports.images import fingerprint, hash_distance, image_size
 from exports.parquet import differences
 from exports.scenarios import Sounding, contradiction
@@ -36,28 +36,11 @@ from pipeline.schema import clip_id, frame_id
 from pipeline.templating import markdown_text
 from pipeline.words import short
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with a release."""
-
-    check: str
-    """Which check found it."""
-    where: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.where}: {self.message}"
-
-
 _TIMEOUT_S = 120.0
 """After which a clip is given up; one of 10 s takes less than a second."""
 
 ALIKE_BITS = 10
 """Of a fingerprint's 64 bits, how many another encode of the same frame may flip."""
-
-UNVERIFIED_MARK = "unverified"
-"""Ends the version, in the head, of a release that people have not checked as a whole."""
 
 
 def expected_files(document: Document) -> set[str]:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.coco import Document, ImageRow
+from exports.document import Document, ImageRow
 from exports.images import image_size
 from exports.selection import SelectedFrame
 from pipeline.config import SampleConfig

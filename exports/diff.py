@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from exports.coco import Document, Row, from_json
-from exports.layout import DOCUMENT
-from pipeline.errors import AvatarBuildError, UsageError
+from exports.document import Document, Row
 
 _KINDS = {
     "video": ("videos", "video_id"),
@@ -38,26 +33,6 @@ class Difference:
     """``added``, ``removed`` or ``changed``."""
     columns: tuple[str, ...] = ()
     """Which columns changed."""
-
-
-def read_document(folder: Path) -> Document:
-    """The document of the release in ``folder``.
-
-    Raises:
-        UsageError: there is none.
-        AvatarBuildError: it cannot be read.
-    """
-    path = folder / DOCUMENT
-    if not path.is_file():
-        raise UsageError(f"No release at {folder}: {DOCUMENT} is missing.")
-    try:
-        return from_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise AvatarBuildError(
-            f"{path}: {place}: {problem['msg']}. 'avatar-build export --verify' tells more."
-        ) from error
 
 
 def compare(old: Document, new: Document) -> list[Difference]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-from exports.diff import read_document
+from exports.document import read_document
 from exports.layout import DOCUMENT
 from exports.report import Films
 from pipeline.errors import MediaError

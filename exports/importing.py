@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exports import layout
-from exports.coco import (
+from exports.document import (
     AnnotationRow,
     CategoryRow,
     Document,

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from exports.coco import Document, ImageRow, Leak
+from exports.document import Document, ImageRow, Leak
 from pipeline.train_lists import VideoNames, read_list, read_name
 
 _SPAN_S = 10.0

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.avatar import annotations_by_image
-from exports.checks import Finding
-from exports.coco import AnnotationRow, Document, ImageRow, Info, VideoRow
-from exports.diff import read_document
+from exports.document import AnnotationRow, Document, ImageRow, Info, VideoRow, read_document
+from exports.findings import Finding
 from pipeline import rle
 from pipeline.errors import AvatarBuildError
 

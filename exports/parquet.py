@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exports.coco import AnnotationRow, Document, ImageRow, Row, VideoRow
+from exports.document import AnnotationRow, Document, ImageRow, Row, VideoRow
 from exports.layout import TWINS
 from pipeline.schema import arrow_schema
 from pipeline.words import short

@@ -22,10 +22,10 @@ from typing import Any
 
 from exports import layout
 from exports.avatar import frame_files
+from exports.build_document import build_document
 from exports.card import render_card
-from exports.checks import UNVERIFIED_MARK
 from exports.clips import make_measured, measured_of_tables, sampling
-from exports.coco import Document, ImageRow, Info, build_document, to_json
+from exports.document import UNVERIFIED_MARK, Document, ImageRow, Info, to_json
 from exports.figures import bar_chart
 from exports.images import fingerprint
 from exports.leaks import audit

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from exports.checks import compare_image
 from exports.clips import NOT_AS_MEASURED, make_measured, measured_of_rows, sampling
-from exports.coco import ImageRow, VideoRow
-from exports.diff import read_document
+from exports.document import ImageRow, VideoRow, read_document
 from exports.layout import ATTRITION
 from exports.release import digest
 from pipeline.config import SampleConfig

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from exports.avatar import annotations_by_image
-from exports.coco import Document
+from exports.document import Document
 from exports.selection import LeftOut
 
 SCENARIOS = ("Single-sound", "Multi-entity", "Mixed-sound")

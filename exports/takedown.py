@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from exports.checks import Finding
-from exports.coco import Document
+from exports.document import Document
+from exports.findings import Finding
 from pipeline.errors import AvatarBuildError, InputError, UsageError
 from pipeline.schema import check_video_id
 from pipeline.storage import Storage

@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from exports import layout
-from exports.checks import CHECKS, Finding, expected_files, restorable_files
-from exports.coco import Document, from_json
+from exports.checks import CHECKS, expected_files, restorable_files
+from exports.document import Document, from_json
+from exports.findings import Finding
 from exports.release import digest
 from exports.takedown import Tombstone, still_there, workspace_around
 from exports.takedown import tombstones as read_tombstones

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.geometry import iou_matrix
-from pipeline.schema import Review, ReviewedInstance
+from pipeline.geometry import iou, iou_matrix
+from pipeline.schema import Proposal, Review, ReviewedInstance
 
 Dispute = Literal["status", "off_screen_category", "box", "category", "scenario"]
 
@@ -101,3 +101,11 @@ def match(
 def off_screen(review: Review) -> str:
     """What sounds off screen; free text is compared without regard to case."""
     return (review.off_screen_category or "").casefold()
+
+
+def moved_iou(instance: ReviewedInstance, proposals: Mapping[str, Proposal]) -> float | None:
+    """How much of its proposal a box kept, IoU in [0, 1]; none when a person drew it."""
+    if instance.proposal_iou is not None:
+        return instance.proposal_iou
+    proposal = proposals.get(instance.proposal_id or "")
+    return None if proposal is None else iou(proposal.bbox, instance.bbox)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from labeling.results import moved_iou
+from labeling.comparing import moved_iou
 from pipeline.markdown import table
 from pipeline.reviews import by_frame, deciding, opinions, standing
 from pipeline.schema import Proposal, Review

@@ -147,14 +147,6 @@ def withdrawn(review: Review, at: str, reason: str) -> Review:
     )
 
 
-def moved_iou(instance: ReviewedInstance, proposals: Mapping[str, Proposal]) -> float | None:
-    """How much of its proposal a box kept, IoU in [0, 1]; none when a person drew it."""
-    if instance.proposal_iou is not None:
-        return instance.proposal_iou
-    proposal = proposals.get(instance.proposal_id or "")
-    return None if proposal is None else iou(proposal.bbox, instance.bbox)
-
-
 def one_status(items: Sequence[Item], control: str, known: Mapping[str, Decision]) -> Decision:
     """The decision about the frame as a whole.
 

@@ -23,10 +23,10 @@ from pipeline.executors.pool import Pool, Team
 from pipeline.ledger import Commit, Generation, Ledger, TableFile, Unit
 from pipeline.locks import Claims, RunLock, RunningError, run_lock, unit_claims
 from pipeline.lost import media_states, units_again
-from pipeline.progress import Progress
 from pipeline.registry import STAGES, Entry
 from pipeline.schema import FailureRow
 from pipeline.stage import Stage, StageSpec
+from pipeline.stage_progress import Progress
 from pipeline.table import way_out
 from pipeline.unit import Job, UnitResult, new_job
 from pipeline.workspace import Workspace

@@ -62,7 +62,7 @@ def export(
 
 def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
     from exports.checks import unmeasured
-    from exports.diff import read_document
+    from exports.document import read_document
     from exports.leaks import audit
     from exports.takedown import tombstones
     from exports.verify import verify_release
@@ -186,10 +186,11 @@ def diff(old: str, new: str, rows: int) -> None:
     \b
         avatar-build release diff releases/0.1 releases/0.2
     """
-    from exports import diff as comparing
+    from exports.diff import as_json, as_lines
+    from exports.document import read_document
 
-    documents = (comparing.read_document(Path(old)), comparing.read_document(Path(new)))
-    output().tell(comparing.as_json(*documents), *comparing.as_lines(*documents, rows))
+    documents = (read_document(Path(old)), read_document(Path(new)))
+    output().tell(as_json(*documents), *as_lines(*documents, rows))
 
 
 @cli.command()

@@ -28,9 +28,9 @@ def run_stages(
     """
     from dataclasses import replace
 
-    from pipeline.progress import Progress
     from pipeline.registry import STAGES
     from pipeline.runner import run_stage
+    from pipeline.stage_progress import Progress
 
     set_aside(workspace, options)
     options = replace(options, workers=workspace.config.run.workers)

@@ -25,9 +25,9 @@ from pipeline.demo.render import World, render_world
 from pipeline.demo.scores import mask_ious, proposal_recall
 from pipeline.demo.server import serve
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.progress import Progress
 from pipeline.runner import RunOptions, run_stage
 from pipeline.schema import Frame, Instance, Mask, Proposal
+from pipeline.stage_progress import Progress
 from pipeline.words import command_line
 from pipeline.workspace import Workspace
 

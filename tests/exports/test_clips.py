@@ -18,7 +18,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from exports.checks import unmeasured
-from exports.coco import Document, from_json
+from exports.document import Document, from_json
 from exports.layout import DOCUMENT
 from exports.release import write_checksums
 from exports.selection import ReleaseTables

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 
-from exports.coco import from_json, to_json
+from exports.document import from_json, to_json
 from exports.selection import ReleaseTables, select
 from exports.verify import verify_release
 from pipeline import rle

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from exports.diff import as_json, as_lines, compare, read_document
+from exports.diff import as_json, as_lines, compare
+from exports.document import read_document
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.storage import Storage
 from tests.exports.drawn import CAT, DOG, WORLD, changed, release, tables

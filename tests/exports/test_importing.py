@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from exports.coco import Document, from_json
+from exports.document import Document, from_json
 from exports.importing import import_release
 from exports.verify import verify_release
 from pipeline import rle

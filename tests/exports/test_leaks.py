@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exports.coco import from_json
+from exports.document import from_json
 from exports.leaks import audit
 from exports.release import write_release
 from exports.verify import verify_release

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from exports.coco import from_json
+from exports.document import from_json
 from exports.layout import TWINS
 from exports.parquet import differences, write_twins
 from pipeline.storage import Storage

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from exports.coco import VideoRow, from_json
+from exports.document import VideoRow, from_json
 from exports.images import difference_hash, hash_distance
 from exports.release import digest
 from exports.restore import Answers, Attrition, fetch_media, read_ledger

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exports.coco import from_json
+from exports.document import from_json
 from exports.statistics import cross_event
 from pipeline.schema import Scenario
 from pipeline.storage import Storage

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exports.coco import from_json
+from exports.document import from_json
 from exports.release import write_release as write
 from exports.takedown import bury, releases_with, tombstones
 from exports.verify import verify_release

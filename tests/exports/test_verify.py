@@ -16,7 +16,7 @@ import pyarrow.parquet as parquet
 import pytest
 from click.testing import CliRunner
 
-from exports.coco import from_json
+from exports.document import from_json
 from exports.parquet import write_twins
 from exports.release import write_checksums
 from exports.verify import verify_release

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from labeling.results import moved_iou, read_boxes, withdrawn
+from labeling.comparing import moved_iou
+from labeling.results import read_boxes, withdrawn
 from pipeline.errors import InputError
 from pipeline.reviews import is_withdrawn
 from pipeline.schema import Review

@@ -15,8 +15,8 @@ from pipeline.config import HearConfig, ProposeConfig, SegmentConfig
 from pipeline.executors import gpus
 from pipeline.executors.gpus import VISIBLE, visible_gpus
 from pipeline.models.table import MODELS
-from pipeline.progress import Progress
 from pipeline.runner import RunOptions, RunSummary, run_stage
+from pipeline.stage_progress import Progress
 from pipeline.workspace import Workspace
 from stages.backends.interfaces import DETECTORS, SEGMENTERS, TAGGERS
 from stages.hear import HearClips

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.executors.gpus import VISIBLE
-from pipeline.progress import Progress
 from pipeline.runner import RunOptions, RunSummary, run_stage
+from pipeline.stage_progress import Progress
 from pipeline.workspace import Workspace
 from tests.pipeline import gpu_stage
 from tests.pipeline.faulty import ENTRY, EXPECTED_KIND, FaultyConfig, add_sources
