@@ -47,10 +47,10 @@ chromium: ## Install Debian's Chromium where there is none, as root
 	  && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; } \
 	  || { echo "Error: no Chromium. On Debian: apt install chromium; elsewhere name yours in AVATAR_CHROMIUM."; exit 1; }
 
-$(LABEL_STUDIO): labeling/label-studio.txt $(READY)
+$(LABEL_STUDIO): labeling/projects/label-studio.txt $(READY)
 	@test -x .venv-labelstudio/bin/python || $(PYTHON) -m venv .venv-labelstudio
 	$(BIN)/uv pip install --no-config --quiet --python .venv-labelstudio/bin/python --require-hashes \
-	  -r labeling/label-studio.txt
+	  -r labeling/projects/label-studio.txt
 	@touch $@
 
 lint: $(READY) ## ruff and mypy
@@ -80,10 +80,10 @@ benchmark-tavlo: $(READY) ## The same, hours: TAVLO against a control; goes on i
 lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements.txt
-	echo "label-studio==$$($(BIN)/python -c 'from labeling.serve import VERSION; print(VERSION)')" \
+	echo "label-studio==$$($(BIN)/python -c 'from labeling.projects.serve import VERSION; print(VERSION)')" \
 	  | $(BIN)/uv pip compile --no-config - --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
-	  -o labeling/label-studio.txt
+	  -o labeling/projects/label-studio.txt
 
 clean: ## Remove the environments and the demo's workspace
 	rm -rf .venv .venv-labelstudio demo-workspace

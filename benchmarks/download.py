@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
+from pipeline.cli.demo.server import serve
 from pipeline.config import DownloadConfig
-from pipeline.demo.server import serve
-from pipeline.schema import Source
-from pipeline.stage import Ok, WorkerContext
-from pipeline.storage import Storage
-from stages.backends.ytdlp import YtDlp
-from stages.download import FetchVideos
-from stages.fetching import Watch
-from stages.identity import Identity
+from pipeline.records.schema import Source
+from pipeline.run.stage import Ok, WorkerContext
+from pipeline.workspace.storage import Storage
+from stages.download.fetch_videos import FetchVideos
+from stages.download.fetching import Watch
+from stages.download.identity import Identity
+from stages.download.ytdlp import YtDlp
 from tests.video_factory import bursts, make_video
 
 RESULT = Path(__file__).parent / "results" / "download.json"

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import describe
-from pipeline import rle
-from tavlo.evaluate import evaluate
-from tavlo.metrics import top_share_threshold
-from tavlo.predictions import Heatmap, Predictions, upsample
-from tavlo.release import EvaluationSet, Labelled, LabelledFrame
+from pipeline.records import rle
+from tavlo.evaluation.evaluate import evaluate
+from tavlo.evaluation.evaluation_set import EvaluationSet, Labelled, LabelledFrame
+from tavlo.evaluation.predictions import Heatmap, Predictions, upsample
+from tavlo.metrics.localisation import top_share_threshold
 
 RESULT = Path(__file__).parent / "results" / "evaluate.json"
 SHARE = 0.10

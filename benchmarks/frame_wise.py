@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.media.feed import ClipTensors
-from tavlo.loss import Negatives, contrastive_loss
-from tavlo.model import AudioEncoder, TavloSizes, VisualEncoder, similarity
-from tavlo.recipe import Recipe
-from tavlo.tavlo_recipe import TavloConfig, TavloRecipe
+from tavlo.network.loss import Negatives, contrastive_loss
+from tavlo.network.model import AudioEncoder, TavloSizes, VisualEncoder, similarity
+from tavlo.training.recipe import Recipe
+from tavlo.training.tavlo_recipe import TavloConfig, TavloRecipe
 
 NAME = "frame-wise"
 _SCALE = 1 / 64

@@ -36,23 +36,23 @@ import numpy as np
 
 from benchmarks.machine import describe
 from benchmarks.models import write_weights
-from labeling.backend import Backend
-from labeling.client import LabelStudio
-from labeling.clips import make_clips
-from labeling.instances import derive_instances
-from labeling.projects import connect
-from labeling.prompts import Prompts
-from labeling.pull import pull_boxes, pull_masks
-from labeling.push import push_boxes, push_masks
-from labeling.serve import start_server
-from labeling.settle import settle
-from labeling.verified import settle_masks
-from pipeline import rle
+from labeling.label_studio.client import LabelStudio
+from labeling.projects.annotator_clips import make_clips
+from labeling.projects.backend import Backend
+from labeling.projects.connect import connect
+from labeling.projects.prompts import Prompts
+from labeling.projects.serve import start_server
+from labeling.review.derive_instances import settle
+from labeling.review.instances import derive_instances
+from labeling.review.verified_masks import settle_masks
+from labeling.sync.pull import pull_boxes, pull_masks
+from labeling.sync.push import push_boxes, push_masks
 from pipeline.config import SegmentConfig
 from pipeline.models.register import add
-from pipeline.schema import Frame, Instance, Mask, Review
-from pipeline.workspace import Workspace
-from stages.refine import FrameRefiner
+from pipeline.records import rle
+from pipeline.records.schema import Frame, Instance, Mask, Review
+from pipeline.workspace.workspace import Workspace
+from stages.segment.refine import FrameRefiner
 from stages.taxonomy import load_taxonomy
 from tests.labeling.labelled_workspace import commit, fill, review
 from tests.rows import clip, frame, video

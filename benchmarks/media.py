@@ -43,9 +43,9 @@ import numpy as np
 from benchmarks.machine import describe
 from pipeline.config import SampleConfig
 from pipeline.media import Media, SoundTrack, probe, read_timeline
-from pipeline.schema import Clip, Video
-from pipeline.stage import Ok, WorkerContext
-from pipeline.storage import Storage
+from pipeline.records.schema import Clip, Video
+from pipeline.run.stage import Ok, WorkerContext
+from pipeline.workspace.storage import Storage
 from stages.sample import SampleFrames, find_events
 
 MINUTES = (1, 4, 10)

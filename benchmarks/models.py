@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.machine import describe
 from pipeline.config import HearConfig, ProposeConfig, SegmentConfig
 from pipeline.models.register import add, find_model
-from pipeline.storage import Storage
+from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import (
     DETECTORS,
     SEGMENTERS,

@@ -23,14 +23,14 @@ import cv2
 import numpy as np
 
 from benchmarks.machine import describe
-from exports.gallery import ReportTables
-from exports.release import write_release
-from exports.report import write_report
-from exports.selection import ReleaseTables
-from exports.verify import verify_release
-from pipeline import rle
+from exports.release.freeze import write_release
+from exports.release.selection import ReleaseTables
+from exports.report.frame_pictures import ReportTables
+from exports.report.write_report import write_report
+from exports.verify.verify_release import verify_release
 from pipeline.config import ExportConfig
-from pipeline.schema import (
+from pipeline.records import rle
+from pipeline.records.schema import (
     Clip,
     Frame,
     Instance,
@@ -42,7 +42,7 @@ from pipeline.schema import (
     clip_id,
     frame_id,
 )
-from pipeline.storage import Storage
+from pipeline.workspace.storage import Storage
 
 RESULT = Path(__file__).parent / "results" / "release.json"
 WIDTH, HEIGHT = 640, 360

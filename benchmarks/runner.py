@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from benchmarks.machine import describe
-from pipeline.runner import RunOptions, run_stage
-from pipeline.workspace import Workspace
+from pipeline.run.runner import RunOptions, run_stage
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import QUICK, FaultyConfig, add_sources
 
 RESULT = Path(__file__).parent / "results" / "runner.json"

@@ -27,12 +27,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe
-from tavlo.clips import ClipRules, fill_cache, read_clips
-from tavlo.data import read_clip
-from tavlo.model import similarity
-from tavlo.recipe import Recipe, make_recipe
-from tavlo.synthetic import WorldConfig
-from tavlo.synthetic_release import write_world
+from tavlo.network.model import similarity
+from tavlo.synthetic.drawn_clips import WorldConfig
+from tavlo.synthetic.write_world import write_world
+from tavlo.training.data import read_clip
+from tavlo.training.recipe import Recipe, make_recipe
+from tavlo.training.training_clips import ClipRules, fill_cache, read_clips
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS = {

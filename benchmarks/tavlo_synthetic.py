@@ -2,10 +2,10 @@
 
     python -m benchmarks.tavlo_synthetic --work DIR [--full] [--only NAME] [--seed N]
 
-Draws a world to train on and another to score on (``tavlo.synthetic``), trains each model in the
-one loop, scores it as ``avatar-build evaluate`` does and prints Tables 2 to 4 and the ablation.
-What is done stays in DIR, and is reported together; the same command goes on from there. By
-default a model costs a core half an hour; ``--full`` is the paper's size, for a GPU.
+Draws a world to train on and another to score on (``tavlo.synthetic.drawn_clips``), trains each
+model in the one loop, scores it as ``avatar-build evaluate`` does and prints Tables 2 to 4 and the
+ablation. What is done stays in DIR, and is reported together; the same command goes on from there.
+By default a model costs a core half an hour; ``--full`` is the paper's size, for a GPU.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ import torch
 
 from benchmarks.frame_wise import NAME as FRAME_WISE
 from benchmarks.machine import describe
-from pipeline.demo.picture import silhouettes
-from tavlo.clips import fill_cache, read_clips
-from tavlo.data import read_clip
-from tavlo.evaluate import evaluate, to_markdown, write_scores
-from tavlo.paired import paired_difference
-from tavlo.paper import ablation, read_runs, side_by_side
-from tavlo.predict import open_trained, predict
-from tavlo.predictions import GRID_HW, Predictions
-from tavlo.recipe import RECIPES, make_recipe
-from tavlo.release import EvaluationSet, read_release
-from tavlo.synthetic import MIN_SHARE, WorldConfig, scene_of
-from tavlo.synthetic_release import write_world
-from tavlo.tables import Entry, Table
-from tavlo.tables import to_markdown as tables_to_markdown
-from tavlo.train import BEST
-from tavlo.training import Request, run
-from tavlo.training_config import TrainConfig, train_config
+from pipeline.synthetic.drawing import silhouettes
+from tavlo.evaluation.evaluate import evaluate, to_markdown, write_scores
+from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
+from tavlo.evaluation.predict import open_trained, predict
+from tavlo.evaluation.predictions import GRID_HW, Predictions
+from tavlo.metrics.paired import paired_difference
+from tavlo.published.paper import ablation, read_runs, side_by_side
+from tavlo.published.result_table import Entry, Table
+from tavlo.published.result_table import to_markdown as tables_to_markdown
+from tavlo.synthetic.drawn_clips import MIN_SHARE, WorldConfig, scene_of
+from tavlo.synthetic.write_world import write_world
+from tavlo.training.data import read_clip
+from tavlo.training.recipe import RECIPES, make_recipe
+from tavlo.training.setup import Request, run
+from tavlo.training.train import BEST
+from tavlo.training.training_clips import fill_cache, read_clips
+from tavlo.training.training_config import TrainConfig, train_config
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES[FRAME_WISE] = "benchmarks.frame_wise:FrameWiseRecipe"

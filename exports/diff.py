@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from exports.document import Document, Row
+from pipeline.release.document import Document, Row
 
 _KINDS = {
     "video": ("videos", "video_id"),

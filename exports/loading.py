@@ -14,11 +14,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.avatar import annotations_by_image
-from exports.document import AnnotationRow, Document, ImageRow, Info, VideoRow, read_document
-from exports.findings import Finding
-from pipeline import rle
+from exports.release.authors_layout import annotations_by_image
 from pipeline.errors import AvatarBuildError
+from pipeline.records import rle
+from pipeline.release.document import (
+    AnnotationRow,
+    Document,
+    ImageRow,
+    Info,
+    VideoRow,
+    read_document,
+)
+from pipeline.release.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ class Release:
 
     def verify(self) -> list[Finding]:
         """Check files, rows and media against each other; an empty list says all is well."""
-        from exports.verify import verify_release
+        from exports.verify.verify_release import verify_release
 
         return verify_release(self.folder)
 
@@ -148,7 +155,7 @@ class Release:
     @cached_property
     def cross_event(self) -> frozenset[str]:
         """The ids of the cross-event subset."""
-        from exports.statistics import cross_event
+        from exports.release.statistics import cross_event
 
         return frozenset(cross_event(self.document))
 

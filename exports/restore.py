@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 
-from exports.checks import compare_image
-from exports.clips import NOT_AS_MEASURED, make_measured, measured_of_rows, sampling
-from exports.document import ImageRow, VideoRow, read_document
-from exports.layout import ATTRITION
-from exports.release import digest
+from exports.release.clip_checks import NOT_AS_MEASURED, make_measured, measured_of_rows, sampling
+from exports.release.freeze import digest
+from exports.verify.checks import compare_image
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError, UsageError
 from pipeline.media import Media, frames_between
+from pipeline.release.document import ImageRow, VideoRow, read_document
+from pipeline.release.layout import ATTRITION
 
 _REACH_S = 0.02
 """How far from its stated time a frame is looked for: half a frame at 25 frames a second."""

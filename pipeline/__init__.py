@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.workspace import Workspace
+    from pipeline.cli.python import Workspace
 else:
 
     def __getattr__(name):
         """Import the workspace when it is asked for, so that ``--help`` stays instant."""
         if name == "Workspace":
-            from pipeline.workspace import Workspace
+            from pipeline.cli.python import Workspace
 
             return Workspace
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

@@ -30,9 +30,9 @@ from pipeline.media import (
     exact,
     read_timeline,
 )
-from pipeline.recorded import video_file
-from pipeline.schema import Clip, Frame, Video, clip_id, frame_id
-from pipeline.stage import Drop, Ok, Outcome, Stage, StageSpec, WorkerContext
+from pipeline.records.schema import Clip, Frame, Video, clip_id, frame_id
+from pipeline.run.stage import Drop, Ok, Outcome, Stage, StageSpec, WorkerContext
+from pipeline.workspace.recorded import video_file
 
 
 @dataclass(frozen=True)

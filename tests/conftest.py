@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pipeline.workspace import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.flow_world import Flow, run_flow
 from tests.pipeline.shell import Shell
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from exports import Release
 from pipeline import Workspace
-from pipeline.demo.render import encode
-from pipeline.demo.scene import Scene
-from pipeline.demo.world import scenes
+from pipeline.synthetic.render import encode
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.world import scenes
 
 LENGTH_S = 11.0
 

@@ -8,10 +8,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.schema import TABLES, Clip, Frame, Proposal, Record, Sounds, Video, arrow_schema
-from pipeline.stage import WorkerContext
-from pipeline.storage import Storage
-from pipeline.table import Lookup
+from pipeline.records.schema import (
+    TABLES,
+    Clip,
+    Frame,
+    Proposal,
+    Record,
+    Sounds,
+    Video,
+    arrow_schema,
+)
+from pipeline.run.stage import WorkerContext
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.table import Lookup
 
 
 def context(root: Path, **tables: Sequence[Record]) -> WorkerContext:

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from pycocotools.coco import COCO
 
-from pipeline.demo.server import serve
-from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
-from pipeline.workspace import Workspace
+from pipeline.cli.demo.server import serve
+from pipeline.records.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 
 # The test data's README says which videos pass the filter and why the others do not.

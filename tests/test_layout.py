@@ -6,6 +6,8 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -14,12 +16,10 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGES = ["pipeline", "stages", "labeling", "tavlo", "exports"]
-TOP_FLOOR = {
-    *(ROOT / "pipeline" / "cli").glob("*.py"),
-    ROOT / "pipeline" / "demo" / "run.py",
-    ROOT / "pipeline" / "steps.py",
-}
-"""These join the packages; everything else meets in tables."""
+ROOF = "pipeline.cli"
+"""The commands join the packages; everything else meets in ``pipeline``."""
+ONE_NAME_TWICE = {"synthetic", "release", "workspace"}
+"""Rooms of one subject in two packages, and the module of ``Workspace`` in its room."""
 
 
 def imported_modules(source: Path) -> set[str]:
@@ -56,17 +56,61 @@ def test_one_package_alone_owns_opencv() -> None:
 
 def test_imports_point_one_way() -> None:
     for source in sources(*PACKAGES):
-        if source in TOP_FLOOR:
+        if ROOF in room_of(source) or source == ROOT / "pipeline" / "__init__.py":
             continue
         own = source.relative_to(ROOT).parts[0]
         reached = {name.split(".")[0] for name in imported_modules(source)} & set(PACKAGES)
         assert reached <= {"pipeline", own}, source
 
 
+def module_of(source: Path) -> str:
+    """The dotted name of a file."""
+    name = ".".join(source.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def room_of(source: Path) -> str:
+    """The dotted name of a file's folder."""
+    return ".".join(source.relative_to(ROOT).parent.parts)
+
+
+def arrows() -> dict[str, set[str]]:
+    """Which folder imports from which others."""
+    rooms = {module_of(source): room_of(source) for source in sources(*PACKAGES)}
+    found: dict[str, set[str]] = {}
+    for source in sources(*PACKAGES):
+        if source == ROOT / "pipeline" / "__init__.py":
+            continue  # it hands out the roof's Workspace, on request
+        reached = {rooms[name] for name in imported_modules(source) if name in rooms}
+        found.setdefault(room_of(source), set()).update(reached - {room_of(source)})
+    return found
+
+
+def test_arrows_between_folders_run_one_way() -> None:
+    graph = TopologicalSorter(arrows())
+    try:
+        graph.prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from error
+
+
+def test_a_folder_holds_about_a_dozen_files() -> None:
+    for room in {room_of(source) for source in sources(*PACKAGES)}:
+        files = [path for path in (ROOT / room.replace(".", "/")).glob("*.py")]
+        assert len(files) <= 18, room
+
+
+def test_a_name_is_given_once() -> None:
+    modules = [module_of(source) for source in sources(*PACKAGES)]
+    names = Counter(module.rsplit(".", 1)[-1] for module in modules)
+    twice = {name for name, count in names.items() if count > 1}
+    assert twice - {"__main__"} == ONE_NAME_TWICE
+
+
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("yt_dlp", {"stages/backends/ytdlp.py", "stages/failure_kinds.py"}),
+        ("yt_dlp", {"stages/download/ytdlp.py", "stages/download/failure_kinds.py"}),
         ("av", {"pipeline/"}),
         ("kaldi_native_fbank", {"stages/backends/cav_mae/"}),
         ("ultralytics", {"stages/backends/yolo.py"}),
@@ -102,7 +146,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("stage", ["download", "sample", "hear", "propose", "accept", "segment"])
 def test_no_worker_loads_torch_librosa_or_pandas(stage: str) -> None:
-    code = f"from pipeline.registry import STAGES; STAGES['{stage}'].load()"
+    code = f"from pipeline.run.registry import STAGES; STAGES['{stage}'].load()"
     assert not {"torch", "librosa", "pandas"} & loaded_by(code)
 
 
@@ -110,9 +154,9 @@ def test_reading_a_table_starts_none_of_the_threads_that_abort_at_exit() -> None
     code = "; ".join(
         (
             "import tempfile",
-            "from pipeline.storage import Storage",
-            "from pipeline.schema import Source",
-            "from pipeline.table import read_records, to_parquet",
+            "from pipeline.workspace.storage import Storage",
+            "from pipeline.records.schema import Source",
+            "from pipeline.workspace.table import read_records, to_parquet",
             "s = Storage(tempfile.mkdtemp())",
             "r = Source(video_id='v', label='', split='', start_s=0)",
             "s.write('t.parquet', to_parquet(Source, [r]))",

@@ -15,20 +15,20 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from exports.tables import workspace_report
-from labeling.clips import FrameMedia
-from labeling.settle import settle
-from pipeline import recorded
+from exports.from_workspace import workspace_report
+from labeling.projects.annotator_clips import FrameMedia
+from labeling.review.derive_instances import settle
 from pipeline.cli import cli
 from pipeline.config import SegmentConfig
 from pipeline.errors import InputError, MediaError
-from pipeline.recorded import frame_bytes, video_file
-from pipeline.runner import RunOptions, recover, run_stage
-from pipeline.schema import TABLES, Frame, Video
-from pipeline.storage import Storage
-from pipeline.workspace import Workspace
-from stages.importing import import_list
-from stages.refine import FrameRefiner
+from pipeline.records.schema import TABLES, Frame, Video
+from pipeline.run.runner import RunOptions, recover, run_stage
+from pipeline.workspace import recorded
+from pipeline.workspace.recorded import frame_bytes, video_file
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
+from stages.download.import_list import import_list
+from stages.segment.refine import FrameRefiner
 from tests.rows import frame, video
 from tests.spoiled import SPOILS, Spoil, another_made_to_look_as_old
 from tests.video_factory import Drawing, bursts, make_video, scene
@@ -437,7 +437,7 @@ def test_status_looks_at_some_of_many_files_and_says_so(
         assert ran(workspace, "download") == {"ok": 1}
     for row in workspace.rows(Video):
         workspace.storage.remove(row.path)
-    monkeypatch.setattr("pipeline.lost.LOOKED_AT", 1)
+    monkeypatch.setattr("pipeline.run.lost.LOOKED_AT", 1)
     found = status_of(workspace, "download")["media"]
     assert (found["files"], found["looked_at"], found["missing"]) == (2, 1, 1)
     said = typed(workspace, "status").output

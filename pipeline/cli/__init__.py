@@ -10,7 +10,17 @@ from pathlib import Path
 import click
 
 # Importing a module of commands adds them to the root.
-from pipeline.cli import flow, images, label, look, releases, tables, training, weights, world  # noqa: F401
+from pipeline.cli import (  # noqa: F401
+    evaluate_images,
+    flow,
+    label,
+    look,
+    paper_tables,
+    releases,
+    synth,
+    train_tavlo,
+    weights,
+)
 from pipeline.cli.options import cli
 from pipeline.cli.output import Output, ending
 

@@ -17,8 +17,8 @@ from pipeline.cli.running import listed, run_stages, say_sheets, set_aside
 from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:
-    from pipeline.runner import RunOptions
-    from pipeline.workspace import Workspace
+    from pipeline.run.runner import RunOptions
+    from pipeline.workspace.workspace import Workspace
 
 
 @cli.command()
@@ -32,7 +32,7 @@ def init(folder: str, profile: str | None) -> None:
     \b
         avatar-build init ws --profile offline
     """
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.workspace import Workspace
 
     Workspace.create(folder, profile)
     output().tell(
@@ -76,7 +76,7 @@ def download(
         avatar-build download --list vggsound.csv --limit 20
         avatar-build download --list vggsound.csv --source-template 'http://127.0.0.1:8000/{video_id}.mp4'
     """
-    from stages.importing import import_list
+    from stages.download.import_list import import_list
 
     for key, value in (("require_license", require_license), ("source_template", source_template)):
         if value is not None:
@@ -136,14 +136,14 @@ def propose(
         raise click.UsageError(f"{more_previewed[0]!r}: settings come after --set or --preview.")
     opened = open_workspace(workspace, settings)
     if previewed:
-        from stages.preview import preview_settings
+        from stages.propose.preview import preview_settings
 
         found = preview_settings(opened, [*previewed, *more_previewed])
         output().tell(found.as_dict(), *found.lines())
         return
     run_stages(opened, ["hear", "propose"], options)
     if sheets and not options.dry_run:
-        from stages.contact_sheet import proposal_sheets
+        from stages.propose.contact_sheet import proposal_sheets
 
         say_sheets(proposal_sheets(opened))
 
@@ -163,7 +163,7 @@ def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, shee
     opened = open_workspace(workspace, settings)
     _segment(opened, options)
     if sheets and not options.dry_run:
-        from stages.contact_sheet import mask_sheets
+        from stages.propose.contact_sheet import mask_sheets
 
         say_sheets(mask_sheets(opened))
 
@@ -183,7 +183,7 @@ def run(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
 
 
 def _segment(opened: Workspace, options: RunOptions) -> None:
-    from pipeline.steps import settle_reviews
+    from pipeline.cli.steps import settle_reviews
 
     set_aside(opened, options)
     if not options.dry_run:
@@ -193,7 +193,7 @@ def _segment(opened: Workspace, options: RunOptions) -> None:
 
 def _run_segmenter(opened: Workspace, options: RunOptions) -> None:
     """Segment; masks that people verified stay theirs, also where rows fail."""
-    from labeling.verified import settle_masks
+    from labeling.review.verified_masks import settle_masks
 
     try:
         run_stages(opened, ["segment"], options)
@@ -224,11 +224,11 @@ def retry(
     """
     from dataclasses import replace
 
-    from pipeline.inspection import check_names
-    from pipeline.lost import units_again
-    from pipeline.recorded import LOST
-    from pipeline.registry import STAGES
-    from pipeline.runner import plan_retry
+    from pipeline.run.lost import units_again
+    from pipeline.run.registry import STAGES
+    from pipeline.run.runner import plan_retry
+    from pipeline.run.status import check_names
+    from pipeline.workspace.recorded import LOST
 
     if stage not in STAGES:
         raise click.UsageError(f"--stage {stage!r}: there is {', '.join(STAGES)}.")
@@ -281,7 +281,7 @@ def demo(workspace: str, seed: int) -> None:
     \b
         avatar-build demo --workspace demo-workspace
     """
-    from pipeline.demo.run import run_demo
+    from pipeline.cli.demo.run_demo import run_demo
 
     said = output()
     aside = contextlib.redirect_stdout(io.StringIO() if said.quiet else sys.stderr)

@@ -23,8 +23,8 @@ from pipeline.errors import AvatarBuildError
 from pipeline.words import command_line
 
 if TYPE_CHECKING:
-    from pipeline.runner import RunOptions
-    from pipeline.workspace import Workspace
+    from pipeline.run.runner import RunOptions
+    from pipeline.workspace.workspace import Workspace
 
 
 @cli.group()
@@ -40,7 +40,7 @@ def accept(workspace: str, settings: tuple[str, ...], options: RunOptions) -> No
     \b
         avatar-build label accept --set label.accept_score=0.6
     """
-    from pipeline.steps import settle_reviews
+    from pipeline.cli.steps import settle_reviews
 
     opened = open_workspace(workspace, settings)
     run_stages(opened, ["accept"], options)
@@ -96,7 +96,7 @@ def serve(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build label serve --workspace ws
     """
-    from labeling.serve import USER, start_server
+    from labeling.projects.serve import USER, start_server
 
     said = output()
     said.hint("Starting Label Studio; the first start takes about a minute.")
@@ -128,10 +128,10 @@ def backend(workspace: str, settings: tuple[str, ...]) -> None:
         avatar-build label backend --workspace ws --device cuda:0
         avatar-build label backend --workspace ws --set segment.segmenter=sam-vit-b
     """
-    from labeling.backend import Backend, connect_backend
-    from labeling.projects import connect, open_project
-    from labeling.prompts import Prompts
-    from stages.refine import FrameRefiner
+    from labeling.projects.backend import Backend, connect_backend
+    from labeling.projects.connect import connect, open_project
+    from labeling.projects.prompts import Prompts
+    from stages.segment.refine import FrameRefiner
 
     opened = open_workspace(workspace, settings)
     config = opened.config.label
@@ -189,10 +189,10 @@ def push(
         avatar-build label push adjudication --workspace ws
         avatar-build label push boxes --url https://labels.example.org --token-file token
     """
-    from labeling.gold import set_gold
-    from labeling.projects import connect
-    from labeling.push import push_adjudication, push_boxes, push_masks
-    from pipeline.steps import settle_reviews
+    from labeling.projects.connect import connect
+    from labeling.review.gold import set_gold
+    from labeling.sync.push import push_adjudication, push_boxes, push_masks
+    from pipeline.cli.steps import settle_reviews
 
     if gold is not None and kind != "boxes":
         raise click.UsageError("--gold goes with boxes.")
@@ -229,10 +229,10 @@ def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
         avatar-build label pull masks --workspace ws
         avatar-build label pull adjudication --workspace ws
     """
-    from labeling.projects import connect
-    from labeling.pull import pull_adjudication, pull_boxes, pull_masks
-    from labeling.reopen import Reopened, reopen_boxes
-    from pipeline.steps import settle_reviews
+    from labeling.projects.connect import connect
+    from labeling.sync.pull import pull_adjudication, pull_boxes, pull_masks
+    from labeling.sync.reopen import Reopened, reopen_boxes
+    from pipeline.cli.steps import settle_reviews
 
     opened = open_workspace(workspace, settings)
     server = connect(opened)
@@ -261,8 +261,8 @@ def label_status(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build label status --workspace ws
     """
-    from labeling.projects import connect
-    from labeling.standing import COLUMNS, orphans, standings
+    from labeling.projects.connect import connect
+    from labeling.sync.project_status import COLUMNS, orphans, standings
     from pipeline.columns import columns
 
     opened = open_workspace(workspace, settings)
@@ -294,8 +294,8 @@ def label_report(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build label report --workspace ws
     """
-    from labeling.economics import economics
-    from pipeline.schema import Proposal, Review
+    from labeling.quality.cost import economics
+    from pipeline.records.schema import Proposal, Review
 
     opened = open_workspace(workspace, settings)
     found = economics(opened.rows(Review), opened.rows(Proposal))
@@ -312,8 +312,8 @@ def label_agreement(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build label agreement --workspace ws --set label.agreement_iou=0.75
     """
-    from labeling.agreement import agreement
-    from pipeline.schema import Review
+    from labeling.quality.agreement import agreement
+    from pipeline.records.schema import Review
 
     opened = open_workspace(workspace, settings)
     found = agreement(opened.rows(Review), opened.config.label.agreement_iou)

@@ -18,8 +18,8 @@ def status(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build status --workspace ws
     """
-    from pipeline.inspection import stage_status, status_lines
-    from pipeline.lost import LOOKED_AT, media_states
+    from pipeline.run.lost import LOOKED_AT, media_states
+    from pipeline.run.status import stage_status, status_lines
 
     opened = open_workspace(workspace, settings)
     with opened.one_moment():
@@ -48,7 +48,7 @@ def failures(
         avatar-build failures --stage download --drops
     """
     from pipeline.columns import columns
-    from pipeline.inspection import check_names, outcomes
+    from pipeline.run.status import check_names, outcomes
 
     opened = open_workspace(workspace, settings)
     check_names(opened, stage, kind)
@@ -89,7 +89,7 @@ def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
     \b
         avatar-build why -1pRmoJIGQc
     """
-    from pipeline.why import history
+    from pipeline.run.history import history
 
     steps, fates = history(open_workspace(workspace, settings), some_id)
     said = output()
@@ -122,7 +122,7 @@ def report(workspace: str, settings: tuple[str, ...], max_clips: int, cut_clips:
     \b
         avatar-build report --workspace ws --clips
     """
-    from exports.tables import workspace_report
+    from exports.from_workspace import workspace_report
 
     path = workspace_report(
         open_workspace(workspace, settings),
@@ -172,7 +172,7 @@ def doctor(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build doctor --workspace ws
     """
-    from pipeline.doctor import check_media, run_checks
+    from pipeline.cli.doctor import check_media, run_checks
 
     opened = open_workspace(workspace, settings)
     checks = [*run_checks(opened.storage, opened.config), *check_media(opened)]

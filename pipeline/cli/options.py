@@ -15,7 +15,7 @@ import click
 from pipeline.cli.groups import Root
 
 if TYPE_CHECKING:
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -83,7 +83,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         settings: tuple[str, ...],
         **kwargs: Any,
     ) -> Any:
-        from pipeline.runner import RunOptions
+        from pipeline.run.runner import RunOptions
 
         if max_failed is not None:
             settings = (*settings, f"run.max_failed={json.dumps(max_failed)}")
@@ -138,6 +138,6 @@ def _share(units: str) -> tuple[int, int]:
 
 def open_workspace(workspace: str, settings: Sequence[str]) -> Workspace:
     """The workspace the options name, with what was typed on top of its settings."""
-    from pipeline.workspace import Workspace
+    from pipeline.workspace.workspace import Workspace
 
     return Workspace(workspace, settings)

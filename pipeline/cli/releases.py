@@ -47,7 +47,7 @@ def export(
         avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
     """
-    from pipeline.steps import freeze
+    from pipeline.cli.steps import freeze
 
     lists = [Path(name) for name in leaks]
     if verify:
@@ -61,12 +61,12 @@ def export(
 
 
 def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
-    from exports.checks import unmeasured
-    from exports.document import read_document
-    from exports.leaks import audit
-    from exports.takedown import tombstones
-    from exports.verify import verify_release
-    from pipeline.storage import Storage
+    from exports.release.leak_audit import audit
+    from exports.release.takedown import tombstones
+    from exports.verify.checks import unmeasured
+    from exports.verify.verify_release import verify_release
+    from pipeline.release.document import read_document
+    from pipeline.workspace.storage import Storage
 
     findings = verify_release(folder, tombstones(Storage(workspace)))
     leaks = [audit(read_document(folder), path) for path in lists]
@@ -123,7 +123,7 @@ def fetch_media(folder: str, source_template: str | None, settings: tuple[str, .
 
     from exports.restore import fetch_media as restore
     from pipeline.config import load_config
-    from stages.refetch import Again, refetch
+    from stages.download.refetch import Again, refetch
 
     if source_template is not None:
         settings = (*settings, f"download.source_template={json.dumps(source_template)}")
@@ -163,7 +163,7 @@ def import_release(source: str, target: str, form: str) -> None:
     \b
         avatar-build import-release AVATAR --to releases/avatar-official
     """
-    from exports.importing import import_release as importing
+    from exports.importers.import_release import import_release as importing
 
     summary = importing(Path(source), Path(target), form)
     output().tell(summary.as_dict(), summary.sentence())
@@ -187,7 +187,7 @@ def diff(old: str, new: str, rows: int) -> None:
         avatar-build release diff releases/0.1 releases/0.2
     """
     from exports.diff import as_json, as_lines
-    from exports.document import read_document
+    from pipeline.release.document import read_document
 
     documents = (read_document(Path(old)), read_document(Path(new)))
     output().tell(as_json(*documents), *as_lines(*documents, rows))
@@ -203,7 +203,7 @@ def takedown(workspace: str, settings: tuple[str, ...], video_id: str, reason: s
     \b
         avatar-build takedown --workspace ws -1pRmoJIGQc
     """
-    from exports.takedown import bury, releases_with
+    from exports.release.takedown import bury, releases_with
 
     storage = open_workspace(workspace, settings).storage
     stone = bury(storage, video_id, reason)
@@ -295,10 +295,10 @@ def evaluate(
     import tempfile
 
     from pipeline.progress import counting
-    from tavlo.evaluate import FORMATS, PASSES, write_scores
-    from tavlo.evaluate import evaluate as score
-    from tavlo.predictions import Predictions
-    from tavlo.release import read_release
+    from tavlo.evaluation.evaluate import FORMATS, PASSES, write_scores
+    from tavlo.evaluation.evaluate import evaluate as score
+    from tavlo.evaluation.evaluation_set import read_release
+    from tavlo.evaluation.predictions import Predictions
 
     said = output()
     if (gallery or clips) and not out:
@@ -307,7 +307,7 @@ def evaluate(
         raise click.UsageError("name --predictions, or --checkpoint and --out.")
     data, folder = read_release(Path(release)), Path(predictions or f"{out}/predictions")
     if checkpoint:
-        from tavlo.predict import open_trained, predict
+        from tavlo.evaluation.predict import open_trained, predict
 
         trained = open_trained(Path(checkpoint), data, device=device, allow_overlap=allow_overlap)
         if trained.doubt:
@@ -332,18 +332,18 @@ def evaluate(
     if out:
         write_scores(scores, Path(out))
     if gallery:
-        from tavlo.gallery import write_gallery
+        from tavlo.evaluation.gallery import write_gallery
 
         click.echo(
             f"{write_gallery(data, found, scores, Path(str(out)) / 'gallery.html')}", err=True
         )
     for clip in clips:
-        from tavlo.overlay import write_overlays
+        from tavlo.evaluation.overlay import write_overlays
 
         overlays = Path(str(out)) / "overlays"
         written = write_overlays(data, found, clip, scores.threshold, overlays)
         if checkpoint:
-            from tavlo.attention import write_attention
+            from tavlo.evaluation.attention import write_attention
 
             sheet = overlays / f"{clip}.attention.png"
             written += write_attention(Path(checkpoint), data, clip, sheet)
@@ -352,7 +352,7 @@ def evaluate(
 
 
 def _remove_earlier(out: str | None) -> None:
-    from tavlo.evaluate import remove_results
+    from tavlo.evaluation.evaluate import remove_results
 
     if out and remove_results(Path(out)):
         click.echo(f"{out}: the results of an earlier evaluation were removed.", err=True)

@@ -11,8 +11,8 @@ from pipeline.cli.output import Failed, output
 from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:
-    from pipeline.runner import RunOptions, RunSummary
-    from pipeline.workspace import Workspace
+    from pipeline.run.runner import RunOptions, RunSummary
+    from pipeline.workspace.workspace import Workspace
 
 
 def run_stages(
@@ -28,9 +28,9 @@ def run_stages(
     """
     from dataclasses import replace
 
-    from pipeline.registry import STAGES
-    from pipeline.runner import run_stage
-    from pipeline.stage_progress import Progress
+    from pipeline.run.registry import STAGES
+    from pipeline.run.runner import run_stage
+    from pipeline.run.stage_progress import Progress
 
     set_aside(workspace, options)
     options = replace(options, workers=workspace.config.run.workers)
@@ -50,7 +50,7 @@ def run_stages(
 
 def set_aside(workspace: Workspace, options: RunOptions) -> None:
     """With ``--redo``, take out of force what is damaged; before anything reads it."""
-    from pipeline.runner import set_aside_damaged
+    from pipeline.run.runner import set_aside_damaged
 
     if options.redo and not options.dry_run:
         for stage, units in set_aside_damaged(workspace).items():

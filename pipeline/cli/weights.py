@@ -12,7 +12,7 @@ from pipeline.cli.output import Failed, output
 
 if TYPE_CHECKING:
     from pipeline.models import ModelFile
-    from pipeline.models.table import Model
+    from pipeline.models.catalogue import Model
 
 
 @cli.group()
@@ -98,7 +98,7 @@ def _open_as(model: Model, path: Path) -> None:
         UsageError: a tensor is missing, of another shape, or none of the model's.
     """
     if model.role == "tagger":
-        from stages.backends.cav_mae.model import load_cav_mae
+        from stages.backends.cav_mae.cav_mae_model import load_cav_mae
 
         load_cav_mae(path)
     elif model.role == "localiser":

@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
+from pipeline.models.catalogue import Model, RemoteFile
 from pipeline.models.register import ModelFile, file_sha256, make_models_folder, register
-from pipeline.models.table import Model, RemoteFile
 from pipeline.words import size
 
 Shown = Callable[[str, int, int | None], None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.models.table import Model
+from pipeline.models.catalogue import Model
 from pipeline.models.tensors import why_unreadable
 from pipeline.signatures import HEAD_BYTES, LFS_POINTER, WEB_PAGE, looks_like
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.models.table import MODELS, Model
+from pipeline.models.catalogue import MODELS, Model
 
 
 @dataclass(frozen=True)

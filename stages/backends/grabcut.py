@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
-from pipeline.geometry import to_pixels
-from pipeline.storage import Storage
+from pipeline.records.boxes import to_pixels
+from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 _MARGIN = 0.5

@@ -17,9 +17,9 @@ from pipeline.config import ProposeConfig
 from pipeline.devices import choose_device
 from pipeline.errors import UsageError
 from pipeline.models import require
-from pipeline.schema import digest_of
-from pipeline.storage import Storage
-from stages.backends.boxes import best_boxes, box_precision, frames_at_once, in_batches
+from pipeline.records.schema import digest_of
+from pipeline.workspace.storage import Storage
+from stages.backends.detectors import best_boxes, box_precision, frames_at_once, in_batches
 from stages.backends.device import ahead, halving, inference
 from stages.backends.interfaces import Detection, Shot, Vocabulary
 from stages.taxonomy import load_taxonomy

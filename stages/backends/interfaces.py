@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.schema import Clip, Frame, SoundClass, Video
-from pipeline.storage import Storage
+from pipeline.records.schema import Clip, Frame, SoundClass, Video
+from pipeline.workspace.storage import Storage
 
 Image = NDArray[np.uint8]
 """RGB as displayed, ``(height, width, 3)``."""

@@ -26,9 +26,9 @@ from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
 from pipeline.media import Media, Picture, Timeline, decode_pictures, read_timeline
 from pipeline.media.timeline import exact
-from pipeline.recorded import video_file
-from pipeline.schema import Frame
-from pipeline.storage import Storage
+from pipeline.records.schema import Frame
+from pipeline.workspace.recorded import video_file
+from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, Shot, Vocabulary
 
 Grey = NDArray[np.uint8]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.devices import choose_device
 from pipeline.models import require
-from pipeline.storage import Storage
+from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead, halving, inference, need_packages
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 

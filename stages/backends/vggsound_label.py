@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from pipeline.config import HearConfig
-from pipeline.schema import SoundClass
-from pipeline.storage import Storage
+from pipeline.records.schema import SoundClass
+from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Listening
 
 

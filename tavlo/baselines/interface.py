@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.models import require
-from pipeline.models.table import MODELS as REGISTERED
-from tavlo.metrics import Comparison, Pixels, Real, min_max, predict, rank_threshold
+from pipeline.models.catalogue import MODELS as REGISTERED
+from tavlo.metrics.localisation import Comparison, Pixels, Real, min_max, predict, rank_threshold
 
 GRID = 224
 """Rows and columns of a heatmap."""

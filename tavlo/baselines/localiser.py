@@ -19,7 +19,7 @@ from tavlo.baselines.encoders import TwoSided
 from tavlo.baselines.frontends import RATE_HZ, ImageFront, SoundFront, mono
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Prior, Sound
 from tavlo.baselines.prior import PriorNetwork, load_prior
-from tavlo.recipe import make_recipe
+from tavlo.training.recipe import make_recipe
 
 Vectors = NDArray[np.float32]
 Item = TypeVar("Item")

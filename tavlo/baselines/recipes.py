@@ -31,8 +31,8 @@ from tavlo.baselines.neighbours import Neighbours, file_digest, read_neighbours
 from tavlo.baselines.slavc import IMAGE_DROPOUT, MOMENTUM, SLAVC, Slavc, slavc_loss
 from tavlo.baselines.sslalignment import SSLALIGNMENT, Aligned, alignment_loss
 from tavlo.baselines.ssltie import SSLTIE, SslTie, ssltie_loss, warped
-from tavlo.imagenet import SCRATCH, imagenet_resnet18
-from tavlo.recipe import Recipe, setting_error
+from tavlo.training.imagenet import SCRATCH, imagenet_resnet18
+from tavlo.training.recipe import Recipe, setting_error
 
 _IMAGE_WISE = {"min_frames": 1, "max_frames": 10_000}
 """Clips of any frame rate: one frame of each is used."""

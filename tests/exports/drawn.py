@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.checks import mask_box
-from exports.release import ReleaseSummary, write_release
-from exports.selection import ReleaseTables
-from pipeline import rle
+from exports.release.freeze import ReleaseSummary, write_release
+from exports.release.selection import ReleaseTables
+from exports.verify.checks import mask_box
 from pipeline.config import ExportConfig
-from pipeline.schema import (
+from pipeline.records import rle
+from pipeline.records.schema import (
     Clip,
     Frame,
     Instance,
@@ -31,7 +31,7 @@ from pipeline.schema import (
     clip_id,
     frame_id,
 )
-from pipeline.storage import Storage
+from pipeline.workspace.storage import Storage
 
 WIDTH, HEIGHT = 64, 48
 FILM_RMS = 2**-0.5

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import rle
-from pipeline.storage import Storage
+from pipeline.records import rle
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, HEIGHT, WIDTH, blob, release
 
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from exports.figures import bar_chart
-from exports.images import image_size
+from exports.release.figures import bar_chart
+from exports.release.image_bytes import image_size
 from pipeline.config import ExportConfig
-from pipeline.storage import Storage
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import DOG, release, tables
 
 

@@ -17,15 +17,15 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from exports.checks import unmeasured
-from exports.document import Document, from_json
-from exports.layout import DOCUMENT
-from exports.release import write_checksums
-from exports.selection import ReleaseTables
-from exports.verify import verify_release
+from exports.release.freeze import write_checksums
+from exports.release.selection import ReleaseTables
+from exports.verify.checks import unmeasured
+from exports.verify.verify_release import verify_release
 from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, Picture, SoundTrack, decode_pictures, encode_film, read_timeline
-from pipeline.storage import Storage
+from pipeline.release.document import Document, from_json
+from pipeline.release.layout import DOCUMENT
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, TRAIN, release, tables
 from tests.video_factory import Drawing, bursts, edited, make_video
 

@@ -14,12 +14,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 
-from exports.document import from_json, to_json
-from exports.selection import ReleaseTables, select
-from exports.verify import verify_release
-from pipeline import rle
+from exports.release.selection import ReleaseTables, select
+from exports.verify.verify_release import verify_release
 from pipeline.config import ExportConfig
-from pipeline.storage import Storage
+from pipeline.records import rle
+from pipeline.release.document import from_json, to_json
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import (
     CAT,
     DOG,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from exports.diff import as_json, as_lines, compare
-from exports.document import read_document
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.storage import Storage
+from pipeline.release.document import read_document
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, WORLD, changed, release, tables
 
 

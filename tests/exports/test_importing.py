@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from exports.document import Document, from_json
-from exports.importing import import_release
-from exports.verify import verify_release
-from pipeline import rle
+from exports.importers.import_release import import_release
+from exports.verify.verify_release import verify_release
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.storage import Storage
+from pipeline.records import rle
+from pipeline.release.document import Document, from_json
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import DOG, draw_media, release, tables
 
 CLIP = "l_7B1wnTNtA_00020"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from exports.document import from_json
-from exports.leaks import audit
-from exports.release import write_release
-from exports.verify import verify_release
+from exports.release.freeze import write_release
+from exports.release.leak_audit import audit
+from exports.verify.verify_release import verify_release
 from pipeline.config import ExportConfig
 from pipeline.errors import UsageError
-from pipeline.storage import Storage
-from pipeline.train_lists import parse_row, read_list, read_name
+from pipeline.release.document import from_json
+from pipeline.release.video_lists import parse_row, read_list, read_name
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, PROVENANCE, TRAIN, tables
 
 

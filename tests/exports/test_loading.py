@@ -11,7 +11,7 @@ import pytest
 
 from exports import load_release
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.storage import Storage
+from pipeline.workspace.storage import Storage
 from tests.conftest import ROOT
 from tests.exports.drawn import DOG, HEIGHT, WIDTH, WORLD, blob, draw_media, release, tables
 

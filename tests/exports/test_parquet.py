@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from exports.document import from_json
-from exports.layout import TWINS
-from exports.parquet import differences, write_twins
-from pipeline.storage import Storage
+from exports.release.parquet import differences, write_twins
+from pipeline.release.document import from_json
+from pipeline.release.layout import TWINS
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, release
 
 

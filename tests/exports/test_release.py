@@ -12,14 +12,14 @@ import av
 import numpy as np
 import pytest
 
-from exports.selection import ReleaseTables
-from exports.verify import verify_release
-from pipeline import rle
+from exports.release.selection import ReleaseTables
+from exports.verify.verify_release import verify_release
 from pipeline.config import ExportConfig
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.recorded import write_note
-from pipeline.schema import Rle
-from pipeline.storage import Storage
+from pipeline.records import rle
+from pipeline.records.schema import Rle
+from pipeline.workspace.recorded import write_note
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import (
     CAT,
     DOG,

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
-from pipeline.workspace import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.exports.drawn import CAT, DOG, HEIGHT, TRAIN, WIDTH, film_sound, release, tables
 from tests.video_factory import make_video, scene
 

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from exports.report import ReportTables, write_report
-from pipeline.inspection import StageStatus
-from pipeline.outline import mask_path
-from pipeline.schema import DropRow, FailureRow, Proposal, SoundCategory, Sounds
-from pipeline.storage import Storage
+from exports.report.write_report import ReportTables, write_report
+from pipeline.pictures import mask_path
+from pipeline.records.schema import DropRow, FailureRow, Proposal, SoundCategory, Sounds
+from pipeline.run.status import StageStatus
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import (
     DOG,
     HEIGHT,

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from exports.films import cut_films, find_films
-from exports.report import ReportTables, write_report
-from pipeline.inspection import StageStatus
-from pipeline.schema import DropRow
-from pipeline.storage import Storage
+from exports.report.films import cut_films, find_films
+from exports.report.write_report import ReportTables, write_report
+from pipeline.records.schema import DropRow
+from pipeline.run.status import StageStatus
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import draw_media, release, tables
 
 CHROMIUM = Path(os.environ.get("AVATAR_CHROMIUM", "/usr/bin/chromium"))

@@ -9,15 +9,15 @@ from pathlib import Path
 import cv2
 import pytest
 
-from exports.document import VideoRow, from_json
-from exports.images import difference_hash, hash_distance
-from exports.release import digest
+from exports.release.freeze import digest
+from exports.release.image_bytes import difference_hash, hash_distance
 from exports.restore import Answers, Attrition, fetch_media, read_ledger
-from exports.verify import verify_release
+from exports.verify.verify_release import verify_release
 from pipeline.errors import UsageError
 from pipeline.media import frames_between
-from pipeline.schema import Frame
-from pipeline.storage import Storage
+from pipeline.records.schema import Frame
+from pipeline.release.document import VideoRow, from_json
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import (
     CAT,
     DOG,

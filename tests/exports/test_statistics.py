@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exports.document import from_json
-from exports.statistics import cross_event
-from pipeline.schema import Scenario
-from pipeline.storage import Storage
+from exports.release.statistics import cross_event
+from pipeline.records.schema import Scenario
+from pipeline.release.document import from_json
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, Shot, Thing, release, tables
 
 CATEGORIES = ["a", "b", "c"]

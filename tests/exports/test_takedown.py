@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from exports.document import from_json
-from exports.release import write_release as write
-from exports.takedown import bury, releases_with, tombstones
-from exports.verify import verify_release
+from exports.release.freeze import write_release as write
+from exports.release.takedown import bury, releases_with, tombstones
+from exports.verify.verify_release import verify_release
 from pipeline.config import ExportConfig
 from pipeline.errors import UsageError
-from pipeline.storage import Storage
+from pipeline.release.document import from_json
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, PROVENANCE, release, tables
 
 

@@ -16,14 +16,14 @@ import pyarrow.parquet as parquet
 import pytest
 from click.testing import CliRunner
 
-from exports.document import from_json
-from exports.parquet import write_twins
-from exports.release import write_checksums
-from exports.verify import verify_release
-from pipeline import rle
+from exports.release.freeze import write_checksums
+from exports.release.parquet import write_twins
+from exports.verify.verify_release import verify_release
 from pipeline.cli import cli
 from pipeline.errors import UsageError
-from pipeline.storage import Storage
+from pipeline.records import rle
+from pipeline.release.document import from_json
+from pipeline.workspace.storage import Storage
 from tests.exports.drawn import DOG, draw_media, release, tables
 
 Json = dict[str, Any]

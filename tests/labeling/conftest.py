@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from labeling.client import LabelStudio
-from labeling.projects import connect
-from labeling.serve import start_server
-from pipeline.workspace import Workspace
+from labeling.label_studio.client import LabelStudio
+from labeling.projects.connect import connect
+from labeling.projects.serve import start_server
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.labeling.exchange import kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio

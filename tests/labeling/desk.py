@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labeling.client import LabelStudio
-from labeling.projects import connect, open_project
-from labeling.pull import pull_boxes
-from labeling.push import push_boxes, push_masks
-from labeling.serve import USER
-from labeling.settle import settle
-from pipeline.schema import Instance, Review
-from pipeline.workspace import Workspace
+from labeling.label_studio.client import LabelStudio
+from labeling.projects.connect import connect, open_project
+from labeling.projects.serve import USER
+from labeling.review.derive_instances import settle
+from labeling.sync.pull import pull_boxes
+from labeling.sync.push import push_boxes, push_masks
+from pipeline.records.schema import Instance, Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.annotator import Annotator, browser
 from tests.labeling.drawn_workspace import VIDEOS, VOCABULARY, Drawn, fill_drawn, segment_drawn
 

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demo.picture import Painter, box_of, silhouettes
-from pipeline.demo.render import encode
-from pipeline.demo.scene import Scene
-from pipeline.demo.world import scenes
-from pipeline.schema import Clip, Frame, Instance, Mask, Proposal, Sounds, Video
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Clip, Frame, Instance, Mask, Proposal, Sounds, Video
+from pipeline.synthetic.drawing import Painter, box_of, silhouettes
+from pipeline.synthetic.render import encode
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.world import scenes
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import commit, mask_of
 from tests.rows import clip, frame, proposal, sounds, video
 

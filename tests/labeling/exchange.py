@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from labeling.client import LabelStudio
-from labeling.projects import ProjectKind
-from labeling.pull import Pulled, pull_adjudication, pull_boxes, pull_masks
-from labeling.push import Pushed, push_adjudication, push_boxes, push_masks
-from pipeline.steps import settle_reviews
-from pipeline.workspace import Workspace
+from labeling.label_studio.client import LabelStudio
+from labeling.projects.connect import ProjectKind
+from labeling.sync.pull import Pulled, pull_adjudication, pull_boxes, pull_masks
+from labeling.sync.push import Pushed, push_adjudication, push_boxes, push_masks
+from pipeline.cli.steps import settle_reviews
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import VOCABULARY
 
 

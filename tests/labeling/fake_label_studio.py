@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from labeling.client import LabelStudio
+from labeling.label_studio.client import LabelStudio
 from tests.labeling.label_server import Answer, Asked, label_server
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"

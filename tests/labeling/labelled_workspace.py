@@ -9,9 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline import rle
-from pipeline.ledger import Commit, Generation
-from pipeline.schema import (
+from pipeline.records import rle
+from pipeline.records.schema import (
     TABLES,
     Clip,
     Frame,
@@ -23,7 +22,8 @@ from pipeline.schema import (
     Sounds,
     Video,
 )
-from pipeline.workspace import Workspace
+from pipeline.workspace.ledger import Commit, Generation
+from pipeline.workspace.workspace import Workspace
 from tests.rows import clip, frame, proposal, sounds, video
 from tests.video_factory import bursts, make_video
 

@@ -10,7 +10,7 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from labeling.client import LabelServerError, LabelStudio
+from labeling.label_studio.client import LabelServerError, LabelStudio
 
 
 @dataclass

@@ -15,15 +15,15 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import expect
 
-from labeling.backend import Backend, connect_backend
-from labeling.projects import connect, open_project
-from labeling.prompts import Prompts
-from labeling.pull import pull_boxes
-from labeling.serve import start_server
-from labeling.settle import settle
+from labeling.projects.backend import Backend, connect_backend
+from labeling.projects.connect import connect, open_project
+from labeling.projects.prompts import Prompts
+from labeling.projects.serve import start_server
+from labeling.review.derive_instances import settle
+from labeling.sync.pull import pull_boxes
 from pipeline.config import SegmentConfig
-from pipeline.workspace import Workspace
-from stages.refine import FrameRefiner
+from pipeline.workspace.workspace import Workspace
+from stages.segment.refine import FrameRefiner
 from tests.labeling.conftest import serve_settings
 from tests.labeling.desk import Desk, open_desk, with_masks
 from tests.labeling.drawn_workspace import (

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from labeling import accept
-from labeling.accept import AcceptProposals, accepted, scenarios
+from labeling.automatic import accept
+from labeling.automatic.accept import AcceptProposals, accepted, scenarios
 from pipeline.config import LabelConfig
-from pipeline.schema import Proposal, Review
-from pipeline.stage import Drop, Ok
+from pipeline.records.schema import Proposal, Review
+from pipeline.run.stage import Drop, Ok
 from tests.rows import context, frame, proposal
 
 

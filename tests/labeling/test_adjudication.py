@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from labeling.adjudication import adjudication_task
-from labeling.agreement import Disputed, agreement
-from labeling.client import LabelStudio
-from labeling.layouts import check_task
-from labeling.results import read_boxes
-from pipeline.schema import Review
-from pipeline.workspace import Workspace
+from labeling.label_studio.client import LabelStudio
+from labeling.projects.adjudication import adjudication_task
+from labeling.projects.box_results import read_boxes
+from labeling.projects.labeling_config import check_task
+from labeling.quality.agreement import Disputed, agreement
+from pipeline.records.schema import Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import VISIBLE, accepted, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import VOCABULARY, categories, name

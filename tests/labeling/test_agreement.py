@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.agreement import Agreement, agreement, disputed_frames
-from labeling.comparing import compare, match
-from pipeline import rle
-from pipeline.geometry import iou
-from pipeline.schema import Review
+from labeling.quality.agreement import Agreement, agreement, disputed_frames
+from labeling.quality.matching import compare, match
+from pipeline.records import rle
+from pipeline.records.boxes import iou
+from pipeline.records.schema import Review
 from tests.pipeline.test_reviews import gone, said
 
 LEFT, RIGHT, FAR = [0.0, 0.0, 40.0, 40.0], [100.0, 0.0, 40.0, 40.0], [200.0, 0.0, 40.0, 40.0]

@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from labeling import backend as served
-from labeling import brush
-from labeling.backend import TITLE, Backend, connect_backend
-from labeling.client import LabelServerError, LabelStudio
-from labeling.projects import Project
-from labeling.prompts import Point, Prompts, read_prompt
-from labeling.settle import settle
-from labeling.tasks import PREDICTED
+from labeling.label_studio import brush
+from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.projects import backend as served
+from labeling.projects.backend import TITLE, Backend, connect_backend
+from labeling.projects.box_tasks import PREDICTED
+from labeling.projects.connect import Project
+from labeling.projects.prompts import Point, Prompts, read_prompt
+from labeling.review.derive_instances import settle
 from pipeline.errors import InputError, UsageError
-from pipeline.schema import Frame, Instance
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Frame, Instance
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.label_server import Answer, Asked, label_server
 from tests.labeling.labelled_workspace import add_reviews, fill, review
 from tests.rows import frame

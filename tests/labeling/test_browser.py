@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from labeling import brush
-from labeling.backend import Backend, connect_backend
-from labeling.projects import connect, open_project
-from labeling.prompts import Prompts
-from labeling.pull import pull_masks
-from labeling.reopen import reopen_boxes
-from labeling.verified import settle_masks
-from pipeline import rle
+from labeling.label_studio import brush
+from labeling.projects.backend import Backend, connect_backend
+from labeling.projects.connect import connect, open_project
+from labeling.projects.prompts import Prompts
+from labeling.review.verified_masks import settle_masks
+from labeling.sync.pull import pull_masks
+from labeling.sync.reopen import reopen_boxes
 from pipeline.config import SegmentConfig
-from pipeline.schema import Mask, Review
-from stages.refine import FrameRefiner
+from pipeline.records import rle
+from pipeline.records.schema import Mask, Review
+from stages.segment.refine import FrameRefiner
 from tests.labeling.annotator import CHROMIUM
 from tests.labeling.conftest import Studio, label_studio_command
 from tests.labeling.desk import Desk, open_desk, with_masks

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from labeling import brush
-from pipeline import rle
+from labeling.label_studio import brush
 from pipeline.errors import InputError
+from pipeline.records import rle
 from tests.labeling.conftest import label_studio_command
 
 masks = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(

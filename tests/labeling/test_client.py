@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labeling.client import LabelServerError, LabelStudio, MissingError, read_token
+from labeling.label_studio.client import LabelServerError, LabelStudio, MissingError, read_token
 from pipeline.errors import AvatarBuildError, UsageError
 from tests.labeling.label_server import Answer, Asked, LabelServer, label_server
 

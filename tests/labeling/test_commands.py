@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from labeling.client import LabelStudio
+from labeling.label_studio.client import LabelStudio
 from pipeline.cli import cli
-from pipeline.schema import Instance, Review
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Instance, Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import accepted, kept
 from tests.labeling.fake_label_studio import TOKEN, FakeLabelStudio
 from tests.labeling.labelled_workspace import categories, name

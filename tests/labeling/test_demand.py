@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.demand import EVERYBODY, Demand, is_sampled
+from labeling.sync.overlap import EVERYBODY, Demand, is_sampled
 from pipeline.config import LabelConfig
-from pipeline.schema import Frame, Proposal, Review
+from pipeline.records.schema import Frame, Proposal, Review
 from tests.pipeline.test_reviews import KEPT, gone, said
 from tests.rows import frame, proposal
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from labeling.agreement import agreement
-from labeling.client import LabelStudio
-from pipeline.schema import Mask, Review
-from pipeline.workspace import Workspace
+from labeling.label_studio.client import LabelStudio
+from labeling.quality.agreement import agreement
+from pipeline.records.schema import Mask, Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import accepted, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import name

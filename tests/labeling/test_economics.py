@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from labeling.economics import economics
-from pipeline.schema import Review
+from labeling.quality.cost import economics
+from pipeline.records.schema import Review
 from tests.labeling.labelled_workspace import review
 from tests.rows import frame, proposal
 

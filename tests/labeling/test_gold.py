@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from labeling.gold import set_gold
-from labeling.settle import settle
+from labeling.review.derive_instances import settle
+from labeling.review.gold import set_gold
 from pipeline.errors import UsageError
-from pipeline.schema import Frame, Instance, Review
-from pipeline.table import to_parquet
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Frame, Instance, Review
+from pipeline.workspace.table import to_parquet
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import add_reviews, commit, name, review
 from tests.rows import frame
 

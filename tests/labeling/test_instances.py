@@ -3,8 +3,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from labeling.instances import deciding_reviews, derive_instances
-from pipeline.schema import Review, ReviewedInstance
+from labeling.review.instances import deciding_reviews, derive_instances
+from pipeline.records.schema import Review, ReviewedInstance
 
 
 def reviewed(x: float = 1.0, category: str = "dog") -> ReviewedInstance:

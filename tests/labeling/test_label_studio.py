@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from labeling.client import LabelServerError, LabelStudio
-from labeling.push import frame_of
-from labeling.standing import standings
+from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.sync.project_status import standings
+from labeling.sync.push import frame_of
 from pipeline.errors import UsageError
-from pipeline.schema import Instance, Proposal, Review
+from pipeline.records.schema import Instance, Proposal, Review
 from tests.labeling.conftest import Studio
 from tests.labeling.exchange import accepted, choice, pull, push, submit
 from tests.labeling.labelled_workspace import name

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from labeling import brush
-from labeling.client import LabelServerError, LabelStudio
-from labeling.projects import connect, open_project
+from labeling.label_studio import brush
+from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.projects.connect import connect, open_project
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.reviews import Kind
-from pipeline.schema import Review
-from pipeline.workspace import Workspace
+from pipeline.records.reviews import Kind
+from pipeline.records.schema import Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.conftest import Studio
 from tests.labeling.exchange import accepted, pull, push, submit
 from tests.labeling.labelled_workspace import fill, pixels, segment

@@ -22,17 +22,17 @@ from typing import Any
 
 import pytest
 
-from labeling.client import LabelServerError, LabelStudio
-from labeling.clips import make_clips
-from labeling.projects import find_project
-from labeling.pull import pull_boxes
-from labeling.push import frame_of, push_boxes
-from labeling.serve import Running, start_server
-from labeling.settle import settle
+from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.projects.annotator_clips import make_clips
+from labeling.projects.connect import find_project
+from labeling.projects.serve import Running, start_server
+from labeling.review.derive_instances import settle
+from labeling.sync.pull import pull_boxes
+from labeling.sync.push import frame_of, push_boxes
 from pipeline.errors import UsageError
-from pipeline.recorded import note_file, sha256_of
-from pipeline.schema import Frame, Review
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Frame, Review
+from pipeline.workspace.recorded import note_file, sha256_of
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.labeling.conftest import serve_settings
 from tests.labeling.exchange import accepted, submit

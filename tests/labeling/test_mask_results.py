@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from labeling import brush
-from labeling.layouts import BadTaskError, check_task
-from labeling.mask_results import Asked, read_masks
-from labeling.mask_tasks import asked, mask_task
-from labeling.tasks import NO_KEY
-from pipeline import rle
+from labeling.label_studio import brush
+from labeling.projects.box_tasks import NO_KEY
+from labeling.projects.labeling_config import BadTaskError, check_task
+from labeling.projects.mask_results import Asked, read_masks
+from labeling.projects.mask_tasks import asked, mask_task
 from pipeline.errors import InputError
-from pipeline.schema import Instance, MaskSource, Review
+from pipeline.records import rle
+from pipeline.records.schema import Instance, MaskSource, Review
 from tests.labeling.exchange import choice
 from tests.labeling.labelled_workspace import mask_of, pixels
 from tests.rows import frame

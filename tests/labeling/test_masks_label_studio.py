@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from labeling import brush
-from labeling.backend import Backend, connect_backend
-from labeling.client import LabelStudio
-from labeling.projects import open_project
-from labeling.prompts import Prompts
-from labeling.reopen import reopen_boxes
-from labeling.standing import standings
-from labeling.verified import settle_masks
-from pipeline import rle
+from labeling.label_studio import brush
+from labeling.label_studio.client import LabelStudio
+from labeling.projects.backend import Backend, connect_backend
+from labeling.projects.connect import open_project
+from labeling.projects.prompts import Prompts
+from labeling.review.verified_masks import settle_masks
+from labeling.sync.project_status import standings
+from labeling.sync.reopen import reopen_boxes
 from pipeline.config import SegmentConfig
-from pipeline.schema import Instance, Mask, Review
-from pipeline.workspace import Workspace
-from stages.refine import FrameRefiner
+from pipeline.records import rle
+from pipeline.records.schema import Instance, Mask, Review
+from pipeline.workspace.workspace import Workspace
+from stages.segment.refine import FrameRefiner
 from tests.labeling.conftest import Studio
 from tests.labeling.exchange import accepted, choice, pull, push, submit
 from tests.labeling.labelled_workspace import fill, name, pixels, segment

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from exports.selection import Selection, select
-from exports.tables import release_tables
-from labeling import brush
-from labeling.client import LabelServerError, LabelStudio
-from labeling.reopen import Reopened, reopen_boxes
-from labeling.standing import standings
-from pipeline import rle
+from exports.from_workspace import release_tables
+from exports.release.selection import Selection, select
+from labeling.label_studio import brush
+from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.sync.project_status import standings
+from labeling.sync.reopen import Reopened, reopen_boxes
 from pipeline.errors import UsageError
-from pipeline.schema import Instance, Mask, Review
-from pipeline.workspace import Workspace
+from pipeline.records import rle
+from pipeline.records.schema import Instance, Mask, Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import accepted, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import name, pixels, segment

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labeling import brush
-from labeling.client import LabelServerError, LabelStudio
-from labeling.mask_results import Asked, read_masks
-from labeling.projects import open_project
-from labeling.reopen import reopen_boxes
-from labeling.results import read_boxes
+from labeling.label_studio import brush
+from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.projects.box_results import read_boxes
+from labeling.projects.connect import open_project
+from labeling.projects.mask_results import Asked, read_masks
+from labeling.sync.reopen import reopen_boxes
 from pipeline.errors import InputError
-from pipeline.schema import Instance, Review
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Instance, Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import VISIBLE, accepted, choice, kept, pull, push, scenario
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import VOCABULARY, categories, fill, name, pixels, segment

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from labeling.client import LabelServerError, LabelStudio
-from labeling.layouts import BadTaskError
-from labeling.push import push_boxes
+from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.projects.labeling_config import BadTaskError
+from labeling.sync.push import push_boxes
 from pipeline.errors import UsageError
-from pipeline.schema import Review, Sounds
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Review, Sounds
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import VISIBLE, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import VOCABULARY, categories, commit, name

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from labeling.agreement import agreement
-from labeling.demand import is_sampled
-from labeling.gold import set_gold
-from labeling.push import frame_of
-from labeling.standing import Standing, standings
-from pipeline.schema import Frame, Instance, Review
-from pipeline.workspace import Workspace
+from labeling.quality.agreement import agreement
+from labeling.review.gold import set_gold
+from labeling.sync.overlap import is_sampled
+from labeling.sync.project_status import Standing, standings
+from labeling.sync.push import frame_of
+from pipeline.records.schema import Frame, Instance, Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.conftest import Studio
 from tests.labeling.exchange import accepted, pull, push
 from tests.labeling.labelled_workspace import fill, name

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from labeling.comparing import moved_iou
-from labeling.results import read_boxes, withdrawn
+from labeling.projects.box_results import read_boxes, withdrawn
+from labeling.quality.matching import moved_iou
 from pipeline.errors import InputError
-from pipeline.reviews import is_withdrawn
-from pipeline.schema import Review
+from pipeline.records.reviews import is_withdrawn
+from pipeline.records.schema import Review
 from tests.labeling.exchange import VISIBLE, choice, rectangle, scenario
 from tests.rows import frame, proposal
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from labeling.client import LabelStudio
-from pipeline.schema import Instance, Proposal, Review
-from pipeline.workspace import Workspace
+from labeling.label_studio.client import LabelStudio
+from pipeline.records.schema import Instance, Proposal, Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import accepted, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import add_reviews, commit, name, review

@@ -7,15 +7,15 @@ from pathlib import Path
 import cv2
 import pytest
 
-from labeling.client import LabelStudio
-from labeling.demand import Demand
+from labeling.label_studio.client import LabelStudio
+from labeling.sync.overlap import Demand
 from pipeline.config import ProposeConfig
-from pipeline.demo.picture import Painter
-from pipeline.demo.render import encode
-from pipeline.schema import Clip, Frame, Proposal, Sounds, Video
-from pipeline.stage import Ok, WorkerContext
-from pipeline.workspace import Lookups, Workspace
-from stages.propose import ProposeBoxes
+from pipeline.records.schema import Clip, Frame, Proposal, Sounds, Video
+from pipeline.run.stage import Ok, WorkerContext
+from pipeline.synthetic.drawing import Painter
+from pipeline.synthetic.render import encode
+from pipeline.workspace.workspace import Lookups, Workspace
+from stages.propose.propose_boxes import ProposeBoxes
 from tests.labeling.drawn_workspace import MULTI, MUSIC, SINGLE, drawn
 from tests.labeling.exchange import accepted, pull, push, submit
 from tests.labeling.labelled_workspace import commit

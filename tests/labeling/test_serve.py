@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from labeling.serve import PINS, VERSION, find_command, server_settings, start_server
+from labeling.projects.serve import PINS, VERSION, find_command, server_settings, start_server
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.workspace import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.conftest import label_studio_command
 from tests.labeling.label_server import label_server
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from labeling.settle import settle
-from pipeline.schema import Instance
-from pipeline.workspace import Workspace
+from labeling.review.derive_instances import settle
+from pipeline.records.schema import Instance
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import add_reviews, categories, review, sample
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labeling.simulated import (
+from labeling.automatic.simulated import (
     Scene,
     SimulatedAnnotator,
     SimulatedConfig,
@@ -17,8 +17,8 @@ from labeling.simulated import (
     scene_at,
 )
 from pipeline.errors import InputError, UsageError
-from pipeline.schema import Review
-from pipeline.stage import Ok
+from pipeline.records.schema import Review
+from pipeline.run.stage import Ok
 from tests.rows import context, frame, proposal
 
 DOG, DOG_2, CAT = [10.0, 10.0, 40.0, 40.0], [100.0, 10.0, 40.0, 40.0], [200.0, 50.0, 60.0, 60.0]

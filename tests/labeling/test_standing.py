@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from labeling.client import LabelStudio
-from labeling.standing import COLUMNS, Standing, orphans, standings
-from pipeline.schema import Review
-from pipeline.workspace import Workspace
+from labeling.label_studio.client import LabelStudio
+from labeling.sync.project_status import COLUMNS, Standing, orphans, standings
+from pipeline.records.schema import Review
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import add_reviews, name, review

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.clips import make_clips
-from labeling.layouts import BadTaskError, check_task, layout
-from labeling.results import read_boxes
-from labeling.tasks import NO_KEY, box_task, heard_first
+from labeling.projects.annotator_clips import make_clips
+from labeling.projects.box_results import read_boxes
+from labeling.projects.box_tasks import NO_KEY, box_task, heard_first
+from labeling.projects.labeling_config import BadTaskError, check_task, layout
 from pipeline.config import LabelConfig
 from pipeline.media import Media, read_timeline
-from pipeline.schema import Frame, Proposal, SoundCategory, Sounds
-from pipeline.storage import Storage
+from pipeline.records.schema import Frame, Proposal, SoundCategory, Sounds
+from pipeline.workspace.storage import Storage
 from tests.labeling.exchange import accepted
 from tests.rows import clip, frame, proposal, sounds, video
 from tests.video_factory import bursts, make_video

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labeling.settle import settle
-from labeling.verified import settle_masks
-from pipeline import rle
-from pipeline.schema import LATER_COLUMNS, Instance, Mask, Review
-from pipeline.why import history
-from pipeline.workspace import Workspace
+from labeling.review.derive_instances import settle
+from labeling.review.verified_masks import settle_masks
+from pipeline.records import rle
+from pipeline.records.schema import LATER_COLUMNS, Instance, Mask, Review
+from pipeline.run.history import history
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import add_reviews, commit, mask_of, review, sample
 
 SIZE = (18, 32)

@@ -19,12 +19,12 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from pipeline.errors import InputError
-from pipeline.ledger import Commit, Generation
-from pipeline.registry import Entry
-from pipeline.runner import RunOptions, run_stage
-from pipeline.schema import Clip, Record, Source, clip_id, digest_of
-from pipeline.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Clip, Record, Source, clip_id, digest_of
+from pipeline.run.registry import Entry
+from pipeline.run.runner import RunOptions, run_stage
+from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
+from pipeline.workspace.ledger import Commit, Generation
+from pipeline.workspace.workspace import Workspace
 
 
 class FaultyConfig(BaseModel):

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline.executors.gpus import VISIBLE
-from pipeline.registry import Entry
-from pipeline.schema import Source
-from pipeline.stage import Outcome, StageSpec, WorkerContext
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Source
+from pipeline.run.gpus import VISIBLE
+from pipeline.run.registry import Entry
+from pipeline.run.stage import Outcome, StageSpec, WorkerContext
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import Faulty, FaultyConfig, add_sources
 
 UNSET = "unset"

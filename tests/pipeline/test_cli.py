@@ -14,7 +14,7 @@ import click
 import pytest
 
 from pipeline.cli import cli
-from pipeline.workspace import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.faulty import add_sources
 

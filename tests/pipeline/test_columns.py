@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipeline.columns import columns
-from pipeline.inspection import StageStatus, status_lines
+from pipeline.run.status import StageStatus, status_lines
 
 ROWS = [
     ["download", "-1pRmoJIGQc", "http_404, final, 3 tried", "gone " * 30],

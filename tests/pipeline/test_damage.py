@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.workspace import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.shell import Said, Shell
 from tests.video_factory import bursts, make_video
 

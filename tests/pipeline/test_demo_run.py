@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.demo.render import World
-from pipeline.demo.run import score, train_tiny
-from pipeline.demo.world import GONE_ID, HTML_ID, REJECTED_IDS, TRUNCATED_ID
-from pipeline.schema import Frame, Instance, Mask, Review
-from pipeline.workspace import Workspace
+from pipeline.cli.demo.run_demo import score, train_tiny
+from pipeline.records.schema import Frame, Instance, Mask, Review
+from pipeline.synthetic.render import World
+from pipeline.synthetic.world import GONE_ID, HTML_ID, REJECTED_IDS, TRUNCATED_ID
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 
 

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import rle
-from pipeline.demo.scene import Scene
-from pipeline.demo.scores import Recall, mask_ious, proposal_recall
-from pipeline.demo.truth import Truth, truth_mask, truth_of
-from pipeline.demo.world import scenes
-from pipeline.schema import Frame, Instance, Mask, Proposal
+from pipeline.cli.demo.scores import Recall, mask_ious, proposal_recall
+from pipeline.records import rle
+from pipeline.records.schema import Frame, Instance, Mask, Proposal
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.truth import Truth, truth_mask, truth_of
+from pipeline.synthetic.world import scenes
 
 VIDEO = "dogAndDrums"
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline.demo.server import serve
+from pipeline.cli.demo.server import serve
 
 BODY = bytes(range(256)) * 1000
 

@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.demo.picture import Painter, box_of, silhouettes
-from pipeline.demo.render import World, encode, render_world
-from pipeline.demo.scene import CATEGORIES, Pose, Scene
-from pipeline.demo.sound import RATE_HZ, VOICES, soundtrack
-from pipeline.demo.sprites import DRAWINGS, sprite
-from pipeline.demo.truth import Truth, sounding, truth_box, truth_mask, truth_of
-from pipeline.demo.world import (
+from pipeline.errors import MediaError
+from pipeline.media import probe
+from pipeline.records.schema import check_video_id
+from pipeline.synthetic.drawing import Painter, box_of, silhouettes
+from pipeline.synthetic.render import World, encode, render_world
+from pipeline.synthetic.scene import CATEGORIES, Pose, Scene
+from pipeline.synthetic.sprites import DRAWINGS, sprite
+from pipeline.synthetic.truth import Truth, sounding, truth_box, truth_mask, truth_of
+from pipeline.synthetic.voices import RATE_HZ, VOICES, soundtrack
+from pipeline.synthetic.world import (
     GONE_ID,
     HTML_ID,
     REJECTED_IDS,
     TRUNCATED_ID,
     scenes,
 )
-from pipeline.errors import MediaError
-from pipeline.media import probe
-from pipeline.schema import check_video_id
 
 TAXONOMY = Path(__file__).parents[2] / "stages" / "data" / "target_categories.csv"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StopRun
-from pipeline.runner import RunOptions, run_stage
-from pipeline.schema import Clip
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Clip
+from pipeline.run.runner import RunOptions, run_stage
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
 
 LABELS = ["ok", "drop", "fail", "ok"] * 60

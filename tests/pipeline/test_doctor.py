@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.doctor import Check, run_checks
 from pipeline.config import Config, DownloadConfig, LabelConfig, ProposeConfig, RunConfig
-from pipeline.doctor import Check, run_checks
-from pipeline.executors.gpus import VISIBLE
-from pipeline.schema import Source
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Source
+from pipeline.run.gpus import VISIBLE
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.shell import Shell
 
@@ -92,7 +92,7 @@ def test_the_disk_is_held_against_the_videos_that_wait(workspace: Workspace) -> 
     assert checks(workspace, DownloadConfig(min_free_bytes=10**18))["disk"].state == "bad"
     import pyarrow.parquet as pq
 
-    from pipeline.schema import arrow_schema
+    from pipeline.records.schema import arrow_schema
 
     schema = arrow_schema(Source)
     rows = [{"video_id": f"{n:011d}", "label": "a", "split": "b", "start_s": 0} for n in range(70)]
@@ -139,8 +139,10 @@ def test_what_is_not_ok_says_what_to_do(workspace: Workspace, no_programs: Path)
 
 def test_the_doctor_imports_neither_torch_nor_yt_dlp(workspace: Workspace) -> None:
     code = (
-        "import sys; from pipeline.doctor import run_checks; from pipeline.config import Config;"
-        f"from pipeline.storage import Storage; run_checks(Storage({workspace.storage.url!r}),"
+        "import sys; from pipeline.cli.doctor import run_checks;"
+        "from pipeline.config import Config;"
+        "from pipeline.workspace.storage import Storage;"
+        f"run_checks(Storage({workspace.storage.url!r}),"
         " Config()); print(sorted({'torch', 'yt_dlp', 'pandas', 'ray'} & sys.modules.keys()))"
     )
     shown = subprocess.run(
@@ -210,8 +212,8 @@ def test_a_gpu_that_is_not_there_is_bad(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VISIBLE, "0")
-    monkeypatch.setattr("pipeline.doctor.visible_gpus", lambda: ["0"])
-    monkeypatch.setattr("stages.propose.ProposeBoxes.fingerprint", lambda self: {})
+    monkeypatch.setattr("pipeline.cli.doctor.visible_gpus", lambda: ["0"])
+    monkeypatch.setattr("stages.propose.propose_boxes.ProposeBoxes.fingerprint", lambda self: {})
     for device, state in (("cuda:0", "ok"), ("cuda:1", "bad"), ("cpu", "ok")):
         config = Config(propose=ProposeConfig(detector="yolov8n-oiv7", device=device))
         found = {check.name: check for check in run_checks(workspace.storage, config)}["propose"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import geometry
+from pipeline.records import boxes as geometry
 
 sizes = st.integers(0, 12)
 boxes = st.tuples(st.integers(-4, 20), st.integers(-4, 20), sizes, sizes).map(list)

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import HearConfig, ProposeConfig, SegmentConfig
-from pipeline.executors import gpus
-from pipeline.executors.gpus import VISIBLE, visible_gpus
-from pipeline.models.table import MODELS
-from pipeline.runner import RunOptions, RunSummary, run_stage
-from pipeline.stage_progress import Progress
-from pipeline.workspace import Workspace
+from pipeline.models.catalogue import MODELS
+from pipeline.run import gpus
+from pipeline.run.gpus import VISIBLE, visible_gpus
+from pipeline.run.runner import RunOptions, RunSummary, run_stage
+from pipeline.run.stage_progress import Progress
+from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import DETECTORS, SEGMENTERS, TAGGERS
-from stages.hear import HearClips
-from stages.propose import ProposeBoxes
-from stages.segment import SegmentInstances
+from stages.propose.propose_boxes import ProposeBoxes
+from stages.propose.tag_sounds import HearClips
+from stages.segment.segment_instances import SegmentInstances
 from tests.pipeline.gpu_stage import ENTRY, UNSET, GpuConfig, filled, noted
 
 TWO_GPUS = (

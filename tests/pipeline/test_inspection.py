@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections import Counter
 
-from pipeline.inspection import stage_status
-from pipeline.registry import STAGES
-from pipeline.runner import RunOptions, run_stage
-from pipeline.storage import Storage
-from pipeline.workspace import Workspace
+from pipeline.run.registry import STAGES
+from pipeline.run.runner import RunOptions, run_stage
+from pipeline.run.status import stage_status
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
 
@@ -34,7 +34,7 @@ def test_a_table_is_read_without_pandas(
 ) -> None:
     add_sources(workspace, ["ok"])
     code = (
-        "import sys; from pipeline.workspace import Workspace;"
+        "import sys; from pipeline.workspace.workspace import Workspace;"
         f" table = Workspace({workspace.storage.url!r}).arrow('sources');"
         " sys.exit(str((len(table), 'pandas' in sys.modules)))"
     )
@@ -91,7 +91,7 @@ def test_an_index_of_many_commits_answers_as_they_do_and_never_for_one_that_chan
 
 
 def test_kinds_and_reasons_are_those_of_the_rows_also_after_a_retry(workspace: Workspace) -> None:
-    from pipeline.runner import plan_retry
+    from pipeline.run.runner import plan_retry
 
     add_sources(workspace, ["ok", "drop", "fail", "refuse", "drop"])
     options = RunOptions(workers=1)

@@ -15,11 +15,11 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.cli.output import Output
-from pipeline.executors.local import ProcessWorker
-from pipeline.schema import Video
-from pipeline.storage import Storage
-from pipeline.unit import new_job
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Video
+from pipeline.run.local import ProcessWorker
+from pipeline.run.unit import new_job
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.faulty import add_sources
 from tests.video_factory import bursts, make_video, scene
@@ -93,7 +93,7 @@ def test_an_import_that_a_signal_cuts_short_is_no_bug(
 
     before = {sent: signal.getsignal(sent) for sent in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(Output, "stopped", False)
-    monkeypatch.setattr("pipeline.inspection.stage_status", cut_short)
+    monkeypatch.setattr("pipeline.run.status.stage_status", cut_short)
     place = ["--workspace", workspace.storage.url]
     monkeypatch.setattr(sys, "argv", ["avatar-build", "status", *place, "--json"])
     try:

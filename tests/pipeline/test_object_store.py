@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ledger as ledger_module
-from pipeline import locks
 from pipeline.errors import DamagedError, StopRun
-from pipeline.locks import RunningError, run_lock
-from pipeline.runner import RunOptions, recover, run_stage
-from pipeline.schema import Clip
-from pipeline.storage import Storage
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Clip
+from pipeline.run.runner import RunOptions, recover, run_stage
+from pipeline.workspace import ledger as ledger_module
+from pipeline.workspace import locks
+from pipeline.workspace.locks import RunningError, run_lock
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
 

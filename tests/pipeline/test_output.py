@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from pipeline.workspace import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import add_sources
 from tests.pipeline.test_cli import ALL, run
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.executors.gpus import VISIBLE
-from pipeline.runner import RunOptions, RunSummary, run_stage
-from pipeline.stage_progress import Progress
-from pipeline.workspace import Workspace
+from pipeline.run.gpus import VISIBLE
+from pipeline.run.runner import RunOptions, RunSummary, run_stage
+from pipeline.run.stage_progress import Progress
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline import gpu_stage
 from tests.pipeline.faulty import ENTRY, EXPECTED_KIND, FaultyConfig, add_sources
 from tests.pipeline.gpu_stage import UNSET, GpuConfig, filled, noted

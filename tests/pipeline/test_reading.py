@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage import Storage
-from pipeline.workspace import Workspace
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import fill, name, segment
 from tests.pipeline.shell import Shell
 

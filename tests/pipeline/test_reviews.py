@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.reviews import DELETED, SKIPPED, deciding, holds, is_withdrawn, standing
-from pipeline.schema import Review
+from pipeline.records.reviews import DELETED, SKIPPED, deciding, holds, is_withdrawn, standing
+from pipeline.records.schema import Review
 from tests.rows import frame, proposal
 
 KEPT = {

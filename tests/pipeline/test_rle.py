@@ -9,9 +9,9 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from pipeline import rle
 from pipeline.errors import InputError
-from pipeline.schema import Rle
+from pipeline.records import rle
+from pipeline.records.schema import Rle
 
 Bits = NDArray[np.bool_]
 

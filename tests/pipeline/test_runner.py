@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StopRun, UsageError
-from pipeline.executors.pool import WorkerError
-from pipeline.runner import RunOptions, plan_retry, run_stage
-from pipeline.schema import Clip, Source
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Clip, Source
+from pipeline.run.pool import WorkerError
+from pipeline.run.runner import RunOptions, plan_retry, run_stage
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import ENTRY, EXPECTED_KIND, FaultyConfig, add_sources
 
 WORKERS = RunOptions(workers=2)

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from pipeline.cli import cli
 from pipeline.config import load_config, render_toml
 from pipeline.errors import AvatarBuildError, ConfigError
-from pipeline.settings_file import with_settings
-from pipeline.workspace import Workspace
+from pipeline.workspace.settings_file import with_settings
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import add_sources
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.runner import RunOptions, run_stage
-from pipeline.schema import Clip
-from pipeline.storage import Storage
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Clip
+from pipeline.run.runner import RunOptions, run_stage
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
 
 

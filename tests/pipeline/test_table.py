@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.schema import TABLES, Clip, Record, Review, Source, Video, arrow_schema
-from pipeline.storage import Storage
-from pipeline.table import Lookup, TableError, read_records, table_digest, to_parquet
+from pipeline.records.schema import TABLES, Clip, Record, Review, Source, Video, arrow_schema
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.table import Lookup, TableError, read_records, table_digest, to_parquet
 
 NUMBERS = st.floats(0.001, 1e6)
 TEXT = st.text(max_size=12)

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.train_lists import VideoNames, parse_row, read_list, read_name, safe_id
+from pipeline.release.video_lists import VideoNames, parse_row, read_list, read_name, safe_id
 
 IDS = st.text(string.ascii_letters + string.digits + "-_", min_size=11, max_size=11)
 OWN = st.from_regex(r"[a-z0-9][a-zA-Z0-9-]{0,9}[-_ .]?[a-z][a-z0-9-]{3,9}", fullmatch=True).filter(

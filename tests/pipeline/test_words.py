@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from pydantic import BaseModel, Field, ValidationError
 
-from exports.release import ReleaseSummary
+from exports.release.freeze import ReleaseSummary
 from pipeline.cli import cli
-from pipeline.schema import Source
+from pipeline.records.schema import Source
 from pipeline.words import plain, short
-from pipeline.workspace import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import add_sources
 
 ROWS = [f"abcdefghi{number:02d}" for number in range(70)]

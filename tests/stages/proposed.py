@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.runner import RunOptions, run_stage
-from pipeline.workspace import Workspace
-from stages.importing import import_list
+from pipeline.run.runner import RunOptions, run_stage
+from pipeline.workspace.workspace import Workspace
+from stages.download.import_list import import_list
 
 DETECTOR = "yolov8n-oiv7"
 

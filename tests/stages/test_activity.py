@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.config import HearConfig
 from pipeline.errors import ConfigError, UsageError
-from pipeline.schema import SoundClass
-from stages.activity import active_categories, check_active_scores
+from pipeline.records.schema import SoundClass
+from stages.propose.activity import active_categories, check_active_scores
 from stages.taxonomy import audioset_classes, load_taxonomy
 
 TAXONOMY = load_taxonomy()

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import rle
-from pipeline.schema import Instance, Mask, Record
-from pipeline.workspace import Workspace
+from pipeline.records import rle
+from pipeline.records.schema import Instance, Mask, Record
+from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Image
-from stages.contact_sheet import Thing, color_of, draw, mask_sheets, proposal_sheets, sheet
+from stages.propose.contact_sheet import Thing, color_of, draw, mask_sheets, proposal_sheets, sheet
 from tests.rows import frame, proposal
 
 BOX = [100.0, 60.0, 80.0, 50.0]

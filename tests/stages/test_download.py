@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from pipeline.config import DownloadConfig
 from pipeline.errors import StopRun, UsageError
 from pipeline.media import MediaFacts
-from pipeline.recorded import sha256_of
-from pipeline.schema import Source, Video
-from pipeline.stage import Drop, Fail, Ok, Outcome, WorkerContext
-from pipeline.storage import Storage
-from stages.archive import Sidecar, VideoArchive
-from stages.download import FetchVideos, backoff_s, matches_license, rejections
-from stages.failure_kinds import SiteFailure, classify
-from stages.fetching import Fetched, SiteFacts
-from stages.identity import Identity
-from stages.partial import OVERLAP
-from stages.sources import read_list, select_sources
+from pipeline.records.schema import Source, Video
+from pipeline.run.stage import Drop, Fail, Ok, Outcome, WorkerContext
+from pipeline.workspace.recorded import sha256_of
+from pipeline.workspace.storage import Storage
+from stages.download.archive import Sidecar, VideoArchive
+from stages.download.failure_kinds import SiteFailure, classify
+from stages.download.fetch_videos import FetchVideos, backoff_s, matches_license, rejections
+from stages.download.fetching import Fetched, SiteFacts
+from stages.download.identity import Identity
+from stages.download.partial import OVERLAP
+from stages.download.sources import read_list, select_sources
 from tests.conftest import ROOT
 from tests.video_factory import bursts, make_video
 from tests.video_server import HTML, Fault, VideoServer, serving
@@ -873,7 +873,8 @@ def test_backoff_grows_is_the_same_each_time_and_bounded(attempt: int, asked: fl
 
 def test_a_worker_of_this_stage_imports_no_torch() -> None:
     code = (
-        "import sys, stages.download, stages.backends.ytdlp, stages.backends.local_files;"
+        "import sys, stages.download.fetch_videos;"
+        "import stages.download.ytdlp, stages.download.local_files;"
         "print(sorted({'torch', 'librosa', 'pandas'} & sys.modules.keys()))"
     )
     shown = subprocess.run(

@@ -29,7 +29,7 @@ from yt_dlp.utils import (
     UserNotLive,
 )
 
-from stages.failure_kinds import KINDS, SiteFailure, classify, parse_retry_after
+from stages.download.failure_kinds import KINDS, SiteFailure, classify, parse_retry_after
 
 
 class Silence:

@@ -7,10 +7,10 @@ import pytest
 
 from pipeline.config import ProposeConfig, load_config
 from pipeline.errors import ConfigError
-from pipeline.geometry import iou
-from pipeline.schema import Proposal, SoundCategory, Sounds
+from pipeline.records.boxes import iou
+from pipeline.records.schema import Proposal, SoundCategory, Sounds
 from stages.backends.interfaces import Detection
-from stages.filtering import Guided, categories_of, guided, proposals_of
+from stages.propose.filtering import Guided, categories_of, guided, proposals_of
 from stages.taxonomy import load_taxonomy
 from tests.rows import frame, sounds
 

@@ -8,12 +8,12 @@ import pytest
 
 from pipeline.config import HearConfig
 from pipeline.errors import InputError, UsageError
-from pipeline.schema import Frame, SoundClass, Sounds
-from pipeline.stage import Drop, Fail, Ok
-from pipeline.storage import Storage
+from pipeline.records.schema import Frame, SoundClass, Sounds
+from pipeline.run.stage import Drop, Fail, Ok
+from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Listening
-from stages.hear import HearClips, window
-from stages.propose import sounds_of
+from stages.propose.propose_boxes import sounds_of
+from stages.propose.tag_sounds import HearClips, window
 from tests.rows import clip, context, frame, video
 
 

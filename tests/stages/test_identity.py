@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import StopRun, UsageError
-from stages.identity import Identity, IdentityPool, Pace, parse_identities
+from stages.download.identity import Identity, IdentityPool, Pace, parse_identities
 
 DIRECT = Identity()
 PROXY = Identity(proxy="http://me:secret@127.0.0.1:3128")

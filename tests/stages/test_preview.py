@@ -10,8 +10,7 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.config import HearConfig, ProposeConfig
 from pipeline.errors import UsageError
-from pipeline.ledger import Generation
-from pipeline.schema import (
+from pipeline.records.schema import (
     Frame,
     Proposal,
     Review,
@@ -20,10 +19,11 @@ from pipeline.schema import (
     SoundClass,
     Sounds,
 )
-from pipeline.workspace import Workspace
+from pipeline.workspace.ledger import Generation
+from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Detection
-from stages.filtering import categories_of
-from stages.preview import compare, hear_again, preview_settings, propose_again, with_table
+from stages.propose.filtering import categories_of
+from stages.propose.preview import compare, hear_again, preview_settings, propose_again, with_table
 from stages.taxonomy import load_taxonomy
 from tests.rows import frame, proposal, sounds
 

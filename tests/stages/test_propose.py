@@ -10,12 +10,12 @@ import pytest
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
-from pipeline.schema import Proposal
-from pipeline.stage import Drop, Fail, Ok
-from pipeline.storage import Storage
-from pipeline.unit import process_batch
+from pipeline.records.schema import Proposal
+from pipeline.run.stage import Drop, Fail, Ok
+from pipeline.run.unit import process_batch
+from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, Shot, Vocabulary
-from stages.propose import ProposeBoxes, sounds_of
+from stages.propose.propose_boxes import ProposeBoxes, sounds_of
 from tests.rows import context, frame, sounds, video
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config import DownloadConfig
-from stages.refetch import Again, refetch
+from stages.download.refetch import Again, refetch
 from tests.video_factory import bursts, make_video
 
 SMALL, WIDE, GONE = "small_video", "wide__video", "gone__video"

@@ -12,11 +12,11 @@ import pytest
 
 from pipeline.config import SegmentConfig
 from pipeline.errors import InputError, UsageError
-from pipeline.schema import Frame
-from pipeline.storage import Storage
+from pipeline.records.schema import Frame
+from pipeline.workspace.storage import Storage
 from stages.backends.grabcut import GrabCutSegmenter
 from stages.backends.interfaces import Hint, Prompt
-from stages.refine import FrameRefiner
+from stages.segment.refine import FrameRefiner
 from tests.rows import frame
 
 BOX = [40.0, 30.0, 60.0, 80.0]

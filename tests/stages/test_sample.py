@@ -19,9 +19,9 @@ from pipeline.config import SampleConfig
 from pipeline.errors import MediaError
 from pipeline.media import Media, SoundTrack, probe, read_timeline
 from pipeline.media.picture import luma_plane
-from pipeline.schema import Clip, Frame, Video
-from pipeline.stage import Drop, Ok, Outcome, WorkerContext
-from pipeline.storage import Storage
+from pipeline.records.schema import Clip, Frame, Video
+from pipeline.run.stage import Drop, Ok, Outcome, WorkerContext
+from pipeline.workspace.storage import Storage
 from stages.sample import SampleFrames, candidate_windows, find_events, seeded_order
 from tests.video_factory import RATE, bursts, chained, make_video, scene
 

@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import rle
 from pipeline.config import SegmentConfig
-from pipeline.geometry import iou
 from pipeline.media import frames_between
-from pipeline.schema import Instance, Mask
-from pipeline.stage import Fail, Ok, Outcome
-from pipeline.storage import Storage
+from pipeline.records import rle
+from pipeline.records.boxes import iou
+from pipeline.records.schema import Instance, Mask
+from pipeline.run.stage import Fail, Ok, Outcome
+from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Image, Prompt, Segmented
-from stages.segment import SegmentInstances
+from stages.segment.segment_instances import SegmentInstances
 from tests.rows import context, frame
 
 THING = [100.0, 40.0, 60.0, 50.0]

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.schema import Source
-from pipeline.stage import Drop, Fail
-from stages.sources import ImportResult, ListRow, read_list, select_sources
+from pipeline.records.schema import Source
+from pipeline.run.stage import Drop, Fail
+from stages.download.sources import ImportResult, ListRow, read_list, select_sources
 
 
 def written(folder: Path, data: str | bytes, name: str = "list.csv") -> Path:

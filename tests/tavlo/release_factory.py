@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline import rle
+from pipeline.records import rle
 from tests.video_factory import bursts, make_video, scene
 
 SIZE_HW = (72, 96)

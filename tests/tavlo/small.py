@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.media.feed import RATE_HZ, SIZE_PX, ClipTensors
-from tavlo.clips import CachedClip, fill_cache, read_clips
-from tavlo.recipe import Recipe, make_recipe
-from tavlo.train import TrainingData
-from tavlo.training_config import TrainConfig, train_config
+from tavlo.training.recipe import Recipe, make_recipe
+from tavlo.training.train import TrainingData
+from tavlo.training.training_clips import CachedClip, fill_cache, read_clips
+from tavlo.training.training_config import TrainConfig, train_config
 from tests.video_factory import bursts, make_video, scene
 
 NAMES = tuple(f"vid{number:08d}" for number in range(8))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tavlo.attention import Attention, Pictured, attention, figure
-from tavlo.curve import curve
-from tavlo.model import AttentionLayer, TavloSizes, similarity
-from tavlo.recipe import make_recipe
-from tavlo.tavlo_recipe import TavloOfBatches
+from tavlo.evaluation.attention import Attention, Pictured, attention, figure
+from tavlo.network.model import AttentionLayer, TavloSizes, similarity
+from tavlo.training.curve import curve
+from tavlo.training.recipe import make_recipe
+from tavlo.training.tavlo_recipe import TavloOfBatches
 from tests.tavlo import small
 
 

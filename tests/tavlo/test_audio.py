@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tavlo.audio import SpectrogramConfig, log_mel, mel_bands
+from tavlo.network.spectrogram import SpectrogramConfig, log_mel, mel_bands
 
 CONFIG = SpectrogramConfig()
 

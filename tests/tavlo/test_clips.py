@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
-from tavlo.clips import (
+from tavlo.training.data import read_clip
+from tavlo.training.training_clips import (
     CachedClip,
     ClipRules,
     ClipSource,
@@ -25,7 +26,6 @@ from tavlo.clips import (
     seen_videos,
     split,
 )
-from tavlo.data import read_clip
 from tests.tavlo import small
 from tests.video_factory import bursts, make_video
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import AvatarBuildError
-from tavlo.clips import CachedClip
-from tavlo.data import (
+from tavlo.training.data import (
     Batch,
     ClipDataset,
     Share,
@@ -19,6 +18,7 @@ from tavlo.data import (
     step_numbers,
     train_batches,
 )
+from tavlo.training.training_clips import CachedClip
 from tests.tavlo import small
 
 

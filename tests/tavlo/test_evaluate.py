@@ -19,9 +19,17 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.errors import AvatarBuildError, UsageError
-from tavlo.evaluate import DROP, FORMATS, SCENARIOS, evaluate, frames_csv, to_latex, to_markdown
-from tavlo.predictions import Predictions
-from tavlo.release import EvaluationSet, read_release
+from tavlo.evaluation.evaluate import (
+    DROP,
+    FORMATS,
+    SCENARIOS,
+    evaluate,
+    frames_csv,
+    to_latex,
+    to_markdown,
+)
+from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
+from tavlo.evaluation.predictions import Predictions
 from tests.tavlo.release_factory import FRAMES, SIZE_HW, ellipse, make_release
 
 

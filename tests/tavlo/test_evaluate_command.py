@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from tavlo.predictions import Predictions
-from tavlo.release import read_release
+from tavlo.evaluation.evaluation_set import read_release
+from tavlo.evaluation.predictions import Predictions
 from tests.conftest import ROOT
 from tests.pipeline.test_cli import check_parses
 from tests.tavlo.release_factory import make_release

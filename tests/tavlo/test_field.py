@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from exports.importing import import_release
+from exports.importers.import_release import import_release
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Sound
-from tavlo.field import (
+from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
+from tavlo.evaluation.older_benchmarks import (
     consensus,
     evaluate_set,
     retrieve,
@@ -25,11 +26,10 @@ from tavlo.field import (
     union,
     write_set_scores,
 )
-from tavlo.field_metrics import detection
-from tavlo.metrics import ciou
-from tavlo.paper import read_runs
-from tavlo.predictions import Predictions
-from tavlo.release import EvaluationSet, read_release
+from tavlo.evaluation.predictions import Predictions
+from tavlo.metrics.localisation import ciou
+from tavlo.metrics.older_metrics import detection
+from tavlo.published.paper import read_runs
 from tests.conftest import ROOT
 from tests.pipeline.test_sound_file import write_wav
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavlo.field_metrics import Segmentation, detection, interactive, recall_at
+from tavlo.metrics.older_metrics import Segmentation, detection, interactive, recall_at
 
 SAMPLES = st.lists(
     st.tuples(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Sound
-from tavlo.evaluate import evaluate, write_scores
-from tavlo.imagewise import Media, predict_release, read_pairs
-from tavlo.release import EvaluationSet, read_release
-from tavlo.windows import draw_windows, of_scores, read_windows, window_table
+from tavlo.evaluation.evaluate import evaluate, write_scores
+from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
+from tavlo.evaluation.image_models import Media, predict_release, read_pairs
+from tavlo.evaluation.windows import draw_windows, of_scores, read_windows, window_table
 from tests.pipeline.test_sound_file import write_wav
 from tests.tavlo.release_factory import make_release
 

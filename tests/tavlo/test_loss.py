@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tavlo.loss import Negatives, contrastive_loss, responses
+from tavlo.network.loss import Negatives, contrastive_loss, responses
 
 NEGATIVES: list[Negatives] = ["mean", "max", "min"]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tavlo.metrics import (
+from tavlo.metrics.localisation import (
     ciou,
     localisation,
     min_max,

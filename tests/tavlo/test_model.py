@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from tavlo.model import (
+from tavlo.network.model import (
     AstBlock,
     AttentionLayer,
     Tavlo,

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from exports.importing import import_release
-from tavlo.evaluate import evaluate
-from tavlo.imagewise import predict_release
-from tavlo.predictions import GRID_HW, Predictions
-from tavlo.release import read_release
+from exports.importers.import_release import import_release
+from tavlo.evaluation.evaluate import evaluate
+from tavlo.evaluation.evaluation_set import read_release
+from tavlo.evaluation.image_models import predict_release
+from tavlo.evaluation.predictions import GRID_HW, Predictions
 from tests.tavlo.test_imagewise import Ear
 from tests.video_factory import bursts, make_video, scene
 

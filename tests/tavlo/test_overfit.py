@@ -10,12 +10,12 @@ from einops import rearrange, reduce
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.demo.picture import Painter
-from pipeline.demo.sound import RATE_HZ, soundtrack
-from tavlo.audio import SpectrogramConfig, log_mel
-from tavlo.metrics import ciou, top_share_threshold
-from tavlo.model import Meeting, Tavlo, TavloSizes, similarity
-from tavlo.synthetic import WorldConfig, known_frame, scene_of
+from pipeline.synthetic.drawing import Painter
+from pipeline.synthetic.voices import RATE_HZ, soundtrack
+from tavlo.metrics.localisation import ciou, top_share_threshold
+from tavlo.network.model import Meeting, Tavlo, TavloSizes, similarity
+from tavlo.network.spectrogram import SpectrogramConfig, log_mel
+from tavlo.synthetic.drawn_clips import WorldConfig, known_frame, scene_of
 
 WORLD = WorldConfig(seed=4, seconds=2, fps=5, height=96)
 PX, GRID = 64, 4

@@ -15,12 +15,12 @@ import pytest
 
 from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, decode_pictures, read_timeline, waveform
-from tavlo.evaluate import FrameScore, evaluate
-from tavlo.gallery import spread, write_gallery
-from tavlo.overlay import Scale, paint, write_overlays
-from tavlo.predictions import GRID_HW, Predictions
-from tavlo.release import EvaluationSet, read_release
-from tavlo.release_media import picture
+from tavlo.evaluation.evaluate import FrameScore, evaluate
+from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
+from tavlo.evaluation.gallery import spread, write_gallery
+from tavlo.evaluation.overlay import Scale, paint, write_overlays
+from tavlo.evaluation.predictions import GRID_HW, Predictions
+from tavlo.evaluation.release_media import picture
 from tests.tavlo.release_factory import FRAMES, make_release
 
 

@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 
 from pipeline.errors import AvatarBuildError, UsageError
-from tavlo.paired import paired_difference
-from tavlo.paper import ablation, beside_published, published_tables, read_runs, side_by_side
-from tavlo.tables import FORMATS, write_tables
+from tavlo.metrics.paired import paired_difference
+from tavlo.published.paper import (
+    ablation,
+    beside_published,
+    published_tables,
+    read_runs,
+    side_by_side,
+)
+from tavlo.published.result_table import FORMATS, write_tables
 
 
 def scores_file(path: Path, total: float, cross: float | None = None) -> Path:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tavlo.field_metrics import Segmentation, detection, f1_curve, interactive, recall_at
-from tavlo.metrics import ciou, localisation, min_max, predict, rank_threshold
+from tavlo.metrics.localisation import ciou, localisation, min_max, predict, rank_threshold
+from tavlo.metrics.older_metrics import Segmentation, detection, f1_curve, interactive, recall_at
 from tests.conftest import ROOT
 
 SHARE = 0.5

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from tavlo.clips import CachedClip
-from tavlo.data import ClipDataset, Share, train_batches
-from tavlo.tavlo_recipe import TavloRecipe
-from tavlo.train import train
-from tavlo.training_log import LOG, read_log
+from tavlo.training.data import ClipDataset, Share, train_batches
+from tavlo.training.tavlo_recipe import TavloRecipe
+from tavlo.training.train import train
+from tavlo.training.training_clips import CachedClip
+from tavlo.training.training_log import LOG, read_log
 from tests.tavlo import small
 from tests.tavlo.two_ranks import run_two
 

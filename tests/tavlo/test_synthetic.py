@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from exports.scenarios import Sounding, contradiction
 from pipeline.cli import cli
-from pipeline.demo.picture import Painter
-from pipeline.demo.scene import Scene
-from pipeline.demo.sound import RATE_HZ, soundtrack
 from pipeline.errors import UsageError
 from pipeline.media import Media, read_timeline
-from tavlo.clips import read_clips
-from tavlo.release import read_release
-from tavlo.synthetic import (
+from pipeline.release.scenario_rules import Sounding, contradiction
+from pipeline.synthetic.drawing import Painter
+from pipeline.synthetic.scene import Scene
+from pipeline.synthetic.voices import RATE_HZ, soundtrack
+from tavlo.evaluation.evaluation_set import read_release
+from tavlo.synthetic.drawn_clips import (
     CHANGING,
     FRAMES_OF_KIND,
     KnownFrame,
@@ -33,7 +32,8 @@ from tavlo.synthetic import (
     labelled_frames,
     scene_of,
 )
-from tavlo.synthetic_release import write_world
+from tavlo.synthetic.write_world import write_world
+from tavlo.training.training_clips import read_clips
 
 WORLD = WorldConfig(seed=3, seconds=4, fps=8, height=72)
 

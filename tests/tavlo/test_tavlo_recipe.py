@@ -13,12 +13,12 @@ from torchvision.models import resnet18
 from pipeline.errors import AvatarBuildError, ConfigError
 from pipeline.media.feed import RATE_HZ, ClipTensors
 from pipeline.models.register import add
-from tavlo.clips import ClipSource, make_feed
-from tavlo.data import collate, read_clip
-from tavlo.model import TavloSizes
-from tavlo.recipe import Recipe, make_recipe
-from tavlo.tavlo_recipe import TavloOfBatches, TavloRecipe
-from tavlo.training_config import read_settings
+from tavlo.network.model import TavloSizes
+from tavlo.training.data import collate, read_clip
+from tavlo.training.recipe import Recipe, make_recipe
+from tavlo.training.tavlo_recipe import TavloOfBatches, TavloRecipe
+from tavlo.training.training_clips import ClipSource, make_feed
+from tavlo.training.training_config import read_settings
 from tests.tavlo import small
 from tests.video_factory import make_video
 

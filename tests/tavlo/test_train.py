@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError, UsageError
-from tavlo.checkpoint import Checkpoint, load_checkpoint
-from tavlo.clips import CachedClip
-from tavlo.tavlo_recipe import TavloOfBatches, TavloRecipe
-from tavlo.train import BEST, LAST, num_steps, train
-from tavlo.training_config import read_settings
-from tavlo.training_log import CURVE, LOG, read_log
+from tavlo.training.checkpoint import Checkpoint, load_checkpoint
+from tavlo.training.tavlo_recipe import TavloOfBatches, TavloRecipe
+from tavlo.training.train import BEST, LAST, num_steps, train
+from tavlo.training.training_clips import CachedClip
+from tavlo.training.training_config import read_settings
+from tavlo.training.training_log import CURVE, LOG, read_log
 from tests.tavlo import small
 
 
@@ -203,7 +203,7 @@ def test_a_loss_that_is_no_number_names_the_clips_of_its_batch(
     assert "\n" not in str(error.value)
     # The batch is the one the same training sees in that step.
     watched: list[list[str]] = []
-    from tavlo.data import ClipDataset, Share, train_batches
+    from tavlo.training.data import ClipDataset, Share, train_batches
 
     dataset = ClipDataset(data.training, small.recipe(), 1.0, 0)
     for batch in train_batches(dataset, 2, small.config().seed, range(3), Share(), 0):

@@ -21,13 +21,13 @@ from click.testing import CliRunner
 
 from pipeline.cli import cli
 from pipeline.errors import AvatarBuildError, UsageError
-from tavlo.checkpoint import load_checkpoint
-from tavlo.clips import ClipRules
-from tavlo.predict import open_trained
-from tavlo.predictions import Predictions
-from tavlo.release import read_release
-from tavlo.synthetic import WorldConfig
-from tavlo.training_log import LOG, read_log
+from tavlo.evaluation.evaluation_set import read_release
+from tavlo.evaluation.predict import open_trained
+from tavlo.evaluation.predictions import Predictions
+from tavlo.synthetic.drawn_clips import WorldConfig
+from tavlo.training.checkpoint import load_checkpoint
+from tavlo.training.training_clips import ClipRules
+from tavlo.training.training_log import LOG, read_log
 from tests.conftest import ROOT
 from tests.tavlo import small
 from tests.tavlo.test_train import equal

@@ -18,15 +18,15 @@ from pipeline.devices import choose_device
 from pipeline.errors import InputError, MediaError, UsageError
 from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline, waveform
 from pipeline.models import require
-from pipeline.recorded import video_file
-from pipeline.schema import SoundClass
-from pipeline.storage import Storage
+from pipeline.records.schema import SoundClass
+from pipeline.workspace.recorded import video_file
+from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead, halving, inference
 from stages.backends.interfaces import Listening
 from stages.taxonomy import audioset_classes
 
 if TYPE_CHECKING:
-    from stages.backends.cav_mae.model import Mode
+    from stages.backends.cav_mae.cav_mae_model import Mode
 
 _TUNED_ON = {
     "cav-mae-as-46.6": "sound",
@@ -92,7 +92,7 @@ class CavMaeTagger:
         """
         import torch
 
-        from stages.backends.cav_mae.model import load_cav_mae
+        from stages.backends.cav_mae.cav_mae_model import load_cav_mae
 
         self._storage = storage
         self._device = choose_device(self._config.device)
@@ -227,7 +227,7 @@ def _sound(media: Media, timeline: Timeline, span: tuple[float, float]) -> NDArr
     Raises:
         MediaError: ``no_audio``, or what decoding raises.
     """
-    from stages.backends.cav_mae.audio import MIN_SAMPLES, RATE_HZ, model_input
+    from stages.backends.cav_mae.filter_bank import MIN_SAMPLES, RATE_HZ, model_input
 
     wave = waveform(media, timeline, *span, RATE_HZ)
     if len(wave) < MIN_SAMPLES:
@@ -244,7 +244,7 @@ def _pictures(
     Raises:
         MediaError: ``undecodable``, or what decoding raises.
     """
-    from stages.backends.cav_mae.pictures import chosen_frames, prepare
+    from stages.backends.cav_mae.picture_input import chosen_frames, prepare
 
     shown = timeline.between(exact(span[0]), exact(span[1]))
     chosen = [shown[index] for index in chosen_frames(len(shown), fps)] if shown else []

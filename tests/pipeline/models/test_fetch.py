@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from pipeline.cli import cli
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.models.catalogue import MODELS, Model, RemoteFile
 from pipeline.models.fetch import fetch
 from pipeline.models.register import require
-from pipeline.models.table import MODELS, Model, RemoteFile
 from tests.video_server import HTML, Fault, VideoServer, serving
 
 DATA = random.Random(0).randbytes(300_000)

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.cli.output import Failed
 from pipeline.errors import UsageError
+from pipeline.models.catalogue import MODELS
 from pipeline.models.fetch import fetch
 from pipeline.models.register import add, file_sha256, list_models, require, verify
-from pipeline.models.table import MODELS
 
 YOLO = "yolov8n-oiv7"
 

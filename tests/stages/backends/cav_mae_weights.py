@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.backends.cav_mae.model import CavMae, Sizes
+from stages.backends.cav_mae.cav_mae_model import CavMae, Sizes
 
 
 def weight(seed: int, k: int, shape: Sequence[int], *, layernorm: bool) -> torch.Tensor:

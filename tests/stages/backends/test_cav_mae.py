@@ -17,10 +17,10 @@ from pipeline.config import HearConfig
 from pipeline.errors import InputError, UsageError
 from pipeline.media import Media, decode_pictures, read_timeline
 from pipeline.models.register import add
-from pipeline.runner import RunOptions, run_stage
-from pipeline.schema import Clip, Frame, SoundClass, Sounds
-from pipeline.storage import Storage
-from pipeline.workspace import Workspace
+from pipeline.records.schema import Clip, Frame, SoundClass, Sounds
+from pipeline.run.runner import RunOptions, run_stage
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
 from stages.backends.cav_mae.tagger import CavMaeTagger, loudest, mode_of
 from stages.backends.interfaces import Listening
 from stages.taxonomy import audioset_classes
@@ -29,8 +29,8 @@ from tests.rows import clip, video
 from tests.video_factory import bursts, make_video
 
 torch = pytest.importorskip("torch")
-from stages.backends.cav_mae.model import load_cav_mae  # noqa: E402
-from stages.backends.cav_mae.pictures import chosen_frames, prepare  # noqa: E402
+from stages.backends.cav_mae.cav_mae_model import load_cav_mae  # noqa: E402
+from stages.backends.cav_mae.picture_input import chosen_frames, prepare  # noqa: E402
 from tests.stages.backends.cav_mae_weights import (  # noqa: E402
     layout,
     write_checkpoint,

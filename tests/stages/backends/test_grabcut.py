@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
-from pipeline.geometry import to_pixels
+from pipeline.records.boxes import to_pixels
 from stages.backends.grabcut import GrabCutSegmenter
 from stages.backends.interfaces import Image, Prompt
 

@@ -15,11 +15,11 @@ import pytest
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError, UsageError
 from pipeline.models.register import add
-from pipeline.stage import Ok
-from pipeline.storage import Storage
+from pipeline.run.stage import Ok
+from pipeline.workspace.storage import Storage
 from stages.backends.grounding_dino import PromptedDetector, load_parts, make_prompts
 from stages.backends.interfaces import Detection, Shot
-from stages.propose import ProposeBoxes
+from stages.propose.propose_boxes import ProposeBoxes
 from stages.taxonomy import load_taxonomy
 from tests.conftest import ROOT
 from tests.rows import context, frame, sounds, video

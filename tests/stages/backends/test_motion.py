@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
-from pipeline.geometry import iou
 from pipeline.media import frames_between
-from pipeline.schema import Frame
-from pipeline.storage import Storage
+from pipeline.records.boxes import iou
+from pipeline.records.schema import Frame
+from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, Shot
 from stages.backends.motion import MotionDetector
 from tests.rows import frame, video

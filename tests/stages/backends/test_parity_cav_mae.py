@@ -19,9 +19,9 @@ import pytest
 from tests.conftest import ROOT
 
 torch = pytest.importorskip("torch")
-from stages.backends.cav_mae.audio import filter_bank, model_input  # noqa: E402
-from stages.backends.cav_mae.model import CavMae, Mode, load_cav_mae  # noqa: E402
-from stages.backends.cav_mae.pictures import prepare  # noqa: E402
+from stages.backends.cav_mae.cav_mae_model import CavMae, Mode, load_cav_mae  # noqa: E402
+from stages.backends.cav_mae.filter_bank import filter_bank, model_input  # noqa: E402
+from stages.backends.cav_mae.picture_input import prepare  # noqa: E402
 from tests.stages.backends.cav_mae_weights import weight  # noqa: E402
 
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -17,15 +17,15 @@ import segment_anything
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import rle
 from pipeline.config import SegmentConfig
 from pipeline.errors import UsageError
-from pipeline.ledger import Commit, Generation
 from pipeline.media import frames_between
 from pipeline.models.register import add
-from pipeline.schema import Frame, Instance, Mask, Record, digest_of
-from pipeline.storage import Storage
-from pipeline.workspace import Workspace
+from pipeline.records import rle
+from pipeline.records.schema import Frame, Instance, Mask, Record, digest_of
+from pipeline.workspace.ledger import Commit, Generation
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 from stages.backends.prompted import PromptedSegmenter, choose_mask
 from stages.backends.sam import SamSegmenter, fused_attention

@@ -18,16 +18,16 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.config import ProposeConfig
 from pipeline.errors import UsageError
-from pipeline.geometry import clip
-from pipeline.schema import Frame, Proposal
-from pipeline.stage import Fail, Ok
-from pipeline.storage import Storage
-from pipeline.unit import process_batch
-from pipeline.workspace import Workspace
+from pipeline.records.boxes import clip
+from pipeline.records.schema import Frame, Proposal
+from pipeline.run.stage import Fail, Ok
+from pipeline.run.unit import process_batch
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Detection, Shot
 from stages.backends.yolo import YoloDetector, check_names, load_network
-from stages.preview import preview_settings
-from stages.propose import ProposeBoxes
+from stages.propose.preview import preview_settings
+from stages.propose.propose_boxes import ProposeBoxes
 from stages.taxonomy import load_taxonomy, openimages_classes
 from tests.conftest import ROOT
 from tests.rows import context, frame, sounds, video

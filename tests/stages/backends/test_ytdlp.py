@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipeline.config import DownloadConfig
-from stages.backends import ytdlp
-from stages.failure_kinds import SiteFailure
-from stages.fetching import Fetched, Refused, Watch
-from stages.identity import Identity
+from stages.download import ytdlp
+from stages.download.failure_kinds import SiteFailure
+from stages.download.fetching import Fetched, Refused, Watch
+from stages.download.identity import Identity
 
 ID = "-1pRmoJIGQc"
 CC_BY = "Creative Commons Attribution license (reuse allowed)"

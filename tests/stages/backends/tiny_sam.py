@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 from segment_anything.build_sam import _build_sam
 
-from pipeline.registry import Entry
-from pipeline.runner import RunOptions, run_stage
-from pipeline.stage import StageSpec, WorkerContext
-from pipeline.workspace import Workspace
-from stages.segment import SegmentInstances
+from pipeline.run.registry import Entry
+from pipeline.run.runner import RunOptions, run_stage
+from pipeline.run.stage import StageSpec, WorkerContext
+from pipeline.workspace.workspace import Workspace
+from stages.segment.segment_instances import SegmentInstances
 
 SAM2: dict[str, Any] = {
     "vision_config": {

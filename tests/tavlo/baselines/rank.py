@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from tavlo.clips import fill_cache, read_clips
-from tavlo.data import ClipDataset, train_batches
-from tavlo.ranks import joined, ranks, spread
-from tavlo.recipe import make_recipe
-from tavlo.train import train
+from tavlo.training.data import ClipDataset, train_batches
+from tavlo.training.distributed import joined, ranks, spread
+from tavlo.training.recipe import make_recipe
+from tavlo.training.train import train
+from tavlo.training.training_clips import fill_cache, read_clips
 from tests.tavlo import small
 from tests.tavlo.baselines.networks import NETWORKS
 

@@ -27,7 +27,7 @@ from tavlo.baselines.prior import ObjectPrior
 from tavlo.baselines.slavc import SLAVC
 from tavlo.baselines.sslalignment import SSLALIGNMENT
 from tavlo.baselines.ssltie import SSLTIE
-from tavlo.metrics import ciou
+from tavlo.metrics.localisation import ciou
 from tests.tavlo import parity
 
 

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch")
 from pipeline.media.feed import RATE_HZ, SIZE_PX  # noqa: E402
 from tavlo.baselines.neighbours import find_neighbours  # noqa: E402
-from tavlo.checkpoint import load_checkpoint  # noqa: E402
-from tavlo.clips import CachedClip, ClipRules, ClipSource, fill_cache  # noqa: E402
-from tavlo.data import read_clip  # noqa: E402
-from tavlo.recipe import make_recipe  # noqa: E402
-from tavlo.train import BEST, TrainingData, train  # noqa: E402
-from tavlo.training_config import train_config  # noqa: E402
+from tavlo.training.checkpoint import load_checkpoint  # noqa: E402
+from tavlo.training.data import read_clip  # noqa: E402
+from tavlo.training.recipe import make_recipe  # noqa: E402
+from tavlo.training.train import BEST, TrainingData, train  # noqa: E402
+from tavlo.training.training_clips import CachedClip, ClipRules, ClipSource, fill_cache  # noqa: E402
+from tavlo.training.training_config import train_config  # noqa: E402
 from tests.video_factory import make_video  # noqa: E402
 
 SIDE = 112

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-from tavlo.checkpoint import load_checkpoint  # noqa: E402
-from tavlo.data import ClipDataset, Share, train_batches  # noqa: E402
-from tavlo.recipe import make_recipe  # noqa: E402
-from tavlo.train import LAST  # noqa: E402
+from tavlo.training.checkpoint import load_checkpoint  # noqa: E402
+from tavlo.training.data import ClipDataset, Share, train_batches  # noqa: E402
+from tavlo.training.recipe import make_recipe  # noqa: E402
+from tavlo.training.train import LAST  # noqa: E402
 from tests.tavlo import small  # noqa: E402
 from tests.tavlo.baselines.rank import NAMES  # noqa: E402
 from tests.tavlo.two_ranks import run_two  # noqa: E402

@@ -1,0 +1,269 @@
+"""Other people's releases in our form, so that one evaluator serves all.
+
+What a reader drops or changes is named in ``statistics.json`` with its reason, as what our own
+releases leave out. Nothing is made up: a scenario that is not stated stays empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from exports.importers import authors, avsbench
+from exports.importers import box_benchmarks as boxes
+from exports.importers.frames import Notes, ReadFrame
+from exports.importers.tree import Tree
+from exports.release.freeze import (
+    ReleaseSummary,
+    appear,
+    beside,
+    check_version,
+    summary_of,
+    write_annotations,
+    write_checksums,
+)
+from exports.release.image_bytes import fingerprint, image_size
+from exports.release.selection import LeftOut
+from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.records import rle
+from pipeline.records.schema import clip_id, content_id, frame_id
+from pipeline.release import layout
+from pipeline.release.document import (
+    AnnotationRow,
+    CategoryRow,
+    Document,
+    ImageRow,
+    Info,
+    LicenseRow,
+    VideoRow,
+    from_json,
+)
+from pipeline.workspace.storage import Storage
+
+Reader = Callable[[Tree, Notes], Iterator[ReadFrame]]
+
+FORMATS: dict[str, tuple[str, Callable[[Tree], bool], Reader]] = {
+    "avatar": ("AVATAR, the authors' layout", authors.matches, authors.read),
+    "vggss": ("VGG-SS", lambda tree: _has(tree, "vggss.json"), boxes.read_vggss),
+    "is3": ("IS3", lambda tree: _has(tree, "is3_annotation.json"), boxes.read_is3),
+    "avsbench": ("AVSBench", avsbench.matches, avsbench.read),
+    "flickr": ("Flickr-SoundNet", lambda tree: bool(tree.ending(".xml")), boxes.read_flickr),
+}
+"""By name: what it is, whether a folder looks like it, and its reader. Looked for in this order."""
+
+
+def import_release(source: Path, target: Path, form: str = "") -> ReleaseSummary:
+    """Read a foreign release in ``source`` and write it in our form to ``target``.
+
+    Args:
+        source: a folder or ZIP file, as downloaded. One of our own releases is read too.
+        target: a folder that does not exist yet; its name is the version.
+        form: one of ``FORMATS``; empty: found out.
+
+    Raises:
+        UsageError: no known layout, or ``target`` exists.
+        AvatarBuildError: nothing in it can be used.
+    """
+    version = check_version(target.name)
+    if target.exists():
+        raise UsageError(f"{target} exists, and a release never changes. Name another folder.")
+    tree = Tree(source)
+    if not form and layout.DOCUMENT in tree.names:
+        document, left_out, media = _own(tree)
+    else:
+        document, left_out, media = _foreign(tree, form, version)
+    storage = Storage(target.absolute().parent)
+    with beside(storage, version, ".") as folder:
+        for name, where in media.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(tree.read(where))
+        counts = write_annotations(document, left_out, folder)
+        write_checksums(folder)
+        appear(folder, storage, target.name)
+    return summary_of(document, counts, left_out, str(target))
+
+
+def _own(tree: Tree) -> tuple[Document, list[LeftOut], dict[str, str]]:
+    """One of our own releases, as it is."""
+    try:
+        document = from_json(tree.read(layout.DOCUMENT))
+        stated = json.loads(tree.read(layout.STATISTICS))["left_out"]
+        left_out = [LeftOut(**row) for row in stated]
+    except (ValueError, KeyError, TypeError) as error:
+        text = str(error).splitlines()[0]
+        raise AvatarBuildError(
+            f"{layout.DOCUMENT} is not a release of ours ({text}). See 'export --verify'."
+        ) from error
+    names = {name for image in document.images for name in (image.file_name, image.clip_file)}
+    clips = {image.clip_file for image in document.images}
+    names |= {layout.sound_file(clip, end) for clip in clips for end in layout.SOUND_SUFFIXES}
+    return document, left_out, {name: name for name in sorted(names & set(tree.names))}
+
+
+def _foreign(tree: Tree, form: str, version: str) -> tuple[Document, list[LeftOut], dict[str, str]]:
+    title, reader = _recognised(tree, form)
+    notes = Notes()
+    frames = sorted(reader(tree, notes), key=lambda f: (f.video_id, f.time_s, f.start_s, f.index))
+    frames = _without_doubles(frames, notes)
+    if not frames:
+        reasons = sorted({row.reason for row in notes.rows})
+        raise AvatarBuildError(f"{title}: no frame can be used ({', '.join(reasons) or 'empty'}).")
+    media: dict[str, str] = {}
+    images = [_image(number, frame, tree, media, notes) for number, frame in enumerate(frames, 1)]
+    whole = all(name in media for i in images for name in (i.file_name, i.clip_file))
+    names = sorted({region.category for frame in frames for region in frame.regions})
+    categories = {name: number for number, name in enumerate(names, 1)}
+    info = Info(
+        description=title,
+        version=version,
+        verified=True,
+        media=whole,
+        polygon_tolerance_px=0.0,
+        provenance={},
+        imported_from=title,
+    )
+    document = Document(
+        info=info,
+        licenses=[LicenseRow(id=1, name="", url="")],
+        videos=_videos(frames),
+        images=images,
+        categories=[CategoryRow(id=number, name=name) for name, number in categories.items()],
+        annotations=_annotations(frames, images, categories),
+    )
+    return document, sorted(notes.rows, key=lambda row: (row.frame_id, row.kind, row.id)), media
+
+
+def _recognised(tree: Tree, form: str) -> tuple[str, Reader]:
+    if form and form not in FORMATS:
+        raise UsageError(f"--format {form!r}: there is {', '.join(FORMATS)}.")
+    for name, (title, looks_like, reader) in FORMATS.items():
+        if looks_like(tree) and form in ("", name):
+            return title, reader
+    known = ", ".join(title for title, _, _ in FORMATS.values())
+    raise UsageError(f"No layout recognised. Known: {known}; name one with --format.")
+
+
+def _has(tree: Tree, file: str) -> bool:
+    return any(PurePosixPath(name).name.lower() == file for name in tree.names)
+
+
+def _without_doubles(frames: Sequence[ReadFrame], notes: Notes) -> list[ReadFrame]:
+    """The first of frames with the same name; downloads hold folders twice."""
+    kept: dict[str, ReadFrame] = {}
+    for frame in frames:
+        name = frame_id(clip_id(frame.video_id, frame.start_s), frame.index)
+        if name in kept:
+            notes.add("frame", name, "twice")
+        else:
+            kept[name] = frame
+    return list(kept.values())
+
+
+def _image(
+    number: int, frame: ReadFrame, tree: Tree, media: dict[str, str], notes: Notes
+) -> ImageRow:
+    clip = clip_id(frame.video_id, frame.start_s)
+    name = layout.image_file(frame.video_id, frame.start_s, frame.index, frame.image or "x.jpg")
+    cut = layout.clip_file(frame.video_id, frame.start_s)
+    marks: dict[str, Any] = {}
+    if frame.image is not None:
+        data = tree.read(frame.image)
+        if image_size(data) == (frame.width, frame.height):
+            media[name] = frame.image
+            marks = fingerprint(data)
+        else:
+            notes.add("image", frame.image, "image_of_another_size_left_out")
+    if frame.clip is not None:
+        media[cut] = frame.clip
+    if frame.sound is not None:
+        suffix = PurePosixPath(frame.sound).suffix.lower()
+        media[layout.sound_file(cut, suffix)] = frame.sound
+    return ImageRow(
+        id=number,
+        file_name=name,
+        width=frame.width,
+        height=frame.height,
+        license=1,
+        video_id=frame.video_id,
+        clip_id=clip,
+        frame_id=frame_id(clip, frame.index),
+        frame_index=frame.index,
+        time_s=frame.time_s,
+        clip_start_s=frame.start_s,
+        clip_end_s=frame.end_s,
+        clip_file=cut,
+        event_time_s=frame.time_s,
+        event_rms=0.0,
+        event_rank=0,
+        sharpness=0.0,
+        off_screen=frame.off_screen,
+        off_screen_category=frame.off_screen_category,
+        verified=True,
+        missing_instances=0,
+        review_ids=[],
+        **marks,
+    )
+
+
+def _annotations(
+    frames: Sequence[ReadFrame], images: Sequence[ImageRow], categories: dict[str, int]
+) -> list[AnnotationRow]:
+    rows: list[AnnotationRow] = []
+    for frame, image in zip(frames, images, strict=True):
+        for place, region in enumerate(frame.regions):
+            rows.append(
+                AnnotationRow(
+                    id=len(rows) + 1,
+                    image_id=image.id,
+                    category_id=categories[region.category],
+                    segmentation=region.mask,
+                    bbox=rle.bbox(region.mask),
+                    area=rle.area(region.mask),
+                    iscrowd=0,
+                    audio_visual_category=region.category,
+                    scenario=region.scenario,
+                    video_id=image.video_id,
+                    clip_id=image.clip_id,
+                    frame_id=image.frame_id,
+                    frame_index=image.frame_index,
+                    time_s=image.time_s,
+                    verified=True,
+                    instance_id=content_id("i", image.frame_id, place, region.mask.counts),
+                    proposal_id=None,
+                    review_ids=[],
+                    annotated_bbox=region.box,
+                    mask_source=region.source,
+                    mask_model_digest="",
+                    mask_predicted_iou=None,
+                )
+            )
+    return rows
+
+
+def _videos(frames: Sequence[ReadFrame]) -> list[VideoRow]:
+    first = {frame.video_id: frame for frame in reversed(frames)}
+    return [
+        VideoRow(
+            id=video_id,
+            video_id=video_id,
+            label=frame.label,
+            split=frame.split,
+            source_url=frame.source_url,
+            title="",
+            uploader="",
+            upload_date="",
+            license="",
+            license_id=1,
+            sha256="",
+            size_bytes=0,
+            width=frame.width,
+            height=frame.height,
+            fps=0.0,
+            duration_s=0.0,
+            format_id="",
+        )
+        for video_id, frame in sorted(first.items())
+    ]

@@ -1,0 +1,94 @@
+"""A download as it lies on the disk: folders, and ZIP files that count as folders.
+
+Nothing is unpacked, so no name in an archive can lead anywhere; links are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.release.layout import SOUND_SUFFIXES
+
+_MOST_BYTES = 1 << 30
+"""Larger members of an archive are not read."""
+
+
+class Tree:
+    """The files below a folder, and those inside its ZIP files, by name.
+
+    Args:
+        root: a folder, or one ZIP file.
+
+    Raises:
+        UsageError: it is neither.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._plain: dict[str, Path] = {}
+        self._zipped: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
+        if root.is_file():
+            self._open_zip(root, "")
+        elif root.is_dir():
+            self._walk(root)
+        else:
+            raise UsageError(f"{root}: no such folder or ZIP file.")
+        self.names = sorted({*self._plain, *self._zipped})
+        """Every file, ``/`` between folders."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            AvatarBuildError: a broken or oversized member of an archive.
+        """
+        if name in self._plain:
+            return self._plain[name].read_bytes()
+        archive, info = self._zipped[name]
+        if info.file_size > _MOST_BYTES:
+            raise AvatarBuildError(
+                f"{archive.filename}: {name[:80]!r} is over {_MOST_BYTES} bytes."
+            )
+        try:
+            return archive.read(info)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            raise AvatarBuildError(f"{archive.filename}: {name[:80]!r}: {error}.") from error
+
+    def ending(self, *suffixes: str) -> list[str]:
+        """The names with one of these endings, in any case."""
+        return [name for name in self.names if name.lower().endswith(suffixes)]
+
+    def by_stem(self, *suffixes: str) -> dict[str, str]:
+        """Stem to name, of the files with these endings; the first of equal stems."""
+        found: dict[str, str] = {}
+        for name in self.ending(*suffixes):
+            found.setdefault(PurePosixPath(name).stem, name)
+        return found
+
+    def _walk(self, root: Path) -> None:
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = Path(folder) / name
+                if path.is_symlink() or not path.is_file():
+                    continue
+                place = path.relative_to(root).as_posix()
+                if path.suffix.lower() == ".zip":
+                    self._open_zip(path, place.removesuffix(path.suffix) + "/")
+                else:
+                    self._plain[place] = path
+
+    def _open_zip(self, path: Path, prefix: str) -> None:
+        try:
+            archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UsageError(f"{path}: not a ZIP file ({error}). Download it again.") from error
+        for info in archive.infolist():
+            if not info.is_dir():
+                self._zipped[prefix + info.filename] = (archive, info)
+
+
+def sounds_by_stem(tree: Tree) -> dict[str, str]:
+    """The sound files of a tree."""
+    return tree.by_stem(*(suffix for suffix in SOUND_SUFFIXES if suffix != ".mp4"))

@@ -1,0 +1,1 @@
+"""Freezing tables into a release."""

@@ -1,0 +1,74 @@
+"""The authors' own layout: one JSON per labelled frame, beside its image.
+
+Keys as third-party loaders of the official files read them: ``original_width``,
+``original_height`` and ``annotations`` with ``task``, ``bbox``, ``segmentation`` (flat polygons in
+pixels) and ``audio_visual_category``. An off-screen frame has one annotation, without geometry,
+whose task is ``Off-Screen``. Where no person decided, ours add ``verified: false``. The spelling of
+the other tasks is not published; ours are the paper's scenario names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.records import rle
+from pipeline.release.document import AnnotationRow, Document, ImageRow
+from pipeline.release.layout import frame_json
+
+OFF_SCREEN_TASK = "Off-Screen"
+
+
+def frame_files(document: Document) -> Iterator[tuple[str, bytes]]:
+    """Each frame's JSON: its path in the release and its bytes."""
+    rows = annotations_by_image(document)
+    tolerance_px = document.info.polygon_tolerance_px
+    for image in document.images:
+        content = frame_content(image, rows.get(image.id, []), tolerance_px)
+        yield frame_json(image.file_name), (json.dumps(content, ensure_ascii=False) + "\n").encode()
+
+
+def frame_content(
+    image: ImageRow, rows: list[AnnotationRow], tolerance_px: float = 0.0
+) -> dict[str, Any]:
+    """One frame in the authors' form; polygons are exact when ``tolerance_px`` is 0."""
+    annotations: list[dict[str, Any]] = [
+        {
+            "task": row.scenario,
+            "bbox": row.bbox,
+            "segmentation": rle.to_polygons(rle.decode(row.segmentation), tolerance_px),
+            "audio_visual_category": row.audio_visual_category,
+            **unverified_mark(row.verified),
+        }
+        for row in rows
+    ]
+    if image.off_screen:
+        annotations.append(off_screen_annotation(image))
+    return {
+        "original_width": image.width,
+        "original_height": image.height,
+        "annotations": annotations,
+    }
+
+
+def off_screen_annotation(image: ImageRow) -> dict[str, Any]:
+    """The one annotation of an off-screen frame."""
+    return {
+        "task": OFF_SCREEN_TASK,
+        "audio_visual_category": image.off_screen_category or "",
+        **unverified_mark(image.verified),
+    }
+
+
+def unverified_mark(verified: bool) -> dict[str, bool]:
+    """What an annotation that no person decided says beside the authors' keys."""
+    return {} if verified else {"verified": False}
+
+
+def annotations_by_image(document: Document) -> dict[int, list[AnnotationRow]]:
+    """The annotations of each image, in the document's order."""
+    rows: dict[int, list[AnnotationRow]] = {}
+    for row in document.annotations:
+        rows.setdefault(row.image_id, []).append(row)
+    return rows

@@ -1,0 +1,140 @@
+"""Number the rows of a selection and put them into the release's document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from exports.release.selection import SelectedFrame, Selection
+from pipeline.errors import AvatarBuildError
+from pipeline.records import rle
+from pipeline.records.schema import Video
+from pipeline.release.document import (
+    AnnotationRow,
+    CategoryRow,
+    Document,
+    ImageRow,
+    Info,
+    LicenseRow,
+    VideoRow,
+)
+from pipeline.release.layout import clip_file, image_file
+
+
+def build_document(selection: Selection, info: Info, taxonomy: Sequence[str] = ()) -> Document:
+    """Number what was selected and put it into COCO's shape.
+
+    Args:
+        selection: sorted; the numbers follow its order.
+        info: the release's head.
+        taxonomy: names that get the first category ids, whether they occur or not, so that ids
+            stay the same from release to release. Others follow in alphabetical order.
+
+    Raises:
+        AvatarBuildError: two clips of a video start in the same second, so their names collide.
+    """
+    videos = {item.video.video_id: item.video for item in selection.frames}
+    licenses = {name: i for i, name in enumerate(sorted({v.license for v in videos.values()}), 1)}
+    categories = _categories(selection, taxonomy)
+    _check_clip_names(selection.frames)
+    images: list[ImageRow] = []
+    annotations: list[AnnotationRow] = []
+    for image_id, item in enumerate(selection.frames, 1):
+        images.append(_image(image_id, item, licenses[item.video.license]))
+        for row in _annotations(image_id, item, categories):
+            annotations.append(row.model_copy(update={"id": len(annotations) + 1}))
+    return Document(
+        info=info,
+        licenses=[LicenseRow(id=i, name=name, url="") for name, i in licenses.items()],
+        videos=[_video(videos[key], licenses[videos[key].license]) for key in sorted(videos)],
+        images=images,
+        categories=[CategoryRow(id=i, name=name) for name, i in categories.items()],
+        annotations=annotations,
+    )
+
+
+def _categories(selection: Selection, taxonomy: Sequence[str]) -> dict[str, int]:
+    used = {
+        chosen.instance.audio_visual_category
+        for item in selection.frames
+        for chosen in item.instances
+    }
+    names = [*sorted(set(taxonomy)), *sorted(used - set(taxonomy))]
+    return {name: number for number, name in enumerate(names, 1)}
+
+
+def _check_clip_names(frames: Iterable[SelectedFrame]) -> None:
+    owner: dict[str, str] = {}
+    for item in frames:
+        name = clip_file(item.video.video_id, item.clip.start_s)
+        if owner.setdefault(name, item.clip.clip_id) != item.clip.clip_id:
+            raise AvatarBuildError(
+                f"tables/clips: {owner[name]} and {item.clip.clip_id} would both be {name}: the "
+                "authors' layout names clips by whole seconds. Sample with clips apart."
+            )
+
+
+def _video(video: Video, license_id: int) -> VideoRow:
+    shared = video.model_dump(include=set(VideoRow.model_fields))
+    return VideoRow(id=video.video_id, license_id=license_id, **shared)
+
+
+def _image(image_id: int, item: SelectedFrame, license_id: int) -> ImageRow:
+    frame, clip = item.frame, item.clip
+    return ImageRow(
+        id=image_id,
+        file_name=image_file(frame.video_id, clip.start_s, frame.frame_index, frame.path),
+        width=frame.width,
+        height=frame.height,
+        license=license_id,
+        video_id=frame.video_id,
+        clip_id=frame.clip_id,
+        frame_id=frame.frame_id,
+        frame_index=frame.frame_index,
+        time_s=frame.time_s,
+        clip_start_s=clip.start_s,
+        clip_end_s=clip.end_s,
+        clip_file=clip_file(frame.video_id, clip.start_s),
+        event_time_s=frame.event_time_s,
+        event_rms=frame.event_rms,
+        event_rank=frame.event_rank,
+        sharpness=frame.sharpness,
+        off_screen=item.off_screen,
+        off_screen_category=item.off_screen_category,
+        verified=item.verified,
+        missing_instances=item.missing_instances,
+        review_ids=list(item.review_ids),
+        recorded_sha256=frame.sha256,
+        clip_rms_per_second=list(clip.rms_per_second),
+    )
+
+
+def _annotations(
+    image_id: int, item: SelectedFrame, categories: Mapping[str, int]
+) -> Iterable[AnnotationRow]:
+    frame = item.frame
+    for chosen in item.instances:
+        instance, mask = chosen.instance, chosen.mask
+        yield AnnotationRow(
+            id=0,
+            image_id=image_id,
+            category_id=categories[instance.audio_visual_category],
+            segmentation=mask.rle,
+            bbox=list(rle.bbox(mask.rle)),
+            area=rle.area(mask.rle),
+            iscrowd=0,
+            audio_visual_category=instance.audio_visual_category,
+            scenario=instance.scenario,
+            video_id=frame.video_id,
+            clip_id=frame.clip_id,
+            frame_id=frame.frame_id,
+            frame_index=frame.frame_index,
+            time_s=frame.time_s,
+            verified=chosen.verified,
+            instance_id=instance.instance_id,
+            proposal_id=instance.proposal_id,
+            review_ids=sorted(instance.review_ids),
+            annotated_bbox=list(instance.bbox),
+            mask_source=mask.source,
+            mask_model_digest=mask.model_digest,
+            mask_predicted_iou=mask.predicted_iou,
+        )

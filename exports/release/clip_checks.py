@@ -1,0 +1,286 @@
+"""Whether a clip's file is what was measured: its sound, its frames, the pictures saved of them.
+
+The same questions are asked of a clip that was just made, before the release appears, and from
+outside, of any release that says what was measured. Each tolerance stands here with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exports.release.image_bytes import image_size
+from exports.release.selection import SelectedFrame
+from pipeline.config import SampleConfig
+from pipeline.errors import MediaError
+from pipeline.media import (
+    TICK_S,
+    Made,
+    MadeClip,
+    Media,
+    SoundEnergy,
+    SoundTrack,
+    Timeline,
+    decode_pictures,
+    exact,
+    make_clip,
+    read_timeline,
+    shown_before,
+)
+from pipeline.release.document import Document, ImageRow
+
+RMS_OFF = {"remuxed": 0.02, "encoded": 0.08}
+"""By how a clip was made: how far RMS may be from what was measured, as a share of it.
+
+Remuxed sound is the source's but for the blocks that lack what came before them (MP3, Opus, AC-3:
+0.5 % of the first second). Our AAC gives white noise back 2 % quieter and clicks 3 %.
+"""
+OTHER_SOURCE_OFF = 0.15
+"""The same for a clip restored from another encode of its video; sites encode again."""
+SILENCE = 1e-3
+"""RMS below which a difference does not count: a tenth of what is active."""
+EVENT_OFF = 2
+"""How many times as far the short-time RMS at an event may be: encoders smear loudness by 20 ms."""
+PICTURE_OFF = 0.25
+"""How far a clip's frame may be from the saved one: mean squared difference of grey levels, as a
+share of the saved picture's variance. Another picture has 1 and more, JPEG and our H.264 0.02."""
+BESIDE = 1.5
+"""How many times as far as the frame beside it the clip's frame may be: of a still scene one
+encode is as good as the next."""
+GREY = 4.0
+"""A mean squared difference that never counts: noise of two levels."""
+NOT_AS_MEASURED = "not_as_measured"
+"""The kind of failure of a clip that is another one."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled frame of a clip, as its row has it."""
+
+    frame_index: int
+    time_s: float
+    event_time_s: float
+    event_rms: float
+    width: int
+    height: int
+    image: bytes | None
+    """The saved picture; none where it is not at hand."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a clip's file must hold."""
+
+    start_s: float
+    end_s: float
+    rms_per_second: Sequence[float]
+    labelled: Sequence[Labelled]
+    made: Made = "remuxed"
+    first_s: float | None = None
+    """When its first frame is shown, seconds in the source; none where nobody knows."""
+    frames: int | None = None
+    """How many it shows before its end; none where nobody knows."""
+    other_source: bool = False
+    """Whether it may come from another encode of the video than the one that was measured."""
+
+
+def clip_rows(document: Document) -> list[list[ImageRow]]:
+    """The rows of each clip's frames, clip by clip."""
+    clips: dict[str, list[ImageRow]] = {}
+    for image in document.images:
+        clips.setdefault(image.clip_file, []).append(image)
+    return list(clips.values())
+
+
+def is_measured(rows: Sequence[ImageRow]) -> bool:
+    """Whether the rows of a clip say what its sound was; older and imported releases do not."""
+    return bool(rows[0].clip_rms_per_second)
+
+
+def measured_of_rows(
+    images: Sequence[ImageRow], picture: Callable[[ImageRow], bytes | None]
+) -> Measured:
+    """What the rows of one clip's frames say of it; ``picture`` gives an image's bytes."""
+    first = images[0]
+    return Measured(
+        start_s=first.clip_start_s,
+        end_s=first.clip_end_s,
+        rms_per_second=first.clip_rms_per_second,
+        labelled=[_labelled(image, picture(image)) for image in images],
+        made=first.clip_made or "encoded",
+        first_s=first.clip_first_s,
+        frames=first.clip_frames,
+        other_source=not first.clip_made,  # only fetch-media can have put one there
+    )
+
+
+def measured_of_tables(
+    items: Sequence[SelectedFrame], picture: Callable[[SelectedFrame], bytes | None]
+) -> Measured:
+    """What the tables say of one clip, before it has a file."""
+    clip = items[0].clip
+    return Measured(
+        start_s=clip.start_s,
+        end_s=clip.end_s,
+        rms_per_second=clip.rms_per_second,
+        labelled=[_labelled(item.frame, picture(item)) for item in items],
+    )
+
+
+def sampling(provenance: Mapping[str, Mapping[str, Any]]) -> SampleConfig:
+    """The settings events were found with; what a release does not say is as by default."""
+    stated = provenance.get("sample", {}).get("config")
+    stated, names = stated if isinstance(stated, dict) else {}, SampleConfig.model_fields
+    try:
+        return SampleConfig.model_validate({k: v for k, v in stated.items() if k in names})
+    except ValueError:
+        return SampleConfig()
+
+
+def make_measured(media: Media, target: Path, measured: Measured, config: SampleConfig) -> MadeClip:
+    """Make the clip that was measured; a remux that is another one is encoded.
+
+    Raises:
+        MediaError: ``not_as_measured`` when an encode is another one too, and as ``make_clip``.
+    """
+
+    def accept(path: Path, late: Fraction, made: Made) -> None:
+        now = replace(measured, made=made, first_s=float(exact(measured.start_s) + late))
+        for difference in differences_of_clip(Media(path, media.timeout_s), now, config):
+            raise MediaError(NOT_AS_MEASURED, f"{media.path.name}: its clip {difference}")
+
+    return make_clip(media, measured.start_s, measured.end_s, target, accept=accept)
+
+
+def differences_of_clip(media: Media, measured: Measured, config: SampleConfig) -> Iterator[str]:
+    """Everything in which a clip's file is not what was measured.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    timeline = read_timeline(media)
+    end = exact(measured.end_s - (measured.first_s or measured.start_s))
+    if measured.frames is not None:
+        wrong = shown_before(timeline, measured.frames, end)
+        if wrong:
+            yield wrong
+            return  # the frames below would be counted wrong
+    late = Fraction(0)
+    if measured.first_s is not None:
+        late = exact(measured.first_s) - exact(measured.start_s)
+    yield from _sound_differs(media, timeline, measured, late, config)
+    yield from _frames_differ(media, timeline, measured)
+
+
+def _sound_differs(
+    media: Media, timeline: Timeline, measured: Measured, late: Fraction, config: SampleConfig
+) -> Iterator[str]:
+    seconds = len(measured.rms_per_second)
+    if not seconds:
+        return
+    hops = round(1 / config.rms_hop_s)
+    sound = _heard(media, timeline.start - late, seconds, hops)
+    share = OTHER_SOURCE_OFF if measured.other_source else RMS_OFF[measured.made]
+    for second, (found, expected) in enumerate(
+        zip(sound.rms_per_second(), measured.rms_per_second, strict=True)
+    ):
+        # What the source plays before the clip's first frame is not in the clip.
+        quieter = expected - found > share * expected + SILENCE and not (second == 0 and late)
+        if quieter or found - expected > share * expected + SILENCE:
+            yield f"second {second} has RMS {found:.4f}, {expected:.4f} was measured"
+            return
+    window = round(config.rms_window_s / config.rms_hop_s)
+    loud = sound.short_time_rms(window)
+    for frame in measured.labelled:
+        at = round((frame.event_time_s - measured.start_s) * hops - window / 2)
+        if not frame.event_rms or not late * hops <= at < len(loud):
+            continue
+        if abs(loud[at] - frame.event_rms) > EVENT_OFF * share * frame.event_rms + SILENCE:
+            yield (
+                f"the event at {frame.event_time_s:g} s has RMS {loud[at]:.4f}, "
+                f"{frame.event_rms:.4f} was measured"
+            )
+            return
+
+
+def _heard(media: Media, zero: Fraction, seconds: int, hops: int) -> SoundEnergy:
+    try:
+        return SoundTrack.from_zero(media, zero, seconds, hops).span(0, seconds)
+    except MediaError as error:
+        if error.kind != "no_audio":
+            raise
+        nothing = np.zeros(seconds * hops)
+        return SoundEnergy(0, hops, nothing, nothing.astype(np.int64))
+
+
+def _frames_differ(media: Media, timeline: Timeline, measured: Measured) -> Iterator[str]:
+    """Time and look of each labelled frame."""
+    count = len(timeline.pts)
+    for frame in sorted(measured.labelled, key=lambda one: one.frame_index):
+        index = frame.frame_index
+        if index >= count:
+            yield f"has no frame {index}"
+            return
+        if measured.first_s is not None:
+            off = float(timeline.time(index)) - (frame.time_s - measured.first_s)
+            if abs(off) > TICK_S:
+                yield f"shows frame {index} {abs(off):.3f} s off"
+                return
+        wrong = _looks_otherwise(media, timeline, frame)
+        if wrong:
+            yield f"frame {index} {wrong}"
+            return
+
+
+def _looks_otherwise(media: Media, timeline: Timeline, frame: Labelled) -> str:
+    saved = _grey(frame)
+    if saved is None:
+        return ""
+    index = frame.frame_index
+    near = range(max(0, index - 1), min(len(timeline.pts), index + 2))
+    unlike: dict[int, float] = {}
+    for picture in decode_pictures(media, timeline, [near]):
+        height, width = saved.shape
+        found = cv2.cvtColor(picture.rgb(), cv2.COLOR_RGB2GRAY)
+        # An encode loses the last row or column of an odd side.
+        if found.shape not in ((height, width), (height - height % 2, width - width % 2)):
+            return f"is {found.shape[1]}x{found.shape[0]}, its image {width}x{height}"
+        part = saved[: found.shape[0], : found.shape[1]]
+        unlike[picture.index] = float(np.square(found.astype(np.float32) - part).mean())
+    if index not in unlike:
+        return "cannot be decoded"
+    here = unlike.pop(index)
+    if here > PICTURE_OFF * float(saved.var()) + GREY:
+        return "is not the picture that was saved"
+    if unlike and here > BESIDE * min(unlike.values()) + GREY:
+        return "is less like the saved picture than the frame beside it"
+    return ""
+
+
+def _grey(frame: Labelled) -> NDArray[np.uint8] | None:
+    """The saved picture; none when it is not one of the row's size, which others look at."""
+    if frame.image is None or image_size(frame.image) != (frame.width, frame.height):
+        return None
+    grey = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if grey is None or grey.shape != (frame.height, frame.width):
+        return None
+    return np.asarray(grey, np.uint8)
+
+
+def _labelled(row: Any, image: bytes | None) -> Labelled:
+    return Labelled(
+        frame_index=row.frame_index,
+        time_s=row.time_s,
+        event_time_s=row.event_time_s,
+        event_rms=row.event_rms,
+        width=row.width,
+        height=row.height,
+        image=image,
+    )

@@ -1,0 +1,424 @@
+"""Freeze the tables into a release: gather, write beside, rename.
+
+The folder appears whole or not at all. On an object store, which cannot rename a folder, the
+checksums are put last, and a folder without them is no release.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from exports.release.authors_layout import frame_files
+from exports.release.build_document import build_document
+from exports.release.card import render_card
+from exports.release.clip_checks import make_measured, measured_of_tables, sampling
+from exports.release.figures import bar_chart
+from exports.release.image_bytes import fingerprint
+from exports.release.leak_audit import audit
+from exports.release.lost_media import Lost, leave_out, without_lost
+from exports.release.parquet import write_twins
+from exports.release.selection import (
+    LeftOut,
+    ReleaseTables,
+    SelectedFrame,
+    Selection,
+    reasons_of,
+    select,
+    tally,
+)
+from exports.release.statistics import SCENARIOS, count, cross_event, with_left_out
+from pipeline.config import ExportConfig, SampleConfig
+from pipeline.errors import AvatarBuildError, MediaError, UsageError
+from pipeline.media import MadeClip, Media
+from pipeline.release import layout
+from pipeline.release.document import UNVERIFIED_MARK, Document, ImageRow, Info, to_json
+from pipeline.words import counted
+from pipeline.workspace.recorded import MISSING, frame_bytes, video_file
+from pipeline.workspace.storage import Storage
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_ABANDONED_S = 24 * 3600
+_SHOWN = 10
+"""Lost files named on a terminal."""
+
+
+@dataclass(frozen=True)
+class ReleaseSummary:
+    """What was written."""
+
+    version: str
+    path: str
+    """Relative to the workspace."""
+    verified: bool
+    videos: int
+    clips: int
+    frames: int
+    off_screen_frames: int
+    instances: int
+    left_out: dict[str, int]
+    """Rows of the tables that are not in it, by ``kind reason``."""
+    unrecorded: int
+    """Frames whose tables had no digest to hold their files against."""
+    lost: list[str]
+    """Media files that are gone or another one by now, and what to do."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """For people."""
+        note = "" if self.verified else ", UNVERIFIED"
+        text = (
+            f"{self.path}{note}: {counted(self.videos, 'video')}, {counted(self.frames, 'frame')} "
+            f"({self.off_screen_frames} off-screen), {counted(self.instances, 'instance')}."
+        )
+        if self.left_out:
+            reasons = reasons_of(self.left_out)
+            text += f" Left out: {reasons} (statistics.json names them)."
+        if self.unrecorded:
+            old = counted(self.unrecorded, "frame")
+            text += f" Not compared, for want of a recorded digest: {old}."
+        shown = [*self.lost[:_SHOWN], *(["..."] if len(self.lost) > _SHOWN else [])]
+        return "\n".join([text, *(f"  left out: {line}" for line in shown)])
+
+
+def write_release(
+    tables: ReleaseTables,
+    storage: Storage,
+    version: str,
+    *,
+    unverified: bool,
+    media: bool,
+    config: ExportConfig,
+    provenance: Mapping[str, Mapping[str, Any]],
+    taxonomy: Sequence[str] = (),
+    takedowns: Sequence[str] = (),
+    leak_lists: Sequence[Path] = (),
+) -> ReleaseSummary:
+    """Write ``releases/<version>/``. The same inputs give the same bytes.
+
+    Args:
+        tables: all rows, in any order.
+        storage: the workspace; media is read from it, the release written to it.
+        version: the release's name; letters, digits and ``. _ + -``.
+        unverified: take in what no person decided, and say so everywhere.
+        media: ship clips and frames.
+        config: title and polygon tolerance.
+        provenance: per stage what made its rows, as plain JSON; the card shows ``config`` and
+            ``code_revisions``.
+        taxonomy: category names whose ids stay the same from release to release.
+        takedowns: videos with a tombstone: left out, and named in the head and the card.
+        leak_lists: training lists the release is held against; see ``exports.release.leak_audit``.
+
+    Raises:
+        UsageError: the version is no name for a folder, or there already; a list names no id.
+        AvatarBuildError: nothing to release, tables that contradict each other, a category that is
+            not in the taxonomy, media missing, or media without a licence in a release that calls
+            itself verified.
+    """
+    target = f"releases/{check_version(version)}"
+    if storage.exists(target):
+        raise _taken(target)
+    selection = select(tables, unverified=unverified, taken_down=takedowns)
+    selection, lost = without_lost(selection, storage, media=media)
+
+    def describe(selection: Selection) -> Document:
+        if not selection.frames:
+            raise _nothing(tables, selection, unverified, lost)
+        if taxonomy and not config.free_categories:
+            _need_known(selection, set(taxonomy))
+        verified = all(item.verified for item in selection.frames)
+        if media and verified and not config.unlicensed:
+            _need_licenses(selection)
+        info = Info(
+            description=config.title,
+            version=version if verified else unverified_version(version),
+            verified=verified,
+            media=media,
+            polygon_tolerance_px=config.polygon_tolerance_px,
+            provenance={stage: dict(facts) for stage, facts in sorted(provenance.items())},
+            takedowns=sorted(takedowns),
+        )
+        document = build_document(selection, info, taxonomy)
+        leaks = [audit(document, path) for path in leak_lists]
+        return document.model_copy(update={"info": info.model_copy(update={"leaks": leaks})})
+
+    document = describe(selection)  # what is wrong with the tables is said before clips are made
+    with beside(storage, version) as folder:
+        made: dict[str, MadeClip] = {}
+        if media:
+            made, unfit = _make_clips(selection, storage, folder, sampling(provenance))
+            lost += [one.detail for one in unfit.values()]
+            if unfit:
+                selection = leave_out(selection, unfit, {})
+                document = describe(selection)
+        images = _images(selection, document, storage, folder, made)
+        document = document.model_copy(update={"images": images})
+        counts = write_annotations(document, selection.left_out, folder)
+        write_checksums(folder)
+        appear(folder, storage, target)
+    return summary_of(document, counts, selection.left_out, target, lost)
+
+
+def summary_of(
+    document: Document,
+    counts: Mapping[str, Any],
+    left_out: Sequence[LeftOut],
+    path: str,
+    lost: Sequence[str] = (),
+) -> ReleaseSummary:
+    """What was written to ``path``; ``counts`` are ``statistics.count`` of the document."""
+    return ReleaseSummary(
+        version=document.info.version,
+        path=path,
+        verified=document.info.verified,
+        videos=counts["videos"],
+        clips=counts["clips"],
+        frames=counts["frames"]["total"],
+        off_screen_frames=counts["frames"]["off_screen"],
+        instances=counts["instances"]["total"],
+        left_out=tally(left_out),
+        unrecorded=sum(not image.recorded_sha256 for image in document.images),
+        lost=list(lost),
+    )
+
+
+def check_version(version: str) -> str:
+    """Return ``version`` if it can name a folder.
+
+    Raises:
+        UsageError: otherwise.
+
+    >>> check_version("1.0-rc1")
+    '1.0-rc1'
+    """
+    if not _VERSION.fullmatch(version):
+        raise UsageError(
+            f"--version {version[:80]!r}: begin with a letter or digit, then letters, digits and "
+            "'. _ + -', 64 at most, such as 1.0."
+        )
+    return version
+
+
+def unverified_version(version: str) -> str:
+    """A version that says itself that people have not checked everything.
+
+    >>> unverified_version("0.1"), unverified_version("1.0+lab")
+    ('0.1+unverified', '1.0+lab.unverified')
+    """
+    if version.endswith(UNVERIFIED_MARK):
+        return version
+    return f"{version}{'.' if '+' in version else '+'}{UNVERIFIED_MARK}"
+
+
+def write_checksums(folder: Path) -> None:
+    """Write ``CHECKSUMS.sha256`` over every other file, for ``sha256sum -c``."""
+    files = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+    lines = [f"{digest(folder / name)}  {name}\n" for name in files if name != layout.CHECKSUMS]
+    (folder / layout.CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _taken(target: str) -> UsageError:
+    return UsageError(f"{target} exists, and a release never changes. Choose another --version.")
+
+
+def _nothing(
+    tables: ReleaseTables, selection: Selection, unverified: bool, lost: Sequence[str]
+) -> AvatarBuildError:
+    if not tables.instances and not tables.reviews:
+        return AvatarBuildError(
+            "Nothing to release: no frame is labelled. Label frames first ('avatar-build label "
+            "push', or 'label accept' without people)."
+        )
+    reasons = reasons_of(selection.reasons())
+    if lost:
+        return AvatarBuildError(f"Nothing to release: {reasons}. {lost[0]}")
+    hint = (
+        "'avatar-build why ID' shows one of them."
+        if unverified
+        else "Have people verify boxes and masks ('avatar-build label push'), or pass --unverified."
+    )
+    what = "Nothing" if unverified else "Nothing verified"
+    return AvatarBuildError(f"{what} to release ({reasons}). {hint}")
+
+
+def _need_known(selection: Selection, taxonomy: set[str]) -> None:
+    """Names people typed are most often misspelt; a release must not grow categories in silence."""
+    for item in selection.frames:
+        for chosen in item.instances:
+            category = chosen.instance.audio_visual_category
+            if category not in taxonomy:
+                raise AvatarBuildError(
+                    f"tables/instances: instance_id {chosen.instance.instance_id!r}: category "
+                    f"{category[:80]!r} is not in the taxonomy. Correct the label, add it to the "
+                    "file hear.taxonomy names, or take free text with "
+                    "--set export.free_categories=true."
+                )
+
+
+def _need_licenses(selection: Selection) -> None:
+    bare = sorted({i.video.video_id for i in selection.frames if not i.video.license})
+    if bare:
+        raise AvatarBuildError(
+            f"tables/videos: video_id {bare[0]!r} states no licence ({len(bare)} such videos), and "
+            "media may not be passed on without. Release --ids-only, drop them at the download "
+            "with --require-license, or answer for it yourself with --set export.unlicensed=true."
+        )
+
+
+def write_annotations(
+    document: Document, left_out: Sequence[LeftOut], folder: Path
+) -> dict[str, Any]:
+    """Write everything that follows from the document, checksums and media apart.
+
+    Returns:
+        ``statistics.count`` of it.
+    """
+    reasons = tally(left_out)
+    counts = count(document)
+    changing = cross_event(document)
+    _write(folder, layout.DOCUMENT, to_json(document))
+    write_twins(document, folder)
+    for name, data in frame_files(document):
+        _write(folder, name, data)
+    _write(folder, layout.CROSS_EVENT, "".join(f"{video}\n" for video in changing).encode())
+    statistics = with_left_out(counts, left_out)
+    text = json.dumps(statistics, indent=1, ensure_ascii=False)
+    _write(folder, layout.STATISTICS, f"{text}\n".encode())
+    card = render_card(document, counts, reasons)
+    _write(folder, layout.CARD, card.encode())
+    categories = [(row["category"], row["instances"]) for row in counts["per_category"]]
+    shown = [(name, number) for name, number in categories if number]
+    scenarios = [(name, counts["instances"][name]) for name in SCENARIOS]
+    scenarios.append(("Off-screen (frames)", counts["frames"]["off_screen"]))
+    for name, chart in (
+        ("categories", bar_chart("Instances per category", shown)),
+        ("scenarios", bar_chart("Instances per scenario", scenarios)),
+    ):
+        _write(folder, layout.FIGURES[name], chart.encode())
+    return counts
+
+
+def _images(
+    selection: Selection,
+    document: Document,
+    storage: Storage,
+    folder: Path,
+    made: Mapping[str, MadeClip],
+) -> list[ImageRow]:
+    """The image rows with what is known of their files; copies images where media is shipped."""
+    rows = []
+    for item, image in zip(selection.frames, document.images, strict=True):
+        marks: dict[str, Any] = {}
+        if clip := made.get(item.clip.clip_id):
+            marks = {
+                "clip_made": clip.made,
+                "clip_first_s": clip.first_s,
+                "clip_frames": clip.frames,
+            }
+        try:
+            data = frame_bytes(storage, item.frame)
+        except MediaError as error:
+            if document.info.media or error.kind != MISSING:
+                raise
+        else:
+            if document.info.media:
+                _write(folder, image.file_name, data)
+            marks |= fingerprint(data)
+        rows.append(image.model_copy(update=marks))
+    return rows
+
+
+def _make_clips(
+    selection: Selection, storage: Storage, folder: Path, config: SampleConfig
+) -> tuple[dict[str, MadeClip], dict[str, Lost]]:
+    """Make each clip once; the made ones by clip, and why there is none by video."""
+    clips: dict[str, list[SelectedFrame]] = {}
+    for item in selection.frames:
+        clips.setdefault(item.clip.clip_id, []).append(item)
+    made: dict[str, MadeClip] = {}
+    unfit: dict[str, Lost] = {}
+    for name, items in clips.items():
+        clip, video = items[0].clip, items[0].video
+        if video.video_id in unfit:
+            continue
+        target = folder / layout.clip_file(clip.video_id, clip.start_s)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        measured = measured_of_tables(items, lambda one: frame_bytes(storage, one.frame))
+        try:
+            with video_file(storage, video) as source:
+                made[name] = make_measured(
+                    Media(source, config.decode_timeout_s), target, measured, config
+                )
+        except MediaError as error:
+            why = error.detail.removeprefix(f"{Path(video.path).name}: ")
+            unfit[video.video_id] = Lost(error.kind, f"{video.path}: {why}")
+    for name, items in clips.items():
+        if name in made and items[0].video.video_id in unfit:
+            clip = items[0].clip
+            (folder / layout.clip_file(clip.video_id, clip.start_s)).unlink()
+    return made, unfit
+
+
+def _write(folder: Path, name: str, data: bytes) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@contextlib.contextmanager
+def beside(storage: Storage, version: str, place: str = "releases") -> Iterator[Path]:
+    """A folder to build in, on the release's disk; gone afterwards whatever happened."""
+    if storage.local is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    releases = storage.path(place)
+    releases.mkdir(parents=True, exist_ok=True)
+    for old in releases.glob(".*.partial"):
+        # A killed export leaves its folder; a day later nobody is writing to it.
+        if time.time() - old.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = releases / f".{version}.{uuid.uuid4().hex[:8]}.partial"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def appear(folder: Path, storage: Storage, target: str) -> None:
+    """Move a finished folder to its place, whole; on an object store the checksums last."""
+    if storage.local is not None:
+        try:
+            folder.rename(storage.path(target))
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another export was faster
+                raise _taken(target) from error
+            raise
+        return
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files.sort(key=lambda path: path.name == layout.CHECKSUMS)
+    for path in files:
+        storage.publish(path, f"{target}/{path.relative_to(folder).as_posix()}")

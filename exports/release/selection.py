@@ -1,0 +1,332 @@
+"""What goes into a release: which frames, which instances, and why the others do not.
+
+Nothing is lost in silence: every frame, instance and mask of the tables is either selected or named
+in ``left_out`` with its reason. Tables that contradict each other are refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pipeline.errors import AvatarBuildError, InputError
+from pipeline.records import rle
+from pipeline.records.reviews import standing
+from pipeline.records.schema import (
+    Clip,
+    Frame,
+    Instance,
+    Mask,
+    Record,
+    Review,
+    Video,
+    check_video_id,
+)
+from pipeline.release.scenario_rules import Sounding, contradiction
+from pipeline.words import counted
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+@dataclass(frozen=True)
+class ReleaseTables:
+    """The rows a release is made of, in any order."""
+
+    videos: Sequence[Video] = ()
+    clips: Sequence[Clip] = ()
+    frames: Sequence[Frame] = ()
+    reviews: Sequence[Review] = ()
+    instances: Sequence[Instance] = ()
+    masks: Sequence[Mask] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row of the tables that the release does not have, and why."""
+
+    kind: str
+    """``video``, ``frame``, ``instance`` or ``mask``."""
+    id: str
+    frame_id: str
+    reason: str
+    detail: str = ""
+    """The sentence for people, where the reason alone does not tell enough."""
+
+
+@dataclass(frozen=True)
+class SelectedInstance:
+    """An instance with its mask."""
+
+    instance: Instance
+    mask: Mask
+
+    @property
+    def verified(self) -> bool:
+        """Whether a person decided both the box and the mask."""
+        return self.instance.verified and self.mask.verified
+
+
+@dataclass(frozen=True)
+class SelectedFrame:
+    """A labelled frame: with instances, or off-screen with none."""
+
+    frame: Frame
+    clip: Clip
+    video: Video
+    instances: tuple[SelectedInstance, ...]
+    review_ids: tuple[str, ...]
+    off_screen: bool
+    off_screen_category: str | None
+    verified: bool
+    missing_instances: int
+    """Instances of this frame that were left out: its ground truth lacks them."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A release's content, sorted by video, time and id."""
+
+    frames: tuple[SelectedFrame, ...]
+    left_out: tuple[LeftOut, ...]
+
+    def reasons(self) -> dict[str, int]:
+        """How many rows were left out, by ``kind reason``."""
+        return tally(self.left_out)
+
+
+def tally(left_out: Iterable[LeftOut]) -> dict[str, int]:
+    """How many rows were left out, by ``kind reason``."""
+    return dict(sorted(Counter(f"{item.kind} {item.reason}" for item in left_out).items()))
+
+
+def reasons_of(tallied: Mapping[str, int]) -> str:
+    """What was left out, for people.
+
+    >>> reasons_of({"frame no_instance_released": 2, "video taken_down": 1})
+    '2 frames (no_instance_released), 1 video (taken_down)'
+    """
+    parts = []
+    for name, rows in tallied.items():
+        kind, _, reason = name.partition(" ")
+        parts.append(f"{counted(rows, kind)} ({reason})")
+    return ", ".join(parts)
+
+
+@dataclass
+class _Index:
+    """The tables by id, checked against each other."""
+
+    videos: dict[str, Video]
+    clips: dict[str, Clip]
+    frames: dict[str, Frame]
+    masks: dict[str, Mask]
+    reviews: dict[str, list[Review]] = field(default_factory=dict)
+    instances: dict[str, list[Instance]] = field(default_factory=dict)
+
+
+def select(
+    tables: ReleaseTables, *, unverified: bool, taken_down: Collection[str] = ()
+) -> Selection:
+    """Choose the frames and instances of a release.
+
+    An instance is verified when a person decided its box and its mask; an off-screen frame when a
+    person said so. Which reviews of a frame count: ``pipeline.records.reviews``.
+
+    Args:
+        tables: all rows, in any order.
+        unverified: take what no person has decided too.
+        taken_down: videos that are left out with all their rows, as if they had never been there.
+
+    Raises:
+        AvatarBuildError: naming the row that contradicts another table.
+    """
+    left_out = [
+        LeftOut("video", video.video_id, "", "taken_down")
+        for video in tables.videos
+        if video.video_id in taken_down
+    ]
+    tables = _without(tables, {item.id for item in left_out})
+    index = _index(tables)
+    frames: list[SelectedFrame] = []
+    known = {instance.instance_id for instance in tables.instances}
+    for mask in tables.masks:
+        if mask.instance_id not in known:
+            left_out.append(LeftOut("mask", mask.instance_id, mask.frame_id, "no_instance"))
+    for frame in index.frames.values():
+        selected, reasons = _select_frame(frame, index, unverified=unverified)
+        left_out += reasons
+        if selected is not None:
+            frames.append(selected)
+    frames.sort(key=lambda item: (item.video.video_id, item.frame.time_s, item.frame.frame_id))
+    left_out.sort(key=lambda item: (item.frame_id, item.kind, item.id))
+    return Selection(tuple(frames), tuple(left_out))
+
+
+def _without(tables: ReleaseTables, videos: set[str]) -> ReleaseTables:
+    """The tables less some videos and all that came from them."""
+    if not videos:
+        return tables
+    gone = {frame.frame_id for frame in tables.frames if frame.video_id in videos}
+    return ReleaseTables(
+        videos=[row for row in tables.videos if row.video_id not in videos],
+        clips=[row for row in tables.clips if row.video_id not in videos],
+        frames=[row for row in tables.frames if row.video_id not in videos],
+        reviews=[row for row in tables.reviews if row.frame_id not in gone],
+        instances=[row for row in tables.instances if row.frame_id not in gone],
+        masks=[row for row in tables.masks if row.frame_id not in gone],
+    )
+
+
+def _select_frame(
+    frame: Frame, index: _Index, *, unverified: bool
+) -> tuple[SelectedFrame | None, list[LeftOut]]:
+    instances = index.instances.get(frame.frame_id, [])
+    reviews = index.reviews.get(frame.frame_id, [])
+    boxes, masks = standing(reviews, "boxes"), standing(reviews, "masks")
+    reason = _frame_reason(boxes, masks, instances)
+    off_screen = reason is None and bool(boxes) and boxes[0].decision == "off_screen"
+    verified = all(review.verified for review in boxes)
+    if off_screen and not verified and not unverified:
+        reason = "not_verified"
+    chosen: list[SelectedInstance] = []
+    left_out: list[LeftOut] = []
+    for instance in instances:
+        why = reason or ("frame_off_screen" if off_screen else None)
+        mask = index.masks.get(instance.instance_id)
+        why = why or _instance_reason(instance, mask, boxes, unverified=unverified)
+        if why is not None or mask is None:
+            why = why or "no_mask"
+            left_out.append(LeftOut("instance", instance.instance_id, frame.frame_id, why))
+        else:
+            _check_mask(mask, frame)
+            chosen.append(SelectedInstance(instance, mask))
+    if not off_screen and not chosen:
+        reason = reason or "no_instance_released"
+    if _contradict(chosen, frame):
+        reason = "scenarios_contradict"
+        left_out += [
+            LeftOut("instance", item.instance.instance_id, frame.frame_id, reason)
+            for item in chosen
+        ]
+    if reason is not None:
+        return None, [LeftOut("frame", frame.frame_id, frame.frame_id, reason), *left_out]
+    chosen.sort(key=lambda item: item.instance.instance_id)
+    missing = sum(item.reason not in ("superseded", "frame_off_screen") for item in left_out)
+    clip = index.clips[frame.clip_id]
+    selected = SelectedFrame(
+        frame=frame,
+        clip=clip,
+        video=index.videos[clip.video_id],
+        instances=tuple(chosen),
+        review_ids=tuple(sorted(review.review_id for review in (*boxes, *masks))),
+        off_screen=off_screen,
+        off_screen_category=boxes[0].off_screen_category if off_screen else None,
+        verified=verified if off_screen else all(item.verified for item in chosen),
+        missing_instances=missing,
+    )
+    return selected, left_out
+
+
+def _frame_reason(
+    boxes: list[Review], masks: list[Review], instances: list[Instance]
+) -> str | None:
+    """Why a frame as a whole is left out, or none."""
+    if not boxes and not instances:
+        return "not_labelled"
+    decisions = {
+        (review.decision, (review.off_screen_category or "").casefold()) for review in boxes
+    }
+    if len(decisions) > 1 or len({review.decision for review in masks}) > 1:
+        return "reviews_disagree"
+    if boxes and boxes[0].decision in ("rejected", "back_to_boxes"):
+        return boxes[0].decision
+    if masks and masks[0].decision != "labelled":
+        return f"masks_{masks[0].decision}"
+    return None
+
+
+def _contradict(chosen: Sequence[SelectedInstance], frame: Frame) -> bool:
+    sounding = [
+        Sounding(item.instance.audio_visual_category, item.instance.scenario, item.mask.area)
+        for item in chosen
+    ]
+    return contradiction(sounding, frame.width * frame.height) is not None
+
+
+def _instance_reason(
+    instance: Instance, mask: Mask | None, boxes: list[Review], *, unverified: bool
+) -> str | None:
+    current = {review.review_id for review in boxes}
+    if current and instance.review_ids and current.isdisjoint(instance.review_ids):
+        return "superseded"
+    if not unverified and not instance.verified:
+        return "not_verified"
+    if mask is None:
+        return "no_mask"
+    if not unverified and not mask.verified:
+        return "mask_not_verified"
+    return None
+
+
+def _index(tables: ReleaseTables) -> _Index:
+    index = _Index(
+        videos=_by_id(tables.videos),
+        clips=_by_id(tables.clips),
+        frames=_by_id(tables.frames),
+        masks=_by_id(tables.masks),
+    )
+    for video in index.videos:
+        check_video_id(video)
+    for clip in index.clips.values():
+        _known("clips", clip, "video_id", clip.video_id, index.videos)
+    for frame in index.frames.values():
+        _known("frames", frame, "clip_id", frame.clip_id, index.clips)
+        if index.clips[frame.clip_id].video_id != frame.video_id:
+            raise _contradiction("frames", frame, f"video_id {frame.video_id} is not its clip's")
+    for instance in _by_id(tables.instances).values():
+        _known("instances", instance, "frame_id", instance.frame_id, index.frames)
+        index.instances.setdefault(instance.frame_id, []).append(instance)
+        mask = index.masks.get(instance.instance_id)
+        if mask is not None and mask.frame_id != instance.frame_id:
+            raise _contradiction("masks", mask, f"frame_id {mask.frame_id} is not its instance's")
+    for review in _by_id(tables.reviews).values():
+        _known("reviews", review, "frame_id", review.frame_id, index.frames)
+        index.reviews.setdefault(review.frame_id, []).append(review)
+    return index
+
+
+def _by_id(rows: Iterable[RecordT]) -> dict[str, RecordT]:
+    found: dict[str, RecordT] = {}
+    for row in rows:
+        if row.id in found:
+            raise _contradiction(row.table, row, "is there twice")
+        found[row.id] = row
+    return found
+
+
+def _known(table: str, row: Record, column: str, value: str, known: dict[str, RecordT]) -> None:
+    if value not in known:
+        raise _contradiction(table, row, f"{column} {value} is in no table")
+
+
+def _check_mask(mask: Mask, frame: Frame) -> None:
+    height, width = mask.rle.size
+    if (height, width) != (frame.height, frame.width):
+        raise _contradiction(
+            "masks", mask, f"is {width}x{height}, its frame is {frame.width}x{frame.height}"
+        )
+    try:
+        pixels = int(rle.decode(mask.rle).sum())
+    except InputError as error:
+        raise _contradiction("masks", mask, f"cannot be decoded ({error.detail})") from error
+    if mask.area != pixels or list(mask.bbox) != rle.bbox(mask.rle):
+        raise _contradiction("masks", mask, "has an area or bbox that is not its RLE's")
+
+
+def _contradiction(table: str, row: Record, what: str) -> AvatarBuildError:
+    return AvatarBuildError(
+        f"tables/{table}: {row.key} {row.id[:80]!r} {what}. The tables come from different runs; "
+        "'avatar-build status' shows which stage to run again."
+    )

@@ -1,0 +1,121 @@
+"""What a release counts: supplement Table A, per category, per scenario, and Algorithm 1."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from exports.release.authors_layout import annotations_by_image
+from exports.release.selection import LeftOut
+from pipeline.release.document import Document
+
+SCENARIOS = ("Single-sound", "Multi-entity", "Mixed-sound")
+"""In the order of Table A."""
+
+
+def count(document: Document) -> dict[str, Any]:
+    """Everything that can be counted from the document alone."""
+    return {
+        "version": document.info.version,
+        "verified": document.info.verified,
+        "videos": len(document.videos),
+        "clips": len({image.clip_id for image in document.images}),
+        **_clips_made(document),
+        "frames": {
+            "total": len(document.images),
+            "off_screen": sum(image.off_screen for image in document.images),
+            "with_missing_instances": sum(image.missing_instances > 0 for image in document.images),
+        },
+        "instances": {
+            "total": len(document.annotations),
+            **_tally((row.scenario for row in document.annotations), SCENARIOS),
+            **_unstated(document),
+        },
+        "frames_per_clip": _frames_per_clip(document),
+        "per_category": _per_category(document),
+        "cross_event_videos": len(cross_event(document)),
+        "takedowns": document.info.takedowns,
+        "leaks": [leak.model_dump() for leak in document.info.leaks],
+    }
+
+
+def with_left_out(counts: dict[str, Any], left_out: Sequence[LeftOut]) -> dict[str, Any]:
+    """``count`` and the rows the release does not have, with their reasons."""
+    return {**counts, "left_out": [asdict(item) for item in left_out]}
+
+
+def cross_event(document: Document) -> list[str]:
+    """The videos whose sound changes source (supplement, Algorithm 1), sorted.
+
+    A video belongs when a labelled frame brings a category that none of its earlier labelled frames
+    had. The first labelled frame alone never does. An off-screen frame is a labelled frame: its
+    category has been heard from then on.
+    """
+    rows = annotations_by_image(document)
+    frames: dict[str, list[tuple[float, int, set[str]]]] = defaultdict(list)
+    for image in document.images:
+        categories = {row.audio_visual_category for row in rows.get(image.id, [])}
+        if image.off_screen_category:
+            categories.add(image.off_screen_category)
+        frames[image.video_id].append((image.time_s, image.id, categories))
+    return sorted(video for video, labelled in frames.items() if _changes(labelled))
+
+
+def _changes(labelled: list[tuple[float, int, set[str]]]) -> bool:
+    first, *later = (categories for _, _, categories in sorted(labelled, key=lambda row: row[:2]))
+    seen = set(first)
+    for categories in later:
+        if categories - seen:
+            return True
+        seen |= categories
+    return False
+
+
+def _tally(values: Any, names: Sequence[str]) -> dict[str, int]:
+    counts = Counter(values)
+    return {name: counts[name] for name in names}
+
+
+def _clips_made(document: Document) -> dict[str, dict[str, int]]:
+    """How many clips were remuxed and how many encoded, where clips are shipped."""
+    made = {image.clip_id: image.clip_made for image in document.images if image.clip_made}
+    return {"clips_made": dict(sorted(Counter(made.values()).items()))} if made else {}
+
+
+def _unstated(document: Document) -> dict[str, int]:
+    """Instances without a scenario, where an imported release has some."""
+    number = sum(row.scenario is None for row in document.annotations)
+    return {"scenario not stated": number} if number else {}
+
+
+def _frames_per_clip(document: Document) -> dict[str, int]:
+    """How many clips have 1, 2, ... labelled frames."""
+    per_clip = Counter(image.clip_id for image in document.images)
+    return {str(frames): clips for frames, clips in sorted(Counter(per_clip.values()).items())}
+
+
+def _per_category(document: Document) -> list[dict[str, Any]]:
+    """Every category that occurs, most instances first (the paper's Fig. T)."""
+    frames: dict[str, set[int]] = defaultdict(set)
+    scenarios: dict[str, Counter[str | None]] = defaultdict(Counter)
+    off_screen: Counter[str] = Counter()
+    for row in document.annotations:
+        frames[row.audio_visual_category].add(row.image_id)
+        scenarios[row.audio_visual_category][row.scenario] += 1
+    for image in document.images:
+        if image.off_screen_category:
+            off_screen[image.off_screen_category] += 1
+    names = {*frames, *off_screen}
+    table = [
+        {
+            "category": name,
+            "instances": sum(scenarios[name].values()),
+            **{scenario: scenarios[name][scenario] for scenario in SCENARIOS},
+            "frames": len(frames[name]),
+            "off_screen_frames": off_screen[name],
+        }
+        for name in names
+    ]
+    return sorted(table, key=lambda row: (-row["instances"], row["category"]))

@@ -1,0 +1,1 @@
+"""The report: one page that tells a stranger what a run did."""

@@ -1,0 +1,99 @@
+"""Which clips a report can play, and where they lie.
+
+A clip's file is that of a release, or one cut on request into ``media/clips`` of the workspace.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+from exports.report.write_report import Films
+from pipeline.errors import MediaError
+from pipeline.media import BROWSER, Media, make_clip
+from pipeline.records.schema import Clip, Video
+from pipeline.release.document import read_document
+from pipeline.release.layout import DOCUMENT
+from pipeline.workspace.recorded import video_file
+from pipeline.workspace.storage import Storage
+
+_FOLDER = "media/clips"
+
+
+def cut_films(storage: Storage, clips: Iterable[Clip], videos: Iterable[Video]) -> dict[str, str]:
+    """Cut clips into ``media/clips``; what is there already is left alone.
+
+    Returns:
+        Why a clip could not be cut, by ``clip_id``.
+    """
+    sources = {video.video_id: video for video in videos}
+    failed = {}
+    storage.make_folder(_FOLDER)
+    beside = storage.path(_FOLDER)
+    for clip in clips:
+        if storage.exists(_cut_name(clip)):
+            continue
+        try:
+            with (
+                tempfile.TemporaryDirectory(prefix=".making-", dir=beside) as folder,
+                video_file(storage, sources[clip.video_id]) as source,
+            ):
+                made = Path(folder) / "made.mp4"
+                make_clip(Media(source), clip.start_s, clip.end_s, made, codecs=BROWSER)
+                storage.publish(made, _cut_name(clip))
+        except MediaError as error:
+            failed[clip.clip_id] = str(error)
+    return failed
+
+
+def find_films(storage: Storage, clips: Iterable[Clip], target: Path) -> Films:
+    """The clips that can be played by a page at ``target``."""
+    released, without = _released(storage)
+    here = set(storage.names(_FOLDER))
+    addresses = {}
+    wanted = list(clips)
+    for clip in wanted:
+        name = _cut_name(clip)
+        if name.rpartition("/")[2] not in here:
+            name = released.get((clip.clip_id, clip.start_s, clip.end_s), "")
+        if name:
+            addresses[clip.clip_id] = _relative(storage, name, target)
+    if len(addresses) == len(wanted):
+        return Films(addresses, "")
+    count = len(wanted) - len(addresses)
+    missing = f"{count} {'clip' if count == 1 else 'clips'} cannot be heard here"
+    if without:
+        missing += f" (release {', '.join(without)} ships ids only, no media)"
+    return Films(addresses, f"{missing}: 'avatar-build report --clips' cuts those with pictures.")
+
+
+def _released(storage: Storage) -> tuple[dict[tuple[str, float, float], str], list[str]]:
+    """Clip files of releases by id and span, and the releases that ship none."""
+    files: dict[tuple[str, float, float], str] = {}
+    without = []
+    for version in storage.folders("releases"):
+        folder = storage.path(f"releases/{version}")
+        if not (folder / DOCUMENT).is_file():
+            continue
+        document = read_document(folder)
+        if not document.info.media:
+            without.append(version)
+        for row in document.images:
+            if (folder / row.clip_file).is_file():
+                key = (row.clip_id, row.clip_start_s, row.clip_end_s)
+                files[key] = f"releases/{version}/{row.clip_file}"
+    return files, without
+
+
+def _cut_name(clip: Clip) -> str:
+    """The file a clip is cut into; its name holds what decides it."""
+    return f"{_FOLDER}/{clip.clip_id}_{round(clip.end_s * 1000):08d}.mp4"
+
+
+def _relative(storage: Storage, name: str, target: Path) -> str:
+    """An address a browser finds from the page; a leading './' keeps an id from being a scheme."""
+    way = os.path.relpath(storage.path(name).absolute(), target.absolute().parent)
+    return f"./{quote(Path(way).as_posix())}"

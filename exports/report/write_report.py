@@ -1,0 +1,309 @@
+"""The report: one HTML file that tells a stranger what a run did.
+
+It needs no network: pictures are inside, and so is the only script it may run, which pages and
+filters the gallery and is named by its digest in the page's own policy.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from exports.release.statistics import SCENARIOS
+from exports.report.frame_pictures import ClipView, ReportTables, clip_views
+from pipeline.records.reviews import KINDS, by_frame, opinions
+from pipeline.records.schema import DropRow, FailureRow, Review
+from pipeline.run.status import StageStatus
+from pipeline.templating import environment
+from pipeline.workspace.storage import Storage
+
+__all__ = ["Films", "ReportTables", "write_report"]
+
+_PAGE = 12
+"""Clips per page of the gallery."""
+_EXAMPLES = 3
+"""Rows named per reason."""
+_BARS = 25
+"""Categories drawn."""
+_MEANINGS = {
+    "list": "read the list of videos",
+    "download": "fetch whole videos, keep the suitable ones",
+    "sample": "find a clip with sound and its sharpest frames",
+    "hear": "say what can be heard",
+    "propose": "draw boxes around what may sound",
+    "accept": "take good boxes as they are, by rule",
+    "simulate": "answer in place of people, from a ground truth",
+    "pull": "bring in what people said of the boxes",
+    "pull-adjudication": "bring in who settled what people differ on",
+    "gold": "take known answers, to score people on",
+    "settle": "turn reviews into sounding instances",
+    "segment": "turn boxes into pixel masks",
+    "pull-masks": "bring in what people said of the masks",
+    "settle-masks": "put verified masks in the segmenter's place",
+}
+"""What each stage does, for strangers."""
+
+
+class _Chart(NamedTuple):
+    """A bar per name."""
+
+    title: str
+    bars: list[tuple[str, int]]
+    color: str
+
+
+@dataclass(frozen=True)
+class Films:
+    """The clips a report can play."""
+
+    addresses: Mapping[str, str]
+    """By ``clip_id``."""
+    silence: str
+    """Why there are no others; empty where nothing is to be said."""
+
+
+@dataclass(frozen=True)
+class _Reason:
+    """Rows of one stage that ended alike."""
+
+    stage: str
+    name: str
+    failed: bool
+    retryable: bool
+    count: int
+    examples: list[tuple[str, str]]
+    """Input id and detail."""
+
+
+def write_report(
+    storage: Storage,
+    tables: ReportTables,
+    stages: Sequence[StageStatus],
+    failures: Sequence[FailureRow],
+    drops: Sequence[DropRow],
+    *,
+    target: Path,
+    scores: Mapping[str, Any] | None = None,
+    title: str = "What this run did",
+    max_clips: int = 200,
+    films: Films | None = None,
+) -> Path:
+    """Write the report to ``target``, whole or not at all.
+
+    Args:
+        storage: the workspace the frames are read from.
+        tables: what the stages made.
+        stages: the books of each stage, in the order of the flow.
+        failures: every failed row.
+        drops: every dropped row.
+        target: the HTML file.
+        scores: measured against a ground truth, by name; groups may be nested.
+        title: the heading.
+        max_clips: clips shown with pictures; of the others the page has the shapes alone.
+        films: where clips can be played from, by addresses relative to ``target``.
+    """
+    films = films or Films({}, "")
+    gallery = _gallery(clip_views(storage, tables, max_clips, films.addresses))
+    script = (Path(__file__).parents[1] / "templates/report.js").read_text(encoding="utf-8")
+    people = {review.annotator for review in tables.reviews if _by_a_person(review)}
+    rules = {review.annotator for review in tables.reviews if not review.verified}
+    page = (
+        environment("exports")
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            numbers=_numbers(tables),
+            people=len(people),
+            rules=sorted(rules),
+            stages=stages,
+            meanings=_MEANINGS,
+            reasons=_reasons(drops, failures),
+            charts=_charts(tables),
+            scores=_flat(scores or {}),
+            backends=_backends(tables),
+            labelling=_labelling(tables),
+            silence=films.silence,
+            num_films=len(films.addresses),
+            film_source="'self' file:" if films.addresses else "'none'",
+            script=Markup(script),
+            script_digest=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
+            **gallery,
+        )
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.tmp")
+    beside.write_text(page, encoding="utf-8")
+    beside.replace(target)
+    return target
+
+
+def _gallery(views: Iterable[ClipView]) -> dict[str, Any]:
+    """The clips as HTML: the first page in the document, the others as text for its script."""
+    template = environment("exports").get_template("clip.html.j2")
+    kinds: tuple[dict[str, int], ...] = ({}, {}, {})  # category, scenario, state to number
+    first: list[Markup] = []
+    clips: list[dict[str, Any]] = []
+    pictured = 0
+
+    def numbers(kind: int, values: Iterable[str]) -> list[int]:
+        return sorted({kinds[kind].setdefault(value, len(kinds[kind])) for value in values})
+
+    for view in views:
+        html = template.render(view=view)
+        pictured += view.pictured
+        frames = [
+            (
+                numbers(0, [label[0] for label in frame.labels]),
+                numbers(1, [label[1] for label in frame.labels]),
+                numbers(2, [frame.state]),
+            )
+            for frame in view.frames
+        ]
+        text = f"{view.video.title} {view.video.label} {view.clip.clip_id}".lower()
+        clips.append({"text": text, "frames": frames})
+        if len(first) < _PAGE:
+            first.append(Markup(html))
+        else:
+            clips[-1]["html"] = html
+    names = ("all categories", "all scenarios", "all frames")
+    order = [sorted(kind) for kind in kinds]
+    place = [
+        {kind[name]: n for n, name in enumerate(o)} for kind, o in zip(kinds, order, strict=True)
+    ]
+    for clip in clips:
+        clip["frames"] = [
+            [[place[kind][n] for n in own] for kind, own in enumerate(frame)]
+            for frame in clip["frames"]
+        ]
+    return {
+        "num_clips": len(clips),
+        "num_pictured": pictured,
+        "first_clips": first,
+        "filters": list(zip(("category", "scenario", "state"), names, order, strict=True)),
+        "data": _script_json({"page": _PAGE, "clips": clips}),
+    }
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _labelling(tables: ReportTables) -> list[tuple[str, str]]:
+    """What people's reviews cost and how far they agree; nothing when there are none."""
+    reviews = [review for review in tables.reviews if _by_a_person(review)]
+    if not reviews:
+        return []
+    times = [review.lead_time_s for review in reviews if review.lead_time_s is not None]
+    lines = [
+        ("people", f"{len({review.annotator for review in reviews}):,}"),
+        ("reviews", f"{len(reviews):,}"),
+    ]
+    if times:
+        lines.append(("hours", f"{sum(times) / 3600:.1f}"))
+        lines.append(("seconds per review, median", f"{median(times):.1f}"))
+    origins = Counter(
+        instance.origin
+        for review in reviews
+        if review.kind == "boxes"
+        for instance in review.instances
+    )
+    boxes = sum(origins.values())
+    for origin in ("kept", "moved", "added") if boxes else ():
+        lines.append((f"boxes {origin}", f"{100 * origins[origin] / boxes:.1f} %"))
+    several = [
+        {answer.decision for answer in answers}
+        for rows in by_frame(reviews).values()
+        for kind in KINDS
+        if len(answers := opinions(rows, kind)) > 1
+    ]
+    if several:
+        agreed = sum(len(own) == 1 for own in several)
+        lines.append(("frames seen by several people", f"{len(several):,}"))
+        lines.append(("of these decided alike", f"{100 * agreed / len(several):.1f} %"))
+    return lines
+
+
+def _by_a_person(review: Review) -> bool:
+    """Whether somebody's work; a known answer is nobody's."""
+    return review.verified and review.purpose != "gold"
+
+
+def _numbers(tables: ReportTables) -> list[tuple[int, str]]:
+    off_screen = {
+        review.frame_id
+        for review in tables.reviews
+        if review.kind == "boxes" and review.decision == "off_screen"
+    }
+    return [
+        (len(tables.videos), "videos"),
+        (len(tables.clips), "clips"),
+        (len(tables.frames), "frames"),
+        (len(tables.proposals), "proposed boxes"),
+        (len(tables.instances), "sounding instances"),
+        (len(tables.masks), "masks"),
+        (len(off_screen), "off-screen frames"),
+    ]
+
+
+def _backends(tables: ReportTables) -> list[tuple[str, list[str]]]:
+    return [
+        ("sounds heard by", sorted({row.tagger for row in tables.sounds})),
+        ("boxes proposed by", sorted({row.detector for row in tables.proposals})),
+        ("frames labelled by", sorted({row.annotator for row in tables.reviews})[:12]),
+        ("masks drawn by", sorted({row.source for row in tables.masks})),
+    ]
+
+
+def _reasons(drops: Sequence[DropRow], failures: Sequence[FailureRow]) -> list[_Reason]:
+    """Every way a row ended early, per stage, most frequent first."""
+    groups: dict[tuple[str, bool, str, bool], list[tuple[str, str]]] = {}
+    for drop in drops:
+        key = (drop.stage, False, drop.reason, False)
+        groups.setdefault(key, []).append((drop.input_id, drop.detail))
+    for row in failures:
+        key = (row.stage, True, row.kind, row.retryable)
+        groups.setdefault(key, []).append((row.input_id, row.detail))
+    found = [
+        _Reason(stage, name, failed, retryable, len(rows), sorted(rows)[:_EXAMPLES])
+        for (stage, failed, name, retryable), rows in groups.items()
+    ]
+    return sorted(found, key=lambda row: (row.stage, row.failed, -row.count, row.name))
+
+
+def _charts(tables: ReportTables) -> list[_Chart]:
+    categories = Counter(row.audio_visual_category for row in tables.instances)
+    ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
+    scenarios: Counter[str] = Counter(row.scenario for row in tables.instances)
+    by_scenario = [(name, scenarios[name]) for name in SCENARIOS]
+    title = "Instances per category"
+    if len(ranked) > _BARS:
+        title += f" (the first {_BARS} of {len(ranked)})"
+    return [
+        _Chart(title, ranked[:_BARS], "#3b6ea5"),
+        _Chart("Instances per scenario", by_scenario, "#5b7f52"),
+    ]
+
+
+def _flat(scores: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested scores as lines of name and value."""
+    lines: list[tuple[str, str]] = []
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            lines += _flat(value, f"{prefix}{name}: ")
+        else:
+            text = f"{value:.3f}" if isinstance(value, float) else str(value)
+            lines.append((f"{prefix}{name}", text))
+    return lines

@@ -1,0 +1,485 @@
+"""What must hold between the parts of a release: one function per kind of defect."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from exports.release.authors_layout import annotations_by_image, off_screen_annotation
+from exports.release.card import LICENCES, UNVERIFIED, stated_rows
+from exports.release.clip_checks import (
+    clip_rows,
+    differences_of_clip,
+    is_measured,
+    measured_of_rows,
+    sampling,
+)
+from exports.release.image_bytes import fingerprint, hash_distance, image_size
+from exports.release.parquet import differences
+from exports.release.statistics import count, cross_event
+from pipeline.errors import InputError, MediaError
+from pipeline.media import Media
+from pipeline.records import rle
+from pipeline.records.schema import clip_id, frame_id
+from pipeline.release import layout
+from pipeline.release.document import UNVERIFIED_MARK, AnnotationRow, Document, ImageRow
+from pipeline.release.findings import Finding
+from pipeline.release.scenario_rules import Sounding, contradiction
+from pipeline.templating import markdown_text
+from pipeline.words import short
+
+_TIMEOUT_S = 120.0
+"""After which a clip is given up; one of 10 s takes less than a second."""
+
+ALIKE_BITS = 10
+"""Of a fingerprint's 64 bits, how many another encode of the same frame may flip."""
+
+
+def expected_files(document: Document) -> set[str]:
+    """Every file a release with this document has."""
+    names = {
+        layout.DOCUMENT,
+        layout.CROSS_EVENT,
+        layout.STATISTICS,
+        layout.CARD,
+        layout.CHECKSUMS,
+        *layout.TWINS.values(),
+        *layout.FIGURES.values(),
+    }
+    for image in document.images:
+        names.add(layout.frame_json(image.file_name))
+        if document.info.media:
+            names |= {image.file_name, image.clip_file}
+    return names
+
+
+def restorable_files(document: Document) -> set[str]:
+    """What may lie there besides: what ``fetch-media`` adds, and sounds of imported sets."""
+    clips = {image.clip_file for image in document.images}
+    ends = layout.SOUND_SUFFIXES if document.info.imported_from else ()
+    sounds = {layout.sound_file(clip, end) for clip in clips for end in ends}
+    if document.info.media:
+        return sounds
+    return sounds | clips | {image.file_name for image in document.images} | {layout.ATTRITION}
+
+
+def check_ids(document: Document, folder: Path) -> Iterator[Finding]:
+    """Ids are there once; a video belongs to one split."""
+    for column, values in (
+        ("licenses.id", [row.id for row in document.licenses]),
+        ("categories.id", [row.id for row in document.categories]),
+        ("categories.name", [row.name for row in document.categories]),
+        ("images.id", [row.id for row in document.images]),
+        ("images.frame_id", [row.frame_id for row in document.images]),
+        ("images.file_name", [row.file_name for row in document.images]),
+        ("annotations.id", [row.id for row in document.annotations]),
+        ("annotations.instance_id", [row.instance_id for row in document.annotations]),
+    ):
+        for value in _twice(values):
+            yield Finding("ids", column, f"{short(value)} is there twice")
+    if not document.info.imported_from:
+        for video in document.videos:
+            if len(video.id) != 11:
+                yield Finding("ids", f"video {short(video.id)}", "is not a YouTube id")
+    splits: dict[str, set[str]] = {}
+    for video in document.videos:
+        splits.setdefault(video.id, set()).add(video.split)
+    for video_id in _twice([row.id for row in document.videos]):
+        if len(splits[video_id]) > 1:
+            leak = f"is in the splits {short(sorted(splits[video_id]))}"
+            yield Finding("split_leak", f"video {video_id}", leak)
+        else:
+            yield Finding("ids", "videos.id", f"{short(video_id)} is there twice")
+
+
+def check_references(document: Document, folder: Path) -> Iterator[Finding]:
+    """What one row says of another is what the other says of itself."""
+    licenses = {row.id: row.name for row in document.licenses}
+    videos = {row.id: row for row in document.videos}
+    for video in document.videos:
+        where = f"video {video.id}"
+        yield from _same("references", where, "video_id", video.video_id, video.id)
+        expected = licenses.get(video.license_id)
+        yield from _same("references", where, "license", video.license, expected)
+    for image in document.images:
+        where = f"image {image.id}"
+        owner = videos.get(image.video_id)
+        if owner is None:
+            yield Finding("references", where, f"video {image.video_id} is not in the release")
+        else:
+            yield from _same("references", where, "license", image.license, owner.license_id)
+        yield from _names(image)
+    used = {image.video_id for image in document.images}
+    for video_id in sorted(set(videos) - used):
+        yield Finding("references", f"video {video_id}", "has no labelled frame")
+    images = {row.id: row for row in document.images}
+    categories = {row.id: row.name for row in document.categories}
+    for row in document.annotations:
+        where = f"annotation {row.id}"
+        name = categories.get(row.category_id)
+        yield from _same("references", where, "category", row.audio_visual_category, name)
+        frame = images.get(row.image_id)
+        if frame is None:
+            yield Finding("references", where, f"image {row.image_id} is not in the release")
+            continue
+        for column in ("video_id", "clip_id", "frame_id", "frame_index", "time_s"):
+            expected = getattr(frame, column)
+            yield from _same("references", where, column, getattr(row, column), expected)
+
+
+def _names(image: ImageRow) -> Iterator[Finding]:
+    """Ids and paths are made from content; nothing else may stand in their place."""
+    where = f"image {image.id}"
+    clip = clip_id(image.video_id, image.clip_start_s)
+    suffix = "x.png" if image.file_name.endswith(".png") else "x.jpg"
+    file = layout.image_file(image.video_id, image.clip_start_s, image.frame_index, suffix)
+    cut = layout.clip_file(image.video_id, image.clip_start_s)
+    yield from _same("references", where, "clip_id", image.clip_id, clip)
+    yield from _same(
+        "references", where, "frame_id", image.frame_id, frame_id(clip, image.frame_index)
+    )
+    yield from _same("references", where, "file_name", image.file_name, file)
+    yield from _same("references", where, "clip_file", image.clip_file, cut)
+
+
+def check_off_screen(document: Document, folder: Path) -> Iterator[Finding]:
+    """A frame is off-screen or has annotations, never both, never neither."""
+    rows = annotations_by_image(document)
+    for image in document.images:
+        where = f"image {image.id}"
+        if image.off_screen and image.id in rows:
+            yield Finding("off_screen", where, "is off-screen and has annotations")
+        if not image.off_screen and image.id not in rows:
+            yield Finding("off_screen", where, "has no annotation and is not off-screen")
+        if not image.off_screen and image.off_screen_category is not None:
+            yield Finding("off_screen", where, "has an off_screen_category and is not off-screen")
+
+
+def check_scenarios(document: Document, folder: Path) -> Iterator[Finding]:
+    """The scenarios of a frame's instances go together; imported ones are as their source says."""
+    rows = annotations_by_image(document)
+    for image in document.images if not document.info.imported_from else []:
+        where = f"image {image.id}"
+        own = rows.get(image.id, [])
+        if any(row.scenario is None for row in own):
+            yield Finding("scenarios", where, "an annotation states no scenario")
+            continue
+        sounding = [
+            Sounding(row.audio_visual_category, row.scenario or "", row.area) for row in own
+        ]
+        broken = contradiction(sounding, image.width * image.height)
+        if broken is not None:
+            yield Finding("scenarios", where, broken)
+
+
+def check_masks(document: Document, folder: Path) -> Iterator[Finding]:
+    """A mask decodes, lies in its image, and has the box and area the annotation states."""
+    images = {row.id: row for row in document.images}
+    for row in document.annotations:
+        image = images.get(row.image_id)
+        if image is None:
+            continue
+        where = f"annotation {row.id}"
+        if row.segmentation.size != [image.height, image.width]:
+            size = short(row.segmentation.size)
+            yield Finding(
+                "masks", where, f"mask is {size}, image is [{image.height}, {image.width}]"
+            )
+            continue
+        try:
+            inside = rle.decode(row.segmentation)
+        except InputError as error:
+            yield Finding("masks", where, f"mask does not decode: {short(error.detail)}")
+            continue
+        yield from _same("masks", where, "area", row.area, int(inside.sum()))
+        yield from _same("masks", where, "bbox", row.bbox, mask_box(inside))
+
+
+def compare_image(data: bytes, image: ImageRow) -> str:
+    """How an image file stands to its row: ``exact``, ``alike``, ``unchecked`` or ``other``."""
+    if not image.image_sha256:
+        return "unchecked"
+    found = fingerprint(data)
+    if found["image_sha256"] == image.image_sha256:
+        return "exact"
+    if not found["image_dhash"] or not image.image_dhash:
+        return "other"
+    distance = hash_distance(found["image_dhash"], image.image_dhash)
+    return "alike" if distance <= ALIKE_BITS else "other"
+
+
+def _is_recorded(data: bytes, image: ImageRow) -> bool:
+    return image.recorded_sha256 in ("", hashlib.sha256(data).hexdigest())
+
+
+def check_images(document: Document, folder: Path) -> Iterator[Finding]:
+    """Each image file has the size its row states, and is the image that was released."""
+    allowed = {"exact", "unchecked"} if document.info.media else {"exact", "alike", "unchecked"}
+    for image in document.images:
+        path = folder / image.file_name
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        size = image_size(data)
+        if size is None:
+            yield Finding("images", image.file_name, "is no JPEG or PNG")
+        elif size != (image.width, image.height):
+            yield Finding(
+                "images",
+                image.file_name,
+                f"is {size[0]}x{size[1]}, its row says {image.width}x{image.height}",
+            )
+        elif compare_image(data, image) not in allowed:
+            yield Finding("images", image.file_name, "is not the image of its row's fingerprint")
+        elif document.info.media and not _is_recorded(data, image):
+            yield Finding("images", image.file_name, "is not the image that was sampled")
+
+
+def check_clips(document: Document, folder: Path) -> Iterator[Finding]:
+    """Each clip's file has the sound and the frames that its rows say were measured."""
+    config = sampling(document.info.provenance)
+    for rows in clip_rows(document):
+        facts = {(row.clip_made, row.clip_first_s, row.clip_frames) for row in rows}
+        spans = {(row.clip_end_s, tuple(row.clip_rms_per_second)) for row in rows}
+        first = rows[0]
+        if len(facts) > 1 or len(spans) > 1:
+            yield Finding("clips", first.clip_file, "its rows differ in what they say of it")
+            continue
+        path = folder / first.clip_file
+        if not path.is_file() or not is_measured(rows):
+            continue
+        measured = measured_of_rows(rows, lambda row: _saved(folder, row))
+        try:
+            for difference in differences_of_clip(Media(path, _TIMEOUT_S), measured, config):
+                yield Finding("clips", first.clip_file, difference)
+        except MediaError as error:
+            yield Finding("clips", first.clip_file, short(f"{error.kind}: {error.detail}"))
+
+
+def _saved(folder: Path, image: ImageRow) -> bytes | None:
+    """The image to hold a clip against; none where it is not there or another one."""
+    path = folder / image.file_name
+    data = path.read_bytes() if path.is_file() else None
+    return data if data is not None and compare_image(data, image) != "other" else None
+
+
+def unmeasured(document: Document, folder: Path) -> int:
+    """How many clips lie there of which no row says what was measured: nothing is checked."""
+    return sum(
+        (folder / rows[0].clip_file).is_file() and not is_measured(rows)
+        for rows in clip_rows(document)
+    )
+
+
+def check_twins(document: Document, folder: Path) -> Iterator[Finding]:
+    """The Parquet files hold the same rows as the JSON."""
+    for name, path in layout.TWINS.items():
+        if (folder / path).is_file():
+            difference = differences(document, folder, name)
+            if difference is not None:
+                yield Finding("parquet", path, difference)
+
+
+def check_authors_layout(document: Document, folder: Path) -> Iterator[Finding]:
+    """The authors' files hold the same sizes, tasks, boxes, categories and pixels."""
+    rows = annotations_by_image(document)
+    tolerance_px = document.info.polygon_tolerance_px
+    for image in document.images:
+        name = layout.frame_json(image.file_name)
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(path.read_bytes())
+            difference = _frame_difference(content, image, rows.get(image.id, []), tolerance_px)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            difference = f"cannot be read as the authors' form: {short(error)}"
+        if difference is not None:
+            yield Finding("authors_layout", name, difference)
+
+
+def _frame_difference(
+    content: Any, image: ImageRow, rows: Sequence[AnnotationRow], tolerance_px: float
+) -> str | None:
+    size = (content["original_width"], content["original_height"])
+    if size != (image.width, image.height):
+        return f"size {short(size)}, the JSON has {(image.width, image.height)}"
+    found = content["annotations"]
+    if image.off_screen:
+        expected = [off_screen_annotation(image)]
+        return None if found == expected else "is not the off-screen frame of the JSON"
+    if len(found) != len(rows):
+        return f"has {len(found)} annotations, the JSON {len(rows)}"
+    for number, (theirs, row) in enumerate(zip(found, rows, strict=True)):
+        stated = (
+            theirs["task"],
+            theirs["bbox"],
+            theirs["audio_visual_category"],
+            theirs.get("verified", True),
+        )
+        if stated != (row.scenario, row.bbox, row.audio_visual_category, row.verified):
+            return f"annotation {number}: {short(stated)} is not annotation {row.id}"
+        if not _same_pixels(theirs["segmentation"], row, tolerance_px):
+            return f"annotation {number}: its polygons are not the mask of annotation {row.id}"
+    return None
+
+
+def _same_pixels(polygons: Any, row: AnnotationRow, tolerance_px: float) -> bool:
+    """Whether polygons fill the mask; outlines that were simplified may differ beside themselves.
+
+    Moving an outline by at most t changes only pixels within t of it, before and after.
+    """
+    height, width = row.segmentation.size
+    if not all(0 <= x <= width and 0 <= y <= height for p in polygons for x, y in _corners(p)):
+        return False
+    try:
+        expected = rle.decode(row.segmentation)
+        filled = rle.decode(rle.from_polygons(polygons, height, width))
+    except InputError:
+        return False
+    if tolerance_px == 0:
+        return bool(np.array_equal(filled, expected))
+    band = np.zeros((height, width), dtype=np.uint8)
+    outlines = [np.array(_corners(polygon)).round().astype(np.int32) for polygon in polygons]
+    cv2.polylines(band, outlines, True, 1, 2 * int(np.ceil(2 * tolerance_px)) + 5)
+    return not bool(((filled != expected) & (band == 0)).any())
+
+
+def _corners(polygon: list[float]) -> list[tuple[float, float]]:
+    return list(zip(polygon[::2], polygon[1::2], strict=True))
+
+
+def check_statistics(document: Document, folder: Path) -> Iterator[Finding]:
+    """Counts and the cross-event list are those of the document; left out means not in it."""
+    path = folder / layout.STATISTICS
+    if path.is_file():
+        try:
+            stated = json.loads(path.read_bytes())
+            left_out = {item["id"] for item in stated.pop("left_out")}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            yield Finding("statistics", layout.STATISTICS, f"cannot be read: {short(error)}")
+        else:
+            counted = count(document)
+            for key in sorted({*stated, *counted}):
+                yield from _same(
+                    "statistics", layout.STATISTICS, key, stated.get(key), counted.get(key)
+                )
+            for row in document.annotations:
+                if row.instance_id in left_out:
+                    where = f"annotation {row.id}"
+                    yield Finding("statistics", where, "is named as left out")
+    path = folder / layout.CROSS_EVENT
+    if path.is_file():
+        listed = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        expected = cross_event(document)
+        for video in sorted(set(listed) ^ set(expected)):
+            what = "is not cross-event" if video in listed else "is cross-event and not listed"
+            yield Finding("cross_event", layout.CROSS_EVENT, f"{short(video)} {what}")
+        if len(listed) != len(set(listed)):
+            yield Finding("cross_event", layout.CROSS_EVENT, "names a video twice")
+
+
+def check_flags(document: Document, folder: Path) -> Iterator[Finding]:
+    """``verified`` means the same in the head, the rows and the card."""
+    rows = annotations_by_image(document)
+    for image in document.images:
+        own = rows.get(image.id, [])
+        if own and image.verified != all(row.verified for row in own):
+            yield Finding("flags", f"image {image.id}", "verified is not what its annotations say")
+    every = all(image.verified for image in document.images)
+    if document.info.verified != every:
+        yield Finding(
+            "flags", "info", f"verified is {document.info.verified}, its rows say {every}"
+        )
+    if document.info.version.endswith(UNVERIFIED_MARK) == every:
+        version = short(document.info.version)
+        yield Finding("flags", "info", f"version is {version}; rows say verified: {every}")
+    card = folder / layout.CARD
+    if card.is_file():
+        warned = UNVERIFIED in card.read_text(encoding="utf-8", errors="replace")
+        if warned == every:
+            yield Finding("flags", layout.CARD, f"says unverified: {warned}; rows say: {not every}")
+
+
+def check_card(document: Document, folder: Path) -> Iterator[Finding]:
+    """The card states the release's counts, what was left out, leaks and attribution, as they are.
+
+    Only these rows are compared: the prose around them may change from version to version.
+    """
+    path = folder / layout.CARD
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    heading = f", version {markdown_text(document.info.version)}"
+    if not lines or not lines[0].endswith(heading):
+        yield Finding("card", f"{layout.CARD}, line 1", f"does not end with {short(heading)}")
+    expected = stated_rows(document, count(document), _left_out(folder))
+    names = {_first_cell(row): row for row in expected}
+    for row in sorted(set(expected) - set(lines)):
+        yield Finding("card", layout.CARD, f"does not say {short(row)}")
+    licences = lines.index(LICENCES) if LICENCES in lines else len(lines)
+    for number, line in enumerate(lines, 1):
+        if number > licences and line.count("|") == 3:
+            continue  # licences by their names, which may be anything
+        name = _first_cell(line)
+        if line not in expected and name in names and line.count("|") == names[name].count("|"):
+            yield Finding("card", f"{layout.CARD}, line {number}", f"says {short(line)}")
+    for video_id in document.info.takedowns:
+        if f"- `{video_id}`" not in lines:
+            yield Finding("card", layout.CARD, f"does not name {short(video_id)} as taken down")
+
+
+def _first_cell(row: str) -> str:
+    return row[: row.find(" |", 1)] if row.startswith("| ") else ""
+
+
+def _left_out(folder: Path) -> dict[str, int]:
+    """The reasons of ``statistics.json``; none when it cannot be read, which is found elsewhere."""
+    try:
+        rows = json.loads((folder / layout.STATISTICS).read_bytes())["left_out"]
+        return dict(Counter(f"{row['kind']} {row['reason']}" for row in rows))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}
+
+
+CHECKS: tuple[Callable[[Document, Path], Iterable[Finding]], ...] = (
+    check_ids,
+    check_references,
+    check_off_screen,
+    check_scenarios,
+    check_masks,
+    check_images,
+    check_clips,
+    check_twins,
+    check_authors_layout,
+    check_statistics,
+    check_flags,
+    check_card,
+)
+"""Each is given the document and the release's folder."""
+
+
+def mask_box(inside: NDArray[np.bool_]) -> list[float]:
+    """The smallest ``[x, y, w, h]`` that holds a mask; zeros when it is empty."""
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(rows):
+        return [0.0, 0.0, 0.0, 0.0]
+    x, y = float(columns[0]), float(rows[0])
+    return [x, y, float(columns[-1]) + 1 - x, float(rows[-1]) + 1 - y]
+
+
+def _same(check: str, where: str, what: str, found: object, expected: object) -> Iterator[Finding]:
+    if found != expected:
+        yield Finding(check, where, f"{what} is {short(found)}, should be {short(expected)}")
+
+
+def _twice(values: Iterable[Any]) -> list[Any]:
+    return sorted(value for value, times in Counter(values).items() if times > 1)

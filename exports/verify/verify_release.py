@@ -1,0 +1,146 @@
+"""Check a release from outside: trust nothing in it, repair nothing, name every finding.
+
+The release may come from anyone. Only plain files below its folder are opened, by names this code
+makes itself or has checked; links are a finding and end the check.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from exports.release.freeze import digest
+from exports.release.takedown import Tombstone, still_there, workspace_around
+from exports.release.takedown import tombstones as read_tombstones
+from exports.verify.checks import CHECKS, expected_files, restorable_files
+from pipeline.errors import UsageError
+from pipeline.release import layout
+from pipeline.release.document import Document, from_json
+from pipeline.release.findings import Finding
+from pipeline.words import plain, short
+
+__all__ = ["Finding", "verify_release"]
+
+_CHECKSUM = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def verify_release(folder: Path, tombstones: Sequence[Tombstone] = ()) -> list[Finding]:
+    """Everything that is wrong with the release in ``folder``; empty when it is sound.
+
+    Args:
+        folder: the release.
+        tombstones: videos it must not have any more. Those of the workspace whose ``releases/`` it
+            lies in are added.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"No release at {folder}. 'avatar-build export' writes releases/VERSION.")
+    files, odd = _walk(folder)
+    if odd:
+        return odd
+    document, unreadable = _read_document(folder, files)
+    restored = restorable_files(document) if document is not None else set()
+    findings = list(_checksums(folder, files, restored))
+    if document is None:
+        return findings + unreadable
+    findings += _complete(document, files - restored)
+    around = workspace_around(folder)
+    stones = [*tombstones, *(read_tombstones(around) if around else [])]
+    findings += still_there(document, stones)
+    for check in CHECKS:
+        findings += check(document, folder)
+    return findings
+
+
+def _walk(folder: Path) -> tuple[set[str], list[Finding]]:
+    """The plain files below ``folder``, and everything that is neither file nor folder."""
+    files: set[str] = set()
+    odd: list[Finding] = []
+    for root, folders, names in os.walk(folder):
+        for name in sorted([*folders, *names]):
+            path = Path(root) / name
+            place = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                odd.append(Finding("files", short(place), "is a link; a release has none"))
+            elif name in folders:
+                continue
+            elif path.is_file():
+                files.add(place)
+            else:
+                odd.append(Finding("files", short(place), "is not a plain file"))
+    return files, odd
+
+
+def _checksums(folder: Path, files: set[str], restored: set[str]) -> Iterator[Finding]:
+    if layout.CHECKSUMS not in files:
+        yield Finding("checksums", layout.CHECKSUMS, "is missing")
+        return
+    text = (folder / layout.CHECKSUMS).read_text(encoding="utf-8", errors="replace")
+    listed: set[str] = set()
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        match = _CHECKSUM.fullmatch(line)
+        where = f"{layout.CHECKSUMS}, line {number}"
+        if match is None:
+            yield Finding("checksums", where, "is not 'sha256  path'")
+            continue
+        expected, name = match.groups()
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            yield Finding("checksums", where, f"{short(name)} leads outside the release")
+        elif name in listed:
+            yield Finding("checksums", where, f"{short(name)} is listed twice")
+        elif name not in files:
+            yield Finding("checksums", short(name), "is listed and missing")
+        elif digest(folder / name) != expected:
+            yield Finding("checksums", short(name), "is not the file that was released")
+        listed.add(name)
+    for name in sorted(files - listed - restored - {layout.CHECKSUMS}):
+        yield Finding("checksums", short(name), "is not listed")
+
+
+def _read_document(folder: Path, files: set[str]) -> tuple[Document | None, list[Finding]]:
+    if layout.DOCUMENT not in files:
+        return None, [Finding("schema", layout.DOCUMENT, "is missing")]
+    data = (folder / layout.DOCUMENT).read_bytes()
+    try:
+        document = from_json(data)
+    except ValidationError as error:
+        return None, [
+            Finding(
+                "schema",
+                f"{layout.DOCUMENT}: {short('.'.join(str(part) for part in problem['loc']))}",
+                f"{plain(problem)} (got {short(problem['input'])})",
+            )
+            for problem in error.errors()
+        ]
+    try:
+        json.loads(data, object_pairs_hook=_once)
+    except _KeyTwiceError as error:
+        return None, [
+            Finding("schema", layout.DOCUMENT, f"the key {short(str(error))} is there twice")
+        ]
+    return document, []
+
+
+class _KeyTwiceError(Exception):
+    """Readers differ on which of the values counts."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise _KeyTwiceError(next(key for key in keys if keys.count(key) > 1))
+
+
+def _complete(document: Document, files: set[str]) -> Iterator[Finding]:
+    expected = expected_files(document)
+    for name in sorted(expected - files):
+        yield Finding("files", short(name), "is missing")
+    for name in sorted(files - expected):
+        yield Finding("files", short(name), "does not belong to the release")

@@ -1,0 +1,1 @@
+"""Reviews that no person made: by a rule, or by a known truth."""

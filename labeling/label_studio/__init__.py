@@ -1,0 +1,1 @@
+"""Talking to a Label Studio server: requests, the shapes of its answers, brush masks."""

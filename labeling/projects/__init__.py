@@ -1,0 +1,1 @@
+"""The labeling projects: their configs, tasks, answers and servers."""

@@ -1,0 +1,165 @@
+"""Frames on which people differ, for one more person to settle.
+
+A task shows the boxes of everybody: once what they share, side by side what they do not. It says
+what each person answered, under a letter and not a name. The answer decides the frame.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from labeling.projects.box_results import SECOND, STATUS_NAMES
+from labeling.projects.box_tasks import PREDICTED, box_task, region, status
+from labeling.projects.connect import Project
+from labeling.quality.agreement import Disputed, disputed_frames
+from labeling.quality.matching import match
+from pipeline.records.reviews import by_frame, standing
+from pipeline.records.schema import Frame, Review, ReviewedInstance, Sounds
+from pipeline.words import counted
+from pipeline.workspace.workspace import Workspace
+
+
+class AdjudicationQuestions:
+    """Every frame in dispute."""
+
+    asks_several = False
+
+    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+        self._config = workspace.config.label
+        self._vocabulary = list(vocabulary)
+        self._sounds = {row.id: row for row in workspace.rows(Sounds)}
+        self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
+        reviews = [row for row in workspace.rows(Review) if row.frame_id in self._frames]
+        disputed = disputed_frames(reviews, self._config.agreement_iou)
+        self._disputed = {found.frame_id: found for found in disputed}
+        self._settled = sum(
+            any(row.purpose == "adjudicate" for row in standing(rows, "boxes"))
+            for rows in by_frame(reviews).values()
+        )
+
+    def frames(self) -> list[Frame]:
+        """Those nobody has settled."""
+        return [self._frames[name] for name in self._disputed]
+
+    def notes(self) -> list[str]:
+        """How many frames are settled."""
+        said = counted(self._settled, "frame is", "frames are")
+        return [f"{said} settled already."] if self._settled else []
+
+    def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
+        """The frame's task."""
+        return adjudication_task(
+            frame,
+            self._disputed[frame.frame_id],
+            self._sounds.get(frame.frame_id) or self._sounds.get(frame.clip_id),
+            self._vocabulary,
+            image,
+            clips_html,
+            min_iou=self._config.agreement_iou,
+        )
+
+    def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
+        """Whether people have changed their answers, or agree by now; one worked on stays."""
+        if task["drafts"] or task["annotations"] or frame_id not in self._frames:
+            return False
+        found = self._disputed.get(frame_id)
+        return found is None or task["data"].get("reviews") != _ids(found)
+
+    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """One adjudicator is enough."""
+        return 1
+
+
+def adjudication_task(
+    frame: Frame,
+    disputed: Disputed,
+    sounds: Sounds | None,
+    vocabulary: Sequence[str],
+    image: str,
+    clips_html: str,
+    *,
+    min_iou: float,
+) -> dict[str, Any]:
+    """One frame with everybody's boxes.
+
+    Args:
+        frame: to settle.
+        disputed: what people said of it.
+        sounds: of its clip, if it was listened to.
+        vocabulary: all target categories, in the order of the list.
+        image: address of the frame's image.
+        clips_html: the loop and the context clip.
+        min_iou: boxes that overlap less are not the same thing.
+    """
+    boxes = _merged(disputed.answers, min_iou)
+    names = list(dict.fromkeys([*vocabulary, *(one.category for _, one, _ in boxes)]))
+    task = box_task(frame, [], sounds, names, image, _said(disputed) + clips_html)
+    result = [item for name, one, who in boxes for item in _region(name, one, who, frame)]
+    decisions = {answer.decision for answer in disputed.answers}
+    if len(decisions) == 1:
+        result.append(status("status", STATUS_NAMES[decisions.pop()]))
+    prediction = {"model_version": PREDICTED, "score": 0.0, "result": result}
+    shown = {name for answer in disputed.answers for name in answer.shown or ()}
+    data = {**task["data"], "proposals": sorted(shown), "reviews": _ids(disputed)}
+    return {"data": data, "predictions": [prediction] if result else []}
+
+
+def _merged(
+    answers: Sequence[Review], min_iou: float
+) -> list[tuple[str, ReviewedInstance, list[str]]]:
+    """Everybody's boxes with a region id and the letters of those who have them.
+
+    A box is somebody else's too when they overlap and category and scenario are the same.
+    """
+    found: list[tuple[str, ReviewedInstance, list[str]]] = []
+    for letter, answer in zip(_letters(), answers, strict=False):
+        there = [one.bbox for _, one, _ in found]
+        same = {
+            mine: place
+            for mine, place, _ in match([one.bbox for one in answer.instances], there, min_iou)
+        }
+        for number, one in enumerate(answer.instances):
+            other = found[same[number]] if number in same else None
+            if other is not None and _alike(other[1], one):
+                other[2].append(letter)
+                continue
+            name = f"{one.proposal_id or 'drawn'}{SECOND}{letter}{number}"
+            found.append((name, one, [letter]))
+    return found
+
+
+def _region(
+    name: str, one: ReviewedInstance, who: Iterable[str], frame: Frame
+) -> list[dict[str, Any]]:
+    items = region(name, one.bbox, one.category, one.scenario, frame)
+    return [{**item, "meta": {"text": [" and ".join(who)]}} for item in items]
+
+
+def _said(disputed: Disputed) -> str:
+    """What each person answered, as HTML."""
+    lines = []
+    for letter, answer in zip(_letters(), disputed.answers, strict=False):
+        what = STATUS_NAMES[answer.decision]
+        if answer.decision == "off_screen":
+            what += f": {answer.off_screen_category}"
+        elif answer.instances:
+            boxes = (f"{one.category} ({one.scenario})" for one in answer.instances)
+            what += f": {', '.join(boxes)}"
+        elif answer.reject_reasons:
+            what += f": {', '.join(answer.reject_reasons)}"
+        lines.append(f"<b>{letter}</b> {html.escape(what)}<br>")
+    return f"<p>{''.join(lines)}</p>"
+
+
+def _alike(one: ReviewedInstance, other: ReviewedInstance) -> bool:
+    return (one.category, one.scenario) == (other.category, other.scenario)
+
+
+def _letters() -> Iterable[str]:
+    return (chr(ord("A") + number) for number in range(26))
+
+
+def _ids(disputed: Disputed) -> list[str]:
+    return sorted(answer.review_id for answer in disputed.answers)

@@ -1,0 +1,107 @@
+"""What an annotator watches beside a frame: a silent loop, and the same moment with its sound.
+
+Both are made once and kept in ``media/clips``; their names hold what decides them.
+"""
+
+from __future__ import annotations
+
+import html
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline.config import LabelConfig
+from pipeline.errors import MediaError
+from pipeline.media import BROWSER, Media, encode, frames_between, make_clip
+from pipeline.records.schema import Clip, Frame, Video
+from pipeline.workspace.recorded import frame_bytes, is_as_made, note_file, sha256_of, video_file
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
+
+FOLDER = "media/clips"
+
+
+class FrameMedia:
+    """The pictures and clips annotators see."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._storage = workspace.storage
+        self._config = workspace.config.label
+        self._videos = {row.video_id: row for row in workspace.rows(Video)}
+        self._clips = {row.clip_id: row for row in workspace.rows(Clip)}
+
+    def addresses(self, frame: Frame) -> tuple[str, str] | str:
+        """Of the frame's image, and its clips as HTML; or why there are none."""
+        video, clip = self._videos.get(frame.video_id), self._clips.get(frame.clip_id)
+        if video is None or clip is None:
+            return f"its video or clip is gone; run 'avatar-build status' ({frame.clip_id})"
+        try:
+            frame_bytes(self._storage, frame)
+            loop, context = make_clips(self._storage, frame, clip, video, self._config)
+        except MediaError as error:
+            return str(error)
+        shown = clips_html(self._address(loop), self._address(context))
+        return self._address(frame.path), shown
+
+    def _address(self, path: str) -> str:
+        return f"{self._config.media_url}{quote(path)}"
+
+
+def make_clips(
+    storage: Storage, frame: Frame, clip: Clip, video: Video, config: LabelConfig
+) -> tuple[str, str]:
+    """The paths of a frame's loop and context clip; what is there as it was made is left alone.
+
+    Raises:
+        MediaError: the video is gone or another one by now, or cannot be read or cut there.
+    """
+    loop = _name(frame, video, "loop", config.loop_half_s)
+    context = _name(frame, video, "context", config.context_half_s)
+    first = max(clip.start_s, frame.time_s - config.context_half_s)
+    last = min(clip.end_s, frame.time_s + config.context_half_s)
+
+    def make_loop(source: Path, target: Path) -> None:
+        half = config.loop_half_s
+        shown = frames_between(source, max(0.0, frame.time_s - half), frame.time_s + half)
+        encode(shown, video.fps, target)
+
+    def make_context(source: Path, target: Path) -> None:
+        make_clip(Media(source), first, last, target, codecs=BROWSER)
+
+    _once(storage, video, loop, make_loop)
+    _once(storage, video, context, make_context)
+    return loop, context
+
+
+def clips_html(loop: str, context: str) -> str:
+    """Both clips for the annotator's page, from their addresses."""
+    return (
+        f"<b>The moment</b> (silent)<video src={_quoted(loop)} autoplay loop muted></video>"
+        f"<b>Around it</b> (with sound)<video src={_quoted(context)} controls></video>"
+    )
+
+
+def _name(frame: Frame, video: Video, kind: str, half_s: float) -> str:
+    of = video.sha256[:12]
+    return f"{FOLDER}/{frame.frame_id}_{kind}_{round(half_s * 1000):04d}ms_{of}.mp4"
+
+
+def _once(storage: Storage, video: Video, name: str, make: Callable[[Path, Path], None]) -> None:
+    if is_as_made(storage, name):
+        return
+    storage.make_folder(FOLDER)
+    beside = storage.path(FOLDER) if storage.local is not None else None
+    with (
+        tempfile.TemporaryDirectory(prefix=".making-", dir=beside) as folder,
+        video_file(storage, video) as source,
+    ):
+        target = Path(folder) / "made.mp4"
+        make(source, target)
+        digest = sha256_of(target)
+        storage.publish(target, name)
+        note_file(storage, name, digest)
+
+
+def _quoted(address: str) -> str:
+    return f'"{html.escape(address)}"'

@@ -1,0 +1,143 @@
+"""Our labeling configs, and what may be said in their terms.
+
+Label Studio takes any prediction and shows what it understands, so a task is checked here, against
+the very config its project has, before it is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+from xml.etree import ElementTree
+
+from labeling.label_studio import brush
+from labeling.projects.box_tasks import NO_KEY
+from pipeline.errors import InputError
+
+CHOICE_TAGS = {
+    "Choices": "choices",
+    "RectangleLabels": "rectanglelabels",
+    "BrushLabels": "brushlabels",
+    "KeyPointLabels": "keypointlabels",
+}
+"""Controls whose answer is one of several values: tag to result type."""
+
+
+class BadTaskError(Exception):
+    """A task that its config does not allow. Always a bug in what made it."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """One tag an annotator answers with."""
+
+    kind: str
+    """Its result type, such as ``choices``."""
+    to_name: str
+    values: frozenset[str]
+    """What the config itself lists."""
+    variable: str
+    """The part of the task's data that lists more; empty for none."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A labeling config."""
+
+    xml: str
+    controls: Mapping[str, Control]
+    variables: frozenset[str]
+    """What of the task's data it shows."""
+    hotkeys: frozenset[str]
+    """Keys the config itself takes."""
+
+
+@cache
+def layout(kind: str) -> Layout:
+    """The config of ``boxes`` or ``masks``; ``adjudication`` is about boxes too."""
+    name = "boxes.xml" if kind == "adjudication" else f"{kind}.xml"
+    xml = resources.files("labeling.projects").joinpath("configs", name).read_text("utf-8")
+    controls, variables, hotkeys = {}, set(), set()
+    for tag in ElementTree.fromstring(xml).iter():
+        if (key := tag.get("hotkey")) is not None:
+            hotkeys.add(key)
+        variable = tag.get("value", "")[1:] if tag.get("value", "").startswith("$") else ""
+        if variable:
+            variables.add(variable)
+        if tag.tag in CHOICE_TAGS:
+            values = frozenset(child.get("value", "") for child in tag)
+            name, to = tag.get("name", ""), tag.get("toName", "")
+            controls[name] = Control(CHOICE_TAGS[tag.tag], to, values, variable)
+    return Layout(xml, controls, frozenset(variables), frozenset(hotkeys))
+
+
+def canonical(xml: str) -> str:
+    """A config without what does not matter, so that two can be compared.
+
+    >>> canonical('<View a="1" b="2"/>') == canonical("<View  b='2' a='1'></View>")
+    True
+    """
+    return ElementTree.canonicalize(xml, strip_text=True)
+
+
+def check_task(task: Mapping[str, Any], kind: str) -> None:
+    """See that the config of ``kind`` can show the task and its predictions.
+
+    Raises:
+        BadTaskError: naming what it cannot.
+    """
+    found = layout(kind)
+    data = task["data"]
+    if missing := sorted(found.variables - data.keys()):
+        raise BadTaskError(f"data lacks {', '.join(missing)}")
+    keys = list(found.hotkeys)
+    for control in found.controls.values():
+        if control.variable:
+            keys += _check_values(data[control.variable], control.variable)
+    if len(set(keys)) != len(keys):
+        raise BadTaskError(f"a hotkey twice among {sorted(keys)}")
+    for prediction in task.get("predictions", ()):
+        for item in prediction["result"]:
+            _check_item(item, found, data)
+
+
+def _check_values(values: Any, name: str) -> list[str]:
+    texts = [item["value"] for item in values]
+    if not all(texts) or len(set(texts)) != len(texts):
+        raise BadTaskError(f"{name}: an empty value, or one twice")
+    return [item["hotkey"] for item in values if item["hotkey"] != NO_KEY]
+
+
+def _check_item(item: Mapping[str, Any], found: Layout, data: Mapping[str, Any]) -> None:
+    name = item["from_name"]
+    control = found.controls.get(name)
+    if control is None or (item["type"], item["to_name"]) != (control.kind, control.to_name):
+        raise BadTaskError(f"result {item['id']}: no control {name!r} of type {item['type']!r}")
+    allowed = control.values
+    if control.variable:
+        allowed = allowed | {value["value"] for value in data[control.variable]}
+    value = item["value"]
+    if unknown := sorted(set(value[control.kind]) - allowed):
+        raise BadTaskError(f"result {item['id']}: {name} has no {unknown[0]!r}")
+    if "rle" in value:
+        _check_brush(item)
+    if "x" in value:
+        x, y, w, h = (value[key] for key in ("x", "y", "width", "height"))
+        inside = min(x, y) >= 0 and max(x + w, y + h) <= 100 + 1e-6 and min(w, h) > 0
+        if not (inside and all(map(math.isfinite, (x, y, w, h)))):
+            raise BadTaskError(
+                f"result {item['id']}: box {x:g} {y:g} {w:g} {h:g} is not in percent"
+            )
+
+
+def _check_brush(item: Mapping[str, Any]) -> None:
+    try:
+        mask = brush.decode(item["value"]["rle"], item["original_height"], item["original_width"])
+    except InputError as error:
+        raise BadTaskError(f"result {item['id']}: {error.detail}") from error
+    if not mask.any():
+        raise BadTaskError(f"result {item['id']}: an empty mask")

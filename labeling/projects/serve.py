@@ -1,0 +1,223 @@
+"""Run a Label Studio of our own for one workspace, on the loopback interface.
+
+It lives in an environment of its own: its packages and ours do not mix. It sends nothing out: no
+version check, no analytics, no error reports. It reads its settings under bare names too (``HOST``,
+``DEBUG``), so it is started with none of the user's environment but what finds its programs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import get_args
+
+from labeling.label_studio.client import LabelStudio
+from labeling.projects.connect import FOLDER, open_project
+from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.records.reviews import Kind
+from pipeline.workspace.workspace import Workspace
+
+VERSION = "1.23.2"
+"""The version our configs and the rules of ``pull`` were tried with."""
+
+USER = "annotator@example.com"
+
+_START_S = 300.0
+"""The first start makes the database: about a minute on two cores."""
+
+_KEYMAP = {"region:cycle": {"key": "space"}, "region:delete": {"key": "d"}}
+"""Keys of the annotator's page that differ from Label Studio's own."""
+
+PINS = Path(__file__).with_name("label-studio.txt")
+"""Every package of it, as tested."""
+
+_PASSED_ON = {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"}
+_OF_UV = ("UV_", "XDG_")
+"""How the names begin that say where uv keeps what it fetched."""
+
+
+@dataclass
+class Running:
+    """A server that answers."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    home: Path
+
+    def stop(self) -> None:
+        """End it and what it started."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start_server(workspace: Workspace) -> Running:
+    """Start the workspace's server, and make its token and projects.
+
+    Raises:
+        UsageError: there is no Label Studio to start, or the port is taken.
+        AvatarBuildError: it did not start; its log says why.
+    """
+    if workspace.storage.local is None:
+        raise UsageError(
+            "label serve needs a workspace in a local folder; its media are read there."
+        )
+    home = workspace.storage.path(FOLDER)
+    home.mkdir(mode=0o700, exist_ok=True)
+    password, token = _secret(home / "password", 8), _secret(home / "token", 20)
+    config = workspace.config.label
+    port = config.server_port
+    url = f"http://127.0.0.1:{port}"
+    if _answers(port):
+        raise UsageError(
+            f"{url}: something answers there already. Stop it, or take another port with"
+            " --set label.server_port=8081."
+        )
+    command = list(config.server_command) or find_command()
+    options = ["start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
+    settings = server_settings(home, workspace.storage.local, password, token)
+    log = home / "server.log"
+    with log.open("ab") as output:
+        try:
+            process = subprocess.Popen(
+                [*command, *options], env=settings, stdout=output, stderr=output, cwd=home
+            )
+        except OSError as error:
+            raise UsageError(
+                f"{command[0]}: cannot be started ({error.strerror}). Mend label.server_command."
+            ) from error
+    running = Running(process, url, home)
+    try:
+        _wait(running, log)
+        server = LabelStudio(url, token)
+        server.check()
+        for kind in get_args(Kind):
+            project = open_project(server, config.project, kind)
+            server.add_local_files(project.number, str(workspace.storage.path("media")))
+    except BaseException:
+        running.stop()
+        raise
+    (home / "server.json").write_text(json.dumps({"url": url}) + "\n", encoding="utf-8")
+    return running
+
+
+def find_command() -> list[str]:
+    """How to start Label Studio here: the one on the PATH, else through uv, which fetches it.
+
+    Raises:
+        UsageError: neither is there.
+        AvatarBuildError: it could not be fetched.
+    """
+    if found := shutil.which("label-studio"):
+        return [found]
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.exists() else shutil.which("uv")
+    if uv:
+        return _fetched(uv)
+    raise UsageError(
+        "No label-studio and no uv on the PATH. Install either, for instance with"
+        f" 'pipx install label-studio=={VERSION}', or set label.server_command."
+    )
+
+
+def _fetched(uv: str) -> list[str]:
+    """The command of a Label Studio that uv keeps in an environment of its own.
+
+    It is fetched with the user's environment, which may name a proxy or certificates, and started
+    later without both.
+    """
+    tool = [uv, "tool", "run", "--constraints", str(PINS), "--from", f"label-studio=={VERSION}"]
+    if subprocess.run([*tool, "python", "-c", ""]).returncode:  # it says itself what it does
+        raise AvatarBuildError(
+            f"label serve: uv could not install label-studio {VERSION}; it says why above."
+            " Mend that, or install Label Studio yourself and name it in label.server_command."
+        )
+    return [*tool, "--offline", "label-studio"]
+
+
+def server_settings(home: Path, media_root: Path, password: str, token: str) -> dict[str, str]:
+    """The server's whole environment.
+
+    Args:
+        home: where its database goes.
+        media_root: the folder whose ``media`` it may serve.
+        password: of ``USER``.
+        token: a legacy token for the same.
+    """
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name.startswith(_OF_UV)
+    }
+    return {
+        **passed,
+        "LABEL_STUDIO_BASE_DATA_DIR": str(home / "data"),
+        "LABEL_STUDIO_USERNAME": USER,
+        "LABEL_STUDIO_PASSWORD": password,
+        "LABEL_STUDIO_USER_TOKEN": token,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "1",
+        "LABEL_STUDIO_LATEST_VERSION_CHECK": "0",
+        "LABEL_STUDIO_COLLECT_ANALYTICS": "0",
+        "LABEL_STUDIO_SENTRY_DSN": "",
+        "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media_root),
+        # 'label backend' answers on this machine, and Label Studio adds a webhook to it.
+        "LABEL_STUDIO_ML_BLOCK_LOCAL_IP": "0",
+        "LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "0",
+        "LABEL_STUDIO_EDITOR_KEYMAP": json.dumps(_KEYMAP),
+    }
+
+
+def _secret(file: Path, size: int) -> str:
+    """The secret of the file, drawn at the first call; only its owner can read it."""
+    if not file.exists():
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as output:
+            output.write(secrets.token_hex(size))
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _answers(port: int, path: str = "/health") -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        connection.getresponse().read()
+    except TimeoutError:
+        return True
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _wait(running: Running, log: Path) -> None:
+    port = int(running.url.rpartition(":")[2])
+    deadline = time.monotonic() + _START_S
+    while not _answers(port):
+        if running.process.poll() is not None:
+            raise AvatarBuildError(
+                f"label serve: the server ended with {running.process.returncode}: {_last(log)}"
+            )
+        if time.monotonic() > deadline:
+            raise AvatarBuildError(f"label serve: no answer after {_START_S:.0f} s; see {log}.")
+        time.sleep(0.5)
+
+
+def _last(log: Path) -> str:
+    lines: Sequence[str] = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"{lines[-1][:200] if lines else 'it said nothing'} (see {log})"

@@ -1,0 +1,1 @@
+"""What follows from reviews: instances, verified masks, gold answers."""

@@ -1,0 +1,1 @@
+"""Sending tasks to a server and bringing the answers back."""

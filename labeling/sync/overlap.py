@@ -1,0 +1,111 @@
+"""How many people still have to answer each frame, and which answers no longer hold.
+
+A frame is answered once; a seeded share of them ``label.overlap`` times; a gold frame by everybody.
+An answer counts while it holds (``pipeline.records.reviews.holds``), whichever detector made its
+proposals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from labeling.projects.box_tasks import proposals_by_frame
+from pipeline.config import LabelConfig
+from pipeline.records.reviews import by_frame, holds, is_sent_back, opinions, standing
+from pipeline.records.schema import Frame, Proposal, Review
+from pipeline.workspace.workspace import Workspace
+
+EVERYBODY = 1000
+"""Answers a gold frame is open for: one of everybody who comes."""
+
+
+def is_sampled(frame_id: str, share: float, seed: int) -> bool:
+    """Whether a frame belongs to the share that several people answer.
+
+    Each frame has a number in [0, 1) of its own, from its id and the seed, and belongs to every
+    share above that. So the order of frames plays no part, and a larger share contains a smaller.
+
+    >>> is_sampled("f", 0.0, seed=0), is_sampled("f", 1.0, seed=0)
+    (False, True)
+    """
+    digest = hashlib.sha256(f"{seed}:{frame_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+class Demand:
+    """What the reviews of a workspace leave to be asked about boxes.
+
+    Args:
+        frames: as they are now.
+        proposals: as they are now.
+        reviews: all of them.
+        config: how many people answer, and from which overlap on an answer holds.
+    """
+
+    def __init__(
+        self,
+        frames: Iterable[Frame],
+        proposals: Iterable[Proposal],
+        reviews: Iterable[Review],
+        config: LabelConfig,
+    ) -> None:
+        self.orphaned: list[Review] = []
+        """People's answers that no longer hold, by frame and id; those of frames that are gone."""
+        self.missing: dict[str, int] = {}
+        """Answers each frame still needs; ``EVERYBODY`` for a gold frame."""
+        self.wanted: dict[str, int] = {}
+        """Answers each frame is to have in the end."""
+        self._held: dict[str, set[str]] = {}
+        of_frame, proposed = by_frame(reviews), proposals_by_frame(proposals)
+        for frame in frames:
+            name = frame.frame_id
+            rows = of_frame.pop(name, [])
+            asked = [] if is_sent_back(rows) else opinions(rows, "boxes")
+            counting = standing(rows, "boxes")
+            settled = [review for review in counting if review.purpose == "adjudicate"]
+            good: list[Review] = []
+            for review in [*asked, *settled]:
+                hold = holds(review, frame, proposed.get(name, []), config.reuse_iou)
+                (good if hold else self.orphaned).append(review)
+            self._held[name] = {review.annotator for review in good}
+            several = is_sampled(name, config.share, config.seed)
+            self.wanted[name] = (
+                EVERYBODY
+                if any(review.purpose == "gold" for review in counting)
+                else config.overlap
+                if several
+                else 1
+            )
+            missing = max(0, self.wanted[name] - len(self._held[name]))
+            self.missing[name] = 0 if any(review in good for review in settled) else missing
+        for _, rows in sorted(of_frame.items()):
+            self.orphaned += opinions(rows, "boxes")
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Demand:
+        """Of a workspace as it is."""
+        tables = workspace.rows(Frame), workspace.rows(Proposal), workspace.rows(Review)
+        return cls(*tables, workspace.config.label)
+
+    @property
+    def gold(self) -> set[str]:
+        """The gold frames."""
+        return {name for name, wanted in self.wanted.items() if wanted == EVERYBODY}
+
+    def is_held(self, frame_id: str) -> bool:
+        """Whether an answer of somebody holds."""
+        return bool(self._held.get(frame_id))
+
+    def open_for(self, frame_id: str, annotators: Iterable[object]) -> int:
+        """How many different people a task is to be open for.
+
+        Args:
+            frame_id: that it shows.
+            annotators: who answered it at the server already.
+        """
+        there = {str(person) for person in annotators}
+        if self.wanted.get(frame_id, 1) == EVERYBODY:
+            return EVERYBODY
+        missing = self.wanted.get(frame_id, 1) - len(there | self._held.get(frame_id, set()))
+        return len(there) + max(0, missing)

@@ -1,0 +1,159 @@
+"""How far the annotators are, as the server counts, and what the tables know besides."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from labeling.label_studio.client import LabelStudio
+from labeling.projects.connect import ProjectKind, find_project
+from labeling.quality.agreement import disputed_frames
+from labeling.sync.overlap import EVERYBODY, Demand
+from labeling.sync.pull import SPECS
+from pipeline.records.schema import Review
+from pipeline.words import command_line
+from pipeline.workspace.workspace import Workspace
+
+_RECENT = 100
+"""Answers that make the present rate."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One project's books: ``tasks = to_do + done + gold``."""
+
+    kind: ProjectKind
+    project: str
+    tasks: int
+    to_do: int
+    done: int
+    """By as many people as were asked."""
+    gold: int
+    """Tasks with known answers, open for everybody; they are never done."""
+    answers_to_do: int
+    """More than ``to_do`` where several people are asked."""
+    skipped: int
+    """Skips; such a task may still be to do for others."""
+    to_mend: int
+    """Answers the last pull could not read."""
+    in_adjudication: int
+    """Frames of the boxes on which people differ and that nobody has settled."""
+    seconds_per_task: float | None
+    """Median of the newest answers that were pulled; none before the first."""
+
+    @property
+    def hours_left(self) -> float | None:
+        """Of one annotator's work at the present rate."""
+        if self.seconds_per_task is None:
+            return None
+        return self.answers_to_do * self.seconds_per_task / 3600
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {**asdict(self), "hours_left": self.hours_left}
+
+    def cells(self) -> list[str]:
+        """For people, below ``COLUMNS``."""
+        counts = (self.tasks, self.to_do, self.done, self.gold, self.skipped, self.to_mend)
+        rates = (self.seconds_per_task, self.hours_left)
+        shown = ["-" if rate is None else f"{rate:.1f}" for rate in rates]
+        return [self.project, *map(str, (*counts, self.in_adjudication)), *shown]
+
+
+COLUMNS = [
+    *("project", "tasks", "to do", "done", "gold", "skips", "to mend", "in adjudication"),
+    *("s per task", "hours left"),
+]
+"""Seconds are the median of the newest answers pulled, hours one annotator's at that rate."""
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A person's answer that no longer fits its frame."""
+
+    frame_id: str
+    annotator: str
+    review_id: str
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """For people."""
+        return f"  orphaned: {self.frame_id}, annotator {self.annotator}: {self.why}"
+
+
+def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
+    """How every project of ours that exists at the server stands.
+
+    Args:
+        workspace: whose projects.
+        server: connected.
+    """
+    config = workspace.config.label
+    reviews = workspace.rows(Review)
+    disputed = len(disputed_frames(reviews, config.agreement_iou))
+    found = []
+    for kind, spec in SPECS.items():
+        project = find_project(server, config.project, kind)
+        if project is None:
+            continue
+        raw = server.project(project.number)
+        tasks, done = int(raw["task_number"] or 0), int(raw["finished_task_number"] or 0)
+        shared = list(server.shared_tasks(project.number))
+        gold = sum(int(task["overlap"]) >= EVERYBODY for task in shared)
+        to_do = tasks - done - gold
+        found.append(
+            Standing(
+                kind=kind,
+                project=project.title,
+                tasks=tasks,
+                to_do=to_do,
+                done=done,
+                gold=gold,
+                answers_to_do=to_do + sum(map(_more_answers, shared)),
+                skipped=int(raw["skipped_annotations_number"] or 0),
+                to_mend=len(workspace.ledger(spec.name).failures()),
+                in_adjudication=disputed if kind == "boxes" else 0,
+                seconds_per_task=_rate(reviews, project.key),
+            )
+        )
+    return found
+
+
+def orphans(workspace: Workspace) -> list[Orphan]:
+    """People's answers that no longer fit their frames."""
+    known = set(workspace.arrow("frames").column("frame_id").to_pylist())
+    return [
+        _orphan(review, known, workspace.storage.url) for review in Demand.of(workspace).orphaned
+    ]
+
+
+def _more_answers(task: dict[str, Any]) -> int:
+    """What a task for several people is to get beyond the one answer every task to do gets."""
+    if task["is_labeled"] or int(task["overlap"]) >= EVERYBODY:
+        return 0
+    return max(0, int(task["overlap"]) - int(task["total_annotations"]) - 1)
+
+
+def _rate(reviews: Iterable[Review], key: str) -> float | None:
+    """The median lead time of a project's newest answers."""
+    timed = [
+        (review.updated_at, review.lead_time_s)
+        for review in reviews
+        if review.annotation_id.startswith(f"{key}/") and review.lead_time_s is not None
+    ]
+    newest = [seconds for _, seconds in sorted(timed)[-_RECENT:]]
+    return statistics.median(newest) if newest else None
+
+
+def _orphan(review: Review, frames: set[str], place: str) -> Orphan:
+    why = "its frame was sampled away; it counts again when the frame comes back"
+    if review.frame_id in frames:
+        push = command_line("label", "push", "boxes", "--workspace", place)
+        why = f"a box it kept is no longer proposed; to ask again: {push}"
+    return Orphan(review.frame_id, review.annotator, review.review_id, why)

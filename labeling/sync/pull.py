@@ -1,0 +1,359 @@
+"""Bring people's answers into ``reviews``, which only ever grows.
+
+Only tasks that changed since the last pull are asked for, with some overlap. An answer is known by
+its annotation and time, so reading it twice adds nothing. An answer that cannot be a review is a
+failure row and asked for again until it is mended. A deleted or skipped one is taken back by a row
+of its own, which says that the frame is to be looked at again. The answers of a task that was
+deleted as a whole stand, and that it is gone is said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from labeling.label_studio.client import LabelStudio
+from labeling.label_studio.shapes import Stamp, Task, read, read_task, unreadable, utc
+from labeling.projects.box_results import withdrawn
+from labeling.projects.connect import Project, ProjectKind, find_project
+from labeling.sync.answers import AdjudicationAnswers, Answers, BoxAnswers, MaskAnswers
+from labeling.sync.push import foreign_line, frame_of, named_frame
+from pipeline.errors import AvatarBuildError, InputError, UsageError
+from pipeline.records.reviews import DELETED, SKIPPED, is_withdrawn
+from pipeline.records.schema import FailureRow, Frame, Review, digest_of
+from pipeline.run.stage import Drop, Fail, Ok, Outcome, StageSpec
+from pipeline.run.unit import Clock, commit_unit, new_job
+from pipeline.words import command_line
+from pipeline.workspace.ledger import Generation, Ledger, Unit
+from pipeline.workspace.locks import run_lock
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.workspace import Workspace
+
+SPECS: dict[ProjectKind, StageSpec] = {
+    "boxes": StageSpec(name="pull", version=2, reads="", writes=("reviews",)),
+    "masks": StageSpec(name="pull-masks", version=2, reads="", writes=("reviews",)),
+    "adjudication": StageSpec(name="pull-adjudication", version=2, reads="", writes=("reviews",)),
+}
+"""The books of each kind; failures are answers to mend."""
+
+_OVERLAP = timedelta(seconds=60)
+"""A task written while the last pull was reading may carry an earlier time."""
+
+
+@dataclass
+class Pulled:
+    """What came in."""
+
+    project: Project
+    tasks: int = 0
+    """Tasks that changed since the last pull."""
+    new: int = 0
+    edited: int = 0
+    taken_back: int = 0
+    """Answers deleted or skipped after they had been pulled."""
+    skipped: int = 0
+    """Answers that are a skip and nothing else."""
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    """Frames whose answer is no review, with what to mend and where."""
+    foreign: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    """Frames whose task was deleted at the server after it was answered; the answers stand."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "project": self.project.number,
+            "tasks": self.tasks,
+            "new": self.new,
+            "edited": self.edited,
+            "taken_back": self.taken_back,
+            "skipped": self.skipped,
+            "bad": [{"frame_id": name, "reason": reason} for name, reason in self.bad],
+            "foreign": self.foreign,
+            "gone": self.gone,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        parts = [f"{self.new} new", f"{self.edited} edited", f"{self.taken_back} taken back"]
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
+        parts += [f"{len(self.bad)} to mend"] if self.bad else []
+        lines = [f"pull: {self.tasks} changed tasks: {', '.join(parts)}."]
+        lines += [f"  to mend: {name}: {reason}" for name, reason in self.bad]
+        if self.gone:
+            lines.append(
+                f"  {len(self.gone)} answered tasks are gone from the server (first"
+                f" {self.gone[0]}); their answers stand. Only deleting an answer takes it back."
+            )
+        return lines + [foreign_line(link) for link in self.foreign]
+
+
+def pull_boxes(workspace: Workspace, server: LabelStudio, vocabulary: Sequence[str]) -> Pulled:
+    """Read the answers about boxes that are new, and commit them.
+
+    Args:
+        workspace: that gets them.
+        server: connected.
+        vocabulary: the labels that are target categories.
+
+    Raises:
+        UsageError: nothing was pushed there.
+        AvatarBuildError: another pull is running, or the server fails; nothing is half done.
+    """
+    return _pull(workspace, server, "boxes", lambda: BoxAnswers(workspace, vocabulary))
+
+
+def pull_masks(workspace: Workspace, server: LabelStudio) -> Pulled:
+    """Read the answers about masks that are new, and commit them; as ``pull_boxes``."""
+    return _pull(workspace, server, "masks", lambda: MaskAnswers(workspace))
+
+
+def pull_adjudication(
+    workspace: Workspace, server: LabelStudio, vocabulary: Sequence[str]
+) -> Pulled:
+    """Read what adjudicators decided that is new, and commit it; as ``pull_boxes``."""
+    return _pull(
+        workspace, server, "adjudication", lambda: AdjudicationAnswers(workspace, vocabulary)
+    )
+
+
+def _pull(
+    workspace: Workspace,
+    server: LabelStudio,
+    kind: ProjectKind,
+    open_answers: Callable[[], Answers],
+) -> Pulled:
+    project = find_project(server, workspace.config.label.project, kind)
+    if project is None:
+        place = workspace.storage.url
+        raise UsageError(
+            f"{server.url}: no project {f'{workspace.config.label.project} {kind}'!r}."
+            f" Make it with: {command_line('label', 'push', kind, '--workspace', place)}"
+        )
+    spec = SPECS[kind]
+    ledger = workspace.ledger(spec.name)
+    with run_lock(workspace.storage, ledger.folder) as lock:
+        # Whoever came second has waited here for the first.
+        if not (lock.alone or lock.try_alone()):
+            raise AvatarBuildError("pull: another pull of this workspace is running; let it end.")
+        ledger.recover()
+        clock = Clock()
+        reader = _Reader(workspace, server, project, open_answers(), ledger)
+        since = _Since(workspace.storage, ledger, project)
+        outcomes = list(reader.read(since.read()))
+        _commit(workspace, spec, outcomes, project, clock)
+        if reader.newest:
+            since.write(reader.next_since())
+    return reader.pulled
+
+
+class _Reader:
+    """Turns changed tasks into outcomes, by annotation."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        server: LabelStudio,
+        project: Project,
+        answers: Answers,
+        ledger: Ledger,
+    ) -> None:
+        self.pulled = Pulled(project)
+        self.newest = ""
+        self._oldest_bad = ""
+        self._read: set[str] = set()
+        self._server = server
+        self._project = project
+        self._answers = answers
+        self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
+        # The newest row of each annotation of this project that is known, by annotation.
+        self._known: dict[str, Review] = {}
+        self._of_frame: dict[str, set[str]] = {}
+        for review in sorted(workspace.rows(Review), key=lambda row: row.updated_at):
+            if review.annotation_id.startswith(f"{project.key}/"):
+                self._known[review.annotation_id] = review
+                self._of_frame.setdefault(review.frame_id, set()).add(review.annotation_id)
+        self._failing: dict[str, FailureRow] = {row.input_id: row for row in ledger.failures()}
+
+    def next_since(self) -> str:
+        """From when on the next pull has to look: bad answers may be mended by our own settings."""
+        # A server whose clock runs ahead must not hide what is answered until then.
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        earliest = min(self.newest, self._oldest_bad or self.newest, now)
+        return (datetime.fromisoformat(earliest) - _OVERLAP).isoformat()
+
+    def read(self, since: str) -> Iterator[Outcome]:
+        """One outcome per annotation that says something new."""
+        seen = set()
+        for task in self._server.tasks(self._project.number, since):
+            if task["id"] in seen:
+                continue  # it moved to the next page while we read
+            seen.add(task["id"])
+            self.pulled.tasks += 1
+            link = self._server.task_link(self._project.number, task["id"])
+            whole = read_task(task, link)
+            self.newest = max(self.newest, whole.updated_at)
+            frame_id = frame_of(task)
+            if frame_id is None:
+                self.pulled.foreign.append(link)
+                continue
+            yield from self._answers_of(task, whole, frame_id, link)
+        self.pulled.gone = self._without_task()
+
+    def _answers_of(
+        self, task: dict[str, Any], whole: Task, frame_id: str, link: str
+    ) -> Iterator[Outcome]:
+        alive, nameless = set(), False
+        for place, annotation in enumerate(whole.annotations):
+            try:
+                name = self._project.name_of(annotation)
+                if name in self._read:
+                    raise unreadable("another answer has its number and time; delete it")
+            except InputError as error:
+                name, nameless = f"{self._project.key}/task {task['id']}, {place + 1}", True
+                yield from self._bad(error, name, frame_id, whole.updated_at, link)
+            else:
+                yield from self._answer(task, annotation, name, frame_id, whole.updated_at)
+            alive.add(name)
+            self._read.add(name)
+        # Which one has no name is not known, so none is said to be deleted.
+        for name in [] if nameless else sorted(self._of_frame.get(frame_id, set()) - alive):
+            # An answer older than the task was given to an earlier task of the frame.
+            if utc(name.rpartition("@")[2]) >= whole.created_at:
+                yield from self._take_back(name, whole.updated_at, DELETED)
+        yield from self._gone(link, alive)
+
+    def _without_task(self) -> list[str]:
+        """The frames whose answers stand and whose task is no longer there."""
+        answered = {row.frame_id for row in self._known.values() if not is_withdrawn(row)}
+        if not answered:
+            return []
+        tasks = self._server.task_columns(self._project.number, "id", "meta")
+        return sorted(answered - {named_frame(task) for task in tasks})
+
+    def _answer(
+        self, task: dict[str, Any], annotation: object, name: str, frame: str, changed: str
+    ) -> Iterator[Outcome]:
+        known = self._known.get(name)
+        try:
+            stamp = read(Stamp, annotation, "the answer")
+            if stamp.was_cancelled:
+                self.pulled.skipped += 1
+                yield from self._take_back(name, stamp.updated_at, SKIPPED)
+                return
+            if known is not None and known.updated_at >= stamp.updated_at:
+                return
+            review = self._review(task, annotation, name, frame)
+        except InputError as error:
+            link = self._server.task_link(self._project.number, task["id"])
+            yield from self._bad(error, name, frame, changed, link)
+            return
+        self.pulled.edited += known is not None
+        self.pulled.new += known is None
+        yield Ok(name, [review])
+
+    def _bad(
+        self, error: InputError, name: str, frame: str, changed: str, link: str
+    ) -> Iterator[Outcome]:
+        """List an answer to mend; it is written down once."""
+        detail = f"{frame}: {error.detail}. {link}"
+        self.pulled.bad.append((frame, f"{error.kind}: {error.detail}. {link}"))
+        self._oldest_bad = min(self._oldest_bad or changed, changed)
+        before = self._failing.get(name)
+        if before is None or (before.kind, before.detail) != (error.kind, detail):
+            yield Fail(name, error.kind, detail)
+
+    def _review(self, task: dict[str, Any], annotation: object, name: str, frame_id: str) -> Review:
+        frame = self._frames.get(frame_id)
+        if frame is None:
+            raise InputError(
+                "unknown_frame", "this workspace has no such frame; it was sampled anew"
+            )
+        return self._answers.read(annotation, task, frame, name)
+
+    def _take_back(self, name: str, at: str, reason: str) -> Iterator[Outcome]:
+        known = self._known.get(name)
+        if known is None or is_withdrawn(known):
+            return
+        self.pulled.taken_back += 1
+        later = datetime.fromisoformat(known.updated_at) + timedelta(microseconds=1)
+        yield Ok(name, [withdrawn(known, max(at, utc(later.isoformat())), reason)])
+
+    def _gone(self, link: str, alive: set[str]) -> Iterator[Outcome]:
+        """Failures whose annotation is no longer there need no mending."""
+        for name, failure in self._failing.items():
+            if failure.detail.endswith(f" {link}") and name not in alive:
+                yield Drop(name, "deleted", link)
+
+
+def _commit(
+    workspace: Workspace,
+    spec: StageSpec,
+    outcomes: Sequence[Outcome],
+    project: Project,
+    clock: Clock,
+) -> None:
+    """Commit the answers; those that failed before are answered again, as a retry does."""
+    ledger = workspace.ledger(spec.name)
+    failing = {row.input_id: row.attempts for row in ledger.failures()}
+    again = [outcome for outcome in outcomes if outcome.id in failing]
+    first = [outcome for outcome in outcomes if outcome.id not in failing]
+    generation = Generation(spec.name, spec.version, {}, {}, {})
+    job = new_job(workspace.storage, spec.name, generation.key)
+    for answers, retried in ((first, False), (again, True)):
+        if not answers:
+            continue
+        ledger.begin(generation)
+        unit = _unit(ledger, answers, project, failing if retried else {})
+        commit_unit(job, spec, unit, [answer.id for answer in answers], answers, clock)
+
+
+def _unit(
+    ledger: Ledger, answers: Sequence[Outcome], project: Project, attempts: dict[str, int]
+) -> Unit:
+    ordinal = max((commit.ordinal for commit in ledger.commits()), default=-1) + 1
+    said = [[answer.id, _said(answer)] for answer in answers]
+    digest = digest_of(said)
+    ids = tuple(answer.id for answer in answers) if attempts else ()
+    return Unit(
+        ordinal,
+        f"{ordinal:06d}-{digest[:12]}",
+        project.title,
+        digest,
+        0,
+        len(answers),
+        ids,
+        tuple(attempts[name] for name in ids),
+    )
+
+
+def _said(answer: Outcome) -> object:
+    if isinstance(answer, Ok):
+        return [row.id for row in answer.rows]
+    return answer.detail
+
+
+class _Since:
+    """From when on a project's tasks are to be looked at."""
+
+    def __init__(self, storage: Storage, ledger: Ledger, project: Project) -> None:
+        self._storage = storage
+        self._name = f"{ledger.folder}/since.json"
+        self._key = project.key
+
+    def read(self) -> str:
+        """ISO 8601; empty for all of them."""
+        return self._all().get(self._key, "")
+
+    def write(self, since: str) -> None:
+        """Remember it for the next pull."""
+        self._storage.write(self._name, json.dumps({**self._all(), self._key: since}).encode())
+
+    def _all(self) -> dict[str, str]:
+        if not self._storage.exists(self._name):
+            return {}
+        found: dict[str, str] = json.loads(self._storage.read(self._name))
+        return found

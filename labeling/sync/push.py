@@ -1,0 +1,255 @@
+"""Send frames to annotators.
+
+A frame is one task, whatever was tried before: what the server has is looked at first, and a
+frame that is there twice (two pushes at once, or an import whose answer got lost) is made one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from labeling.label_studio.client import LabelStudio
+from labeling.label_studio.shapes import is_text, read_task
+from labeling.projects.adjudication import AdjudicationQuestions
+from labeling.projects.annotator_clips import FrameMedia
+from labeling.projects.connect import Project, ProjectKind, open_project
+from labeling.projects.labeling_config import check_task
+from labeling.sync.questions import BoxQuestions, MaskQuestions, Questions
+from pipeline.errors import AvatarBuildError
+from pipeline.records.schema import Frame
+from pipeline.words import counted
+from pipeline.workspace.locks import run_lock
+from pipeline.workspace.workspace import Workspace
+
+Progress = Callable[[int, int], None]
+"""Told how many of the frames to send, or to open for more people, are done, and of how many."""
+
+_BATCH = 250
+"""Tasks per request: about 2 MB."""
+
+
+@dataclass
+class Pushed:
+    """What became of the frames: ``frames = new + known + skipped``."""
+
+    project: Project
+    frames: int = 0
+    new: int = 0
+    known: int = 0
+    """At the server already."""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """Frames that could not be sent, with the reason."""
+    doubled: int = 0
+    """Tasks removed because their frame had another one."""
+    renewed: int = 0
+    """Tasks removed because they asked what is no longer asked; their frames are sent anew."""
+    opened: int = 0
+    """Tasks opened for more people than before."""
+    foreign: list[str] = field(default_factory=list)
+    """Links to tasks that are none of ours."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be known of the frames that are not asked about."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "project": self.project.number,
+            "frames": self.frames,
+            "new": self.new,
+            "known": self.known,
+            "skipped": [{"frame_id": name, "reason": reason} for name, reason in self.skipped],
+            "doubled": self.doubled,
+            "renewed": self.renewed,
+            "opened": self.opened,
+            "foreign": self.foreign,
+            "notes": self.notes,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        said = f"push: {counted(self.frames, 'frame')}: {counted(self.new, 'new task')}"
+        said += f", {self.known} there already"
+        said += f", {len(self.skipped)} not sent" if self.skipped else ""
+        said += f"; {counted(self.doubled, 'double task')} removed" if self.doubled else ""
+        said += f"; {counted(self.renewed, 'outdated task')} replaced" if self.renewed else ""
+        said += f"; {self.opened} opened for more people" if self.opened else ""
+        lines = [f"{said}. Project {self.project.number}, {self.project.title!r}."]
+        lines += [f"  not sent: {name}: {reason}" for name, reason in self.skipped]
+        lines += [f"  {note}" for note in self.notes]
+        return lines + [foreign_line(link) for link in self.foreign]
+
+
+def foreign_line(link: str) -> str:
+    """What to say of a task that is none of ours."""
+    return f"  not ours: {link} has no frame_id; delete it there, nothing of it is pulled."
+
+
+def push_boxes(
+    workspace: Workspace,
+    server: LabelStudio,
+    vocabulary: Sequence[str],
+    progress: Progress = lambda done, total: None,
+) -> Pushed:
+    """Send every frame that has no task yet.
+
+    Args:
+        workspace: whose frames.
+        server: connected.
+        vocabulary: all target categories, in the order of the list.
+        progress: called after each batch.
+
+    Raises:
+        AvatarBuildError: another push is running, or the server fails; what arrived stays.
+    """
+    return _push(workspace, server, "boxes", lambda: BoxQuestions(workspace, vocabulary), progress)
+
+
+def push_masks(
+    workspace: Workspace,
+    server: LabelStudio,
+    progress: Progress = lambda done, total: None,
+) -> Pushed:
+    """Send every frame with instances whose masks nobody has verified; as ``push_boxes``."""
+    return _push(workspace, server, "masks", lambda: MaskQuestions(workspace), progress)
+
+
+def push_adjudication(
+    workspace: Workspace,
+    server: LabelStudio,
+    vocabulary: Sequence[str],
+    progress: Progress = lambda done, total: None,
+) -> Pushed:
+    """Send every frame on which people differ and that nobody has settled; as ``push_boxes``."""
+    return _push(
+        workspace,
+        server,
+        "adjudication",
+        lambda: AdjudicationQuestions(workspace, vocabulary),
+        progress,
+    )
+
+
+def _push(
+    workspace: Workspace,
+    server: LabelStudio,
+    kind: ProjectKind,
+    ask: Callable[[], Questions],
+    progress: Progress,
+) -> Pushed:
+    with run_lock(workspace.storage, f"commits/push-{kind}") as lock:
+        # Whoever came second has waited here for the first.
+        if not (lock.alone or lock.try_alone()):
+            raise AvatarBuildError("push: another push of this workspace is running; let it end.")
+        project = open_project(server, workspace.config.label.project, kind)
+        if not workspace.config.label.url and workspace.storage.local is not None:
+            server.add_local_files(project.number, str(workspace.storage.path("media")))
+        questions, media = ask(), FrameMedia(workspace)
+        pushed = Pushed(project)
+        known = _known_frames(server, questions, pushed)
+        frames = questions.frames()
+        waiting = [frame for frame in frames if frame.frame_id not in known]
+        pushed.notes = questions.notes()
+        pushed.frames, pushed.known = len(frames), len(frames) - len(waiting)
+        with ThreadPoolExecutor(workspace.config.run.workers or os.cpu_count()) as pool:
+            for start in range(0, len(waiting), _BATCH):
+                batch = waiting[start : start + _BATCH]
+                made = list(pool.map(partial(_task, kind, questions, media), batch))
+                tasks = [task for task in made if isinstance(task, dict)]
+                if tasks:
+                    pushed.new += server.import_tasks(project.number, tasks)
+                pushed.skipped += [
+                    (frame.frame_id, reason)
+                    for frame, reason in zip(batch, made, strict=True)
+                    if isinstance(reason, str)
+                ]
+                progress(start + len(batch), len(waiting))
+        if questions.asks_several:
+            pushed.opened = _open_for_more(server, project, questions, progress)
+    return pushed
+
+
+def _task(
+    kind: ProjectKind, questions: Questions, media: FrameMedia, frame: Frame
+) -> dict[str, Any] | str:
+    """The frame's checked task, or why there is none."""
+    addresses = media.addresses(frame)
+    if isinstance(addresses, str):
+        return addresses
+    task = questions.task(frame, *addresses)
+    check_task(task, kind)
+    # It says its frame twice: the list of all tasks is light without their data.
+    return {**task, "meta": {"frame_id": frame.frame_id}}
+
+
+def _open_for_more(
+    server: LabelStudio, project: Project, questions: Questions, progress: Progress
+) -> int:
+    """Open the tasks that several people are to answer for as many; never for fewer than before.
+
+    The community edition offers a task to a person until as many different people answered it as
+    its own ``overlap`` says. It does not look again when that number changes, so a task that was
+    done is said to be open in the same request.
+    """
+    columns = "id", "meta", "overlap", "annotators", "total_annotations"
+    changes: dict[int, dict[str, Any]] = {}
+    for task in server.task_columns(project.number, *columns):
+        name = named_frame(task)
+        overlap = 0 if name is None else questions.open_for(name, task["annotators"])
+        if overlap > max(1, int(task["overlap"])):
+            done = int(task["total_annotations"]) >= overlap  # annotators may have skipped it
+            changes[int(task["id"])] = {"overlap": overlap, "is_labeled": done}
+    for number, (task_number, change) in enumerate(changes.items(), 1):
+        server.update_task(task_number, **change)
+        if number % _BATCH == 0:
+            progress(number, len(changes))
+    return len(changes)
+
+
+def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> set[str]:
+    """The frames that have a task; of two tasks of a frame only one stays, the one worked on."""
+    first: dict[str, tuple[int, bool]] = {}
+    gone: list[int] = []  # removed at the end: the list is read by pages
+    for task in server.tasks(pushed.project.number):
+        name, number = frame_of(task), int(task["id"])
+        link = server.task_link(pushed.project.number, number)
+        whole = read_task(task, link)
+        worked_on = bool(whole.annotations or whole.drafts)
+        if name is None:
+            pushed.foreign.append(link)
+        elif questions.is_outdated(name, task, pushed.project):
+            gone.append(number)
+            pushed.renewed += 1
+        elif name not in first:
+            first[name] = number, worked_on
+        elif not worked_on:
+            gone.append(number)
+            pushed.doubled += 1
+        elif not first[name][1]:
+            gone.append(first[name][0])
+            pushed.doubled += 1
+            first[name] = number, worked_on
+    for number in gone:
+        server.delete_task(number)
+    return set(first)
+
+
+def named_frame(task: dict[str, Any]) -> str | None:
+    """The frame a task of ours was made for, from its ``meta``."""
+    return _named(task.get("meta"))
+
+
+def frame_of(task: dict[str, Any]) -> str | None:
+    """The frame a task shows; none when it is none of ours."""
+    return _named(task.get("data"))
+
+
+def _named(holder: object) -> str | None:
+    name = holder.get("frame_id") if isinstance(holder, dict) else None
+    # No frame of ours is called by half a character or by several lines.
+    ours = is_text(name) and isinstance(name, str) and len(name.splitlines()) == 1
+    return name if ours else None

@@ -1,0 +1,118 @@
+"""Open the boxes of a frame again that was sent back from the masks.
+
+The person's boxes become what the next one starts from, and their answer is deleted at the server;
+our tables keep it. What is to be opened is told by the reviews, so a crash or a server that stops
+leaves it for the next pull.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from labeling.label_studio.client import LabelStudio
+from labeling.label_studio.shapes import Stamp, is_skip, read, read_task, utc
+from labeling.projects.box_tasks import PREDICTED
+from labeling.projects.connect import Project, find_project
+from labeling.sync.questions import are_pulled, pulled_at
+from pipeline.errors import InputError
+from pipeline.records.reviews import by_frame, deciding, is_withdrawn
+from pipeline.records.schema import Review
+from pipeline.words import command_line, counted
+from pipeline.workspace.workspace import Workspace
+
+
+@dataclass
+class Reopened:
+    """What became of the frames that were sent back."""
+
+    frames: list[str] = field(default_factory=list)
+    """Their boxes are to do again."""
+    waiting: list[tuple[str, str]] = field(default_factory=list)
+    """Frames that could not be opened, with what to do."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        waiting = [{"frame_id": name, "what": what} for name, what in self.waiting]
+        return {"reopened": self.frames, "not_reopened": waiting}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = (
+            [f"back to boxes: {counted(len(self.frames), 'frame')} opened again."]
+            if self.frames
+            else []
+        )
+        return lines + [f"  not opened: {name}: {what}" for name, what in self.waiting]
+
+
+def reopen_boxes(workspace: Workspace, server: LabelStudio) -> Reopened:
+    """Make the box task of every frame that was sent back one to do.
+
+    Args:
+        workspace: whose reviews say which.
+        server: connected.
+
+    Raises:
+        AvatarBuildError: the server fails; what was opened stays open.
+    """
+    found = Reopened()
+    reviews = workspace.rows(Review)
+    back = _sent_back(reviews)
+    if not back:
+        return found
+    project = find_project(server, workspace.config.label.project, "boxes")
+    pulled = pulled_at(reviews)
+    push = command_line("label", "push", "boxes", "--workspace", workspace.storage.url)
+    for name, review in sorted(back.items()):
+        tasks = [] if project is None else list(server.tasks_of(project.number, name))
+        if project is None or not tasks:
+            found.waiting.append((name, f"it has no task; run {push}"))
+        for task in tasks:
+            assert project is not None
+            _open(server, project, task, review, pulled, found)
+    return found
+
+
+def _sent_back(reviews: Iterable[Review]) -> dict[str, Review]:
+    """The review that sent each frame back, where no newer boxes have answered it."""
+    found = {}
+    for name, rows in by_frame(reviews).items():
+        review = deciding(rows, "masks")
+        if review is not None and review.decision == "back_to_boxes" and not is_withdrawn(review):
+            found[name] = review
+    return found
+
+
+def _open(
+    server: LabelStudio,
+    project: Project,
+    task: dict[str, Any],
+    review: Review,
+    pulled: dict[str, str],
+    found: Reopened,
+) -> None:
+    link = server.task_link(project.number, task["id"])
+    answers = [answer for answer in read_task(task, link).annotations if not is_skip(answer)]
+    try:
+        times = [read(Stamp, answer, "an answer").updated_at for answer in answers]
+    except InputError as error:
+        found.waiting.append((review.frame_id, f"{error.detail}. {link}"))
+        return
+    old = [answer for answer, at in zip(answers, times, strict=True) if at <= review.updated_at]
+    if not old:
+        return  # open already, or answered again
+    if not are_pulled(old, project, pulled):
+        what = (
+            f"its boxes were not pulled; 'avatar-build label pull boxes', then masks again. {link}"
+        )
+        found.waiting.append((review.frame_id, what))
+        return
+    newest = max(old, key=lambda answer: utc(answer["updated_at"]))
+    # Its origins tell what that person did, not what the next one will do.
+    result = [{key: item[key] for key in item if key != "origin"} for item in newest["result"]]
+    server.set_prediction(task, result, PREDICTED)
+    for answer in old:
+        server.delete_annotation(int(answer["id"]))
+    found.frames.append(review.frame_id)

@@ -1,0 +1,1 @@
+"""The demo: a drawn world goes through the real commands and is scored against its truth."""

@@ -1,0 +1,104 @@
+"""The workspace as a notebook has it: every stage a call, every table a pandas frame.
+
+It joins the packages, as the command line does; ``from pipeline import Workspace`` is this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas
+
+from exports.from_workspace import workspace_report
+from exports.loading import Release, load_release
+from pipeline.cli.steps import freeze, run_by_name
+from pipeline.records.schema import DropRow, FailureRow
+from pipeline.run.runner import RunOptions, RunSummary
+from pipeline.run.status import outcomes, stage_status
+from pipeline.workspace import workspace
+from stages.download.import_list import import_list
+
+
+class Workspace(workspace.Workspace):
+    """A workspace whose stages can be run, exported and looked at from Python."""
+
+    def run(
+        self, stage: str, *, workers: int = 0, redo: bool = False, dry_run: bool = False
+    ) -> RunSummary:
+        """Bring a stage up to date, as the command of its name does.
+
+        Args:
+            stage: ``download``, ``sample``, ``hear``, ``propose``, ``accept`` or ``segment``;
+                ``propose`` hears first.
+            workers: processes; 0: what ``run.workers`` says.
+            redo: retire results made with other settings, and start anew.
+            dry_run: only count what there is to do.
+
+        Raises:
+            UsageError: there is no such stage, or results of other settings are in the way.
+            AvatarBuildError: the run had to stop; what is committed stays.
+        """
+        options = RunOptions(workers or self.config.run.workers, redo=redo, dry_run=dry_run)
+        return run_by_name(self, stage, options)
+
+    def download(
+        self,
+        list_file: str | Path,
+        *,
+        labels: Sequence[str] = (),
+        limit: int | None = None,
+        workers: int = 0,
+        redo: bool = False,
+        dry_run: bool = False,
+    ) -> RunSummary:
+        """Take the rows of a list in and fetch their videos; see ``run`` for the rest.
+
+        Args:
+            list_file: ``vggsound.csv`` or ``test.csv``.
+            labels: only rows so labelled.
+            limit: only the first so many (matching) rows.
+            workers: processes.
+            redo: retire results made with other settings, and start anew.
+            dry_run: only count what there is to do.
+        """
+        said = import_list(self, Path(list_file), labels, limit, dry_run=dry_run).sentence()
+        summary = self.run("download", workers=workers, redo=redo, dry_run=dry_run)
+        summary.notes.insert(0, said)
+        return summary
+
+    def status(self) -> pandas.DataFrame:
+        """The books of each stage that has run or has input waiting, a row each."""
+        return pandas.DataFrame([stage.as_dict() for stage in stage_status(self)])
+
+    def failures(self) -> pandas.DataFrame:
+        """Every failed row, with its kind and detail."""
+        return self._endings(0)
+
+    def drops(self) -> pandas.DataFrame:
+        """Every row that was set aside, with its reason."""
+        return self._endings(1)
+
+    def _endings(self, which: int) -> pandas.DataFrame:
+        columns = list((FailureRow, DropRow)[which].model_fields)
+        found = [row.model_dump() for row in outcomes(self)[which]]
+        return pandas.DataFrame(found, columns=columns)
+
+    def export(self, version: str, *, unverified: bool = False, ids_only: bool = False) -> Release:
+        """Freeze the tables into ``releases/<version>`` and open it.
+
+        Args:
+            version: the release's name.
+            unverified: take what no person has verified, and say so.
+            ids_only: leave clips and frames out.
+
+        Raises:
+            UsageError: the version is no name for a folder, or there already.
+            AvatarBuildError: there is nothing to release, or it may not be.
+        """
+        summary = freeze(self, version, unverified=unverified, ids_only=ids_only)
+        return load_release(self.storage.path(summary.path))
+
+    def report(self, *, clips: bool = False) -> Path:
+        """Write ``report.html``; ``clips`` cuts what it shows, to be heard."""
+        return workspace_report(self, cut_clips=clips)

@@ -1,0 +1,107 @@
+"""``train-tavlo``: train TAVLO, or any recipe, on clips."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import cli
+from pipeline.cli.output import output
+
+
+@cli.command("train-tavlo")
+@click.option(
+    "--data",
+    required=True,
+    metavar="PATH",
+    help="What to train on: a release, or a list with a clip a line, 'FILE[,START]' or 'ID,START'.",
+)
+@click.option("--out", required=True, metavar="DIR", help="Checkpoints, log and curve go there.")
+@click.option("--recipe", default="tavlo", show_default=True, metavar="NAME", help="The model.")
+@click.option(
+    "--held-out",
+    multiple=True,
+    metavar="PATH",
+    help="A release or list for evaluation: a video of it among --data is refused. Repeatable.",
+)
+@click.option(
+    "--source-template",
+    default="",
+    metavar="T",
+    help="Where the videos of a list's ids are: '/data/{video_id}.mp4', or clips cut already:"
+    " '/clips/{video_id}_{start:06d}.mp4'.",
+)
+@click.option("--cache", metavar="DIR", help="Small copies of the clips. Default: OUT/clips.")
+@click.option("--config", "config_file", metavar="TOML", help="Settings: [train], [tavlo].")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting, e.g. train.batch=16 or tavlo.negatives=max. Repeatable.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N."
+)
+@click.option(
+    "--max-failed",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Broken clips that may be left out.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
+@click.option("--dry-run", is_flag=True, help="Say clips, steps, bytes and time, and do nothing.")
+def train_tavlo(
+    data: str,
+    out: str,
+    recipe: str,
+    held_out: tuple[str, ...],
+    source_template: str,
+    cache: str | None,
+    config_file: str | None,
+    settings: tuple[str, ...],
+    device: str,
+    max_failed: int,
+    tensorboard: bool,
+    dry_run: bool,
+) -> None:
+    """Train TAVLO on a release's clips or a list of clips; no labels are used.
+
+    Stopped or killed, the same command goes on from OUT/last.pt, with the same result. On several
+    GPUs start it with torchrun; negatives then come from all of them.
+
+    \b
+        avatar-build train-tavlo --data train.csv --held-out releases/1.0 --out runs/tavlo
+        avatar-build train-tavlo --data releases/0.1 --out runs/small --set train.batch=8 --dry-run
+    """
+    from tavlo.training.setup import Request, closing, plan, run
+    from tavlo.training.training_clips import stated_rules
+    from tavlo.training.training_config import read_settings
+
+    file = Path(config_file) if config_file else None
+    train_config, model = read_settings(recipe, file, settings, stated_rules(Path(data)))
+    request = Request(
+        recipe=model,
+        config=train_config,
+        source=Path(data),
+        out=Path(out),
+        template=source_template,
+        held_out=[Path(name) for name in held_out],
+        cache=Path(cache) if cache else None,
+        device=device,
+        max_failed=max_failed,
+        tensorboard=tensorboard,
+        shown=output().shown,
+    )
+    if dry_run:
+        found = plan(request)
+        output().tell(found.as_dict(), *found.lines())
+        return
+    done = run(request)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    books = {key: done.data[key] for key in ("clips", "failed", "silent")}
+    output().tell({"step": done.step, "best": done.best, **books}, closing(request, done))

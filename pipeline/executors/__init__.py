@@ -1,1 +1,0 @@
-"""Where units run. Every executor calls ``pipeline.unit.run_unit``."""

@@ -1,0 +1,1 @@
+"""What a release is: its document, its files, the rules it obeys."""

@@ -1,0 +1,1 @@
+"""Running a stage over a workspace, and what became of every row."""

@@ -1,0 +1,248 @@
+"""The whole history behind one id: what it came from, what came of it, who decided, with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.records.schema import (
+    TABLES,
+    Clip,
+    Frame,
+    Instance,
+    Mask,
+    Proposal,
+    Record,
+    Review,
+    Sounds,
+    Source,
+    Video,
+)
+from pipeline.workspace.ledger import Commit
+from pipeline.workspace.table import to_records
+from pipeline.workspace.workspace import Workspace
+
+_SHORT = {
+    Source: ("label", "split", "start_s"),
+    Video: ("source_url", "title", "license", "format_id", "width", "height", "fps", "sha256"),
+    Clip: ("start_s", "end_s", "active_seconds", "candidates", "rms_per_second"),
+    Frame: ("frame_index", "time_s", "event_rms", "event_rank", "sharpness", "path"),
+    Sounds: ("tagger", "categories"),
+    Proposal: ("bbox", "detector", "detector_class", "detector_score", "categories", "audible"),
+    Review: ("kind", "purpose", "annotator", "decision", "updated_at", "lead_time_s", "verified"),
+    Instance: ("bbox", "audio_visual_category", "scenario", "proposal_id", "verified"),
+    Mask: ("source", "area", "bbox", "predicted_iou", "stability", "model_digest", "verified"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One record of the history and the commit that made it."""
+
+    record: Record
+    commit: Commit | None
+    config: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        made = None
+        if self.commit:
+            made = {
+                "stage": self.commit.stage,
+                "unit": self.commit.unit,
+                "stage_key": self.commit.stage_key,
+                "code_revision": self.commit.code_revision,
+                "versions": self.commit.versions,
+                "started": self.commit.started,
+                "config": self.config,
+            }
+        return {"table": self.record.table, "row": self.record.model_dump(), "made_by": made}
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"{self.record.table:10} {self.record.id}"
+        for name in _SHORT[type(self.record)]:
+            value = _brief(getattr(self.record, name))
+            if value not in ("", "None"):
+                yield f"{'':12}{name:22} {value}"
+        if self.commit:
+            made = f"{self.commit.stage}, unit {self.commit.unit}, {self.commit.started}"
+            yield f"{'':12}{'made by':22} {made}"
+            yield f"{'':12}{'code':22} {self.commit.code_revision}"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """A row that ended somewhere: a failure or a drop."""
+
+    stage: str
+    input_id: str
+    ending: str
+    detail: str
+
+
+def history(workspace: Workspace, some_id: str) -> tuple[list[Step], list[Fate]]:
+    """Everything between a list row and a mask that ``some_id`` has part in.
+
+    Args:
+        workspace: where.
+        some_id: the id of any row, or the start of one.
+
+    Returns:
+        The records it came from and those that came of it, in the order of the flow, and how
+        its rows ended where they went no further.
+
+    Raises:
+        UsageError: nothing has that id, or several things start so.
+    """
+    finder = _Finder(workspace)
+    fates = finder.fates(some_id)
+    start = finder.identify(some_id)
+    if start is None:
+        if fates:
+            return [], fates
+        raise UsageError(f"{some_id!r}: no row of this workspace has that id.")
+    records = finder.chain(start)
+    for record in records:
+        fates += [fate for fate in finder.fates(record.id) if fate not in fates]
+    return [finder.step(record) for record in records], fates
+
+
+class _Finder:
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._arrow: dict[str, Any] = {}
+
+    def table(self, name: str) -> Any:
+        if name not in self._arrow:
+            self._arrow[name] = self.workspace.arrow(name)
+        return self._arrow[name]
+
+    def where(self, record: type[Record], column: str, value: str) -> list[Any]:
+        import pyarrow.compute as pc
+
+        table = self.table(record.table)
+        rows = table.filter(pc.equal(table.column(column), value)).to_pylist()
+        found = to_records(record, rows, record.table)
+        return sorted(found, key=lambda row: row.id)
+
+    def identify(self, some_id: str) -> Record | None:
+        import pyarrow.compute as pc
+
+        starts: dict[str, Record] = {}
+        for record in reversed(TABLES.values()):
+            table = self.table(record.table)
+            hits = table.filter(pc.starts_with(table.column(record.key), pattern=some_id))
+            for row in to_records(record, hits.slice(0, 50).to_pylist(), record.table):
+                if row.id == some_id:
+                    return row
+                starts.setdefault(row.id, row)
+        if len(starts) > 1:
+            some = ", ".join(sorted(starts)[:5])
+            raise UsageError(f"{some_id!r}: {len(starts)} ids start so: {some}, ...")
+        return next(iter(starts.values()), None)
+
+    def chain(self, start: Record) -> list[Record]:
+        """From the video down to what ``start`` is, then what came of it."""
+        frame_id = getattr(start, "frame_id", None)
+        clip_id = getattr(start, "clip_id", None)
+        video_id = getattr(start, "video_id", None)
+        found: list[Record] = []
+        if frame_id:
+            for frame in self.where(Frame, "frame_id", frame_id):
+                clip_id, video_id = frame.clip_id, frame.video_id
+                found.append(frame)
+        clips = self.where(Clip, "clip_id", clip_id) if clip_id else []
+        video_id = video_id or (clips[0].video_id if clips else None)
+        above: list[Record] = []
+        if video_id:
+            above += self.where(Source, "video_id", video_id)
+            above += self.where(Video, "video_id", video_id)
+        if isinstance(start, (Source, Video)):
+            clips = self.where(Clip, "video_id", start.id)
+        above += clips
+        for clip in clips:
+            heard = self.where(Sounds, "clip_id", clip.clip_id)
+            above += [row for row in heard if not frame_id or row.frame_id in (None, frame_id)]
+        if isinstance(start, (Source, Video, Clip)):
+            column = "clip_id" if isinstance(start, Clip) else "video_id"
+            found = self.where(Frame, column, start.id)
+            return above + found
+        return above + found + self._below(start, frame_id)
+
+    def _below(self, start: Record, frame_id: str | None) -> list[Record]:
+        if frame_id is None:
+            return []
+        proposals = self.where(Proposal, "frame_id", frame_id)
+        reviews = self.where(Review, "frame_id", frame_id)
+        instances = self.where(Instance, "frame_id", frame_id)
+        masks = self.where(Mask, "frame_id", frame_id)
+        if isinstance(start, (Instance, Mask)):
+            instances = [row for row in instances if row.id == start.id]
+            masks = [row for row in masks if row.id == start.id]
+            origins = {row.proposal_id for row in instances}
+            review_ids = {review for row in instances for review in row.review_ids}
+            proposals = [row for row in proposals if row.id in origins]
+            reviews = [
+                row
+                for row in reviews
+                if row.id in review_ids or any(one.instance_id == start.id for one in row.instances)
+            ]
+        elif isinstance(start, Proposal):
+            proposals = [row for row in proposals if row.id == start.id]
+            instances = [row for row in instances if row.proposal_id == start.id]
+            masks = [row for row in masks if row.id in {one.id for one in instances}]
+        return [*proposals, *reviews, *instances, *masks]
+
+    def step(self, record: Record) -> Step:
+        import pyarrow.compute as pc
+
+        from pipeline.workspace.table import read_arrow
+
+        for file in self.workspace.files(record.table):
+            table = read_arrow(type(record), self.workspace.storage, file.file, file.sha256)
+            if pc.any(pc.equal(table.column(record.key), getattr(record, record.key))).as_py():
+                return self._made(record, file.file)
+        return Step(record, None, {})
+
+    def _made(self, record: Record, file: str) -> Step:
+        for ledger in self.workspace.ledgers():
+            for commit in ledger.commits():
+                if all(made.file != file for made in commit.files):
+                    continue
+                copied = commit.input["table"] == record.table and commit.input["file"]
+                if copied and getattr(record, "source", "") != "annotator":
+                    return self._made(record, copied)
+                generation = ledger.generation()
+                return Step(record, commit, generation.config if generation else {})
+        return Step(record, None, {})
+
+    def fates(self, row_id: str) -> list[Fate]:
+        found = []
+        for ledger in self.workspace.ledgers():
+            for failure in ledger.failures():
+                if failure.input_id == row_id:
+                    ending = f"failed: {failure.kind}"
+                    found.append(Fate(ledger.stage, row_id, ending, failure.detail))
+            for drop in ledger.drops():
+                if drop.input_id == row_id:
+                    found.append(Fate(ledger.stage, row_id, f"dropped: {drop.reason}", drop.detail))
+        return found
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        if value and all(isinstance(item, float) for item in value):
+            return "[" + ", ".join(f"{item:.4g}" for item in value) + "]"
+        return ", ".join(
+            f"{item.category} {item.score:.2f}{'' if item.active else ' (inactive)'}"
+            if hasattr(item, "category")
+            else str(item)
+            for item in value
+        )
+    text = str(value)
+    return text if len(text) <= 100 else text[:97] + "..."

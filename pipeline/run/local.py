@@ -1,0 +1,182 @@
+"""Workers as processes of this machine.
+
+``multiprocessing.Pool`` waits for ever when a worker is killed and ``ProcessPoolExecutor`` gives up
+as a whole, so the processes are started one by one and supervised by ``pool``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from pipeline.errors import AvatarBuildError, StopRun
+from pipeline.run.gpus import VISIBLE, visible_gpus
+from pipeline.run.pool import Message, Worker
+from pipeline.run.stage import Stage
+from pipeline.run.unit import Job, answer, run_unit
+from pipeline.run.worker import make_scratch, opened_stage
+
+_LEAVE_S = 5.0
+
+
+class ProcessWorker:
+    """A spawned process and the pipe to it."""
+
+    beats = True
+
+    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
+        self.pipe, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self.process = context.Process(target=work, args=(theirs, job, os.getpid(), environment))
+        with _no_main(), _deaf_to_interrupts():
+            self.process.start()
+        theirs.close()
+
+    def send(self, message: Message) -> None:
+        """Give it work."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(message)
+
+    def messages(self) -> list[Message]:
+        """What it has said since last asked."""
+        found = []
+        with contextlib.suppress(EOFError, OSError):
+            while self.pipe.poll():
+                found.append(self.pipe.recv())
+        return found
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.is_alive()
+
+    def death(self) -> str:
+        """The signal or exit code it ended with."""
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                return signal.Signals(-code).name
+        return f"exit code {code}"
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.join()
+
+    def end(self) -> None:
+        """Give it seconds to leave."""
+        self.process.join(_LEAVE_S)
+        if self.process.is_alive():
+            self.kill()
+        self.pipe.close()
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Start a process that does not run the caller's script again.
+
+    Workers need nothing of it, and one without ``if __name__ == "__main__"``, or read from standard
+    input, would start workers of its own or none at all.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Start a process to which Ctrl-C does nothing: one that still imports would print where."""
+    resource_tracker.ensure_running()  # its own start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class LocalTeam:
+    """Processes on this machine.
+
+    Args:
+        device: where the stage's model runs. With ``auto`` workers take turns on the GPUs that are
+            visible, each seeing its own alone; with ``cuda:N`` they all share that one.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.cores = len(os.sched_getaffinity(0))
+        self._turns = visible_gpus() if device == "auto" else []
+        self.num_gpus = len(self._turns) if device in ("auto", "cpu") else 1
+
+    def start(self, job: Job, place: int) -> ProcessWorker:
+        """A new process, opening the job's stage."""
+        own = {VISIBLE: self._turns[place % len(self._turns)]} if self._turns else {}
+        return ProcessWorker(job, own)
+
+    def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
+        """Until one has said something or died."""
+        handles: list[Any] = []
+        for worker in workers:
+            assert isinstance(worker, ProcessWorker)
+            handles += [worker.pipe, worker.process.sentinel]
+        wait(handles, timeout=timeout_s)
+
+
+def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]) -> None:
+    """A worker's life: open the stage, answer messages, end with the parent."""
+    os.environ.update(environment)  # before torch is imported, with the stage's backend
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    scratch = make_scratch(job, f"{os.getpid()}")
+    lock = threading.Lock()
+
+    def send(kind: str, value: object = None) -> None:
+        with lock:  # a stage's threads may beat while it answers
+            pipe.send((kind, value))
+
+    try:
+        with opened_stage(job, scratch, lambda: send("beat")) as stage:
+            send("ready")
+            _answer(pipe, send, job, stage)
+    except AvatarBuildError as error:
+        send("refused", error)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception:  # noqa: BLE001  the parent raises it again, with this traceback
+        send("bug", traceback.format_exc())
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _answer(pipe: Connection, send: Callable[..., None], job: Job, stage: Stage[Any]) -> None:
+    while True:
+        kind, value = pipe.recv()
+        if kind == "end":
+            return
+        try:
+            if kind == "unit":
+                send("done", run_unit(job, stage, value, lambda done: send("beat", done)))
+            else:
+                send("outcomes", answer(job, stage, [value]))
+        except StopRun as stop:
+            send("stop", stop)
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the parent is gone, or a killed run would go on writing."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

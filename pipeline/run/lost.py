@@ -1,0 +1,190 @@
+"""Media that is gone or another one since it was recorded, and the rows to do again for it.
+
+A row whose media is lost stands as it is: its file is made again by the stage that made it, from
+the same input. Where the same rows come of it, no table changes. Where others do, they take the
+place of the old ones in their commit, and what was made of these is retired by the next runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from pipeline.records.schema import Frame, Record, Video
+from pipeline.run.registry import STAGES
+from pipeline.workspace.ledger import Unit
+from pipeline.workspace.recorded import CHANGED, MISSING, UNSURE, is_there, standing
+from pipeline.workspace.workspace import Workspace
+
+MADE_BY: dict[str, type[Video] | type[Frame]] = {"download": Video, "sample": Frame}
+"""The stages that make media, with the record that names a file each."""
+
+LOOKED_AT = 1_000
+"""Files of each table that ``status`` looks at, so that it answers at once at any size."""
+
+
+class LostFile(NamedTuple):
+    """A row's file that is not there as recorded."""
+
+    row_id: str
+    video_id: str
+    path: str
+    kind: str
+    """``missing_file``, ``changed_file``, or ``unsure`` where only a hash would tell."""
+
+
+def looked_over(
+    workspace: Workspace, record: type[Record], at_most: int | None = None
+) -> tuple[int, list[LostFile]]:
+    """How many files of a table's rows were looked at, and those that do not look as recorded.
+
+    Nothing is read but sizes, times and notes.
+
+    Args:
+        workspace: where.
+        record: of the table.
+        at_most: about so many rows, of units drawn anew at each call; none for all.
+    """
+    units = workspace.files(record.table)
+    if at_most is not None and sum(unit.rows for unit in units) > at_most:
+        random.shuffle(units)
+        rows_before = itertools.accumulate((unit.rows for unit in units), initial=0)
+        units = [unit for unit, before in zip(units, rows_before, strict=False) if before < at_most]
+    if not units:
+        return 0, []  # without loading what reads tables
+    columns = [record.key, "video_id", "path", "sha256", "size_bytes"]
+    rows = workspace.arrow(record.table, units).select(list(dict.fromkeys(columns))).to_pylist()
+    noted = record is Video
+    found = []
+    for row in rows:
+        kind = standing(
+            workspace.storage, row["path"], row["sha256"], row["size_bytes"], noted=noted
+        )
+        if kind:
+            found.append(LostFile(row[record.key], row["video_id"], row["path"], kind))
+    return len(rows), found
+
+
+def lost_files(
+    workspace: Workspace, record: type[Video] | type[Frame], kinds: Collection[str]
+) -> Iterator[LostFile]:
+    """The files that are lost, each known for sure: what may have changed is hashed."""
+    _, looked = looked_over(workspace, record)
+    known = {file.row_id: file for file in looked}
+    for row in workspace.rows(record):
+        file = known.get(row.id) or LostFile(row.id, row.video_id, row.path, UNSURE)
+        if file.kind == UNSURE:
+            if CHANGED not in kinds or not row.sha256:
+                continue
+            if is_there(workspace.storage, row.path, row.sha256, row.size_bytes):
+                continue
+            file = file._replace(kind=CHANGED)
+        if file.kind in kinds:
+            yield file
+
+
+def units_again(workspace: Workspace, stage: str, kinds: Collection[str]) -> list[Unit]:
+    """Units of a stage's rows whose media is lost; each stands for a commit that is there."""
+    if stage not in MADE_BY or not kinds:
+        return []
+    record = MADE_BY[stage]
+    ledger = workspace.ledger(stage)
+    wanted = {file.row_id: file.video_id for file in lost_files(workspace, record, kinds)}
+    reads = STAGES[stage].load().spec.reads
+    planned = {unit.name: unit for unit in ledger.plan()}
+    found = []
+    live = {(file.file, file.sha256) for file in workspace.files(reads)}
+    for commit in ledger.commits() if wanted else []:
+        if (commit.input["file"], commit.input["sha256"]) not in live:
+            continue  # what it was made of is gone: the next run retires it
+        ids: set[str] = set()
+        for row in ledger.rows_of(commit, record, record.table):
+            if row.id in wanted:
+                ids.add(wanted[row.id])
+        if ids and commit.unit in planned:
+            unit = planned[commit.unit]
+            chosen = tuple(sorted(ids))
+            found.append(replace(unit, ids=chosen, attempts=(0,) * len(chosen), again=True))
+    return found
+
+
+@dataclass(frozen=True)
+class MediaState:
+    """How the files of a table stand, by their looks alone."""
+
+    stage: str
+    """Which makes them."""
+    table: str
+    files: int
+    """Of the table."""
+    looked_at: int
+    missing: int
+    """Of those looked at; so too the next two."""
+    changed: int
+    unsure: int
+    """Written to since they were hashed: maybe changed."""
+    first: str
+    """The path of one that is not as recorded; empty when all are."""
+
+    def as_dict(self) -> dict[str, int]:
+        """For ``--json``."""
+        names = ("files", "looked_at", "missing", "changed", "unsure")
+        return {name: getattr(self, name) for name in names}
+
+    def said(self) -> str:
+        """For people: what is wrong; empty when nothing is."""
+        counts = {
+            "missing": self.missing,
+            "changed": self.changed,
+            "written to since, maybe changed": self.unsure,
+        }
+        lost = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        looked = f"{self.looked_at} files" + (self.partly() and f" looked at of {self.files}")
+        return f"{looked}: {lost}; the first: {self.first}" if lost else ""
+
+    def partly(self) -> str:
+        """That not all was looked at, and what looks at all; empty when all was."""
+        if self.looked_at == self.files:
+            return ""
+        return (
+            f"{self.table}: {self.looked_at:,} of {self.files:,} files looked at;"
+            " 'avatar-build doctor' looks at all."
+        )
+
+    def way_back(self) -> str:
+        """The command that makes them again."""
+        kind = MISSING if self.missing else CHANGED
+        return f"avatar-build retry --stage {self.stage} --kind {kind}"
+
+    def line(self) -> str:
+        """Both, where something is wrong."""
+        said = self.said()
+        return f"{self.table}: {said}. Make them again: {self.way_back()}" if said else ""
+
+
+def media_states(
+    workspace: Workspace, of: str | None = None, at_most: int | None = None
+) -> list[MediaState]:
+    """How media stands, of the tables that have some.
+
+    Args:
+        workspace: where.
+        of: the stage that made it; none for every stage.
+        at_most: about so many files of each table; none for all.
+    """
+    states = []
+    for stage, record in MADE_BY.items():
+        if of not in (None, stage):
+            continue
+        looked_at, found = looked_over(workspace, record, at_most)
+        if looked_at:
+            total = sum(unit.rows for unit in workspace.files(record.table))
+            kinds = Counter(file.kind for file in found)
+            counts = (kinds[MISSING], kinds[CHANGED], kinds[UNSURE])
+            first = found[0].path if found else ""
+            states.append(MediaState(stage, record.table, total, looked_at, *counts, first))
+    return states

@@ -1,0 +1,310 @@
+"""Supervise workers, wherever they run, and survive whatever happens to them.
+
+A worker that dies or hangs is replaced, and its unit is done again row by row (``Careful``), which
+shows the row at fault and spares the others. What a worker is, a process or an actor, is the
+executor's business (``Worker``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline.errors import StopRun
+from pipeline.records.schema import Record
+from pipeline.run.stage import Fail, Outcome, StageSpec
+from pipeline.run.unit import Clock, ConservationError, Job, UnitResult, commit_unit, read_unit
+from pipeline.workspace.ledger import Unit
+
+_POLL_S = 0.2
+_START_TIMEOUT_S = 300.0
+_TRIES = 2
+"""A row may kill this many workers before it is the row's fault and not the machine's."""
+
+
+class UnitSource(Protocol):
+    """Hands out units that no other process works on."""
+
+    def take(self) -> Unit | None:
+        """A claimed unit; none when there is none just now."""
+
+    def done(self, unit: Unit) -> None:
+        """The unit is committed."""
+
+    def remaining(self) -> int:
+        """Units not known to be committed, those of other processes included."""
+
+
+class WorkerError(Exception):
+    """A bug in a worker outside any row; carries the worker's traceback."""
+
+
+@dataclass
+class Careful:
+    """A unit being done row by row after it cost a worker."""
+
+    unit: Unit
+    rows: list[Record]
+    clock: Clock
+    outcomes: list[Outcome] = field(default_factory=list)
+    deaths: int = 0
+
+    @property
+    def index(self) -> int:
+        """The row at hand."""
+        return len(self.outcomes)
+
+
+Message = tuple[str, Any]
+"""To a worker: ``unit``, ``row`` or ``end``. From it: ``ready``, ``beat``, ``done``, ``outcomes``,
+``stop``, ``refused`` or ``bug``."""
+
+
+class Worker(Protocol):
+    """Something that opens the stage once and then answers messages."""
+
+    beats: bool
+    """Whether it says ``beat`` before each batch; otherwise a unit is waited for as a whole."""
+
+    def send(self, message: Message) -> None:
+        """Give it work; a dead worker is no error here."""
+
+    def messages(self) -> list[Message]:
+        """What it has said since last asked."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it may say more."""
+        ...
+
+    def death(self) -> str:
+        """How it died, for people."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def end(self) -> None:
+        """Let it close its stage and leave, within seconds."""
+
+
+class Team(Protocol):
+    """Makes workers and waits for any of them."""
+
+    cores: int
+    """Workers there are where nobody says how many."""
+    num_gpus: int
+    """GPUs its workers share; 0 where they use none."""
+
+    def start(self, job: Job, place: int) -> Worker:
+        """A new worker, opening the job's stage.
+
+        Args:
+            job: what to run.
+            place: from 0 on; no two live workers have one, and who replaces a dead one has its.
+        """
+        ...
+
+    def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
+        """Return when one of them may have said something or died, or after ``timeout_s``."""
+
+
+@dataclass(eq=False)
+class _Place:
+    """A worker and what it is doing."""
+
+    number: int
+    worker: Worker
+    deadline: float
+    ready: bool = False
+    unit: Unit | None = None
+    careful: Careful | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and self.unit is None and self.careful is None
+
+
+class Pool:
+    """Runs units on a team of workers until the source has none left.
+
+    Args:
+        team: makes the workers.
+        job: what to run.
+        spec: of the stage.
+        source: of units.
+        on_result: called for every committed unit.
+        on_rows: called with a unit and its finished rows, for progress.
+        on_ready: called when a worker has opened the stage, before it is given work.
+    """
+
+    def __init__(
+        self,
+        team: Team,
+        job: Job,
+        spec: StageSpec,
+        source: UnitSource,
+        on_result: Callable[[UnitResult], None],
+        on_rows: Callable[[Unit, int], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self.team, self.job, self.spec, self.source = team, job, spec, source
+        self.on_result, self.on_rows, self.on_ready = on_result, on_rows, on_ready
+        self.places: list[_Place] = []
+        self.careful: list[Careful] = []
+        """Units that cost a worker and wait for a new one."""
+        self.failed_starts = 0
+        self.stop: StopRun | None = None
+
+    def run(self, count: int) -> None:
+        """Do all there is to do with ``count`` workers, at least 1.
+
+        Raises:
+            StopRun: a worker says the run must stop; committed units stay.
+            AvatarBuildError: a worker could not open the stage.
+            WorkerError: a bug outside any row.
+        """
+        try:
+            self._run(count)
+        finally:
+            self._end()
+
+    def _run(self, count: int) -> None:
+        while True:
+            while len(self.places) < count and self._work_left():
+                number = min(set(range(count)) - {place.number for place in self.places})
+                worker = self.team.start(self.job, number)
+                self.places.append(_Place(number, worker, time.monotonic() + _START_TIMEOUT_S))
+            for place in self.places:
+                if place.idle:
+                    self._assign(place)
+            if all(place.idle for place in self.places) and not self._work_left():
+                break
+            self._listen()
+        if self.stop:
+            raise self.stop
+
+    def _work_left(self) -> bool:
+        if self.stop:
+            return False
+        return bool(self.careful) or self.source.remaining() > 0
+
+    def _assign(self, place: _Place) -> None:
+        if self.stop:
+            return
+        if self.careful:
+            place.careful = self.careful.pop()
+            self._send_row(place)
+        elif unit := self.source.take():
+            place.unit = unit
+            rows = self.spec.batch_size if place.worker.beats else unit.stop - unit.first
+            place.deadline = time.monotonic() + self.spec.row_timeout_s * rows
+            place.worker.send(("unit", unit))
+
+    def _send_row(self, place: _Place) -> None:
+        careful = place.careful
+        assert careful is not None
+        place.deadline = time.monotonic() + self.spec.row_timeout_s
+        place.worker.send(("row", careful.rows[careful.index]))
+
+    def _listen(self) -> None:
+        self.team.wait([place.worker for place in self.places], _POLL_S)
+        for place in list(self.places):
+            alive = place.worker.is_alive()  # asked first: what it said before it died is heard
+            for message in place.worker.messages():
+                self._act(place, message)
+            if not alive:
+                self._bury(place, hung=False)
+            elif not place.idle and time.monotonic() > place.deadline:
+                place.worker.kill()
+                self._bury(place, hung=True)
+
+    def _act(self, place: _Place, message: Message) -> None:
+        kind, value = message
+        if kind == "ready":
+            self.on_ready()
+            place.ready = True
+            self.failed_starts = 0
+        elif kind == "beat":
+            place.deadline = time.monotonic() + self.spec.row_timeout_s * self.spec.batch_size
+            if place.unit and value is not None:
+                self.on_rows(place.unit, value)
+        elif kind == "done":
+            place.unit = None
+            self._committed(value)
+        elif kind == "outcomes":
+            self._answered(place, value)
+        elif kind == "stop":
+            place.unit = place.careful = None
+            self.stop = value
+        elif kind == "refused":
+            raise value
+        else:
+            raise WorkerError(value)
+
+    def _committed(self, result: UnitResult) -> None:
+        self.source.done(result.unit)
+        self.on_result(result)
+
+    def _answered(self, place: _Place, outcomes: list[Outcome]) -> None:
+        careful = place.careful
+        assert careful is not None
+        row = careful.rows[careful.index]
+        if [outcome.id for outcome in outcomes] != [row.id]:
+            raise ConservationError(f"{self.spec.name}: asked about {row.id!r}, got {outcomes}")
+        careful.outcomes += outcomes
+        careful.deaths = 0
+        self._next_row(place, careful)
+
+    def _next_row(self, place: _Place | None, careful: Careful) -> None:
+        if careful.index < len(careful.rows):
+            self.on_rows(careful.unit, careful.index)
+            if place:
+                self._send_row(place)
+            else:
+                self.careful.append(careful)
+            return
+        if place:
+            place.careful = None
+        ids = [row.id for row in careful.rows]
+        self._committed(
+            commit_unit(self.job, self.spec, careful.unit, ids, careful.outcomes, careful.clock)
+        )
+
+    def _bury(self, place: _Place, *, hung: bool) -> None:
+        """Replace a dead worker; what it was doing goes on row by row."""
+        self.places.remove(place)
+        how = place.worker.death()
+        place.worker.end()
+        if not place.ready:
+            self.failed_starts += 1
+            if self.failed_starts >= _TRIES + 1:
+                raise WorkerError(f"{self.spec.name}: three workers died at their start ({how})")
+        if place.unit:
+            rows = read_unit(self.job, self.spec, place.unit)
+            self.careful.append(Careful(place.unit, rows, Clock()))
+        elif careful := place.careful:
+            careful.deaths += 1
+            row = careful.rows[careful.index]
+            if hung:
+                limit = self.spec.row_timeout_s
+                careful.outcomes.append(Fail(row.id, "hang", f"no answer in {limit:g} s", True))
+            elif careful.deaths >= _TRIES:
+                detail = f"the worker died twice on this row ({how})"
+                careful.outcomes.append(Fail(row.id, "worker_crash", detail, True))
+            else:
+                self.careful.append(careful)
+                return
+            careful.deaths = 0
+            self._next_row(None, careful)
+
+    def _end(self) -> None:
+        for place in self.places:
+            if place.idle:
+                place.worker.send(("end", None))
+            else:
+                place.worker.kill()
+        for place in self.places:
+            place.worker.end()

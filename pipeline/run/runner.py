@@ -1,0 +1,542 @@
+"""Run a stage over a workspace: plan what is new, do what is pending, leave everything resumable.
+
+plan      input files no plan names become units, appended once and never derived again
+claim     units another process works on are left to it
+execute   ``run_unit`` on an executor; a commit is completion
+retire    results whose input or upstream is gone leave the tables, into ``retired``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.errors import AvatarBuildError, DamagedError, StopRun, UsageError
+from pipeline.records.schema import FailureRow
+from pipeline.run.local import LocalTeam
+from pipeline.run.lost import media_states, units_again
+from pipeline.run.pool import Pool, Team
+from pipeline.run.registry import STAGES, Entry
+from pipeline.run.stage import Stage, StageSpec
+from pipeline.run.stage_progress import Progress
+from pipeline.run.unit import Job, UnitResult, new_job
+from pipeline.workspace.ledger import Commit, Generation, Ledger, TableFile, Unit
+from pipeline.workspace.locks import Claims, RunLock, RunningError, run_lock, unit_claims
+from pipeline.workspace.table import way_out
+from pipeline.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is done; nothing here changes its result."""
+
+    workers: int = 0
+    """Processes; 0: one per core."""
+    share: tuple[int, int] = (1, 1)
+    """``(i, n)``: take every n-th unit only, from the i-th on; i from 1."""
+    redo: bool = False
+    """Retire results made with other settings."""
+    dry_run: bool = False
+    """Say what would be done."""
+    again: tuple[str, ...] = ()
+    """Do the rows again whose media is lost in one of these ways (``recorded.LOST``)."""
+
+
+@dataclass(repr=False)
+class RunSummary:
+    """What a run did."""
+
+    stage: str
+    counts: Counter[str] = field(default_factory=Counter)
+    """``input``, ``ok``, ``dropped``, ``failed``, ``children:<table>``, of this run alone."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Rows this run dropped, by reason."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Rows that failed in this run, by kind."""
+    bugs: list[str] = field(default_factory=list)
+    workers: int = 0
+    """Workers it had, or would have; 0: none were needed, or it takes a cluster to know."""
+    pending: int = 0
+    """Rows still to do."""
+    anew: bool = False
+    """Whether a dry run found that earlier results would be retired."""
+    after: list[str] = field(default_factory=list)
+    """Tables whose rows are still to come and add to its work, in a dry run."""
+    kept: list[str] = field(default_factory=list)
+    """What was written into ``avatar.toml``, or was not."""
+    notes: list[str] = field(default_factory=list)
+    """What else the user should know."""
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        made = ", ".join(
+            f"{count} {name.removeprefix('children:')}"
+            for name, count in sorted(self.counts.items())
+            if name.startswith("children:")
+        )
+        ended = ", ".join(f"{self.counts[name]} {name}" for name in ("ok", "dropped", "failed"))
+        waiting = f", {self.pending} pending" if self.pending else ""
+        return f"{self.stage}: {ended}{waiting}{f'; made {made}' if made else ''}"
+
+    def add(self, result: UnitResult) -> None:
+        """Count a committed unit."""
+        self.counts.update(result.counts)
+        self.reasons.update(result.reasons)
+        self.kinds.update(result.kinds)
+        self.bugs += result.bugs
+        self.notes += result.notes
+
+
+class _Units:
+    """The units of this run that are still to do, claimed one by one."""
+
+    def __init__(self, ledger: Ledger, units: Iterable[Unit], claims: Claims) -> None:
+        self._ledger, self._claims = ledger, claims
+        self._waiting = deque(units)
+
+    def take(self) -> Unit | None:
+        for _ in range(len(self._waiting)):
+            unit = self._waiting.popleft()
+            if not self._claims.take(unit.ordinal):
+                self._waiting.append(unit)
+            elif self._ledger.is_committed(unit):
+                self._claims.release(unit.ordinal)
+            else:
+                return unit
+        return None
+
+    def done(self, unit: Unit) -> None:
+        self._claims.release(unit.ordinal)
+
+    def remaining(self) -> int:
+        return len(self._waiting)
+
+
+def run_stage(
+    workspace: Workspace,
+    name: str,
+    options: RunOptions,
+    progress: Progress | None = None,
+    entry: Entry | None = None,
+    config: Any = None,
+    *,
+    coming: int = 0,
+    to_come: Mapping[str, bool] = MappingProxyType({}),
+) -> RunSummary:
+    """Bring one stage up to date.
+
+    Args:
+        workspace: where.
+        name: the stage.
+        options: how.
+        progress: shown to the user; none for silence.
+        entry: of a stage that is not in the registry.
+        config: in place of the workspace's section.
+        coming: rows of its input that a dry run of what goes before would add.
+        to_come: tables that what goes before would write, in a dry run, and whether anew.
+
+    Raises:
+        UsageError: results of other settings are in the way and ``redo`` is off.
+        StopRun: the machine or a site says stop.
+    """
+    entry = entry or STAGES[name]
+    given = config is not None
+    config = config if given else getattr(workspace.config, entry.section)
+    stage_class = entry.load()
+    spec = stage_class.spec
+    stage = stage_class(config)
+    ledger = workspace.ledger(spec.name)
+    started = time.perf_counter()
+    summary = RunSummary(spec.name)
+    if options.dry_run:
+        # Neither locks nor mends anything: it may stand beside a run, or on a read-only disk.
+        generation = _generation(workspace, stage, config)
+        _refuse_changes(ledger, generation, redo=options.redo)
+        units = _foreseen(workspace, ledger, spec, generation, options, coming)
+        units += units_again(workspace, name, options.again)
+        current = ledger.generation()
+        summary.anew = current is not None and current.key != generation.key
+        summary.after = [
+            table
+            for table in (spec.reads, *spec.joins)
+            if table in to_come and (table == spec.reads or to_come[table])
+        ]
+        summary.pending = sum(_num_rows(unit) for unit in units)
+        if units and workspace.config.run.executor == "local":
+            team = LocalTeam(stage.device())
+            summary.workers, note = _size(team, workspace, spec, options, len(units))
+            summary.notes += [note] if note else []
+        return summary
+    recover(workspace, but=spec.name)
+    with run_lock(workspace.storage, ledger.folder) as lock:
+        if lock.alone:
+            ledger.recover()
+        generation = _generation(workspace, stage, config)
+        retired = _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
+        if retired:
+            summary.notes.append(f"{retired} units of earlier results retired and done anew.")
+        _plan(workspace, ledger, spec, generation.key)
+        units = _pending(workspace, ledger, spec, options)
+        if not (units or options.again):
+            lines = [state.line() for state in media_states(workspace, name)]
+            summary.notes += [line for line in lines if line]
+        units += units_again(workspace, name, options.again)
+        lock.share()
+
+        def keep() -> None:
+            """Write typed settings down before the first result, and not where no model opens."""
+            if given or summary.kept:
+                return
+            summary.kept = workspace.keep_settings(entry.section)
+            for line in summary.kept:
+                (progress or Progress.silent()).say(line)
+
+        if ledger.commits():
+            keep()
+        if units:
+            job = new_job(workspace.storage, spec.name, generation.key, entry.stage_class, config)
+            _execute(workspace, job, stage, units, options, summary, progress, lock, keep)
+        if lock.try_alone():
+            ledger.recover()
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def recover(workspace: Workspace, but: str = "") -> None:
+    """Finish what crashes interrupted, in every stage no run holds.
+
+    A damaged stage is left to the commands that need it: they say so.
+    """
+    on_store = workspace.storage.local is None
+    for ledger in workspace.ledgers():
+        if ledger.stage == but or (on_store and not ledger.is_interrupted()):
+            continue
+        with (
+            contextlib.suppress(RunningError, DamagedError),
+            run_lock(workspace.storage, ledger.folder) as lock,
+        ):
+            if lock.alone:
+                ledger.recover()
+
+
+def set_aside_damaged(workspace: Workspace) -> dict[str, int]:
+    """Take what is damaged out of force, in every stage that can do its rows again; for ``redo``.
+
+    All of them at once: a table is read through the commits of every stage.
+
+    Returns:
+        The number of units by stage.
+    """
+    found = {}
+    for ledger in workspace.ledgers():
+        if ledger.stage in STAGES:
+            with run_lock(workspace.storage, ledger.folder) as lock:
+                if lock.alone and (units := ledger.set_aside(_live(workspace, ledger))):
+                    found[ledger.stage] = units
+    return found
+
+
+def _live(workspace: Workspace, ledger: Ledger) -> list[TableFile]:
+    """The files of a stage that readers read; none while no reader can tell."""
+    try:
+        tables = {file.table for commit in ledger.commits() for file in commit.files}
+        return [file for t in tables - {"drops", "failures"} for file in workspace.files(t)]
+    except DamagedError:
+        return []
+
+
+def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bool = False) -> int:
+    """Append units for the failed rows of a kind; ``run_stage`` then does them.
+
+    Args:
+        workspace: where.
+        name: the stage.
+        kind: the failures' kind; none takes every retryable one.
+        dry_run: only count.
+
+    Returns:
+        The number of rows.
+    """
+    ledger = workspace.ledger(name)
+    generation = ledger.generation()
+    if generation is None:
+        raise UsageError(f"{name}: has not run in this workspace.")
+    while True:
+        committed = {commit.unit for commit in ledger.commits()}
+        pending = {
+            i for unit in ledger.checked_plan() if unit.name not in committed for i in unit.ids
+        }
+        chosen = {
+            row.input_id: row
+            for row in ledger.failures()
+            if (row.kind == kind if kind else row.retryable) and row.input_id not in pending
+        }
+        units = [
+            {
+                "file": unit.file,
+                "sha256": unit.sha256,
+                "first": unit.first,
+                "stop": unit.stop,
+                "ids": [row.input_id for row in rows],
+                "attempts": [row.attempts for row in rows],
+            }
+            for unit, rows in _failures_by_unit(ledger, chosen)
+        ]
+        if dry_run or not units or ledger.append(units, generation.key):
+            return len(chosen)
+
+
+def _failures_by_unit(
+    ledger: Ledger, chosen: dict[str, FailureRow]
+) -> list[tuple[Unit, list[FailureRow]]]:
+    """The chosen rows under the newest unit that answered them."""
+    units = {unit.name: unit for unit in ledger.checked_plan()}
+    home: dict[str, Unit] = {}
+    for commit in ledger.commits():
+        for row in ledger.failures_of(commit):
+            home[row.input_id] = units[commit.unit]
+    grouped: dict[str, list[FailureRow]] = {}
+    for row_id, row in sorted(chosen.items()):
+        grouped.setdefault(home[row_id].name, []).append(row)
+    return [(units[name], rows) for name, rows in sorted(grouped.items())]
+
+
+def _generation(workspace: Workspace, stage: Stage[Any], config: Any) -> Generation:
+    spec = stage.spec
+    upstream: dict[str, str] = {}
+    for table in spec.joins:
+        upstream |= workspace.producers(table)
+    deciding = config.deciding() if hasattr(config, "deciding") else config.model_dump(mode="json")
+    fingerprint = dict(stage.fingerprint())
+    return Generation(spec.name, spec.version, deciding, fingerprint, upstream)
+
+
+def _settle_generation(
+    workspace: Workspace, ledger: Ledger, wanted: Generation, lock: RunLock, *, redo: bool
+) -> int:
+    """Make ``wanted`` the generation in force, retiring what another one made.
+
+    Returns:
+        The number of units retired.
+    """
+    current = ledger.generation()
+    if current is None:
+        _refuse_changes(ledger, wanted, redo=redo)
+        if _key_in_force(ledger) not in ("", wanted.key):
+            _must_be_alone(lock, ledger)
+            ledger.retire_all("damaged")
+        ledger.begin(wanted)
+        return 0
+    if current.key == wanted.key:
+        if stale := _stale_commits(workspace, ledger):
+            _must_be_alone(lock, ledger)
+            ledger.retire(stale, current.key)
+        return len(stale)
+    _refuse_changes(ledger, wanted, redo=redo)
+    _must_be_alone(lock, ledger)
+    retired = len(ledger.commits())
+    ledger.retire_all(current.key)
+    ledger.begin(wanted)
+    return retired
+
+
+def _refuse_changes(ledger: Ledger, wanted: Generation, *, redo: bool) -> None:
+    current = ledger.generation()
+    if current is None and not redo and _key_in_force(ledger) not in ("", wanted.key):
+        raise DamagedError(
+            f"{ledger.folder}/stage.json: it is missing, and the commits beside it were made with"
+            f" other settings. Put the file back, or {way_out(ledger.stage)}."
+        )
+    changes = _changes(current, wanted) if current else []
+    if changes and not redo and ledger.commits():
+        raise UsageError(
+            f"{ledger.stage}: this workspace holds results made with other settings"
+            f" ({'; '.join(changes)}). Put the settings back, or add --redo to retire those"
+            " results and do the rows again."
+        )
+
+
+def _key_in_force(ledger: Ledger) -> str:
+    """The key of what stands; where ``stage.json`` is gone its commits tell. Empty: nothing."""
+    if current := ledger.generation():
+        return current.key
+    keys = {commit.stage_key for commit in ledger.commits()}
+    return keys.pop() if len(keys) == 1 else ", ".join(sorted(keys))
+
+
+def _changes(old: Generation, new: Generation) -> list[str]:
+    """What the user changed, as ``key: old -> new``; an upstream change is none of it."""
+    found = []
+    if old.version != new.version:
+        found.append(f"version: {old.version} -> {new.version}")
+    for before, after in ((old.config, new.config), (old.fingerprint, new.fingerprint)):
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key):
+                found.append(f"{key}: {before.get(key)!r} -> {after.get(key)!r}")
+    return found
+
+
+def _stale_commits(workspace: Workspace, ledger: Ledger) -> list[Commit]:
+    """Commits whose input rows are no longer in their table."""
+    stale = []
+    live: dict[str, set[tuple[str, str]]] = {}
+    for commit in ledger.commits():
+        table = commit.input["table"]
+        if table not in live:
+            live[table] = {(file.file, file.sha256) for file in workspace.files(table)}
+        if (commit.input["file"], commit.input["sha256"]) not in live[table]:
+            stale.append(commit)
+    return stale
+
+
+def _must_be_alone(lock: RunLock, ledger: Ledger) -> None:
+    if not lock.alone:
+        raise AvatarBuildError(
+            f"{ledger.stage}: results must be retired, but another run of it is alive. Wait for it"
+            " to end, or stop it."
+        )
+
+
+def _plan(workspace: Workspace, ledger: Ledger, spec: StageSpec, key: str) -> None:
+    """Append units for the input files no unit names yet."""
+    while new := _unplanned(workspace, ledger, spec):
+        if ledger.append(new, key):
+            return
+
+
+def _unplanned(workspace: Workspace, ledger: Ledger, spec: StageSpec) -> list[dict[str, Any]]:
+    planned = {(unit.file, unit.sha256) for unit in ledger.checked_plan()}
+    files = workspace.files(spec.reads)
+    return _ranges([file for file in files if (file.file, file.sha256) not in planned], spec)
+
+
+def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[dict[str, Any]]:
+    return [
+        {
+            "file": file.file,
+            "sha256": file.sha256,
+            "first": first,
+            "stop": min(first + spec.rows_per_unit, file.rows),
+        }
+        for file in files
+        for first in range(0, file.rows, spec.rows_per_unit)
+    ]
+
+
+def _pending(
+    workspace: Workspace,
+    ledger: Ledger,
+    spec: StageSpec,
+    options: RunOptions,
+) -> list[Unit]:
+    live = {(file.file, file.sha256) for file in workspace.files(spec.reads)}
+    committed = {commit.unit for commit in ledger.commits()}
+    return [
+        unit
+        for unit in _shared(ledger.checked_plan(), options)
+        if unit.name not in committed and (unit.file, unit.sha256) in live
+    ]
+
+
+def _shared(plan: Sequence[Unit], options: RunOptions) -> list[Unit]:
+    share, shares = options.share
+    return [unit for unit in plan if unit.ordinal % shares == share - 1]
+
+
+def _foreseen(
+    workspace: Workspace,
+    ledger: Ledger,
+    spec: StageSpec,
+    wanted: Generation,
+    options: RunOptions,
+    coming: int,
+) -> list[Unit]:
+    """The units a run would do: what is pending, what no plan names yet, and what is to come."""
+    anew = _key_in_force(ledger) != wanted.key
+    plan = [] if anew else _pending(workspace, ledger, spec, replace(options, share=(1, 1)))
+    planned = set() if anew else {(unit.file, unit.sha256) for unit in ledger.plan()}
+    files = [
+        file for file in workspace.files(spec.reads) if (file.file, file.sha256) not in planned
+    ]
+    if coming:
+        files.append(TableFile(spec.reads, "", "", coming))
+    ordinal = 0 if anew else max((unit.ordinal for unit in ledger.plan()), default=-1) + 1
+    new = _ranges(files, spec)
+    plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
+    return _shared(plan, options)
+
+
+def _num_rows(unit: Unit) -> int:
+    return len(unit.ids) or unit.stop - unit.first
+
+
+def _execute(
+    workspace: Workspace,
+    job: Job,
+    stage: Stage[Any],
+    units: Sequence[Unit],
+    options: RunOptions,
+    summary: RunSummary,
+    progress: Progress | None,
+    lock: RunLock,
+    keep: Callable[[], None],
+) -> None:
+    spec = stage.spec
+    ledger = workspace.ledger(spec.name)
+    settings = workspace.config.run
+    total = sum(_num_rows(unit) for unit in units)
+    team = make_team(settings, spec, stage.device())
+    summary.workers, note = _size(team, workspace, spec, options, len(units))
+    if settings.executor == "ray" and stage.device() == "auto" and not team.num_gpus:
+        note = "the Ray cluster has no GPU; the model runs on CPUs."
+    if note and progress:
+        progress.say(f"{spec.name}: {note}")
+    progress = progress or Progress.silent()
+
+    def committed(result: UnitResult) -> None:
+        if result.unit.again:
+            ledger.forget(result.unit)
+        summary.add(result)
+        progress.committed(result)
+        lock.check()
+        if len(summary.bugs) >= settings.max_bugs:
+            raise StopRun(
+                f"{spec.name}: {len(summary.bugs)} rows raised exceptions nobody foresaw, the"
+                f" last:\n{summary.bugs[-1]}"
+            )
+
+    with unit_claims(workspace.storage, ledger.folder) as claims, progress.stage(spec.name, total):
+        source = _Units(ledger, units, claims)
+        try:
+            Pool(team, job, spec, source, committed, progress.rows, keep).run(summary.workers)
+        finally:
+            done = {commit.unit for commit in ledger.commits()}
+            summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)
+
+
+def make_team(settings: RunConfig, spec: StageSpec, device: str) -> Team:
+    """The executor the settings ask for, with the GPUs it has for a stage on ``device``."""
+    if settings.executor == "ray":
+        from pipeline.run.ray import RayTeam
+
+        return RayTeam(settings.ray_address, spec, device, settings.workers_per_gpu)
+    return LocalTeam(device)
+
+
+def _size(
+    team: Team, workspace: Workspace, spec: StageSpec, options: RunOptions, units: int
+) -> tuple[int, str]:
+    """How many workers a team gets, and what to say where that is fewer for want of GPUs."""
+    wanted = min(options.workers or team.cores, spec.max_workers or units, units)
+    per_gpu = workspace.config.run.workers_per_gpu
+    most = team.num_gpus * per_gpu
+    if not most or wanted <= most:
+        return wanted, ""
+    gpus = f"GPUs: {team.num_gpus}, run.workers_per_gpu: {per_gpu}"
+    return most, f"workers: {most}, not {wanted} ({gpus})."

@@ -1,0 +1,180 @@
+"""What a workspace holds and what became of every row: status, failures, drops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.columns import columns
+from pipeline.errors import UsageError
+from pipeline.records.schema import TABLES, DropRow, FailureRow
+from pipeline.run.registry import STAGES
+from pipeline.words import short
+from pipeline.workspace.ledger import Commit, Ledger
+from pipeline.workspace.workspace import Workspace
+
+ORDER = (
+    "list",
+    "download",
+    "sample",
+    "hear",
+    "propose",
+    "accept",
+    "simulate",
+    "pull",
+    "pull-adjudication",
+    "gold",
+    "settle",
+    "segment",
+    "pull-masks",
+    "settle-masks",
+)
+"""Stages as the data flows; ``list`` and what settles run inside ``download`` and ``label``."""
+
+
+@dataclass
+class StageStatus:
+    """One stage's books: ``input = ok + dropped + failed + pending``."""
+
+    stage: str
+    input: int = 0
+    ok: int = 0
+    dropped: int = 0
+    failed: int = 0
+    pending: int = 0
+    children: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Drops by reason."""
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Failures by kind."""
+    wall_s: float = 0.0
+    """Seconds its workers spent, summed."""
+
+    @property
+    def rows_per_second(self) -> float:
+        """Of one worker."""
+        done = self.input - self.pending
+        return done / self.wall_s if self.wall_s else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json`` and the report."""
+        return {**self.__dict__, "rows_per_second": round(self.rows_per_second, 3)}
+
+
+def stage_status(workspace: Workspace) -> list[StageStatus]:
+    """The books of every stage that has run or has input waiting."""
+    with workspace.one_moment():
+        found = [_status_of(workspace, workspace.ledger(stage)) for stage in ORDER]
+    return [status for status in found if status.input]
+
+
+def standing(workspace: Workspace, ledger: Ledger) -> list[Commit]:
+    """The commits whose input rows are still in their table; the next run retires the others."""
+    commits = ledger.commits()
+    if ledger.stage not in STAGES:
+        return commits
+    tables = {commit.input["table"] for commit in commits}
+    live = {(file.file, file.sha256) for table in tables for file in workspace.files(table)}
+    return [one for one in commits if (one.input["file"], one.input["sha256"]) in live]
+
+
+def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
+    status = StageStatus(ledger.stage)
+    commits = standing(workspace, ledger)
+    children: Counter[str] = Counter()
+    for commit in commits:
+        if not commit.ids:  # a retry answers rows that are counted already
+            status.input += commit.counts["input"]
+        status.ok += commit.counts["ok"]
+        status.wall_s += commit.wall_s
+        for name, count in commit.counts.items():
+            if name.startswith("children:"):
+                children[name.removeprefix("children:")] += count
+    status.children = dict(children)
+    status.reasons = ledger.drop_counts(commits)
+    status.kinds = ledger.failure_counts(commits)
+    status.dropped = sum(status.reasons.values())
+    status.failed = sum(status.kinds.values())
+    status.wall_s = round(status.wall_s, 3)
+    status.pending = _pending_rows(workspace, ledger, commits)
+    status.input += status.pending
+    return status
+
+
+def _pending_rows(workspace: Workspace, ledger: Ledger, commits: list[Commit]) -> int:
+    """Rows of the input table that no commit answers yet."""
+    if ledger.stage not in STAGES or (ledger.stage in ("accept", "simulate") and not commits):
+        return 0  # who labels is the user's choice: no rows wait for a rule nobody asked for
+    done: Counter[tuple[str, str]] = Counter()
+    for commit in commits:
+        if not commit.ids:
+            key = (commit.input["file"], commit.input["sha256"])
+            done[key] += commit.input["stop"] - commit.input["first"]
+    reads = STAGES[ledger.stage].reads
+    return sum(file.rows - done[file.file, file.sha256] for file in workspace.files(reads))
+
+
+def status_lines(found: list[StageStatus]) -> list[str]:
+    """The books as a table for people."""
+    if not found:
+        return ["Nothing here yet. Start with: avatar-build download --list vggsound.csv"]
+    rows = []
+    for stage in found:
+        counts = (stage.input, stage.ok, stage.dropped, stage.failed, stage.pending)
+        notes = [f"{count} {table}" for table, count in stage.children.items()]
+        worst = list((stage.kinds | stage.reasons).items())[:3]
+        notes += [f"{name} {count}" for name, count in worst]
+        if stage.rows_per_second:
+            notes.append(f"{stage.rows_per_second:.3g} rows/s per worker")
+        if stage.pending and stage.rows_per_second:
+            notes.append(f"about {_duration(stage.pending / stage.rows_per_second)} of work left")
+        rows.append([stage.stage, *(f"{count:,}" for count in counts), ", ".join(notes)])
+    numbers = ["rows", "ok", "dropped", "failed", "waiting"]
+    return columns(["stage", *numbers, "notes"], rows, right=numbers)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def check_names(workspace: Workspace, stage: str | None, kind: str | None) -> None:
+    """Refuse a stage there is none of, and a kind or reason that never occurred here.
+
+    A kind that occurred and was mended by a retry is known: to ask for it again finds no row.
+
+    Raises:
+        UsageError: with what there is.
+    """
+    stages = sorted({*ORDER, *(ledger.stage for ledger in workspace.ledgers())})
+    if stage is not None and stage not in stages:
+        raise UsageError(f"--stage {short(stage)}: there is {', '.join(stages)}.")
+    if kind is None:
+        return
+    seen: set[str] = set()
+    for ledger in workspace.ledgers():
+        if stage in (None, ledger.stage):
+            seen |= {row.reason for row in ledger.drops()}
+            seen |= {row.kind for c in ledger.commits() for row in ledger.failures_of(c)}
+    if kind not in seen:
+        where = f" of {stage}" if stage else ""
+        there = f"there is {', '.join(sorted(seen))}" if seen else "none failed or was dropped"
+        raise UsageError(f"--kind {short(kind)}: no row{where} ended so; {there}.")
+
+
+def outcomes(
+    workspace: Workspace, stage: str | None = None, kind: str | None = None
+) -> tuple[list[FailureRow], list[DropRow]]:
+    """The failures and drops of one stage or all, of one kind (or reason) or all."""
+    failures: list[FailureRow] = []
+    drops: list[DropRow] = []
+    for table in TABLES:
+        workspace.files(table)  # a commit that is missing takes its failures along
+    for ledger in workspace.ledgers():
+        if stage in (None, ledger.stage):
+            commits = standing(workspace, ledger)
+            failures += [row for row in ledger.failures(commits) if kind in (None, row.kind)]
+            drops += [row for row in ledger.drops(commits) if kind in (None, row.reason)]
+    return failures, drops

@@ -1,0 +1,40 @@
+"""Open a stage where a worker runs."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.run.stage import Stage, WorkerContext
+from pipeline.run.unit import Job
+from pipeline.workspace.ledger import Ledger
+from pipeline.workspace.locks import worker_lock
+from pipeline.workspace.workspace import Lookups
+
+
+def make_scratch(job: Job, name: str) -> Path:
+    """A folder for unfinished files: on the workspace's own disk, so that renaming works."""
+    if job.storage.local is None:
+        return Path(tempfile.mkdtemp(prefix="avatar-build-"))
+    path = job.storage.path(f"commits/{job.stage}/work/{job.run_id}/{name}")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def opened_stage(job: Job, scratch: Path, heartbeat: Callable[[], None]) -> Iterator[Stage[Any]]:
+    """The job's stage, opened; closed at the end.
+
+    The worker shares the run's lock: should its parent be killed, no new run cleans up under a
+    commit that this worker is still making.
+    """
+    with worker_lock(job.storage, Ledger(job.storage, job.stage).folder):
+        stage = job.make_stage()
+        stage.open(WorkerContext(job.storage, scratch, Lookups(job.storage), heartbeat))
+        try:
+            yield stage
+        finally:
+            stage.close()

@@ -1,0 +1,1 @@
+"""The drawn world with known answers that the demo and the tests share."""

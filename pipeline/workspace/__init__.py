@@ -1,0 +1,1 @@
+"""A workspace on the disk: storage, tables, commits, locks and settings."""

@@ -1,0 +1,638 @@
+"""What one stage has done: its generation, its plan and its commits.
+
+    commits/<stage>/stage.json             the generation: config, version, digests, and their key
+                    plan/<n>.json          units, written once; new input appends a file
+                    units/<unit>.json      a commit: the unit is done, and these are its files
+                    drops/, failures/      the rows that gave no output, named by the commits
+                    work/<run>/            files not committed yet
+                    retired/<key>/...      what an earlier generation made
+                    run.lock, claims.lock  see ``locks``; on an object store run.json
+                    index.json             copies of many commits, to read them at once
+
+A commit is written after its files and before they move into ``tables/``. So a table holds nothing
+uncommitted, and a crash in between is mended by moving them at the next start (``recover``). What
+no commit names is garbage. On an object store what is young is left alone: it may be a run's that
+this one cannot see.
+
+Commits, plans and ``stage.json`` hold a digest of themselves, as tables have one in their commit. A
+file that is not what was written is a ``DamagedError``; ``set_aside`` takes its unit out of force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.errors import DamagedError
+from pipeline.records.schema import DropRow, FailureRow, Record, digest_of
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.table import committed_bytes, read_records, to_parquet, way_out
+
+DIGEST = "digest"
+"""The key under which a JSON file holds the digest of the rest of it."""
+
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What comes of reading JSON that is not what was written."""
+
+_INDEX_FROM = 64
+"""So many commits that are not in the index make a new one."""
+
+_YOUNG_S = 24 * 3600.0
+"""On an object store, what is younger than this may be another run's work."""
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One Parquet file a commit answers for."""
+
+    table: str
+    """Table name; ``drops`` or ``failures`` for those."""
+    file: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A row range of one input file, or some of its rows again."""
+
+    ordinal: int
+    """Place in the stage's plan; a later unit's answer about a row replaces an earlier one's."""
+    name: str
+    file: str
+    sha256: str
+    first: int
+    stop: int
+    """Rows ``first`` to ``stop - 1`` of the file."""
+    ids: tuple[str, ...] = ()
+    """Set in a retry: only these rows of the range."""
+    attempts: tuple[int, ...] = ()
+    """Set in a retry: how often each was tried before."""
+    again: bool = False
+    """Set where rows that are done are done again, for their media is lost; in no plan."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Everything that decides a stage's answers, besides its input."""
+
+    stage: str
+    version: int
+    config: dict[str, Any]
+    fingerprint: dict[str, str]
+    upstream: dict[str, str]
+    """Keys of the stages whose tables are joined in."""
+
+    @property
+    def key(self) -> str:
+        """The stage key: SHA-256 over all of it."""
+        return digest_of(asdict(self))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A finished unit."""
+
+    unit: str
+    ordinal: int
+    stage: str
+    stage_key: str
+    unit_key: str
+    input: dict[str, Any]
+    files: tuple[TableFile, ...]
+    counts: dict[str, int]
+    """``input``, ``ok``, ``dropped``, ``failed``, and ``children:<table>``."""
+    code_revision: str
+    versions: dict[str, str]
+    started: str
+    wall_s: float
+    cpu_s: float
+    ids: tuple[str, ...] = ()
+    """Set in a retry: the rows it answers again."""
+    endings: dict[str, dict[str, int]] | None = None
+    """Rows by reason under ``drops`` and by kind under ``failures``; none in old commits."""
+
+    def to_json(self) -> bytes:
+        """As it is stored."""
+        return _sealed(asdict(self))
+
+    @staticmethod
+    def from_json(data: bytes, where: str) -> Commit:
+        """Read it back.
+
+        Raises:
+            DamagedError: when it is no commit of this version, or not what was written.
+        """
+        try:
+            return Commit.from_raw(_unsealed(data))
+        except _UNREADABLE as error:
+            stage, unit = where.split("/")[1], PurePosixPath(where).name
+            raise DamagedError(
+                f"{where}: not a commit this version can read: {_said(error)}. Put the file back,"
+                f" or {way_out(stage)}. (It is of the unit {unit.removesuffix('.json')}.)"
+            ) from error
+
+    @staticmethod
+    def from_raw(raw: dict[str, Any]) -> Commit:
+        """Make one of what JSON gave."""
+        files = tuple(TableFile(**file) for file in raw.pop("files"))
+        return Commit(files=files, ids=tuple(raw.pop("ids")), **raw)
+
+
+@dataclass
+class Ledger:
+    """One stage's folder below ``commits/``."""
+
+    storage: Storage
+    stage: str
+    _commits: dict[str, Commit] = field(default_factory=dict)
+    held: list[Commit] | None = None
+    """Its commits of one moment, while ``Workspace.one_moment`` lasts."""
+
+    @property
+    def folder(self) -> str:
+        """Where it lives."""
+        return f"commits/{self.stage}"
+
+    # Reading
+
+    def generation(self) -> Generation | None:
+        """The generation whose results are in the tables; none before the first run."""
+        name = f"{self.folder}/stage.json"
+        if not self.storage.exists(name):
+            return None
+        try:
+            raw = json.loads(self.storage.read(name))
+            key = raw.pop("key")
+            found = Generation(**raw)
+            if found.key != key:
+                raise ValueError("it is not what its key was made of")
+        except _UNREADABLE as error:
+            raise self._damaged(name, error) from error
+        return found
+
+    def plan(self) -> list[Unit]:
+        """All units, in order.
+
+        Raises:
+            DamagedError: one of its files is missing or not what was written.
+        """
+        units = []
+        for number, name in enumerate(self._segments()):
+            path = f"{self.folder}/plan/{name}"
+            try:
+                if name != _segment(number):
+                    path = f"{self.folder}/plan/{_segment(number)}"
+                    raise ValueError("it is missing")
+                for raw in _unsealed(self.storage.read(path))["units"]:
+                    lists = {"ids": tuple(raw["ids"]), "attempts": tuple(raw["attempts"])}
+                    units.append(Unit(**{**raw, **lists}))
+            except _UNREADABLE as error:
+                raise self._damaged(path, error) from error
+        return units
+
+    def checked_plan(self) -> list[Unit]:
+        """The plan, where each commit must be of one of its units.
+
+        Raises:
+            DamagedError: as ``plan``, or the last of its files is missing.
+        """
+        units = self.plan()
+        known = {unit.name for unit in units}
+        for commit in self.commits():
+            if commit.unit not in known:
+                path = f"{self.folder}/plan/{_segment(len(self._segments()))}"
+                raise self._damaged(path, ValueError(f"it is missing, with unit {commit.unit}"))
+        return units
+
+    def _segments(self) -> list[str]:
+        names = self.storage.names(f"{self.folder}/plan")
+        return [name for name in names if not name.startswith(".")]
+
+    def _damaged(self, name: str, error: Exception) -> DamagedError:
+        return DamagedError(f"{name}: {_said(error)}. Put the file back, or {way_out(self.stage)}.")
+
+    def commits(self) -> list[Commit]:
+        """All commits, in the order of their units.
+
+        Raises:
+            DamagedError: one is not what was written.
+        """
+        if self.held is not None:
+            return self.held
+        stamps = self.storage.stamps(f"{self.folder}/units")
+        names = _units(self.storage.names(f"{self.folder}/units") if stamps is None else stamps)
+        if stamps is not None and len(names - self._commits.keys()) >= _INDEX_FROM:
+            self._read_index(stamps)
+        for name in sorted(names - self._commits.keys()):
+            path = f"{self.folder}/units/{name}"
+            try:
+                self._commits[name] = Commit.from_json(self.storage.read(path), path)
+            except FileNotFoundError:  # retired since it was listed
+                names.discard(name)
+        for gone in self._commits.keys() - names:
+            del self._commits[gone]
+        return sorted(self._commits.values(), key=lambda commit: commit.ordinal)
+
+    def _read_index(self, stamps: dict[str, tuple[int, int]]) -> None:
+        """Take the commits of the index whose files have the size and time they had then."""
+        name = f"{self.folder}/index.json"
+        try:
+            sealed, _, text = self.storage.read(name).partition(b"\n")
+            if hashlib.sha256(text).hexdigest() != sealed.decode():
+                return
+            indexed = json.loads(text)
+        except (OSError, ValueError):
+            return  # it only saves time
+        for unit, (size, time_ns, raw) in indexed.items():
+            if stamps.get(unit) == (size, time_ns):
+                self._commits.setdefault(unit, Commit.from_raw(raw))
+
+    def write_index(self) -> None:
+        """Copy the commits into one file where many are in none, so that readers need only that.
+
+        Digests of environments repeat, so it stays about as large as the commits it spares.
+        """
+        stamps = self.storage.stamps(f"{self.folder}/units")
+        if stamps is None or len(_units(stamps)) < _INDEX_FROM:
+            return
+        before = self.storage.stamps(self.folder) or {}
+        if "index.json" in before:
+            newest = before["index.json"][1]
+            young = sum(time_ns > newest for _, time_ns in stamps.values())
+            if young < _INDEX_FROM:
+                return
+        self.commits()
+        indexed = {
+            name: (*stamps[name], asdict(commit))
+            for name, commit in self._commits.items()
+            if name in stamps
+        }
+        text = json.dumps(indexed).encode()
+        seal = hashlib.sha256(text).hexdigest().encode()
+        self.storage.write(f"{self.folder}/index.json", seal + b"\n" + text)
+
+    def is_committed(self, unit: Unit) -> bool:
+        """Whether the unit is done; one that is done again never is."""
+        return not unit.again and self.storage.exists(f"{self.folder}/units/{unit.name}.json")
+
+    def files(self, table: str) -> list[TableFile]:
+        """The files of ``table`` this stage has committed."""
+        return [file for commit in self.commits() for file in commit.files if file.table == table]
+
+    def failures(self, among: Sequence[Commit] | None = None) -> list[FailureRow]:
+        """The rows that stand as failed now: a retry's answer replaces the earlier one.
+
+        Args:
+            among: only of these commits; none takes all.
+        """
+        current: dict[str, FailureRow] = {}
+        for commit in self.commits() if among is None else among:
+            for row_id in commit.ids:
+                current.pop(row_id, None)
+            for row in self.failures_of(commit):
+                current[row.input_id] = row
+        return list(current.values())
+
+    def failures_of(self, commit: Commit) -> list[FailureRow]:
+        """The rows that failed in one unit, whatever became of them later."""
+        rows: list[FailureRow] = self._outcome_rows(commit, FailureRow, "failures")
+        return rows
+
+    def drops(self, among: Sequence[Commit] | None = None) -> list[DropRow]:
+        """The rows that were set aside on purpose.
+
+        Args:
+            among: only of these commits; none takes all.
+        """
+        rows = []
+        for commit in self.commits() if among is None else among:
+            rows += self._outcome_rows(commit, DropRow, "drops")
+        return rows
+
+    def drop_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
+        """How many drops of these commits there are by reason, most first."""
+        if any(commit.endings is None for commit in commits):
+            return _counted(row.reason for row in self.drops(commits))
+        return _summed(commit.endings["drops"] for commit in commits if commit.endings)
+
+    def failure_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
+        """How many failures of these commits there are by kind, most first."""
+        if any(commit.endings is None or commit.ids for commit in commits):
+            return _counted(row.kind for row in self.failures(commits))
+        return _summed(commit.endings["failures"] for commit in commits if commit.endings)
+
+    def _outcome_rows(self, commit: Commit, record: type[Any], table: str) -> list[Any]:
+        files = [file for file in commit.files if file.table == table]
+        return [
+            row
+            for file in files
+            for row in read_records(record, self.storage, file.file, file.sha256)
+        ]
+
+    def rows_of(self, commit: Commit, record: type[Record], table: str) -> list[Any]:
+        """The rows of a table (or ``drops``, ``failures``) in one unit, in their order."""
+        return self._outcome_rows(commit, record, table)
+
+    def forget(self, unit: Unit) -> None:
+        """Read a unit's commit anew: another process has replaced it."""
+        self._commits.pop(f"{unit.name}.json", None)
+
+    # Writing
+
+    def begin(self, generation: Generation) -> None:
+        """Make ``generation`` the one in force; the tables must hold nothing of another one."""
+        document = {**asdict(generation), "key": generation.key}
+        text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+        self.storage.write(f"{self.folder}/stage.json", text.encode())
+
+    def append(self, units: Sequence[dict[str, Any]], stage_key: str) -> bool:
+        """Add units to the plan, unless another process added some at the same moment.
+
+        Args:
+            units: ``file``, ``sha256``, ``first``, ``stop`` and, for retries, ``ids`` and
+                ``attempts`` of each.
+            stage_key: of the generation in force.
+
+        Returns:
+            Whether they were added; if not, look at the plan again.
+        """
+        segment = len(self._segments())
+        ordinal = max((unit.ordinal for unit in self.plan()), default=-1) + 1
+        named = []
+        for offset, raw in enumerate(units):
+            raw = {"ids": (), "attempts": (), **raw}
+            key = digest_of([stage_key, *(raw[k] for k in sorted(raw))])
+            named.append(Unit(ordinal + offset, f"{ordinal + offset:06d}-{key[:12]}", **raw))
+        document = {"stage_key": stage_key, "units": [asdict(unit) for unit in named]}
+        return self.storage.create(f"{self.folder}/plan/{_segment(segment)}", _sealed(document))
+
+    def commit(
+        self, commit: Commit, contents: dict[str, tuple[type[Record], list[Any]]], run_id: str
+    ) -> bool:
+        """Publish a unit's rows; say whether this call did it or another process had before.
+
+        Args:
+            commit: everything but ``files``.
+            contents: per table (or ``drops``, ``failures``) its record and rows.
+            run_id: names the work folder.
+
+        Raises:
+            DamagedError: a file of the unit was taken away meanwhile; the unit is to do again.
+        """
+        files, moves = [], []
+        for table, (record, rows) in contents.items():
+            if not rows:
+                continue
+            data = to_parquet(record, rows)
+            if table in ("drops", "failures"):
+                name = f"{self.folder}/{table}/{commit.unit}.{run_id}.parquet"
+                self.storage.write(name, data)
+            else:
+                name = f"tables/{table}/{self.stage}-{commit.unit}.parquet"
+                work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{commit.unit}.parquet"
+                self.storage.write(work, data)
+                moves.append((work, name))
+            files.append(TableFile(table, name, hashlib.sha256(data).hexdigest(), len(rows)))
+        whole = Commit(**{**_fields(commit), "files": tuple(files), "endings": _endings(contents)})
+        if not self.storage.create(f"{self.folder}/units/{commit.unit}.json", whole.to_json()):
+            for work, _ in moves:
+                self.storage.remove(work)
+            return False
+        for work, name in moves:
+            try:
+                self.storage.move(work, name)
+            except FileNotFoundError as error:
+                # Another process that recovers at this moment may have moved it for us.
+                if not self.storage.exists(name):
+                    self.storage.remove(f"{self.folder}/units/{commit.unit}.json")
+                    raise DamagedError(
+                        f"{work}: gone before it became {name}: something deleted this run's work."
+                        " The unit's commit was taken back; run again to do its rows again."
+                    ) from error
+        return True
+
+    def replace(
+        self,
+        old: Commit,
+        new: Commit,
+        contents: dict[str, tuple[type[Record], list[Any]]],
+        run_id: str,
+    ) -> None:
+        """Put other rows in the place of a unit's, under the same names; the old ones are retired.
+
+        Args:
+            old: the commit in force.
+            new: everything but ``files``.
+            contents: as ``commit`` takes them.
+            run_id: names the work folder.
+        """
+        home = f"{self.folder}/retired/{old.stage_key[:12]}"
+        before = {file.table: file for file in old.files}
+        files, moves = [], []
+        for table, (record, rows) in contents.items():
+            stood = before.get(table)
+            if not rows and stood is None:
+                continue  # a table that had rows keeps its file, an empty one
+            data = to_parquet(record, rows)
+            digest = hashlib.sha256(data).hexdigest()
+            if stood is not None and stood.sha256 == digest:
+                files.append(stood)
+                continue
+            name = f"{self.folder}/{table}/{new.unit}.{run_id}.parquet"
+            if table in ("drops", "failures"):
+                self.storage.write(name, data)
+            else:
+                name = f"tables/{table}/{self.stage}-{new.unit}.parquet"
+                work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{new.unit}.parquet"
+                self.storage.write(work, data)
+                moves.append((work, name))
+                if stood is not None:
+                    kept = f"{home}/{stood.sha256[:12]}--{stood.file.replace('/', '--')}"
+                    self.storage.write(kept, self.storage.read(stood.file))
+            files.append(TableFile(table, name, digest, len(rows)))
+        whole = Commit(**{**_fields(new), "files": tuple(files), "endings": _endings(contents)})
+        self.storage.write(f"{self.folder}/units/{new.unit}.json", whole.to_json())
+        for work, name in moves:
+            with contextlib.suppress(FileNotFoundError):
+                self.storage.move(work, name)
+
+    # Cleaning: only while no other run of the stage is alive
+
+    def recover(self) -> None:
+        """Finish what a crash interrupted, and sweep what no commit names."""
+        work = [
+            f"{self.folder}/work/{run}/{name}"
+            for run in self.storage.folders(f"{self.folder}/work")
+            for name in self.storage.names(f"{self.folder}/work/{run}")
+        ]
+        waiting = {PurePosixPath(path).name: path for path in work}
+        named = set()
+        for commit in self.commits():
+            for file in commit.files:
+                named.add(file.file)
+                found = waiting.get(f"{file.table}--{file.file.rsplit('/', 1)[-1]}")
+                if found and self._holds(found, file) and not self._holds(file.file, file):
+                    self.storage.move(found, file.file)
+        if self.storage.local is not None:
+            self.storage.remove(f"{self.folder}/work")
+            work = []
+        outcomes = [
+            f"{self.folder}/{table}/{name}"
+            for table in ("drops", "failures")
+            for name in self.storage.names(f"{self.folder}/{table}")
+        ]
+        for path in [*work, *outcomes]:
+            if path not in named and self.storage.exists(path) and self._is_old(path):
+                self.storage.remove(path)
+        self.write_index()
+
+    def is_interrupted(self) -> bool:
+        """Whether there is work of runs that are alive, or did not clean up."""
+        return bool(self.storage.folders(f"{self.folder}/work"))
+
+    def _is_old(self, path: str) -> bool:
+        """Whether nobody can be at work on it: on a local disk the lock says so."""
+        return self.storage.local is not None or self.storage.age_s(path) > _YOUNG_S
+
+    def set_aside(self, live: Sequence[TableFile]) -> int:
+        """Take out of force every unit whose commit or files are not what was written.
+
+        Without its plan or generation no unit can be told from another, and all of them go.
+
+        Args:
+            live: the files of the tables that are in force; others may lie elsewhere.
+
+        Returns:
+            The number of units.
+        """
+        home, aside = f"{self.folder}/retired/damaged", 0
+        for name in sorted(_units(self.storage.names(f"{self.folder}/units"))):
+            path = f"{self.folder}/units/{name}"
+            try:
+                commit = Commit.from_json(self.storage.read(path), path)
+            except DamagedError:
+                unit = name.removesuffix(".json")
+                for table in self.storage.folders("tables"):
+                    file = f"tables/{table}/{self.stage}-{unit}.parquet"
+                    if self.storage.exists(file):
+                        self.storage.move(file, f"{home}/{file.replace('/', '--')}")
+                self.storage.move(path, f"{home}/units/{name}")
+                aside += 1
+                continue
+            if not all(self._is_whole(file, live) for file in commit.files):
+                self.retire([commit], "damaged")
+                aside += 1
+        try:
+            self.generation()
+            self.checked_plan()
+        except DamagedError:
+            aside += len(self.commits())
+            self.retire_all("damaged")
+        return aside
+
+    def _is_whole(self, file: TableFile, live: Sequence[TableFile]) -> bool:
+        if file.table not in ("drops", "failures") and file not in live:
+            return True
+        try:
+            committed_bytes(self.storage, file.file, file.sha256)
+        except DamagedError:
+            return False
+        return True
+
+    def _holds(self, name: str, file: TableFile) -> bool:
+        """Whether ``name`` is the file a commit names; a replaced one may still be the old one."""
+        if not self.storage.exists(name):
+            return False
+        return hashlib.sha256(self.storage.read(name)).hexdigest() == file.sha256
+
+    def retire(self, commits: Sequence[Commit], key: str) -> None:
+        """Take commits and their files out of force, into ``retired/<key>``.
+
+        The commit goes last: interrupted, the rest is retired by the next call.
+        """
+        home = f"{self.folder}/retired/{key[:12]}"
+        for commit in commits:
+            for file in commit.files:
+                if self.storage.exists(file.file):
+                    self.storage.move(file.file, f"{home}/{file.file.replace('/', '--')}")
+            name = f"{commit.unit}.json"
+            self.storage.move(f"{self.folder}/units/{name}", f"{home}/units/{name}")
+
+    def retire_all(self, key: str) -> None:
+        """Retire the whole generation: every commit, then the plan, then its name."""
+        self.retire(self.commits(), key)
+        for name in self._segments():
+            self.storage.move(
+                f"{self.folder}/plan/{name}", f"{self.folder}/retired/{key[:12]}/plan/{name}"
+            )
+        if self.storage.exists(f"{self.folder}/stage.json"):
+            self.storage.move(
+                f"{self.folder}/stage.json", f"{self.folder}/retired/{key[:12]}/stage.json"
+            )
+
+
+def _endings(contents: dict[str, tuple[type[Record], list[Any]]]) -> dict[str, dict[str, int]]:
+    """How many rows of a unit were dropped by reason, and failed by kind."""
+    drops, failures = (contents.get(name, (None, []))[1] for name in ("drops", "failures"))
+    return {
+        "drops": dict(Counter(row.reason for row in drops)),
+        "failures": dict(Counter(row.kind for row in failures)),
+    }
+
+
+def _fields(commit: Commit) -> dict[str, Any]:
+    return {name: getattr(commit, name) for name in commit.__dataclass_fields__}
+
+
+def _sealed(document: dict[str, Any]) -> bytes:
+    """A JSON file that holds a digest of itself."""
+    whole = {**document, DIGEST: digest_of(document)}
+    return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _unsealed(data: bytes) -> dict[str, Any]:
+    """What ``_sealed`` was given; files older than the digest have none.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    document = json.loads(data)
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    digest = document.pop(DIGEST, None)
+    if digest is not None and digest != digest_of(document):
+        raise ValueError("not what was written: damaged or edited")
+    return document
+
+
+def _units(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.endswith(".json") and not name.startswith(".")}
+
+
+def _segment(number: int) -> str:
+    return f"{number:05d}.json"
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a JSON file, in one line."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total.most_common())

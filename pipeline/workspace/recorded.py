@@ -1,0 +1,260 @@
+"""Whether a media file is still the one its row names.
+
+A frame is read whole, and so hashed at every reading. A video is hashed once: how its file looked
+then (size, times of change) is noted below ``media/checked``, outside of the tables, and it is
+hashed again only where it looks otherwise. A note that is lost, or a workspace that was copied,
+costs one hash a file; where no note can be written, each reading costs one. Among the times is that
+of the inode's change, which no program can set: a file of the same size with a forged time of
+modification is found too, where the disk keeps that time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import MediaError
+from pipeline.records.schema import Frame, Video
+from pipeline.workspace.storage import Storage
+
+MISSING = "missing_file"
+CHANGED = "changed_file"
+LOST = (MISSING, CHANGED)
+"""Kinds of failure whose way back is to make the file again (``retry``)."""
+UNSURE = "unsure"
+"""Of a file that was written to since it was hashed: only a hash tells whether it is another."""
+
+_NOTES = "media/checked"
+
+
+def frame_bytes(storage: Storage, frame: Frame) -> bytes:
+    """The image file of a frame, as it was sampled; a row without a digest cannot tell.
+
+    Raises:
+        MediaError: ``missing_file``, ``changed_file``, ``unreadable_file``.
+    """
+    data = _read(storage, frame.path, "sample")
+    if frame.sha256 and hashlib.sha256(data).hexdigest() != frame.sha256:
+        raise changed(frame.path, "sample")
+    return data
+
+
+@contextlib.contextmanager
+def video_file(storage: Storage, video: Video, *, always_hash: bool = False) -> Iterator[Path]:
+    """The file of a video as a local path, checked before it is used and after.
+
+    Args:
+        storage: the workspace.
+        video: the row.
+        always_hash: whatever the file looks like.
+
+    Raises:
+        MediaError: ``missing_file``, ``changed_file``, ``unreadable_file``.
+    """
+    if storage.local is None:
+        with _fetched(storage, video.path) as path:
+            if video.sha256 and sha256_of(path) != video.sha256:
+                raise changed(video.path, "download")
+            yield path
+        return
+    path = storage.path(video.path)
+    before = _check(storage, path, video, always_hash=always_hash)
+    yield path
+    if _look(path, video.path, "download") != before:
+        _check(storage, path, video, always_hash=True)
+
+
+def note_file(storage: Storage, name: str, sha256: str) -> None:
+    """Note how a file looks that was just made or hashed; nothing where files have no times."""
+    if storage.local is not None:
+        with contextlib.suppress(FileNotFoundError):
+            write_note(storage.path(name), sha256, storage.path(_note_of(name)))
+
+
+def is_as_made(storage: Storage, name: str) -> bool:
+    """Whether a file without a row is there as ``note_file`` noted it."""
+    if storage.local is None:
+        return storage.exists(name)  # only whole objects are put there, and only by us
+    note = storage.path(_note_of(name))
+    return holds(storage.path(name), noted_digest(note), note)
+
+
+def is_there(storage: Storage, name: str, sha256: str, size_bytes: int) -> bool:
+    """Whether ``name`` is a file of this digest and size."""
+    if storage.local is not None:
+        path = storage.path(name)
+        size = path.stat().st_size if path.is_file() else -1
+        return size == size_bytes and holds(path, sha256, storage.path(_note_of(name)))
+    if not storage.exists(name) or storage.size(name) != size_bytes:
+        return False
+    with storage.as_local(name) as path:
+        return sha256_of(path) == sha256
+
+
+def standing(storage: Storage, name: str, sha256: str, size_bytes: int, *, noted: bool) -> str:
+    """How a file stands to its row, by its looks alone; empty when as recorded.
+
+    Args:
+        storage: the workspace.
+        name: of the file.
+        sha256: as recorded.
+        size_bytes: as recorded; 0 where it was not.
+        noted: whether a note should say how the file looked when it was hashed last.
+
+    Returns:
+        ``missing_file``, ``changed_file``, or ``unsure``.
+    """
+    if storage.local is None:
+        if not storage.exists(name):
+            return MISSING
+        return CHANGED if size_bytes and storage.size(name) != size_bytes else ""
+    try:
+        found = storage.path(name).stat()
+    except OSError:
+        return MISSING
+    if not stat.S_ISREG(found.st_mode) or (size_bytes and found.st_size != size_bytes):
+        return CHANGED
+    note = _noted(storage.path(_note_of(name))) if noted else []
+    # A copied workspace has other times of the inodes; whoever reads a file looks at them too.
+    return UNSURE if note and note[:3] != [sha256, *_marks(found)[:2]] else ""
+
+
+def changed(path: str, stage: str) -> MediaError:
+    """The error about a file that is another one by now."""
+    return MediaError(
+        CHANGED,
+        f"{path}: not the file that was recorded. Make it again: 'avatar-build retry --stage"
+        f" {stage} --kind {CHANGED}'",
+        retryable=True,
+    )
+
+
+def missing(path: str, stage: str) -> MediaError:
+    """The error about a file that is gone."""
+    return MediaError(
+        MISSING,
+        f"{path}: no such file. Make it again: 'avatar-build retry --stage {stage} --kind"
+        f" {MISSING}'",
+        retryable=True,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Files and their notes, wherever they lie
+
+
+def holds(path: Path, sha256: str, note: Path) -> bool:
+    """Whether ``path`` is a file of this digest; hashed only where its note does not tell."""
+    try:
+        found = path.stat()
+        if not sha256 or not stat.S_ISREG(found.st_mode):
+            return False
+        if _noted(note) == [sha256, *_marks(found)]:
+            return True
+        if sha256_of(path) != sha256:
+            return False
+    except OSError:
+        return False
+    write_note(path, sha256, note, found)
+    return True
+
+
+def noted_digest(note: Path) -> str:
+    """The digest in a note; empty when there is none."""
+    noted = _noted(note)
+    return str(noted[0]) if noted else ""
+
+
+def write_note(path: Path, sha256: str, note: Path, looked: os.stat_result | None = None) -> None:
+    """Note how a file of this digest looks; a disk that takes no note is no error.
+
+    Args:
+        path: the file.
+        sha256: of its bytes.
+        note: where to.
+        looked: how it looked before it was hashed; none for now.
+    """
+    marks = _marks(looked or path.stat())
+    beside = note.with_name(f".{note.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps([sha256, *marks]) + "\n")
+        beside.replace(note)
+
+
+def _noted(note: Path) -> list[object]:
+    try:
+        found = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _marks(found: os.stat_result) -> list[int]:
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _note_of(name: str) -> str:
+    return f"{_NOTES}/{PurePosixPath(name).name}.json"
+
+
+def _check(storage: Storage, path: Path, video: Video, *, always_hash: bool) -> list[int]:
+    """How the file looks, once it is known to be the video's."""
+    marks = _look(path, video.path, "download")
+    if not video.sha256:  # nothing to hold the file against
+        return marks
+    try:
+        same = marks[0] == video.size_bytes and (
+            sha256_of(path) == video.sha256
+            if always_hash
+            else holds(path, video.sha256, storage.path(_note_of(video.path)))
+        )
+    except OSError as error:
+        raise _unreadable(video.path, error) from error
+    if not same:
+        raise changed(video.path, "download")
+    return marks
+
+
+def _look(path: Path, name: str, stage: str) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError as error:  # no file, a link to nothing or to itself, a folder that is a file
+        raise missing(name, stage) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise changed(name, stage)
+    if not os.access(path, os.R_OK):
+        raise _unreadable(name, PermissionError(13, "Permission denied"))
+    return _marks(found)
+
+
+def _read(storage: Storage, name: str, stage: str) -> bytes:
+    if storage.local is not None:
+        _look(storage.path(name), name, stage)
+    try:
+        return storage.read(name)
+    except FileNotFoundError as error:
+        raise missing(name, stage) from error
+
+
+@contextlib.contextmanager
+def _fetched(storage: Storage, name: str) -> Iterator[Path]:
+    if not storage.exists(name):
+        raise missing(name, "download")
+    with storage.as_local(name) as path:
+        yield path
+
+
+def _unreadable(name: str, error: OSError) -> MediaError:
+    return MediaError("unreadable_file", f"{name}: {error.strerror}", retryable=True)

@@ -1,0 +1,362 @@
+"""A workspace: settings, tables, commits and media below one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from pipeline.config import (
+    PROFILES,
+    Config,
+    load_config,
+    render_toml,
+    render_value,
+    typed_keys,
+)
+from pipeline.errors import ConfigError, DamagedError, UsageError
+from pipeline.records.schema import TABLES, Record, arrow_schema
+from pipeline.words import command_line
+from pipeline.workspace.ledger import Ledger, TableFile
+from pipeline.workspace.locks import settings_lock
+from pipeline.workspace.settings_file import with_settings
+from pipeline.workspace.storage import Storage
+from pipeline.workspace.table import Lookup, read_arrow, read_records, table_digest, way_out
+
+if TYPE_CHECKING:
+    import pandas
+
+FORMAT = 1
+"""Raised when an older version could misread a workspace."""
+
+_MARKER = "commits/workspace.json"
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Workspace:
+    """An opened workspace.
+
+    Args:
+        root: folder or URL.
+        settings: ``section.key=value`` on top of its ``avatar.toml``.
+    """
+
+    def __init__(self, root: str | Path, settings: Iterable[str] = ()) -> None:
+        self.storage = Storage(root)
+        if not self.storage.exists(_MARKER):
+            if self.storage.folders("commits"):
+                raise DamagedError(
+                    f"{root}/{_MARKER}: missing, beside the commits of a workspace. Put the file"
+                    f' back, or write {{"format": {FORMAT}}} into it if this version made it.'
+                )
+            raise UsageError(
+                f"{root}: no workspace here. Make one with: {command_line('init', root)}"
+                "  Or name another with --workspace."
+            )
+        try:
+            made = json.loads(self.storage.read(_MARKER))
+            known = (made.get("format"), made.get("version"))
+        except (ValueError, AttributeError) as error:
+            raise DamagedError(
+                f"{root}/{_MARKER}: not what 'avatar-build init' wrote ({error}). Put the file"
+                f' back, or write {{"format": {FORMAT}}} into it if it was made by this version.'
+            ) from error
+        if known[0] != FORMAT:
+            raise UsageError(
+                f"{root}: a workspace of format {known[0]} (made by avatar-build"
+                f" {known[1]}), this version reads format {FORMAT}. Use that version,"
+                " or start a new workspace: downloaded videos can be reused as a mirror."
+            )
+        self._typed = tuple(settings)
+        self.config: Config = load_config(self._toml(), self._typed, where=f"{root}/avatar.toml")
+        self._ledgers: dict[str, Ledger] = {}
+        self._moment: dict[str, set[str]] | None = None
+        """The names in each table as ``one_moment`` found them."""
+        self._moments_files: dict[str, list[TableFile]] = {}
+
+    def _toml(self) -> str:
+        return _read_settings(self.storage, f"{self.storage.url}/avatar.toml")
+
+    def keep_settings(self, section: str) -> list[str]:
+        """Write what was typed of a section and decides its results into ``avatar.toml``.
+
+        Call it where results are made with them. So the next command, without ``--set``, goes on
+        with these results. What may hold a password is never written.
+
+        Returns:
+            What was done or could not be, in a line each.
+        """
+        typed = typed_keys(self._typed)
+        of_section = typed.get(section, [])
+        where = f"{self.storage.url}/avatar.toml"
+        if not of_section:
+            return []
+        with settings_lock(self.storage):
+            toml = self._toml()
+            before, now = getattr(load_config(toml), section), getattr(self.config, section)
+            changed = [key for key in of_section if getattr(before, key) != getattr(now, key)]
+            said = [
+                f"{section}.{key} holds for this command alone, as it may hold a password; what is"
+                f" to stay, write into {where}."
+                for key in changed
+                if key in now.private and not self.ledger(section).commits()  # once is enough
+            ]
+            kept = [key for key in changed if key not in now.unhashed]
+            if not kept:
+                return said
+            try:
+                self._check_writable()
+                self.storage.write("avatar.toml", self._with_typed(toml, section, typed).encode())
+            except (ConfigError, OSError) as error:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                return [
+                    *said,
+                    f"{where} cannot be changed ({why}), and these results were made with"
+                    f" {', '.join(f'{section}.{key}' for key in kept)} as typed: write that there"
+                    " yourself, or type it with every later command.",
+                ]
+        for key in kept:
+            new, old = (render_value(getattr(found, key)) for found in (now, before))
+            said.append(
+                f"{where}: {section}.{key} = {new} (was {old}), as these results are made with it."
+            )
+        return said
+
+    def _check_writable(self) -> None:
+        """A file that its owner protects, or shares by a link, is not replaced by a rename."""
+        if self.storage.local is None or not self.storage.exists("avatar.toml"):
+            return
+        path = self.storage.path("avatar.toml")
+        if path.is_symlink():
+            raise ConfigError("it is a link")
+        if not path.stat().st_mode & 0o222:
+            raise ConfigError("it is read-only")
+
+    def _with_typed(self, toml: str, section: str, typed: Mapping[str, Sequence[str]]) -> str:
+        """The file with the typed settings of a section, or of all that are valid together only."""
+        resolved = self.config.model_dump(mode="json")
+        for sections in ([section], typed):
+            values = {
+                name: {
+                    key: resolved[name][key]
+                    for key in typed[name]
+                    if key not in getattr(self.config, name).unhashed
+                }
+                for name in sections
+                if name != "run"
+            }
+            text = with_settings(toml, values)
+            try:
+                load_config(text)
+            except ConfigError:
+                continue
+            break
+        return text
+
+    @classmethod
+    def create(cls, root: str | Path, profile: str | None = None) -> Self:
+        """Make a workspace in an empty or missing folder; an existing one is left as it is.
+
+        Raises:
+            UsageError: unknown profile, or the folder holds other things.
+        """
+        if profile is not None and profile not in PROFILES:
+            raise UsageError(f"--profile {profile!r}: there is {', '.join(sorted(PROFILES))}.")
+        storage = Storage(root)
+        try:
+            if storage.exists(_MARKER):
+                raise UsageError(f"{root}: already a workspace.")
+            if storage.names(".") or storage.folders("."):
+                raise UsageError(f"{root}: not empty. Name a new folder.")
+        except OSError as error:
+            raise UsageError(f"{root}: no workspace can be made here: {error.strerror}.") from error
+        from pipeline.versions import package_version
+
+        try:
+            for table in TABLES:
+                storage.make_folder(f"tables/{table}")
+            for kind in ("videos", "frames", "clips"):
+                storage.make_folder(f"media/{kind}")
+            storage.make_folder("releases")
+            storage.write("avatar.toml", render_toml(profile).encode())
+            marker = {"format": FORMAT, "version": package_version()}
+            storage.write(_MARKER, (json.dumps(marker) + "\n").encode())
+        except OSError as error:
+            raise UsageError(f"{root}: no workspace can be made here: {error.strerror}.") from error
+        return cls(root)
+
+    def ledger(self, stage: str) -> Ledger:
+        """The ledger of one stage."""
+        if stage not in self._ledgers:
+            self._ledgers[stage] = Ledger(self.storage, stage)
+        return self._ledgers[stage]
+
+    def ledgers(self) -> list[Ledger]:
+        """Of every stage that has run here."""
+        return [self.ledger(stage) for stage in self.storage.folders("commits")]
+
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Read what is committed once, for all that is asked of it inside the ``with``.
+
+        A folder of 10,000 commits is listed once instead of for every question, and all answers
+        are of the same moment. Nothing may be run inside.
+        """
+        if self._moment is not None:
+            yield
+            return
+        # Tables before commits, as ``files`` does: what is committed meanwhile is no surprise then.
+        self._moment = {table: self._names_in(table) for table in TABLES}
+        held = self.ledgers()
+        try:
+            for ledger in held:
+                ledger.held = ledger.commits()
+            yield
+        finally:
+            self._moment, self._moments_files = None, {}
+            for ledger in held:
+                ledger.held = None
+
+    def files(self, table: str) -> list[TableFile]:
+        """The committed files of a table, in the order of their names.
+
+        A commit that read a file of the table and wrote to it made a copy that stands in for that
+        file, for as long as the file itself is in force.
+
+        Raises:
+            DamagedError: the table holds a file that no commit names, so a commit is missing.
+        """
+        if table in self._moments_files:
+            return list(self._moments_files[table])
+        # Before the commits: one that comes meanwhile is no surprise then.
+        there = self._names_in(table) if self._moment is None else self._moment.get(table, set())
+        named = set()
+        found: dict[tuple[str, str], list[TableFile]] = {}
+        copies: dict[tuple[str, str], list[TableFile]] = {}
+        for ledger in self.ledgers():
+            for commit in ledger.commits():
+                for file in (file for file in commit.files if file.table == table):
+                    named.add(file.file)
+                    if commit.input["table"] == table:
+                        source = (commit.input["file"], commit.input["sha256"])
+                        copies.setdefault(source, []).append(file)
+                    else:
+                        found[file.file, file.sha256] = [file]
+        for orphan in sorted(there - named):
+            if orphan.endswith(".parquet") and not PurePosixPath(orphan).name.startswith("."):
+                raise _nameless(orphan)
+        chosen = [copies.get(name, files) for name, files in found.items()]
+        files = sorted((one for files in chosen for one in files), key=lambda one: one.file)
+        if self._moment is not None:
+            self._moments_files[table] = files
+        return files
+
+    def _names_in(self, table: str) -> set[str]:
+        return {f"tables/{table}/{name}" for name in self.storage.names(f"tables/{table}")}
+
+    def producers(self, table: str) -> dict[str, str]:
+        """The stages whose commits a table holds, with their stage keys."""
+        keys = {}
+        for ledger in self.ledgers():
+            if ledger.files(table) and (generation := ledger.generation()):
+                keys[ledger.stage] = generation.key
+        return keys
+
+    def rows(self, record: type[RecordT]) -> list[RecordT]:
+        """All rows of a record's table, ordered by id."""
+        found = [
+            row
+            for file in self.files(record.table)
+            for row in read_records(record, self.storage, file.file, file.sha256)
+        ]
+        return sorted(found, key=lambda row: row.id)
+
+    def digest(self, table: str) -> str:
+        """The digest of a table's rows, whatever units or order made them."""
+        return table_digest(self.rows(TABLES[table]))
+
+    def arrow(self, table: str, among: Sequence[TableFile] | None = None) -> Any:
+        """A table as a ``pyarrow.Table``; columns younger than a file have their defaults.
+
+        Args:
+            table: its name.
+            among: only these of its files; none takes all.
+        """
+        import pyarrow as pa
+
+        schema = arrow_schema(TABLES[table])
+        # Not empty_table: that loads pandas, which costs status nearly as much as all the rest.
+        parts = [pa.Table.from_batches([], schema)]
+        for file in self.files(table) if among is None else among:
+            parts.append(read_arrow(TABLES[table], self.storage, file.file, file.sha256))
+        return pa.concat_tables(parts, promote_options="default")
+
+    def __repr__(self) -> str:
+        rows = ((table, sum(file.rows for file in self.files(table))) for table in TABLES)
+        held = ", ".join(f"{count} {table}" for table, count in rows if count)
+        return f"Workspace({self.storage.url!r}: {held or 'empty'})"
+
+    def table(self, name: str) -> pandas.DataFrame:
+        """A whole table, ordered by id.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if name not in TABLES:
+            raise UsageError(f"{name!r} is no table: there is {', '.join(TABLES)}.")
+        frame: pandas.DataFrame = self.arrow(name).to_pandas()
+        return frame.sort_values(TABLES[name].key, ignore_index=True)
+
+
+def _read_settings(storage: Storage, where: str) -> str:
+    """The text of ``avatar.toml``; empty where there is none."""
+    try:
+        data = storage.read("avatar.toml")
+    except FileNotFoundError:
+        return ""
+    except IsADirectoryError as error:
+        raise ConfigError(f"{where}: is a folder, where the file of settings belongs.") from error
+    try:
+        return data.decode("utf-8-sig")  # some editors write a byte order mark
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{where}: line {line}: byte {data[error.start]:#04x} is not UTF-8. Save the file as"
+            " UTF-8."
+        ) from error
+
+
+def _nameless(file: str) -> DamagedError:
+    """About a file in a table that no commit names."""
+    match = re.fullmatch(r"(.+)-(\d{6}-[^-]+)", PurePosixPath(file).stem)
+    if match is None:
+        return DamagedError(f"{file}: no commit names this file. Move it out of the workspace.")
+    stage, unit = match.groups()
+    return DamagedError(
+        f"{file}: no commit names this file; commits/{stage}/units/{unit}.json is missing. Put that"
+        f" back, or {way_out(stage)}."
+    )
+
+
+class Lookups:
+    """The joined tables of a worker, each read once."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._found: dict[tuple[str, str], Lookup[Any]] = {}
+
+    @cached_property
+    def _workspace(self) -> Workspace:
+        return Workspace(self._storage.url)
+
+    def __call__(self, table: str, column: str) -> Lookup[Any]:
+        """Rows of ``table`` by the value of ``column``."""
+        if (table, column) not in self._found:
+            whole = self._workspace.arrow(table)
+            self._found[table, column] = Lookup(TABLES[table], whole, column)
+        return self._found[table, column]

@@ -1,0 +1,115 @@
+"""Bring a video list into the workspace, as one commit whose input is the list.
+
+Rows already known from an earlier list are counted and left alone, so that the same list, a longer
+selection of it or another list can be brought in at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.errors import AvatarBuildError
+from pipeline.records.schema import Source, digest_of
+from pipeline.run.stage import Ok, Outcome, StageSpec
+from pipeline.run.unit import Clock, commit_unit, new_job
+from pipeline.words import counted
+from pipeline.workspace.ledger import Generation, Unit
+from pipeline.workspace.locks import run_lock
+from pipeline.workspace.workspace import Workspace
+from stages.download.sources import read_list, select_sources
+
+SPEC = StageSpec(name="list", version=1, reads="", writes=("sources",))
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a list's rows: ``rows = new + known + dropped + failed + not_selected``."""
+
+    list_file: str
+    rows: int
+    new: int
+    known: int
+    dropped: int
+    """Duplicates."""
+    failed: int
+    """Rows whose id is none."""
+    not_selected: int
+
+    def as_dict(self) -> dict[str, object]:
+        """For ``--json``."""
+        return {"stage": "list", **asdict(self)}
+
+    def sentence(self) -> str:
+        """For people."""
+        parts = [f"{self.new} new"]
+        for count, what in (
+            (self.known, "known already"),
+            (self.dropped, "dropped (duplicate_id)"),
+            (self.failed, "failed (invalid_id)"),
+            (self.not_selected, "not selected"),
+        ):
+            if count:
+                parts.append(f"{count} {what}")
+        return f"list: {counted(self.rows, 'row')} of {self.list_file}: {', '.join(parts)}."
+
+
+def import_list(
+    workspace: Workspace,
+    path: Path,
+    labels: Sequence[str] = (),
+    limit: int | None = None,
+    *,
+    dry_run: bool = False,
+) -> Imported:
+    """Add the selected rows of a list to ``sources``.
+
+    Args:
+        workspace: where.
+        path: ``vggsound.csv`` or ``test.csv``.
+        labels: only rows with one of these labels; none takes all.
+        limit: only the first so many of them.
+        dry_run: only count.
+
+    Raises:
+        UsageError: no such file, an empty one, or a row of the wrong form, named.
+    """
+    result = select_sources(read_list(path), path.name, labels, limit)
+    ledger = workspace.ledger(SPEC.name)
+    locking = nullcontext() if dry_run else run_lock(workspace.storage, ledger.folder)
+    with locking as lock:
+        if lock is not None:
+            if not lock.alone:
+                raise AvatarBuildError("list: another run brings in a list; try again after it.")
+            ledger.recover()
+        known = {row.video_id for row in workspace.rows(Source)}
+        new = [row for row in result.sources if row.video_id not in known]
+        imported = Imported(
+            path.name,
+            result.total_rows,
+            len(new),
+            len(result.sources) - len(new),
+            len(result.drops),
+            len(result.failures),
+            result.not_selected,
+        )
+        answers: list[Outcome] = [Ok(row.id, [row]) for row in new]
+        answers += [*result.drops, *result.failures]
+        name = digest_of([_sha256(path), sorted(answer.id for answer in answers)])[:12]
+        before = ledger.commits()
+        if dry_run or not answers or any(commit.unit.endswith(name) for commit in before):
+            return imported
+        generation = Generation(SPEC.name, SPEC.version, {}, {}, {})
+        ledger.begin(generation)
+        ordinal = max((commit.ordinal for commit in before), default=-1) + 1
+        unit = Unit(ordinal, f"{ordinal:06d}-{name}", path.name, _sha256(path), 0, len(answers))
+        job = new_job(workspace.storage, SPEC.name, generation.key)
+        commit_unit(job, SPEC, unit, [answer.id for answer in answers], answers, Clock())
+    return imported
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

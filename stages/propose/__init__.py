@@ -1,0 +1,1 @@
+"""From frames to tagged sounds and to boxes around what may sound."""

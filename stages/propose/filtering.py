@@ -1,0 +1,153 @@
+"""Choose among a detector's boxes by what is heard: audio-guided filtering (paper 3.1.3).
+
+All of it is arithmetic on what is in tables and answers, so thresholds change without a model. A
+box may be every category its class maps to; of those, the active ones stay. A box none of whose
+categories is active is kept and marked inaudible: another threshold or an annotator may bring it
+back. A box whose class is no category's is none of ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.config import ProposeConfig
+from pipeline.errors import InputError
+from pipeline.records.boxes import clip, iou
+from pipeline.records.schema import Frame, Proposal, Sounds, content_id
+from stages.backends.interfaces import Detection, Vocabulary
+from stages.taxonomy import Taxonomy
+
+CategoriesOf = Callable[[str], list[str] | None]
+"""The categories a detector's class may be; none when it may be anything."""
+
+_ABSURD_SIDE = 10
+"""A side this many times the frame's longer side is no box."""
+
+
+@dataclass(frozen=True)
+class Guided:
+    """What the sounds say about a box."""
+
+    categories: list[str]
+    """Those it may be, loudest first; active ones alone where any is."""
+    audible: bool
+    audio_score: float
+
+
+def categories_of(
+    vocabulary: Vocabulary, taxonomy: Taxonomy, config: ProposeConfig
+) -> CategoriesOf:
+    """How a detector's class names map to categories.
+
+    Args:
+        vocabulary: the detector's.
+        taxonomy: the target categories.
+        config: says whether generic Open Images classes count.
+    """
+    if vocabulary == "none":
+        return lambda name: None
+    if vocabulary == "prompts":
+        return taxonomy.of_prompt
+    return lambda name: taxonomy.of_openimages(name, generic=config.openimages == "generic")
+
+
+def proposals_of(
+    frame: Frame,
+    found: Sequence[Detection],
+    sounds: Sounds,
+    detector: str,
+    categories: CategoriesOf,
+    config: ProposeConfig,
+) -> list[Proposal]:
+    """A frame's boxes as rows, audible ones first, then by score.
+
+    Args:
+        frame: the frame.
+        found: all boxes of the detector, in any order.
+        sounds: what is heard.
+        detector: its name.
+        categories: of its classes.
+        config: bounds and thresholds.
+    """
+    possible = []
+    for d in found:
+        names = categories(d.name)
+        inside = _within_bounds(d, frame, config)
+        if inside and names != []:
+            possible.append((Detection(inside, d.name, d.score), guided(names, sounds)))
+    possible.sort(key=lambda pair: (not pair[1].audible, -pair[0].score, pair[0].name))
+    kept: list[tuple[Detection, Guided]] = []
+    for d, heard in possible:
+        if len(kept) == config.max_boxes:
+            break
+        if not any(_repeats(d, heard, *other, config.nms_iou) for other in kept):
+            kept.append((d, heard))
+    return [
+        Proposal(
+            proposal_id=content_id("p", frame.frame_id, detector, d.name, d.bbox),
+            frame_id=frame.frame_id,
+            bbox=d.bbox,
+            detector=detector,
+            detector_class=d.name,
+            detector_score=d.score,
+            categories=heard.categories,
+            audible=heard.audible,
+            audio_score=heard.audio_score,
+        )
+        for d, heard in kept
+    ]
+
+
+def guided(categories: Sequence[str] | None, sounds: Sounds) -> Guided:
+    """What the sounds say about a box.
+
+    Args:
+        categories: what the box may be; none when it may be anything.
+        sounds: what is heard.
+    """
+    score = {heard.category: heard.score for heard in sounds.categories}
+    active = [heard.category for heard in sounds.categories if heard.active]
+    possible = list(score) if categories is None else list(categories)
+    audible = [category for category in active if category in possible]
+    kept = audible or (list(categories) if categories is not None else [])
+    loudest = max((score.get(category, 0.0) for category in kept), default=0.0)
+    return Guided(kept, bool(audible), loudest)
+
+
+def rounded(found: Sequence[Detection], frame: Frame) -> list[Detection]:
+    """The boxes as they are kept: a thousandth of a pixel, a millionth of a score.
+
+    Raises:
+        InputError: ``absurd_box``: a number that is none, a side that is no side, a score outside
+            [0, 1]. A model that answers so cannot be trusted about the frame's other boxes.
+    """
+    largest = _ABSURD_SIDE * max(frame.width, frame.height)
+    kept = []
+    for d in found:
+        box = [round(float(side), 3) for side in d.bbox]
+        score = round(float(d.score), 6)
+        finite = all(math.isfinite(value) for value in (*d.bbox, d.score))
+        near = finite and all(abs(value) <= largest for value in box)
+        if not (near and min(box[2:]) >= 0 and 0 <= score <= 1):
+            raise InputError("absurd_box", f"{d.name}: {[*d.bbox]}, score {d.score}")
+        kept.append(Detection(box, d.name, score))
+    return kept
+
+
+def _within_bounds(d: Detection, frame: Frame, config: ProposeConfig) -> list[float] | None:
+    """The box cut to the frame; none when it is too unsure, too small or too large."""
+    if d.score < config.min_score:
+        return None
+    box = clip(d.bbox, frame.width, frame.height)
+    share = box[2] * box[3] / (frame.width * frame.height) if box else 0.0
+    return box if box and config.min_area <= share <= config.max_area else None
+
+
+def _repeats(
+    d: Detection, heard: Guided, other: Detection, other_heard: Guided, max_iou: float
+) -> bool:
+    """Whether a box says what a better one says: the same class or category, at the same place."""
+    same = d.name == other.name or not set(heard.categories).isdisjoint(other_heard.categories)
+    return same and iou(d.bbox, other.bbox) > max_iou

@@ -1,0 +1,227 @@
+"""Say what other thresholds would change, from tables and kept answers alone; no model runs.
+
+The same arithmetic as the stages' own is done again over the whole of ``sounds`` and the kept
+answers of the detector, and its rows are compared with those that stand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import Config, HearConfig, ProposeConfig, load_config, render_toml
+from pipeline.errors import UsageError
+from pipeline.records.reviews import by_frame, opinions
+from pipeline.records.schema import Frame, Proposal, Review, Sounds
+from pipeline.workspace.workspace import Workspace
+from stages.backends.interfaces import DETECTORS, Detection, Detector, make_backend
+from stages.propose.activity import active_categories, check_active_scores
+from stages.propose.filtering import CategoriesOf, categories_of, proposals_of
+from stages.propose.propose_boxes import from_answer, kept_answers, sounds_of
+from stages.taxonomy import Taxonomy, load_taxonomy
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would change."""
+
+    categories: dict[str, tuple[int, int]]
+    """Audible boxes that would come and go, by category; a box may count for several."""
+    boxes: tuple[int, int]
+    """Rows that would come and go, audible or not."""
+    audible: tuple[int, int]
+    """Boxes that would become audible, new ones with them, and that would be so no longer."""
+    reviews: int
+    """People's reviews of boxes that stand."""
+    orphaned: int
+    """Those made from an audible box that would be none, or of a frame that would keep none."""
+    frames: int
+    unanswered: int
+    """Frames without a kept answer: of them only the boxes in the table are known."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "categories": {
+                name: {"added": added, "removed": removed}
+                for name, (added, removed) in self.categories.items()
+            },
+            "boxes": {"added": self.boxes[0], "removed": self.boxes[1]},
+            "audible": {"added": self.audible[0], "removed": self.audible[1]},
+            "reviews": {"human": self.reviews, "orphaned": self.orphaned},
+            "frames": {"all": self.frames, "unanswered": self.unanswered},
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        table = [
+            f"{name:24} +{added:<6} -{removed}"
+            for name, (added, removed) in self.categories.items()
+            if added or removed
+        ]
+        said = [
+            *(table or ["No category would gain or lose an audible box."]),
+            f"audible boxes: +{self.audible[0]} -{self.audible[1]}; all boxes:"
+            f" +{self.boxes[0]} -{self.boxes[1]}; in {self.frames} frames.",
+            f"human reviews that would lose what they were made from: {self.orphaned} of"
+            f" {self.reviews}.",
+        ]
+        if self.unanswered:
+            said.append(
+                f"{self.unanswered} frames have no kept answer of the detector: boxes they might"
+                " gain are not counted."
+            )
+        return said
+
+
+def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
+    """What ``propose`` would change under other thresholds.
+
+    Args:
+        workspace: where it has run.
+        settings: ``section.key=value``, on top of the workspace's own.
+
+    Raises:
+        UsageError: a setting that is no threshold, or ``propose`` has not run.
+    """
+    _check_previewable(settings, workspace.config)
+    config = load_config(render_toml(resolved=workspace.config), settings, where="--preview")
+    check_active_scores(config.hear)
+    generation = workspace.ledger("propose").generation()
+    if generation is None:
+        raise UsageError("propose: has not run in this workspace; there is nothing to compare.")
+    made_with = ProposeConfig.model_validate(generation.config)
+    detector: Detector = make_backend(DETECTORS, made_with.detector, made_with)
+    taxonomy = load_taxonomy(config.hear.taxonomy)
+    frames, proposals = workspace.rows(Frame), workspace.rows(Proposal)
+    answers = kept_answers(workspace.storage, made_with, generation.fingerprint)
+    answered = {row.frame_id: answers.get(row.frame_id) for row in frames}
+    found = {name: from_answer(answer) for name, answer in answered.items() if answer is not None}
+    sounds = [hear_again(row, taxonomy, config.hear) for row in workspace.rows(Sounds)]
+    again = propose_again(
+        frames,
+        sounds,
+        with_table(found, proposals, frames),
+        detector.name,
+        categories_of(detector.vocabulary, taxonomy, config.propose),
+        config.propose,
+    )
+    # Frames of clips without a target category are not shown to the detector at all.
+    heard = {row.clip_id for row in sounds if row.categories}
+    unknown = sum(row.clip_id in heard and row.frame_id not in found for row in frames)
+    return compare(proposals, again, workspace.rows(Review), len(frames), unknown)
+
+
+def hear_again(sounds: Sounds, taxonomy: Taxonomy, config: HearConfig) -> Sounds:
+    """The row with its categories found anew from its classes; a label's stay as they are."""
+    if sounds.tagger == "vggsound-label":
+        return sounds
+    categories = active_categories(sounds.classes, taxonomy, config)
+    return sounds.model_copy(update={"categories": categories})
+
+
+def with_table(
+    found: Mapping[str, list[Detection]], proposals: Iterable[Proposal], frames: Iterable[Frame]
+) -> dict[str, list[Detection]]:
+    """The boxes of every frame: the kept answer, or what the table has of it."""
+    table: dict[str, list[Detection]] = {row.frame_id: [] for row in frames}
+    for row in proposals:
+        if row.frame_id in table:
+            table[row.frame_id].append(Detection(row.bbox, row.detector_class, row.detector_score))
+    return table | dict(found)
+
+
+def propose_again(
+    frames: Iterable[Frame],
+    sounds: Iterable[Sounds],
+    found: Mapping[str, list[Detection]],
+    detector: str,
+    categories: CategoriesOf,
+    config: ProposeConfig,
+) -> list[Proposal]:
+    """The rows ``propose`` would make of these answers."""
+    heard: dict[str, list[Sounds]] = {}
+    for row in sounds:
+        heard.setdefault(row.clip_id, []).append(row)
+    rows = []
+    for frame in frames:
+        own = sounds_of(frame, heard.get(frame.clip_id, []))
+        if own is not None and own.categories:
+            rows += proposals_of(frame, found[frame.frame_id], own, detector, categories, config)
+    return rows
+
+
+def compare(
+    now: Sequence[Proposal],
+    then: Sequence[Proposal],
+    reviews: Iterable[Review],
+    frames: int,
+    unanswered: int,
+) -> Preview:
+    """Count what comes and what goes.
+
+    Args:
+        now: the rows that stand.
+        then: the rows that would.
+        reviews: all there are.
+        frames: how many there are.
+        unanswered: how many of them the detector's answer is not known of.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    pairs_now, pairs_then = (
+        {(row.proposal_id, name) for row in rows if row.audible for name in row.categories}
+        for rows in (now, then)
+    )
+    added = Counter(name for _, name in pairs_then - pairs_now)
+    removed = Counter(name for _, name in pairs_now - pairs_then)
+    for name in sorted({name for _, name in pairs_now | pairs_then}):
+        counts[name] = (added[name], removed[name])
+    human = [row for rows in by_frame(reviews).values() for row in opinions(rows, "boxes")]
+    audible_now, audible_then = _audible(now), _audible(then)
+    lost = audible_now.keys() - audible_then.keys()
+    emptied = set(audible_now.values()) - set(audible_then.values())
+    orphaned = [
+        review
+        for review in human
+        if review.frame_id in emptied
+        or any(instance.proposal_id in lost for instance in review.instances)
+    ]
+    return Preview(
+        categories=counts,
+        boxes=_come_and_gone(now, then, lambda row: True),
+        audible=_come_and_gone(now, then, lambda row: row.audible),
+        reviews=len(human),
+        orphaned=len(orphaned),
+        frames=frames,
+        unanswered=unanswered,
+    )
+
+
+def _audible(rows: Iterable[Proposal]) -> dict[str, str]:
+    """Frames by the ids of their audible boxes."""
+    return {row.proposal_id: row.frame_id for row in rows if row.audible}
+
+
+def _come_and_gone(
+    now: Iterable[Proposal], then: Iterable[Proposal], counts: Callable[[Proposal], bool]
+) -> tuple[int, int]:
+    before = {row.proposal_id for row in now if counts(row)}
+    after = {row.proposal_id for row in then if counts(row)}
+    return len(after - before), len(before - after)
+
+
+def _check_previewable(settings: Iterable[str], config: Config) -> None:
+    fixed = config.propose.inference | config.propose.unhashed | {"taxonomy"}
+    thresholds = {f"propose.{name}" for name in type(config.propose).model_fields.keys() - fixed}
+    active = [name for name in type(config.hear).model_fields if name.startswith("active_")]
+    if config.hear.tagger != "vggsound-label":
+        thresholds |= {f"hear.{name}" for name in active}
+    for setting in settings:
+        name = setting.partition("=")[0].strip()
+        if name not in thresholds:
+            raise UsageError(
+                f"--preview {setting}: only thresholds can be previewed, here"
+                f" {', '.join(sorted(thresholds))}."
+            )

@@ -1,0 +1,389 @@
+"""Score any model on a release with the AVATAR paper's tables (section 5.1).
+
+One threshold per model, over all labelled frames: the value at the top 10 % of all pixels. Per
+scenario a frame's truth is the union of that scenario's instances in it; Total uses all. Intervals
+are 95 % by bootstrap over videos, since a video's frames are not independent.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import markdown
+from pipeline.errors import AvatarBuildError
+from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
+from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
+from tavlo.evaluation.training_overlap import Leak, leak
+from tavlo.metrics.localisation import CURVE, ciou, localisation, top_share_threshold
+
+SCENARIOS = ("Single-sound", "Mixed-sound", "Multi-entity")
+TOP_SHARE = 0.10
+"""Share of all pixels that is predicted."""
+TOP_SHARE_DAGGER = 0.05
+"""The same on the videos with off-screen frames only (the paper's dagger column)."""
+DROP = "Cross-event - Total"
+"""The paper's delta: how much lower the cross-event subset is."""
+PASSES = 3
+"""How often every frame's heatmap is read: the threshold takes two, the scores one."""
+_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table."""
+
+    value: float
+    """Percent."""
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    n: int
+    """Frames."""
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """What one frame got."""
+
+    frame_id: str
+    video_id: str
+    values: dict[str, float]
+    """Row of the table to the frame's cIoU, or ``Off-screen`` to its TN; shares, not percent."""
+
+
+@dataclass
+class Scores:
+    """All a model gets on a release."""
+
+    release: str
+    verified: bool
+    truth: TruthKind
+    threshold: float
+    threshold_dagger: float | None
+    rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    """Scenario, ``Total``, ``Cross-event`` or ``Off-screen`` to metric to number."""
+    per_category: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    """Category to metric to number, over the frames it sounds in, each with its whole truth."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Frames not scored, with why."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """What the predictions say of the model that made them."""
+    leaks: list[Leak] = field(default_factory=list)
+    """Training lists the scored videos were held against."""
+    constant: int = 0
+    """Frames whose heatmap has one value everywhere: all of it is predicted or nothing."""
+    per_frame: list[FrameScore] = field(default_factory=list)
+    """Every scored frame, in the order of their ids."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; without the frames, which have a file of their own."""
+        return {name: value for name, value in asdict(self).items() if name != "per_frame"}
+
+
+def evaluate(
+    data: EvaluationSet,
+    predictions: Predictions,
+    truth: TruthKind = "mask",
+    *,
+    max_missing: int = 0,
+    seed: int = 0,
+    train_lists: Sequence[Path] = (),
+    show: Callable[[int, str], None] = lambda _done, _note: None,
+) -> Scores:
+    """Fill the paper's tables.
+
+    Args:
+        data: the labelled frames.
+        predictions: heatmaps.
+        truth: by mask or by box.
+        max_missing: frames without a heatmap that may be left out, and listed.
+        seed: of the bootstrap.
+        train_lists: what the model was trained on, held against the videos scored.
+        show: told of heatmaps read, ``PASSES`` times those of the frames, and a note.
+
+    Raises:
+        AvatarBuildError: more heatmaps are missing, or nothing is left.
+    """
+    frames, left_out = _scored(data, predictions, max_missing)
+    done = itertools.count(1)
+
+    def heatmaps() -> Iterator[Heatmap]:
+        for heatmap in predictions.heatmaps(frames):
+            show(next(done), "")
+            yield heatmap
+
+    threshold = top_share_threshold(heatmaps, TOP_SHARE)
+    scores = Scores(data.name, data.verified, truth, threshold, None, left_out=left_out)
+    scores.model = predictions.about()
+    videos = {frame.video_id for frame in frames}
+    scores.leaks = [leak(videos, path) for path in train_lists]
+    draw = _Bootstrap(frames, seed)
+    visible: dict[str, list[tuple[int, float]]] = {}
+    categories: dict[str, list[tuple[int, float]]] = {}
+    negative: list[tuple[int, float]] = []
+    for number, (frame, heatmap) in enumerate(zip(frames, heatmaps(), strict=True)):
+        predicted = heatmap >= threshold
+        scores.constant += int(heatmap.min() == heatmap.max())
+        found = FrameScore(frame.frame_id, frame.video_id, {})
+        scores.per_frame.append(found)
+        if frame.off_screen:
+            found.values["Off-screen"] = 1.0 - float(predicted.mean())
+            negative.append((number, found.values["Off-screen"]))
+            continue
+        total = _score(frame, predicted, truth, None)
+        mixed = len({instance.scenario for instance in frame.instances}) > 1
+        for row in _rows_of(frame, data):
+            # Where all instances are of one scenario, its truth is the total's.
+            part = row in SCENARIOS and mixed
+            found.values[row] = _score(frame, predicted, truth, row) if part else total
+            visible.setdefault(row, []).append((number, found.values[row]))
+        for category in {instance.category for instance in frame.instances}:
+            categories.setdefault(category, []).append((number, found.values["Total"]))
+    for row in (*SCENARIOS, "Total", "Cross-event"):
+        if row in visible:
+            scores.rows[row] = draw.localisation(visible[row])
+    if "Cross-event" in visible:
+        scores.rows[DROP] = draw.drop(visible["Cross-event"], visible["Total"])
+    if negative:
+        scores.rows["Off-screen"] = {"TN": draw.mean(negative)}
+        _add_dagger(scores, frames, predictions, draw)
+    for category, values in sorted(categories.items()):
+        scores.per_category[category] = draw.localisation(values)
+    return scores
+
+
+def _rows_of(frame: LabelledFrame, data: EvaluationSet) -> list[str]:
+    present = {instance.scenario for instance in frame.instances}
+    rows = [scenario for scenario in SCENARIOS if scenario in present]
+    rows.append("Total")
+    if frame.video_id in data.cross_event:
+        rows.append("Cross-event")
+    return rows
+
+
+def _score(frame: LabelledFrame, predicted: Any, truth: TruthKind, scenario: str | None) -> float:
+    value = ciou(predicted, frame.truth(GRID_HW, truth, scenario))
+    # Nothing predicted where the truth is too small for the grid: nothing was localised.
+    return 0.0 if np.isnan(value) else value
+
+
+def _scored(
+    data: EvaluationSet, predictions: Predictions, max_missing: int
+) -> tuple[list[LabelledFrame], dict[str, str]]:
+    left_out: dict[str, str] = {}
+    missing: list[str] = []
+    frames: list[LabelledFrame] = []
+    failed = predictions.about().get("failed", {})
+    for frame in data.frames:
+        if not frame.off_screen and not frame.instances:
+            left_out[frame.frame_id] = "no instance in the release"
+        elif not predictions.has(frame):
+            left_out[frame.frame_id] = failed.get(frame.frame_id, "no prediction")
+            missing.append(frame.frame_id)
+        else:
+            frames.append(frame)
+    if len(missing) > max_missing:
+        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        told = [why for name in missing if (why := left_out[name]) != "no prediction"]
+        raise AvatarBuildError(
+            f"{len(missing)} of {len(data.frames)} labelled frames have no prediction"
+            f" ({some}{f': {told[0]}' if told else ''})."
+            f" A short set is not scored as if whole; allow it with --max-missing {len(missing)}."
+        )
+    if not frames:
+        raise AvatarBuildError("no labelled frame has a prediction.")
+    return frames, left_out
+
+
+def _add_dagger(
+    scores: Scores, frames: Sequence[LabelledFrame], predictions: Predictions, draw: _Bootstrap
+) -> None:
+    """TN at the top 5 % of the pixels of the videos that have off-screen frames."""
+    videos = {frame.video_id for frame in frames if frame.off_screen}
+    chosen = [frame for frame in frames if frame.video_id in videos]
+    threshold = top_share_threshold(lambda: predictions.heatmaps(chosen), TOP_SHARE_DAGGER)
+    numbers = [number for number, frame in enumerate(frames) if frame.off_screen]
+    off_screen = [frames[number] for number in numbers]
+    found = [
+        (number, float((heatmap < threshold).mean()))
+        for number, heatmap in zip(numbers, predictions.heatmaps(off_screen), strict=True)
+    ]
+    scores.threshold_dagger = threshold
+    scores.rows["Off-screen"]["TN dagger"] = draw.mean(found)
+
+
+class _Bootstrap:
+    """Draws videos with replacement, the same draws for every number."""
+
+    def __init__(self, frames: Sequence[LabelledFrame], seed: int) -> None:
+        names = sorted({frame.video_id for frame in frames})
+        place = {name: number for number, name in enumerate(names)}
+        self._video = np.array([place[frame.video_id] for frame in frames])
+        dice = np.random.default_rng(seed)
+        drawn = dice.integers(0, len(names), (_DRAWS, len(names)))
+        self._times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+        """How often each draw holds each video."""
+
+    def localisation(self, found: Sequence[tuple[int, float]]) -> dict[str, Cell]:
+        values, area = _parts(found)
+        summary = localisation(values)
+        return {
+            "CIoU": self._cell(found, values, summary.ciou),
+            "success@0.5": self._cell(found, (values >= 0.5).astype(float), summary.success),
+            "AUC": self._cell(found, area, summary.auc),
+        }
+
+    def drop(
+        self, subset: Sequence[tuple[int, float]], total: Sequence[tuple[int, float]]
+    ) -> dict[str, Cell]:
+        """Subset minus total, both of the same draws."""
+        cells = {}
+        for metric, some, whole in zip(("CIoU", "AUC"), _parts(subset), _parts(total), strict=True):
+            change = self._means(subset, some) - self._means(total, whole)
+            low, high = np.nanpercentile(change, [2.5, 97.5])
+            centre = float(some.mean() - whole.mean())
+            cells[metric] = Cell(100 * centre, 100 * float(low), 100 * float(high), len(subset))
+        return cells
+
+    def mean(self, found: Sequence[tuple[int, float]]) -> Cell:
+        values = np.array([value for _, value in found])
+        return self._cell(found, values, float(values.mean()))
+
+    def _cell(self, found: Sequence[tuple[int, float]], values: Any, centre: float) -> Cell:
+        low, high = np.nanpercentile(self._means(found, values), [2.5, 97.5])
+        return Cell(100 * centre, 100 * float(low), 100 * float(high), len(found))
+
+    def _means(self, found: Sequence[tuple[int, float]], values: Any) -> Any:
+        """The mean in each draw; NaN in a draw without any of these frames."""
+        video = self._video[[number for number, _ in found]]
+        sums = np.bincount(video, values, self._times.shape[1])
+        counts = self._times @ np.bincount(video, minlength=self._times.shape[1])
+        means = np.full(len(counts), np.nan)
+        return np.divide(self._times @ sums, counts, out=means, where=counts > 0)
+
+
+def _parts(found: Sequence[tuple[int, float]]) -> tuple[Any, Any]:
+    """Each frame's cIoU, and its part of the AUC: the trapezoid over its own step function."""
+    values = np.array([value for _, value in found])
+    return values, np.trapezoid((values[:, None] >= CURVE).astype(float), CURVE, axis=1)
+
+
+# Output
+
+
+def to_markdown(scores: Scores) -> str:
+    """The tables for a README."""
+    lines = [
+        f"Release {scores.release}{'' if scores.verified else ' (UNVERIFIED)'}, truth by"
+        f" {scores.truth}, threshold {scores.threshold:.6g} (top 10 % of all pixels)."
+        " Percent, 95 % intervals by bootstrap over videos.",
+        *([f"Made by {json.dumps(scores.model, sort_keys=True)}."] if scores.model else []),
+        *(found.sentence() for found in scores.leaks),
+        *([_constant(scores)] if scores.constant else []),
+        "",
+    ]
+    rows = [
+        [name, metric, f"{cell.value:.2f}", f"{cell.low:.2f} to {cell.high:.2f}", str(cell.n)]
+        for name, metric, cell in _cells(scores)
+    ]
+    lines += markdown.table(["", "metric", "value", "95 %", "n frames"], rows)
+    if scores.left_out:
+        lines += ["", f"{len(scores.left_out)} frames left out:"]
+        lines += [f"- {frame}: {why}" for frame, why in sorted(scores.left_out.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _constant(scores: Scores) -> str:
+    return (
+        f"{scores.constant} of {len(scores.per_frame)} heatmaps are constant: they point nowhere,"
+        " and all of each is predicted or nothing."
+    )
+
+
+def to_latex(scores: Scores) -> str:
+    """The paper's main table, one row: CIoU / AUC per scenario, TN, Total, Cross-event."""
+    cells = []
+    for name in (*SCENARIOS, "Off-screen", "Total", "Cross-event"):
+        row = scores.rows.get(name, {})
+        metrics = ("TN", "TN dagger") if name == "Off-screen" else ("CIoU", "AUC")
+        cells += [f"{row[m].value:.2f}" if m in row else "--" for m in metrics]
+    return " & ".join(cells) + r" \\" + "\n"
+
+
+def to_csv(scores: Scores) -> str:
+    """All numbers, one a row."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["set", "metric", "percent", "low", "high", "n"])
+    for name, metric, cell in _cells(scores):
+        writer.writerow([name, metric, cell.value, cell.low, cell.high, cell.n])
+    return buffer.getvalue()
+
+
+def frames_csv(scores: Scores) -> str:
+    """Every frame's own scores, a row each: what paired comparisons of models need."""
+    names = (*SCENARIOS, "Total", "Cross-event", "Off-screen")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["frame_id", "video_id", *names])
+    for frame in scores.per_frame:
+        values = [frame.values.get(name, "") for name in names]
+        writer.writerow([frame.frame_id, frame.video_id, *values])
+    return buffer.getvalue()
+
+
+def to_json(scores: Scores) -> str:
+    """All of it."""
+    return json.dumps(scores.as_dict(), indent=1, sort_keys=True) + "\n"
+
+
+FORMATS: dict[str, Callable[[Scores], str]] = {
+    "md": to_markdown,
+    "tex": to_latex,
+    "csv": to_csv,
+    "json": to_json,
+}
+"""Output formats by file ending."""
+
+
+def write_scores(scores: Scores, folder: Path) -> None:
+    """Write ``scores`` in every format, and ``frames.csv``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, write in FORMATS.items():
+        (folder / f"scores.{ending}").write_text(write(scores), encoding="utf-8")
+    (folder / "frames.csv").write_text(frames_csv(scores), encoding="utf-8")
+
+
+_RESULTS = (*(f"scores.{ending}" for ending in FORMATS if ending != "json"), "frames.csv")
+_PICTURES = {".jpg", ".mp4", ".png"}
+
+
+def remove_results(folder: Path) -> bool:
+    """Remove an earlier evaluation's files, so that none of them stays beside new ones.
+
+    Returns:
+        Whether there were any.
+    """
+    last = folder / "scores.json"
+    if not last.is_file():  # then nobody was scored here, and what is named alike is not ours
+        return False
+    drawn = [path for path in (folder / "overlays").glob("*") if path.suffix in _PICTURES]
+    for path in (*(folder / name for name in (*_RESULTS, "gallery.html")), *drawn, last):
+        path.unlink(missing_ok=True)
+    return True
+
+
+def _cells(scores: Scores) -> list[tuple[str, str, Cell]]:
+    cells = [(name, m, cell) for name, row in scores.rows.items() for m, cell in row.items()]
+    for category, row in scores.per_category.items():
+        cells += [(f"category: {category}", metric, cell) for metric, cell in row.items()]
+    return cells

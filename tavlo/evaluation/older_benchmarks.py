@@ -1,0 +1,354 @@
+"""The sets before AVATAR, each scored as its field scores it: one picture, one sound, one map.
+
+A set is a release that ``import-release`` made of it. A model's own post-processing turns its maps
+into predictions, as its authors' evaluator does, and stands in the results.
+
+    VGG-SS           boxes, their union; cIoU (success at 0.5) and AUC
+    Flickr-SoundNet  boxes of three annotators; a pixel counts half per vote, two or more fully
+    IS3              a box per sound; also iIoU and iAUC over images, which need all their sounds
+    AVSBench         masks; mIoU and F-score of the normalised heatmap
+
+Adaptive rows predict as many pixels as the truth has, so they look at the answer. Extended rows,
+for sets with off-screen pairs, ask how sure a model is: AP, max-F1 and LocAcc.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.baselines.interface import ImageModel, PostProcessing, Prior
+from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
+from tavlo.evaluation.image_models import Media, read_pairs
+from tavlo.evaluation.predictions import GRID_HW, Predictions
+from tavlo.evaluation.training_overlap import Leak, leak
+from tavlo.metrics.localisation import ciou, localisation
+from tavlo.metrics.older_metrics import Segmentation, detection, interactive, recall_at
+from tavlo.published.result_table import Entry, Table
+
+Truth = Literal["union", "votes", "mask"]
+SETS: dict[str, Truth] = {
+    "VGG-SS": "union",
+    "Flickr-SoundNet": "votes",
+    "IS3": "union",
+    "AVSBench": "mask",
+}
+"""What imported releases call themselves, and what their truth is."""
+USUAL_POST = PostProcessing("bilinear", True, "min-max", "rank", ">=")
+"""For heatmaps that do not say how they are to be compared: EZ-VSL's, half of each is predicted."""
+_DEPTHS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a table."""
+
+    value: float
+    """Percent."""
+    n: int
+    """Samples, or images of iIoU and iAUC."""
+
+
+@dataclass
+class SetScores:
+    """All a model gets on a set."""
+
+    release: str
+    rows: dict[str, dict[str, Number]] = field(default_factory=dict)
+    """Set, extended set or direction of retrieval to metric to number."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Samples not scored, with why: of the set's own list and of the media."""
+    model: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    leaks: list[Leak] = field(default_factory=list)
+    """Training lists the set was held against."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def scored_part(data: EvaluationSet) -> EvaluationSet:
+    """The samples of the test split; all of them where the set states no split.
+
+    Raises:
+        AvatarBuildError: every sample is of another split.
+    """
+    frames = tuple(frame for frame in data.frames if frame.split in ("", "test"))
+    if not frames:
+        splits = ", ".join(sorted({frame.split for frame in data.frames}))
+        raise AvatarBuildError(f"{data.folder}: no sample of the test split (there is {splits}).")
+    return replace(data, frames=frames)
+
+
+def evaluate_set(
+    data: EvaluationSet,
+    predictions: Predictions,
+    *,
+    max_missing: int = 0,
+    train_lists: Sequence[Path] = (),
+) -> SetScores:
+    """Score heatmaps on a set.
+
+    Args:
+        data: an imported release.
+        predictions: heatmaps; ``model.json`` says how they are compared.
+        max_missing: samples without a heatmap that may be left out, and listed.
+        train_lists: what the model was trained on, held against the samples scored.
+
+    Raises:
+        UsageError: the release is none of ``SETS``.
+        AvatarBuildError: more are missing, or nothing is left.
+    """
+    truth = _kind(data)
+    about = predictions.about()
+    scores = SetScores(data.name, left_out=_never_there(data), model=about)
+    frames = []
+    for frame in data.frames:
+        if predictions.has(frame):
+            frames.append(frame)
+        else:
+            why = about.get("failed", {}).get(frame.frame_id, "no prediction")
+            scores.left_out[frame.frame_id] = why
+    lacking = len(data.frames) - len(frames)
+    if lacking > max_missing or not frames:
+        raise AvatarBuildError(
+            f"{lacking} of {len(data.frames)} samples have no prediction. A short set is not scored"
+            f" as if whole; allow it with --max-missing {lacking}."
+        )
+    post = _post(about, scores)
+    videos = {frame.video_id for frame in frames if not frame.off_screen}
+    scores.leaks = [leak(videos, path) for path in train_lists]
+    if truth == "mask":
+        scores.rows[data.imported_from] = _masks(frames, predictions, post)
+        return scores
+    found = [_sample(frame, truth, predictions, post) for frame in frames]
+    seen = [one for one in found if one.visible]
+    if seen:
+        scores.rows[data.imported_from] = _localisation(data.imported_from, seen)
+    if len(seen) < len(found):
+        scores.rows[f"Extended {data.imported_from}"] = _extended(found)
+    if any(frame.instances and _has_masks(frame) for frame in frames):
+        scores.rows[f"{data.imported_from} masks"] = _masks(frames, predictions, post)
+    return scores
+
+
+def retrieve(
+    data: EvaluationSet, model: ImageModel, *, max_failed: int = 0
+) -> tuple[dict[str, dict[str, Number]], dict[str, str]]:
+    """Cross-modal retrieval, both ways: one picture and its whole sound per clip.
+
+    Off-screen pairs take no part; of clips with several labelled frames the first does.
+
+    Returns:
+        The numbers, and the samples left out with why.
+
+    Raises:
+        AvatarBuildError: more than ``max_failed`` samples lack picture or sound.
+        UsageError: the model hears nothing.
+    """
+    first: dict[str, LabelledFrame] = {}
+    for frame in data.frames:
+        if not frame.off_screen:
+            first.setdefault(frame.clip_id, frame)
+    media = Media()
+    seen: list[NDArray[np.float32]] = []
+    heard: list[NDArray[np.float32]] = []
+    held: list[Any] = []
+
+    def embed() -> None:
+        vectors = model.embeddings([p.picture for p in held], [p.sound for p in held])
+        seen.append(vectors[0])
+        heard.append(vectors[1])
+        held.clear()
+
+    for pair in read_pairs(data, list(first.values()), model, media, max_failed):
+        held.append(pair)
+        if len(held) == 64:
+            embed()
+    if held:
+        embed()
+    if not seen:
+        raise AvatarBuildError("no sample has picture and sound: nothing to retrieve.")
+    pictures, sounds = np.concatenate(seen), np.concatenate(heard)
+    rows = {
+        name: {
+            f"R@{depth}": Number(100 * share, len(pictures))
+            for depth, share in recall_at(ask, answer, _DEPTHS).items()
+        }
+        for name, ask, answer in (
+            ("audio to image", sounds, pictures),
+            ("image to audio", pictures, sounds),
+        )
+    }
+    return rows, media.failed
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One picture with one sound."""
+
+    image: str
+    """What its sounds have in common."""
+    visible: bool
+    ciou: float
+    adaptive: float
+    confidence: float
+
+
+def _sample(
+    frame: LabelledFrame, truth: Truth, predictions: Predictions, post: PostProcessing
+) -> _Sample:
+    heatmap = predictions.heatmap(frame.clip_id, frame.frame_index)
+    image = frame.label or frame.video_id
+    sure = post.confidence(heatmap)
+    if frame.off_screen:
+        return _Sample(image, False, 0.0, 0.0, sure)
+    wanted = consensus(frame) if truth == "votes" else union(frame)
+    values = [
+        ciou(predicted, wanted)
+        for predicted in (post.predict(heatmap), post.predict(heatmap, wanted))
+    ]
+    # NaN: a box too small for the grid, and nothing predicted; nothing was localised.
+    plain, adaptive = (0.0 if np.isnan(value) else value for value in values)
+    return _Sample(image, True, plain, adaptive, sure)
+
+
+def union(frame: LabelledFrame) -> NDArray[np.float64]:
+    """The boxes of a frame on the grid of heatmaps, 1 where any is."""
+    truth: NDArray[np.float64] = np.any(frame.boxes(GRID_HW), axis=0).astype(np.float64)
+    return truth
+
+
+def consensus(frame: LabelledFrame) -> NDArray[np.float64]:
+    """The votes of a frame's boxes over 2, capped at 1; a box is a vote."""
+    truth: NDArray[np.float64] = np.minimum(np.sum(frame.boxes(GRID_HW), axis=0) / 2, 1.0)
+    return truth
+
+
+def _localisation(name: str, samples: Sequence[_Sample]) -> dict[str, Number]:
+    plain = localisation([one.ciou for one in samples])
+    adaptive = localisation([one.adaptive for one in samples])
+    numbers = {
+        "cIoU": plain.success,
+        "AUC": plain.auc,
+        "mean cIoU": plain.ciou,
+        "adaptive cIoU": adaptive.success,
+        "adaptive AUC": adaptive.auc,
+    }
+    row = {metric: Number(100 * value, plain.n) for metric, value in numbers.items()}
+    if name == "IS3":
+        images = [one.image for one in samples]
+        for prefix, cious in (
+            ("", [one.ciou for one in samples]),
+            ("adaptive ", [one.adaptive for one in samples]),
+        ):
+            iiou, iauc, count = interactive(images, cious)
+            row[f"{prefix}iIoU"] = Number(100 * iiou, count)
+            row[f"{prefix}iAUC"] = Number(100 * iauc, count)
+    return row
+
+
+def _extended(samples: Sequence[_Sample]) -> dict[str, Number]:
+    found = detection(
+        [one.ciou for one in samples],
+        [one.confidence for one in samples],
+        [one.visible for one in samples],
+    )
+    row = {
+        "AP": Number(100 * found.average_precision, found.n),
+        "max-F1": Number(100 * found.max_f1, found.n),
+    }
+    if found.n > found.negatives:
+        row["LocAcc"] = Number(100 * found.location_accuracy, found.n - found.negatives)
+    return row
+
+
+def _masks(
+    frames: Sequence[LabelledFrame], predictions: Predictions, post: PostProcessing
+) -> dict[str, Number]:
+    found = Segmentation()
+    for frame in frames:
+        heatmap = post.normalise(predictions.heatmap(frame.clip_id, frame.frame_index))
+        found.add(np.asarray(heatmap, np.float32), frame.truth(GRID_HW))
+    miou, fscore = found.scores()
+    row = {"mIoU": Number(100 * miou, len(frames))}
+    if sourced := sum(bool(frame.instances) for frame in frames):
+        row["F-score"] = Number(100 * fscore, sourced)
+    return row
+
+
+def _has_masks(frame: LabelledFrame) -> bool:
+    """Whether a frame's truth is finer than its boxes."""
+    return any(instance.drawn for instance in frame.instances)
+
+
+def _kind(data: EvaluationSet) -> Truth:
+    if data.imported_from not in SETS:
+        raise UsageError(
+            f"{data.folder}: made of {data.imported_from or 'a workspace'}; the sets scored this"
+            f" way are {', '.join(SETS)}, brought in with 'avatar-build import-release'."
+        )
+    return SETS[data.imported_from]
+
+
+def _post(about: dict[str, Any], scores: SetScores) -> PostProcessing:
+    stated = about.get("post")
+    if stated is None:
+        scores.notes.append(
+            "model.json states no post-processing: half of each min-max heatmap is predicted."
+        )
+        return USUAL_POST
+    try:
+        prior = Prior(**stated["prior"]) if stated.get("prior") else None
+        return PostProcessing(**{**stated, "prior": prior})
+    except (TypeError, AttributeError) as error:
+        raise AvatarBuildError(f"model.json: post is no post-processing: {error}.") from error
+
+
+def _never_there(data: EvaluationSet) -> dict[str, str]:
+    """Samples of the set's own list that have no usable annotation."""
+    path = data.folder / "statistics.json"
+    if not path.exists():
+        return {}
+    rows = json.loads(path.read_text(encoding="utf-8")).get("left_out", [])
+    return {row["id"]: row["reason"] for row in rows if row["kind"] == "frame"}
+
+
+# Output
+
+
+def set_table(scores: SetScores) -> Table:
+    """Every number with its n; what was left out beside them."""
+    rows: list[list[Entry]] = [
+        [f"{name} {metric}", number.value, str(number.n)]
+        for name, row in scores.rows.items()
+        for metric, number in row.items()
+    ]
+    notes = ["Percent.", *scores.notes, *scores.model.get("said", [])]
+    notes += [found.sentence() for found in scores.leaks]
+    if scores.model:
+        told = {k: v for k, v in scores.model.items() if k not in ("failed", "said")}
+        notes.append(f"Made by {json.dumps(told, sort_keys=True)}.")
+    notes.append(f"{len(scores.left_out)} samples left out{':' if scores.left_out else '.'}")
+    notes += [f"- {name}: {why}" for name, why in sorted(scores.left_out.items())]
+    return Table(f"Release {scores.release}", ["", "value", "n"], rows, notes)
+
+
+def write_set_scores(scores: SetScores, folder: Path) -> None:
+    """Write ``scores.json`` for ``tables``, and the table in every other format."""
+    from tavlo.published.result_table import FORMATS
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending in ("md", "tex", "csv"):
+        text = FORMATS[ending]([set_table(scores)])
+        (folder / f"scores.{ending}").write_text(text, encoding="utf-8")
+    text = json.dumps(scores.as_dict(), indent=1, sort_keys=True)
+    (folder / "scores.json").write_text(f"{text}\n", encoding="utf-8")

@@ -1,0 +1,269 @@
+"""Heatmaps of any model, as files: one npz or Parquet per clip.
+
+``<clip_id>.npz`` holds ``frame_index`` ``(n,)`` and ``heatmap`` ``(n, y, x)``, of any resolution
+and scale; ``<clip_id>.parquet`` has a row per frame, ``frame_index`` an integer and ``heatmap`` a
+list of rows of numbers. That is all another lab's model needs to be scored. ``model.json`` beside
+them may say what made them; scores carry it along.
+
+Files that a checkpoint's run writes also hold ``made_by``, a digest of the checkpoint and of all
+that decides its heatmaps, and ``clip_id``. Files of others have neither. A folder holds the
+heatmaps of one model: where one file is of another model than the rest, nothing is scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.evaluation.evaluation_set import LabelledFrame
+
+GRID_HW = (224, 224)
+"""Heatmaps are compared on this grid, as the published models' are."""
+
+ABOUT = "model.json"
+MADE_BY = "made_by"
+"""What ``model.json`` and each file of a checkpoint's run call the digest of what made it."""
+_UNFINISHED = ".tmp.npz"
+
+Heatmap = NDArray[np.float32]
+
+
+class _Arrays(NamedTuple):
+    """What one file holds."""
+
+    frame_index: NDArray[Any]
+    heatmap: NDArray[Any]
+    made_by: str = ""
+    """Empty where no checkpoint's run wrote it."""
+    clip_id: str = ""
+    """Likewise."""
+
+
+class Predictions:
+    """The heatmaps of a folder.
+
+    Args:
+        folder: of ``<clip_id>.npz`` or ``<clip_id>.parquet`` files.
+        made_by: the digest of what made them; by default what ``model.json`` states, else what the
+            first file read has.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+
+    def __init__(self, folder: Path, made_by: str | None = None) -> None:
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no folder of predictions.")
+        self._folder = folder
+        self._made_by = made_by
+        self._clip = lru_cache(maxsize=2)(self._read_clip)
+
+    @classmethod
+    def begin(cls, folder: Path, about: Mapping[str, Any]) -> Self:
+        """Make a folder ready for a model's heatmaps; those of an earlier run are removed.
+
+        Args:
+            folder: made when missing.
+            about: for ``model.json``: the model and all that decides its heatmaps.
+
+        Raises:
+            UsageError: it holds heatmaps that no checkpoint's run wrote; they are kept.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        old = sorted(path for path in folder.iterdir() if path.suffix in _READERS)
+        own = [path for path in old if not path.name.endswith(_UNFINISHED) and not _maker(path)]
+        if own:
+            raise UsageError(
+                f"{folder}: {own[0].name} was not written for a checkpoint by this command"
+                f" ({len(own)} such files). Name another folder, or move them away."
+            )
+        text = json.dumps(dict(about), sort_keys=True)
+        found = cls(folder, hashlib.sha256(text.encode()).hexdigest())
+        # First, so that after a kill what is left of an earlier run is told from this one's.
+        found.describe(about)
+        for path in old:
+            path.unlink()
+        return found
+
+    def has(self, frame: LabelledFrame) -> bool:
+        """Whether a heatmap of the frame is there."""
+        return frame.frame_index in self._clip(frame.clip_id)
+
+    def indices(self, clip_id: str) -> list[int]:
+        """The frames of a clip that have a heatmap, ascending; most often the labelled ones."""
+        return sorted(self._clip(clip_id))
+
+    def heatmap(self, clip_id: str, frame_index: int) -> Heatmap:
+        """One of them, on ``GRID_HW``."""
+        return upsample(self._clip(clip_id)[frame_index])
+
+    def about(self) -> dict[str, Any]:
+        """What ``model.json`` says of the model; nothing where there is none.
+
+        Raises:
+            AvatarBuildError: it is no JSON object.
+        """
+        path = self._folder / ABOUT
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise AvatarBuildError(f"{path}: not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise AvatarBuildError(f"{path}: not a JSON object.")
+        return found
+
+    def describe(self, about: Mapping[str, Any]) -> None:
+        """Write ``model.json``: name, checkpoint, post-processing, whatever tells runs apart."""
+        stamp = {MADE_BY: self._made_by} if self._made_by else {}
+        text = json.dumps(dict(about) | stamp, indent=1, sort_keys=True)
+        (self._folder / ABOUT).write_text(f"{text}\n", encoding="utf-8")
+
+    def heatmaps(self, frames: Sequence[LabelledFrame]) -> Iterator[Heatmap]:
+        """The heatmaps of frames, one at a time, on ``GRID_HW``."""
+        for frame in frames:
+            yield upsample(self._clip(frame.clip_id)[frame.frame_index])
+
+    def _read_clip(self, clip_id: str) -> dict[int, Heatmap]:
+        found = [self._folder / f"{clip_id}{ending}" for ending in _READERS]
+        found = [path for path in found if path.exists()]
+        if len(found) > 1:
+            raise AvatarBuildError(f"{found[0]}: there is {found[1].name} too. Remove one of them.")
+        if not found:
+            return {}
+        (path,) = found
+        try:
+            arrays = _READERS[path.suffix](path)
+        except _UNREADABLE as error:
+            raise AvatarBuildError(
+                f"{path}: not predictions: it must hold frame_index (n,) and heatmap (n, y, x):"
+                f" {error}"
+            ) from error
+        self._check_maker(path, arrays)
+        return _checked(path, arrays.frame_index, arrays.heatmap)
+
+    def _check_maker(self, path: Path, arrays: _Arrays) -> None:
+        if self._made_by is None:
+            stated = self.about().get(MADE_BY)
+            self._made_by = stated if isinstance(stated, str) else arrays.made_by
+        if arrays.made_by != self._made_by:
+            raise AvatarBuildError(
+                f"{path}: made by {_short(arrays.made_by)}, and the folder's others by"
+                f" {_short(self._made_by)}. A folder holds the heatmaps of one model: compute them"
+                " again, or move this file away."
+            )
+        if arrays.clip_id and arrays.clip_id != path.stem:
+            raise AvatarBuildError(
+                f"{path}: these are heatmaps of clip {arrays.clip_id[:80]}. Name it so."
+            )
+
+    def save(self, clip_id: str, frame_index: Sequence[int], heatmap: NDArray[Any]) -> None:
+        """Write one clip's heatmaps, whole or not at all."""
+        path = self._folder / f"{clip_id}.npz"
+        beside = path.with_suffix(_UNFINISHED)
+        arrays = {
+            "frame_index": np.asarray(frame_index),
+            "heatmap": np.asarray(heatmap, np.float32),
+        }
+        if self._made_by:
+            arrays |= {MADE_BY: np.asarray(self._made_by), "clip_id": np.asarray(clip_id)}
+        # Floats hardly shrink, and an evaluation reads them four times.
+        np.savez(beside, allow_pickle=False, **arrays)
+        beside.replace(path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, to tell checkpoints apart."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def upsample(heatmap: Heatmap) -> Heatmap:
+    """Bilinear to ``GRID_HW``, pixel centres aligned (corners are not)."""
+    rows, columns = GRID_HW
+    if heatmap.shape == GRID_HW:
+        return heatmap
+    return np.asarray(
+        cv2.resize(heatmap, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32
+    )
+
+
+def _short(made_by: str) -> str:
+    return f"checkpoint run {made_by[:12]}" if made_by else "no checkpoint's run"
+
+
+def _maker(path: Path) -> str:
+    """The digest in a file; empty where it has none or cannot be read."""
+    if path.suffix != ".npz":
+        return ""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return str(arrays[MADE_BY]) if MADE_BY in arrays.files else ""
+    except (*_UNREADABLE, AttributeError):  # a lone .npy has no files
+        return ""
+
+
+def _read_npz(path: Path) -> _Arrays:
+    with np.load(path, allow_pickle=False) as arrays:
+        made_by, clip_id = (
+            str(arrays[name]) if name in arrays.files else "" for name in (MADE_BY, "clip_id")
+        )
+        return _Arrays(arrays["frame_index"], arrays["heatmap"], made_by, clip_id)
+
+
+def _read_parquet(path: Path) -> _Arrays:
+    from pyarrow import compute, parquet, types
+
+    with path.open("rb") as stream:  # Arrow takes some paths for addresses
+        table = parquet.ParquetFile(stream).read()
+    index = table.column("frame_index").combine_chunks()
+    frames = table.column("heatmap").combine_chunks()
+    if not (types.is_nested(frames.type) and types.is_nested(frames.type.value_type)):
+        raise ValueError(f"heatmap is {frames.type}, not a list of rows")
+    rows = frames.flatten()
+    heights = compute.list_value_length(frames).unique().to_pylist()
+    widths = compute.list_value_length(rows).unique().to_pylist()
+    if len(heights) != 1 or len(widths) != 1 or None in (*heights, *widths) or index.null_count:
+        raise ValueError("its heatmaps are not lists of equally long rows, all of one size")
+    values = rows.flatten().to_numpy(zero_copy_only=False)  # a null becomes NaN
+    return _Arrays(index.to_numpy(), values.reshape(len(frames), heights[0], widths[0]))
+
+
+_UNREADABLE = (
+    *(KeyError, ValueError, OSError, EOFError, TypeError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+)
+"""What NumPy, zip files and Parquet raise for bytes that are none of theirs."""
+_READERS = {".npz": _read_npz, ".parquet": _read_parquet}
+
+
+def _checked(path: Path, index: NDArray[Any], heat: NDArray[Any]) -> dict[int, Heatmap]:
+    if index.ndim != 1 or heat.ndim != 3 or len(index) != len(heat):
+        raise AvatarBuildError(
+            f"{path}: frame_index is {index.shape}, heatmap {heat.shape}; they must be (n,) and"
+            " (n, y, x)."
+        )
+    if not np.issubdtype(heat.dtype, np.floating) or not np.issubdtype(index.dtype, np.integer):
+        raise AvatarBuildError(f"{path}: frame_index must be integers, heatmap floats.")
+    if not heat.size and len(heat):
+        raise AvatarBuildError(f"{path}: its heatmaps are empty, {heat.shape[1:]} (y, x).")
+    with np.errstate(over="ignore"):
+        heat = heat.astype(np.float32)  # what float32 cannot hold becomes infinite
+    if not np.isfinite(heat).all():
+        frame = int(index[~np.isfinite(heat).all((1, 2))][0])
+        raise AvatarBuildError(f"{path}: the heatmap of frame {frame} holds NaN or infinity.")
+    if len(set(index.tolist())) != len(index):
+        raise AvatarBuildError(f"{path}: a frame_index is there twice.")
+    return {int(i): h for i, h in zip(index, heat, strict=True)}

@@ -1,0 +1,1 @@
+"""The TAVLO network: model, spectrogram and loss."""

@@ -1,0 +1,219 @@
+"""The papers' tables: published figures beside ours, or several runs of ours side by side.
+
+A run is a file that an evaluation wrote (``scores.json``). Published figures are data
+(``published/``), with their source.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.metrics.paired import paired_difference
+from tavlo.published.result_table import Entry, Table
+
+_PUBLISHED = Path(__file__).parent
+NOT_RUN = "no checkpoint at hand"
+_EMPTY = "not in its scores"
+
+Numbers = Mapping[tuple[str, str], tuple[float, int]]
+"""Row and metric of the evaluation to value in percent and n."""
+
+
+@dataclass
+class Run:
+    """What the files of one model say."""
+
+    numbers: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
+    leaks: list[str] = field(default_factory=list)
+    """How much of its training lists was in what it was scored on."""
+    files: list[Path] = field(default_factory=list)
+
+
+Runs = Mapping[str, Run]
+"""By the model's name."""
+
+
+def read_runs(named: Sequence[str]) -> dict[str, Run]:
+    """Read ``NAME=scores.json`` arguments; several files of one name add up to one run.
+
+    Raises:
+        UsageError: an argument without a name or file.
+        AvatarBuildError: a file that is no evaluation's, or two that give the same number.
+    """
+    runs: dict[str, Run] = {}
+    for argument in named:
+        name, _, file = argument.rpartition("=")
+        if not name:
+            raise UsageError(f"{argument!r}: write it as NAME=scores.json.")
+        run = runs.setdefault(name, Run())
+        run.files.append(Path(file))
+        document = _document(Path(file))
+        for key, value in _numbers(Path(file), document).items():
+            if key in run.numbers:
+                raise AvatarBuildError(f"{file}: {' '.join(key)} of {name!r} was given before.")
+            run.numbers[key] = value
+        run.leaks += _leaks(document)
+    return runs
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """What a scores file says of the model; nothing where it says nothing."""
+    found = _document(path).get("model")
+    return found if isinstance(found, dict) else {}
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise AvatarBuildError(f"{path}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise AvatarBuildError(f"{path}: no scores of 'evaluate': not an object.")
+    return document
+
+
+def _leaks(document: dict[str, Any]) -> list[str]:
+    return [
+        f"{found['of_list']:.2f} % of {found['list_name']} is {found['of_set']:.1f} % of"
+        f" {document.get('release', 'the set')}"
+        for found in document.get("leaks", [])
+    ]
+
+
+def _numbers(path: Path, document: dict[str, Any]) -> Numbers:
+    try:
+        return {
+            (row, metric): (float(cell["value"]), int(cell["n"]))
+            for row, cells in document["rows"].items()
+            for metric, cell in cells.items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AvatarBuildError(f"{path}: no scores of 'evaluate': {error!r}.") from error
+
+
+def published_tables(paper: str) -> tuple[str, dict[str, Any]]:
+    """A paper's source line and its tables by number."""
+    document = json.loads((_PUBLISHED / f"{paper}.json").read_text(encoding="utf-8"))
+    return document["source"], document["tables"]
+
+
+def beside_published(paper: str, runs: Runs) -> list[Table]:
+    """Each of a paper's tables, three lines a model: published, ours, the difference.
+
+    Args:
+        paper: ``avatar`` or ``alignment``.
+        runs: by the paper's name of the model; others get lines of their own at the end.
+    """
+    source, tables = published_tables(paper)
+    result = []
+    used: set[str] = set()
+    for table in tables.values():
+        keys = [(row, metric) for row, metric in table["columns"]]
+        rows: list[list[Entry]] = []
+        for method, values in table["rows"].items():
+            rows.append([method, "published", *values, "", ""])
+            alias = table.get("same_as", {}).get(method, method)
+            name = _matching(method, runs) or _matching(alias, runs)
+            if name is None:
+                reason = table.get("not_here", {}).get(method, NOT_RUN)
+                rows.append([method, "ours", *[None] * len(keys), "", f"not run: {reason}"])
+                continue
+            used.add(name)
+            change = [_minus(*pair) for pair in zip(_values(runs[name], keys), values, strict=True)]
+            rows.append([method, "ours", *_told(runs[name], keys)])
+            rows.append([method, "difference", *change, "", ""])
+        result.append((table["title"], keys, rows))
+    finished = []
+    for title, keys, rows in result:
+        for name in runs:
+            if name not in used and any(key in runs[name].numbers for key in keys):
+                rows.append([name, "ours", *_told(runs[name], keys)])
+        columns = ["Method", "", *(" ".join(key) for key in keys), "trained on", "remark"]
+        notes = [f"Percent. Published: {source}"]
+        finished.append(Table(title, columns, rows, notes))
+    return finished
+
+
+def side_by_side(runs: Runs) -> list[Table]:
+    """Tables 2 to 4 of the AVATAR paper, a row per run."""
+    _, tables = published_tables("avatar")
+    found = []
+    for number in ("2", "3", "4"):
+        keys = [(row, metric) for row, metric in tables[number]["columns"]]
+        rows: list[list[Entry]] = [[name, *_values(run, keys)] for name, run in runs.items()]
+        columns = ["Method", *(" ".join(key) for key in keys)]
+        found.append(
+            Table(tables[number]["title"], columns, rows, ["Percent.", *_counts(runs, keys)])
+        )
+    return found
+
+
+def ablation(runs: Runs) -> list[Table]:
+    """Table B's columns and the cross-event drop, a row per run; how far each is from the first.
+
+    The differences are of the same frames and have an interval by bootstrap over videos; they are
+    computed from ``frames.csv`` beside the scores.
+
+    Raises:
+        UsageError: fewer than two runs, or a run without its frames.
+        AvatarBuildError: runs of different frames.
+    """
+    if len(runs) < 2:
+        raise UsageError("an ablation compares at least two runs: NAME=scores.json NAME=...")
+    keys = [("Total", "CIoU"), ("Total", "AUC"), ("Cross-event - Total", "CIoU")]
+    first = next(iter(runs.values())).files[0].with_name("frames.csv")
+    rows: list[list[Entry]] = []
+    for name, run in runs.items():
+        row: list[Entry] = [name, *_values(run, keys)]
+        for metric in ("CIoU", "AUC"):
+            found = paired_difference(first, run.files[0].with_name("frames.csv"), metric)
+            row += [found.value, found.low, found.high]
+        rows.append(row)
+    columns = ["Run", *(" ".join(key) for key in keys)]
+    for metric in ("CIoU", "AUC"):
+        columns += [f"{metric} against the first", "2.5 %", "97.5 %"]
+    notes = [
+        "Percent; differences are paired, 95 % intervals by bootstrap over videos.",
+        *_counts(runs, keys),
+    ]
+    return [Table("Ablation", columns, rows, notes)]
+
+
+def _told(run: Run, keys: Sequence[tuple[str, str]]) -> list[Entry]:
+    return [*_values(run, keys), "; ".join(run.leaks), _remark(run, keys)]
+
+
+def _remark(run: Run, keys: Sequence[tuple[str, str]]) -> str:
+    """How many frames stand behind the numbers, or why some are missing."""
+    counts = sorted({f"{key[0]}: {run.numbers[key][1]}" for key in keys if key in run.numbers})
+    missing = sorted({" ".join(key) for key in keys if key not in run.numbers})
+    lacking = [f"{', '.join(missing)}: {_EMPTY}"] if missing else []
+    return "; ".join([f"n = {', '.join(counts)}", *lacking] if counts else lacking)
+
+
+def _counts(runs: Runs, keys: Sequence[tuple[str, str]]) -> list[str]:
+    remarks = {name: _remark(run, keys) for name, run in runs.items()}
+    if len(set(remarks.values())) == 1:
+        return [f"{next(iter(remarks.values()))}."]
+    return [f"{name}: {remark}." for name, remark in remarks.items()]
+
+
+def _values(run: Run, keys: Sequence[tuple[str, str]]) -> list[float | None]:
+    return [run.numbers[key][0] if key in run.numbers else None for key in keys]
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _matching(method: str, runs: Runs) -> str | None:
+    """The run of a published name, spaces and case aside."""
+    plain = {"".join(name.split()).lower(): name for name in runs}
+    return plain.get("".join(method.split()).lower())

@@ -1,0 +1,1 @@
+"""A benchmark of drawn clips with exact masks."""

@@ -1,0 +1,292 @@
+"""A world with known answers, as a benchmark: clips, and exact masks of what sounds in them.
+
+The things, voices and backgrounds are the demo's. Here they are put together by lot, in the
+proportions of the AVATAR paper. Things move when they sound; a look-alike of what sounds moves too,
+in a rhythm of its own, and other things may; the camera pans. So neither looks nor movement alone
+tell what sounds: the category does where there is one of it, and the rhythm where there are more.
+
+A clip follows from the seed and its number alone, whatever else is made, and by whom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.records.schema import Scenario
+from pipeline.synthetic.drawing import silhouettes
+from pipeline.synthetic.scene import CATEGORIES, Actor, Background, Camera, Scene, Sound
+from pipeline.synthetic.scenery import DRAWN_HEIGHT
+from tavlo.evaluation.evaluation_set import Pixels
+
+Kind = Literal["single", "multi", "mixed", "off"]
+
+FRAMES_OF_KIND: dict[Kind, float] = {
+    "single": 15_372,
+    "multi": 9_322,
+    # A third of them has one of two sources in view, the others both.
+    "mixed": 3_822 / (5 / 3),
+    "off": 670,
+}
+"""Labelled frames of each kind in the paper (supplement, Table A, by its instances)."""
+CHANGING = 450 / 5_000
+"""Share of videos whose sounding thing changes: the cross-event subset."""
+
+_MAX_FRAMES = 5
+_APART_S = 0.7
+"""Labelled frames of a clip (paper 3.1.2)."""
+_PEAK_S = 0.1
+"""A stroke's movement is largest so long after it began."""
+_IDLY = 0.4
+"""How often a thing that is no look-alike moves without a sound."""
+_LATER_S = (0.15, 0.45)
+"""So much after the sound begins what moves without one."""
+_TURN_S = 3.0
+"""About how long one source sounds where sources change."""
+MIN_SHARE = 0.005
+"""Of the picture: less of a source is not called visible."""
+_BACKGROUNDS: tuple[Background, ...] = ("meadow", "room", "street", "stage")
+_STEPS = (0.7548776662466927, 0.5698402909980532)
+"""Steps of Roberts' R2 sequence: any run of clips has the proportions, not only a long one."""
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """What every clip has in common."""
+
+    seed: int = 0
+    """Of everything drawn."""
+    seconds: float = 10.0
+    """Length of a clip."""
+    fps: int = 25
+    """Frames per second."""
+    height: int = DRAWN_HEIGHT
+    """Rows; the picture is 16:9, its width rounded to even."""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("seed", self.seed, 0),
+            ("seconds", self.seconds, 2),
+            ("fps", self.fps, 4),
+            ("height", self.height, 36),
+        ):
+            if value < least:
+                raise UsageError(f"--{name} {value}: it must be at least {least}.")
+        if self.height % 2:
+            raise UsageError(f"--height {self.height}: H.264 needs an even number of rows.")
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return 2 * round(self.height * 8 / 9)
+
+
+@dataclass(frozen=True)
+class SoundingObject:
+    """One sounding thing in view."""
+
+    scenario: Scenario
+    category: str
+    mask: Pixels
+    """What can be seen of it, ``(y, x)``."""
+
+
+@dataclass(frozen=True)
+class KnownFrame:
+    """One labelled frame."""
+
+    index: int
+    """Of the clip's frames, from 0."""
+    instances: tuple[SoundingObject, ...]
+    """None of them when what is heard is off screen."""
+    off_screen_category: str | None
+    """Heard in a frame without instances."""
+
+
+def kind_of(config: WorldConfig, number: int) -> tuple[Kind, bool]:
+    """What a clip shows, and whether its sounding thing changes."""
+    offset = np.random.default_rng([config.seed, 1]).random(2)
+    first, second = ((offset + (number + 1) * np.array(_STEPS)) % 1).tolist()
+    shares = np.cumsum(list(FRAMES_OF_KIND.values())) / sum(FRAMES_OF_KIND.values())
+    place = min(int(np.searchsorted(shares, first, side="right")), len(shares) - 1)
+    return list(FRAMES_OF_KIND)[place], second < CHANGING
+
+
+def scene_of(config: WorldConfig, number: int) -> Scene:
+    """Draw by lot what clip ``number`` consists of."""
+    kind, changes = kind_of(config, number)
+    dice = np.random.default_rng([config.seed, 2, number])
+    categories, sources = _cast(kind, changes, dice)
+    unit = config.height / DRAWN_HEIGHT
+    actors = _actors(categories, unit, dice)
+    sounds: list[Sound] = []
+    for start_s, end_s, heard in _spans(config.seconds, sources, dice):
+        audible = {name for name, _ in heard if name is not None}
+        loud = {category for _, category in heard}
+        stroke = partial(_strokes, end_s=end_s, dice=dice)
+        sounds += [
+            Sound(actor=name, category=category, onsets=stroke(start_s), end_s=end_s)
+            for name, category in heard
+        ]
+        for actor in actors:
+            if actor.name in audible:
+                continue
+            if actor.category in loud or dice.random() < _IDLY:
+                moves = Sound(
+                    actor=actor.name,
+                    category=actor.category,
+                    # Not with the sound's first stroke, or nothing would tell them apart there.
+                    onsets=stroke(start_s + float(dice.uniform(*_LATER_S))),
+                    end_s=end_s,
+                    muted=True,
+                )
+                sounds.append(moves)
+    return Scene(
+        video_id=f"synth{config.seed}-{number:06d}",
+        label=CATEGORIES[sources[0][0][1]][0],
+        split="train",
+        duration_s=config.seconds,
+        fps=config.fps,
+        gop_s=1.0,
+        background=_BACKGROUNDS[int(dice.integers(len(_BACKGROUNDS)))],
+        seed=int(dice.integers(2**31)),
+        camera=Camera(
+            swing_px=float(dice.uniform(10, 40)) * unit,
+            period_s=float(dice.uniform(8, 20)),
+            phase=float(dice.uniform(0, 2 * math.pi)),
+            drift_px_s=float(dice.choice([0.0, 6.0])) * unit,
+        ),
+        actors=actors,
+        sounds=tuple(sounds),
+        width=config.width,
+        height=config.height,
+    )
+
+
+def labelled_frames(scene: Scene) -> tuple[KnownFrame, ...]:
+    """Choose frames at strokes that are heard, up to five, and say what sounds in them.
+
+    Frames in which a source in view is hidden are passed over, so every source has a mask.
+    """
+    dice = np.random.default_rng([scene.seed, 3])
+    onsets = {onset for sound in scene.sounds if not sound.muted for onset in sound.onsets}
+    times = dice.permutation(sorted(onsets)).tolist()
+    frames: dict[int, KnownFrame] = {}
+    for time_s in times:
+        index = round((time_s + _PEAK_S) * scene.fps)
+        near = any(abs(index - other) < _APART_S * scene.fps for other in frames)
+        if near or index >= scene.num_frames or len(frames) == _MAX_FRAMES:
+            continue
+        known = known_frame(scene, index)
+        if known is not None:
+            frames[index] = known
+    return tuple(frames[index] for index in sorted(frames))
+
+
+def known_frame(scene: Scene, index: int) -> KnownFrame | None:
+    """What sounds in a frame; none when nothing does, or when it is hidden."""
+    time_s = index / scene.fps
+    heard = [s for s in scene.sounds if not s.muted and s.start_s <= time_s < s.end_s]
+    if not heard:
+        return None
+    masks = silhouettes(scene, index)
+    kinds = [actor.category for actor in scene.actors]
+    found = []
+    for sound in heard:
+        if sound.actor is None:
+            continue
+        mask = masks[sound.actor]
+        if mask.mean() < MIN_SHARE:
+            return None
+        # Multi-entity wins over Mixed-sound (paper 3.1.3).
+        scenario: Scenario = "Mixed-sound" if len(heard) > 1 else "Single-sound"
+        if kinds.count(sound.category) > 1:
+            scenario = "Multi-entity"
+        found.append(SoundingObject(scenario, sound.category, mask))
+    return KnownFrame(index, tuple(found), None if found else heard[0].category)
+
+
+def changes_category(frames: Sequence[KnownFrame]) -> bool:
+    """Whether a later labelled frame brings a category none before had (supplement, Alg. 1)."""
+    seen: set[str] = set()
+    for number, frame in enumerate(frames):
+        here = {instance.category for instance in frame.instances}
+        if frame.off_screen_category is not None:
+            here.add(frame.off_screen_category)
+        if number and here - seen:
+            return True
+        seen |= here
+    return False
+
+
+Source = tuple[str | None, str]
+"""An actor's name, none when it is off screen, and the category."""
+
+
+def _cast(
+    kind: Kind, changes: bool, dice: np.random.Generator
+) -> tuple[list[str], list[list[Source]]]:
+    """Categories of the things in view, by actor; and what sounds, turn by turn."""
+    names = [str(name) for name in dice.permutation(list(CATEGORIES))]
+    many = int(dice.integers(2, 4))
+    if kind == "multi":
+        # The first of two or three look-alikes sounds; something else may be there too.
+        others = [names[1]] if changes or (many == 2 and dice.random() < 0.5) else []
+        categories = [names[0]] * many + others
+    else:
+        categories = names[: max(many, 3 if kind == "mixed" and changes else 2)]
+    last = len(categories) - 1
+    sources: list[Source] = [("0", categories[0])]
+    if kind == "mixed":
+        hidden = dice.random() < 1 / 3
+        sources.append((None, names[5]) if hidden else ("1", categories[1]))
+    if kind == "off":
+        sources = [(None, names[5])]
+    turns = [sources]
+    if changes:
+        turns.append([(str(last), categories[last]), *sources[1:]])
+    return categories, turns
+
+
+def _spans(
+    seconds: float, turns: list[list[Source]], dice: np.random.Generator
+) -> list[tuple[float, float, list[Source]]]:
+    """When each turn sounds: the clip cut into about equal parts, the turns again and again."""
+    start_s = float(dice.uniform(0, 0.6))
+    count = 1 if len(turns) == 1 else max(2, round(seconds / _TURN_S))
+    cuts = [start_s]
+    for number in range(1, count):
+        cuts.append((number + float(dice.uniform(-0.15, 0.15))) * seconds / count)
+    cuts.append(seconds)
+    return [(round(cuts[n], 3), round(cuts[n + 1], 3), turns[n % len(turns)]) for n in range(count)]
+
+
+def _strokes(start_s: float, end_s: float, dice: np.random.Generator) -> tuple[float, ...]:
+    """Strokes at uneven distances, so that two rhythms never agree for long."""
+    onsets = [start_s]
+    while (later := onsets[-1] + float(dice.uniform(0.6, 1.3))) < end_s - 0.4:
+        onsets.append(round(later, 3))
+    return tuple(onsets)
+
+
+def _actors(categories: Sequence[str], unit: float, dice: np.random.Generator) -> tuple[Actor, ...]:
+    """Put the things side by side, in any order, nearer or farther."""
+    count = len(categories)
+    places = dice.permutation(np.linspace(110, 530, count) + dice.uniform(-35, 35, count))
+    return tuple(
+        Actor(
+            name=str(number),
+            category=category,
+            x=float(place) * unit,
+            y=float(dice.uniform(230, 350)) * unit,
+            size=float(dice.uniform(140, 210)) * unit,
+            flip=bool(dice.random() < 0.5),
+        )
+        for number, (category, place) in enumerate(zip(categories, places, strict=True))
+    )

@@ -1,0 +1,185 @@
+"""The synthetic world as a folder that training, evaluation and pycocotools read.
+
+``video/`` holds the clips, ``metadata/`` the labelled frames before they were encoded,
+``annotations/instances.json`` COCO's form with the columns that evaluation needs, ``subsets/`` the
+cross-event videos, ``scenes.json`` what each clip consists of. It is laid out like a release and
+is none: nobody sampled, proposed or reviewed anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from pipeline.errors import UsageError
+from pipeline.records import rle
+from pipeline.synthetic.drawing import Painter
+from pipeline.synthetic.render import encode
+from pipeline.synthetic.scene import CATEGORIES, Scene
+from tavlo.synthetic.drawn_clips import (
+    KnownFrame,
+    WorldConfig,
+    changes_category,
+    labelled_frames,
+    scene_of,
+)
+
+VERSION = "synthetic"
+CATEGORY_IDS = {name: number for number, name in enumerate(CATEGORIES, 1)}
+
+
+def write_world(
+    folder: Path,
+    config: WorldConfig,
+    clips: int,
+    *,
+    processes: int = 1,
+    show: Callable[[int, str], None] = lambda _done, _note: None,
+) -> dict[str, Any]:
+    """Write clips 0 to ``clips`` of a world; the folder appears whole or not at all.
+
+    Args:
+        folder: must not exist.
+        config: of the world.
+        clips: how many.
+        processes: how many draw at once; the result is the same.
+        show: told how many clips are done, and a note.
+
+    Returns:
+        The document of ``annotations/instances.json``.
+
+    Raises:
+        UsageError: the folder is there already, or there are no clips to write.
+    """
+    if clips < 1:
+        raise UsageError(f"--clips {clips}: it must be at least 1.")
+    if folder.exists():
+        raise UsageError(f"{folder} exists. Name a folder that does not.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    for name in ("annotations", "subsets", "video"):
+        (beside / name).mkdir(parents=True)
+    try:
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        changing: list[str] = []
+        scenes: dict[str, Any] = {}
+        for done, (scene, frames) in enumerate(_drawn(beside, config, clips, processes), 1):
+            scenes[scene.video_id] = scene.model_dump(mode="json")
+            if changes_category(frames):
+                changing.append(scene.video_id)
+            for frame in frames:
+                images.append(_image(len(images) + 1, scene, frame))
+                for row in _annotations(images[-1], frame):
+                    annotations.append({"id": len(annotations) + 1, **row})
+            show(done, "")
+        document = {
+            "info": {
+                "description": "Synthetic audio-visual localisation clips with exact masks",
+                "version": VERSION,
+                "verified": True,
+                "media": True,
+                "world": asdict(config) | {"clips": clips},
+            },
+            "videos": [{"id": name, "video_id": name} for name in scenes],
+            "images": images,
+            "categories": [{"id": i, "name": name} for name, i in CATEGORY_IDS.items()],
+            "annotations": annotations,
+        }
+        _write_json(beside / "annotations" / "instances.json", document)
+        _write_json(beside / "scenes.json", scenes)
+        listed = "".join(f"{name}\n" for name in changing)
+        (beside / "subsets" / "cross_event.txt").write_text(listed, encoding="utf-8")
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return document
+
+
+def clip_id_of(scene: Scene) -> str:
+    """The clip's name; a scene is one clip, from its first second."""
+    return f"{scene.video_id}_00000"
+
+
+Clip = tuple[Scene, tuple[KnownFrame, ...]]
+
+
+def _drawn(folder: Path, config: WorldConfig, clips: int, processes: int) -> Iterator[Clip]:
+    """Each clip's scene and labels, in order, its files written."""
+    make = partial(_make, folder, config)
+    if processes <= 1:
+        yield from map(make, range(clips))
+        return
+    # Fresh processes: those of a program that has run torch may hang.
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        numbers = iter(range(clips))
+        waiting = [pool.submit(make, number) for number in islice(numbers, 4 * processes)]
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [pool.submit(make, number) for number in islice(numbers, 1)]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _make(folder: Path, config: WorldConfig, number: int) -> Clip:
+    scene = scene_of(config, number)
+    frames = labelled_frames(scene)
+    encode(scene, folder / "video" / f"{clip_id_of(scene)}.mp4")
+    pictures = folder / "metadata" / clip_id_of(scene)
+    pictures.mkdir(parents=True)
+    painter = Painter(scene)
+    for frame in frames:
+        picture = painter.frame(frame.index)
+        cv2.imwrite(str(pictures / f"{frame.index:05d}.png"), picture)
+    return scene, frames
+
+
+def _image(number: int, scene: Scene, frame: KnownFrame) -> dict[str, Any]:
+    clip = clip_id_of(scene)
+    return {
+        "id": number,
+        "file_name": f"metadata/{clip}/{frame.index:05d}.png",
+        "width": scene.width,
+        "height": scene.height,
+        "video_id": scene.video_id,
+        "clip_id": clip,
+        "frame_id": f"{clip}_{frame.index:05d}",
+        "frame_index": frame.index,
+        "time_s": frame.index / scene.fps,
+        "clip_start_s": 0.0,
+        "clip_end_s": scene.duration_s,
+        "clip_file": f"video/{clip}.mp4",
+        "off_screen": not frame.instances,
+        "off_screen_category": frame.off_screen_category,
+    }
+
+
+def _annotations(image: dict[str, Any], frame: KnownFrame) -> Iterator[dict[str, Any]]:
+    for instance in frame.instances:
+        runs = rle.encode(instance.mask)
+        yield {
+            "image_id": image["id"],
+            "category_id": CATEGORY_IDS[instance.category],
+            "segmentation": runs.model_dump(mode="json"),
+            "bbox": list(rle.bbox(runs)),
+            "area": rle.area(runs),
+            "iscrowd": 0,
+            "audio_visual_category": instance.category,
+            "scenario": instance.scenario,
+        }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Training TAVLO or any other recipe, in one loop."""

@@ -1,0 +1,96 @@
+"""Checkpoints: weights, and all that tells what they are, in one file of tensors and plain values.
+
+``torch.load`` reads them with ``weights_only``: no code of a file is run. A file is written beside
+and renamed, so that its name always stands for a whole one.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UsageError
+from pipeline.models import check_state_dict
+from pipeline.versions import code_revision, tool_versions
+from tavlo.training.recipe import Recipe, make_recipe
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and where it comes from."""
+
+    recipe: str
+    """Its name."""
+    recipe_config: dict[str, Any]
+    train_config: dict[str, Any]
+    """All settings of the loop; those that decide results are compared on resuming."""
+    weights_from: dict[str, str]
+    """What the training started from."""
+    data: dict[str, Any]
+    """Digest, clips and videos, those held back for validation, and which were left out."""
+    step: int
+    """Steps done."""
+    best: dict[str, float] | None
+    """``step`` and ``loss`` of the best validation so far."""
+    model: dict[str, Tensor] = field(repr=False)
+    optimizer: dict[str, Any] | None = field(default=None, repr=False)
+    """None in a checkpoint that is not to be resumed from."""
+    revision: str = field(default_factory=code_revision)
+    """Of the code."""
+    versions: dict[str, str] = field(default_factory=tool_versions)
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        beside = path.with_name(path.name + ".new")
+        with beside.open("wb") as file:
+            values = {one.name: getattr(self, one.name) for one in fields(self)}
+            torch.save({"format": _FORMAT} | values, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+    def open(self, where: Path) -> tuple[Recipe, nn.Module]:
+        """The recipe and its model with these weights, in evaluation mode.
+
+        Raises:
+            UsageError: they are not of this recipe's model.
+        """
+        recipe = make_recipe(self.recipe, self.recipe_config)
+        model = recipe.make_model()
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        check_state_dict(shapes, self.model, str(where))
+        model.load_state_dict(self.model)
+        return recipe, model.eval()
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint on the CPU.
+
+    Raises:
+        UsageError: there is none, or it is none of ours.
+    """
+    if not path.is_file():
+        raise UsageError(f"No checkpoint at {path}. Train first: 'avatar-build train-tavlo'.")
+    if not zipfile.is_zipfile(path):
+        # What torch makes of other bytes can be anything.
+        raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' (no archive).")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.PickleError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' ({said}).") from error
+    if not isinstance(found, dict) or found.pop("format", None) != _FORMAT:
+        raise UsageError(f"{path}: not a checkpoint of 'train-tavlo', or of another version.")
+    try:
+        return Checkpoint(**found)
+    except TypeError as error:
+        raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' ({error}).") from error

@@ -1,0 +1,142 @@
+"""What the one training loop needs to know of a model, and every model it can train.
+
+A recipe owns a model's inputs, its loss and its heatmaps; the loop in ``tavlo.training.train`` owns
+the rest: data, steps, ranks, checkpoints. A sample's first axis may be of another length in each
+clip (frames, spectrogram steps): ``tavlo.training.data.collate`` fills it up with zeros, so a
+recipe with such tensors sends along which entries exist.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError, UsageError
+from pipeline.media.feed import ClipTensors
+
+
+class Recipe(Protocol):
+    """A model, as training and evaluation see it. Inherit from it to get the defaults."""
+
+    name: str
+    """As in ``RECIPES``."""
+    training: ClassVar[Mapping[str, Any]] = {}
+    """The loop's settings its authors used, where they are not the defaults."""
+
+    def config(self) -> dict[str, Any]:
+        """All its settings, for JSON; ``make_recipe(name, config)`` gives the same recipe."""
+        ...
+
+    def make_model(self) -> nn.Module:
+        """A new model, its random weights from torch's seed.
+
+        Its ``forward`` takes the batch, a dict of tensors by the names ``sample`` gave them, and
+        returns a dict of tensors whose first axis is the batch, which ranks join before ``loss``.
+        """
+        ...
+
+    def initialise(self, model: nn.Module) -> dict[str, str]:
+        """Put registered weights into a new model.
+
+        Returns:
+            What was put where, for the log and the checkpoint: part to weights, or "from scratch".
+        """
+        return {"all": "from scratch"}
+
+    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+        """One clip's inputs, made in a data worker.
+
+        Args:
+            clip: its frames and sound.
+            dice: of the augmentation, this clip's in this epoch; none for no augmentation.
+
+        Returns:
+            Tensors without batch axis, the same names for every clip.
+
+        Raises:
+            AvatarBuildError: the clip is none this model can take; says why.
+        """
+        ...
+
+    def companions(
+        self, clip_id: str, present: Container[str], dice: np.random.Generator
+    ) -> Sequence[str]:
+        """Other clips a training sample of this one is made with; by default none.
+
+        Args:
+            clip_id: of the clip.
+            present: ids of all clips that are trained on.
+            dice: this clip's in this epoch.
+        """
+        return ()
+
+    def sample_among(
+        self, clip: ClipTensors, companions: Sequence[ClipTensors], dice: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """As ``sample`` in training, with the clips ``companions`` named."""
+        return self.sample(clip, dice)
+
+    def loss(self, outputs: dict[str, Tensor]) -> Tensor:
+        """The loss of the joined batch, a scalar; a function of ``outputs`` alone."""
+        ...
+
+    def after_step(self, model: nn.Module) -> None:
+        """Called after each step of the optimiser, e.g. for a momentum encoder."""
+        return
+
+    def heatmaps(
+        self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """How much each place of some frames sounds, ``(n, y, x)``, of any scale.
+
+        Args:
+            model: of ``make_model``, in evaluation mode, on any device.
+            clip: its frames and sound.
+            frame_index: counted from the clip's first frame.
+        """
+        ...
+
+
+RECIPES: dict[str, str] = {
+    "tavlo": "tavlo.training.tavlo_recipe:TavloRecipe",
+    "ezvsl": "tavlo.baselines.recipes:EzVslRecipe",
+    "slavc": "tavlo.baselines.recipes:SlavcRecipe",
+    "ssltie": "tavlo.baselines.recipes:SslTieRecipe",
+    "sslalignment": "tavlo.baselines.recipes:AlignmentRecipe",
+}
+"""Name to ``module:factory``; the factory takes the recipe's settings, a mapping that may be empty.
+Nothing is imported before it is asked for."""
+
+
+def make_recipe(name: str, config: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of a name.
+
+    Args:
+        name: in ``RECIPES``.
+        config: settings that differ from the defaults.
+
+    Raises:
+        UsageError: there is none, or a setting is unknown or out of range.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"--recipe {name!r}: there is {', '.join(sorted(RECIPES))}.")
+    module, _, factory = RECIPES[name].partition(":")
+    recipe: Recipe = getattr(importlib.import_module(module), factory)(config or {})
+    return recipe
+
+
+def setting_error(table: str, error: ValidationError) -> ConfigError:
+    """The first thing pydantic found, in one line."""
+    first = error.errors()[0]
+    place = ".".join((table, *map(str, first["loc"])))
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return ConfigError(f"{place}: no such setting.")
+    said = first["msg"].removeprefix("Value error, ")
+    got = f" (got {first['input']!r})" if isinstance(first["input"], (str, int, float)) else ""
+    return ConfigError(f"{place}: {said[:1].lower()}{said[1:]}{got}.")

@@ -1,0 +1,289 @@
+"""From what a user names to a trained model: clips, cache, split, and the loop over them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.media.feed import RATE_HZ, SIZE_PX, ClipTensors
+from pipeline.progress import counting
+from tavlo.training.checkpoint import Checkpoint
+from tavlo.training.data import Share, collate
+from tavlo.training.distributed import ranks, shared
+from tavlo.training.recipe import Recipe
+from tavlo.training.train import BEST, LAST, TrainingData, num_steps, resumable, train
+from tavlo.training.training_clips import (
+    CachedClip,
+    ClipRules,
+    ClipSource,
+    cached,
+    check_failed,
+    fill_cache,
+    read_clips,
+    refuse_overlap,
+    silence,
+    split,
+)
+from tavlo.training.training_config import TrainConfig
+from tavlo.training.training_log import CURVE, LOG, TrainingLog
+
+_FEED_BYTES, _FEED_CPU_S = 1.02e6, 0.62
+"""Of a clip of 10 s, written; measured in ``benchmarks/results/feed.json``."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for."""
+
+    recipe: Recipe
+    config: TrainConfig
+    source: Path
+    """A release or a list."""
+    out: Path
+    template: str = ""
+    """Where the videos of a list's ids are."""
+    held_out: Sequence[Path] = ()
+    """Releases or lists no video may be from."""
+    cache: Path | None = None
+    """Of feed files; ``out/clips`` by default."""
+    device: str = "auto"
+    max_failed: int = 0
+    """Clips that may be left out because they cannot be read."""
+    tensorboard: bool = False
+    shown: bool = True
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where feed files lie."""
+        return self.cache or self.out / "clips"
+
+    def clips(self) -> tuple[list[ClipSource], list[str]]:
+        """The clips, none of them held out; and sentences on what to know of them.
+
+        Raises:
+            UsageError: there are none, or some are held out.
+        """
+        clips = read_clips(self.source, self.template)
+        rules = self.config.rules
+        notes = [] if rules == ClipRules() else [rules.sentence()]
+        notes += [text for held_out in self.held_out for text in refuse_overlap(clips, held_out)]
+        return clips, notes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would do."""
+
+    clips: int
+    training: int
+    validation: int
+    held_out: list[str]
+    steps: int
+    first_step: int
+    """Steps already done."""
+    device: str
+    cache_missing: int
+    """Feed files to make."""
+    cache_bytes: int
+    """About, of these."""
+    cache_s: float
+    """About, to make them."""
+    train_s: float
+    """About, for the steps left; reading aside."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Clips whose file is not there."""
+    silent: list[str] = field(default_factory=list)
+    """Silent clips among those whose feed file is there; of the others it is not known yet."""
+    notes: list[str] = field(default_factory=list)
+    """What else to know of the clips."""
+
+    def lines(self) -> list[str]:
+        """For people."""
+        checked = "held against no evaluation release: name it with --held-out"
+        if self.held_out:
+            checked = f"none of a video in {', '.join(self.held_out)}"
+        left = self.steps - self.first_step
+        lines = [
+            f"{self.clips} clips: {self.training} to train on, {self.validation} to choose the"
+            f" best; {checked}.",
+            f"{self.cache_missing} feed files to make: {self.cache_bytes / 1e9:.2f} GB, about"
+            f" {_duration(self.cache_s)}; whether their clips are silent is known then."
+            if self.cache_missing
+            else "all feed files are there.",
+            f"{self.steps} steps, {left} of them left: about {_duration(self.train_s)} on"
+            f" {self.device}.",
+        ]
+        lines += self.notes
+        lines += [f"{name}: {why}" for name, why in sorted(self.failed.items())[:5]]
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def plan(request: Request) -> Plan:
+    """Say what ``run`` would do, and write nothing.
+
+    The time of a step is measured on blank clips of this size, on the device.
+    """
+    config = request.config
+    state = resumable(request.out, request.recipe, config, None)
+    clips, notes = request.clips()
+    found, failed = [], {}
+    for clip in clips:
+        try:
+            found.append(cached(clip, request.cache_folder, config.rules))
+        except AvatarBuildError as error:
+            failed[clip.clip_id] = str(error)
+    training, validation = split(found, config.validation, config.seed)
+    _, total = num_steps(config, len(training))
+    silent, said = silence(found)
+    notes += [said] if said else []
+    missing = sum(not clip.path.exists() for clip in found)
+    scale = config.clip_s / 10.0
+    first = state.step if state else 0
+    with ranks(request.device) as (share, device):
+        step_s = _clip_seconds(request.recipe, config, device) * config.batch * config.accumulate
+        return Plan(
+            clips=len(clips),
+            training=len(training),
+            validation=len(validation),
+            held_out=[str(path) for path in request.held_out],
+            steps=total,
+            first_step=first,
+            device=str(device),
+            cache_missing=missing,
+            cache_bytes=round(missing * _FEED_BYTES * scale),
+            cache_s=missing * _FEED_CPU_S * scale / _cores(),
+            train_s=(total - first) * step_s / share.world,
+            failed=failed,
+            silent=silent,
+            notes=notes,
+        )
+
+
+def run(request: Request) -> Checkpoint:
+    """Train, or go on.
+
+    Raises:
+        UsageError: what is asked for does not fit together.
+        AvatarBuildError: too many clips cannot be read, or the loss is no longer a number.
+    """
+    config = request.config
+    resumable(request.out, request.recipe, config, None)
+    clips, notes = request.clips()
+    with ranks(request.device) as (share, device):
+        data = _prepare(request, clips, notes, share)
+        workers = config.workers
+        if workers < 0:
+            # Beside a network on the CPU, reading is nothing.
+            workers = _cores() if device.type == "cuda" else 0
+        with TrainingLog(request.out, shown=request.shown, tensorboard=request.tensorboard) as log:
+            return train(
+                request.recipe,
+                config,
+                data,
+                request.out,
+                share=share,
+                device=device,
+                workers=workers,
+                log=log,
+            )
+
+
+def closing(request: Request, done: Checkpoint) -> str:
+    """The last words of a training, for people."""
+    chosen = "no validation, so the last is the best"
+    if done.best:
+        chosen = f"best at step {done.best['step']:.0f}: validation {done.best['loss']:.4f}"
+    return (
+        f"{done.step} steps on {done.data['clips']} clips"
+        f" ({len(done.data['failed'])} left out); {chosen}.\n"
+        f"{request.out / BEST}; beside it {LAST}, {LOG}, {CURVE}.\n"
+        f"Next: avatar-build evaluate --release DIR --checkpoint {request.out / BEST}"
+    )
+
+
+def _prepare(
+    request: Request, clips: Sequence[ClipSource], notes: list[str], share: Share
+) -> TrainingData:
+    """Fill the cache, a share of it by each rank, and split what is there."""
+    config, folder = request.config, request.cache_folder
+    mine = clips[share.rank :: share.world]
+    shown = request.shown and share.rank == 0
+    with counting("clips", len(mine), shown=shown) as count:
+
+        def show(done: int, failed: int) -> None:
+            count(done, f"{failed} cannot be read")
+
+        _, failed = fill_cache(mine, folder, config.rules, _cores(), show)
+    failed = shared(failed, share)
+    check_failed(failed, request.max_failed)
+    ready: list[CachedClip] = [
+        cached(clip, folder, config.rules) for clip in clips if clip.clip_id not in failed
+    ]
+    training, validation = split(ready, config.validation, config.seed)
+    if config.validation and not (training and validation):
+        raise UsageError(
+            f"{len(ready)} clips of {len({clip.video_id for clip in ready})} videos leave none to"
+            " train on beside the validation, as clips that may be of one video by their names are"
+            " not parted; name more, or --set train.validation=0."
+        )
+    said = silence(ready)[1]
+    notes = [*notes, *([said] if said else [])]
+    return TrainingData(training, validation, dict(sorted(failed.items())), notes)
+
+
+def _cores() -> int:
+    """This rank's share of the machine's cores."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _clip_seconds(recipe: Recipe, config: TrainConfig, device: torch.device) -> float:
+    """Forward and backward of one blank clip, seconds; from two short ones, the rest by a line."""
+    model = recipe.make_model().to(device).train()
+    whole = config.max_frames
+    lengths = [whole // 2, whole] if device.type == "cuda" else [whole // 16, whole // 8]
+    lengths = [max(1, length) for length in lengths]
+    half = torch.autocast(
+        device.type, torch.bfloat16, enabled=config.precision != "float32" and device.type == "cuda"
+    )
+    took = []
+    for length in [lengths[0], *lengths]:  # the first one warms up
+        clip = ClipTensors(
+            np.zeros((length, SIZE_PX, SIZE_PX, 3), np.uint8),
+            np.zeros(round(config.clip_s * RATE_HZ), np.float32),
+        )
+        batch = collate([("blank", recipe.sample(clip, None))])
+        started = time.perf_counter()
+        inputs = {name: value.to(device) for name, value in batch.inputs.items()}
+        with half:
+            outputs = model(inputs)
+        loss: Any = recipe.loss(outputs)
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - started)
+    slope = max(0.0, took[2] - took[1]) / max(1, lengths[1] - lengths[0])
+    return took[2] + slope * (whole - lengths[1])
+
+
+def _duration(seconds: float) -> str:
+    """For people: two digits are more than an estimate is worth.
+
+    >>> _duration(42), _duration(600), _duration(90_000)
+    ('42 s', '10 min', '25 h')
+    """
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,229 @@
+"""TAVLO's recipe: what the paper fixes (section 4), and what it leaves open with our reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from pipeline.config import Section
+from pipeline.errors import AvatarBuildError
+from pipeline.media.feed import SIZE_PX, ClipTensors
+from tavlo.network.loss import Negatives, contrastive_loss
+from tavlo.network.model import Tavlo, TavloSizes, similarity
+from tavlo.network.spectrogram import SpectrogramConfig, log_mel
+from tavlo.training.imagenet import SCRATCH, imagenet_resnet18
+from tavlo.training.recipe import Recipe, setting_error
+
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+"""Of ImageNet's pictures, RGB in [0, 1]."""
+
+
+class TavloConfig(Section):
+    """Every setting of TAVLO that is not the loop's."""
+
+    sizes: TavloSizes = TavloSizes()
+    """Of the network."""
+    spectrogram: SpectrogramConfig = SpectrogramConfig()
+    """What it hears."""
+    negatives: Negatives = "mean"
+    """How a picture of another clip answers for all its places; max and min are the ablation."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of the loss; 1 is the paper's, whose equation has none."""
+    imagenet: bool = True
+    """Start the visual encoder from ImageNet where its weights are registered."""
+    recompute: bool = False
+    """Compute the blocks' activations a second time instead of keeping them: less memory."""
+    picture_px: int = Field(default=SIZE_PX, ge=32, le=SIZE_PX)
+    """Width and height of a frame: ``sizes.grid`` places of 32 pixels, fewer with fewer stages.
+    Less than 224 is for machines without a GPU."""
+    every: int = Field(default=1, ge=1)
+    """Use every n-th frame with the sound of n frames; 1 is the paper's. More wants as many more
+    ``steps_per_frame``, or sounds fall between the spectrogram's windows."""
+    smallest_crop: float = Field(default=0.6, gt=0, le=1)
+    """Augmentation: side of the crop, drawn between this and 1 of the picture's and stretched to
+    it. All frames of a clip share one crop, or still things would seem to move. A smaller one often
+    leaves a sound without its source."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Augmentation: share of clips that are mirrored, whole. The sound is mono: no side is told."""
+    gain_db: float = Field(default=6.0, ge=0)
+    """Augmentation: the sound is made louder or softer by up to this; loudness at the microphone
+    says little of what sounds."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        # The stem and each stage after the first halve the picture.
+        place_px = 4 << (len(self.sizes.stage_blocks) - 1)
+        if self.picture_px != place_px * self.sizes.grid:
+            raise ValueError(
+                f"picture_px is {self.picture_px}, and {self.sizes.grid} places of {place_px}"
+                f" pixels are {place_px * self.sizes.grid}"
+            )
+        heard = (self.spectrogram.num_bins, self.spectrogram.steps_per_frame)
+        if heard != (self.sizes.num_bins, self.sizes.steps_per_frame):
+            raise ValueError("num_bins and steps_per_frame of sizes and spectrogram must agree")
+        return self
+
+
+class TavloRecipe(Recipe):
+    """TAVLO, as the one loop trains it.
+
+    Args:
+        config: settings of ``TavloConfig`` that differ from its defaults.
+
+    Raises:
+        ConfigError: one is unknown or out of range.
+    """
+
+    name = "tavlo"
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        try:
+            self.settings = TavloConfig.model_validate(config)
+        except ValidationError as error:
+            raise setting_error(self.name, error) from error
+
+    def config(self) -> dict[str, Any]:
+        """All settings."""
+        return self.settings.model_dump(mode="json")
+
+    def make_model(self) -> nn.Module:
+        """A new network."""
+        return TavloOfBatches(Tavlo(self.settings.sizes, recompute=self.settings.recompute))
+
+    def initialise(self, model: nn.Module) -> dict[str, str]:
+        """ImageNet's weights for the visual encoder, where they are registered."""
+        assert isinstance(model, TavloOfBatches)
+        sizes, whole = self.settings.sizes, TavloSizes()
+        is_resnet18 = (sizes.width, sizes.stage_blocks) == (whole.width, whole.stage_blocks)
+        wanted = self.settings.imagenet and is_resnet18
+        found = imagenet_resnet18() if wanted else None
+        if found is None:
+            return {"visual encoder": SCRATCH if wanted else "from scratch", "rest": "from scratch"}
+        weights, label = found
+        net = resnet18()
+        net.load_state_dict(weights)
+        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        stages = nn.Sequential(stem, net.layer1, net.layer2, net.layer3, net.layer4)
+        model.net.see.stages.load_state_dict(stages.state_dict())
+        return {"visual encoder": label, "rest": "from scratch"}
+
+    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+        """Frames ``(t, y, x, 3)`` uint8, spectrogram ``(k t, f)``, present ``(t,)``."""
+        settings = self.settings
+        frames, sound = clip.frames[:: settings.every], clip.waveform
+        num_frames = len(frames)
+        if num_frames > settings.sizes.max_frames:
+            raise AvatarBuildError(
+                f"{num_frames} frames; the network's positions end at {settings.sizes.max_frames}."
+            )
+        crop = _Crop(0.0, 0.0, 1.0, mirrored=False)
+        if dice is not None:
+            crop = _drawn_crop(dice, settings)
+            sound = sound * np.float32(10 ** (dice.uniform(-1, 1) * settings.gain_db / 20))
+        # With every > 1 the last frame may stand for fewer than the others; silence fills it up.
+        samples = len(sound) * num_frames * settings.every // len(clip.frames)
+        sound = np.pad(sound, (0, samples - len(sound)))
+        spectrogram = log_mel(torch.from_numpy(sound)[None], num_frames, settings.spectrogram)[0]
+        return {
+            "frames": torch.from_numpy(crop.of(frames, settings.picture_px)),
+            "spectrogram": rearrange(spectrogram, "f s -> s f").contiguous(),
+            "present": torch.ones(num_frames, dtype=torch.bool),
+        }
+
+    def loss(self, outputs: dict[str, Tensor]) -> Tensor:
+        """Equations 12 to 15."""
+        return contrastive_loss(
+            outputs["sound"].float(),
+            outputs["places"].float(),
+            outputs["present"],
+            self.settings.negatives,
+            self.settings.temperature,
+        )
+
+    def heatmaps(
+        self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Equation 16: cosines in [-1, 1] on the feature grid."""
+        device = next(model.parameters()).device
+        batch = {name: value[None].to(device) for name, value in self.sample(clip, None).items()}
+        with torch.no_grad():
+            outputs = model(batch)
+        maps = similarity(outputs["sound"].float(), outputs["places"].float())[0]
+        chosen = torch.tensor([index // self.settings.every for index in frame_index])
+        found: NDArray[np.float32] = maps[chosen.to(device)].cpu().numpy()
+        return found
+
+
+class TavloOfBatches(nn.Module):
+    """The network on batches of clips as they come from ``TavloRecipe.sample``."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, net: Tavlo) -> None:
+        super().__init__()
+        self.net = net
+        for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
+            scaled = 255 * torch.tensor(values)
+            self.register_buffer(name, rearrange(scaled, "rgb -> rgb 1 1"), persistent=False)
+
+    # The compiler cannot follow how many frames exist; it takes the three parts called here.
+    @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tokens of sounds ``(b, t, d)`` and places ``(b, t, h, w, d)``, and ``present``."""
+        present = batch["present"]
+        # Filling is no frame: BatchNorm must not count it, and nobody needs it computed.
+        frames = rearrange(batch["frames"][present], "n y x rgb -> n rgb y x")
+        seen = self.net.see((frames - self.mean) / self.deviation)
+        seen = rearrange(seen, "n c h w -> n h w c")
+        places = seen.new_zeros(*present.shape, *seen.shape[1:])
+        places[present] = seen  # eq. 1
+        heard = self.net.hear(rearrange(batch["spectrogram"], "b s f -> b f s"))  # eq. 3
+        # Attention without a mask is the faster one.
+        some_missing = None if bool(present.all()) else present
+        sound, places = self.net.attend(heard, places, some_missing)
+        return {"sound": sound, "places": places, "present": present}
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """One square of a clip's pictures, in shares of their side, and whether it is mirrored."""
+
+    left: float
+    top: float
+    side: float
+    mirrored: bool
+
+    def of(self, frames: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+        """``(t, y, x, 3)`` to ``(t, size_px, size_px, 3)``."""
+        whole = frames.shape[1]
+        side = max(1, round(self.side * whole))
+        top, left = (min(round(share * whole), whole - side) for share in (self.top, self.left))
+        part = frames[:, top : top + side, left : left + side]
+        if side == size_px:
+            return np.ascontiguousarray(part[:, :, ::-1] if self.mirrored else part)
+        # Averaging when it shrinks: linear would skip pixels.
+        how = cv2.INTER_AREA if side > size_px else cv2.INTER_LINEAR
+        small = np.empty((len(frames), size_px, size_px, 3), np.uint8)
+        for frame, target in zip(part, small, strict=True):
+            cv2.resize(frame, (size_px, size_px), dst=target, interpolation=how)
+            if self.mirrored:
+                cv2.flip(target, 1, dst=target)
+        return small
+
+
+def _drawn_crop(dice: np.random.Generator, settings: TavloConfig) -> _Crop:
+    side = dice.uniform(settings.smallest_crop, 1)
+    left, top = dice.uniform(0, 1 - side, 2)
+    return _Crop(left, top, side, mirrored=bool(dice.random() < settings.flip))

@@ -1,0 +1,127 @@
+"""The one loop's settings, each with our reason: the paper names none of them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from pipeline.config import Section, typed_value
+from pipeline.errors import ConfigError, UsageError
+from tavlo.training.recipe import RECIPES, Recipe, make_recipe, setting_error
+from tavlo.training.training_clips import ClipRules
+
+
+class TrainConfig(Section):
+    """How any recipe is trained."""
+
+    unhashed: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "compile"})
+
+    seed: int = Field(default=0, ge=0)
+    """Of weights, order, split and augmentation."""
+    epochs: int = Field(default=20, ge=1)
+    """Times all clips are seen. EZ-VSL sees its 10,000 pictures 100 times; a clip here gives 300
+    moments to contrast instead of one, and each costs a ResNet of compute."""
+    batch: int = Field(default=32, ge=2)
+    """Clips contrasted with one another: over all ranks, whose number must divide it. Each of 300
+    frames is then told from 31 others: 20 times as many pairs a step as EZ-VSL's 128 pictures."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches per step. They share a step, not negatives: it steadies, it does not sharpen."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak. 1e-4 is what EZ-VSL, SLAVC and SSL-TIE train the same encoders with."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """adam adds the decay to the gradient of all parameters; without decay they are the same."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's, on matrices and kernels alone: norms and biases are left free."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does after warming up; constant is what the older models have."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises from 0: attention starts from random weights. It
+    falls along half a cosine to 0 afterwards."""
+    clip_norm: float = Field(default=1.0, ge=0)
+    """Gradients are scaled down to this norm, 0 for not: early steps of attention now and then
+    leap."""
+    validation: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the clips, by video, held back to choose the best checkpoint. The test set is never
+    looked at. 0: the last one is the best."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """auto: bf16 on a GPU, float32 on a CPU. The loss is always float32."""
+    clip_s: float = Field(default=10.0, gt=0)
+    """Length of a clip, seconds: the benchmark's."""
+    min_frames: int = Field(default=200, ge=1)
+    """Fewest frames of a clip (paper: 200)."""
+    max_frames: int = Field(default=300, ge=1)
+    """Most frames of a clip (paper: 300)."""
+    compile: bool = False
+    """torch.compile the network; the first steps then take minutes."""
+    workers: int = Field(default=-1, ge=-1)
+    """Processes that read clips, per rank; -1 takes the rank's share of the cores, 0 none."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints: what a kill costs at most. Each epoch ends with one too."""
+
+    @property
+    def rules(self) -> ClipRules:
+        """What a clip must be."""
+        return ClipRules(self.clip_s, self.min_frames, self.max_frames)
+
+
+def read_settings(
+    name: str,
+    file: Path | None = None,
+    settings: Iterable[str] = (),
+    stated: Mapping[str, Any] | None = None,
+) -> tuple[TrainConfig, Recipe]:
+    """Defaults, the recipe's own before the loop's, then the data's, the file, what was typed.
+
+    Args:
+        name: of the recipe.
+        file: TOML with the tables ``[train]`` and one of the recipe's name.
+        settings: ``train.key=value`` or ``RECIPE.key=value``, values in TOML; bare words are
+            strings.
+        stated: what the data says of its clips (``tavlo.training.training_clips.stated_rules``).
+
+    Raises:
+        ConfigError: naming the place and the value.
+        UsageError: there is no such recipe or file.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"--config {file}: {error.strerror}.") from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{file}: not valid TOML: {error}.") from error
+    for table, chosen in values.items():
+        if not isinstance(chosen, dict):
+            raise ConfigError(f"{file}: {table} is no table of settings: write [train] above it.")
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        *tables, last = key.strip().split(".")
+        if not (equals and tables and last):
+            raise ConfigError(f"--set {setting!r}: write it as train.key=value.")
+        place = values
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {setting!r}: {table} is no table of settings.")
+        place[last] = typed_value(text)
+    if name in RECIPES and (unknown := sorted(values.keys() - {"train", name})):
+        raise ConfigError(f"{unknown[0]}: no such table of settings; there is train and {name}.")
+    recipe = make_recipe(name, values.get(name, {}))
+    return train_config({**recipe.training, **(stated or {}), **values.get("train", {})}), recipe
+
+
+def train_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Check settings.
+
+    Raises:
+        ConfigError: naming the place and the value.
+    """
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise setting_error("train", error) from error

@@ -1,0 +1,127 @@
+"""What a training leaves to look at: ``log.jsonl``, a curve, and TensorBoard's files if asked for.
+
+One JSON object a line: a ``start`` for each time it was started, then steps and validations. A
+training that is gone on with drops the lines after its checkpoint; those steps are done again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.progress import counting
+from tavlo.training.checkpoint import Checkpoint
+from tavlo.training.curve import draw_curve
+
+LOG, CURVE = "log.jsonl", "curve.png"
+
+
+class TrainingLog:
+    """Follows one training.
+
+    Args:
+        out: its folder.
+        shown: a bar on a terminal, plain lines elsewhere.
+        tensorboard: write ``out/tensorboard`` too.
+    """
+
+    def __init__(self, out: Path, *, shown: bool = False, tensorboard: bool = False) -> None:
+        self._out = out
+        self._shown = shown
+        self._tensorboard = tensorboard
+        self._stack = ExitStack()
+        self._file: IO[str] | None = None
+        self._board: Any = None
+        self._bar: Callable[[int, str], None] = lambda _done, _note: None
+        self._validated = ""
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self, first: int, total: int, about: Checkpoint) -> None:
+        """Open the files; keep of an older log what the checkpoint has seen."""
+        path = self._out / LOG
+        rows = read_log(path) if path.exists() else []
+        kept = [row for row in rows if row["step"] <= first]
+        beside = path.with_name(LOG + ".new")
+        beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        beside.replace(path)
+        self._file = self._stack.enter_context(path.open("a", encoding="utf-8"))
+        if self._tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self._out / "tensorboard"), purge_step=first)
+            self._stack.callback(self._board.close)
+        start = {
+            "event": "start",
+            "step": first,
+            "steps": total,
+            "recipe": {about.recipe: about.recipe_config},
+            "train": about.train_config,
+            "weights_from": about.weights_from,
+            "clips": about.data["clips"],
+            "failed": about.data["failed"],
+            "silent": about.data["silent"],
+            "notes": about.data["notes"],
+            "data_digest": about.data["digest"],
+            "revision": about.revision,
+            "versions": about.versions,
+        }
+        self._write(start)
+        if self._shown:
+            for note in about.data["notes"]:
+                sys.stderr.write(f"{note}\n")
+            for part, source in about.weights_from.items():
+                sys.stderr.write(f"{part}: {source}.\n")
+            if first == total:
+                sys.stderr.write(f"all {total} steps are done already.\n")
+            elif first:
+                sys.stderr.write(f"going on after step {first} of {total}.\n")
+        bar = counting("train", total, done=first, shown=self._shown)
+        self._bar = self._stack.enter_context(bar)
+
+    def step(self, row: dict[str, Any]) -> None:
+        """A step is done."""
+        self._write(row)
+        self._scalars(row)
+        self._bar(row["step"], f"loss {row['loss']:.4f}{self._validated}")
+
+    def validated(self, row: dict[str, Any]) -> None:
+        """A validation is done."""
+        self._write(row)
+        self._scalars(row)
+        self._validated = f", validation {row['validation_loss']:.4f}"
+        draw_curve(read_log(self._out / LOG), self._out / CURVE)
+
+    def end(self) -> None:
+        """The training is over."""
+        draw_curve(read_log(self._out / LOG), self._out / CURVE)
+        self._stack.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        assert self._file is not None, "start comes first"
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def _scalars(self, row: dict[str, Any]) -> None:
+        if self._board is not None:
+            for name in row.keys() - {"step", "best"}:
+                self._board.add_scalar(name, row[name], row["step"])
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log; a last line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
