@@ -42,9 +42,9 @@ from labeling.projects.backend import Backend
 from labeling.projects.connect import connect
 from labeling.projects.prompts import Prompts
 from labeling.projects.serve import start_server
-from labeling.review.derive_instances import settle
+from labeling.review.derive_instances import bring_instances_up_to_date
 from labeling.review.instances import derive_instances
-from labeling.review.verified_masks import settle_masks
+from labeling.review.verified_masks import bring_masks_up_to_date
 from labeling.sync.pull import pull_boxes, pull_masks
 from labeling.sync.push import push_boxes, push_masks
 from pipeline.config import SegmentConfig
@@ -198,7 +198,7 @@ def measure(root: Path, command: str, count: int) -> dict[str, Any]:
 def measure_masks(workspace: Workspace, server: LabelStudio, count: int) -> dict[str, float]:
     """The same frames' masks: push, push again, accept everything, pull, verify."""
     seconds: dict[str, float] = {}
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     drawn = np.zeros((180, 320), np.uint8)
     cv2.ellipse(drawn, (60, 60), (50, 40), 30, 0, 360, 1, cv2.FILLED)
     packed = rle.encode(drawn)
@@ -221,7 +221,7 @@ def measure_masks(workspace: Workspace, server: LabelStudio, count: int) -> dict
     seconds["push again"], again = timed(lambda: push_masks(workspace, server))
     accept_all(server, list(server.tasks(pushed.project.number)))
     seconds["pull"], pulled = timed(lambda: pull_masks(workspace, server))
-    seconds["put verified masks in place"], _ = timed(lambda: settle_masks(workspace))
+    seconds["put verified masks in place"], _ = timed(lambda: bring_masks_up_to_date(workspace))
     assert (pushed.new, again.known, pulled.new) == (count, count, count)
     assert all(row.verified for row in workspace.rows(Mask))
     return seconds

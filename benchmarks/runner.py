@@ -35,7 +35,7 @@ def measure(rows: int, workers: int) -> dict[str, float]:
             add_sources(workspace, labels, f"{number:06d}-list")
         wall, cpu = time.perf_counter(), _cpu_s()
         options = RunOptions(workers=workers)
-        summary = run_stage(workspace, "quick", options, entry=QUICK, config=FaultyConfig())
+        summary = run_stage(workspace, "quick", options, step=QUICK, config=FaultyConfig())
         assert summary.counts["input"] == rows
         return {"wall_s": time.perf_counter() - wall, "cpu_s": _cpu_s() - cpu}
 

@@ -146,7 +146,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("stage", ["download", "sample", "hear", "propose", "accept", "segment"])
 def test_no_worker_loads_torch_librosa_or_pandas(stage: str) -> None:
-    code = f"from pipeline.run.registry import STAGES; STAGES['{stage}'].load()"
+    code = f"from pipeline.run.flow import STAGES; STAGES['{stage}'].load()"
     assert not {"torch", "librosa", "pandas"} & loaded_by(code)
 
 

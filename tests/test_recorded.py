@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exports.from_workspace import workspace_report
 from labeling.projects.annotator_clips import FrameMedia
-from labeling.review.derive_instances import settle
+from labeling.review.derive_instances import bring_instances_up_to_date
 from pipeline.cli import cli
 from pipeline.config import SegmentConfig
 from pipeline.errors import InputError, MediaError
@@ -214,7 +214,7 @@ def made(fetched: Path) -> Path:
     opened = opened_at(root / "ws", root / "archive")
     for stage in ("sample", "hear", "propose", "accept"):
         assert "failed" not in ran(opened, stage)
-    settle(opened)
+    bring_instances_up_to_date(opened)
     assert ran(opened, "segment")["ok"]
     return root
 

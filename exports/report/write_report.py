@@ -22,6 +22,7 @@ from exports.release.statistics import SCENARIOS
 from exports.report.frame_pictures import ClipView, ReportTables, clip_views
 from pipeline.records.reviews import KINDS, by_frame, opinions
 from pipeline.records.schema import DropRow, FailureRow, Review
+from pipeline.run.flow import FLOW
 from pipeline.run.status import StageStatus
 from pipeline.templating import environment
 from pipeline.workspace.storage import Storage
@@ -34,23 +35,6 @@ _EXAMPLES = 3
 """Rows named per reason."""
 _BARS = 25
 """Categories drawn."""
-_MEANINGS = {
-    "list": "read the list of videos",
-    "download": "fetch whole videos, keep the suitable ones",
-    "sample": "find a clip with sound and its sharpest frames",
-    "hear": "say what can be heard",
-    "propose": "draw boxes around what may sound",
-    "accept": "take good boxes as they are, by rule",
-    "simulate": "answer in place of people, from a ground truth",
-    "pull": "bring in what people said of the boxes",
-    "pull-adjudication": "bring in who settled what people differ on",
-    "gold": "take known answers, to score people on",
-    "settle": "turn reviews into sounding instances",
-    "segment": "turn boxes into pixel masks",
-    "pull-masks": "bring in what people said of the masks",
-    "settle-masks": "put verified masks in the segmenter's place",
-}
-"""What each stage does, for strangers."""
 
 
 class _Chart(NamedTuple):
@@ -125,7 +109,7 @@ def write_report(
             people=len(people),
             rules=sorted(rules),
             stages=stages,
-            meanings=_MEANINGS,
+            meanings={step.name: step.does for step in FLOW},
             reasons=_reasons(drops, failures),
             charts=_charts(tables),
             scores=_flat(scores or {}),

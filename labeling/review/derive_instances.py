@@ -9,27 +9,24 @@ A review of a frame that another sampling left out waits: its instances come bac
 from __future__ import annotations
 
 from labeling.review.instances import deciding_reviews, derive_instances
-from pipeline.errors import AvatarBuildError
 from pipeline.records.schema import Review, digest_of
+from pipeline.run.derive import Derived, commit_derived, hold
 from pipeline.run.stage import Drop, Ok, Outcome, StageSpec
-from pipeline.run.unit import Clock, commit_unit, new_job
-from pipeline.workspace.ledger import Generation, Unit
-from pipeline.workspace.locks import run_lock
 from pipeline.workspace.table import read_records
 from pipeline.workspace.workspace import Workspace
 
 SPEC = StageSpec(name="settle", version=1, reads="reviews", writes=("instances",))
 
 
-def settle(workspace: Workspace) -> int:
+def bring_instances_up_to_date(workspace: Workspace) -> int:
     """Derive the instances of every review file whose deciding reviews changed.
 
     Returns:
         The number of files answered anew.
     """
-    ledger = workspace.ledger(SPEC.name)
-    generation = Generation(SPEC.name, SPEC.version, {}, {}, {})
     files = {file.file: file for file in workspace.files("reviews")}
+    if not files and not workspace.ledger(SPEC.name).commits():
+        return 0
     reviews = {
         name: read_records(Review, workspace.storage, name, file.sha256)
         for name, file in files.items()
@@ -38,33 +35,14 @@ def settle(workspace: Workspace) -> int:
     deciding = {row.id for row in deciding_reviews(every).values()}
     frames = set(workspace.arrow("frames").column("frame_id").to_pylist())
     gone = {row.id for row in every if row.frame_id not in frames}
-    job = new_job(workspace.storage, SPEC.name, generation.key)
-    answered = 0
-    with run_lock(workspace.storage, ledger.folder) as lock:
-        if not lock.alone:
-            raise AvatarBuildError("settle: another run is deriving instances; try again after it.")
-        ledger.recover()
-        ledger.begin(generation)
-        names = {}
+    with hold(workspace, SPEC, wait=True) as books:
+        wanted = {}
         for name, rows in reviews.items():
             chosen = sorted(row.id for row in rows if row.id in deciding - gone)
-            names[name] = digest_of([generation.key, files[name].sha256, chosen])[:12]
-        current = set(names.values())
-        stale = [c for c in ledger.commits() if c.unit.rpartition("-")[2] not in current]
-        ledger.retire(stale, generation.key)
-        kept = {commit.unit.rpartition("-")[2] for commit in ledger.commits()}
-        ordinal = max((commit.ordinal for commit in ledger.commits()), default=-1)
-        for name, key in sorted(names.items()):
-            if key in kept:
-                continue
-            ordinal += 1
-            rows = reviews[name]
-            unit = Unit(ordinal, f"{ordinal:06d}-{key}", name, files[name].sha256, 0, len(rows))
+            key = digest_of([books.stage_key, files[name].sha256, chosen])[:12]
             outcomes = [_outcome(row, row.id in deciding, row.id in gone) for row in rows]
-            commit_unit(job, SPEC, unit, [row.id for row in rows], outcomes, Clock())
-            answered += 1
-        ledger.recover()
-    return answered
+            wanted[key] = Derived(key, name, files[name].sha256, outcomes)
+        return commit_derived(books, wanted)
 
 
 def _outcome(review: Review, deciding: bool, gone: bool) -> Outcome:

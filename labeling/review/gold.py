@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ConfigDict, Field, ValidationError
 
 from labeling.label_studio.shapes import SAME_PX, Text
-from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.errors import UsageError
 from pipeline.records.boxes import clip
 from pipeline.records.reviews import by_frame, deciding
 from pipeline.records.schema import (
@@ -27,10 +27,8 @@ from pipeline.records.schema import (
     content_id,
     digest_of,
 )
+from pipeline.run.derive import Derived, bring_up_to_date, commit_derived, hold
 from pipeline.run.stage import Ok, StageSpec
-from pipeline.run.unit import Clock, commit_unit, new_job
-from pipeline.workspace.ledger import Generation, Unit
-from pipeline.workspace.locks import run_lock
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import read_records
 from pipeline.workspace.workspace import Workspace
@@ -78,23 +76,12 @@ def set_gold(workspace: Workspace, path: Path) -> int:
     """
     answers = _read(path)
     _check(answers, {row.frame_id: row for row in workspace.rows(Frame)}, path)
-    ledger = workspace.ledger(SPEC.name)
     digest = digest_of(sorted(answer.review_id for answer in answers))
-    generation = Generation(SPEC.name, SPEC.version, {}, {}, {})
-    with run_lock(workspace.storage, ledger.folder) as lock:
-        if not (lock.alone or lock.try_alone()):
-            raise AvatarBuildError("gold: another run sets gold answers; try again after it.")
-        ledger.recover()
-        name = f"-{digest[:12]}"
-        standing = [commit for commit in ledger.commits() if commit.unit.endswith(name)]
-        stale = [commit for commit in ledger.commits() if not commit.unit.endswith(name)]
-        ledger.retire(stale, generation.key)
-        if answers and not standing:
-            ledger.begin(generation)
-            unit = Unit(0, f"{0:06d}{name}", path.name, digest, 0, len(answers))
-            outcomes = [Ok(answer.frame_id, [answer]) for answer in answers]
-            job = new_job(workspace.storage, SPEC.name, generation.key)
-            commit_unit(job, SPEC, unit, [one.id for one in outcomes], outcomes, Clock())
+    outcomes = [Ok(answer.frame_id, [answer]) for answer in answers]
+    rows = Derived(digest[:12], path.name, digest, outcomes)
+    with hold(workspace, SPEC) as books:
+        commit_derived(books, {rows.key: rows} if answers else {})
+    bring_up_to_date(workspace)
     return len(answers)
 
 

@@ -8,17 +8,14 @@ found anything has a file of its own.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from pipeline.records import rle
 from pipeline.records.reviews import by_frame, standing
 from pipeline.records.schema import Mask, Review, ReviewedInstance, digest_of
+from pipeline.run.derive import Derived, commit_derived, hold
 from pipeline.run.stage import Ok, StageSpec
-from pipeline.run.unit import Clock, commit_unit, new_job
-from pipeline.workspace.ledger import Commit, Generation, Ledger, TableFile, Unit
-from pipeline.workspace.locks import run_lock
+from pipeline.workspace.ledger import Commit, Ledger, TableFile
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import read_records
 from pipeline.workspace.workspace import Workspace
@@ -28,43 +25,26 @@ _ASIDE = f"commits/{SPEC.name}/aside"
 """Where the files lie that others stand in for."""
 
 
-def settle_masks(workspace: Workspace) -> int:
+def bring_masks_up_to_date(workspace: Workspace) -> int:
     """Put verified masks in the place of the segmenter's, where reviews changed.
 
     Returns:
         The number of files made anew.
     """
-    ledger = workspace.ledger(SPEC.name)
-    with run_lock(workspace.storage, ledger.folder) as lock:
-        while not (lock.alone or lock.try_alone()):
-            time.sleep(0.1)  # tasks of a job array end together, and this takes seconds
-        ledger.recover()
+    if not (workspace.files("reviews") or workspace.ledger(SPEC.name).commits()):
+        return 0
+    with hold(workspace, SPEC, wait=True) as books:
         verified = verified_masks(workspace.rows(Review), _current_instances(workspace))
-        if not verified and not ledger.commits():
+        before = books.commits()
+        if not verified and not before:
             return 0
-        return _settle(workspace, ledger, verified)
-
-
-def _settle(workspace: Workspace, ledger: Ledger, verified: dict[str, Mask]) -> int:
-    generation = Generation(SPEC.name, SPEC.version, {}, {}, {})
-    ledger.begin(generation)
-    sources = _sources(workspace)
-    wanted = _wanted(workspace.storage, sources, verified)
-    stale = [commit for commit in ledger.commits() if _key(commit) not in wanted]
-    _bring_back(workspace.storage, stale, sources)
-    ledger.retire(stale, generation.key)
-    kept = {_key(commit) for commit in ledger.commits()}
-    ordinal = max((commit.ordinal for commit in ledger.commits()), default=-1)
-    job = new_job(workspace.storage, SPEC.name, generation.key)
-    new = [key for key in sorted(wanted) if key not in kept]
-    for number, key in enumerate(new, start=ordinal + 1):
-        copy = wanted[key]
-        unit = Unit(number, f"{number:06d}-{key}", copy.file, copy.sha256, 0, len(copy.rows))
-        answers = [Ok(row.id, [row]) for row in copy.rows]
-        spec = replace(SPEC, reads=copy.table)
-        commit_unit(job, spec, unit, [row.id for row in copy.rows], answers, Clock())
-    _put_aside(workspace.storage, ledger)
-    return len(new)
+        sources = _sources(workspace)
+        wanted = _wanted(workspace.storage, sources, verified)
+        stale = [commit for key, commit in before.items() if key not in wanted]
+        _bring_back(workspace.storage, stale, sources)
+        made = commit_derived(books, wanted)
+        _put_aside(workspace.storage, books.ledger)
+        return made
 
 
 def verified_masks(reviews: Sequence[Review], instances: dict[str, str]) -> dict[str, Mask]:
@@ -107,35 +87,25 @@ def _mask(spoken: ReviewedInstance, review: Review) -> Mask:
     )
 
 
-@dataclass(frozen=True)
-class _Copy:
-    """A file to be made."""
-
-    table: str
-    """Of the file it is made from."""
-    file: str
-    sha256: str
-    rows: list[Mask]
-
-
 def _wanted(
     storage: Storage, sources: Sequence[TableFile], verified: dict[str, Mask]
-) -> dict[str, _Copy]:
-    """The files that should stand in the table beside the segmenter's, by a key of content."""
+) -> dict[str, Derived]:
+    """Return the files that should stand in the table beside the segmenter's, by key."""
     left = dict(verified)
-    copies = []
+    copies: list[tuple[str, str, str, list[Mask]]] = []
     for source in sources:
         place = source.file if storage.exists(source.file) else _aside(source.file)
         rows = read_records(Mask, storage, place, source.sha256)
         if any(row.id in verified for row in rows):
             merged = [left.pop(row.id, row) for row in rows]
-            copies.append(_Copy("masks", source.file, source.sha256, merged))
-    if left:
-        copies.append(_Copy("reviews", "", "", [left[name] for name in sorted(left)]))
-    return {
-        digest_of([copy.file, copy.sha256, [row.model_dump() for row in copy.rows]])[:12]: copy
-        for copy in copies
-    }
+            copies.append((source.file, source.sha256, "masks", merged))
+    if left:  # painted where no segmenter found anything
+        copies.append(("", "", "reviews", [left[name] for name in sorted(left)]))
+    wanted = {}
+    for file, sha256, table, rows in copies:
+        key = digest_of([file, sha256, [row.model_dump() for row in rows]])[:12]
+        wanted[key] = Derived(key, file, sha256, [Ok(row.id, [row]) for row in rows], table)
+    return wanted
 
 
 def _sources(workspace: Workspace) -> list[TableFile]:
@@ -175,7 +145,3 @@ def _current_instances(workspace: Workspace) -> dict[str, str]:
 
 def _aside(file: str) -> str:
     return f"{_ASIDE}/{file.rpartition('/')[2]}"
-
-
-def _key(commit: Commit) -> str:
-    return commit.unit.rpartition("-")[2]

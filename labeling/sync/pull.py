@@ -21,14 +21,14 @@ from labeling.projects.box_results import withdrawn
 from labeling.projects.connect import Project, ProjectKind, find_project
 from labeling.sync.answers import AdjudicationAnswers, Answers, BoxAnswers, MaskAnswers
 from labeling.sync.push import foreign_line, frame_of, named_frame
-from pipeline.errors import AvatarBuildError, InputError, UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.records.reviews import DELETED, SKIPPED, is_withdrawn
 from pipeline.records.schema import FailureRow, Frame, Review, digest_of
+from pipeline.run.derive import Books, Derived, bring_up_to_date, hold
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, StageSpec
-from pipeline.run.unit import Clock, commit_unit, new_job
+from pipeline.run.unit import Clock
 from pipeline.words import command_line
-from pipeline.workspace.ledger import Generation, Ledger, Unit
-from pipeline.workspace.locks import run_lock
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 
@@ -134,19 +134,14 @@ def _pull(
             f" Make it with: {command_line('label', 'push', kind, '--workspace', place)}"
         )
     spec = SPECS[kind]
-    ledger = workspace.ledger(spec.name)
-    with run_lock(workspace.storage, ledger.folder) as lock:
-        # Whoever came second has waited here for the first.
-        if not (lock.alone or lock.try_alone()):
-            raise AvatarBuildError("pull: another pull of this workspace is running; let it end.")
-        ledger.recover()
+    with hold(workspace, spec) as books:
         clock = Clock()
-        reader = _Reader(workspace, server, project, open_answers(), ledger)
-        since = _Since(workspace.storage, ledger, project)
-        outcomes = list(reader.read(since.read()))
-        _commit(workspace, spec, outcomes, project, clock)
+        reader = _Reader(workspace, server, project, open_answers(), books.ledger)
+        since = _Since(workspace.storage, books.ledger, project)
+        _commit(books, list(reader.read(since.read())), project, clock)
         if reader.newest:
             since.write(reader.next_since())
+    bring_up_to_date(workspace)
     return reader.pulled
 
 
@@ -289,45 +284,16 @@ class _Reader:
                 yield Drop(name, "deleted", link)
 
 
-def _commit(
-    workspace: Workspace,
-    spec: StageSpec,
-    outcomes: Sequence[Outcome],
-    project: Project,
-    clock: Clock,
-) -> None:
+def _commit(books: Books, outcomes: Sequence[Outcome], project: Project, clock: Clock) -> None:
     """Commit the answers; those that failed before are answered again, as a retry does."""
-    ledger = workspace.ledger(spec.name)
-    failing = {row.input_id: row.attempts for row in ledger.failures()}
+    failing = {row.input_id: row.attempts for row in books.ledger.failures()}
     again = [outcome for outcome in outcomes if outcome.id in failing]
     first = [outcome for outcome in outcomes if outcome.id not in failing]
-    generation = Generation(spec.name, spec.version, {}, {}, {})
-    job = new_job(workspace.storage, spec.name, generation.key)
-    for answers, retried in ((first, False), (again, True)):
-        if not answers:
-            continue
-        ledger.begin(generation)
-        unit = _unit(ledger, answers, project, failing if retried else {})
-        commit_unit(job, spec, unit, [answer.id for answer in answers], answers, clock)
-
-
-def _unit(
-    ledger: Ledger, answers: Sequence[Outcome], project: Project, attempts: dict[str, int]
-) -> Unit:
-    ordinal = max((commit.ordinal for commit in ledger.commits()), default=-1) + 1
-    said = [[answer.id, _said(answer)] for answer in answers]
-    digest = digest_of(said)
-    ids = tuple(answer.id for answer in answers) if attempts else ()
-    return Unit(
-        ordinal,
-        f"{ordinal:06d}-{digest[:12]}",
-        project.title,
-        digest,
-        0,
-        len(answers),
-        ids,
-        tuple(attempts[name] for name in ids),
-    )
+    for answers, attempts in ((first, None), (again, failing)):
+        if answers:
+            digest = digest_of([[answer.id, _said(answer)] for answer in answers])
+            rows = Derived(digest[:12], project.title, digest, answers, attempts=attempts)
+            books.commit(rows, clock)
 
 
 def _said(answer: Outcome) -> object:

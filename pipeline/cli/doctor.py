@@ -24,9 +24,9 @@ from typing import Literal
 
 from pipeline.config import Config, DownloadConfig, LabelConfig, RunConfig
 from pipeline.errors import AvatarBuildError
+from pipeline.run.flow import STAGES
 from pipeline.run.gpus import VISIBLE, visible_gpus
 from pipeline.run.lost import media_states
-from pipeline.run.registry import STAGES
 from pipeline.words import counted, size
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace

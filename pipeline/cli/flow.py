@@ -134,6 +134,8 @@ def propose(
     """
     if more_previewed and not previewed:
         raise click.UsageError(f"{more_previewed[0]!r}: settings come after --set or --preview.")
+    from pipeline.run.flow import stages_of
+
     opened = open_workspace(workspace, settings)
     if previewed:
         from stages.propose.preview import preview_settings
@@ -141,7 +143,7 @@ def propose(
         found = preview_settings(opened, [*previewed, *more_previewed])
         output().tell(found.as_dict(), *found.lines())
         return
-    run_stages(opened, ["hear", "propose"], options)
+    run_stages(opened, stages_of("propose"), options)
     if sheets and not options.dry_run:
         from stages.propose.contact_sheet import proposal_sheets
 
@@ -161,7 +163,7 @@ def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, shee
         avatar-build segment --device cuda:0 --contact-sheet
     """
     opened = open_workspace(workspace, settings)
-    _segment(opened, options)
+    run_stages(opened, ["segment"], options)
     if sheets and not options.dry_run:
         from stages.propose.contact_sheet import mask_sheets
 
@@ -177,29 +179,9 @@ def run(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
     \b
         avatar-build run --units 3/16      # the third of sixteen tasks of a job array
     """
-    opened = open_workspace(workspace, settings)
-    run_stages(opened, ["download", "sample", "hear", "propose"], options)
-    _segment(opened, options)
+    from pipeline.run.flow import automatic_stages
 
-
-def _segment(opened: Workspace, options: RunOptions) -> None:
-    from pipeline.cli.steps import settle_reviews
-
-    set_aside(opened, options)
-    if not options.dry_run:
-        settle_reviews(opened)
-    _run_segmenter(opened, options)
-
-
-def _run_segmenter(opened: Workspace, options: RunOptions) -> None:
-    """Segment; masks that people verified stay theirs, also where rows fail."""
-    from labeling.review.verified_masks import settle_masks
-
-    try:
-        run_stages(opened, ["segment"], options)
-    finally:
-        if not options.dry_run:
-            settle_masks(opened)
+    run_stages(open_workspace(workspace, settings), automatic_stages(), options)
 
 
 @cli.command()
@@ -224,8 +206,8 @@ def retry(
     """
     from dataclasses import replace
 
+    from pipeline.run.flow import STAGES
     from pipeline.run.lost import units_again
-    from pipeline.run.registry import STAGES
     from pipeline.run.runner import plan_retry
     from pipeline.run.status import check_names
     from pipeline.workspace.recorded import LOST
@@ -245,10 +227,7 @@ def retry(
     if not (rows or lost) or options.dry_run:
         return
     options = replace(options, again=again)
-    if stage == "segment":
-        _run_segmenter(opened, options)
-    else:
-        run_stages(opened, [stage], options)
+    run_stages(opened, [stage], options)
 
 
 def _say_final(opened: Workspace, stage: str) -> None:

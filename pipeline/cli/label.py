@@ -40,12 +40,9 @@ def accept(workspace: str, settings: tuple[str, ...], options: RunOptions) -> No
     \b
         avatar-build label accept --set label.accept_score=0.6
     """
-    from pipeline.cli.steps import settle_reviews
-
     opened = open_workspace(workspace, settings)
     run_stages(opened, ["accept"], options)
     if not options.dry_run:
-        settle_reviews(opened)
         _say_instances(opened)
 
 
@@ -192,7 +189,7 @@ def push(
     from labeling.projects.connect import connect
     from labeling.review.gold import set_gold
     from labeling.sync.push import push_adjudication, push_boxes, push_masks
-    from pipeline.cli.steps import settle_reviews
+    from pipeline.run.derive import bring_up_to_date
 
     if gold is not None and kind != "boxes":
         raise click.UsageError("--gold goes with boxes.")
@@ -203,13 +200,12 @@ def push(
     server = connect(opened)
     if gold is not None:
         set_gold(opened, gold)
-        settle_reviews(opened)
     if kind == "boxes":
         pushed = push_boxes(opened, server, _vocabulary(opened), _counter())
     elif kind == "adjudication":
         pushed = push_adjudication(opened, server, _vocabulary(opened), _counter())
     else:
-        settle_reviews(opened)
+        bring_up_to_date(opened)
         pushed = push_masks(opened, server, _counter())
     output().tell(pushed.as_dict(), *pushed.lines())
     if pushed.skipped:
@@ -232,7 +228,6 @@ def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
     from labeling.projects.connect import connect
     from labeling.sync.pull import pull_adjudication, pull_boxes, pull_masks
     from labeling.sync.reopen import Reopened, reopen_boxes
-    from pipeline.cli.steps import settle_reviews
 
     opened = open_workspace(workspace, settings)
     server = connect(opened)
@@ -245,7 +240,6 @@ def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
         pulled = pull_masks(opened, server)
         reopened = reopen_boxes(opened, server)
     output().tell({**pulled.as_dict(), **reopened.as_dict()}, *pulled.lines(), *reopened.lines())
-    settle_reviews(opened)
     _say_instances(opened)
     if pulled.bad or reopened.waiting:
         raise Failed(f"label pull {kind}: some tasks are to mend; see above.")

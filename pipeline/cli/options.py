@@ -122,8 +122,10 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def placed(*args: Any, device: str | None, settings: tuple[str, ...], **kwargs: Any) -> Any:
         if device is not None:
-            stages = ("hear", "propose", "segment")
-            settings = (*settings, *(f"{stage}.device={json.dumps(device)}" for stage in stages))
+            from pipeline.run.flow import STAGES
+
+            sections = [step.section for step in STAGES.values() if step.uses_device]
+            settings = (*settings, *(f"{name}.device={json.dumps(device)}" for name in sections))
         return command(*args, settings=settings, **kwargs)
 
     return placed

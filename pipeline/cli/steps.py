@@ -1,7 +1,6 @@
 """The steps of the flow as functions: what their commands do, without words.
 
-It joins the packages, as the command line does: what people said is settled around the stages that
-read or make it.
+They join the packages, as the command line does.
 """
 
 from __future__ import annotations
@@ -11,17 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
-from pipeline.run.registry import STAGES
+from pipeline.run.derive import bring_up_to_date
+from pipeline.run.flow import STAGES, stages_of
 from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from exports.release.freeze import ReleaseSummary
-
-_BEFORE = {"propose": ["hear"]}
-"""What runs first when a stage is asked for by name."""
-_STAGES = [name for name in STAGES if name != "simulate"]
-"""Those that run without a ground truth."""
 
 
 def run_by_name(workspace: Workspace, name: str, options: RunOptions) -> RunSummary:
@@ -30,27 +25,14 @@ def run_by_name(workspace: Workspace, name: str, options: RunOptions) -> RunSumm
     Raises:
         UsageError: there is no such stage; settings conflict with earlier results.
     """
-    if name not in _STAGES:
-        raise UsageError(f"{name!r} is no stage: there is {', '.join(_STAGES)}.")
-    before = [run_stage(workspace, stage, options) for stage in _BEFORE.get(name, [])]
-    if name == "segment" and not options.dry_run:
-        settle_reviews(workspace)
-    try:
-        summary = run_stage(workspace, name, options)
-    finally:  # masks that people verified stay theirs, also where rows fail
-        if name in ("accept", "segment") and not options.dry_run:
-            settle_reviews(workspace)
-    summary.notes[:0] = [repr(one) for one in before]
+    names = [stage for stage, step in STAGES.items() if step.command != "demo"]
+    if name not in names:
+        raise UsageError(f"{name!r} is no stage: there is {', '.join(names)}.")
+    *before, _ = stages_of(name) or [name]
+    earlier = [repr(run_stage(workspace, stage, options)) for stage in before]
+    summary = run_stage(workspace, name, options)
+    summary.notes[:0] = earlier
     return summary
-
-
-def settle_reviews(workspace: Workspace) -> None:
-    """Bring instances and masks in step with the reviews."""
-    from labeling.review.derive_instances import settle
-    from labeling.review.verified_masks import settle_masks
-
-    settle(workspace)
-    settle_masks(workspace)
 
 
 def freeze(
@@ -65,7 +47,7 @@ def freeze(
     from exports.from_workspace import export_workspace
     from stages.taxonomy import load_taxonomy
 
-    settle_reviews(workspace)
+    bring_up_to_date(workspace)
     categories = load_taxonomy(workspace.config.hear.taxonomy).categories
     return export_workspace(
         workspace,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pipeline.records.schema import Frame, Record, Video
-from pipeline.run.registry import STAGES
+from pipeline.run.flow import STAGES
 from pipeline.workspace.ledger import Unit
 from pipeline.workspace.recorded import CHANGED, MISSING, UNSURE, is_there, standing
 from pipeline.workspace.workspace import Workspace

@@ -19,10 +19,11 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.errors import AvatarBuildError, DamagedError, StopRun, UsageError
 from pipeline.records.schema import FailureRow
+from pipeline.run.derive import bring_up_to_date, decides_derived, is_derived
+from pipeline.run.flow import STAGES, Step
 from pipeline.run.local import LocalTeam
 from pipeline.run.lost import media_states, units_again
 from pipeline.run.pool import Pool, Team
-from pipeline.run.registry import STAGES, Entry
 from pipeline.run.stage import Stage, StageSpec
 from pipeline.run.stage_progress import Progress
 from pipeline.run.unit import Job, UnitResult, new_job
@@ -123,7 +124,7 @@ def run_stage(
     name: str,
     options: RunOptions,
     progress: Progress | None = None,
-    entry: Entry | None = None,
+    step: Step | None = None,
     config: Any = None,
     *,
     coming: int = 0,
@@ -136,7 +137,7 @@ def run_stage(
         name: the stage.
         options: how.
         progress: shown to the user; none for silence.
-        entry: of a stage that is not in the registry.
+        step: of a stage that is not in the flow.
         config: in place of the workspace's section.
         coming: rows of its input that a dry run of what goes before would add.
         to_come: tables that what goes before would write, in a dry run, and whether anew.
@@ -145,10 +146,10 @@ def run_stage(
         UsageError: results of other settings are in the way and ``redo`` is off.
         StopRun: the machine or a site says stop.
     """
-    entry = entry or STAGES[name]
+    step = step or STAGES[name]
     given = config is not None
-    config = config if given else getattr(workspace.config, entry.section)
-    stage_class = entry.load()
+    config = config if given else getattr(workspace.config, step.section)
+    stage_class = step.load()
     spec = stage_class.spec
     stage = stage_class(config)
     ledger = workspace.ledger(spec.name)
@@ -173,6 +174,31 @@ def run_stage(
             summary.workers, note = _size(team, workspace, spec, options, len(units))
             summary.notes += [note] if note else []
         return summary
+    if is_derived(spec.reads, *spec.joins):
+        bring_up_to_date(workspace)
+    try:
+        _run(workspace, step, stage, config, options, summary, progress, given=given)
+    finally:  # masks that people verified stay theirs, also where rows fail
+        if decides_derived(*spec.writes):
+            bring_up_to_date(workspace)
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def _run(
+    workspace: Workspace,
+    step: Step,
+    stage: Stage[Any],
+    config: Any,
+    options: RunOptions,
+    summary: RunSummary,
+    progress: Progress | None,
+    *,
+    given: bool,
+) -> None:
+    """Plan what is new and do what is pending; ``given``: the settings are no section's."""
+    spec = stage.spec
+    ledger = workspace.ledger(spec.name)
     recover(workspace, but=spec.name)
     with run_lock(workspace.storage, ledger.folder) as lock:
         if lock.alone:
@@ -184,28 +210,26 @@ def run_stage(
         _plan(workspace, ledger, spec, generation.key)
         units = _pending(workspace, ledger, spec, options)
         if not (units or options.again):
-            lines = [state.line() for state in media_states(workspace, name)]
+            lines = [state.line() for state in media_states(workspace, spec.name)]
             summary.notes += [line for line in lines if line]
-        units += units_again(workspace, name, options.again)
+        units += units_again(workspace, spec.name, options.again)
         lock.share()
 
         def keep() -> None:
             """Write typed settings down before the first result, and not where no model opens."""
             if given or summary.kept:
                 return
-            summary.kept = workspace.keep_settings(entry.section)
+            summary.kept = workspace.keep_settings(step.section)
             for line in summary.kept:
                 (progress or Progress.silent()).say(line)
 
         if ledger.commits():
             keep()
         if units:
-            job = new_job(workspace.storage, spec.name, generation.key, entry.stage_class, config)
+            job = new_job(workspace.storage, spec.name, generation.key, step.stage, config)
             _execute(workspace, job, stage, units, options, summary, progress, lock, keep)
         if lock.try_alone():
             ledger.recover()
-    summary.seconds = time.perf_counter() - started
-    return summary
 
 
 def recover(workspace: Workspace, but: str = "") -> None:

@@ -9,28 +9,12 @@ from typing import Any
 from pipeline.columns import columns
 from pipeline.errors import UsageError
 from pipeline.records.schema import TABLES, DropRow, FailureRow
-from pipeline.run.registry import STAGES
+from pipeline.run.flow import FLOW, STAGES
 from pipeline.words import short
 from pipeline.workspace.ledger import Commit, Ledger
 from pipeline.workspace.workspace import Workspace
 
-ORDER = (
-    "list",
-    "download",
-    "sample",
-    "hear",
-    "propose",
-    "accept",
-    "simulate",
-    "pull",
-    "pull-adjudication",
-    "gold",
-    "settle",
-    "segment",
-    "pull-masks",
-    "settle-masks",
-)
-"""Stages as the data flows; ``list`` and what settles run inside ``download`` and ``label``."""
+ORDER = [step.name for step in FLOW]
 
 
 @dataclass
@@ -65,7 +49,9 @@ class StageStatus:
 def stage_status(workspace: Workspace) -> list[StageStatus]:
     """The books of every stage that has run or has input waiting."""
     with workspace.one_moment():
-        found = [_status_of(workspace, workspace.ledger(stage)) for stage in ORDER]
+        found = [
+            _status_of(workspace, workspace.ledger(stage)) for stage in (step.name for step in FLOW)
+        ]
     return [status for status in found if status.input]
 
 
@@ -104,7 +90,7 @@ def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
 
 def _pending_rows(workspace: Workspace, ledger: Ledger, commits: list[Commit]) -> int:
     """Rows of the input table that no commit answers yet."""
-    if ledger.stage not in STAGES or (ledger.stage in ("accept", "simulate") and not commits):
+    if ledger.stage not in STAGES or (STAGES[ledger.stage].of_people and not commits):
         return 0  # who labels is the user's choice: no rows wait for a rule nobody asked for
     done: Counter[tuple[str, str]] = Counter()
     for commit in commits:

@@ -6,19 +6,16 @@ selection of it or another list can be brought in at any time.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.errors import AvatarBuildError
 from pipeline.records.schema import Source, digest_of
+from pipeline.run.derive import Derived, hold
 from pipeline.run.stage import Ok, Outcome, StageSpec
-from pipeline.run.unit import Clock, commit_unit, new_job
 from pipeline.words import counted
-from pipeline.workspace.ledger import Generation, Unit
-from pipeline.workspace.locks import run_lock
+from pipeline.workspace.recorded import sha256_of
 from pipeline.workspace.workspace import Workspace
 from stages.download.sources import read_list, select_sources
 
@@ -78,38 +75,26 @@ def import_list(
         UsageError: no such file, an empty one, or a row of the wrong form, named.
     """
     result = select_sources(read_list(path), path.name, labels, limit)
-    ledger = workspace.ledger(SPEC.name)
-    locking = nullcontext() if dry_run else run_lock(workspace.storage, ledger.folder)
-    with locking as lock:
-        if lock is not None:
-            if not lock.alone:
-                raise AvatarBuildError("list: another run brings in a list; try again after it.")
-            ledger.recover()
+    with nullcontext() if dry_run else hold(workspace, SPEC) as books:
         known = {row.video_id for row in workspace.rows(Source)}
         new = [row for row in result.sources if row.video_id not in known]
-        imported = Imported(
-            path.name,
-            result.total_rows,
-            len(new),
-            len(result.sources) - len(new),
-            len(result.drops),
-            len(result.failures),
-            result.not_selected,
-        )
         answers: list[Outcome] = [Ok(row.id, [row]) for row in new]
         answers += [*result.drops, *result.failures]
-        name = digest_of([_sha256(path), sorted(answer.id for answer in answers)])[:12]
-        before = ledger.commits()
-        if dry_run or not answers or any(commit.unit.endswith(name) for commit in before):
-            return imported
-        generation = Generation(SPEC.name, SPEC.version, {}, {}, {})
-        ledger.begin(generation)
-        ordinal = max((commit.ordinal for commit in before), default=-1) + 1
-        unit = Unit(ordinal, f"{ordinal:06d}-{name}", path.name, _sha256(path), 0, len(answers))
-        job = new_job(workspace.storage, SPEC.name, generation.key)
-        commit_unit(job, SPEC, unit, [answer.id for answer in answers], answers, Clock())
-    return imported
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = sha256_of(path)
+        rows = Derived(
+            digest_of([sha256, sorted(answer.id for answer in answers)])[:12],
+            path.name,
+            sha256,
+            answers,
+        )
+        if books is not None and answers and rows.key not in books.commits():
+            books.commit(rows)
+    return Imported(
+        path.name,
+        result.total_rows,
+        len(new),
+        len(result.sources) - len(new),
+        len(result.drops),
+        len(result.failures),
+        result.not_selected,
+    )

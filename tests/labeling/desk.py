@@ -10,7 +10,7 @@ from pathlib import Path
 from labeling.label_studio.client import LabelStudio
 from labeling.projects.connect import connect, open_project
 from labeling.projects.serve import USER
-from labeling.review.derive_instances import settle
+from labeling.review.derive_instances import bring_instances_up_to_date
 from labeling.sync.pull import pull_boxes
 from labeling.sync.push import push_boxes, push_masks
 from pipeline.records.schema import Instance, Review
@@ -40,7 +40,7 @@ class Desk:
     def pulled(self, video: str) -> Review:
         """The only review of a frame's boxes, once pulled."""
         pull_boxes(self.workspace, connect(self.workspace), VOCABULARY)
-        settle(self.workspace)
+        bring_instances_up_to_date(self.workspace)
         name = self.frame_id(video)
         (review,) = [row for row in self.workspace.rows(Review) if row.frame_id == name]
         return review

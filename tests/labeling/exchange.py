@@ -8,7 +8,6 @@ from labeling.label_studio.client import LabelStudio
 from labeling.projects.connect import ProjectKind
 from labeling.sync.pull import Pulled, pull_adjudication, pull_boxes, pull_masks
 from labeling.sync.push import Pushed, push_adjudication, push_boxes, push_masks
-from pipeline.cli.steps import settle_reviews
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import VOCABULARY
 
@@ -35,7 +34,6 @@ def pull(workspace: Workspace, server: LabelStudio, kind: ProjectKind = "boxes")
         found = pull_masks(workspace, server)
     else:
         found = pull_adjudication(workspace, server, VOCABULARY)
-    settle_reviews(workspace)
     return found
 
 

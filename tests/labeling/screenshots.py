@@ -19,7 +19,7 @@ from labeling.projects.backend import Backend, connect_backend
 from labeling.projects.connect import connect, open_project
 from labeling.projects.prompts import Prompts
 from labeling.projects.serve import start_server
-from labeling.review.derive_instances import settle
+from labeling.review.derive_instances import bring_instances_up_to_date
 from labeling.sync.pull import pull_boxes
 from pipeline.config import SegmentConfig
 from pipeline.workspace.workspace import Workspace
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with open_desk(workspace, connect(workspace), Path(scratch) / "profile") as desk:
                 _boxes(desk, folder)
                 pull_boxes(desk.workspace, connect(desk.workspace), VOCABULARY)
-                settle(desk.workspace)
+                bring_instances_up_to_date(desk.workspace)
                 _masks(with_masks(desk), folder)
         finally:
             running.stop()

@@ -22,7 +22,7 @@ from labeling.projects.backend import TITLE, Backend, connect_backend
 from labeling.projects.box_tasks import PREDICTED
 from labeling.projects.connect import Project
 from labeling.projects.prompts import Point, Prompts, read_prompt
-from labeling.review.derive_instances import settle
+from labeling.review.derive_instances import bring_instances_up_to_date
 from pipeline.errors import InputError, UsageError
 from pipeline.records.schema import Frame, Instance
 from pipeline.workspace.workspace import Workspace
@@ -77,7 +77,7 @@ def running(workspace: Workspace) -> Iterator[Running]:
     spoken = {"bbox": BOX, "category": "dog", "scenario": "Single-sound"}
     box = {**spoken, "origin": "added", "proposal_id": None}
     add_reviews(workspace, review(frame(10).frame_id, "dog", 1, instances=[box]))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     fake, said = Fake(), list[str]()
     with Backend(Prompts(workspace, fake), 0, said.append) as backend:
         yield Running(backend, fake, said, workspace)
@@ -183,7 +183,7 @@ def test_what_was_pulled_while_it_runs_is_known(running: Running) -> None:
     spoken = {"bbox": BOX, "category": "cat", "scenario": "Single-sound", "origin": "added"}
     row = review(frame(11).frame_id, "cat", 2, instances=[{**spoken, "proposal_id": None}])
     add_reviews(running.workspace, row)
-    settle(running.workspace)
+    bring_instances_up_to_date(running.workspace)
     (cat,) = [r for r in running.workspace.rows(Instance) if r.audio_visual_category == "cat"]
     asked = [{"label": "1 cat", "instance_id": cat.instance_id}]
     body = {"tasks": [{"data": {"frame_id": frame(11).frame_id, "asked": asked}}]}

@@ -16,7 +16,7 @@ from labeling.label_studio import brush
 from labeling.projects.backend import Backend, connect_backend
 from labeling.projects.connect import connect, open_project
 from labeling.projects.prompts import Prompts
-from labeling.review.verified_masks import settle_masks
+from labeling.review.verified_masks import bring_masks_up_to_date
 from labeling.sync.pull import pull_masks
 from labeling.sync.reopen import reopen_boxes
 from pipeline.config import SegmentConfig
@@ -167,7 +167,7 @@ def shown(desk: Desk, video: str) -> Mask:
 
 def pull_the_masks(desk: Desk, video: str) -> Review:
     pull_masks(desk.workspace, connect(desk.workspace))
-    settle_masks(desk.workspace)
+    bring_masks_up_to_date(desk.workspace)
     name = desk.frame_id(video)
     rows = [row for row in desk.workspace.rows(Review) if row.kind == "masks"]
     (review,) = [row for row in rows if row.frame_id == name]

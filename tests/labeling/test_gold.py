@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labeling.review.derive_instances import settle
+from labeling.review.derive_instances import bring_instances_up_to_date
 from labeling.review.gold import set_gold
 from pipeline.errors import UsageError
 from pipeline.records.schema import Frame, Instance, Review
@@ -47,7 +47,7 @@ def test_known_answers_become_gold_reviews_that_decide(workspace: Workspace) -> 
     rows = {row.frame_id: row for row in gold(workspace)}
     assert [rows[name(index)].decision for index in (10, 11)] == ["labelled", "off_screen"]
     assert {(row.annotator, row.verified) for row in rows.values()} == {("gold", True)}
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     assert [row.bbox for row in workspace.rows(Instance)] == [BOX["bbox"]]
 
 
@@ -82,12 +82,12 @@ def test_the_workspaces_own_reviews_as_gold_leave_each_frame_its_one_instance(
     workspace: Workspace,
 ) -> None:
     add_reviews(workspace, review(name(), "dog", 1))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     before = [row.instance_id for row in workspace.rows(Instance)]
     own = workspace.storage.path("tables/reviews")
     for _ in range(2):
         assert set_gold(workspace, own) == 1
-        settle(workspace)
+        bring_instances_up_to_date(workspace)
         assert [row.instance_id for row in workspace.rows(Instance)] == before
 
 

@@ -26,7 +26,7 @@ from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.projects.annotator_clips import make_clips
 from labeling.projects.connect import find_project
 from labeling.projects.serve import Running, start_server
-from labeling.review.derive_instances import settle
+from labeling.review.derive_instances import bring_instances_up_to_date
 from labeling.sync.pull import pull_boxes
 from labeling.sync.push import frame_of, push_boxes
 from pipeline.errors import UsageError
@@ -247,7 +247,7 @@ def test_a_server_that_dies_in_the_middle_of_a_pull_leaves_nothing_half_done(
     assert workspace.rows(Review) == []
     outside.start()
     assert pull_boxes(workspace, outside.api, VOCABULARY).new == 3
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     before = workspace.digest("reviews"), workspace.digest("instances")
     assert pull_boxes(workspace, outside.api, VOCABULARY).new == 0
     assert (workspace.digest("reviews"), workspace.digest("instances")) == before

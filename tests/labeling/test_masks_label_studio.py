@@ -11,7 +11,7 @@ from labeling.label_studio.client import LabelStudio
 from labeling.projects.backend import Backend, connect_backend
 from labeling.projects.connect import open_project
 from labeling.projects.prompts import Prompts
-from labeling.review.verified_masks import settle_masks
+from labeling.review.verified_masks import bring_masks_up_to_date
 from labeling.sync.project_status import standings
 from labeling.sync.reopen import reopen_boxes
 from pipeline.config import SegmentConfig
@@ -119,7 +119,7 @@ def test_a_frame_sent_back_is_to_do_again_and_opens_with_the_boxes_it_had(masks:
     submit(masks.api, again, result)
     assert pull(masks.workspace, masks.api).new == 1
     segment(masks.workspace)
-    settle_masks(masks.workspace)
+    bring_masks_up_to_date(masks.workspace)
     (instance,) = [row for row in masks.workspace.rows(Instance) if row.frame_id == name(12)]
     assert instance.audio_visual_category == "cat"
     pushed = push(masks.workspace, masks.api, "masks")

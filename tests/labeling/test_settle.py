@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labeling.review.derive_instances import settle
+from labeling.review.derive_instances import bring_instances_up_to_date
 from pipeline.records.schema import Instance
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import add_reviews, categories, review, sample
@@ -19,10 +19,12 @@ def workspace(workspace: Workspace) -> Workspace:
 
 def test_a_newer_review_supersedes_the_older_one_in_another_file(workspace: Workspace) -> None:
     add_reviews(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
-    assert settle(workspace) == 1
+    assert bring_instances_up_to_date(workspace) == 1
     assert categories(workspace) == {"f1": "dog", "f2": "cat"}
     add_reviews(workspace, review("f1", "lion", 2))
-    assert settle(workspace) == 2, "the old file lost a deciding review, the new one is new"
+    assert bring_instances_up_to_date(workspace) == 2, (
+        "the old file lost a deciding review, the new one is new"
+    )
     assert categories(workspace) == {"f1": "lion", "f2": "cat"}
     drops = {row.input_id: row.reason for row in workspace.ledger("settle").drops()}
     assert drops == {"r_f1_1": "superseded"}
@@ -30,32 +32,32 @@ def test_a_newer_review_supersedes_the_older_one_in_another_file(workspace: Work
 
 def test_files_whose_reviews_still_decide_keep_their_instances(workspace: Workspace) -> None:
     add_reviews(workspace, review("f1", "dog", 1))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     before = workspace.files("instances")
     add_reviews(workspace, review("f2", "cat", 1))
-    assert settle(workspace) == 1
+    assert bring_instances_up_to_date(workspace) == 1
     assert set(before) < set(workspace.files("instances"))
-    assert settle(workspace) == 0
+    assert bring_instances_up_to_date(workspace) == 0
 
 
 @pytest.mark.parametrize("decision", ["rejected", "back_to_boxes", "off_screen"])
 def test_only_a_labelled_frame_has_instances(workspace: Workspace, decision: str) -> None:
     add_reviews(workspace, review("f1", "dog", 1))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     add_reviews(workspace, review("f1", "dog", 2, decision=decision, instances=[]))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     assert categories(workspace) == {}
 
 
 def test_taking_the_newer_review_back_brings_the_older_one_into_force(workspace: Workspace) -> None:
     add_reviews(workspace, review("f1", "dog", 1))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     first = {row.id for row in workspace.rows(Instance)}
     add_reviews(workspace, review("f1", "lion", 2))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     ledger = workspace.ledger("pull")
     ledger.retire(ledger.commits()[1:], "taken back")
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     assert {row.id for row in workspace.rows(Instance)} == first
 
 
@@ -63,15 +65,15 @@ def test_a_review_outlives_its_frame_and_counts_again_when_it_comes_back(
     workspace: Workspace,
 ) -> None:
     add_reviews(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     ledger = workspace.ledger("sample")
     ledger.retire(ledger.commits(), "resampled")
     sample(workspace, "f2", "f3")
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     assert categories(workspace) == {"f2": "cat"}
     drops = {row.input_id: row.reason for row in workspace.ledger("settle").drops()}
     assert drops == {"r_f1_1": "frame_gone"}
     ledger.retire(ledger.commits(), "resampled again")
     sample(workspace, "f1", "f2")
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     assert categories(workspace) == {"f1": "dog", "f2": "cat"}

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labeling.review.derive_instances import settle
-from labeling.review.verified_masks import settle_masks
+from labeling.review.derive_instances import bring_instances_up_to_date
+from labeling.review.verified_masks import bring_masks_up_to_date
 from pipeline.records import rle
 from pipeline.records.schema import LATER_COLUMNS, Instance, Mask, Review
 from pipeline.run.history import history
@@ -28,7 +28,7 @@ def workspace(workspace: Workspace) -> Workspace:
     """Two frames with an instance each, segmented."""
     sample(workspace, "f1", "f2")
     add_reviews(workspace, review("f1", "dog", 1), review("f2", "cat", 1))
-    settle(workspace)
+    bring_instances_up_to_date(workspace)
     segment(workspace)
     return workspace
 
@@ -90,14 +90,14 @@ def on_disk(workspace: Workspace) -> list[str]:
 
 
 def test_without_reviews_of_masks_nothing_is_made(workspace: Workspace) -> None:
-    assert settle_masks(workspace) == 0
+    assert bring_masks_up_to_date(workspace) == 0
     assert workspace.ledger("settle-masks").commits() == []
     assert not workspace.storage.exists("commits/settle-masks/units")
 
 
 def test_a_painted_mask_stands_in_the_segmenters_place(workspace: Workspace) -> None:
     add_reviews(workspace, about_masks(workspace, "f1", 2))
-    assert settle_masks(workspace) == 1
+    assert bring_masks_up_to_date(workspace) == 1
     found = masks(workspace)
     assert (found["f1"].source, found["f1"].verified, found["f1"].model_digest) == (
         "annotator",
@@ -108,13 +108,13 @@ def test_a_painted_mask_stands_in_the_segmenters_place(workspace: Workspace) -> 
     assert (found["f1"].area, found["f1"].bbox) == (36, [9.0, 2.0, 6.0, 6.0])
     assert found["f2"] == segmented(instance(workspace, "f2"))
     assert on_disk(workspace) == sorted(row.instance_id for row in found.values())
-    assert settle_masks(workspace) == 0
+    assert bring_masks_up_to_date(workspace) == 0
 
 
 def test_an_accepted_mask_stays_the_segmenters_and_is_verified(workspace: Workspace) -> None:
     before = masks(workspace)["f1"]
     add_reviews(workspace, about_masks(workspace, "f1", 2, left=None))
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     assert masks(workspace)["f1"] == before.model_copy(update={"verified": True})
 
 
@@ -124,13 +124,13 @@ def test_a_newer_review_decides_and_taking_it_back_brings_the_segmenters_mask_ba
     before = workspace.digest("masks")
     for day, left in ((2, 9), (3, 12)):
         add_reviews(workspace, about_masks(workspace, "f1", day, left))
-        assert settle_masks(workspace) == 1
+        assert bring_masks_up_to_date(workspace) == 1
         assert masks(workspace)["f1"].bbox[0] == left
     back = {"decision": "back_to_boxes", "instances": [], "reject_reasons": ["annotation deleted"]}
     for day in (2, 3):
         gone: dict[str, Any] = {**back, "review_id": f"w_{day}", "updated_at": f"2026-02-{day:02d}"}
         add_reviews(workspace, about_masks(workspace, "f1", day, **gone))
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     assert workspace.digest("masks") == before
     assert len(on_disk(workspace)) == 2
     assert not workspace.storage.names("commits/settle-masks/aside")
@@ -139,9 +139,9 @@ def test_a_newer_review_decides_and_taking_it_back_brings_the_segmenters_mask_ba
 @pytest.mark.parametrize("decision", ["rejected", "back_to_boxes"])
 def test_a_frame_that_is_not_done_has_no_verified_mask(workspace: Workspace, decision: str) -> None:
     add_reviews(workspace, about_masks(workspace, "f1", 2))
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     add_reviews(workspace, about_masks(workspace, "f1", 3, decision=decision, instances=[]))
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     assert not any(row.verified for row in workspace.rows(Mask))
 
 
@@ -149,38 +149,38 @@ def test_a_mask_nobody_segmented_is_kept_and_gives_way_to_none(workspace: Worksp
     ledger = workspace.ledger("segment")
     ledger.retire(ledger.commits(), "gone")
     add_reviews(workspace, about_masks(workspace, "f1", 2))
-    assert settle_masks(workspace) == 1
+    assert bring_masks_up_to_date(workspace) == 1
     assert list(masks(workspace)) == ["f1"]
     segment(workspace, "segment-again")
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     assert masks(workspace)["f1"].source == "annotator"
     assert len(on_disk(workspace)) == 2
 
 
 def test_another_run_of_the_segmenter_changes_no_verified_mask(workspace: Workspace) -> None:
     add_reviews(workspace, about_masks(workspace, "f1", 2))
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     ledger = workspace.ledger("segment")
     ledger.retire(ledger.commits(), "other settings")
     segment(workspace, "segment-again", left=14)
     assert len(workspace.rows(Mask)) == 2, "no instance has two masks, also before it is settled"
-    assert settle_masks(workspace) == 1
+    assert bring_masks_up_to_date(workspace) == 1
     found = masks(workspace)
     assert (found["f1"].source, found["f2"].bbox[0]) == ("annotator", 14.0)
     assert len(on_disk(workspace)) == 2
-    assert settle_masks(workspace) == 0
+    assert bring_masks_up_to_date(workspace) == 0
 
 
 def test_a_mask_of_an_instance_that_is_no_more_waits_for_it(workspace: Workspace) -> None:
     add_reviews(workspace, about_masks(workspace, "f1", 2))
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     add_reviews(workspace, review("f1", "lion", 3))
-    settle(workspace)
-    settle_masks(workspace)
+    bring_instances_up_to_date(workspace)
+    bring_masks_up_to_date(workspace)
     assert not any(row.verified for row in workspace.rows(Mask))
     add_reviews(workspace, review("f1", "dog", 4))
-    settle(workspace)
-    settle_masks(workspace)
+    bring_instances_up_to_date(workspace)
+    bring_masks_up_to_date(workspace)
     assert masks(workspace)["f1"].verified
 
 
@@ -189,7 +189,7 @@ def test_a_crash_anywhere_leaves_every_instance_its_one_mask(
     workspace: Workspace, moves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_reviews(workspace, about_masks(workspace, "f1", 2))
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     add_reviews(workspace, about_masks(workspace, "f1", 3, 12))
     done, real = [0], workspace.storage.move
 
@@ -201,10 +201,10 @@ def test_a_crash_anywhere_leaves_every_instance_its_one_mask(
 
     monkeypatch.setattr(workspace.storage, "move", dies)
     with pytest.raises(KeyboardInterrupt):
-        settle_masks(workspace)
+        bring_masks_up_to_date(workspace)
     monkeypatch.undo()
     again = Workspace(workspace.storage.url)
-    settle_masks(again)
+    bring_masks_up_to_date(again)
     assert masks(again)["f1"].bbox[0] == 12
     assert on_disk(again) == sorted(row.id for row in again.rows(Mask))
     assert len(on_disk(again)) == 2
@@ -214,7 +214,7 @@ def test_why_tells_who_made_a_mask_and_who_spoke_of_it(workspace: Workspace) -> 
     add_reviews(
         workspace, about_masks(workspace, "f1", 2), about_masks(workspace, "f2", 2, left=None)
     )
-    settle_masks(workspace)
+    bring_masks_up_to_date(workspace)
     for frame, maker in (("f1", "settle-masks"), ("f2", "segment")):
         steps, _ = history(workspace, instance(workspace, frame).instance_id)
         made = {step.record.table: step.commit.stage for step in steps if step.commit}

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import InputError
 from pipeline.records.schema import Clip, Record, Source, clip_id, digest_of
-from pipeline.run.registry import Entry
+from pipeline.run.flow import Step
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.workspace.ledger import Commit, Generation
@@ -106,8 +106,8 @@ class Quick(Faulty):
     )
 
 
-ENTRY = Entry("tests.pipeline.faulty:Faulty", "sample")
-QUICK = Entry("tests.pipeline.faulty:Quick", "sample")
+ENTRY = Step("faulty", stage="tests.pipeline.faulty:Faulty", section="sample")
+QUICK = Step("quick", stage="tests.pipeline.faulty:Quick", section="sample")
 
 EXPECTED_KIND = {
     "fail": "bad_input",
@@ -162,7 +162,7 @@ def main(root: str, workers: int) -> None:
     # Of the module by its name: workers know nothing of a script that is run.
     config = importlib.import_module("tests.pipeline.faulty").FaultyConfig()
     options = RunOptions(workers=workers)
-    run_stage(Workspace(root), "faulty", options, entry=ENTRY, config=config)
+    run_stage(Workspace(root), "faulty", options, step=ENTRY, config=config)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from pipeline.records.schema import Source
+from pipeline.run.flow import Step
 from pipeline.run.gpus import VISIBLE
-from pipeline.run.registry import Entry
 from pipeline.run.stage import Outcome, StageSpec, WorkerContext
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import Faulty, FaultyConfig, add_sources
@@ -55,7 +55,7 @@ class OnGpu(Faulty):
         note.write_text(os.environ.get(VISIBLE, UNSET))
 
 
-ENTRY = Entry("tests.pipeline.gpu_stage:OnGpu", "segment")
+ENTRY = Step("ongpu", stage="tests.pipeline.gpu_stage:OnGpu", section="segment")
 
 
 def noted(workspace: Workspace, what: str = "opened") -> Counter[str]:

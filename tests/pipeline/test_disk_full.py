@@ -42,15 +42,15 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_finish(
     filler.write_bytes(b"\0" * (free - 120_000))
     options = RunOptions(workers=2)
     with pytest.raises(StopRun, match=r"the disk is full\. Make room and run again"):
-        run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+        run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
     done = sum(commit.counts["input"] for commit in workspace.ledger("faulty").commits())
     assert 0 < done < len(LABELS)
 
     filler.unlink()
-    run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
     alone = Workspace.create(tmp_path / "alone")
     add_sources(alone, LABELS)
-    run_stage(alone, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    run_stage(alone, "faulty", options, step=ENTRY, config=FaultyConfig())
     assert workspace.digest("clips") == alone.digest("clips")
     failed = {row.input_id: row.kind for row in workspace.ledger("faulty").failures()}
     assert failed == {row.input_id: row.kind for row in alone.ledger("faulty").failures()}
@@ -64,9 +64,9 @@ def test_rows_that_find_no_room_stay_pending_and_are_no_failures(small_disk: Pat
     filler.write_bytes(b"\0" * (free - 600_000))
     options = RunOptions(workers=1)
     with pytest.raises(StopRun, match="the disk is full"):
-        run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+        run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
     assert workspace.ledger("faulty").failures() == []
     filler.unlink()
-    run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
     assert workspace.ledger("faulty").failures() == []
     assert len(workspace.rows(Clip)) == 6

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from pipeline.run.registry import STAGES
+from pipeline.run.flow import STAGES
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.status import stage_status
 from pipeline.workspace.storage import Storage
@@ -51,7 +51,7 @@ def test_status_lists_the_commits_of_each_stage_once(workspace: Workspace) -> No
             return super().stamps(folder)
 
     add_sources(workspace, ["ok"])
-    run_stage(workspace, "faulty", RunOptions(workers=1), entry=ENTRY, config=FaultyConfig())
+    run_stage(workspace, "faulty", RunOptions(workers=1), step=ENTRY, config=FaultyConfig())
     expected = stage_status(Workspace(workspace.storage.url))
     workspace = Workspace(workspace.storage.url)
     workspace.storage = Counting(workspace.storage.url)
@@ -95,10 +95,10 @@ def test_kinds_and_reasons_are_those_of_the_rows_also_after_a_retry(workspace: W
 
     add_sources(workspace, ["ok", "drop", "fail", "refuse", "drop"])
     options = RunOptions(workers=1)
-    run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
     ledger = workspace.ledger("faulty")
     assert ledger.drop_counts(ledger.commits()) == {"unwanted": 2}
     assert ledger.failure_counts(ledger.commits()) == {"bad_input": 1, "refused": 1}
     plan_retry(workspace, "faulty", "refused")
-    run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
     assert ledger.failure_counts(ledger.commits()) == {"bad_input": 1, "refused": 1}

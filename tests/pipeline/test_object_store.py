@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Workspace:
 def run(workspace: Workspace, *, dry_run: bool = False) -> int:
     """Run the faulty stage; the rows of this run."""
     options = RunOptions(workers=1, dry_run=dry_run)
-    done = run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+    done = run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
     return done.counts["input"]
 
 

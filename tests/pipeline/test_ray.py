@@ -64,7 +64,7 @@ def test_ray_and_local_give_the_same_table_and_the_same_failures(
         workspace = Workspace(root, [f"run.executor={executor}"])
         add_sources(workspace, LABELS)
         options = RunOptions(workers=2)
-        run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+        run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
         failed = {row.input_id: row.kind for row in workspace.ledger("faulty").failures()}
         results.append((workspace.digest("clips"), failed))
     assert results[0] == results[1]

@@ -24,7 +24,7 @@ WORKERS = RunOptions(workers=2)
 def run(workspace: Workspace, options: RunOptions = WORKERS, offset: int = 0) -> Counter[str]:
     """Run the faulty stage and return this run's counts."""
     config = FaultyConfig(offset=offset)
-    return run_stage(workspace, "faulty", options, entry=ENTRY, config=config).counts
+    return run_stage(workspace, "faulty", options, step=ENTRY, config=config).counts
 
 
 def check_conservation(workspace: Workspace, labels: list[str]) -> None:
@@ -143,7 +143,7 @@ def test_a_retry_answers_again_for_the_failed_rows_only(workspace: Workspace) ->
 def test_a_dry_run_says_how_much_and_does_nothing(workspace: Workspace) -> None:
     add_sources(workspace, ["ok"] * 11)
     summary = run_stage(
-        workspace, "faulty", RunOptions(dry_run=True), entry=ENTRY, config=FaultyConfig()
+        workspace, "faulty", RunOptions(dry_run=True), step=ENTRY, config=FaultyConfig()
     )
     assert summary.pending == 11
     shares = [
@@ -151,7 +151,7 @@ def test_a_dry_run_says_how_much_and_does_nothing(workspace: Workspace) -> None:
             workspace,
             "faulty",
             RunOptions(dry_run=True, share=(i, 2)),
-            entry=ENTRY,
+            step=ENTRY,
             config=FaultyConfig(),
         ).pending
         for i in (1, 2)

@@ -82,7 +82,7 @@ def test_a_stage_runs_on_a_store_without_locks_or_renames(tmp_path: Path) -> Non
         workspace = Workspace.create(root)
         add_sources(workspace, ["ok", "drop", "raise", "kill"] * 4)
         options = RunOptions(workers=2)
-        run_stage(workspace, "faulty", options, entry=ENTRY, config=FaultyConfig())
+        run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
         digests.append(workspace.digest("clips"))
         assert len(workspace.rows(Clip)) == 8
     assert digests[0] == digests[1]

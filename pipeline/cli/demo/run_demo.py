@@ -20,7 +20,6 @@ import click
 
 from exports.from_workspace import workspace_report
 from labeling.automatic.simulated import SimulatedConfig
-from labeling.review.derive_instances import settle
 from pipeline.cli.demo.scores import mask_ious, proposal_recall
 from pipeline.cli.demo.server import serve
 from pipeline.errors import AvatarBuildError, UsageError
@@ -163,7 +162,6 @@ def _simulate(root: Path, world: World) -> None:
     workspace = Workspace(root)
     config = SimulatedConfig(truth=str(world.truth))
     summary = run_stage(workspace, "simulate", RunOptions(), Progress(), config=config)
-    settle(workspace)
     instances = sum(file.rows for file in workspace.files("instances"))
     click.echo(
         f"simulate: {summary.counts['input']} frames, {summary.counts['children:reviews']} reviews,"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from segment_anything.build_sam import _build_sam
 
-from pipeline.run.registry import Entry
+from pipeline.run.flow import Step
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.stage import StageSpec, WorkerContext
 from pipeline.workspace.workspace import Workspace
@@ -95,12 +95,20 @@ class SegmentTiny(SegmentInstances):
         super().open(ctx)
 
 
-ENTRY = Entry("tests.stages.backends.tiny_sam:SegmentTiny", "segment")
+ENTRY = Step(
+    "segmenttiny",
+    "",
+    "",
+    "",
+    "",
+    stage="tests.stages.backends.tiny_sam:SegmentTiny",
+    section="segment",
+)
 
 
 def segment(root: str, workers: int = 1) -> None:
     """Run the stage over a workspace."""
-    run_stage(Workspace(root), "segment", RunOptions(workers=workers), entry=ENTRY)
+    run_stage(Workspace(root), "segment", RunOptions(workers=workers), step=ENTRY)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""Rows that a command commits at once, in no plan: lists brought in, answers, derived tables.
+
+A derived table follows from other tables alone: ``instances`` from ``reviews``, verified masks from
+both. Each of its units has a key made from what it was derived from, so that what is up to date is
+known by name, and the rest is retired and made anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from pipeline.errors import AvatarBuildError
+from pipeline.run.flow import FLOW
+from pipeline.run.stage import Outcome, StageSpec
+from pipeline.run.unit import Clock, commit_unit, new_job
+from pipeline.workspace.ledger import Commit, Generation, Ledger, Unit
+from pipeline.workspace.locks import run_lock
+from pipeline.workspace.workspace import Workspace
+
+_LOOK_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True)
+class Derived:
+    """The rows of one unit, and what they were made from."""
+
+    key: str
+    """Twelve hex digits that follow from all that decides the rows."""
+    file: str
+    """The file they were made from, or its name for people."""
+    sha256: str
+    outcomes: Sequence[Outcome]
+    """One per input row, in the order of the rows."""
+    table: str = ""
+    """The table of ``file``; empty for the one the spec reads."""
+    attempts: Mapping[str, int] | None = None
+    """In a retry: how often each of the rows was tried before."""
+
+
+class Books:
+    """The commits of a step that is held, see ``hold``."""
+
+    def __init__(self, workspace: Workspace, spec: StageSpec) -> None:
+        self.ledger: Ledger = workspace.ledger(spec.name)
+        self._spec = spec
+        self._generation = Generation(spec.name, spec.version, {}, {}, {})
+        self._job = new_job(workspace.storage, spec.name, self._generation.key)
+
+    @property
+    def stage_key(self) -> str:
+        """The key of the step's generation."""
+        return self._generation.key
+
+    def commits(self) -> dict[str, Commit]:
+        """Return the commits in force by key."""
+        return {commit.unit.rpartition("-")[2]: commit for commit in self.ledger.commits()}
+
+    def retire_but(self, keys: Collection[str]) -> None:
+        """Take every unit out of force whose key is not among these."""
+        stale = [commit for key, commit in self.commits().items() if key not in keys]
+        self.ledger.retire(stale, self._generation.key)
+
+    def commit(self, rows: Derived, clock: Clock | None = None) -> None:
+        """Commit a unit after all others.
+
+        Args:
+            rows: its rows.
+            clock: started with the work; none: now.
+        """
+        ordinal = max((commit.ordinal for commit in self.ledger.commits()), default=-1) + 1
+        ids = [outcome.id for outcome in rows.outcomes]
+        again = rows.attempts is not None
+        unit = Unit(
+            ordinal,
+            f"{ordinal:06d}-{rows.key}",
+            rows.file,
+            rows.sha256,
+            0,
+            len(ids),
+            tuple(ids) if again else (),
+            tuple(rows.attempts[name] for name in ids) if rows.attempts is not None else (),
+        )
+        spec = replace(self._spec, reads=rows.table) if rows.table else self._spec
+        self.ledger.begin(self._generation)
+        commit_unit(self._job, spec, unit, ids, rows.outcomes, clock or Clock())
+
+
+@contextmanager
+def hold(workspace: Workspace, spec: StageSpec, *, wait: bool = False) -> Iterator[Books]:
+    """Hold a step alone, with what a crash interrupted mended, to commit to it.
+
+    Args:
+        workspace: where.
+        spec: of the step.
+        wait: until another run has ended; else that is an error.
+
+    Raises:
+        AvatarBuildError: another run holds it.
+    """
+    ledger = workspace.ledger(spec.name)
+    with run_lock(workspace.storage, ledger.folder) as lock:
+        while not (lock.alone or lock.try_alone()):
+            if not wait:
+                raise AvatarBuildError(
+                    f"{spec.name}: another run of this workspace is at it; try again after it."
+                )
+            time.sleep(_LOOK_AGAIN_S)
+        ledger.recover()
+        yield Books(workspace, spec)
+        ledger.recover()
+
+
+def commit_derived(books: Books, wanted: Mapping[str, Derived]) -> int:
+    """Make exactly these units the ones in force; what is there already stays as it is.
+
+    Args:
+        books: of a step that is held.
+        wanted: units by key.
+
+    Returns:
+        The number of units made anew.
+    """
+    books.retire_but(wanted.keys())
+    new = sorted(wanted.keys() - books.commits().keys())
+    for key in new:
+        books.commit(wanted[key])
+    return len(new)
+
+
+def is_derived(*tables: str) -> bool:
+    """Return whether one of these tables is derived from others."""
+    return any(step.derive and step.writes in tables for step in FLOW)
+
+
+def decides_derived(*tables: str) -> bool:
+    """Return whether a derived table may be another after one of these was written."""
+    return any(step.derive and tables and {step.reads, step.writes} & {*tables} for step in FLOW)
+
+
+def bring_up_to_date(workspace: Workspace) -> None:
+    """Bring every derived table in step with the tables it follows from, in the flow's order."""
+    for step in FLOW:
+        if step.derive:
+            step.load_derive()(workspace)

@@ -1,0 +1,171 @@
+"""The flow: every step from the video list to verified masks, in order, as one list.
+
+A new stage is a file and a line here. The command line, ``status``, the report, ``run`` and the
+bringing up to date of derived tables all follow from it. Nothing is imported until it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.run.stage import Stage
+
+if TYPE_CHECKING:
+    from pipeline.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the flow: a stage that runs in units, or what one command commits at once."""
+
+    name: str
+    """Its folder below ``commits/``, and its row in ``status``."""
+    does: str = ""
+    """What it does, for strangers."""
+    command: str = ""
+    """The command that runs it."""
+    reads: str = ""
+    """The table it answers for; empty where it reads a file or a server."""
+    writes: str = ""
+    """The table it writes."""
+    stage: str = ""
+    """``module:Class`` of a stage that runs in units."""
+    section: str = ""
+    """The section of the settings that stage gets."""
+    uses_device: bool = False
+    """Whether its models run on ``--device``."""
+    derive: str = ""
+    """``module:function`` that brings a derived table up to date from the workspace alone."""
+    of_people: bool = False
+    """Whether it stands in for people, so that only who asks for it runs it."""
+
+    def load(self) -> type[Stage[Any]]:
+        """Import the stage's class."""
+        found: type[Stage[Any]] = _load(self.stage)
+        return found
+
+    def load_derive(self) -> Callable[[Workspace], int]:
+        """Import the function that brings its table up to date; returns how many files are new."""
+        found: Callable[[Workspace], int] = _load(self.derive)
+        return found
+
+
+FLOW = (
+    Step("list", "read the list of videos", "download", "", "sources"),
+    Step(
+        "download",
+        "fetch whole videos, keep the suitable ones",
+        "download",
+        "sources",
+        "videos",
+        stage="stages.download.fetch_videos:FetchVideos",
+        section="download",
+    ),
+    Step(
+        "sample",
+        "find a clip with sound and its sharpest frames",
+        "sample",
+        "videos",
+        "frames",
+        stage="stages.sample:SampleFrames",
+        section="sample",
+    ),
+    Step(
+        "hear",
+        "say what can be heard",
+        "propose",
+        "clips",
+        "sounds",
+        stage="stages.propose.tag_sounds:HearClips",
+        section="hear",
+        uses_device=True,
+    ),
+    Step(
+        "propose",
+        "draw boxes around what may sound",
+        "propose",
+        "frames",
+        "proposals",
+        stage="stages.propose.propose_boxes:ProposeBoxes",
+        section="propose",
+        uses_device=True,
+    ),
+    Step(
+        "accept",
+        "take good boxes as they are, by rule",
+        "label accept",
+        "frames",
+        "reviews",
+        stage="labeling.automatic.accept:AcceptProposals",
+        section="label",
+        of_people=True,
+    ),
+    Step(
+        "simulate",
+        "answer in place of people, from a ground truth",
+        "demo",
+        "frames",
+        "reviews",
+        stage="labeling.automatic.simulated:SimulatedAnnotator",
+        section="label",
+        of_people=True,
+    ),
+    Step("pull", "bring in what people said of the boxes", "label pull boxes", "", "reviews"),
+    Step(
+        "pull-adjudication",
+        "bring in who settled what people differ on",
+        "label pull adjudication",
+        "",
+        "reviews",
+    ),
+    Step("gold", "take known answers, to score people on", "label push --gold", "", "reviews"),
+    Step(
+        "settle",
+        "turn reviews into sounding instances",
+        "label pull",
+        "reviews",
+        "instances",
+        derive="labeling.review.derive_instances:bring_instances_up_to_date",
+    ),
+    Step(
+        "segment",
+        "turn boxes into pixel masks",
+        "segment",
+        "instances",
+        "masks",
+        stage="stages.segment.segment_instances:SegmentInstances",
+        section="segment",
+        uses_device=True,
+    ),
+    Step("pull-masks", "bring in what people said of the masks", "label pull masks", "", "reviews"),
+    Step(
+        "settle-masks",
+        "put verified masks in the segmenter's place",
+        "label pull masks",
+        "reviews",
+        "masks",
+        derive="labeling.review.verified_masks:bring_masks_up_to_date",
+    ),
+)
+"""Every step, as the data flows."""
+
+STAGES = {step.name: step for step in FLOW if step.stage}
+"""The steps that run in units, by name."""
+
+
+def stages_of(command: str) -> list[str]:
+    """Return the stages that a command runs, in order."""
+    return [name for name, step in STAGES.items() if step.command == command]
+
+
+def automatic_stages() -> list[str]:
+    """Return the stages that need nobody's answers, in order."""
+    return [name for name, step in STAGES.items() if not step.of_people]
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
