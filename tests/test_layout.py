@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -165,3 +166,12 @@ def test_reading_a_table_starts_none_of_the_threads_that_abort_at_exit() -> None
         )
     )
     loaded_by(code)
+
+
+def test_the_architecture_page_names_every_room_and_only_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {room_of(source).replace(".", "/") for source in sources(*PACKAGES)}
+    rooms -= {"labeling", "tavlo"}  # nothing of their own lies there
+    assert set(re.findall(r"^\| `([a-z_/]+)` \|", page, re.MULTILINE)) >= rooms
+    for path in re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", page):
+        assert (ROOT / path).is_file(), path
