@@ -18,10 +18,10 @@ from datetime import date
 from pathlib import Path
 
 from exports.release.clip_checks import NOT_AS_MEASURED, make_measured, measured_of_rows, sampling
-from exports.release.freeze import digest
 from exports.verify.checks import compare_image
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError, UsageError
+from pipeline.files import sha256_of, write_whole
 from pipeline.media import Media, frames_between
 from pipeline.release.document import ImageRow, VideoRow, read_document
 from pipeline.release.layout import ATTRITION
@@ -83,7 +83,7 @@ def fetch_media(
             counts: Counter[str] = Counter()
             status, same = kind, False
         else:
-            same = digest(file) == videos[video_id].sha256
+            same = sha256_of(file) == videos[video_id].sha256
             status, counts, detail = _restore(folder, file, images[video_id], config, same=same)
             file.unlink()
         row = Attrition(
@@ -193,6 +193,4 @@ def _write_ledger(folder: Path, ledger: dict[str, Attrition]) -> None:
     writer = csv.DictWriter(text, [field.name for field in fields(Attrition)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(ledger[video_id]) for video_id in sorted(ledger))
-    beside = folder / f".{ATTRITION}.{os.getpid()}.partial"
-    beside.write_text(text.getvalue(), encoding="utf-8")
-    beside.replace(folder / ATTRITION)
+    write_whole(folder / ATTRITION, text.getvalue())

@@ -21,6 +21,7 @@ from labeling.review.derive_instances import bring_instances_up_to_date
 from pipeline.cli import cli
 from pipeline.config import SegmentConfig
 from pipeline.errors import InputError, MediaError
+from pipeline.files import sha256_of
 from pipeline.records.schema import TABLES, Frame, Video
 from pipeline.run.runner import RunOptions, recover, run_stage
 from pipeline.workspace import recorded
@@ -97,7 +98,7 @@ def test_a_video_that_changes_while_it_is_read_fails(tmp_path: Path) -> None:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every file that is hashed, in order."""
     seen: list[Path] = []
-    known = recorded.sha256_of
+    known = sha256_of
 
     def counted(path: Path) -> str:
         seen.append(path)

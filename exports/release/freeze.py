@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import re
 import shutil
@@ -41,6 +40,7 @@ from exports.release.selection import (
 from exports.release.statistics import SCENARIOS, count, cross_event, with_left_out
 from pipeline.config import ExportConfig, SampleConfig
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
+from pipeline.files import sha256_of
 from pipeline.media import MadeClip, Media
 from pipeline.release import layout
 from pipeline.release.document import UNVERIFIED_MARK, Document, ImageRow, Info, to_json
@@ -229,14 +229,8 @@ def write_checksums(folder: Path) -> None:
     files = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
-    lines = [f"{digest(folder / name)}  {name}\n" for name in files if name != layout.CHECKSUMS]
+    lines = [f"{sha256_of(folder / name)}  {name}\n" for name in files if name != layout.CHECKSUMS]
     (folder / layout.CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _taken(target: str) -> UsageError:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from exports.release.statistics import SCENARIOS
 from exports.report.frame_pictures import ClipView, ReportTables, clip_views
+from pipeline.files import write_whole
 from pipeline.records.reviews import KINDS, by_frame, opinions
 from pipeline.records.schema import DropRow, FailureRow, Review
 from pipeline.run.flow import FLOW
@@ -123,10 +124,7 @@ def write_report(
             **gallery,
         )
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.tmp")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(target)
+    write_whole(target, page)
     return target
 
 

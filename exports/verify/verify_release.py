@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from exports.release.freeze import digest
 from exports.release.takedown import Tombstone, still_there, workspace_around
 from exports.release.takedown import tombstones as read_tombstones
 from exports.verify.checks import CHECKS, expected_files, restorable_files
 from pipeline.errors import UsageError
+from pipeline.files import sha256_of
 from pipeline.release import layout
 from pipeline.release.document import Document, from_json
 from pipeline.release.findings import Finding
@@ -97,7 +97,7 @@ def _checksums(folder: Path, files: set[str], restored: set[str]) -> Iterator[Fi
             yield Finding("checksums", where, f"{short(name)} is listed twice")
         elif name not in files:
             yield Finding("checksums", short(name), "is listed and missing")
-        elif digest(folder / name) != expected:
+        elif sha256_of(folder / name) != expected:
             yield Finding("checksums", short(name), "is not the file that was released")
         listed.add(name)
     for name in sorted(files - listed - restored - {layout.CHECKSUMS}):

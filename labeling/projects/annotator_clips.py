@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 from pipeline.config import LabelConfig
 from pipeline.errors import MediaError
+from pipeline.files import sha256_of
 from pipeline.media import BROWSER, Media, encode, frames_between, make_clip
 from pipeline.records.schema import Clip, Frame, Video
-from pipeline.workspace.recorded import frame_bytes, is_as_made, note_file, sha256_of, video_file
+from pipeline.workspace.recorded import frame_bytes, is_as_made, note_file, video_file
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 

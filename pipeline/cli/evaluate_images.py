@@ -176,8 +176,8 @@ def _open(
 ) -> tuple[ImageModel, dict[str, Any]]:
     """The model, and what tells its results from another's."""
     from pipeline.devices import choose_device
+    from pipeline.files import sha256_of
     from tavlo.baselines.interface import checkpoint_path, open_model
-    from tavlo.evaluation.predictions import file_digest
 
     place = str(choose_device(device))
     path = checkpoint_path(checkpoint)
@@ -186,11 +186,11 @@ def _open(
     about: dict[str, Any] = {
         "name": opened.name,
         "checkpoint": path.name,
-        "checkpoint_sha256": file_digest(path),
+        "checkpoint_sha256": sha256_of(path),
         "variant": variant,
     }
     if saliency is not None:
-        about["prior_sha256"] = file_digest(saliency)
+        about["prior_sha256"] = sha256_of(saliency)
     return opened, about
 
 

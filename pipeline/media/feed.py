@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
+from pipeline.files import replacing
 from pipeline.media.container import Media
 from pipeline.media.encode import REPEATABLE
 from pipeline.media.picture import decode_pictures
@@ -78,32 +79,29 @@ def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> Feed
     span = timeline.between(exact(start_s), exact(end_s))
     sound = waveform(media, timeline, start_s, end_s, RATE_HZ, "mean")
     rate = Fraction(len(span)) / (exact(end_s) - exact(start_s))
-    beside = target.with_suffix(".tmp.mkv")
-    try:
-        with av.open(str(beside), "w", format="matroska", options={"fflags": "+bitexact"}) as file:
-            picture = file.add_stream("libx264", rate=rate.limit_denominator(1000), options=_VIDEO)
-            picture.width = picture.height = SIZE_PX
-            picture.pix_fmt = "yuv420p"
-            voice = file.add_stream("flac", rate=RATE_HZ, layout="mono")
-            voice.codec_context.format = "s16"
-            for number, shown in enumerate(decode_pictures(media, timeline, [span])):
-                if shown.damaged:
-                    raise MediaError(
-                        "damaged", f"{media.path.name}: a frame at {float(shown.time)} s"
-                    )
-                small = cv2.resize(shown.rgb(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
-                frame = av.VideoFrame.from_ndarray(np.asarray(small, np.uint8), format="rgb24")
-                frame.pts, frame.time_base = number, 1 / rate
-                file.mux(picture.encode(frame))
-            file.mux(picture.encode(None))
-            samples = (sound * 2**15).astype(np.int16)[None]
-            block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "s16", "mono")
-            block.sample_rate, block.pts, block.time_base = RATE_HZ, 0, Fraction(1, RATE_HZ)
-            file.mux(voice.encode(block))
-            file.mux(voice.encode(None))
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    options = {"fflags": "+bitexact"}
+    with (
+        replacing(target) as beside,
+        av.open(str(beside), "w", format="matroska", options=options) as file,
+    ):
+        picture = file.add_stream("libx264", rate=rate.limit_denominator(1000), options=_VIDEO)
+        picture.width = picture.height = SIZE_PX
+        picture.pix_fmt = "yuv420p"
+        voice = file.add_stream("flac", rate=RATE_HZ, layout="mono")
+        voice.codec_context.format = "s16"
+        for number, shown in enumerate(decode_pictures(media, timeline, [span])):
+            if shown.damaged:
+                raise MediaError("damaged", f"{media.path.name}: a frame at {float(shown.time)} s")
+            small = cv2.resize(shown.rgb(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
+            frame = av.VideoFrame.from_ndarray(np.asarray(small, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, 1 / rate
+            file.mux(picture.encode(frame))
+        file.mux(picture.encode(None))
+        samples = (sound * 2**15).astype(np.int16)[None]
+        block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "s16", "mono")
+        block.sample_rate, block.pts, block.time_base = RATE_HZ, 0, Fraction(1, RATE_HZ)
+        file.mux(voice.encode(block))
+        file.mux(voice.encode(None))
     seconds = np.split(sound.astype(np.float64), range(RATE_HZ, len(sound), RATE_HZ))
     loudest = max(float(np.sqrt(np.mean(second**2))) for second in seconds)
     return FeedFacts(len(span), loudest)

@@ -21,8 +21,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import AvatarBuildError, StopRun, UsageError
+from pipeline.files import sha256_of
 from pipeline.models.catalogue import Model, RemoteFile
-from pipeline.models.register import ModelFile, file_sha256, make_models_folder, register
+from pipeline.models.register import ModelFile, make_models_folder, register
 from pipeline.words import size
 
 Shown = Callable[[str, int, int | None], None]
@@ -86,7 +87,7 @@ def fetch(
 
 def _is_whole(path: Path, file: RemoteFile) -> bool:
     """Whether a file lies under its name, where only checked files come to lie."""
-    return path.is_file() and (not file.sha256 or file.is_of(file_sha256(path)))
+    return path.is_file() and (not file.sha256 or file.is_of(sha256_of(path)))
 
 
 def _fetch_file(file: RemoteFile, path: Path, show: Shown, backoff_s: float) -> None:
@@ -118,7 +119,7 @@ def _check(file: RemoteFile, part: Path) -> None:
     wrong = ""
     if file.size is not None and size != file.size:
         wrong = f"{size} bytes, documented are {file.size}"
-    elif file.sha256 and not file.is_of(digest := file_sha256(part)):
+    elif file.sha256 and not file.is_of(digest := sha256_of(part)):
         wrong = f"SHA-256 {digest}, documented is {file.sha256}"
     if wrong:
         _forget(part)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.files import sha256_of, write_whole
 from pipeline.models.catalogue import MODELS, Model
 
 
@@ -214,15 +214,9 @@ def read_register(name: str) -> dict[str, Noted] | None:
 
 def _note(path: Path) -> Noted:
     """A file's size, time and digest as they are now."""
-    digest = file_sha256(path)
+    digest = sha256_of(path)
     stat = path.stat()
     return Noted(str(path), stat.st_size, stat.st_mtime_ns, digest)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _difference(noted: Noted, *, rehash: bool) -> str:
@@ -233,7 +227,7 @@ def _difference(noted: Noted, *, rehash: bool) -> str:
             return f"{stat.st_size} bytes, registered were {noted.size}"
         if not rehash and stat.st_mtime_ns == noted.mtime_ns:
             return ""
-        digest = file_sha256(path)
+        digest = sha256_of(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if digest == noted.sha256 else f"SHA-256 {digest}, registered was {noted.sha256}"
@@ -252,6 +246,4 @@ def _as_model_file(model: Model, noted: Mapping[str, Noted]) -> ModelFile:
 def _write(name: str, noted: Mapping[str, Noted]) -> None:
     folder = make_models_folder()
     document = {"files": {file: asdict(one) for file, one in noted.items()}}
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".new", delete=False) as stream:
-        json.dump(document, stream, indent=1)
-    Path(stream.name).replace(folder / f"{name}.json")
+    write_whole(folder / f"{name}.json", json.dumps(document, indent=1))

@@ -15,11 +15,11 @@ import hashlib
 import json
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import MediaError
+from pipeline.files import sha256_of, write_whole
 from pipeline.records.schema import Frame, Video
 from pipeline.workspace.storage import Storage
 
@@ -145,12 +145,6 @@ def missing(path: str, stage: str) -> MediaError:
     )
 
 
-def sha256_of(path: Path) -> str:
-    """Digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # Files and their notes, wherever they lie
 
 
@@ -186,11 +180,8 @@ def write_note(path: Path, sha256: str, note: Path, looked: os.stat_result | Non
         looked: how it looked before it was hashed; none for now.
     """
     marks = _marks(looked or path.stat())
-    beside = note.with_name(f".{note.name}.{uuid.uuid4().hex[:8]}.tmp")
     with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps([sha256, *marks]) + "\n")
-        beside.replace(note)
+        write_whole(note, json.dumps([sha256, *marks]) + "\n")
 
 
 def _noted(note: Path) -> list[object]:

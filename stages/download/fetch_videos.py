@@ -19,11 +19,11 @@ from typing import ClassVar, NamedTuple
 
 from pipeline.config import DownloadConfig
 from pipeline.errors import InputError, MediaError, StopRun
+from pipeline.files import sha256_of
 from pipeline.media import PROBE_VERSION, MediaFacts, probe
 from pipeline.records.schema import Source, Video, check_video_id
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.words import size
-from pipeline.workspace.recorded import sha256_of
 from stages.download.archive import Sidecar, VideoArchive, video_path
 from stages.download.failure_kinds import KINDS, SiteFailure
 from stages.download.fetching import Redactor, Refused, Site, Watch

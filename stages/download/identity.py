@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import StopRun, UsageError
+from pipeline.files import write_whole
 from pipeline.records.schema import digest_of
 
 _HOUR_S = 3600.0
@@ -264,9 +265,7 @@ class IdentityPool:
             yield state
             after = json.dumps(state)
             if after != before:
-                beside = self._path.with_suffix(".tmp")
-                beside.write_text(after)
-                beside.replace(self._path)
+                write_whole(self._path, after)
 
 
 def _new() -> dict[str, Any]:

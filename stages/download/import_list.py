@@ -11,11 +11,11 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipeline.files import sha256_of
 from pipeline.records.schema import Source, digest_of
 from pipeline.run.derive import Derived, hold
 from pipeline.run.stage import Ok, Outcome, StageSpec
 from pipeline.words import counted
-from pipeline.workspace.recorded import sha256_of
 from pipeline.workspace.workspace import Workspace
 from stages.download.sources import read_list, select_sources
 

@@ -6,7 +6,6 @@ elsewhere. The table is one file, made once for a training list.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.files import replacing, sha256_of
 
 _BLOCK = 1024
 """Clips compared with all others at once: 144,000 others take 600 MB."""
@@ -68,12 +68,9 @@ class Neighbours:
 
     def save(self, file: str | Path) -> None:
         """Write it, whole or not at all."""
-        path = Path(file)
-        beside = path.with_suffix(".tmp.npz")
-        np.savez_compressed(
-            beside, clip_ids=np.array(self.clip_ids), pictures=self.pictures, sounds=self.sounds
-        )
-        beside.replace(path)
+        names = np.array(self.clip_ids)
+        with replacing(Path(file)) as path, path.open("wb") as stream:
+            np.savez_compressed(stream, clip_ids=names, pictures=self.pictures, sounds=self.sounds)
 
 
 def find_neighbours(
@@ -131,8 +128,7 @@ def file_digest(path: Path) -> str:
         UsageError: there is none.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise UsageError(f"{path}: no table of neighbours ({error.strerror}).") from error
 

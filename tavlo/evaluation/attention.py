@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError
+from pipeline.files import replacing
 from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.predictions import GRID_HW
 from tavlo.evaluation.release_media import frames_of, picture
@@ -133,9 +134,8 @@ def write_attention(
         image = picture(data, frame)
         truth = frame.truth(GRID_HW) if frame.instances else None
         pictures.append(Pictured(frame.frame_index, image, truth))
-    beside = target.with_name(target.name + ".new")
-    figure(found, pictures, every, clip_id).savefig(beside, format="png", dpi=100)
-    beside.replace(target)
+    with replacing(target) as path:
+        figure(found, pictures, every, clip_id).savefig(path, format="png", dpi=100)
     return [target]
 
 

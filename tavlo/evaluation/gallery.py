@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline.files import write_whole
 from pipeline.pictures import mask_path
 from pipeline.templating import environment
 from tavlo.evaluation.evaluate import SCENARIOS, Cell, FrameScore, Scores
@@ -97,10 +98,7 @@ def write_gallery(
         .get_template("gallery.html.j2")
         .render(scores=scores, sections=sections, grid=GRID_HW, frames=len(scores.per_frame))
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.tmp")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(target)
+    write_whole(target, page)
     return target
 
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from pipeline.devices import choose_device
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.files import sha256_of
 from pipeline.versions import code_revision
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
-from tavlo.evaluation.predictions import Predictions, file_digest
+from tavlo.evaluation.predictions import Predictions
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
 from tavlo.training.data import read_clip
 from tavlo.training.recipe import Recipe
@@ -56,7 +57,7 @@ class Trained:
         return {
             "name": self.state.recipe,
             "step": self.state.step,
-            "checkpoint_sha256": file_digest(self.checkpoint),
+            "checkpoint_sha256": sha256_of(self.checkpoint),
             "weights_from": self.state.weights_from,
             "data_digest": self.state.data["digest"],
             "revision": self.state.revision,

@@ -184,12 +184,6 @@ class Predictions:
         beside.replace(path)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, to tell checkpoints apart."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def upsample(heatmap: Heatmap) -> Heatmap:
     """Bilinear to ``GRID_HW``, pixel centres aligned (corners are not)."""
     rows, columns = GRID_HW

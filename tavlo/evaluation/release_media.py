@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError
+from pipeline.files import sha256_of
 from pipeline.media import Media, decode_pictures, read_timeline
-from pipeline.workspace.recorded import sha256_of
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 
 Picture = NDArray[np.uint8]

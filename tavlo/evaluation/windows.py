@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.files import replacing
 from tavlo.evaluation.evaluate import DROP, Scores
 from tavlo.published.paper import Numbers, read_model, read_runs
 from tavlo.published.result_table import Entry, Table
@@ -96,7 +97,5 @@ def draw_windows(windows: Windows, target: Path) -> None:
             axes.axhline(0, color="#9aa5b1", linewidth=0.8)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.tmp")
-    figure.savefig(beside, format="png", dpi=120)
-    beside.replace(target)
+    with replacing(target) as path:
+        figure.savefig(path, format="png", dpi=120)

@@ -6,7 +6,6 @@ and renamed, so that its name always stands for a whole one.
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from dataclasses import dataclass, field, fields
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
+from pipeline.files import replacing
 from pipeline.models import check_state_dict
 from pipeline.versions import code_revision, tool_versions
 from tavlo.training.recipe import Recipe, make_recipe
@@ -50,13 +50,9 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        beside = path.with_name(path.name + ".new")
-        with beside.open("wb") as file:
-            values = {one.name: getattr(self, one.name) for one in fields(self)}
-            torch.save({"format": _FORMAT} | values, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        with replacing(path) as beside:
+            torch.save({"format": _FORMAT} | values, beside)
 
     def open(self, where: Path) -> tuple[Recipe, nn.Module]:
         """The recipe and its model with these weights, in evaluation mode.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -19,9 +21,8 @@ def draw_curve(rows: Sequence[dict[str, Any]], target: Path) -> None:
         rows: of a training's log.
         target: a PNG file; replaced.
     """
-    beside = target.with_name(target.name + ".new")
-    curve(rows).savefig(beside, format="png", dpi=120)
-    beside.replace(target)
+    with replacing(target) as path:
+        curve(rows).savefig(path, format="png", dpi=120)
 
 
 def curve(rows: Sequence[dict[str, Any]]) -> Figure:

@@ -28,8 +28,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import AvatarBuildError, MediaError
+from pipeline.files import sha256_of
 from pipeline.media.feed import RATE_HZ, ClipTensors, read_feed
-from pipeline.workspace.recorded import CHANGED, sha256_of
+from pipeline.workspace.recorded import CHANGED
 from tavlo.training.recipe import Recipe
 from tavlo.training.training_clips import CachedClip
 

@@ -27,13 +27,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
+from pipeline.files import sha256_of
 from pipeline.media.container import Media
 from pipeline.media.feed import RATE_HZ, SIZE_PX, write_feed
 from pipeline.media.timeline import exact, read_timeline
 from pipeline.records.schema import clip_id
 from pipeline.release.layout import released_digests
 from pipeline.release.video_lists import Shared, VideoNames, parse_row, read_list, read_name
-from pipeline.workspace.recorded import holds, noted_digest, sha256_of, write_note
+from pipeline.workspace.recorded import holds, noted_digest, write_note
 
 FEED_VERSION = 2
 """Raise when ``write_feed`` makes another picture or sound of the same source. 2: the mean of the

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.files import write_whole
 from pipeline.progress import counting
 from tavlo.training.checkpoint import Checkpoint
 from tavlo.training.curve import draw_curve
@@ -50,9 +51,7 @@ class TrainingLog:
         path = self._out / LOG
         rows = read_log(path) if path.exists() else []
         kept = [row for row in rows if row["step"] <= first]
-        beside = path.with_name(LOG + ".new")
-        beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        beside.replace(path)
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._stack.enter_context(path.open("a", encoding="utf-8"))
         if self._tensorboard:
             from torch.utils.tensorboard import SummaryWriter

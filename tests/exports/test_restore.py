@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import pytest
 
-from exports.release.freeze import digest
 from exports.release.image_bytes import difference_hash, hash_distance
 from exports.restore import Answers, Attrition, fetch_media, read_ledger
 from exports.verify.verify_release import verify_release
 from pipeline.errors import UsageError
+from pipeline.files import sha256_of
 from pipeline.media import frames_between
 from pipeline.records.schema import Frame
 from pipeline.release.document import VideoRow, from_json
@@ -59,7 +59,7 @@ def folder(videos: Path, tmp_path: Path) -> Path:
     for frame in rows.frames:
         storage.write(frame.path, picture(videos, frame))
     for video_id in (DOG, CAT, TRAIN):
-        rows = changed(rows, "videos", video_id, sha256=digest(videos / f"{video_id}.mp4"))
+        rows = changed(rows, "videos", video_id, sha256=sha256_of(videos / f"{video_id}.mp4"))
     release(storage, rows, unverified=True)
     return storage.path("releases/1.0")
 

@@ -30,8 +30,9 @@ from labeling.review.derive_instances import bring_instances_up_to_date
 from labeling.sync.pull import pull_boxes
 from labeling.sync.push import frame_of, push_boxes
 from pipeline.errors import UsageError
+from pipeline.files import sha256_of
 from pipeline.records.schema import Frame, Review
-from pipeline.workspace.recorded import note_file, sha256_of
+from pipeline.workspace.recorded import note_file
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.labeling.conftest import serve_settings

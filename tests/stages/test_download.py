@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from pipeline.config import DownloadConfig
 from pipeline.errors import StopRun, UsageError
+from pipeline.files import sha256_of
 from pipeline.media import MediaFacts
 from pipeline.records.schema import Source, Video
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, WorkerContext
-from pipeline.workspace.recorded import sha256_of
 from pipeline.workspace.storage import Storage
 from stages.download.archive import Sidecar, VideoArchive
 from stages.download.failure_kinds import SiteFailure, classify

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.cli.output import Failed
 from pipeline.errors import UsageError
+from pipeline.files import sha256_of
 from pipeline.models.catalogue import MODELS
 from pipeline.models.fetch import fetch
-from pipeline.models.register import add, file_sha256, list_models, require, verify
+from pipeline.models.register import add, list_models, require, verify
 
 YOLO = "yolov8n-oiv7"
 
@@ -78,7 +79,7 @@ def test_a_model_without_an_address_is_fetched_by_hand_from_its_authors_page(
 
 def test_what_the_user_brings_is_registered_where_it_lies(weights: Path) -> None:
     found = add(YOLO, weights)
-    assert (found.path, found.sha256) == (weights, file_sha256(weights))
+    assert (found.path, found.sha256) == (weights, sha256_of(weights))
     assert require(YOLO) == found
     assert weights.exists()
 
@@ -86,7 +87,7 @@ def test_what_the_user_brings_is_registered_where_it_lies(weights: Path) -> None
 def test_a_file_that_is_not_the_documented_one_must_be_called_ones_own(weights: Path) -> None:
     with pytest.raises(UsageError, match="documented is ec2df6"):
         add("sam-vit-b", weights)
-    assert add("sam-vit-b", weights, own=True).sha256 == file_sha256(weights)
+    assert add("sam-vit-b", weights, own=True).sha256 == sha256_of(weights)
     listed = next(row for row in list_models() if row.model.name == "sam-vit-b")
     assert not listed.documented
 
@@ -101,7 +102,7 @@ def test_a_changed_file_is_refused(weights: Path) -> None:
     with pytest.raises(UsageError, match="registered was"):
         require("sam-vit-b")
     weights.write_bytes(data)
-    assert require("sam-vit-b").sha256 == file_sha256(weights), "touched, and the same bytes"
+    assert require("sam-vit-b").sha256 == sha256_of(weights), "touched, and the same bytes"
     weights.unlink()
     with pytest.raises(UsageError, match="No such file"):
         require("sam-vit-b")
@@ -174,7 +175,7 @@ def test_a_digest_of_which_only_the_start_is_documented_is_held_by_that_start(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = MODELS["resnet18"]
-    digest = file_sha256(weights)
+    digest = sha256_of(weights)
     for start, fits in ((digest[:8], True), ("0" * 8, False)):
         file = replace(model.files[0], sha256=start)
         monkeypatch.setitem(MODELS, "resnet18", replace(model, files=(file,)))
