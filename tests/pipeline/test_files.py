@@ -15,9 +15,14 @@ def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_nothing_beside
 ) -> None:
     target = tmp_path / "deep" / "table.csv"
     write_whole(target, "ä\n")
-    with pytest.raises(ZeroDivisionError), replacing(target) as beside:
-        beside.write_text("half")
-        raise ZeroDivisionError
+
+    def stop_halfway() -> None:
+        with replacing(target) as beside:
+            beside.write_text("half")
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        stop_halfway()
     assert target.read_bytes() == "ä\n".encode()
     assert list(target.parent.iterdir()) == [target]
 
