@@ -11,8 +11,8 @@ import click
 
 # Importing a module of commands adds them to the root.
 from pipeline.cli import (  # noqa: F401
+    build,
     evaluate_images,
-    flow,
     label,
     look,
     paper_tables,
