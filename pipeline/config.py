@@ -471,7 +471,7 @@ class ExportConfig(Section):
 
 
 class Config(Section):
-    """A workspace's settings."""
+    """The settings of a workspace; ``pipeline.flow`` says which section a stage gets."""
 
     run: RunConfig = RunConfig()
     download: DownloadConfig = DownloadConfig()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.flow import FLOW
 from tests.conftest import ROOT
 
 PACKAGES = ["pipeline", "stages", "labeling", "tavlo", "exports"]
@@ -108,6 +109,18 @@ def test_a_name_is_given_once() -> None:
     assert twice - {"__main__"} == ONE_NAME_TWICE
 
 
+def test_the_flow_is_the_only_list_of_stages() -> None:
+    # Elsewhere such names are sections of settings, and commands as the help lists them.
+    others = {"pipeline/flow.py", "pipeline/config.py", "pipeline/cli/options.py"}
+    for source in sources(*PACKAGES):
+        if str(source.relative_to(ROOT)) in others:
+            continue
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            entries = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+            named = {entry.value for entry in entries if isinstance(entry, ast.Constant)}
+            assert len(named & {step.name for step in FLOW}) < 2, (source, named)
+
+
 @pytest.mark.parametrize(
     ("library", "home"),
     [
@@ -147,7 +160,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("stage", ["download", "sample", "hear", "propose", "accept", "segment"])
 def test_no_worker_loads_torch_librosa_or_pandas(stage: str) -> None:
-    code = f"from pipeline.run.flow import STAGES; STAGES['{stage}'].load()"
+    code = f"from pipeline.flow import STAGES; STAGES['{stage}'].load()"
     assert not {"torch", "librosa", "pandas"} & loaded_by(code)
 
 

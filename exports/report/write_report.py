@@ -21,9 +21,9 @@ from markupsafe import Markup
 from exports.release.statistics import SCENARIOS
 from exports.report.frame_pictures import ClipView, ReportTables, clip_views
 from pipeline.files import write_whole
+from pipeline.flow import FLOW
 from pipeline.records.reviews import KINDS, by_frame, opinions
 from pipeline.records.schema import DropRow, FailureRow, Review
-from pipeline.run.flow import FLOW
 from pipeline.run.status import StageStatus
 from pipeline.templating import environment
 from pipeline.workspace.storage import Storage

@@ -14,6 +14,7 @@ import click
 from pipeline.cli.options import cli, device_option, open_workspace, run_options
 from pipeline.cli.output import output
 from pipeline.cli.running import listed, run_stages, say_sheets, set_aside
+from pipeline.flow import STAGES, automatic_stages, stages_of
 from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def download(
         coming = imported.new if options.dry_run else 0
     elif not opened.files("sources"):
         raise click.UsageError("no list yet: name one with --list vggsound.csv.")
-    run_stages(opened, ["download"], options, coming=coming)
+    run_stages(opened, stages_of("download"), options, coming=coming)
 
 
 @cli.command()
@@ -101,7 +102,7 @@ def sample(workspace: str, settings: tuple[str, ...], options: RunOptions) -> No
     \b
         avatar-build sample --set sample.max_frames=3
     """
-    run_stages(open_workspace(workspace, settings), ["sample"], options)
+    run_stages(open_workspace(workspace, settings), stages_of("sample"), options)
 
 
 @cli.command()
@@ -134,8 +135,6 @@ def propose(
     """
     if more_previewed and not previewed:
         raise click.UsageError(f"{more_previewed[0]!r}: settings come after --set or --preview.")
-    from pipeline.run.flow import stages_of
-
     opened = open_workspace(workspace, settings)
     if previewed:
         from stages.propose.preview import preview_settings
@@ -163,7 +162,7 @@ def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, shee
         avatar-build segment --device cuda:0 --contact-sheet
     """
     opened = open_workspace(workspace, settings)
-    run_stages(opened, ["segment"], options)
+    run_stages(opened, stages_of("segment"), options)
     if sheets and not options.dry_run:
         from stages.propose.contact_sheet import mask_sheets
 
@@ -179,8 +178,6 @@ def run(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
     \b
         avatar-build run --units 3/16      # the third of sixteen tasks of a job array
     """
-    from pipeline.run.flow import automatic_stages
-
     run_stages(open_workspace(workspace, settings), automatic_stages(), options)
 
 
@@ -206,7 +203,6 @@ def retry(
     """
     from dataclasses import replace
 
-    from pipeline.run.flow import STAGES
     from pipeline.run.lost import units_again
     from pipeline.run.runner import plan_retry
     from pipeline.run.status import check_names

@@ -24,7 +24,7 @@ from typing import Literal
 
 from pipeline.config import Config, DownloadConfig, LabelConfig, RunConfig
 from pipeline.errors import AvatarBuildError
-from pipeline.run.flow import STAGES
+from pipeline.flow import STAGES
 from pipeline.run.gpus import VISIBLE, visible_gpus
 from pipeline.run.lost import media_states
 from pipeline.words import counted, size
@@ -289,8 +289,10 @@ def _token(config: LabelConfig) -> Iterator[Check]:
 def _chosen(config: Config) -> Iterator[Check]:
     """What the stages that may run models need for the backends these settings choose."""
     gpus: int | None = None
-    for name in ("hear", "propose", "segment"):
-        section = getattr(config, STAGES[name].section)
+    for name, step in STAGES.items():
+        if not step.uses_device:
+            continue
+        section = getattr(config, step.section)
         backend = next(getattr(section, key) for key in _BACKENDS if hasattr(section, key))
         packages = next((p for start, p in _PACKAGES.items() if backend.startswith(start)), ())
         missing = [one for one in packages if importlib.util.find_spec(one) is None]
@@ -299,7 +301,7 @@ def _chosen(config: Config) -> Iterator[Check]:
             advice = "pip install 'avatar-build[models]', or choose another backend in avatar.toml"
             yield Check(name, "bad", detail, advice)
             continue
-        stage = STAGES[name].load()(section)
+        stage = step.load()(section)
         try:
             stage.fingerprint()
         except AvatarBuildError as error:

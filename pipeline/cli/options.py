@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.groups import Root
+from pipeline.flow import STAGES
 
 if TYPE_CHECKING:
     from pipeline.workspace.workspace import Workspace
@@ -29,7 +30,7 @@ _SECTIONS = {
     "Look": ("status", "failures", "why", "report"),
     "Set up": ("doctor", "config", "models", "demo"),
 }
-"""The commands as the help lists them."""
+"""The commands as the help lists them: what people type, whatever steps they run."""
 
 
 @click.group(cls=Root, sections=_SECTIONS, context_settings=_CONTEXT)
@@ -122,8 +123,6 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def placed(*args: Any, device: str | None, settings: tuple[str, ...], **kwargs: Any) -> Any:
         if device is not None:
-            from pipeline.run.flow import STAGES
-
             sections = [step.section for step in STAGES.values() if step.uses_device]
             settings = (*settings, *(f"{name}.device={json.dumps(device)}" for name in sections))
         return command(*args, settings=settings, **kwargs)

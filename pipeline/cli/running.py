@@ -28,7 +28,7 @@ def run_stages(
     """
     from dataclasses import replace
 
-    from pipeline.run.flow import STAGES
+    from pipeline.flow import STAGES
     from pipeline.run.runner import run_stage
     from pipeline.run.stage_progress import Progress
 

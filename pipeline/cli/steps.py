@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
+from pipeline.flow import STAGES, stages_of
 from pipeline.run.derive import bring_up_to_date
-from pipeline.run.flow import STAGES, stages_of
 from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.workspace.workspace import Workspace
 
@@ -25,7 +25,7 @@ def run_by_name(workspace: Workspace, name: str, options: RunOptions) -> RunSumm
     Raises:
         UsageError: there is no such stage; settings conflict with earlier results.
     """
-    names = [stage for stage, step in STAGES.items() if step.command != "demo"]
+    names = [stage for stage, step in STAGES.items() if step.section]
     if name not in names:
         raise UsageError(f"{name!r} is no stage: there is {', '.join(names)}.")
     *before, _ = stages_of(name) or [name]

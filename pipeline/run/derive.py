@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.errors import AvatarBuildError
-from pipeline.run.flow import FLOW
+from pipeline.flow import FLOW
 from pipeline.run.stage import Outcome, StageSpec
 from pipeline.run.unit import Clock, commit_unit, new_job
 from pipeline.workspace.ledger import Commit, Generation, Ledger, Unit

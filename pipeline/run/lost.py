@@ -14,13 +14,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from pipeline.flow import FLOW, STAGES
 from pipeline.records.schema import Frame, Record, Video
-from pipeline.run.flow import STAGES
 from pipeline.workspace.ledger import Unit
 from pipeline.workspace.recorded import CHANGED, MISSING, UNSURE, is_there, standing
 from pipeline.workspace.workspace import Workspace
 
-MADE_BY: dict[str, type[Video] | type[Frame]] = {"download": Video, "sample": Frame}
+MADE_BY: dict[str, type[Video] | type[Frame]] = {
+    step.name: record for record in (Video, Frame) for step in FLOW if step.writes == record.table
+}
 """The stages that make media, with the record that names a file each."""
 
 LOOKED_AT = 1_000

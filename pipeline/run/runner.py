@@ -18,9 +18,9 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import AvatarBuildError, DamagedError, StopRun, UsageError
+from pipeline.flow import STAGES, Step
 from pipeline.records.schema import FailureRow
 from pipeline.run.derive import bring_up_to_date, decides_derived, is_derived
-from pipeline.run.flow import STAGES, Step
 from pipeline.run.local import LocalTeam
 from pipeline.run.lost import media_states, units_again
 from pipeline.run.pool import Pool, Team

@@ -8,13 +8,11 @@ from typing import Any
 
 from pipeline.columns import columns
 from pipeline.errors import UsageError
+from pipeline.flow import FLOW, STAGES
 from pipeline.records.schema import TABLES, DropRow, FailureRow
-from pipeline.run.flow import FLOW, STAGES
 from pipeline.words import short
 from pipeline.workspace.ledger import Commit, Ledger
 from pipeline.workspace.workspace import Workspace
-
-ORDER = [step.name for step in FLOW]
 
 
 @dataclass
@@ -49,9 +47,7 @@ class StageStatus:
 def stage_status(workspace: Workspace) -> list[StageStatus]:
     """The books of every stage that has run or has input waiting."""
     with workspace.one_moment():
-        found = [
-            _status_of(workspace, workspace.ledger(stage)) for stage in (step.name for step in FLOW)
-        ]
+        found = [_status_of(workspace, workspace.ledger(step.name)) for step in FLOW]
     return [status for status in found if status.input]
 
 
@@ -134,7 +130,7 @@ def check_names(workspace: Workspace, stage: str | None, kind: str | None) -> No
     Raises:
         UsageError: with what there is.
     """
-    stages = sorted({*ORDER, *(ledger.stage for ledger in workspace.ledgers())})
+    stages = sorted({*(step.name for step in FLOW), *(one.stage for one in workspace.ledgers())})
     if stage is not None and stage not in stages:
         raise UsageError(f"--stage {short(stage)}: there is {', '.join(stages)}.")
     if kind is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from pipeline.errors import DamagedError
+from pipeline.flow import FLOW
 from pipeline.records.schema import Record, arrow_schema
 from pipeline.words import plain, short
 
@@ -140,36 +141,17 @@ def _stage_of(name: str) -> str:
     return parts[1] if parts[0] == "commits" else parts[-1].rsplit("-", 2)[0]
 
 
-_COMMANDS = {
-    "download": "download",
-    "sample": "sample",
-    "hear": "propose",
-    "propose": "propose",
-    "accept": "label accept",
-    "segment": "segment",
-}
-"""The command of each stage that does its rows again on demand."""
-
-_OTHERS = {
-    "list": "download --list FILE",
-    "pull": "label pull boxes",
-    "pull-masks": "label pull masks",
-    "pull-adjudication": "label pull adjudication",
-    "gold": "label push boxes --gold FILE",
-    "simulate": "demo",
-}
-"""The command that brings in again what is no function of other tables; of the rest, segment."""
-
-
 def way_out(stage: str) -> str:
-    """What heals a damaged file of a stage, to follow an 'or'.
+    """Say what heals a damaged file of a stage, to follow an 'or'.
 
     >>> way_out("sample")
     "do its rows again: 'avatar-build sample --redo'"
     """
-    if stage in _COMMANDS:
-        return f"do its rows again: 'avatar-build {_COMMANDS[stage]} --redo'"
-    command = _OTHERS.get(stage, "segment")
+    step = next((step for step in FLOW if step.name == stage), None)
+    if step and step.section:
+        return f"do its rows again: 'avatar-build {step.command} --redo'"
+    # Who made a file that no step made is unknown; 'run' brings all up to date that can be.
+    command = step.command if step else "run"
     return f"move it out of the workspace and run 'avatar-build {command}'"
 
 

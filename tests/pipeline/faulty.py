@@ -19,8 +19,8 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from pipeline.errors import InputError
+from pipeline.flow import Step
 from pipeline.records.schema import Clip, Record, Source, clip_id, digest_of
-from pipeline.run.flow import Step
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.workspace.ledger import Commit, Generation

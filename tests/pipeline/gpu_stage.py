@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline.flow import Step
 from pipeline.records.schema import Source
-from pipeline.run.flow import Step
 from pipeline.run.gpus import VISIBLE
 from pipeline.run.stage import Outcome, StageSpec, WorkerContext
 from pipeline.workspace.workspace import Workspace

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from pipeline.run.flow import STAGES
+from pipeline.flow import STAGES
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.status import stage_status
 from pipeline.workspace.storage import Storage

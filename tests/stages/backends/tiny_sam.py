@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from segment_anything.build_sam import _build_sam
 
-from pipeline.run.flow import Step
+from pipeline.flow import Step
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.stage import StageSpec, WorkerContext
 from pipeline.workspace.workspace import Workspace

@@ -1,7 +1,8 @@
 """The flow: every step from the video list to verified masks, in order, as one list.
 
-A new stage is a file and a line here. The command line, ``status``, the report, ``run`` and the
-bringing up to date of derived tables all follow from it. Nothing is imported until it runs.
+A new stage is a file and a line here. The command line, ``status``, the report, ``run``, what heals
+a damaged file, and the bringing up to date of derived tables all follow from it. Nothing is
+imported until it runs.
 """
 
 from __future__ import annotations
@@ -9,24 +10,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from pipeline.run.stage import Stage
-
-if TYPE_CHECKING:
-    from pipeline.workspace.workspace import Workspace
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the flow: a stage that runs in units, or what one command commits at once."""
+    """A line of the flow: a stage that runs in units, or what one command commits at once."""
 
     name: str
-    """Its folder below ``commits/``, and its row in ``status``."""
+    """The step's folder below ``commits/``, and its row in ``status``."""
     does: str = ""
-    """What it does, for strangers."""
+    """The step's purpose, for strangers."""
     command: str = ""
-    """The command that runs it."""
+    """The command that runs it, with the options it cannot do without."""
     reads: str = ""
     """The table it answers for; empty where it reads a file or a server."""
     writes: str = ""
@@ -34,27 +30,28 @@ class Step:
     stage: str = ""
     """``module:Class`` of a stage that runs in units."""
     section: str = ""
-    """The section of the settings that stage gets."""
+    """The section of the settings that stage gets; empty where its command hands it its own."""
     uses_device: bool = False
-    """Whether its models run on ``--device``."""
+    """True where its models run on ``--device``."""
     derive: str = ""
     """``module:function`` that brings a derived table up to date from the workspace alone."""
     of_people: bool = False
-    """Whether it stands in for people, so that only who asks for it runs it."""
+    """True where it stands in for people, so that only who asks for it runs it."""
 
-    def load(self) -> type[Stage[Any]]:
-        """Import the stage's class."""
-        found: type[Stage[Any]] = _load(self.stage)
-        return found
+    # Typed loosely: what they import lies above this list.
 
-    def load_derive(self) -> Callable[[Workspace], int]:
-        """Import the function that brings its table up to date; returns how many files are new."""
-        found: Callable[[Workspace], int] = _load(self.derive)
+    def load(self) -> Any:
+        """Import the stage's class (``pipeline.run.stage.Stage``)."""
+        return _load(self.stage)
+
+    def load_derive(self) -> Callable[[Any], int]:
+        """Import the function that takes a workspace and returns how many files are new."""
+        found: Callable[[Any], int] = _load(self.derive)
         return found
 
 
 FLOW = (
-    Step("list", "read the list of videos", "download", "", "sources"),
+    Step("list", "read the list of videos", "download --list FILE", "", "sources"),
     Step(
         "download",
         "fetch whole videos, keep the suitable ones",
@@ -110,7 +107,6 @@ FLOW = (
         "frames",
         "reviews",
         stage="labeling.automatic.simulated:SimulatedAnnotator",
-        section="label",
         of_people=True,
     ),
     Step("pull", "bring in what people said of the boxes", "label pull boxes", "", "reviews"),
@@ -121,11 +117,17 @@ FLOW = (
         "",
         "reviews",
     ),
-    Step("gold", "take known answers, to score people on", "label push --gold", "", "reviews"),
+    Step(
+        "gold",
+        "take known answers, to score people on",
+        "label push boxes --gold FILE",
+        "",
+        "reviews",
+    ),
     Step(
         "settle",
         "turn reviews into sounding instances",
-        "label pull",
+        "segment",
         "reviews",
         "instances",
         derive="labeling.review.derive_instances:bring_instances_up_to_date",
@@ -144,13 +146,13 @@ FLOW = (
     Step(
         "settle-masks",
         "put verified masks in the segmenter's place",
-        "label pull masks",
+        "segment",
         "reviews",
         "masks",
         derive="labeling.review.verified_masks:bring_masks_up_to_date",
     ),
 )
-"""Every step, as the data flows."""
+"""The steps, as the data flows."""
 
 STAGES = {step.name: step for step in FLOW if step.stage}
 """The steps that run in units, by name."""
