@@ -26,11 +26,23 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from itertools import zip_longest
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    StrictFloat,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from pipeline.errors import DamagedError
 from pipeline.records.schema import DropRow, FailureRow, Record, digest_of
+from pipeline.words import plain, short
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import committed_bytes, read_records, to_parquet, way_out
 
@@ -47,43 +59,49 @@ _YOUNG_S = 24 * 3600.0
 """On an object store, what is younger than this may be another run's work."""
 
 
+class _Stored:
+    """A part of a JSON file: its fields are checked when read, and others are errors."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
 @dataclass(frozen=True)
-class TableFile:
+class TableFile(_Stored):
     """One Parquet file a commit answers for."""
 
     table: str
     """Table name; ``drops`` or ``failures`` for those."""
     file: str
     sha256: str
-    rows: int
+    rows: StrictInt
 
 
 @dataclass(frozen=True)
-class Unit:
+class Unit(_Stored):
     """A row range of one input file, or some of its rows again."""
 
-    ordinal: int
+    ordinal: StrictInt
     """Place in the stage's plan; a later unit's answer about a row replaces an earlier one's."""
     name: str
     file: str
     sha256: str
-    first: int
-    stop: int
+    first: StrictInt
+    stop: StrictInt
     """Rows ``first`` to ``stop - 1`` of the file."""
     ids: tuple[str, ...] = ()
     """Set in a retry: only these rows of the range."""
-    attempts: tuple[int, ...] = ()
+    attempts: tuple[StrictInt, ...] = ()
     """Set in a retry: how often each was tried before."""
     again: bool = False
     """Set where rows that are done are done again, for their media is lost; in no plan."""
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(_Stored):
     """Everything that decides a stage's answers, besides its input."""
 
     stage: str
-    version: int
+    version: StrictInt
     config: dict[str, Any]
     fingerprint: dict[str, str]
     upstream: dict[str, str]
@@ -95,28 +113,44 @@ class Generation:
         return digest_of(asdict(self))
 
 
+def _with(*keys: str, kinds: Sequence[type] = ()) -> AfterValidator:
+    """Insist that a JSON object has these keys, and values of these types where they are given."""
+
+    def check(found: dict[str, Any]) -> dict[str, Any]:
+        for key, kind in zip_longest(keys, kinds):
+            if key not in found or (kind and type(found[key]) is not kind):
+                raise ValueError(f"{key!r} is missing or not what it should be")
+        return found
+
+    return AfterValidator(check)
+
+
 @dataclass(frozen=True)
-class Commit:
+class Commit(_Stored):
     """A finished unit."""
 
     unit: str
-    ordinal: int
+    ordinal: StrictInt
     stage: str
     stage_key: str
     unit_key: str
-    input: dict[str, Any]
+    input: Annotated[
+        dict[str, Any],
+        _with("table", "file", "sha256", "first", "stop", kinds=(str, str, str, int, int)),
+    ]
+    """The rows it answers for: ``first`` to ``stop - 1`` of a table's file."""
     files: tuple[TableFile, ...]
-    counts: dict[str, int]
+    counts: Annotated[dict[str, StrictInt], _with("input", "ok", "dropped", "failed")]
     """``input``, ``ok``, ``dropped``, ``failed``, and ``children:<table>``."""
     code_revision: str
     versions: dict[str, str]
     started: str
-    wall_s: float
-    cpu_s: float
+    wall_s: StrictFloat
+    cpu_s: StrictFloat
     ids: tuple[str, ...] = ()
     """Set in a retry: the rows it answers again."""
-    endings: dict[str, dict[str, int]] | None = None
-    """Rows by reason under ``drops`` and by kind under ``failures``; none in old commits."""
+    endings: Annotated[dict[str, dict[str, StrictInt]], _with("drops", "failures")] | None = None
+    """The numbers of rows by reason and by kind of failure; none in old commits."""
 
     def to_json(self) -> bytes:
         """As it is stored."""
@@ -130,19 +164,14 @@ class Commit:
             DamagedError: when it is no commit of this version, or not what was written.
         """
         try:
-            return Commit.from_raw(_unsealed(data))
+            found: Commit = _reader(Commit).validate_python(_unsealed(data))
         except _UNREADABLE as error:
             stage, unit = where.split("/")[1], PurePosixPath(where).name
             raise DamagedError(
                 f"{where}: not a commit this version can read: {_said(error)}. Put the file back,"
                 f" or {way_out(stage)}. (It is of the unit {unit.removesuffix('.json')}.)"
             ) from error
-
-    @staticmethod
-    def from_raw(raw: dict[str, Any]) -> Commit:
-        """Make one of what JSON gave."""
-        files = tuple(TableFile(**file) for file in raw.pop("files"))
-        return Commit(files=files, ids=tuple(raw.pop("ids")), **raw)
+        return found
 
 
 @dataclass
@@ -170,7 +199,7 @@ class Ledger:
         try:
             raw = json.loads(self.storage.read(name))
             key = raw.pop("key")
-            found = Generation(**raw)
+            found: Generation = _reader(Generation).validate_python(raw)
             if found.key != key:
                 raise ValueError("it is not what its key was made of")
         except _UNREADABLE as error:
@@ -190,9 +219,8 @@ class Ledger:
                 if name != _segment(number):
                     path = f"{self.folder}/plan/{_segment(number)}"
                     raise ValueError("it is missing")
-                for raw in _unsealed(self.storage.read(path))["units"]:
-                    lists = {"ids": tuple(raw["ids"]), "attempts": tuple(raw["attempts"])}
-                    units.append(Unit(**{**raw, **lists}))
+                document = _unsealed(self.storage.read(path))
+                units += _reader(list[Unit]).validate_python(document["units"])
             except _UNREADABLE as error:
                 raise self._damaged(path, error) from error
         return units
@@ -247,12 +275,12 @@ class Ledger:
             sealed, _, text = self.storage.read(name).partition(b"\n")
             if hashlib.sha256(text).hexdigest() != sealed.decode():
                 return
-            indexed = json.loads(text)
+            indexed = _reader(dict[str, tuple[int, int, Commit]]).validate_json(text)
         except (OSError, ValueError):
             return  # it only saves time
-        for unit, (size, time_ns, raw) in indexed.items():
+        for unit, (size, time_ns, commit) in indexed.items():
             if stamps.get(unit) == (size, time_ns):
-                self._commits.setdefault(unit, Commit.from_raw(raw))
+                self._commits.setdefault(unit, commit)
 
     def write_index(self) -> None:
         """Copy the commits into one file where many are in none, so that readers need only that.
@@ -578,6 +606,12 @@ class Ledger:
             )
 
 
+@cache
+def _reader(kind: Any) -> TypeAdapter[Any]:
+    """What reads and checks one kind of stored thing; made when it is first asked for."""
+    return TypeAdapter(kind)
+
+
 def _endings(contents: dict[str, tuple[type[Record], list[Any]]]) -> dict[str, dict[str, int]]:
     """How many rows of a unit were dropped by reason, and failed by kind."""
     drops, failures = (contents.get(name, (None, []))[1] for name in ("drops", "failures"))
@@ -624,6 +658,9 @@ def _said(error: Exception) -> str:
     """What is wrong with a JSON file, in one line."""
     if isinstance(error, KeyError):
         return f"it has no {error}"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {plain(first)} (got {short(first['input'])})"
     return " ".join(str(error).split()) or type(error).__name__
 
 

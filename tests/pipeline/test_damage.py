@@ -8,11 +8,14 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import DamagedError
+from pipeline.records.schema import digest_of
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.shell import Said, Shell
 from tests.video_factory import bursts, make_video
@@ -234,3 +237,77 @@ def test_a_file_in_a_folders_place_is_one_line(root: Path, shell: Shell) -> None
     (root / "media" / "videos").write_bytes(b"")
     words = ("retry", "--stage", "download", "--kind", "missing_file", "-w", root)
     assert "is a file, where a folder was expected" in shell(*words).one_line()
+
+
+WRONG: tuple[Any, ...] = (None, True, -1.5, "7", [7], ["a"], {"a": "b"}, {"a": {"b": "c"}})
+
+
+def spoil(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what a sealed file says, and seal it again."""
+    document = json.loads(path.read_bytes())
+    document.pop("digest")
+    change(document)
+    path.write_text(json.dumps(document | {"digest": digest_of(document)}))
+
+
+@pytest.mark.parametrize("within", ["", "input", "counts", "endings", "files"])
+def test_a_commit_that_says_what_none_can_is_one_line_though_its_digest_fits(
+    root: Path, within: str
+) -> None:
+    path = next(p for p in (root / "commits/download/units").iterdir() if p.suffix == ".json")
+    whole = path.read_bytes()
+    commit = json.loads(whole)
+    inner = commit[within] if within else commit
+    inner = inner[0] if isinstance(inner, list) else inner
+    for key in inner.keys() - {"digest"}:
+        for wrong in WRONG:
+            # What a field may be: text, whole numbers, an empty old 'endings', seconds.
+            if type(wrong) is type(inner[key]) and not isinstance(wrong, (dict, list)):
+                continue
+            if (key, wrong) in (("endings", None), ("ids", ["a"]), ("versions", {"a": "b"})):
+                continue
+
+            def change(document: dict[str, Any], key: str = key, wrong: Any = wrong) -> None:
+                place = document[within] if within else document
+                (place[0] if isinstance(place, list) else place)[key] = wrong
+
+            spoil(path, change)
+            with pytest.raises(DamagedError, match="or do its rows again") as caught:
+                Workspace(root).ledger("download").commits()
+            assert "\n" not in str(caught.value), (key, wrong)
+            path.write_bytes(whole)
+    for key in inner.keys() - {"digest", "endings", "ids"}:
+        if key.startswith("children:"):
+            continue
+        spoil(path, lambda document, key=key: _without(document, within, key))
+        with pytest.raises(DamagedError):
+            Workspace(root).ledger("download").commits()
+        path.write_bytes(whole)
+
+
+def _without(document: dict[str, Any], within: str, key: str) -> None:
+    place = document[within] if within else document
+    del (place[0] if isinstance(place, list) else place)[key]
+
+
+def test_plans_and_generations_that_say_what_none_can_are_one_line(root: Path) -> None:
+    plan = root / "commits/download/plan/00000.json"
+    whole = plan.read_bytes()
+    for wrong in (True, "7", None, [1]):
+        spoil(plan, lambda document, wrong=wrong: document["units"][0].update(first=wrong))
+        with pytest.raises(DamagedError, match="plan"):
+            Workspace(root).ledger("download").plan()
+        plan.write_bytes(whole)
+    place = root / "commits/download/stage.json"
+    raw = json.loads(place.read_bytes()) | {"config": [1]}
+    del raw["key"]
+    place.write_text(json.dumps(raw | {"key": digest_of(raw)}))
+    with pytest.raises(DamagedError, match="config: "):
+        Workspace(root).ledger("download").generation()
+
+
+def test_every_reading_command_says_it_in_one_line(root: Path, shell: Shell) -> None:
+    for path in (root / "commits/sample/units").glob("*.json"):
+        spoil(path, lambda document: document["counts"].update(ok="many"))
+    for said in answers(shell, root).values():
+        assert "counts.ok" in said.one_line()
