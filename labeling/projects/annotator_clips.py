@@ -92,9 +92,8 @@ def _once(storage: Storage, video: Video, name: str, make: Callable[[Path, Path]
     if is_as_made(storage, name):
         return
     storage.make_folder(FOLDER)
-    beside = storage.path(FOLDER) if storage.local is not None else None
     with (
-        tempfile.TemporaryDirectory(prefix=".making-", dir=beside) as folder,
+        tempfile.TemporaryDirectory(prefix=".making-", dir=storage.local_path(FOLDER)) as folder,
         video_file(storage, video) as source,
     ):
         target = Path(folder) / "made.mp4"

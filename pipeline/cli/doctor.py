@@ -193,9 +193,9 @@ def _cookies(config: DownloadConfig) -> Iterator[Check]:
 
 
 def _disk(storage: Storage, config: DownloadConfig) -> Check:
-    if storage.local is None:
+    free = storage.free_bytes()
+    if free is None:
         return Check("disk", "ok", f"{storage.url}: an object store, not measured")
-    free = shutil.disk_usage(storage.local).free
     rows = _waiting_videos(storage)
     need = round(rows * _VIDEO_BYTES * _KEPT_SHARE)
     detail = f"{size(free)} free; {counted(rows, 'video')} to fetch, about {size(need)} to keep"

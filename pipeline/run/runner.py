@@ -237,9 +237,9 @@ def recover(workspace: Workspace, but: str = "") -> None:
 
     A damaged stage is left to the commands that need it: they say so.
     """
-    on_store = workspace.storage.local is None
+    has_locks = workspace.storage.has_locks
     for ledger in workspace.ledgers():
-        if ledger.stage == but or (on_store and not ledger.is_interrupted()):
+        if ledger.stage == but or not (has_locks or ledger.is_interrupted()):
             continue
         with (
             contextlib.suppress(RunningError, DamagedError),

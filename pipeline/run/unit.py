@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import shutil
 import time
 import traceback
 import uuid
@@ -397,9 +396,8 @@ def _checked_children(children: Sequence[Record], spec: StageSpec) -> dict[str, 
 
 def disk_is_full(storage: Storage) -> bool:
     """Whether the workspace's disk is as good as full."""
-    if storage.local is None:
-        return False
-    return shutil.disk_usage(storage.local).free < _FULL_BELOW_BYTES
+    free = storage.free_bytes()
+    return free is not None and free < _FULL_BELOW_BYTES
 
 
 def _disk_full(storage: Storage) -> str:

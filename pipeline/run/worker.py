@@ -17,9 +17,9 @@ from pipeline.workspace.workspace import Lookups
 
 def make_scratch(job: Job, name: str) -> Path:
     """A folder for unfinished files: on the workspace's own disk, so that renaming works."""
-    if job.storage.local is None:
+    path = job.storage.local_path(f"commits/{job.stage}/work/{job.run_id}/{name}")
+    if path is None:
         return Path(tempfile.mkdtemp(prefix="avatar-build-"))
-    path = job.storage.path(f"commits/{job.stage}/work/{job.run_id}/{name}")
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -508,7 +508,7 @@ class Ledger:
                 found = waiting.get(f"{file.table}--{file.file.rsplit('/', 1)[-1]}")
                 if found and self._holds(found, file) and not self._holds(file.file, file):
                     self.storage.move(found, file.file)
-        if self.storage.local is not None:
+        if self.storage.has_locks:
             self.storage.remove(f"{self.folder}/work")
             work = []
         outcomes = [
@@ -527,7 +527,7 @@ class Ledger:
 
     def _is_old(self, path: str) -> bool:
         """Whether nobody can be at work on it: on a local disk the lock says so."""
-        return self.storage.local is not None or self.storage.age_s(path) > _YOUNG_S
+        return self.storage.has_locks or self.storage.age_s(path) > _YOUNG_S
 
     def set_aside(self, live: Sequence[TableFile]) -> int:
         """Take out of force every unit whose commit or files are not what was written.

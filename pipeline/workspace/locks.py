@@ -182,7 +182,7 @@ def run_lock(storage: Storage, folder: str) -> Iterator[RunLock]:
     Raises:
         RunningError: on an object store, another run of it is alive.
     """
-    if storage.local is not None:
+    if storage.has_locks:
         with _open(storage, f"{folder}/run.lock") as handle:
             yield RunLock(handle)
         return
@@ -220,10 +220,10 @@ def unit_claims(storage: Storage, folder: str) -> Iterator[Claims]:
 
 @contextlib.contextmanager
 def _open(storage: Storage, name: str) -> Iterator[TextIO | None]:
-    if storage.local is None:
+    path = storage.local_path(name)
+    if path is None:
         yield None
         return
-    path = storage.path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         yield handle

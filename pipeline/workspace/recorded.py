@@ -57,13 +57,15 @@ def video_file(storage: Storage, video: Video, *, always_hash: bool = False) -> 
     Raises:
         MediaError: ``missing_file``, ``changed_file``, ``unreadable_file``.
     """
-    if storage.local is None:
-        with _fetched(storage, video.path) as path:
-            if video.sha256 and sha256_of(path) != video.sha256:
+    path = storage.local_path(video.path)
+    if path is None:
+        if not storage.exists(video.path):
+            raise missing(video.path, "download")
+        with storage.as_local(video.path) as fetched:
+            if video.sha256 and sha256_of(fetched) != video.sha256:
                 raise changed(video.path, "download")
-            yield path
+            yield fetched
         return
-    path = storage.path(video.path)
     before = _check(storage, path, video, always_hash=always_hash)
     yield path
     if _look(path, video.path, "download") != before:
@@ -72,29 +74,28 @@ def video_file(storage: Storage, video: Video, *, always_hash: bool = False) -> 
 
 def note_file(storage: Storage, name: str, sha256: str) -> None:
     """Note how a file looks that was just made or hashed; nothing where files have no times."""
-    if storage.local is not None:
+    if path := storage.local_path(name):
         with contextlib.suppress(FileNotFoundError):
-            write_note(storage.path(name), sha256, storage.path(_note_of(name)))
+            write_note(path, sha256, storage.path(_note_of(name)))
 
 
 def is_as_made(storage: Storage, name: str) -> bool:
     """Whether a file without a row is there as ``note_file`` noted it."""
-    if storage.local is None:
+    path = storage.local_path(name)
+    if path is None:
         return storage.exists(name)  # only whole objects are put there, and only by us
     note = storage.path(_note_of(name))
-    return holds(storage.path(name), noted_digest(note), note)
+    return holds(path, noted_digest(note), note)
 
 
 def is_there(storage: Storage, name: str, sha256: str, size_bytes: int) -> bool:
     """Whether ``name`` is a file of this digest and size."""
-    if storage.local is not None:
-        path = storage.path(name)
-        size = path.stat().st_size if path.is_file() else -1
-        return size == size_bytes and holds(path, sha256, storage.path(_note_of(name)))
     if not storage.exists(name) or storage.size(name) != size_bytes:
         return False
-    with storage.as_local(name) as path:
-        return sha256_of(path) == sha256
+    if path := storage.local_path(name):
+        return holds(path, sha256, storage.path(_note_of(name)))
+    with storage.as_local(name) as fetched:
+        return sha256_of(fetched) == sha256
 
 
 def standing(storage: Storage, name: str, sha256: str, size_bytes: int, *, noted: bool) -> str:
@@ -110,12 +111,13 @@ def standing(storage: Storage, name: str, sha256: str, size_bytes: int, *, noted
     Returns:
         ``missing_file``, ``changed_file``, or ``unsure``.
     """
-    if storage.local is None:
+    path = storage.local_path(name)
+    if path is None:
         if not storage.exists(name):
             return MISSING
         return CHANGED if size_bytes and storage.size(name) != size_bytes else ""
     try:
-        found = storage.path(name).stat()
+        found = path.stat()
     except OSError:
         return MISSING
     if not stat.S_ISREG(found.st_mode) or (size_bytes and found.st_size != size_bytes):
@@ -231,20 +233,12 @@ def _look(path: Path, name: str, stage: str) -> list[int]:
 
 
 def _read(storage: Storage, name: str, stage: str) -> bytes:
-    if storage.local is not None:
-        _look(storage.path(name), name, stage)
+    if path := storage.local_path(name):
+        _look(path, name, stage)
     try:
         return storage.read(name)
     except FileNotFoundError as error:
         raise missing(name, stage) from error
-
-
-@contextlib.contextmanager
-def _fetched(storage: Storage, name: str) -> Iterator[Path]:
-    if not storage.exists(name):
-        raise missing(name, "download")
-    with storage.as_local(name) as path:
-        yield path
 
 
 def _unreadable(name: str, error: OSError) -> MediaError:

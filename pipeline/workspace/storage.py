@@ -55,6 +55,19 @@ class Storage:
             raise UsageError(f"{self.url} is not a local folder; this command needs one.")
         return self.local / _inside(name)
 
+    def local_path(self, name: str) -> Path | None:
+        """Return the path of ``name`` on a local disk; none on an object store."""
+        return None if self.local is None else self.path(name)
+
+    @property
+    def has_locks(self) -> bool:
+        """Whether locks tell which runs are alive; on an object store nobody knows for sure."""
+        return self.local is not None
+
+    def free_bytes(self) -> int | None:
+        """Return the room left on a local disk; none on an object store."""
+        return None if self.local is None else shutil.disk_usage(self.local).free
+
     def _remote(self, name: str, *, write: bool = False) -> str:
         path = f"{self._root}/{_inside(name)}"
         folder = path.rpartition("/")[0]

@@ -129,9 +129,9 @@ class Workspace:
 
     def _check_writable(self) -> None:
         """A file that its owner protects, or shares by a link, is not replaced by a rename."""
-        if self.storage.local is None or not self.storage.exists("avatar.toml"):
+        path = self.storage.local_path("avatar.toml")
+        if path is None or not path.exists():
             return
-        path = self.storage.path("avatar.toml")
         if path.is_symlink():
             raise ConfigError("it is a link")
         if not path.stat().st_mode & 0o222:

@@ -50,7 +50,7 @@ class VideoArchive:
 
     def __init__(self, storage: Storage, scratch: Path) -> None:
         self._storage = storage
-        self.parts = storage.path(PARTIAL) if storage.local is not None else scratch / "partial"
+        self.parts = storage.local_path(PARTIAL) or scratch / "partial"
         """Holds a folder per unfinished video."""
 
     def part_folder(self, video_id: str) -> Path:

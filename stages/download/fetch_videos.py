@@ -80,8 +80,7 @@ class FetchVideos(Stage[DownloadConfig]):
         self._redact = Redactor(config.options, [*proxies, config.source_template])
         self._storage = ctx.storage
         self._archive = VideoArchive(ctx.storage, ctx.scratch)
-        local = ctx.storage.local is not None
-        state = ctx.storage.path(_STATE) if local else ctx.scratch / "identities.json"
+        state = ctx.storage.local_path(_STATE) or ctx.scratch / "identities.json"
         self._disk = state.parent
         self._pool = IdentityPool(
             identities, pace_of(config), state, beat=self._watch.beat, stop=self._stop

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -261,40 +262,50 @@ def test_a_commit_that_says_what_none_can_is_one_line_though_its_digest_fits(
     inner = inner[0] if isinstance(inner, list) else inner
     for key in inner.keys() - {"digest"}:
         for wrong in WRONG:
-            # What a field may be: text, whole numbers, an empty old 'endings', seconds.
+            # A text in place of another is no wrong type, and these fields may be such things.
             if type(wrong) is type(inner[key]) and not isinstance(wrong, (dict, list)):
                 continue
             if (key, wrong) in (("endings", None), ("ids", ["a"]), ("versions", {"a": "b"})):
                 continue
-
-            def change(document: dict[str, Any], key: str = key, wrong: Any = wrong) -> None:
-                place = document[within] if within else document
-                (place[0] if isinstance(place, list) else place)[key] = wrong
-
-            spoil(path, change)
+            spoil(path, partial(put, within, key, wrong))
             with pytest.raises(DamagedError, match="or do its rows again") as caught:
                 Workspace(root).ledger("download").commits()
             assert "\n" not in str(caught.value), (key, wrong)
             path.write_bytes(whole)
-    for key in inner.keys() - {"digest", "endings", "ids"}:
-        if key.startswith("children:"):
+
+
+def put(within: str, key: str, value: object, document: dict[str, Any]) -> None:
+    place = document[within] if within else document
+    (place[0] if isinstance(place, list) else place)[key] = value
+
+
+@pytest.mark.parametrize("within", ["", "input", "counts", "endings", "files"])
+def test_a_commit_that_lacks_a_field_is_damaged(root: Path, within: str) -> None:
+    path = next(p for p in (root / "commits/download/units").iterdir() if p.suffix == ".json")
+    whole = path.read_bytes()
+    commit = json.loads(whole)
+    inner = commit[within] if within else commit
+    for key in (inner[0] if isinstance(inner, list) else inner).keys() - {"digest"}:
+        if key in ("endings", "ids") or key.startswith("children:"):
             continue
-        spoil(path, lambda document, key=key: _without(document, within, key))
+        spoil(path, partial(put, within, f"other {key}", "x"))
+        spoil(path, partial(take, within, key))
         with pytest.raises(DamagedError):
             Workspace(root).ledger("download").commits()
         path.write_bytes(whole)
 
 
-def _without(document: dict[str, Any], within: str, key: str) -> None:
+def take(within: str, key: str, document: dict[str, Any]) -> None:
     place = document[within] if within else document
-    del (place[0] if isinstance(place, list) else place)[key]
+    place = place[0] if isinstance(place, list) else place
+    del place[key], place[f"other {key}"]
 
 
 def test_plans_and_generations_that_say_what_none_can_are_one_line(root: Path) -> None:
     plan = root / "commits/download/plan/00000.json"
     whole = plan.read_bytes()
     for wrong in (True, "7", None, [1]):
-        spoil(plan, lambda document, wrong=wrong: document["units"][0].update(first=wrong))
+        spoil(plan, partial(put, "units", "first", wrong))
         with pytest.raises(DamagedError, match="plan"):
             Workspace(root).ledger("download").plan()
         plan.write_bytes(whole)
