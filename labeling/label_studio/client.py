@@ -1,28 +1,37 @@
-"""The only HTTP of this package: what we ask of a Label Studio server.
+"""The only HTTP of this package: what we ask of a Label Studio server, over httpx.
 
-A token is never part of an error or a log line. Redirects are not followed, so it is sent to the
-named server alone. What may be asked twice without harm is asked again when the connection breaks;
-an import is not, since nobody knows whether it arrived: ``push`` looks at the server instead.
+A token is never part of an error or a log line. Redirects are not followed, no cookie is kept and
+no proxy is asked, so it is sent to the named server alone. What may be asked twice without harm is
+asked again when the connection breaks; an import is not, since nobody knows whether it arrived:
+``push`` looks at the server instead.
+
+label-studio-sdk 2.1.2 was tried first: it takes a 404 in the middle of a list for the end, so that
+``pull`` would miss answers for good, rewrites values (``"2"`` becomes 2, a time loses its text),
+and does not renew an access token that is refused.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import http.client
 import json
 import os
+import ssl
 import stat
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import UnionType
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pipeline.errors import AvatarBuildError, UsageError
+
+if TYPE_CHECKING:
+    from httpx import Response
 
 TOKEN_VARIABLE = "AVATAR_LABEL_TOKEN"
 
@@ -61,7 +70,7 @@ class MissingError(LabelServerError):
 
 
 def read_token(file: Path, environment: Mapping[str, str] = os.environ) -> str:
-    """The token of the environment, else of a file only its owner may read.
+    """Return the token of the environment, else of a file only its owner may read.
 
     Raises:
         UsageError: neither is there, or others may read the file.
@@ -103,20 +112,34 @@ class LabelStudio:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{url!r}: not an address. Write it as http://127.0.0.1:8080.")
+        import httpx
+
+        try:
+            parts = urlsplit(url)
+            self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+            self._http = httpx.Client(
+                base_url=self.url,
+                headers={"Accept": "application/json"},
+                timeout=timeout_s,
+                trust_env=False,  # no proxy
+                verify=ssl.create_default_context(),  # the authorities this machine trusts
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
+            known = parts.scheme in ("http", "https") and parts.hostname
+        except (ValueError, httpx.InvalidURL):
+            known = None
+        if not known:
+            shown = url.rpartition("@")[2]  # a password stands before it
+            raise UsageError(f"{shown!r}: not an address. Write it as http://127.0.0.1:8080.")
         if parts.username or parts.password:
             raise UsageError("The server's address holds a password; use a token instead.")
         if any(ord(sign) < 33 or ord(sign) > 126 for sign in token):
             raise UsageError("The token holds spaces or odd signs; copy it again, without a name.")
-        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        self._parts = parts
+        weakref.finalize(self, self._http.close)
         self._token = token
         self._personal = _is_personal(token)
         self._access = ""
         self._access_until = 0.0
-        self._timeout_s = timeout_s
         self._sleep = sleep
         self._clock = clock
 
@@ -126,25 +149,22 @@ class LabelStudio:
     def call(
         self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None
     ) -> Any:
-        """Ask for one thing; the answer as Python values, None when it is empty.
+        """Ask for one thing and return the answer as Python values, None when it is empty.
 
         Raises:
             UsageError: a wrong address or a refused token.
             MissingError: 404.
             LabelServerError: any other answer that is no success, or none at all.
         """
-        target = f"{path}?{urlencode(query)}" if query else path
         data = None if body is None else json.dumps(body).encode()
-        renewed = False
-        while True:
-            status, answer = self._ask(method, target, data, self._authorization())
-            if status == 401 and self._personal and not renewed:
-                self._access, renewed = "", True  # it may have ended since we last looked
-                continue
-            return self._checked(method, path, status, answer)
+        answer = self._ask(method, path, data, self._authorization(), query)
+        if answer.status_code == 401 and self._personal:
+            self._access = ""  # it may have ended since we last looked
+            answer = self._ask(method, path, data, self._authorization(), query)
+        return self._checked(method, path, answer)
 
     def check(self) -> str:
-        """The version of the server, once address and token are known to be right."""
+        """Return the server's version, once address and token are known to be right."""
         version = self.call("GET", "/api/version")
         if not isinstance(version, dict) or "label-studio-os-package" not in version:
             raise UsageError(f"{self.url}: answers, but not as a Label Studio does.")
@@ -154,7 +174,7 @@ class LabelStudio:
     # Projects
 
     def find_projects(self, title: str) -> list[dict[str, Any]]:
-        """The projects of exactly this title, oldest first."""
+        """Return the projects of exactly this title, oldest first."""
         found: list[dict[str, Any]] = []
         page = 1
         while True:
@@ -173,7 +193,7 @@ class LabelStudio:
         return self._held(made, "/api/projects", **_PROJECT)
 
     def project(self, project: int) -> dict[str, Any]:
-        """One project, with what the server counts of it."""
+        """Return a project, with what the server counts of it."""
         path = f"/api/projects/{project}"
         return self._held(self.call("GET", path), path, **_COUNTS)
 
@@ -215,38 +235,31 @@ class LabelStudio:
     # Tasks
 
     def tasks(self, project: int, since: str = "") -> Iterator[dict[str, Any]]:
-        """Tasks with their annotations, by id; from ``since`` (ISO 8601) on, those changed."""
+        """Yield tasks with their answers, by id; with ``since`` (ISO 8601), those changed later."""
         if not since:
-            return self._tasks(project)
+            return self._pages(_whole(project))
         at = datetime.fromisoformat(since).astimezone(UTC)
-        return self._tasks(
-            project,
-            filter="filter:tasks:updated_at",
-            operator="greater",
-            type="Datetime",
-            value=at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),  # the only form it reads
-        )
+        value = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # the only form it reads
+        return self._pages(_whole(project) | _where("updated_at", "greater", "Datetime", value))
 
     def tasks_of(self, project: int, frame_id: str) -> Iterator[dict[str, Any]]:
-        """The tasks of one frame."""
-        return self._tasks(
-            project,
-            filter="filter:tasks:data.frame_id",
-            operator="equal",
-            type="String",
-            value=frame_id,
-        )
+        """Yield the tasks of one frame."""
+        return self._pages(_whole(project) | _where("data.frame_id", "equal", "String", frame_id))
 
-    def _tasks(self, project: int, **condition: str) -> Iterator[dict[str, Any]]:
-        query: dict[str, Any] = {"project": project, "fields": "all", "page_size": _PAGE}
-        if condition:
-            filters = {"conjunction": "and", "items": [condition]}
-            query["query"] = json.dumps({"filters": filters, "ordering": ["tasks:id"]})
-        return self._pages(query)
+    def task_columns(self, project: int, *columns: str) -> Iterator[dict[str, Any]]:
+        """Yield of every task only what is asked for: a tenth of the bytes."""
+        return self._pages(_columns(project, columns), columns)
+
+    def shared_tasks(self, project: int) -> Iterator[dict[str, Any]]:
+        """Yield the tasks that several people are to answer: ``overlap`` and answers so far."""
+        columns = "id", "overlap", "total_annotations", "is_labeled"
+        several = _where("overlap", "greater", "Number", 1)
+        return self._pages(_columns(project, columns) | several, columns)
 
     def _pages(
-        self, query: Mapping[str, Any], **fields: type | UnionType
+        self, query: Mapping[str, Any], columns: Sequence[str] = ()
     ) -> Iterator[dict[str, Any]]:
+        fields = {name: _COLUMNS[name] for name in columns if name in _COLUMNS}
         seen, page = 0, 1
         while True:
             answer = self.call("GET", "/api/tasks", query={**query, "page": page})
@@ -254,35 +267,18 @@ class LabelStudio:
             tasks = self._rows(answer["tasks"], "/api/tasks", id=int, **fields)
             yield from tasks
             seen += len(tasks)
-            if seen >= total or not tasks:
+            if seen >= total:
                 return
+            if not tasks:
+                raise self._strange("/api/tasks", f"page {page} is empty, {seen} of {total} read")
             page += 1
-
-    def task_columns(self, project: int, *columns: str) -> Iterator[dict[str, Any]]:
-        """Of every task only what is asked for: a tenth of the bytes."""
-        fields = {name: _COLUMNS[name] for name in columns if name in _COLUMNS}
-        return self._pages(_columns(project, columns), **fields)
-
-    def shared_tasks(self, project: int) -> Iterator[dict[str, Any]]:
-        """The tasks that several people are to answer: ``overlap`` and answers so far."""
-        several = {
-            "filter": "filter:tasks:overlap",
-            "operator": "greater",
-            "type": "Number",
-            "value": 1,
-        }
-        columns = "overlap", "total_annotations", "is_labeled"
-        fields = {name: _COLUMNS[name] for name in columns}
-        query = _columns(project, ("id", *columns))
-        filters = {"conjunction": "and", "items": [several]}
-        return self._pages({**query, "query": json.dumps({"filters": filters})}, **fields)
 
     def update_task(self, task: int, **changes: Any) -> None:
         """Change fields of a task."""
         self.call("PATCH", f"/api/tasks/{task}", changes)
 
     def import_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> int:
-        """Add tasks with their predictions; how many arrived."""
+        """Add tasks with their predictions; return how many arrived."""
         path = f"/api/projects/{project}/import"
         answer = self._held(self.call("POST", path, list(tasks)), path, task_count=int)
         return int(answer["task_count"])
@@ -312,17 +308,17 @@ class LabelStudio:
             return
 
     def task_link(self, project: int, task: int) -> str:
-        """Where a person opens the task."""
+        """Return the address where a person opens the task."""
         return f"{self.url}/projects/{project}/data?task={task}"
 
     def _rows(self, rows: Any, path: str, /, **fields: type | UnionType) -> list[dict[str, Any]]:
-        """A list of things that have these fields."""
+        """Return a list of things, once all are known to have these fields."""
         if not isinstance(rows, list):
             raise self._strange(path, f"{_short(rows)} for a list")
         return [self._held(row, path, **fields) for row in rows]
 
     def _held(self, raw: Any, path: str, /, **fields: type | UnionType) -> dict[str, Any]:
-        """An object that has these fields."""
+        """Return an object, once it is known to have these fields."""
         if not isinstance(raw, dict):
             raise self._strange(path, f"{_short(raw)} for an object")
         for key, kind in fields.items():
@@ -342,56 +338,47 @@ class LabelStudio:
         if not self._personal:
             return f"Token {self._token}"
         if not self._access or self._clock() >= self._access_until:
-            body = json.dumps({"refresh": self._token}).encode()
+            path, body = "/api/token/refresh/", json.dumps({"refresh": self._token}).encode()
             # It changes nothing at the server, so it may be asked again.
-            status, answer = self._ask("POST", "/api/token/refresh/", body, "", again=True)
-            if status in (400, 401):
+            answer = self._ask("POST", path, body, again=True)
+            if answer.status_code in (400, 401):
                 raise UsageError(_refused(self.url))
-            found = self._checked("POST", "/api/token/refresh/", status, answer)
-            self._access = self._held(found, "/api/token/refresh/", access=str)["access"]
+            found = self._checked("POST", path, answer)
+            self._access = self._held(found, path, access=str)["access"]
             self._access_until = self._clock() + _ACCESS_S
         return f"Bearer {self._access}"
 
     def _ask(
-        self, method: str, target: str, data: bytes | None, authorization: str, again: bool = False
-    ) -> tuple[int, bytes]:
-        tries = _TRIES if again or method != "POST" else 1
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        authorization: str = "",
+        query: Mapping[str, Any] | None = None,
+        again: bool = False,
+    ) -> Response:
+        import httpx
+
+        headers = {"Authorization": authorization} if authorization else {}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
         reason = ""
-        for attempt in range(tries):
+        for attempt in range(_TRIES if again or method != "POST" else 1):
             if attempt:
                 self._sleep(2.0 ** (attempt - 1))
             try:
-                status, answer = self._send(method, target, data, authorization)
-            except (OSError, http.client.HTTPException) as error:
+                sent = self._http.request(method, path, params=query, content=data, headers=headers)
+            except httpx.RequestError as error:
                 reason = str(error) or type(error).__name__
                 continue
-            if status not in _PASSING:
-                return status, answer
-            reason = f"status {status}"
+            if sent.status_code not in _PASSING:
+                return sent
+            reason = f"status {sent.status_code}"
         advice = "Is it running? Then run the same command again: nothing is doubled."
         raise LabelServerError(f"{self.url}: no answer to {method} ({reason}). {advice}")
 
-    def _send(
-        self, method: str, target: str, data: bytes | None, authorization: str
-    ) -> tuple[int, bytes]:
-        https = self._parts.scheme == "https"
-        kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
-        host = self._parts.hostname
-        assert host is not None
-        headers = {"Accept": "application/json"}
-        if authorization:
-            headers["Authorization"] = authorization
-        if data is not None:
-            headers["Content-Type"] = "application/json"
-        path = self._parts.path.rstrip("/")
-        with contextlib.closing(
-            kind(host, self._parts.port, timeout=self._timeout_s)
-        ) as connection:
-            connection.request(method, f"{path}{target}", body=data, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.read()
-
-    def _checked(self, method: str, path: str, status: int, answer: bytes) -> Any:
+    def _checked(self, method: str, path: str, answer: Response) -> Any:
+        status = answer.status_code
         where = f"{self.url}: {method} {path}"
         if status == 401:
             raise UsageError(_refused(self.url))
@@ -400,20 +387,29 @@ class LabelStudio:
         if status == 404:
             raise MissingError(f"{where}: not there (404). Is the address a Label Studio's?")
         if not 200 <= status < 300:
-            raise LabelServerError(f"{where}: {status}: {_reason(answer)}")
-        if not answer:
+            raise LabelServerError(f"{where}: {status}: {_reason(answer.content)}")
+        if not answer.content:
             return None
         try:
-            return json.loads(answer)
+            return json.loads(answer.content)
         except ValueError as error:
             raise UsageError(f"{where}: answers, but not as a Label Studio does.") from error
+
+
+def _whole(project: int) -> dict[str, Any]:
+    return {"project": project, "fields": "all", "page_size": _PAGE}
+
+
+def _where(column: str, operator: str, kind: str, value: object) -> dict[str, str]:
+    only = {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
+    filters = {"conjunction": "and", "items": [only]}
+    return {"query": json.dumps({"filters": filters, "ordering": ["tasks:id"]})}
 
 
 def _columns(project: int, columns: Sequence[str]) -> dict[str, Any]:
     # Asked for less than all, the server answers as if there were no annotators.
     fields = "all" if "annotators" in columns else "task_only"
-    include = ",".join(columns)
-    return {"project": project, "fields": fields, "include": include, "page_size": _PAGE}
+    return {**_whole(project), "fields": fields, "include": ",".join(columns)}
 
 
 def _short(value: object) -> str:
@@ -428,7 +424,7 @@ def _refused(url: str) -> str:
 
 
 def _is_personal(token: str) -> bool:
-    """Whether a token is a personal access token: a JWT whose middle part says ``refresh``."""
+    """Say whether a token is a personal one: a JWT whose middle part says ``refresh``."""
     parts = token.split(".")
     if len(parts) != 3:
         return False
@@ -441,7 +437,7 @@ def _is_personal(token: str) -> bool:
 
 
 def _reason(answer: bytes) -> str:
-    """The server's own words, on one line."""
+    """Return the server's own words, on one line."""
     try:
         found = json.loads(answer)
     except ValueError:

@@ -85,6 +85,7 @@ def start_server(workspace: Workspace) -> Running:
             f"{url}: something answers there already. Stop it, or take another port with"
             " --set label.server_port=8081."
         )
+    server = LabelStudio(url, token)
     command = list(config.server_command) or find_command()
     options = ["start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
     settings = server_settings(home, workspace.storage.local, password, token)
@@ -101,7 +102,6 @@ def start_server(workspace: Workspace) -> Running:
     running = Running(process, url, home)
     try:
         _wait(running, log)
-        server = LabelStudio(url, token)
         server.check()
         for kind in get_args(Kind):
             project = open_project(server, config.project, kind)

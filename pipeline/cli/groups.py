@@ -25,6 +25,7 @@ EXTRA_OF = {
         ("kaldi_native_fbank", "segment_anything", "transformers", "ultralytics"), "models"
     ),
     "ray": "ray",
+    "httpx": "label",
 }
 """The extra that brings a package which the core has not."""
 

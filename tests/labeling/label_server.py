@@ -21,6 +21,8 @@ class Asked:
     path: str
     authorization: str
     body: Any
+    connection: int
+    """The port at the client's side."""
 
 
 @dataclass
@@ -34,7 +36,10 @@ class LabelServer:
 
 @contextlib.contextmanager
 def label_server(answer: Callable[[Asked], Answer | None]) -> Iterator[LabelServer]:
-    """Serve on the loopback interface; an answer of None breaks the connection."""
+    """Serve on the loopback interface; an answer of None breaks the connection.
+
+    The content of a 3xx is where it sends to. A cookie is offered, and must not come back.
+    """
     server = LabelServer(answer)
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,7 +49,9 @@ def label_server(answer: Callable[[Asked], Answer | None]) -> Iterator[LabelServ
             size = int(self.headers.get("Content-Length", 0))
             body = json.loads(self.rfile.read(size)) if size else None
             authorization = self.headers.get("Authorization", "")
-            asked = Asked(self.command, self.path, authorization, body)
+            assert "Cookie" not in self.headers
+            port = self.client_address[1]
+            asked = Asked(self.command, self.path, authorization, body, port)
             server.asked.append(asked)
             found = server.answer(asked)
             if found is None:
@@ -54,6 +61,9 @@ def label_server(answer: Callable[[Asked], Answer | None]) -> Iterator[LabelServ
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
+            self.send_header("Set-Cookie", "sessionid=1; Path=/")
+            if 300 <= status < 400:
+                self.send_header("Location", data.decode())
             self.end_headers()
             self.wfile.write(data)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
+import logging
 import socket
 from pathlib import Path
 
@@ -92,6 +94,54 @@ def test_reading_is_tried_again_and_importing_is_not() -> None:
         assert len(server.asked) == 4
 
 
+def test_one_connection_is_kept_for_all_calls_and_closed_at_the_end() -> None:
+    with label_server(lambda _: (200, {})) as server:
+        api = client(server)
+        for _ in range(3):
+            api.call("GET", "/api/x")
+        assert len({asked.connection for asked in server.asked}) == 1
+        http = api._http
+        del api
+        gc.collect()
+        assert http.is_closed
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with (
+        label_server(lambda _: (200, {"label-studio-os-package": {}})) as other,
+        label_server(lambda _: (302, other.url.encode())) as server,
+        pytest.raises(UsageError, match="sent elsewhere"),
+    ):
+        client(server).check()
+    assert other.asked == []
+
+
+def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with label_server(lambda _: (200, {})) as server:
+        assert client(server).call("GET", "/api/x") == {}
+
+
+@pytest.mark.parametrize("token", [LEGACY, personal_token()])
+def test_no_log_line_holds_a_token(token: str, caplog: pytest.LogCaptureFixture) -> None:
+    access = "an-access-token"
+    with (
+        caplog.at_level(logging.DEBUG),
+        label_server(lambda _: (200, {"access": access})) as server,
+    ):
+        client(server, token).call("GET", "/api/x")
+    assert "HTTP Request: GET" in caplog.text
+    assert token not in caplog.text
+    assert access not in caplog.text
+
+
+def test_a_path_before_the_api_is_kept() -> None:
+    with label_server(lambda _: (200, {"access": "a"})) as server:
+        LabelStudio(f"{server.url}/labels/", personal_token()).call("GET", "/api/x")
+    assert [a.path for a in server.asked] == ["/labels/api/token/refresh/", "/labels/api/x"]
+
+
 def test_a_server_that_is_not_there_is_one_line() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -106,7 +156,7 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
     [
         ((200, b"<html>"), UsageError, "not as a Label Studio does"),
         ((200, {"name": "else"}), UsageError, "not as a Label Studio does"),
-        ((302, b""), UsageError, "sent elsewhere"),
+        ((302, b"/"), UsageError, "sent elsewhere"),
         ((404, b""), MissingError, "not there"),
         ((400, {"validation_errors": {"a": "b\nc"}}), LabelServerError, "400: {'a'"),
         ((500, b"Traceback"), LabelServerError, "500: no reason given"),
@@ -119,7 +169,18 @@ def test_another_answer_is_named(answer: Answer, error: type[AvatarBuildError], 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "", "http://me:secret@host"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8080",
+        "ftp://x",
+        "",
+        "http://me:secret@host",
+        "http://me:secret@host:99999",
+        "http://[::1",
+        "http://host:port",
+    ],
+)
 def test_an_address_that_is_none_is_refused_and_its_password_not_shown(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         LabelStudio(url, LEGACY)
@@ -134,6 +195,19 @@ def test_tasks_come_page_by_page() -> None:
     with label_server(answer) as server:
         assert [task["id"] for task in client(server).tasks(5)] == [1, 2, 3]
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [((404, {}), "not there"), ((200, {"total": 3, "tasks": []}), "page 2 is empty, 2 of 3 read")],
+)
+def test_a_list_that_breaks_off_is_an_error(second: Answer, says: str) -> None:
+    def answer(asked: Asked) -> Answer:
+        first = asked.path.endswith("page=1")
+        return (200, {"total": 3, "tasks": [{"id": 1}, {"id": 2}]}) if first else second
+
+    with label_server(answer) as server, pytest.raises(LabelServerError, match=says):
+        list(client(server).tasks(5))
 
 
 @pytest.mark.parametrize(

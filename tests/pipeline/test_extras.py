@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,26 @@ def test_every_extra_that_is_named_brings_the_package() -> None:
         brought = project["optional-dependencies"][extra]
         assert any(line.startswith(f"{name}>") for line in brought), package
         assert not any(line.startswith(f"{name}>") for line in project["dependencies"]), package
+
+
+def test_without_httpx_only_what_talks_to_a_label_server_names_its_extra(tmp_path: Path) -> None:
+    workspace = str(tmp_path / "w")
+    status = ["label", "status", "--workspace", workspace, "--url", "http://127.0.0.1:9"]
+    commands = [["init", workspace, "--profile", "offline"], ["status", "-w", workspace], status]
+    done = subprocess.run(
+        [sys.executable, "-c", HIDDEN.format(hidden=["httpx"]), json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "AVATAR_LABEL_TOKEN": "0" * 40},
+    )
+    assert [line for line in done.stderr.splitlines() if ": " in line][-1:] == [
+        "Error: 'avatar-build label status' needs httpx, which is not installed:"
+        " pip install 'avatar-build[label]'."
+    ], done.stderr
+    assert done.stderr.count("Error: ") == 1
+    assert "traceback" not in done.stderr
 
 
 def test_without_torch_a_command_works_or_names_the_extra(tmp_path: Path) -> None:
