@@ -8,12 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.records.reviews import DELETED
 from pipeline.records.schema import (
     TABLES,
     Clip,
     Frame,
     Proposal,
     Record,
+    Review,
     Sounds,
     Video,
     arrow_schema,
@@ -118,3 +120,39 @@ def proposal(name: str = "p_1", **changes: Any) -> Proposal:
         "audio_score": 1.0,
     }
     return Proposal(**(values | changes))
+
+
+KEPT = {
+    "bbox": [10.0, 10.0, 40.0, 40.0],
+    "category": "dog",
+    "scenario": "Single-sound",
+    "origin": "kept",
+    "proposal_id": "p_1",
+}
+
+
+def said(who: str, day: int, annotation: str = "", **changes: Any) -> Review:
+    """A person's answer of a day; the annotation is the person's only one if none is named."""
+    annotation = annotation or f"a{who}"
+    values: dict[str, Any] = {
+        "review_id": f"r_{who}_{annotation}_{day}",
+        "frame_id": "f",
+        "kind": "boxes",
+        "annotator": who,
+        "annotation_id": annotation,
+        "updated_at": f"2026-01-{day:02d}T00:00:00+00:00",
+        "lead_time_s": 3.0,
+        "decision": "labelled",
+        "reject_reasons": [],
+        "off_screen_category": None,
+        "instances": [KEPT],
+        "verified": True,
+    }
+    return Review.model_validate(values | changes)
+
+
+def gone(who: str, day: int, annotation: str = "", reason: str = DELETED) -> Review:
+    """The row that takes an annotation back."""
+    return said(
+        who, day, annotation, decision="back_to_boxes", reject_reasons=[reason], instances=[]
+    )

@@ -140,6 +140,11 @@ def test_a_foreign_library_has_one_home(library: str, home: set[str]) -> None:
             assert any(place.startswith(allowed) for allowed in home), place
 
 
+def test_what_tests_share_lies_beside_them() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not {n for n in imported_modules(path) if ".test_" in n}, path
+
+
 def test_every_test_folder_is_a_package() -> None:
     folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
     assert all((folder / "__init__.py").exists() for folder in folders)

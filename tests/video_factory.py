@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import wave
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -302,3 +303,13 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _box(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), name) + body
+
+
+def write_wav(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
+    """16-bit PCM of ``(samples, channels)`` in [-1, 1)."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes((samples * 2**15).astype("<i2").tobytes())
+    return path

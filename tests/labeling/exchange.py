@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from labeling.label_studio import brush
 from labeling.label_studio.client import LabelStudio
 from labeling.projects.connect import ProjectKind
 from labeling.sync.pull import Pulled, pull_adjudication, pull_boxes, pull_masks
 from labeling.sync.push import Pushed, push_adjudication, push_boxes, push_masks
 from pipeline.workspace.workspace import Workspace
-from tests.labeling.labelled_workspace import VOCABULARY
+from tests.labeling.fake_label_studio import FakeLabelStudio
+from tests.labeling.labelled_workspace import VOCABULARY, name, pixels
 
 
 def push(
@@ -89,3 +91,23 @@ def kept(index: int = 10, label: str = "dog") -> list[Any]:
     region = f"p_{index}"
     place = {"x": 3.125, "y": 100 / 9, "width": 31.25, "height": 400 / 9}
     return [VISIBLE, rectangle(region, place, label), scenario(region)]
+
+
+MASKS = 2
+"""The project's number: boxes come first."""
+
+
+def painted(task: dict[str, Any], left: int = 90) -> list[Any]:
+    mask, status = accepted(task)
+    return [{**mask, "value": {**mask["value"], "rle": brush.encode(pixels(left))}}, status]
+
+
+def differ(workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio) -> dict[str, Any]:
+    """Two people answer two frames, and differ on the first; the second one's annotation."""
+    push(workspace, server)
+    fake.annotate(fake.of_frame(name(10)), kept(10), completed_by=1)
+    second = fake.annotate(fake.of_frame(name(10)), kept(10, "cat"), completed_by=2)
+    for person in (1, 2):
+        fake.annotate(fake.of_frame(name(11)), kept(11), completed_by=person)
+    pull(workspace, server)
+    return second

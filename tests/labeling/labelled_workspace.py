@@ -154,3 +154,24 @@ def review(frame: str, category: str, day: int, **changes: Any) -> Review:
 def sample(workspace: Workspace, *frame_ids: str) -> None:
     """Commit frames, as sampling does."""
     commit(workspace, "sample", Frame, [frame(frame_id=name) for name in frame_ids])
+
+
+OLD = [10.0, 20.0, 100.0, 80.0]
+NEAR, FAR = [12.0, 20.0, 100.0, 80.0], [200.0, 20.0, 100.0, 80.0]
+"""Where the detector's box was, and where another detector finds it."""
+
+
+def propose(workspace: Workspace, rows: list[Proposal]) -> None:
+    """Redo ``propose``: the old proposals go, these come."""
+    ledger = workspace.ledger("propose")
+    ledger.retire(ledger.commits(), "redone")
+    commit(workspace, "propose", Proposal, rows)
+
+
+def detect(workspace: Workspace, boxes: dict[int, list[float]]) -> None:
+    """Redo it with another detector."""
+    rows = [
+        proposal(f"p_other_{index}", frame_id=name(index), bbox=bbox, detector="other")
+        for index, bbox in boxes.items()
+    ]
+    propose(workspace, rows)

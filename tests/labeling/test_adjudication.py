@@ -13,10 +13,10 @@ from labeling.projects.labeling_config import check_task
 from labeling.quality.agreement import Disputed, agreement
 from pipeline.records.schema import Review
 from pipeline.workspace.workspace import Workspace
-from tests.labeling.exchange import VISIBLE, accepted, choice, kept, pull, push
+from tests.labeling.exchange import VISIBLE, accepted, choice, differ, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import VOCABULARY, categories, name
-from tests.labeling.test_agreement import FAR, LEFT, RIGHT, answer, box, off
+from tests.labeling.opinions import FAR, LEFT, RIGHT, answer, box, off
 from tests.rows import frame, proposal, sounds
 
 
@@ -85,17 +85,6 @@ def test_boxes_keep_their_link_to_what_was_proposed() -> None:
     found = read_boxes(said, frame(), [proposal("p_1")], VOCABULARY, "k").instances
     assert [one.proposal_id for one in found] == ["p_1", "p_1", None]
     assert [one.bbox for one in found] == [LEFT, RIGHT, FAR]
-
-
-def differ(workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio) -> dict[str, Any]:
-    """Two people answer two frames, and differ on the first; the second one's annotation."""
-    push(workspace, server)
-    fake.annotate(fake.of_frame(name(10)), kept(10), completed_by=1)
-    second = fake.annotate(fake.of_frame(name(10)), kept(10, "cat"), completed_by=2)
-    for person in (1, 2):
-        fake.annotate(fake.of_frame(name(11)), kept(11), completed_by=person)
-    pull(workspace, server)
-    return second
 
 
 def settled(task: dict[str, Any], keep: str) -> list[Any]:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from labeling.sync.overlap import EVERYBODY, Demand, is_sampled
 from pipeline.config import LabelConfig
 from pipeline.records.schema import Frame, Proposal, Review
-from tests.pipeline.test_reviews import KEPT, gone, said
-from tests.rows import frame, proposal
+from tests.rows import KEPT, frame, gone, proposal, said
 
 NAME = frame().frame_id
 SHOWN = [proposal()]

@@ -8,10 +8,9 @@ from labeling.label_studio.client import LabelStudio
 from labeling.quality.agreement import agreement
 from pipeline.records.schema import Mask, Review
 from pipeline.workspace.workspace import Workspace
-from tests.labeling.exchange import accepted, pull, push
+from tests.labeling.exchange import MASKS, accepted, painted, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import name
-from tests.labeling.test_masks_push_pull import MASKS, painted
 
 
 @pytest.mark.usefixtures("segmented")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from exports.from_workspace import release_tables
 from exports.release.selection import Selection, select
-from labeling.label_studio import brush
 from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.sync.project_status import standings
 from labeling.sync.reopen import Reopened, reopen_boxes
@@ -17,19 +15,11 @@ from pipeline.errors import UsageError
 from pipeline.records import rle
 from pipeline.records.schema import Instance, Mask, Review
 from pipeline.workspace.workspace import Workspace
-from tests.labeling.exchange import accepted, choice, kept, pull, push
+from tests.labeling.exchange import MASKS, accepted, choice, kept, painted, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import name, pixels, segment
 
-MASKS = 2
-"""The project's number: boxes come first."""
-
 pytestmark = pytest.mark.usefixtures("segmented")
-
-
-def painted(task: dict[str, Any], left: int = 90) -> list[Any]:
-    mask, status = accepted(task)
-    return [{**mask, "value": {**mask["value"], "rle": brush.encode(pixels(left))}}, status]
 
 
 def of_masks(workspace: Workspace, index: int = 10) -> Mask:

@@ -5,34 +5,23 @@ from __future__ import annotations
 import pytest
 
 from labeling.label_studio.client import LabelStudio
-from pipeline.records.schema import Instance, Proposal, Review
+from pipeline.records.schema import Instance, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import accepted, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.labelled_workspace import add_reviews, commit, name, review
+from tests.labeling.labelled_workspace import (
+    FAR,
+    NEAR,
+    OLD,
+    add_reviews,
+    detect,
+    name,
+    propose,
+    review,
+)
 from tests.rows import proposal
 
 pytestmark = pytest.mark.usefixtures("filled")
-
-
-def propose(workspace: Workspace, rows: list[Proposal]) -> None:
-    """Redo ``propose``: the old proposals go, these come."""
-    ledger = workspace.ledger("propose")
-    ledger.retire(ledger.commits(), "redone")
-    commit(workspace, "propose", Proposal, rows)
-
-
-def detect(workspace: Workspace, boxes: dict[int, list[float]]) -> None:
-    """Redo it with another detector."""
-    rows = [
-        proposal(f"p_other_{index}", frame_id=name(index), bbox=bbox, detector="other")
-        for index, bbox in boxes.items()
-    ]
-    propose(workspace, rows)
-
-
-OLD = [10.0, 20.0, 100.0, 80.0]
-NEAR, FAR = [12.0, 20.0, 100.0, 80.0], [200.0, 20.0, 100.0, 80.0]
 
 
 def instances(workspace: Workspace) -> dict[str, list[float]]:

@@ -8,11 +8,9 @@ from labeling.label_studio.client import LabelStudio
 from labeling.sync.project_status import COLUMNS, Standing, orphans, standings
 from pipeline.records.schema import Review
 from pipeline.workspace.workspace import Workspace
-from tests.labeling.exchange import kept, pull, push
+from tests.labeling.exchange import differ, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.labelled_workspace import add_reviews, name, review
-from tests.labeling.test_adjudication import differ
-from tests.labeling.test_reuse import FAR, NEAR, detect
+from tests.labeling.labelled_workspace import FAR, NEAR, add_reviews, detect, name, review
 
 pytestmark = pytest.mark.usefixtures("filled")
 

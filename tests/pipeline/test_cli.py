@@ -4,45 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
-from pipeline.cli import cli
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
+from tests.pipeline.command_line import ALL, check_parses, run
 from tests.pipeline.faulty import add_sources
-
-
-def commands(
-    group: click.Group, prefix: tuple[str, ...] = ()
-) -> Iterator[tuple[str, click.Command]]:
-    """Every command below a group by its full name."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, (*prefix, name))
-        else:
-            yield " ".join((*prefix, name)), command
-
-
-ALL = dict(commands(cli))
-
-
-def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The installed command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *words],
-        cwd=cwd or ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-    )
 
 
 def one_error(done: subprocess.CompletedProcess[str], code: int) -> str:
@@ -61,15 +31,6 @@ def test_help_ends_with_an_example_that_parses(name: str) -> None:
     assert examples, "no example in the help"
     for example in examples:
         check_parses(example)
-
-
-def check_parses(example: str) -> None:
-    """Resolve the command and its options without running it."""
-    words = shlex.split(example, comments=True)
-    command: click.Command = cli
-    while isinstance(command, click.Group):
-        command = command.commands[words.pop(0)]
-    command.make_context(command.name, words)
 
 
 def test_every_command_is_in_the_readme() -> None:

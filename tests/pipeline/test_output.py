@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from pipeline.cli import cli
 from pipeline.workspace.workspace import Workspace
+from tests.pipeline.command_line import ALL, run
 from tests.pipeline.faulty import add_sources
-from tests.pipeline.test_cli import ALL, run
 
 
 def typed(*words: str) -> tuple[int, dict[str, Any], str]:

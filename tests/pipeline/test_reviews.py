@@ -11,42 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.records.reviews import DELETED, SKIPPED, deciding, holds, is_withdrawn, standing
 from pipeline.records.schema import Review
-from tests.rows import frame, proposal
-
-KEPT = {
-    "bbox": [10.0, 10.0, 40.0, 40.0],
-    "category": "dog",
-    "scenario": "Single-sound",
-    "origin": "kept",
-    "proposal_id": "p_1",
-}
-
-
-def said(who: str, day: int, annotation: str = "", **changes: Any) -> Review:
-    """A person's answer of a day; the annotation is the person's only one if none is named."""
-    annotation = annotation or f"a{who}"
-    values: dict[str, Any] = {
-        "review_id": f"r_{who}_{annotation}_{day}",
-        "frame_id": "f",
-        "kind": "boxes",
-        "annotator": who,
-        "annotation_id": annotation,
-        "updated_at": f"2026-01-{day:02d}T00:00:00+00:00",
-        "lead_time_s": 3.0,
-        "decision": "labelled",
-        "reject_reasons": [],
-        "off_screen_category": None,
-        "instances": [KEPT],
-        "verified": True,
-    }
-    return Review.model_validate(values | changes)
-
-
-def gone(who: str, day: int, annotation: str = "", reason: str = DELETED) -> Review:
-    """The row that takes an annotation back."""
-    return said(
-        who, day, annotation, decision="back_to_boxes", reject_reasons=[reason], instances=[]
-    )
+from tests.rows import KEPT, frame, gone, proposal, said
 
 
 def rule(name: str = "rule:accept") -> Review:

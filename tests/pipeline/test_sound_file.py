@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +9,7 @@ import pytest
 
 from pipeline.errors import MediaError
 from pipeline.media import Media, read_sound, read_timeline, waveform
-from tests.video_factory import bursts, make_video
-
-
-def write_wav(path: Path, samples: np.ndarray, rate_hz: int) -> Path:
-    """16-bit PCM of ``(samples, channels)`` in [-1, 1)."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(samples.shape[1])
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes((samples * 2**15).astype("<i2").tobytes())
-    return path
+from tests.video_factory import bursts, make_video, write_wav
 
 
 def test_a_wav_file_at_the_models_rate_is_read_to_the_sample(tmp_path: Path) -> None:

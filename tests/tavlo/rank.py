@@ -12,7 +12,7 @@ from tavlo.training.distributed import joined, ranks, spread
 from tavlo.training.train import train
 from tavlo.training.training_clips import fill_cache, read_clips
 from tests.tavlo import small
-from tests.tavlo.test_ranks import WithoutBatchNorm
+from tests.tavlo.small import WithoutBatchNorm
 
 
 def main(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pipeline.cli import cli
 from tavlo.evaluation.evaluation_set import read_release
 from tavlo.evaluation.predictions import Predictions
 from tests.conftest import ROOT
-from tests.pipeline.test_cli import check_parses
+from tests.pipeline.command_line import check_parses
 from tests.tavlo.release_factory import make_release
 
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from pipeline.cli import cli
 from tavlo.baselines.ezvsl import EzVsl
+from tests.tavlo.older_sets import BOXES, vggss
 from tests.tavlo.release_factory import make_release
-from tests.tavlo.test_field import BOXES, vggss
 
 
 @pytest.fixture(scope="module")

@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError
-from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Sound
+from tavlo.baselines.interface import PostProcessing
 from tavlo.evaluation.evaluate import evaluate, write_scores
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
 from tavlo.evaluation.image_models import Media, predict_release, read_pairs
 from tavlo.evaluation.windows import draw_windows, of_scores, read_windows, window_table
-from tests.pipeline.test_sound_file import write_wav
 from tests.tavlo.release_factory import make_release
-
-RATE = 16_000
-
-
-class Ear(ImageModel):
-    """Answers with what it was asked: the heatmap's left half is the sound's length in seconds, its
-    right half where in it the loudest sample lies, its top row the picture's brightness."""
-
-    name = "ear"
-    sample_rate_hz = RATE
-    window_s = 1.5
-    post = PostProcessing("bilinear", True, "min-max", "rank", ">=")
-
-    def heatmaps(self, pictures: Sequence[Picture], sounds: Sequence[Sound]) -> NDArray[np.float32]:
-        found = np.zeros((len(pictures), GRID, GRID), np.float32)
-        for map_, picture, sound in zip(found, pictures, sounds, strict=True):
-            map_[1:, : GRID // 2] = len(sound) / RATE
-            map_[1:, GRID // 2 :] = np.abs(sound).argmax() / RATE
-            map_[0] = picture.mean()
-        return found
-
-    def embeddings(
-        self, pictures: Sequence[Picture], sounds: Sequence[Sound]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        raise NotImplementedError
+from tests.tavlo.small import RATE, Ear
+from tests.video_factory import write_wav
 
 
 @pytest.fixture(scope="module")

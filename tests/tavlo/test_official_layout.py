@@ -16,7 +16,7 @@ from tavlo.evaluation.evaluate import evaluate
 from tavlo.evaluation.evaluation_set import read_release
 from tavlo.evaluation.image_models import predict_release
 from tavlo.evaluation.predictions import GRID_HW, Predictions
-from tests.tavlo.test_imagewise import Ear
+from tests.tavlo.small import Ear
 from tests.video_factory import bursts, make_video, scene
 
 

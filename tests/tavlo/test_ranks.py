@@ -6,27 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from tavlo.training.data import ClipDataset, Share, train_batches
-from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import train
 from tavlo.training.training_clips import CachedClip
 from tavlo.training.training_log import LOG, read_log
 from tests.tavlo import small
+from tests.tavlo.small import WithoutBatchNorm
 from tests.tavlo.two_ranks import run_two
-
-
-class WithoutBatchNorm(TavloRecipe):
-    """Each picture is normalised alone: torch has no BatchNorm that counts over ranks on a CPU."""
-
-    def make_model(self) -> nn.Module:
-        model = super().make_model()
-        for part in list(model.modules()):
-            for name, inner in part.named_children():
-                if isinstance(inner, nn.BatchNorm2d):
-                    setattr(part, name, nn.GroupNorm(1, inner.num_features))
-        return model
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from tavlo.training.training_clips import CachedClip
 from tavlo.training.training_config import read_settings
 from tavlo.training.training_log import CURVE, LOG, read_log
 from tests.tavlo import small
+from tests.tavlo.small import equal
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +74,6 @@ class Poisoned(TavloRecipe):
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         self.left -= 1
         return super().loss(outputs) * (math.nan if self.left == 0 else 1.0)
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Bit for bit, however deep."""
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other)
 
 
 def test_stopped_at_any_step_and_gone_on_with_it_ends_the_same(

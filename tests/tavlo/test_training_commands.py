@@ -30,7 +30,7 @@ from tavlo.training.training_clips import ClipRules
 from tavlo.training.training_log import LOG, read_log
 from tests.conftest import ROOT
 from tests.tavlo import small
-from tests.tavlo.test_train import equal
+from tests.tavlo.small import equal
 from tests.video_factory import bursts, make_video, scene
 
 TESTED = tuple(f"test{number:07d}" for number in range(4))
