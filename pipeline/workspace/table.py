@@ -64,13 +64,28 @@ def read_arrow(record: type[Record], storage: Storage, name: str, sha256: str = 
     found = {column.name: column.type for column in table.schema}
     expected = {column.name: column.type for column in schema}
     for title in sorted(found.keys() | expected.keys()):
-        there, right = found.get(title, "missing"), expected.get(title, "not there")
-        if there != right:
+        there, right = found.get(title), expected.get(title)
+        if there is None or right is None or not _is_as_old(there, right):
             raise TableError(
-                f"{name}: edited, or of another version: its column {short(title)} is {there},"
-                f" should be {right}.{_or_again(name)}"
+                f"{name}: edited, or of another version: its column {short(title)} is"
+                f" {there or 'missing'}, should be {right or 'not there'}.{_or_again(name)}"
             )
-    return table.select(schema.names)
+    return table.select(schema.names).cast(schema)
+
+
+def _is_as_old(found: Any, expected: Any) -> bool:
+    """Say whether a type is the expected one, or lacks parts that may be null: younger columns."""
+    import pyarrow as pa
+
+    if pa.types.is_list(found) and pa.types.is_list(expected):
+        return _is_as_old(found.value_type, expected.value_type)
+    if not (pa.types.is_struct(found) and pa.types.is_struct(expected)):
+        return bool(found == expected)
+    parts = {field.name: field.type for field in found}
+    return parts.keys() <= {field.name for field in expected} and all(
+        _is_as_old(parts[field.name], field.type) if field.name in parts else field.nullable
+        for field in expected
+    )
 
 
 def _read(storage: Storage, name: str, sha256: str) -> Any:

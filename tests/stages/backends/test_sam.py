@@ -325,7 +325,7 @@ def filled(root: Path, shots: Sequence[bytes], segmenter: str) -> Workspace:
         for part, box in enumerate(([0.0, 0.0, 640.0, 360.0], [200.0, 100.0, 200.0, 200.0])):
             instances.append(instance(f"i_{index}_{part}", row, box))
     put(workspace, "sample", {"frames": (Frame, frames)})
-    put(workspace, "settle", {"instances": (Instance, instances)})
+    put(workspace, "drawn", {"instances": (Instance, instances)})
     return Workspace(root)
 
 
