@@ -17,6 +17,8 @@ import pytest
 
 from pipeline.errors import DamagedError
 from pipeline.records.schema import digest_of
+from pipeline.workspace.ledger import Ledger
+from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.shell import Said, Shell
 from tests.video_factory import bursts, make_video
@@ -322,3 +324,21 @@ def test_every_reading_command_says_it_in_one_line(root: Path, shell: Shell) -> 
         spoil(path, lambda document: document["counts"].update(ok="many"))
     for said in answers(shell, root).values():
         assert "counts.ok" in said.one_line()
+
+
+def test_a_plan_file_that_is_missing_among_others_is_named(tmp_path: Path) -> None:
+    ledger = Ledger(Storage(tmp_path), "sample")
+    for name in ("a", "b", "c"):
+        assert ledger.append([{"file": name, "sha256": "", "first": 0, "stop": 1}], "key")
+    assert [unit.file for unit in ledger.plan()] == ["a", "b", "c"]
+    ledger.storage.remove("commits/sample/plan/00001.json")
+    with pytest.raises(DamagedError, match=r"plan/00001\.json: it is missing"):
+        ledger.plan()
+
+
+@pytest.mark.parametrize("place", ["a file/ws", "/proc/avatar-build-ws"])
+def test_init_where_no_folder_can_be_is_one_line(shell: Shell, tmp_path: Path, place: str) -> None:
+    (tmp_path / "a file").touch()
+    said = shell("init", tmp_path / place)
+    assert said.code == 2
+    assert "no workspace can be made here" in said.one_line()
