@@ -1,4 +1,4 @@
-"""Tables on a terminal: aligned, within its width; piped, a line per row and nothing cut."""
+"""Tables as text, for terminals and for documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _ENDLESS = 100_000
 def columns(
     names: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()
 ) -> list[str]:
-    """Lay rows out as lines below their names.
+    """Lay rows out as aligned lines below their names.
+
+    On a terminal they keep within its width; piped, a row is a line and nothing is cut.
 
     Args:
         names: of the columns; what does not fit the terminal goes on below, in the last one first.
@@ -41,3 +43,21 @@ def columns(
     drawn = io.StringIO()
     Console(file=drawn, width=width, color_system=None).print(table)
     return [line.rstrip() for line in drawn.getvalue().splitlines()]
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    r"""Return the lines of a Markdown table.
+
+    >>> print(*markdown_table(["a", "b"], [["x", "long"], ["1|2", ""]]), sep="\n")
+    | a    | b    |
+    | ---- | ---- |
+    | x    | long |
+    | 1\|2 |      |
+    """
+    body = [[text.replace("|", "\\|") for text in row] for row in rows]
+    widths = [max(len(row[place]) for row in [head, *body]) for place in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *body]
+    return [
+        f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
+        for row in lines
+    ]

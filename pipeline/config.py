@@ -525,7 +525,7 @@ def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar
         raise ConfigError(f"{where}: not valid TOML: {error}.") from error
     _validated(values, where)
     for setting in settings:
-        section, key, value = _parse_setting(setting)
+        section, key, value = _section_setting(setting)
         values.setdefault(section, {})[key] = value
     return _validated(values, "--set")
 
@@ -533,21 +533,35 @@ def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar
 def typed_keys(settings: Iterable[str]) -> dict[str, list[str]]:
     """The keys that ``section.key=value`` strings name, by section."""
     found: dict[str, list[str]] = {}
-    for section, key, _ in map(_parse_setting, settings):
+    for section, key, _ in map(_section_setting, settings):
         found.setdefault(section, []).append(key)
     return found
 
 
-def _parse_setting(setting: str) -> tuple[str, str, Any]:
+def parse_setting(setting: str, form: str = "section.key=value") -> tuple[list[str], Any]:
+    """Return the names and the value of a setting as it was typed.
+
+    Args:
+        setting: of at least two names, with dots between them; the value in TOML, a bare word is
+            a string.
+        form: how it should be written, for the error.
+
+    Raises:
+        ConfigError: it is written in another way.
+    """
     name, equals, text = setting.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and section and dot and key):
-        raise ConfigError(f"--set {setting!r}: write it as section.key=value.")
-    return section, key, typed_value(text)
+    names = name.strip().split(".")
+    if not (equals and len(names) > 1 and all(names)):
+        raise ConfigError(f"--set {setting!r}: write it as {form}.")
+    return names, _typed_value(text)
 
 
-def typed_value(text: str) -> Any:
-    """A value in TOML; what is none, such as a bare word, is a string."""
+def _section_setting(setting: str) -> tuple[str, str, Any]:
+    (section, *key), value = parse_setting(setting)
+    return section, ".".join(key), value
+
+
+def _typed_value(text: str) -> Any:
     try:
         found = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

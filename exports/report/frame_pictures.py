@@ -6,7 +6,6 @@ Overlays are vectors in the frame's own pixels, so one picture serves with and w
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import MediaError
-from pipeline.pictures import mask_path
+from pipeline.pictures import category_color, mask_path
 from pipeline.records import rle
 from pipeline.records.reviews import standing
 from pipeline.records.schema import (
@@ -164,7 +163,7 @@ class _Painter:
         labels: list[tuple[str, str, str]] = []
         instances = self._instances.get(frame.frame_id, [])
         for instance in instances:
-            color = category_color(instance.audio_visual_category)
+            color = f"rgb{category_color(instance.audio_visual_category)}"
             title = f"{instance.audio_visual_category}, {instance.scenario}"
             labels.append((instance.audio_visual_category, instance.scenario, color))
             mask = self._masks.get(instance.instance_id)
@@ -186,16 +185,6 @@ class _Painter:
             note=note,
             verified=bool(instances) and all(instance.verified for instance in instances),
         )
-
-
-def category_color(category: str) -> str:
-    """A color of the category's own, the same in every report.
-
-    >>> category_color("dog barking") == category_color("dog barking")
-    True
-    """
-    hue = int.from_bytes(hashlib.sha256(category.encode()).digest()[:2]) % 360
-    return f"hsl({hue} 75% 45%)"
 
 
 def _picture(storage: Storage, frame: Frame) -> tuple[str, str]:

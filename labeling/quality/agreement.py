@@ -17,7 +17,7 @@ from typing import Any
 
 from labeling.quality.kappa import cohen_kappa
 from labeling.quality.matching import Comparison, compare, off_screen
-from pipeline.markdown import table
+from pipeline.columns import markdown_table
 from pipeline.records import rle
 from pipeline.records.reviews import by_frame, opinions, standing
 from pipeline.records.schema import Review
@@ -338,7 +338,10 @@ def _dicts(rows: Mapping[str, Tally | CategoryTally]) -> dict[str, Any]:
 def _table(
     title: str, columns: Sequence[str], rows: Mapping[str, Tally | CategoryTally]
 ) -> list[str]:
-    return ["", *table([title, *columns], [[name, *row.cells()] for name, row in rows.items()])]
+    return [
+        "",
+        *markdown_table([title, *columns], [[name, *row.cells()] for name, row in rows.items()]),
+    ]
 
 
 def _ratio(part: int, whole: int) -> float | None:

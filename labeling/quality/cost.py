@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labeling.quality.matching import moved_iou
-from pipeline.markdown import table
+from pipeline.columns import markdown_table
 from pipeline.records.reviews import by_frame, deciding, opinions, standing
 from pipeline.records.schema import Proposal, Review
 from pipeline.words import counted
@@ -127,7 +127,10 @@ class Economics:
         ):
             if seconds:
                 cells = [[who, f"{median:.1f}"] for who, median in seconds.items()]
-                lines += ["", *table([f"annotator, {title}", "s per frame (median)"], cells)]
+                lines += [
+                    "",
+                    *markdown_table([f"annotator, {title}", "s per frame (median)"], cells),
+                ]
         for title, found in (
             ("detector class", self.by_class),
             ("category", self.by_category),
@@ -135,7 +138,7 @@ class Economics:
         ):
             if found:
                 cells = [[name, *fate.cells()] for name, fate in sorted(found.items())]
-                lines += ["", *table([title, *_COLUMNS], cells)]
+                lines += ["", *markdown_table([title, *_COLUMNS], cells)]
         return lines
 
 

@@ -6,7 +6,6 @@ mask is tinted and outlined. Sheets lie in the workspace under ``sheets/<stage>/
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.pictures import category_color, draw_outline
 from pipeline.records import rle
 from pipeline.records.schema import Frame, Instance, Mask, Proposal
 from pipeline.workspace.workspace import Workspace
@@ -27,6 +27,7 @@ _TILE_WIDTH = 640
 _CAPTION_PX = 24
 _QUALITY = 88
 _GREY = (150, 150, 150)
+_LIGHTNESS = 0.57
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,11 @@ def draw(image: Image, things: Sequence[Thing]) -> Image:
     """
     drawn: Image = np.ascontiguousarray(image).copy()
     for thing in reversed(things):
-        color = color_of(thing.category)
+        color = category_color(thing.category, _LIGHTNESS) if thing.category else _GREY
         if thing.mask is not None:
             tinted = drawn[thing.mask] * 0.5 + np.array(color) * 0.5
             drawn[thing.mask] = tinted.astype(np.uint8)
-            outlines, _ = cv2.findContours(
-                thing.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-            )
-            cv2.drawContours(drawn, outlines, -1, color, 2)
+            draw_outline(drawn, thing.mask, color)
         x, y, w, h = thing.bbox
         corners = (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1)
         cv2.rectangle(drawn, *corners, color, 2 if thing.category else 1)
@@ -173,13 +171,3 @@ def _captioned(image: Image, caption: str) -> Image:
     place = (4, _CAPTION_PX - 8)
     cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (230, 230, 230), 1, cv2.LINE_AA)
     return tile
-
-
-def color_of(category: str) -> tuple[int, int, int]:
-    """A category's own colour, the same on every sheet; grey for none. RGB."""
-    if not category:
-        return _GREY
-    hue = hashlib.sha256(category.encode()).digest()[0] * 180 // 256
-    pixel = np.array([[[hue, 200, 240]]], dtype=np.uint8)
-    red, green, blue = (int(part) for part in cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0])
-    return red, green, blue

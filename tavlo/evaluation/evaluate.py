@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import markdown
+from pipeline.columns import markdown_table
 from pipeline.errors import AvatarBuildError
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
@@ -295,7 +295,7 @@ def to_markdown(scores: Scores) -> str:
         [name, metric, f"{cell.value:.2f}", f"{cell.low:.2f} to {cell.high:.2f}", str(cell.n)]
         for name, metric, cell in _cells(scores)
     ]
-    lines += markdown.table(["", "metric", "value", "95 %", "n frames"], rows)
+    lines += markdown_table(["", "metric", "value", "95 %", "n frames"], rows)
     if scores.left_out:
         lines += ["", f"{len(scores.left_out)} frames left out:"]
         lines += [f"- {frame}: {why}" for frame, why in sorted(scores.left_out.items())]

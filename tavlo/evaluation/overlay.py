@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, decode_pictures, encode_film, read_timeline, waveform
+from pipeline.pictures import draw_outline
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, Pixels
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.evaluation.release_media import Picture, check_released, clip_path, frames_of, picture
@@ -79,10 +80,10 @@ def paint(
     mixed = image * (1 - opacity) + heat_colors(heat) * opacity
     painted = np.ascontiguousarray(mixed.round().astype(np.uint8))
     if strength == 1.0:
-        _outline(painted, np.asarray(large) >= scale.threshold, _PREDICTED)
+        draw_outline(painted, np.asarray(large) >= scale.threshold, _PREDICTED)
     if truth is not None:
         whole = cv2.resize(truth.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        _outline(painted, np.asarray(whole, bool), _TRUE)
+        draw_outline(painted, np.asarray(whole, bool), _TRUE)
     return painted
 
 
@@ -158,11 +159,3 @@ def _smaller(image: Picture) -> Picture:
     share = min(1.0, _LONG_SIDE / max(height, width))
     size = (round(width * share), round(height * share))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _outline(image: Picture, inside: Pixels, color: tuple[int, int, int]) -> None:
-    """Draw a region's edge into the picture, dark beside bright so that it shows on anything."""
-    found, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    thickness = max(1, image.shape[1] // 320)
-    cv2.drawContours(image, found, -1, (0, 0, 0), thickness + 2)
-    cv2.drawContours(image, found, -1, color, thickness)

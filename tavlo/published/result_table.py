@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import markdown
+from pipeline.columns import markdown_table
 
 Entry = float | str | None
 """A number in percent, a text, or nothing."""
@@ -30,7 +30,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
     blocks = []
     for table in tables:
         rows = [[_text(entry) for entry in row] for row in table.rows]
-        lines = [f"**{table.title}**", "", *markdown.table(table.columns, rows)]
+        lines = [f"**{table.title}**", "", *markdown_table(table.columns, rows)]
         blocks.append("\n".join([*lines, *(f"\n{note}" for note in table.notes)]))
     return "\n\n".join(blocks) + "\n"
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
-from pipeline.config import Section, typed_value
+from pipeline.config import Section, parse_setting
 from pipeline.errors import ConfigError, UsageError
 from tavlo.training.recipe import RECIPES, Recipe, make_recipe, setting_error
 from tavlo.training.training_clips import ClipRules
@@ -99,16 +99,13 @@ def read_settings(
         if not isinstance(chosen, dict):
             raise ConfigError(f"{file}: {table} is no table of settings: write [train] above it.")
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        *tables, last = key.strip().split(".")
-        if not (equals and tables and last):
-            raise ConfigError(f"--set {setting!r}: write it as train.key=value.")
+        (*tables, last), value = parse_setting(setting, "train.key=value")
         place = values
         for table in tables:
             place = place.setdefault(table, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {setting!r}: {table} is no table of settings.")
-        place[last] = typed_value(text)
+        place[last] = value
     if name in RECIPES and (unknown := sorted(values.keys() - {"train", name})):
         raise ConfigError(f"{unknown[0]}: no such table of settings; there is train and {name}.")
     recipe = make_recipe(name, values.get(name, {}))

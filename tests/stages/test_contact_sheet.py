@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.pictures import category_color
 from pipeline.records import rle
 from pipeline.records.schema import Instance, Mask, Record
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Image
-from stages.propose.contact_sheet import Thing, color_of, draw, mask_sheets, proposal_sheets, sheet
+from stages.propose.contact_sheet import Thing, draw, mask_sheets, proposal_sheets, sheet
 from tests.rows import frame, proposal
 
 BOX = [100.0, 60.0, 80.0, 50.0]
@@ -24,8 +25,8 @@ def test_a_box_is_drawn_where_it_is_and_the_picture_given_is_not_changed() -> No
     image = blank()
     drawn = draw(image, [Thing(BOX, "dog 0.90", "dog")])
     assert (image == 40).all()
-    assert tuple(drawn[85, 100]) == color_of("dog")
-    assert tuple(drawn[109, 140]) == color_of("dog")
+    assert tuple(drawn[85, 100]) == category_color("dog", 0.57)
+    assert tuple(drawn[109, 140]) == category_color("dog", 0.57)
     assert (drawn[66:104, 106:174] == 40).all(), "the thing itself stays visible"
 
 
@@ -85,7 +86,7 @@ def test_every_clip_gets_a_sheet_of_all_its_frames_those_without_boxes_too(
     first, second = (read(workspace, name) for name in names)
     assert first.shape == (24 + 360, 2 * 640, 3)
     assert second.shape == (24 + 360, 640, 3)
-    distance = np.abs(first[24 + 170, 200].astype(int) - color_of("dog"))
+    distance = np.abs(first[24 + 170, 200].astype(int) - category_color("dog", 0.57))
     assert distance.max() < 60, "the box's left side, twice as large, through JPEG"
 
 
