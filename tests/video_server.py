@@ -35,6 +35,8 @@ class Fault:
     """Send the whole file even when a part is asked for."""
     endless: bool = False
     """Send bytes for ever, without a length."""
+    ignore_condition: bool = False
+    """Send a part even of another file than If-Range asks for."""
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Request:
 
     name: str
     range: str
+    if_range: str = ""
     cookie: str = ""
     agent: str = ""
     status: int = 0
@@ -112,7 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.video_server
         sent = self.headers
         request = Request(
-            name, sent.get("Range", ""), sent.get("Cookie", ""), sent.get("User-Agent", "")
+            name,
+            sent.get("Range", ""),
+            sent.get("If-Range", ""),
+            sent.get("Cookie", ""),
+            sent.get("User-Agent", ""),
         )
         server.requests.append(request)
         waiting = server.faults[name]
@@ -149,7 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", request.range)
         first, last = 0, len(data)
         request.status = HTTPStatus.OK
-        if match and not fault.no_range:
+        etag = self.video_server.etags.get(request.name, "")
+        other = bool(request.if_range) and request.if_range != etag
+        if match and not fault.no_range and (fault.ignore_condition or not other):
             first = int(match[1])
             last = min(int(match[2] or len(data)) + 1, len(data))
             if first >= len(data):
@@ -159,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(request.status)
         if request.status == HTTPStatus.PARTIAL_CONTENT:
             self.send_header("Content-Range", f"bytes {first}-{last - 1}/{len(data)}")
-        if etag := self.video_server.etags.get(request.name):
+        if etag:
             self.send_header("ETag", etag)
         length = len(body) if fault.announced is None else fault.announced
         self.send_header("Content-Length", str(length))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import http.client
 import io
 import re
 import threading
@@ -29,15 +30,16 @@ from yt_dlp.utils import OUTTMPL_TYPES, YoutubeDLError
 
 from pipeline.config import DownloadConfig
 from pipeline.errors import UsageError
+from pipeline.partial import PartialFile, StalePartError
 from stages.download.failure_kinds import SiteFailure, classify
 from stages.download.fetching import Fetched, Redactor, Refused, SiteFacts, Watch, public_url
 from stages.download.identity import Identity
-from stages.download.partial import Partial
 
 _EXTENSIONS = frozenset({"mp4", "m4v", "mov", "webm", "mkv"})
 _LEAST_BYTES_PER_S = 1000
 """A transfer slower than this for timeout_s is a stalled one that trickles."""
 
+_RECORD = "part.json"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _COOKIE_LINE = re.compile(r"[^\t]+(\t[^\t]*){3}\t(\d+(\.\d+)?)?\t[^\t]*\t[^\t]*")
 
@@ -137,7 +139,7 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         self._folder = Path()
         self._video_id = self._source_url = ""
         self._media_url: str | None = None
-        self._partial: Partial | None = None
+        self._partial: PartialFile | None = None
         self._http_error: HTTPError | None = None
         self._offered: list[dict[str, Any]] = []
         self._responses: list[Any] = []
@@ -227,7 +229,9 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
             raise _hls_only([info])
         if info.get("protocol") in ("http", "https"):
             self._media_url = info["url"]
-            self._partial = Partial(part, self._source_url, str(info.get("format_id") or ""))
+            self._partial = PartialFile(
+                part, part.parent / _RECORD, self._source_url, str(info.get("format_id") or "")
+            )
         else:  # fragments: yt-dlp resumes them unchecked
             for leftover in (part, Path(f"{name}.ytdl")):
                 leftover.unlink(missing_ok=True)
@@ -243,18 +247,21 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
             return self._send(request)
         match = _RANGE.fullmatch(request.headers.get("Range") or "")
         start = int(match[1]) if match else 0
-        lap = self._partial.lap(start)
-        if match and lap:
-            request.headers["Range"] = f"bytes={start - lap}-{match[2]}"
+        if match:
+            request.headers.update(self._partial.headers(start, match[2]))
         # Later requests of the same transfer go on from bytes that are not on the disk yet.
         self._media_url = None
         try:
             response = self._send(request)
+            self._partial.check(response.status, response.headers, response)
         except HTTPError as error:
             if error.status == 416:
                 raise SiteFailure("stale_partial", "the part is longer than the file") from error
             raise
-        self._partial.check(response.status, response.headers, response, start, lap)
+        except StalePartError as error:
+            raise SiteFailure("stale_partial", str(error)) from error
+        except http.client.IncompleteRead as error:
+            raise SiteFailure("truncated", str(error)) from error
         self._check_size(self._partial.size)
         return response
 

@@ -19,6 +19,7 @@ from pipeline.config import DownloadConfig
 from pipeline.errors import StopRun, UsageError
 from pipeline.files import sha256_of
 from pipeline.media import MediaFacts
+from pipeline.partial import OVERLAP
 from pipeline.records.schema import Source, Video
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, WorkerContext
 from pipeline.workspace.storage import Storage
@@ -27,7 +28,6 @@ from stages.download.failure_kinds import SiteFailure, classify
 from stages.download.fetch_videos import FetchVideos, backoff_s, matches_license, rejections
 from stages.download.fetching import Fetched, SiteFacts
 from stages.download.identity import Identity
-from stages.download.partial import OVERLAP
 from stages.download.sources import read_list, select_sources
 from tests.conftest import ROOT
 from tests.video_factory import bursts, make_video
@@ -287,12 +287,25 @@ def test_a_part_of_other_bytes_is_found_and_fetched_anew(
     cut_once(server, bench, len(drawn) * 2 // 3)
     if etags:
         server.etags[NAME] = '"two"'
+        server.faults[NAME].append(Fault(ignore_condition=True))
     else:
         # The head is right, so no index tells: only the bytes themselves do.
         had = bench.part.read_bytes()
         bench.part.write_bytes(had[: len(had) // 2] + bytes(len(had) - len(had) // 2))
     assert isinstance(bench.one(source_template=server.template, retries=1), Ok)
     assert [(one.range != "", one.status) for one in server.requests] == [(True, 206), (False, 200)]
+    assert bench.video.read_bytes() == drawn
+
+
+def test_a_server_that_heeds_the_condition_sends_a_changed_file_whole_at_once(
+    server: VideoServer, bench: Bench, drawn: bytes
+) -> None:
+    server.etags[NAME] = '"one"'
+    cut_once(server, bench, len(drawn) * 2 // 3)
+    server.etags[NAME] = '"two"'
+    assert isinstance(bench.one(source_template=server.template), Ok)
+    (request,) = server.requests
+    assert (request.if_range, request.status) == ('"one"', 200)
     assert bench.video.read_bytes() == drawn
 
 

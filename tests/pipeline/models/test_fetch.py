@@ -92,6 +92,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(
     first, second, third = server.of("w.pth")
     assert first.range == ""
     assert second.range == f"bytes={200_000 - 65_536}-"
+    assert [one.if_range for one in (first, second, third)] == ["", etag, etag]
     assert third.status == 206
     assert third.range == f"bytes={200_000 + 70_000 - 65_536 - 65_536}-"
 
