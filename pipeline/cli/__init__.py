@@ -12,7 +12,7 @@ import click
 # Importing a module of commands adds them to the root.
 from pipeline.cli import (  # noqa: F401
     build,
-    evaluate_images,
+    evaluate_models,
     label,
     look,
     paper_tables,

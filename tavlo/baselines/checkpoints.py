@@ -104,6 +104,14 @@ def read_released(path: Path, wrapper: str) -> tuple[dict[str, Tensor], dict[str
     return tensors, beside
 
 
+def trained_here(path: Path) -> bool:
+    """Say whether ``train-tavlo`` wrote a file; one that cannot be read it did not."""
+    try:
+        return "recipe_config" in _load(path, "")
+    except UsageError:
+        return False  # what opens it says why
+
+
 def _load(path: Path, wrapper: str) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals(_NUMBERS):

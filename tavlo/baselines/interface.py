@@ -199,7 +199,10 @@ def checkpoint_path(text: str) -> Path:
     if text in REGISTERED and not Path(text).exists():
         return require(text).path
     if not Path(text).is_file():
-        raise UsageError(f"{text}: no such file, and no name of 'avatar-build models list' either.")
+        raise UsageError(
+            f"No checkpoint at {text}, and no such name in 'avatar-build models list'. Train first:"
+            " 'avatar-build train-tavlo'."
+        )
     return Path(text)
 
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
@@ -21,8 +20,7 @@ from pipeline.config import Section
 from pipeline.errors import UsageError
 from pipeline.media.feed import ClipTensors
 from tavlo.baselines.augment import drawn_warp, masked, shifted, shifted_crop, strong
-from tavlo.baselines.batching import BATCH
-from tavlo.baselines.encoders import Trunk, TwoSided, similarity
+from tavlo.baselines.encoders import Trunk
 from tavlo.baselines.ezvsl import EZVSL, EzVsl, ezvsl_loss
 from tavlo.baselines.frontends import RATE_HZ, around, decibels, mel_powers
 from tavlo.baselines.interface import Picture, Sound
@@ -112,24 +110,6 @@ class PairRecipe(Recipe, Generic[Settings]):
     def config(self) -> dict[str, Any]:
         """All settings."""
         return self.settings.model_dump(mode="json")
-
-    def heatmaps(
-        self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
-    ) -> NDArray[np.float32]:
-        """On the authors' grid; each frame with the whole clip's sound, as the benchmark has it."""
-        assert isinstance(model, TwoSided)
-        device = next(model.parameters()).device
-        post, front = self.published.posts[""], self.published.image_front
-        found = []
-        with torch.no_grad():
-            sounds = model.hear(self._spectrogram(clip.waveform)[None].to(device)).float()
-            for start in range(0, len(frame_index), BATCH):
-                chosen = frame_index[start : start + BATCH]
-                images = torch.stack([front(clip.frames[index]) for index in chosen])
-                places = model.see(images.to(device)).float()
-                maps = similarity(places, sounds.expand(len(chosen), -1, -1)) / model.temperature
-                found.append(post.upsample(maps.cpu().numpy()))
-        return np.concatenate(found)
 
     def _image(self, picture: Picture) -> Tensor:
         return self.published.image_front(picture)

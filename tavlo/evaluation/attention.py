@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError
 from pipeline.files import replacing
+from tavlo.evaluation.clip_models import ClipPredictor
 from tavlo.evaluation.evaluation_set import EvaluationSet
+from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.predictions import GRID_HW
 from tavlo.evaluation.release_media import frames_of, picture
 from tavlo.network.model import AstBlock, similarity
-from tavlo.training.checkpoint import load_checkpoint
 from tavlo.training.data import read_clip
 from tavlo.training.tavlo_recipe import TavloOfBatches, TavloRecipe
 from tavlo.training.training_clips import fill_cache, read_clips
-from tavlo.training.training_config import train_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,15 +95,15 @@ def attention(model: TavloOfBatches, batch: dict[str, Tensor]) -> Attention:
 
 
 def write_attention(
-    checkpoint: Path, data: EvaluationSet, clip_id: str, target: Path
+    predictor: ClipPredictor | ImagePredictor, data: EvaluationSet, clip_id: str, target: Path
 ) -> list[Path]:
-    """Draw where a checkpoint of TAVLO looks in one clip of a release.
+    """Draw where TAVLO looks in one clip of a release.
 
     A row for each labelled frame: the picture with its truth in green, the heatmap, and where its
     sound attends in each block; below, attention along time.
 
     Args:
-        checkpoint: of ``train-tavlo``.
+        predictor: the model.
         data: the release.
         clip_id: one of its clips.
         target: a PNG file; replaced.
@@ -114,11 +114,11 @@ def write_attention(
     Raises:
         AvatarBuildError: the release has no such clip, or it cannot be read.
     """
-    state = load_checkpoint(checkpoint)
-    recipe, model = state.open(checkpoint)
+    if not isinstance(predictor, ClipPredictor):
+        return []
+    recipe, model, config = predictor.recipe, predictor.model.cpu(), predictor.config
     if not isinstance(recipe, TavloRecipe) or not isinstance(model, TavloOfBatches):
         return []
-    config = train_config(state.train_config)
     frames = frames_of(data, clip_id)
     wanted = [clip for clip in read_clips(data.folder) if clip.clip_id == clip_id]
     with tempfile.TemporaryDirectory(prefix="attention-") as scratch:

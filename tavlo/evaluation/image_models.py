@@ -1,4 +1,4 @@
-"""Image-wise models on a release: each labelled frame with the sound around it, as heatmap files.
+"""Models that take one picture and one sound: each labelled frame with the sound around it.
 
 The AVATAR paper gives them 10 s of sound and, in supplement D.1, 5, 2 and 1 s. It does not say what
 becomes of a window that leaves the clip; here it is moved inside (ours), the only rule by which the
@@ -10,53 +10,43 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
 from pipeline.errors import AvatarBuildError
-from pipeline.media import Heard, read_sound, read_timeline
-from pipeline.media import Media as Clip
+from pipeline.media import Heard, Media, Timeline, decode_pictures, read_sound, read_timeline
 from pipeline.versions import code_revision
 from tavlo.baselines.frontends import around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
-from tavlo.evaluation.predictions import Predictions
+from tavlo.evaluation.predict import Answer, Notes
 from tavlo.evaluation.release_media import check_released, clip_path, picture, sound_path
 
-Show = Callable[[int, str], None]
 _TOGETHER = 64
 """Frames whose pictures and sounds are in memory at once."""
 Given = TypeVar("Given")
 Read = TypeVar("Read")
-Window = TypeVar("Window", bound=float | None)
-"""Seconds of sound around a frame; none is all of it."""
 
 
 @dataclass
-class Media:
-    """What was found of the pictures and sounds, for the log and the results."""
+class SoundCounts:
+    """Counts of the sounds that were read, for the log and the results."""
 
-    failed: dict[str, str] = field(default_factory=dict)
-    """Frames without a picture or sound that can be read, with why."""
     rates_hz: Counter[int] = field(default_factory=Counter)
     """Sample rates of the sounds read."""
     channels: Counter[int] = field(default_factory=Counter)
     shortest_s: float = float("inf")
 
-    def heard(self, sound: Heard, rate_hz: int) -> None:
-        """Count a sound."""
+    def add(self, sound: Heard, rate_hz: int) -> None:
+        """Count a sound that was read at a rate."""
         self.rates_hz[sound.rate_hz] += 1
         self.channels[sound.channels] += 1
         self.shortest_s = min(self.shortest_s, len(sound.wave) / rate_hz)
 
     def sentences(self, model: ImageModel, windows: Sequence[float | None] = (None,)) -> list[str]:
-        """What was done to sounds that are not as the model takes them."""
+        """Say what was done to sounds that are not as the model takes them."""
         said = []
         for rate, count in sorted(self.rates_hz.items()):
             if rate != model.sample_rate_hz:
@@ -67,7 +57,7 @@ class Media:
             if number > 1:
                 how = model.channels
                 said.append(f"{count} sounds have {number} channels; the {how} of them is heard.")
-        shortest = min(self.shortest_s, *(window or np.inf for window in windows))
+        shortest = min(self.shortest_s, *(window or float("inf") for window in windows))
         if self.rates_hz and shortest < model.window_s:
             said.append(
                 f"{model.name} hears {model.window_s:g} s; sounds down to {shortest:g} s are"
@@ -92,34 +82,47 @@ def read_pairs(
     data: EvaluationSet,
     frames: Sequence[LabelledFrame],
     model: ImageModel,
-    media: Media,
-    max_failed: int,
+    notes: Notes,
+    counts: SoundCounts,
+    every_frame_of: Collection[str] = (),
 ) -> Iterator[Pair]:
-    """Read pictures and sounds; what cannot be is noted in ``media``, never replaced.
+    """Read pictures and sounds; what cannot be read is noted, never replaced.
+
+    Args:
+        data: the release.
+        frames: those wanted; the ones of a clip follow one another.
+        model: says at what rate it takes sounds, and which channel.
+        notes: told of frames without picture or sound.
+        counts: told of the sounds.
+        every_frame_of: clips whose other frames are read too, from the clip.
 
     Raises:
-        AvatarBuildError: more than ``max_failed`` frames lack theirs; names some.
+        AvatarBuildError: more frames lack theirs than may.
     """
+    lacking = {}
     for frame in frames:
         if sound_path(data, frame) is None:
-            media.failed[frame.frame_id] = "no sound in the release"
+            lacking[frame.frame_id] = "no sound in the release"
         elif not (data.folder / frame.image_file).is_file() and clip_path(data, frame) is None:
-            media.failed[frame.frame_id] = "no picture in the release"
-    _bound(media, len(frames), max_failed)
-    there = [frame for frame in frames if frame.frame_id not in media.failed]
+            lacking[frame.frame_id] = "no picture in the release"
+    notes.miss(lacking)
+    there = [frame for frame in frames if frame.frame_id not in lacking]
     groups = [list(group) for _, group in itertools.groupby(there, lambda f: sound_path(data, f))]
-    for pairs, failed, heard in _in_threads(lambda group: _read(data, group, model), groups):
-        media.failed |= failed
-        _bound(media, len(frames), max_failed)
-        if heard is not None:
-            media.heard(heard, model.sample_rate_hz)
+    read = _in_threads(lambda group: _read(data, group, model, every_frame_of), groups)
+    for pairs, failed, sound in read:
+        notes.miss(failed)
+        if sound is not None:
+            counts.add(sound, model.sample_rate_hz)
         yield from pairs
 
 
 def _read(
-    data: EvaluationSet, frames: Sequence[LabelledFrame], model: ImageModel
+    data: EvaluationSet,
+    frames: Sequence[LabelledFrame],
+    model: ImageModel,
+    every_frame_of: Collection[str],
 ) -> tuple[list[Pair], dict[str, str], Heard | None]:
-    """Frames of one sound; those that cannot be read with why; the sound."""
+    """Read the frames of one sound; return those that cannot be read with why, and the sound."""
     path, clip = sound_path(data, frames[0]), clip_path(data, frames[0])
     assert path is not None
     try:
@@ -127,7 +130,7 @@ def _read(
         if clip is not None and clip != path:
             check_released(data, clip)
         sound = read_sound(path, model.sample_rate_hz, model.channels)
-        timeline = read_timeline(Clip(clip)) if clip is not None else None
+        timeline = read_timeline(Media(clip)) if clip is not None else None
     except AvatarBuildError as error:
         return [], {frame.frame_id: str(error) for frame in frames}, None
     pairs, failed = [], {}
@@ -140,11 +143,24 @@ def _read(
             pairs.append(Pair(frame, picture(data, frame), sound.wave, time_s))
         except AvatarBuildError as error:
             failed[frame.frame_id] = str(error)
+    if clip is not None and timeline is not None and frames[0].clip_id in every_frame_of:
+        pairs += _others(frames, Media(clip), timeline, sound.wave)
     return pairs, failed, sound
 
 
+def _others(
+    frames: Sequence[LabelledFrame], clip: Media, timeline: Timeline, sound: Sound
+) -> Iterator[Pair]:
+    """Decode the frames of a clip that are not labelled."""
+    labelled = {frame.frame_index for frame in frames}
+    for shown in decode_pictures(clip, timeline, [range(len(timeline.pts))]):
+        if shown.index not in labelled:
+            frame = replace(frames[0], frame_id="", frame_index=shown.index)
+            yield Pair(frame, shown.rgb(), sound, float(timeline.time(shown.index)))
+
+
 def _in_threads(read: Callable[[Given], Read], items: Sequence[Given]) -> Iterator[Read]:
-    """What ``read`` makes of each item, in order; decoders and resamplers let go of Python."""
+    """Yield what ``read`` makes of each item, in order; decoders and resamplers release the GIL."""
     threads = os.cpu_count() or 1
     waiting: deque[Future[Read]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -160,56 +176,54 @@ def _in_threads(read: Callable[[Given], Read], items: Sequence[Given]) -> Iterat
                 future.cancel()
 
 
-def predict_release(
-    data: EvaluationSet,
-    model: ImageModel,
-    targets: Mapping[Window, Path],
-    *,
-    max_failed: int = 0,
-    about: Mapping[str, Any] | None = None,
-    show: Show = lambda _done, _note: None,
-) -> tuple[dict[Window, Predictions], list[str]]:
-    """Write the heatmaps of every labelled frame, for each window of sound.
+@dataclass(frozen=True)
+class ImagePredictor:
+    """A model of one picture and one sound that is asked about a release's images."""
 
-    Args:
-        data: the labelled frames.
-        model: asked once per frame and window; pictures are read once.
-        targets: the folder of each window.
-        max_failed: frames that may lack picture or sound; they are named in ``model.json``.
-        about: more for ``model.json``.
-        show: told of frames done, and a note.
+    of_images: ClassVar[bool] = True
 
-    Returns:
-        The predictions by window, and what there is to say of the media.
+    model: ImageModel
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What tells its results from another's, for ``model.json``."""
 
-    Raises:
-        AvatarBuildError: more frames lack theirs.
-    """
-    media = Media()
-    told = {
-        window: {
-            "name": model.name,
-            **(about or {}),
-            "window_s": window,
-            "post": model.post.as_dict(),
+    @property
+    def about(self) -> dict[str, Any]:
+        """What it is and all that decides its heatmaps."""
+        return {
+            "name": self.model.name,
+            **self.origin,
+            "post": self.model.post.as_dict(),
+            "preparation": "the release's images, and the sound around each",
+            "precision": "float32",
             "predicted_by": code_revision(),
         }
-        for window in targets
-    }
-    found = {window: Predictions.begin(targets[window], told[window]) for window in targets}
-    frames = sorted(data.frames, key=lambda frame: (frame.clip_id, frame.frame_index))
-    done = 0
-    for pairs in _clips_together(read_pairs(data, frames, model, media, max_failed)):
-        pictures = [pair.picture for pair in pairs]
-        for window, predictions in found.items():
-            sounds = [_heard(pair, window, model.sample_rate_hz) for pair in pairs]
-            _save(predictions, pairs, model.heatmaps(pictures, sounds))
-        done += len(pairs)
-        show(done, f"{len(media.failed)} failed" if media.failed else "")
-    said = media.sentences(model, list(targets))
-    for window, predictions in found.items():
-        predictions.describe(told[window] | {"failed": media.failed, "said": said})
-    return found, said
+
+    def answers(
+        self,
+        data: EvaluationSet,
+        windows: Sequence[float | None],
+        every_frame_of: Collection[str],
+        notes: Notes,
+    ) -> Iterator[Answer]:
+        """See ``Predictor``; pictures and sounds are read once for all windows."""
+        counts = SoundCounts()
+        frames = sorted(data.frames, key=lambda frame: (frame.clip_id, frame.frame_index))
+        found = read_pairs(data, frames, self.model, notes, counts, every_frame_of)
+        for pairs in _clips_together(found):
+            pictures = [pair.picture for pair in pairs]
+            heatmaps = {
+                window: self.model.heatmaps(
+                    pictures, [_heard(pair, window, self.model.sample_rate_hz) for pair in pairs]
+                )
+                for window in windows
+            }
+            clips: dict[str, list[int]] = {}
+            for number, pair in enumerate(pairs):
+                clips.setdefault(pair.frame.clip_id, []).append(number)
+            for clip_id, numbers in clips.items():
+                index = [pairs[number].frame.frame_index for number in numbers]
+                yield Answer(clip_id, index, {at: maps[numbers] for at, maps in heatmaps.items()})
+        notes.said += counts.sentences(self.model, windows)
 
 
 def _heard(pair: Pair, window: float | None, rate_hz: int) -> Sound:
@@ -221,7 +235,7 @@ def _heard(pair: Pair, window: float | None, rate_hz: int) -> Sound:
 
 
 def _clips_together(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
-    """Whole clips, some at a time; the pairs of a clip follow one another."""
+    """Gather whole clips, some at a time; the pairs of a clip follow one another."""
     held: list[Pair] = []
     for pair in pairs:
         if len(held) >= _TOGETHER and pair.frame.clip_id != held[-1].frame.clip_id:
@@ -230,21 +244,3 @@ def _clips_together(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
         held.append(pair)
     if held:
         yield held
-
-
-def _save(predictions: Predictions, pairs: Sequence[Pair], heatmaps: NDArray[np.float32]) -> None:
-    clips: dict[str, list[int]] = {}
-    for number, pair in enumerate(pairs):
-        clips.setdefault(pair.frame.clip_id, []).append(number)
-    for clip_id, numbers in clips.items():
-        index = [pairs[number].frame.frame_index for number in numbers]
-        predictions.save(clip_id, index, heatmaps[numbers])
-
-
-def _bound(media: Media, frames: int, max_failed: int) -> None:
-    if len(media.failed) > max_failed:
-        some = "; ".join(f"{name}: {why}" for name, why in list(media.failed.items())[:3])
-        raise AvatarBuildError(
-            f"{len(media.failed)} of {frames} frames lack picture or sound ({some}). Add them, or"
-            f" score the others with --max-failed {len(media.failed)}."
-        )

@@ -14,6 +14,7 @@ for sets with off-screen pairs, ask how sure a model is: AP, max-F1 and LocAcc.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +27,8 @@ from numpy.typing import NDArray
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.baselines.interface import ImageModel, PostProcessing, Prior
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
-from tavlo.evaluation.image_models import Media, read_pairs
+from tavlo.evaluation.image_models import SoundCounts, read_pairs
+from tavlo.evaluation.predict import Notes
 from tavlo.evaluation.predictions import GRID_HW, Predictions
 from tavlo.evaluation.training_overlap import Leak, leak
 from tavlo.metrics.localisation import ciou, localisation
@@ -141,7 +143,7 @@ def evaluate_set(
 
 
 def retrieve(
-    data: EvaluationSet, model: ImageModel, *, max_failed: int = 0
+    data: EvaluationSet, model: ImageModel, *, max_missing: int = 0
 ) -> tuple[dict[str, dict[str, Number]], dict[str, str]]:
     """Cross-modal retrieval, both ways: one picture and its whole sound per clip.
 
@@ -151,33 +153,22 @@ def retrieve(
         The numbers, and the samples left out with why.
 
     Raises:
-        AvatarBuildError: more than ``max_failed`` samples lack picture or sound.
+        AvatarBuildError: more than ``max_missing`` samples lack picture or sound.
         UsageError: the model hears nothing.
     """
     first: dict[str, LabelledFrame] = {}
     for frame in data.frames:
         if not frame.off_screen:
             first.setdefault(frame.clip_id, frame)
-    media = Media()
-    seen: list[NDArray[np.float32]] = []
-    heard: list[NDArray[np.float32]] = []
-    held: list[Any] = []
-
-    def embed() -> None:
-        vectors = model.embeddings([p.picture for p in held], [p.sound for p in held])
-        seen.append(vectors[0])
-        heard.append(vectors[1])
-        held.clear()
-
-    for pair in read_pairs(data, list(first.values()), model, media, max_failed):
-        held.append(pair)
-        if len(held) == 64:
-            embed()
-    if held:
-        embed()
-    if not seen:
+    notes = Notes(len(first), max_missing)
+    pairs = read_pairs(data, list(first.values()), model, notes, SoundCounts())
+    vectors = [
+        model.embeddings([pair.picture for pair in part], [pair.sound for pair in part])
+        for part in iter(lambda: list(itertools.islice(pairs, 64)), [])
+    ]
+    if not vectors:
         raise AvatarBuildError("no sample has picture and sound: nothing to retrieve.")
-    pictures, sounds = np.concatenate(seen), np.concatenate(heard)
+    pictures, sounds = (np.concatenate(side) for side in zip(*vectors, strict=True))
     rows = {
         name: {
             f"R@{depth}": Number(100 * share, len(pictures))
@@ -188,7 +179,7 @@ def retrieve(
             ("image to audio", pictures, sounds),
         )
     }
-    return rows, media.failed
+    return rows, notes.failed
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.files import replacing
@@ -21,6 +22,8 @@ _PANELS = (
     ("Cross-event minus total, AUC", (DROP, "AUC")),
 )
 """The figure's four, (a) to (d)."""
+_MODEL = ("name", "checkpoint", "checkpoint_sha256", "variant", "prior_sha256")
+"""The keys of ``model.json`` by which windows are of one model."""
 _LEAST_SPAN = 2.0
 """Percent points an axis shows at least."""
 
@@ -41,6 +44,28 @@ def read_windows(named: list[str]) -> Windows:
             raise UsageError(f"{argument}: {seconds:g} s of {name} were given before.")
         found[name][float(seconds)] = run.numbers
     return found
+
+
+def remove_windows(target: Path, about: Mapping[str, Any], again: Collection[Path]) -> None:
+    """Remove an earlier table and plot of windows from a folder.
+
+    Args:
+        target: the folder of all windows.
+        about: the model's, for ``model.json``.
+        again: the folders of windows that are scored again.
+
+    Raises:
+        UsageError: another window's scores are of another model; they may not stay beside new ones.
+    """
+    for path in sorted(target.glob("window-*/scores.json")):
+        model = read_model(path)
+        if path.parent not in again and any(model.get(key) != about.get(key) for key in _MODEL):
+            raise UsageError(
+                f"{path.parent} holds the scores of another model"
+                f" ({model.get('name')}, {model.get('checkpoint')}). Name another --out."
+            )
+    for name in ("windows.md", "windows.png"):
+        (target / name).unlink(missing_ok=True)
 
 
 def of_scores(name: str, scores: Mapping[float, Scores]) -> Windows:

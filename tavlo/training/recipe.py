@@ -99,8 +99,11 @@ class Recipe(Protocol):
             model: of ``make_model``, in evaluation mode, on any device.
             clip: its frames and sound.
             frame_index: counted from the clip's first frame.
+
+        A model of one picture and one sound has none: it is also in ``baselines.interface.MODELS``
+        and is asked as those are.
         """
-        ...
+        raise NotImplementedError
 
 
 RECIPES: dict[str, str] = {

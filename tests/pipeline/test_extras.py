@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.cli.groups import EXTRA_OF
 from tests.conftest import ROOT
-from tests.tavlo.release_factory import make_release
+from tests.tavlo.release_factory import heatmaps, make_release
 
 HIDDEN = """
 import json, sys
@@ -61,7 +61,7 @@ def test_without_httpx_only_what_talks_to_a_label_server_names_its_extra(tmp_pat
 
 def test_without_torch_a_command_works_or_names_the_extra(tmp_path: Path) -> None:
     release = str(make_release(tmp_path / "r", images=False))
-    out = str(tmp_path / "out")
+    out, heat = str(tmp_path / "out"), heatmaps(Path(release), tmp_path / "heat", 0)
     scores = tmp_path / "scores.json"
     rows = {"Total": {"CIoU": {"value": 1.0, "low": 1.0, "high": 1.0, "n": 1}}}
     scores.write_text(json.dumps({"rows": rows, "model": {"window_s": 5.0}}))
@@ -77,7 +77,7 @@ def test_without_torch_a_command_works_or_names_the_extra(tmp_path: Path) -> Non
          "--height", "36", "--workers", "1"],
         ["tables", "paper"],
         ["tables", "windows", f"a={scores}"],
-        ["evaluate", "--help"],
+        ["evaluate", "--release", release, "--predictions", str(heat)],
     ]  # fmt: skip
     done = subprocess.run(
         [

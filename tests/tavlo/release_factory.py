@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 
 from pipeline.records import rle
+from tavlo.evaluation.evaluation_set import read_release
+from tavlo.evaluation.predictions import Predictions
 from tests.video_factory import bursts, make_video, scene
 
 SIZE_HW = (72, 96)
@@ -97,4 +99,15 @@ def make_release(folder: Path, *, clips: bool = True, images: bool = True) -> Pa
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = scene(SIZE_HW[1], SIZE_HW[0], number)(index)
         cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def heatmaps(release: Path, folder: Path, seed: int) -> Path:
+    """Noise for every labelled frame."""
+    folder.mkdir()
+    found, rng = Predictions(folder), np.random.default_rng(seed)
+    data = read_release(release)
+    for clip in sorted({frame.clip_id for frame in data.frames}):
+        index = [frame.frame_index for frame in data.frames if frame.clip_id == clip]
+        found.save(clip, index, rng.random((len(index), 7, 7)))
     return folder

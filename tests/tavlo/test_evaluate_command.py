@@ -6,32 +6,19 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from tavlo.evaluation.evaluation_set import read_release
 from tavlo.evaluation.predictions import Predictions
 from tests.conftest import ROOT
 from tests.pipeline.command_line import check_parses
-from tests.tavlo.release_factory import make_release
+from tests.tavlo.release_factory import heatmaps, make_release
 
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
     return make_release(tmp_path / "r")
-
-
-def heatmaps(release: Path, folder: Path, seed: int) -> Path:
-    """Noise for every labelled frame."""
-    folder.mkdir()
-    found, dice = Predictions(folder), np.random.default_rng(seed)
-    data = read_release(release)
-    for clip in sorted({frame.clip_id for frame in data.frames}):
-        index = [frame.frame_index for frame in data.frames if frame.clip_id == clip]
-        found.save(clip, index, dice.random((len(index), 7, 7)))
-    return folder
 
 
 def run(*words: str) -> str:

@@ -98,7 +98,8 @@ def test_an_imported_set_is_scored_as_its_field_does(checkpoint: Path, tmp_path:
         (["--model", "ezvsl"], "--model and --checkpoint"),
         (["--model", "nothing", "--checkpoint", "CHECKPOINT"], "there is"),
         (["--model", "slavc", "--checkpoint", "CHECKPOINT"], "img_proj1.weight is missing"),
-        (["--predictions", "."], "'avatar-build evaluate' scores them"),
+        (["--checkpoint", "CHECKPOINT"], "Say whose it is: --model ezvsl"),
+        (["--predictions", ".", "--window", "1"], "a model of one picture and one sound"),
         (["--model", "ezvsl", "--checkpoint", "CHECKPOINT", "--retrieval"], "imported set"),
     ],
 )

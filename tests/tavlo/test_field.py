@@ -300,9 +300,9 @@ def test_retrieval_pairs_each_picture_with_its_own_sound(tmp_path: Path) -> None
         assert (rows[direction]["R@1"].value, rows[direction]["R@1"].n) == (100, 4)
     assert failed == {}
     (data.folder / "audio/video000001_00001.wav").unlink()
-    with pytest.raises(AvatarBuildError, match="1 of 4 frames lack"):
+    with pytest.raises(AvatarBuildError, match="1 of 4 labelled frames cannot be predicted"):
         retrieve(data, Shade())
-    rows, failed = retrieve(data, Shade(), max_failed=1)
+    rows, failed = retrieve(data, Shade(), max_missing=1)
     assert rows["audio to image"]["R@1"].n == 3
     assert list(failed.values()) == ["no sound in the release"]
 

@@ -13,7 +13,8 @@ from pipeline.errors import AvatarBuildError
 from tavlo.baselines.interface import PostProcessing
 from tavlo.evaluation.evaluate import evaluate, write_scores
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
-from tavlo.evaluation.image_models import Media, predict_release, read_pairs
+from tavlo.evaluation.image_models import ImagePredictor, SoundCounts, read_pairs
+from tavlo.evaluation.predict import Notes, predict
 from tavlo.evaluation.windows import draw_windows, of_scores, read_windows, window_table
 from tests.tavlo.release_factory import make_release
 from tests.tavlo.small import RATE, Ear
@@ -29,7 +30,7 @@ def test_each_frame_hears_the_window_around_it_moved_inside_the_clip(
     data: EvaluationSet, tmp_path: Path
 ) -> None:
     windows = {10.0: tmp_path / "10", 1.0: tmp_path / "1", 0.5: tmp_path / "05"}
-    found, _ = predict_release(data, Ear(), windows)
+    found, _ = predict(ImagePredictor(Ear()), data, windows)
     for frame in data.frames:
         loud_s = 0.4 * int(frame.video_id[-1])  # where the drawn sound swells
         for seconds, predictions in found.items():
@@ -52,7 +53,8 @@ def test_what_was_asked_stands_beside_the_heatmaps(tmp_path: Path) -> None:
     data = read_release(make_release(tmp_path / "r"))
     (tmp_path / "r/audio").mkdir()
     write_wav(tmp_path / "r/audio/video000003_00020.wav", np.zeros((88_200, 1)), 44_100)
-    found, said = predict_release(data, Ear(), {1.0: tmp_path}, about={"checkpoint": "x.pth"})
+    found, notes = predict(ImagePredictor(Ear(), {"checkpoint": "x.pth"}), data, {1.0: tmp_path})
+    said = notes.said
     assert len(said) == 2
     about = json.loads((tmp_path / "model.json").read_text())
     assert (about["name"], about["window_s"], about["checkpoint"]) == ("ear", 1.0, "x.pth")
@@ -72,10 +74,10 @@ def test_stereo_is_told_and_the_channel_its_authors_hear_is_taken(
         write_wav(tmp_path / f"r/audio/{video}_00020.wav", pair, RATE)
     for level, how in ((0.5, "first"), (0.125, "mean")):
         monkeypatch.setattr(Ear, "channels", how)
-        media = Media()
-        pairs = list(read_pairs(data, data.frames, Ear(), media, 0))
+        counts = SoundCounts()
+        pairs = list(read_pairs(data, data.frames, Ear(), Notes(0), counts))
         assert [pair.sound.max() for pair in pairs] == pytest.approx([level] * len(pairs))
-        assert any(f"3 sounds have 2 channels; the {how}" in s for s in media.sentences(Ear()))
+        assert any(f"3 sounds have 2 channels; the {how}" in s for s in counts.sentences(Ear()))
 
 
 def test_missing_media_is_counted_named_and_refused_unless_allowed(tmp_path: Path) -> None:
@@ -84,11 +86,11 @@ def test_missing_media_is_counted_named_and_refused_unless_allowed(tmp_path: Pat
     shutil.copy(folder / "metadata/video000001_00020/00003.png", tmp_path)
     (folder / "metadata/video000001_00020/00003.png").write_bytes(b"no picture")
     data = read_release(folder)
-    with pytest.raises(AvatarBuildError, match=r"2 of 6 frames lack .*_0005: no sound"):
-        predict_release(data, Ear(), {1.0: tmp_path / "a"})
-    with pytest.raises(AvatarBuildError, match=r"3 of 6 frames lack .*--max-failed 3"):
-        predict_release(data, Ear(), {1.0: tmp_path / "b"}, max_failed=2)
-    found, _ = predict_release(data, Ear(), {1.0: tmp_path / "c"}, max_failed=3)
+    with pytest.raises(AvatarBuildError, match=r"2 of 6 labelled frames .*_0005: no sound"):
+        predict(ImagePredictor(Ear()), data, {1.0: tmp_path / "a"})
+    with pytest.raises(AvatarBuildError, match=r"3 of 6 labelled frames .*--max-missing 3"):
+        predict(ImagePredictor(Ear()), data, {1.0: tmp_path / "b"}, max_missing=2)
+    found, _ = predict(ImagePredictor(Ear()), data, {1.0: tmp_path / "c"}, max_missing=3)
     scores = evaluate(data, found[1.0], max_missing=3)
     assert len(scores.left_out) == 3
     assert "no sound in the release" in scores.left_out["video000002_00000000_0005"]
@@ -99,7 +101,7 @@ def test_missing_media_is_counted_named_and_refused_unless_allowed(tmp_path: Pat
 
 def test_windows_become_a_table_and_four_plots(data: EvaluationSet, tmp_path: Path) -> None:
     windows = {10.0: tmp_path / "10", 1.0: tmp_path / "1"}
-    found, _ = predict_release(data, Ear(), windows)
+    found, _ = predict(ImagePredictor(Ear()), data, windows)
     scores = {seconds: evaluate(data, found[seconds]) for seconds in windows}
     for seconds, scored in scores.items():
         write_scores(scored, tmp_path / f"s{seconds:g}")

@@ -14,7 +14,8 @@ import pytest
 from exports.importers.import_release import import_release
 from tavlo.evaluation.evaluate import evaluate
 from tavlo.evaluation.evaluation_set import read_release
-from tavlo.evaluation.image_models import predict_release
+from tavlo.evaluation.image_models import ImagePredictor
+from tavlo.evaluation.predict import predict
 from tavlo.evaluation.predictions import GRID_HW, Predictions
 from tests.tavlo.small import Ear
 from tests.video_factory import bursts, make_video, scene
@@ -85,7 +86,7 @@ def test_the_authors_files_are_imported_and_scored(tmp_path: Path) -> None:
 def test_a_model_hears_what_sounds_while_the_frame_is_shown(tmp_path: Path) -> None:
     import_release(official(tmp_path / "AVATAR"), tmp_path / "avatar-1")
     data = read_release(tmp_path / "avatar-1")
-    found, _ = predict_release(data, Ear(), {10.0: tmp_path / "10", 0.4: tmp_path / "04"})
+    found, _ = predict(ImagePredictor(Ear()), data, {10.0: tmp_path / "10", 0.4: tmp_path / "04"})
     for frame in data.frames:
         whole, part = (
             predictions.heatmap(frame.clip_id, frame.frame_index) for predictions in found.values()

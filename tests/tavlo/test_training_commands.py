@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.evaluation.evaluation_set import read_release
-from tavlo.evaluation.predict import open_trained
+from tavlo.evaluation.open_predictor import open_predictor
 from tavlo.evaluation.predictions import Predictions
 from tavlo.synthetic.drawn_clips import WorldConfig
 from tavlo.training.checkpoint import load_checkpoint
@@ -288,7 +288,7 @@ def test_a_clip_the_model_cannot_take_is_missing_not_zero(
     state.save(tmp_path / "other.pt")
     words = ["evaluate", "--release", release, "--checkpoint", tmp_path / "other.pt"]
     words += ["--device", "cpu", "--out", tmp_path / "scores"]
-    with pytest.raises(AvatarBuildError, match="8 of 8 labelled frames have no prediction"):
+    with pytest.raises(AvatarBuildError, match="8 of 8 labelled frames cannot be predicted"):
         typed(*words)
 
 
@@ -327,7 +327,8 @@ def test_a_run_that_stopped_midway_leaves_nothing_another_model_is_scored_by(
     # As if the second had been killed once it had begun, before it removed the last old file.
     old = {path.name: path.read_bytes() for path in (first / "predictions").glob("*.npz")}
     data = read_release(release)
-    Predictions.begin(first / "predictions", open_trained(other, data, device="cpu").about())
+    opened, _ = open_predictor(str(other), data, device="cpu")
+    Predictions.begin(first / "predictions", opened.about)
     assert not list((first / "predictions").glob("*.npz"))
     (name, kept), *_ = old.items()
     (first / "predictions" / name).write_bytes(kept)

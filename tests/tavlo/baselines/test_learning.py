@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 from pipeline.media.feed import RATE_HZ, SIZE_PX  # noqa: E402
+from tavlo.baselines.interface import open_model  # noqa: E402
 from tavlo.baselines.neighbours import find_neighbours  # noqa: E402
-from tavlo.training.checkpoint import load_checkpoint  # noqa: E402
 from tavlo.training.data import read_clip  # noqa: E402
 from tavlo.training.recipe import make_recipe  # noqa: E402
 from tavlo.training.train import BEST, TrainingData, train  # noqa: E402
@@ -128,11 +128,12 @@ def test_a_trained_model_points_at_what_sounds_more_often_than_chance(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     train(recipe, config, TrainingData(world.clips[:TRAINED], held, {}), tmp_path / "out")
-    recipe, model = load_checkpoint(tmp_path / "out" / BEST).open(tmp_path)
+    model = open_model(name, tmp_path / "out" / BEST)
     hits = []
     for clip, drawn in zip(world.clips, world.truth, strict=True):
         if clip in world.clips[TRAINED + HELD :]:
-            heatmap = recipe.heatmaps(model, read_clip(clip.path, 1.0), [1])[0]
+            tensors = read_clip(clip.path, 1.0)
+            (heatmap,) = model.heatmaps([tensors.frames[1]], [tensors.waveform])
             sounding, silent = (level(heatmap, centre) for centre in drawn.centres)
             hits.append(sounding > silent)
     torch.set_num_threads(threads)

@@ -258,21 +258,6 @@ def test_what_was_trained_opens_like_the_authors_checkpoint(
         open_model(other, tmp_path / BEST)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_recipes_heatmaps_are_its_models(name: str) -> None:
-    torch.manual_seed(0)
-    model: Any = recipe(name)
-    net = model.make_model().eval()
-    clip = small.blank(6)
-    found = model.heatmaps(net, clip, [0, 4])
-    published = model.published
-    with torch.no_grad():
-        images = torch.stack([published.image_front(clip.frames[index]) for index in (0, 4)])
-        spectrograms = published.sound_front.spectrograms([clip.waveform] * 2)
-        maps = net.maps(images, spectrograms).numpy()
-    np.testing.assert_allclose(found, published.posts[""].upsample(maps), rtol=1e-4, atol=1e-4)
-
-
 def test_slavcs_copy_follows_by_a_share_of_the_way_and_learns_nothing_itself() -> None:
     torch.manual_seed(0)
     model = recipe("slavc", momentum=0.75)

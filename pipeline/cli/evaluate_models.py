@@ -1,0 +1,400 @@
+"""``evaluate``: any model's scores on a release; ``evaluate-images`` is its earlier name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from pipeline.cli.options import cli
+from pipeline.cli.output import output
+
+if TYPE_CHECKING:
+    from tavlo.evaluation.clip_models import ClipPredictor
+    from tavlo.evaluation.evaluate import Scores
+    from tavlo.evaluation.evaluation_set import EvaluationSet
+    from tavlo.evaluation.image_models import ImagePredictor
+    from tavlo.evaluation.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of ``evaluate`` as typed."""
+
+    release: str
+    predictions: str | None
+    checkpoint: str | None
+    model: str
+    prior: str
+    variant: str
+    windows: tuple[float, ...]
+    cache: str | None
+    device: str
+    allow_overlap: bool
+    avatar_tables: bool
+    retrieval: bool
+    gt: Literal["mask", "box"]
+    max_missing: int
+    seed: int
+    train_lists: tuple[str, ...]
+    out: str | None
+    gallery: bool
+    clips: tuple[str, ...]
+
+
+_COUNT = click.IntRange(min=0)
+_OPTIONS = (
+    click.option(
+        "--release",
+        required=True,
+        metavar="DIR",
+        help="A release, or an imported VGG-SS, Flickr-SoundNet, IS3 or AVSBench.",
+    ),
+    click.option(
+        "--predictions",
+        metavar="DIR",
+        help="Heatmaps: <clip_id>.npz (or .parquet) with frame_index (n,) and heatmap (n, y, x),"
+        " any resolution.",
+    ),
+    click.option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Compute a model's heatmaps first, into --predictions or OUT/predictions: of"
+        " train-tavlo, or with --model of its authors; a file or a registered name.",
+    ),
+    click.option(
+        "--model", default="", metavar="NAME", help="ezvsl, slavc, ssltie, lvs, sslalignment, ..."
+    ),
+    click.option(
+        "--prior", default="", metavar="FILE", help="Mix in the object prior: ImageNet's ResNet-18."
+    ),
+    click.option(
+        "--variant", default="", metavar="V", help="Another of the authors' post-processings."
+    ),
+    click.option(
+        "--window",
+        "windows",
+        type=click.FloatRange(min=0, min_open=True),
+        multiple=True,
+        metavar="S",
+        help="Seconds of sound around each frame, for models of one picture; results go to"
+        " OUT/window-S. Repeatable. Default: 10, in OUT.",
+    ),
+    click.option(
+        "--cache",
+        metavar="DIR",
+        help="Keep TAVLO's small copies of the clips for a next checkpoint.",
+    ),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="D",
+        help="auto, cpu, cuda or cuda:N.",
+    ),
+    click.option(
+        "--allow-overlap", is_flag=True, help="Score a model on videos it was trained on."
+    ),
+    click.option(
+        "--avatar-tables", is_flag=True, help="AVATAR's tables on an older benchmark, not its own."
+    ),
+    click.option("--retrieval", is_flag=True, help="Also R@1, 5, 10 between pictures and sounds."),
+    click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True),
+    click.option(
+        "--max-missing",
+        "--max-failed",
+        "max_missing",
+        type=_COUNT,
+        default=0,
+        metavar="N",
+        help="Frames that may lack a heatmap, or the picture or sound for one.",
+    ),
+    click.option("--seed", type=_COUNT, default=0, show_default=True, help="Of the bootstrap."),
+    click.option(
+        "--train-list",
+        "train_lists",
+        multiple=True,
+        metavar="FILE",
+        help="What the model was trained on: tell how much of it is scored. Repeatable.",
+    ),
+    click.option(
+        "--out",
+        metavar="DIR",
+        help="Write scores.md, .tex, .csv, .json and frames.csv there, over earlier results.",
+    ),
+    click.option(
+        "--gallery", is_flag=True, help="Write gallery.html to --out: frames per scenario."
+    ),
+    click.option(
+        "--clip",
+        "clips",
+        multiple=True,
+        metavar="ID",
+        help="Write overlays/ to --out: this clip's labelled frames and a film, and where"
+        " TAVLO attends if --checkpoint is one. Repeatable.",
+    ),
+)
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_options
+def evaluate(**typed: Any) -> None:
+    """Score any model on a release with the AVATAR paper's tables, or on an older set with its own.
+
+    Heatmaps come from files, or are computed from a checkpoint on the release's own pictures,
+    sounds and clips. A window of sound that would leave the clip is moved inside it; older sets
+    give the whole sound. Frames without picture or sound are listed, never replaced.
+
+    \b
+        avatar-build evaluate --release ws/releases/0.1 --predictions heat --out scores --gallery
+        avatar-build evaluate --release ws/releases/0.1 --checkpoint runs/a/best.pt --out scores
+        avatar-build evaluate --release ws/releases/0.1 --model ezvsl \
+--checkpoint vggsound_144k.pth --window 10 --window 5 --window 2 --window 1 --out ezvsl
+        avatar-build evaluate --release releases/vggss --model ssltie \
+--checkpoint vggsound144k.pth.tar --retrieval --train-list vggss_144k.txt --out ssltie
+    """
+    _evaluate(Asked(**typed))
+
+
+@cli.command("evaluate-images")
+@_options
+def evaluate_images(**typed: Any) -> None:
+    """Do what ``evaluate`` does, by its earlier name for models of one picture and one sound.
+
+    Without --window, results go to OUT/window-10; on older sets heatmaps go to OUT/heatmaps.
+
+    \b
+        avatar-build evaluate-images --release ws/releases/0.1 --model ezvsl \
+--checkpoint vggsound_144k.pth --window 10 --window 1 --out ezvsl
+    """
+    click.echo("evaluate-images: an earlier name of 'evaluate'.", err=True)
+    _evaluate(Asked(**typed), earlier_name=True)
+
+
+def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
+    from tavlo.evaluation.evaluation_set import read_release
+
+    data = read_release(Path(asked.release))
+    of_avatar = not data.imported_from or data.imported_from.startswith("AVATAR")
+    older = not (of_avatar or asked.avatar_tables)
+    _check_usage(asked, older=older)
+    if older:
+        from tavlo.evaluation.older_benchmarks import scored_part
+
+        data = scored_part(data)
+    model = _open(asked, data) if asked.checkpoint else None
+    of_images = model is not None and model.of_images
+    if (asked.windows or asked.retrieval) and not of_images:
+        raise click.UsageError("--window and --retrieval ask a model of one picture and one sound.")
+    windows: tuple[float | None, ...] = (None,)
+    if of_images and not older:
+        windows = asked.windows or (10.0,)
+    by_window = bool(asked.windows) or (earlier_name and windows != (None,))
+    # Without --out, heatmaps of a folder are scored and nothing is written.
+    out = Path(asked.out or "")
+    places = {at: out / f"window-{at:g}" if by_window else out for at in windows}
+    found: Mapping[float | None, Predictions]
+    if model is None:
+        found = {None: _stored(asked)}
+        _remove_earlier(asked, [out])
+    else:
+        _remove_earlier(asked, places.values(), model.about if by_window else None)
+        name = "heatmaps" if by_window or earlier_name else "predictions"
+        chosen = None if by_window else asked.predictions
+        targets = {at: Path(chosen or place / name) for at, place in places.items()}
+        found = _predict(asked, data, model, targets)
+    if older:
+        _score_older(asked, data, model, found[None])
+        return
+    scores = {at: _score(asked, data, model, found[at], place) for at, place in places.items()}
+    if by_window and model is not None:
+        _tell_windows(str(model.about["name"]), scores, out)
+    else:
+        (told,) = scores.values()
+        output().tell(told.as_dict(), _markdown(told))
+
+
+def _check_usage(asked: Asked, *, older: bool) -> None:
+    """Refuse options that do not go together, before anything is read or removed."""
+    if (asked.gallery or asked.clips) and not asked.out:
+        raise click.UsageError("--gallery and --clip write files: name a folder with --out.")
+    if not (asked.checkpoint and asked.out) and (asked.model or not asked.predictions):
+        raise click.UsageError(
+            "name --predictions, or --checkpoint and --out; --model and --checkpoint for a file of"
+            " the model's authors."
+        )
+    if older and asked.windows:
+        raise click.UsageError("--window: the model gets the whole sound of an imported set.")
+    if older and (asked.gallery or asked.clips):
+        raise click.UsageError("--gallery and --clip go with --avatar-tables on an imported set.")
+    if asked.retrieval and not older:
+        raise click.UsageError("--retrieval is between the samples of an imported set.")
+
+
+def _open(asked: Asked, data: EvaluationSet) -> ImagePredictor | ClipPredictor:
+    from tavlo.evaluation.open_predictor import open_predictor
+
+    model, doubt = open_predictor(
+        str(asked.checkpoint),
+        data,
+        model=asked.model,
+        prior=asked.prior,
+        variant=asked.variant,
+        device=asked.device,
+        cache=Path(asked.cache) if asked.cache else None,
+        allow_overlap=asked.allow_overlap,
+    )
+    if doubt:
+        click.echo(f"{asked.checkpoint}: {doubt}", err=True)
+    return model
+
+
+def _stored(asked: Asked) -> Predictions:
+    """Open heatmaps that are there, by whatever model."""
+    from tavlo.evaluation.predictions import Predictions
+    from tavlo.evaluation.training_overlap import refuse_seen
+
+    found = Predictions(Path(str(asked.predictions)))
+    if not asked.allow_overlap:
+        refuse_seen(found.about(), str(asked.predictions))
+    return found
+
+
+def _remove_earlier(
+    asked: Asked, places: Iterable[Path], windows_of: Mapping[str, Any] | None = None
+) -> None:
+    """Remove an earlier evaluation's files from ``--out``."""
+    from tavlo.evaluation.evaluate import remove_results
+    from tavlo.evaluation.windows import remove_windows
+
+    if not asked.out:
+        return
+    out, again = Path(asked.out), set(places)
+    if windows_of is not None:
+        remove_windows(out, windows_of, again)
+    if any([remove_results(folder) for folder in {out, *again}]):
+        click.echo(f"{out}: the results of an earlier evaluation were removed.", err=True)
+
+
+def _predict(
+    asked: Asked,
+    data: EvaluationSet,
+    model: ImagePredictor | ClipPredictor,
+    targets: Mapping[float | None, Path],
+) -> dict[float | None, Predictions]:
+    from pipeline.progress import counting
+    from tavlo.evaluation.predict import predict
+
+    clips = len({frame.clip_id for frame in data.frames})
+    with counting("predict", clips, of="clips", shown=output().shown) as show:
+        found, notes = predict(
+            model,
+            data,
+            targets,
+            max_missing=asked.max_missing,
+            every_frame_of=asked.clips,
+            show=show,
+        )
+    missing = [f"{frame}: no heatmap: {why}" for frame, why in notes.failed.items()]
+    for sentence in (*notes.said, *missing):
+        click.echo(sentence, err=True)
+    return found
+
+
+def _score(
+    asked: Asked,
+    data: EvaluationSet,
+    model: ImagePredictor | ClipPredictor | None,
+    found: Predictions,
+    place: Path,
+) -> Scores:
+    """Fill AVATAR's tables; write them and draw what is asked for."""
+    from pipeline.progress import counting
+    from tavlo.evaluation.evaluate import PASSES, evaluate, write_scores
+
+    with counting("score", PASSES * len(data.frames), shown=output().shown) as show:
+        scores = evaluate(
+            data,
+            found,
+            asked.gt,
+            max_missing=asked.max_missing,
+            seed=asked.seed,
+            train_lists=[Path(name) for name in asked.train_lists],
+            show=show,
+        )
+    if asked.out:
+        write_scores(scores, place)
+    if asked.gallery:
+        from tavlo.evaluation.gallery import write_gallery
+
+        click.echo(f"{write_gallery(data, found, scores, place / 'gallery.html')}", err=True)
+    for clip in asked.clips:
+        from tavlo.evaluation.overlay import write_overlays
+
+        folder = place / "overlays"
+        written = write_overlays(data, found, clip, scores.threshold, folder)
+        if model is not None:
+            from tavlo.evaluation.attention import write_attention
+
+            written += write_attention(model, data, clip, folder / f"{clip}.attention.png")
+        click.echo(f"{clip}: {len(written)} files in {folder}", err=True)
+    return scores
+
+
+def _score_older(
+    asked: Asked,
+    data: EvaluationSet,
+    model: ImagePredictor | ClipPredictor | None,
+    found: Predictions,
+) -> None:
+    """Score an older benchmark as its own papers do."""
+    from tavlo.evaluation.image_models import ImagePredictor
+    from tavlo.evaluation.older_benchmarks import (
+        evaluate_set,
+        retrieve,
+        set_table,
+        write_set_scores,
+    )
+    from tavlo.published.result_table import to_markdown
+
+    lists = [Path(name) for name in asked.train_lists]
+    scores = evaluate_set(data, found, max_missing=asked.max_missing, train_lists=lists)
+    if asked.retrieval and isinstance(model, ImagePredictor):
+        rows, failed = retrieve(data, model.model, max_missing=asked.max_missing)
+        scores.rows |= rows
+        scores.left_out |= failed
+    if asked.out:
+        write_set_scores(scores, Path(asked.out))
+    output().tell(scores.as_dict(), to_markdown([set_table(scores)]).rstrip("\n"))
+
+
+def _tell_windows(name: str, scores: Mapping[float | None, Scores], out: Path) -> None:
+    """Tell each window's scores, and draw several beside one another."""
+    from tavlo.evaluation.windows import draw_windows, of_scores, window_table
+    from tavlo.published.result_table import to_markdown
+
+    windowed = {at: found for at, found in scores.items() if at is not None}
+    told = {f"{at:g}": found.as_dict() for at, found in windowed.items()}
+    output().tell({"windows": told}, _markdown(windowed[max(windowed)]))
+    if len(windowed) > 1:
+        runs = of_scores(name, windowed)
+        table = to_markdown([window_table(runs)])
+        (out / "windows.md").write_text(table, encoding="utf-8")
+        draw_windows(runs, out / "windows.png")
+        output().say(table)
+        click.echo(f"{out / 'windows.png'}", err=True)
+
+
+def _markdown(scores: Scores) -> str:
+    from tavlo.evaluation.evaluate import to_markdown
+
+    return to_markdown(scores).rstrip("\n")

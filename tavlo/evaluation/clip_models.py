@@ -1,0 +1,102 @@
+"""Models that take a whole clip, its frames and its sound, as TAVLO does."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from pipeline.errors import AvatarBuildError
+from pipeline.versions import code_revision
+from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
+from tavlo.evaluation.older_benchmarks import USUAL_POST
+from tavlo.evaluation.predict import Answer, Notes
+from tavlo.training.data import read_clip
+from tavlo.training.recipe import Recipe
+from tavlo.training.training_clips import FEED_VERSION, fill_cache, read_clips
+from tavlo.training.training_config import TrainConfig
+
+POST = replace(USUAL_POST, upsampling="opencv-bilinear", align_corners=False)
+"""The way from a clip model's heatmap to a prediction; ``Predictions`` upsamples it so."""
+
+
+@dataclass(frozen=True)
+class ClipPredictor:
+    """A trained model that is asked about a clip as a whole."""
+
+    of_images: ClassVar[bool] = False
+
+    recipe: Recipe
+    model: nn.Module = field(repr=False)
+    config: TrainConfig
+    """The loop's settings it was trained with."""
+    device: torch.device
+    origin: Mapping[str, Any]
+    """What tells its results from another's, for ``model.json``."""
+    cache: Path | None = None
+    """A folder where small copies of clips stay; None makes them for this run alone."""
+
+    @property
+    def bf16(self) -> bool:
+        """Whether it computes in bfloat16 on this device."""
+        wanted = self.config.precision
+        return wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What it is and all that decides its heatmaps."""
+        return {
+            "name": self.recipe.name,
+            **self.origin,
+            "post": POST.as_dict(),
+            "preparation": "small copies of whole clips, as in training",
+            "small_copies": FEED_VERSION,
+            "precision": "bf16" if self.bf16 else "float32",
+            "predicted_by": code_revision(),
+        }
+
+    def answers(
+        self,
+        data: EvaluationSet,
+        windows: Sequence[Any],
+        every_frame_of: Collection[str],
+        notes: Notes,
+    ) -> Iterator[Answer]:
+        """See ``Predictor``; a clip has all its sound, whatever the window.
+
+        Raises:
+            UsageError: the release has no clips.
+            AvatarBuildError: a clip lacks a labelled frame.
+        """
+        frames: dict[str, list[LabelledFrame]] = defaultdict(list)
+        for frame in data.frames:
+            frames[frame.clip_id].append(frame)
+        clips = [clip for clip in read_clips(data.folder) if clip.clip_id in frames]
+        with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
+            notes.show(0, "making small copies")
+            processes = len(os.sched_getaffinity(0))
+            cache = self.cache or Path(scratch)
+            ready, failed = fill_cache(clips, cache, self.config.rules, processes)
+            notes.miss({one.frame_id: why for clip, why in failed.items() for one in frames[clip]})
+            model = self.model.to(self.device)
+            for clip in ready:
+                tensors = read_clip(clip.path, self.config.clip_s, clip.sha256)
+                index = sorted({frame.frame_index for frame in frames[clip.clip_id]})
+                if index[-1] >= len(tensors.frames):
+                    raise AvatarBuildError(
+                        f"{clip.clip_id}: frame {index[-1]} is labelled, and the clip has"
+                        f" {len(tensors.frames)} frames. Verify the release: 'avatar-build export"
+                        f" --verify {data.folder}'."
+                    )
+                if clip.clip_id in every_frame_of:
+                    index = list(range(len(tensors.frames)))
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    heatmaps = self.recipe.heatmaps(model, tensors, index)
+                yield Answer(clip.clip_id, index, dict.fromkeys(windows, heatmaps))
