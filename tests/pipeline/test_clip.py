@@ -231,3 +231,28 @@ def test_a_probe_refuses_what_no_decoder_reads(tmp_path: Path, kind: str) -> Non
     source = garbled(draw(tmp_path / "whole.mp4", {}), tmp_path / "garbled.mp4", kind)
     with pytest.raises(MediaError, match=r"undecodable.* in its first 300 packets"):
         probe(source)
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"frames": 40}, "frames"),
+        ({"pts_ms": [ms + 15 * (ms == 400) for ms in range(0, 2000, 40)]}, "shows frame 10"),
+        ({"frames": 50, "draw": lambda _: np.zeros((48, 96, 3), np.uint8)}, "is 96x48, not"),
+        ({"frames": 50, "sound": np.roll(SOUND, 16_000)}, "sounds otherwise"),
+    ],
+)
+def test_a_remux_that_shows_or_sounds_otherwise_is_encoded_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], why: str
+) -> None:
+    source = draw(tmp_path / "source.mp4", {})
+
+    def cut_wrong(*arguments: Any) -> None:
+        """Stand in for a muxer that is wrong about a file."""
+        draw(arguments[4], {"sound": SOUND[16_000:], **other})
+
+    monkeypatch.setattr("pipeline.media.clip.cut", cut_wrong)
+    clip = make_clip(Media(source), 1, 3, tmp_path / "clip.mp4")
+    assert clip.made == "encoded"
+    assert why in clip.why_encoded
+    assert clip.frames == 50
