@@ -60,17 +60,17 @@ class RunConfig(Section):
     ray_address: str = ""
     """The Ray cluster, e.g. 'auto' or 'ray://head:10001'; empty starts one on this machine."""
     max_failed: str = "100%"
-    """Failed rows a run may have and still exit 0: a count, or a share of its rows such as '5%'.
-    A bug in our code exits 1 whatever this says."""
+    """Failed rows a run may have and still exit 0: a count, or a percentage such as '5%'. A bug in
+    our code exits 1 whatever this says."""
     max_bugs: int = Field(default=20, ge=1)
     """Rows that may raise an unexpected exception before the run stops with the traceback."""
 
     @field_validator("max_failed", mode="before")
     @classmethod
-    def _count_or_share(cls, value: Any) -> str:
+    def _count_or_percentage(cls, value: Any) -> str:
         text = str(value)  # a count may come as a number
         if not re.fullmatch(r"[0-9]+%?", text):
-            raise ValueError("should be a count or a share of the rows, such as 5 or 5%")
+            raise ValueError("should be a count or a percentage of the rows, such as 5 or 5%")
         return text
 
 
@@ -290,7 +290,7 @@ class HearConfig(InferenceConfig):
     active_scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     """Thresholds of single AudioSet classes, in place of active_score: {"Growling" = 0.4}."""
     active_relative: float = Field(default=0.5, ge=0, le=1)
-    """A class is active, too, from this share on of the strongest score among the clip's target
+    """A class is active, too, from this fraction on of the strongest score among the clip's target
     classes; a specific class often stays low beside a generic one. 0: no such rule."""
     active_top_k: int = Field(default=0, ge=0)
     """The k strongest target classes of a clip are active, too. 0: no such rule."""
@@ -342,9 +342,9 @@ class ProposeConfig(InferenceConfig):
     nms_iou: float = Field(default=0.5, ge=0, le=1)
     """Of two boxes of one class or category that overlap more than this, the better one stays."""
     min_area: float = Field(default=0.002, ge=0, le=1)
-    """Smallest box, as a share of the frame."""
+    """Smallest box, as a fraction of the frame."""
     max_area: float = Field(default=0.9, gt=0, le=1)
-    """Largest box, as a share of the frame."""
+    """Largest box, as a fraction of the frame."""
     raw_score: float = Field(default=0.05, ge=0, le=1)
     """Boxes below it are not kept from the detector at all; lower min_score down to here without
     new inference."""
@@ -418,9 +418,9 @@ class LabelConfig(Section):
     backend_frames: int = Field(default=32, ge=1)
     """Frames whose embeddings `label backend` keeps; SAM's take 4 MB each, SAM 2's 16 MB."""
     overlap: int = Field(default=1, ge=1)
-    """How many people answer a frame of the share below; every other frame is answered by one."""
+    """People who answer a frame of the fraction below; every other frame is answered by one."""
     share: float = Field(default=0.1, ge=0, le=1)
-    """Share of the frames that `overlap` people answer. A larger share contains a smaller one."""
+    """Fraction of the frames that `overlap` people answer. A larger one contains a smaller one."""
     seed: int = 0
     """Which frames these are."""
     agreement_iou: float = Field(default=0.5, gt=0, le=1)
@@ -452,7 +452,7 @@ class SegmentConfig(InferenceConfig):
     grabcut_iterations: int = Field(default=5, ge=1)
     """Rounds of GrabCut."""
     min_mask_area: float = Field(default=0.02, ge=0, le=1)
-    """Smallest mask, as a share of its box; below it the row fails as empty_mask."""
+    """Smallest mask, as a fraction of its box; below it the row fails as empty_mask."""
 
 
 class ExportConfig(Section):

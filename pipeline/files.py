@@ -17,14 +17,14 @@ def replacing(target: Path) -> Iterator[Path]:
     Who is interrupted leaves the target as it was. The path has the target's suffix.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.tmp{target.suffix}")
+    staged = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.tmp{target.suffix}")
     try:
-        yield beside
-        with beside.open("rb") as handle:
+        yield staged
+        with staged.open("rb") as handle:
             os.fsync(handle.fileno())
-        beside.replace(target)
+        staged.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
 
 
 def write_whole(target: Path, content: bytes | str) -> None:

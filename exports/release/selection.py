@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pipeline.errors import AvatarBuildError, InputError
 from pipeline.records import rle
-from pipeline.records.reviews import standing
+from pipeline.records.reviews import counting_reviews
 from pipeline.records.schema import (
     Clip,
     Frame,
@@ -184,7 +184,7 @@ def _select_frame(
 ) -> tuple[SelectedFrame | None, list[LeftOut]]:
     instances = index.instances.get(frame.frame_id, [])
     reviews = index.reviews.get(frame.frame_id, [])
-    boxes, masks = standing(reviews, "boxes"), standing(reviews, "masks")
+    boxes, masks = counting_reviews(reviews, "boxes"), counting_reviews(reviews, "masks")
     reason = _frame_reason(boxes, masks, instances)
     off_screen = reason is None and bool(boxes) and boxes[0].decision == "off_screen"
     verified = all(review.verified for review in boxes)

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.errors import MediaError
 from pipeline.pictures import category_color, mask_path
 from pipeline.records import rle
-from pipeline.records.reviews import standing
+from pipeline.records.reviews import counting_reviews
 from pipeline.records.schema import (
     Clip,
     Frame,
@@ -204,7 +204,7 @@ def _picture(storage: Storage, frame: Frame) -> tuple[str, str]:
 
 def _state(reviews: Sequence[Review], instances: Sequence[Instance]) -> tuple[str, str]:
     """What was decided about a frame, and a word more."""
-    boxes = standing(reviews, "boxes")
+    boxes = counting_reviews(reviews, "boxes")
     if not boxes:
         return ("labelled", "") if instances else ("no label yet", "")
     review = boxes[0]

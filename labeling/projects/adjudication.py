@@ -15,7 +15,7 @@ from labeling.projects.box_tasks import PREDICTED, box_task, region, status
 from labeling.projects.connect import Project
 from labeling.quality.agreement import Disputed, disputed_frames
 from labeling.quality.matching import match
-from pipeline.records.reviews import by_frame, standing
+from pipeline.records.reviews import by_frame, counting_reviews
 from pipeline.records.schema import Frame, Review, ReviewedInstance, Sounds
 from pipeline.words import counted
 from pipeline.workspace.workspace import Workspace
@@ -35,7 +35,7 @@ class AdjudicationQuestions:
         disputed = disputed_frames(reviews, self._config.agreement_iou)
         self._disputed = {found.frame_id: found for found in disputed}
         self._settled = sum(
-            any(row.purpose == "adjudicate" for row in standing(rows, "boxes"))
+            any(row.purpose == "adjudicate" for row in counting_reviews(rows, "boxes"))
             for rows in by_frame(reviews).values()
         )
 

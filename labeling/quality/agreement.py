@@ -19,7 +19,7 @@ from labeling.quality.kappa import cohen_kappa
 from labeling.quality.matching import Comparison, compare, off_screen
 from pipeline.columns import markdown_table
 from pipeline.records import rle
-from pipeline.records.reviews import by_frame, opinions, standing
+from pipeline.records.reviews import by_frame, counting_reviews, opinions
 from pipeline.records.schema import Review
 from pipeline.words import counted
 
@@ -310,7 +310,7 @@ def _by_category(found: Agreement, comparison: Comparison) -> None:
 
 
 def _score_gold(found: Agreement, rows: Iterable[Review], boxes: Iterable[Review]) -> None:
-    counting = standing(rows, "boxes")
+    counting = counting_reviews(rows, "boxes")
     if counting and counting[0].purpose == "gold":
         for answer in boxes:
             found.gold[answer.annotator].add(compare(answer, counting[0], found.min_iou))
@@ -323,7 +323,7 @@ def _dispute(
     boxes: list[Review],
     comparisons: list[Comparison],
 ) -> None:
-    counting = standing(rows, "boxes")
+    counting = counting_reviews(rows, "boxes")
     purpose = counting[0].purpose if counting else "label"
     found.adjudicated += purpose == "adjudicate"
     about = {name for comparison in comparisons for name in comparison.disputes()}

@@ -15,7 +15,7 @@ from typing import Any
 
 from labeling.quality.matching import moved_iou
 from pipeline.columns import markdown_table
-from pipeline.records.reviews import by_frame, deciding, opinions, standing
+from pipeline.records.reviews import by_frame, counting_reviews, deciding, opinions
 from pipeline.records.schema import Proposal, Review
 from pipeline.words import counted
 
@@ -156,7 +156,7 @@ def economics(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Econo
     tally = _Tally(proposals)
     answered = 0
     for rows in by_frame(people).values():
-        settled = [row for row in standing(rows, "boxes") if row.purpose == "adjudicate"]
+        settled = [row for row in counting_reviews(rows, "boxes") if row.purpose == "adjudicate"]
         answers = [*opinions(rows, "boxes"), *settled]
         answered += len(answers)
         for answer in answers:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from labeling.projects.box_tasks import proposals_by_frame
 from pipeline.config import LabelConfig
-from pipeline.records.reviews import by_frame, holds, is_sent_back, opinions, standing
+from pipeline.records.reviews import by_frame, counting_reviews, holds, is_sent_back, opinions
 from pipeline.records.schema import Frame, Proposal, Review
 from pipeline.workspace.workspace import Workspace
 
@@ -62,7 +62,7 @@ class Demand:
             name = frame.frame_id
             rows = of_frame.pop(name, [])
             asked = [] if is_sent_back(rows) else opinions(rows, "boxes")
-            counting = standing(rows, "boxes")
+            counting = counting_reviews(rows, "boxes")
             settled = [review for review in counting if review.purpose == "adjudicate"]
             good: list[Review] = []
             for review in [*asked, *settled]:

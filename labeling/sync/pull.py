@@ -24,7 +24,7 @@ from labeling.sync.push import foreign_line, frame_of, named_frame
 from pipeline.errors import InputError, UsageError
 from pipeline.records.reviews import DELETED, SKIPPED, is_withdrawn
 from pipeline.records.schema import FailureRow, Frame, Review, digest_of
-from pipeline.run.derive import Books, Derived, bring_up_to_date, hold
+from pipeline.run.derive import Derived, HeldStep, bring_up_to_date, hold
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, StageSpec
 from pipeline.run.unit import Clock
 from pipeline.words import command_line
@@ -284,7 +284,7 @@ class _Reader:
                 yield Drop(name, "deleted", link)
 
 
-def _commit(books: Books, outcomes: Sequence[Outcome], project: Project, clock: Clock) -> None:
+def _commit(books: HeldStep, outcomes: Sequence[Outcome], project: Project, clock: Clock) -> None:
     """Commit the answers; those that failed before are answered again, as a retry does."""
     failing = {row.input_id: row.attempts for row in books.ledger.failures()}
     again = [outcome for outcome in outcomes if outcome.id in failing]

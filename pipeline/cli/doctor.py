@@ -66,7 +66,7 @@ _PACKAGES = {
 _VIDEO_BYTES = 18_000_000
 """A 4-minute video at 600 kb/s, the mean of the paper's kind of source."""
 
-_KEPT_SHARE = 39 / 70
+_KEPT_FRACTION = 39 / 70
 """The paper fetched 70k videos and kept 39k."""
 
 
@@ -197,7 +197,7 @@ def _disk(storage: Storage, config: DownloadConfig) -> Check:
     if free is None:
         return Check("disk", "ok", f"{storage.url}: an object store, not measured")
     rows = _waiting_videos(storage)
-    need = round(rows * _VIDEO_BYTES * _KEPT_SHARE)
+    need = round(rows * _VIDEO_BYTES * _KEPT_FRACTION)
     detail = f"{size(free)} free; {counted(rows, 'video')} to fetch, about {size(need)} to keep"
     if free < config.min_free_bytes:
         advice = f"Make room: a run stops under {config.min_free_bytes / 1e9:.1f} GB."

@@ -91,17 +91,19 @@ def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
     """
     from pipeline.run.history import history
 
-    steps, fates = history(open_workspace(workspace, settings), some_id)
+    steps, outcomes_of_rows = history(open_workspace(workspace, settings), some_id)
     said = output()
     said.tell(
         {
             "history": [step.as_dict() for step in steps],
-            "endings": [fate.__dict__ for fate in fates],
+            "endings": [outcome.__dict__ for outcome in outcomes_of_rows],
         },
         *(line for step in steps for line in step.lines()),
     )
-    for fate in fates:
-        said.say(f"{fate.stage:10} {fate.input_id} {fate.ending}. {one_line(fate.detail)}")
+    for outcome in outcomes_of_rows:
+        said.say(
+            f"{outcome.stage:10} {outcome.input_id} {outcome.ending}. {one_line(outcome.detail)}"
+        )
 
 
 @cli.command()

@@ -90,7 +90,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             settings = (*settings, f"run.max_failed={json.dumps(max_failed)}")
         if workers is not None:
             settings = (*settings, f"run.workers={workers}")
-        options = RunOptions(share=_share(units), redo=redo, dry_run=dry_run)
+        options = RunOptions(part=_part(units), redo=redo, dry_run=dry_run)
         return command(*args, options=options, settings=settings, **kwargs)
 
     for option in (
@@ -130,7 +130,7 @@ def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return placed
 
 
-def _share(units: str) -> tuple[int, int]:
+def _part(units: str) -> tuple[int, int]:
     first, slash, count = units.partition("/")
     if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise click.BadParameter(f"{units!r}: write it as I/N with 1 <= I <= N, e.g. 3/16.")

@@ -41,7 +41,7 @@ def newest_rows(reviews: Iterable[Review]) -> list[Review]:
     return sorted(newest.values(), key=_age)
 
 
-def standing(reviews: Iterable[Review], kind: Kind) -> list[Review]:
+def counting_reviews(reviews: Iterable[Review], kind: Kind) -> list[Review]:
     """The reviews of one frame and kind that count, by id.
 
     Args:
@@ -69,7 +69,7 @@ def opinions(reviews: Iterable[Review], kind: Kind) -> list[Review]:
 
 def deciding(reviews: Iterable[Review], kind: Kind = "boxes") -> Review | None:
     """The review of a kind that decides a frame: the newest of those that count."""
-    return max(standing(reviews, kind), key=_age, default=None)
+    return max(counting_reviews(reviews, kind), key=_age, default=None)
 
 
 def is_sent_back(reviews: Iterable[Review]) -> bool:
@@ -96,7 +96,7 @@ def holds(review: Review, frame: Frame, proposals: Sequence[Proposal], min_iou: 
         review: of boxes.
         frame: as it is now.
         proposals: of the frame, audible or not, as they are now.
-        min_iou: the overlap that is well enough, and the share of a box that has to be inside.
+        min_iou: the overlap that is well enough, and the fraction of a box that has to be inside.
     """
     known = {proposal.proposal_id for proposal in proposals}
     boxes = [proposal.bbox for proposal in proposals]
@@ -112,12 +112,12 @@ def holds(review: Review, frame: Frame, proposals: Sequence[Proposal], min_iou: 
     return True
 
 
-def _is_inside(bbox: Sequence[float], frame: Frame, min_share: float) -> bool:
+def _is_inside(bbox: Sequence[float], frame: Frame, min_fraction: float) -> bool:
     inside = clip(bbox, frame.width, frame.height)
     if inside is None:
         return False
     # Clipping adds and takes away the corner, which costs the last digits.
-    return inside[2] * inside[3] >= min_share * (1 - 1e-9) * bbox[2] * bbox[3]
+    return inside[2] * inside[3] >= min_fraction * (1 - 1e-9) * bbox[2] * bbox[3]
 
 
 def _in_force(reviews: Iterable[Review], kind: Kind) -> list[Review]:

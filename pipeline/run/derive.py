@@ -40,7 +40,7 @@ class Derived:
     """In a retry: how often each of the rows was tried before."""
 
 
-class Books:
+class HeldStep:
     """The commits of a step that is held, see ``hold``."""
 
     def __init__(self, workspace: Workspace, spec: StageSpec) -> None:
@@ -89,7 +89,7 @@ class Books:
 
 
 @contextmanager
-def hold(workspace: Workspace, spec: StageSpec, *, wait: bool = False) -> Iterator[Books]:
+def hold(workspace: Workspace, spec: StageSpec, *, wait: bool = False) -> Iterator[HeldStep]:
     """Hold a step alone, with what a crash interrupted mended, to commit to it.
 
     Args:
@@ -109,24 +109,24 @@ def hold(workspace: Workspace, spec: StageSpec, *, wait: bool = False) -> Iterat
                 )
             time.sleep(_LOOK_AGAIN_S)
         ledger.recover()
-        yield Books(workspace, spec)
+        yield HeldStep(workspace, spec)
         ledger.recover()
 
 
-def commit_derived(books: Books, wanted: Mapping[str, Derived]) -> int:
+def commit_derived(held: HeldStep, wanted: Mapping[str, Derived]) -> int:
     """Make exactly these units the ones in force; what is there already stays as it is.
 
     Args:
-        books: of a step that is held.
+        held: of a step that is held.
         wanted: units by key.
 
     Returns:
         The number of units made anew.
     """
-    books.retire_but(wanted.keys())
-    new = sorted(wanted.keys() - books.commits().keys())
+    held.retire_but(wanted.keys())
+    new = sorted(wanted.keys() - held.commits().keys())
     for key in new:
-        books.commit(wanted[key])
+        held.commit(wanted[key])
     return len(new)
 
 

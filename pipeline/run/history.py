@@ -38,7 +38,7 @@ _SHORT = {
 
 
 @dataclass(frozen=True)
-class Step:
+class HistoryRow:
     """One record of the history and the commit that made it."""
 
     record: Record
@@ -74,7 +74,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Fate:
+class RowOutcome:
     """A row that ended somewhere: a failure or a drop."""
 
     stage: str
@@ -83,7 +83,7 @@ class Fate:
     detail: str
 
 
-def history(workspace: Workspace, some_id: str) -> tuple[list[Step], list[Fate]]:
+def history(workspace: Workspace, some_id: str) -> tuple[list[HistoryRow], list[RowOutcome]]:
     """Everything between a list row and a mask that ``some_id`` has part in.
 
     Args:
@@ -98,16 +98,16 @@ def history(workspace: Workspace, some_id: str) -> tuple[list[Step], list[Fate]]
         UsageError: nothing has that id, or several things start so.
     """
     finder = _Finder(workspace)
-    fates = finder.fates(some_id)
+    outcomes = finder.outcomes(some_id)
     start = finder.identify(some_id)
     if start is None:
-        if fates:
-            return [], fates
+        if outcomes:
+            return [], outcomes
         raise UsageError(f"{some_id!r}: no row of this workspace has that id.")
     records = finder.chain(start)
     for record in records:
-        fates += [fate for fate in finder.fates(record.id) if fate not in fates]
-    return [finder.step(record) for record in records], fates
+        outcomes += [outcome for outcome in finder.outcomes(record.id) if outcome not in outcomes]
+    return [finder.row(record) for record in records], outcomes
 
 
 class _Finder:
@@ -196,7 +196,7 @@ class _Finder:
             masks = [row for row in masks if row.id in {one.id for one in instances}]
         return [*proposals, *reviews, *instances, *masks]
 
-    def step(self, record: Record) -> Step:
+    def row(self, record: Record) -> HistoryRow:
         import pyarrow.compute as pc
 
         from pipeline.workspace.table import read_arrow
@@ -205,9 +205,9 @@ class _Finder:
             table = read_arrow(type(record), self.workspace.storage, file.file, file.sha256)
             if pc.any(pc.equal(table.column(record.key), getattr(record, record.key))).as_py():
                 return self._made(record, file.file)
-        return Step(record, None, {})
+        return HistoryRow(record, None, {})
 
-    def _made(self, record: Record, file: str) -> Step:
+    def _made(self, record: Record, file: str) -> HistoryRow:
         for ledger in self.workspace.ledgers():
             for commit in ledger.commits():
                 if all(made.file != file for made in commit.files):
@@ -216,19 +216,21 @@ class _Finder:
                 if copied and getattr(record, "source", "") != "annotator":
                     return self._made(record, copied)
                 generation = ledger.generation()
-                return Step(record, commit, generation.config if generation else {})
-        return Step(record, None, {})
+                return HistoryRow(record, commit, generation.config if generation else {})
+        return HistoryRow(record, None, {})
 
-    def fates(self, row_id: str) -> list[Fate]:
+    def outcomes(self, row_id: str) -> list[RowOutcome]:
         found = []
         for ledger in self.workspace.ledgers():
             for failure in ledger.failures():
                 if failure.input_id == row_id:
                     ending = f"failed: {failure.kind}"
-                    found.append(Fate(ledger.stage, row_id, ending, failure.detail))
+                    found.append(RowOutcome(ledger.stage, row_id, ending, failure.detail))
             for drop in ledger.drops():
                 if drop.input_id == row_id:
-                    found.append(Fate(ledger.stage, row_id, f"dropped: {drop.reason}", drop.detail))
+                    found.append(
+                        RowOutcome(ledger.stage, row_id, f"dropped: {drop.reason}", drop.detail)
+                    )
         return found
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pipeline.flow import FLOW, STAGES
 from pipeline.records.schema import Frame, Record, Video
 from pipeline.workspace.ledger import Unit
-from pipeline.workspace.recorded import CHANGED, MISSING, UNSURE, is_there, standing
+from pipeline.workspace.recorded import CHANGED, MISSING, UNSURE, file_state, is_there
 from pipeline.workspace.workspace import Workspace
 
 MADE_BY: dict[str, type[Video] | type[Frame]] = {
@@ -63,7 +63,7 @@ def looked_over(
     noted = record is Video
     found = []
     for row in rows:
-        kind = standing(
+        kind = file_state(
             workspace.storage, row["path"], row["sha256"], row["size_bytes"], noted=noted
         )
         if kind:

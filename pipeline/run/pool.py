@@ -1,6 +1,6 @@
 """Supervise workers, wherever they run, and survive whatever happens to them.
 
-A worker that dies or hangs is replaced, and its unit is done again row by row (``Careful``), which
+A worker that dies or hangs is replaced, and its unit is done again row by row (``RowByRow``), which
 shows the row at fault and spares the others. What a worker is, a process or an actor, is the
 executor's business (``Worker``).
 """
@@ -42,7 +42,7 @@ class WorkerError(Exception):
 
 
 @dataclass
-class Careful:
+class RowByRow:
     """A unit being done row by row after it cost a worker."""
 
     unit: Unit
@@ -120,11 +120,11 @@ class _Place:
     deadline: float
     ready: bool = False
     unit: Unit | None = None
-    careful: Careful | None = None
+    row_by_row: RowByRow | None = None
 
     @property
     def idle(self) -> bool:
-        return self.ready and self.unit is None and self.careful is None
+        return self.ready and self.unit is None and self.row_by_row is None
 
 
 class Pool:
@@ -153,7 +153,7 @@ class Pool:
         self.team, self.job, self.spec, self.source = team, job, spec, source
         self.on_result, self.on_rows, self.on_ready = on_result, on_rows, on_ready
         self.places: list[_Place] = []
-        self.careful: list[Careful] = []
+        self.row_by_row: list[RowByRow] = []
         """Units that cost a worker and wait for a new one."""
         self.failed_starts = 0
         self.stop: StopRun | None = None
@@ -189,13 +189,13 @@ class Pool:
     def _work_left(self) -> bool:
         if self.stop:
             return False
-        return bool(self.careful) or self.source.remaining() > 0
+        return bool(self.row_by_row) or self.source.remaining() > 0
 
     def _assign(self, place: _Place) -> None:
         if self.stop:
             return
-        if self.careful:
-            place.careful = self.careful.pop()
+        if self.row_by_row:
+            place.row_by_row = self.row_by_row.pop()
             self._send_row(place)
         elif unit := self.source.take():
             place.unit = unit
@@ -204,10 +204,10 @@ class Pool:
             place.worker.send(("unit", unit))
 
     def _send_row(self, place: _Place) -> None:
-        careful = place.careful
-        assert careful is not None
+        row_by_row = place.row_by_row
+        assert row_by_row is not None
         place.deadline = time.monotonic() + self.spec.row_timeout_s
-        place.worker.send(("row", careful.rows[careful.index]))
+        place.worker.send(("row", row_by_row.rows[row_by_row.index]))
 
     def _listen(self) -> None:
         self.team.wait([place.worker for place in self.places], _POLL_S)
@@ -216,10 +216,10 @@ class Pool:
             for message in place.worker.messages():
                 self._act(place, message)
             if not alive:
-                self._bury(place, hung=False)
+                self._replace_dead(place, hung=False)
             elif not place.idle and time.monotonic() > place.deadline:
                 place.worker.kill()
-                self._bury(place, hung=True)
+                self._replace_dead(place, hung=True)
 
     def _act(self, place: _Place, message: Message) -> None:
         kind, value = message
@@ -237,7 +237,7 @@ class Pool:
         elif kind == "outcomes":
             self._answered(place, value)
         elif kind == "stop":
-            place.unit = place.careful = None
+            place.unit = place.row_by_row = None
             self.stop = value
         elif kind == "refused":
             raise value
@@ -249,31 +249,33 @@ class Pool:
         self.on_result(result)
 
     def _answered(self, place: _Place, outcomes: list[Outcome]) -> None:
-        careful = place.careful
-        assert careful is not None
-        row = careful.rows[careful.index]
+        row_by_row = place.row_by_row
+        assert row_by_row is not None
+        row = row_by_row.rows[row_by_row.index]
         if [outcome.id for outcome in outcomes] != [row.id]:
             raise ConservationError(f"{self.spec.name}: asked about {row.id!r}, got {outcomes}")
-        careful.outcomes += outcomes
-        careful.deaths = 0
-        self._next_row(place, careful)
+        row_by_row.outcomes += outcomes
+        row_by_row.deaths = 0
+        self._next_row(place, row_by_row)
 
-    def _next_row(self, place: _Place | None, careful: Careful) -> None:
-        if careful.index < len(careful.rows):
-            self.on_rows(careful.unit, careful.index)
+    def _next_row(self, place: _Place | None, row_by_row: RowByRow) -> None:
+        if row_by_row.index < len(row_by_row.rows):
+            self.on_rows(row_by_row.unit, row_by_row.index)
             if place:
                 self._send_row(place)
             else:
-                self.careful.append(careful)
+                self.row_by_row.append(row_by_row)
             return
         if place:
-            place.careful = None
-        ids = [row.id for row in careful.rows]
+            place.row_by_row = None
+        ids = [row.id for row in row_by_row.rows]
         self._committed(
-            commit_unit(self.job, self.spec, careful.unit, ids, careful.outcomes, careful.clock)
+            commit_unit(
+                self.job, self.spec, row_by_row.unit, ids, row_by_row.outcomes, row_by_row.clock
+            )
         )
 
-    def _bury(self, place: _Place, *, hung: bool) -> None:
+    def _replace_dead(self, place: _Place, *, hung: bool) -> None:
         """Replace a dead worker; what it was doing goes on row by row."""
         self.places.remove(place)
         how = place.worker.death()
@@ -284,21 +286,21 @@ class Pool:
                 raise WorkerError(f"{self.spec.name}: three workers died at their start ({how})")
         if place.unit:
             rows = read_unit(self.job, self.spec, place.unit)
-            self.careful.append(Careful(place.unit, rows, Clock()))
-        elif careful := place.careful:
-            careful.deaths += 1
-            row = careful.rows[careful.index]
+            self.row_by_row.append(RowByRow(place.unit, rows, Clock()))
+        elif row_by_row := place.row_by_row:
+            row_by_row.deaths += 1
+            row = row_by_row.rows[row_by_row.index]
             if hung:
                 limit = self.spec.row_timeout_s
-                careful.outcomes.append(Fail(row.id, "hang", f"no answer in {limit:g} s", True))
-            elif careful.deaths >= _TRIES:
+                row_by_row.outcomes.append(Fail(row.id, "hang", f"no answer in {limit:g} s", True))
+            elif row_by_row.deaths >= _TRIES:
                 detail = f"the worker died twice on this row ({how})"
-                careful.outcomes.append(Fail(row.id, "worker_crash", detail, True))
+                row_by_row.outcomes.append(Fail(row.id, "worker_crash", detail, True))
             else:
-                self.careful.append(careful)
+                self.row_by_row.append(row_by_row)
                 return
-            careful.deaths = 0
-            self._next_row(None, careful)
+            row_by_row.deaths = 0
+            self._next_row(None, row_by_row)
 
     def _end(self) -> None:
         for place in self.places:

@@ -120,7 +120,7 @@ class RayTeam:
     Args:
         address: of a running cluster, as ``ray.init`` takes it; empty starts one on this machine.
         spec: of the stage whose resources an actor needs.
-        device: where the stage's model runs; unless that is ``cpu``, an actor takes its share of a
+        device: where the stage's model runs; unless that is ``cpu``, an actor takes a part of a
             GPU of the cluster, where there are any.
         workers_per_gpu: how many actors share one.
 
@@ -149,12 +149,12 @@ class RayTeam:
         there = cluster_resources()
         self.cores = max(1, int(there.get("CPU", 0) / spec.num_cpus))
         self.num_gpus = 0 if device == "cpu" else int(there.get("GPU", 0))
-        share = 1 / workers_per_gpu if self.num_gpus else 0
+        gpus_each = 1 / workers_per_gpu if self.num_gpus else 0
         # An actor that asks for no GPU is shown none by older Ray, all of its node's by newer
         # (2.60; ray-project/ray pull request 62492). Here it is none.
         self._environment = {VISIBLE: ""} if device == "auto" and not self.num_gpus else {}
         as_actor: Any = ray.remote(
-            num_cpus=spec.num_cpus, num_gpus=share, max_restarts=0, max_task_retries=0
+            num_cpus=spec.num_cpus, num_gpus=gpus_each, max_restarts=0, max_task_retries=0
         )
         self._make: Any = as_actor(StageActor)
 

@@ -39,7 +39,7 @@ class RunOptions:
 
     workers: int = 0
     """Processes; 0: one per core."""
-    share: tuple[int, int] = (1, 1)
+    part: tuple[int, int] = (1, 1)
     """``(i, n)``: take every n-th unit only, from the i-th on; i from 1."""
     redo: bool = False
     """Retire results made with other settings."""
@@ -204,7 +204,7 @@ def _run(
         if lock.alone:
             ledger.recover()
         generation = _generation(workspace, stage, config)
-        retired = _settle_generation(workspace, ledger, generation, lock, redo=options.redo)
+        retired = _take_up_generation(workspace, ledger, generation, lock, redo=options.redo)
         if retired:
             summary.notes.append(f"{retired} units of earlier results retired and done anew.")
         _plan(workspace, ledger, spec, generation.key)
@@ -341,7 +341,7 @@ def _generation(workspace: Workspace, stage: Stage[Any], config: Any) -> Generat
     return Generation(spec.name, spec.version, deciding, fingerprint, upstream)
 
 
-def _settle_generation(
+def _take_up_generation(
     workspace: Workspace, ledger: Ledger, wanted: Generation, lock: RunLock, *, redo: bool
 ) -> int:
     """Make ``wanted`` the generation in force, retiring what another one made.
@@ -463,14 +463,14 @@ def _pending(
     committed = {commit.unit for commit in ledger.commits()}
     return [
         unit
-        for unit in _shared(ledger.checked_plan(), options)
+        for unit in _part_of(ledger.checked_plan(), options)
         if unit.name not in committed and (unit.file, unit.sha256) in live
     ]
 
 
-def _shared(plan: Sequence[Unit], options: RunOptions) -> list[Unit]:
-    share, shares = options.share
-    return [unit for unit in plan if unit.ordinal % shares == share - 1]
+def _part_of(plan: Sequence[Unit], options: RunOptions) -> list[Unit]:
+    part, parts = options.part
+    return [unit for unit in plan if unit.ordinal % parts == part - 1]
 
 
 def _foreseen(
@@ -483,7 +483,7 @@ def _foreseen(
 ) -> list[Unit]:
     """The units a run would do: what is pending, what no plan names yet, and what is to come."""
     anew = _key_in_force(ledger) != wanted.key
-    plan = [] if anew else _pending(workspace, ledger, spec, replace(options, share=(1, 1)))
+    plan = [] if anew else _pending(workspace, ledger, spec, replace(options, part=(1, 1)))
     planned = set() if anew else {(unit.file, unit.sha256) for unit in ledger.plan()}
     files = [
         file for file in workspace.files(spec.reads) if (file.file, file.sha256) not in planned
@@ -493,7 +493,7 @@ def _foreseen(
     ordinal = 0 if anew else max((unit.ordinal for unit in ledger.plan()), default=-1) + 1
     new = _ranges(files, spec)
     plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
-    return _shared(plan, options)
+    return _part_of(plan, options)
 
 
 def _num_rows(unit: Unit) -> int:

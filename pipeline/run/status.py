@@ -51,7 +51,7 @@ def stage_status(workspace: Workspace) -> list[StageStatus]:
     return [status for status in found if status.input]
 
 
-def standing(workspace: Workspace, ledger: Ledger) -> list[Commit]:
+def commits_in_force(workspace: Workspace, ledger: Ledger) -> list[Commit]:
     """The commits whose input rows are still in their table; the next run retires the others."""
     commits = ledger.commits()
     if ledger.stage not in STAGES:
@@ -63,7 +63,7 @@ def standing(workspace: Workspace, ledger: Ledger) -> list[Commit]:
 
 def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
     status = StageStatus(ledger.stage)
-    commits = standing(workspace, ledger)
+    commits = commits_in_force(workspace, ledger)
     children: Counter[str] = Counter()
     for commit in commits:
         if not commit.ids:  # a retry answers rows that are counted already
@@ -156,7 +156,7 @@ def outcomes(
         workspace.files(table)  # a commit that is missing takes its failures along
     for ledger in workspace.ledgers():
         if stage in (None, ledger.stage):
-            commits = standing(workspace, ledger)
+            commits = commits_in_force(workspace, ledger)
             failures += [row for row in ledger.failures(commits) if kind in (None, row.kind)]
             drops += [row for row in ledger.drops(commits) if kind in (None, row.reason)]
     return failures, drops

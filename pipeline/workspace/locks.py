@@ -28,7 +28,7 @@ BEAT_S = 15.0
 EXPIRES_S = 120.0
 """A marker this old is of a dead run."""
 
-_SETTLE_S = 0.2
+_READ_BACK_S = 0.2
 """After which a marker is read back: of two written at one instant the second stands."""
 
 
@@ -106,7 +106,7 @@ class _Marker:
             if found and silent_s < EXPIRES_S:
                 raise self._running(found, silent_s)
             self._storage.remove(self._name)
-        time.sleep(_SETTLE_S)
+        time.sleep(_READ_BACK_S)
         found = self._read()
         if found.get("token") != self._token:
             raise self._running(found, 0.0)

@@ -98,7 +98,7 @@ def is_there(storage: Storage, name: str, sha256: str, size_bytes: int) -> bool:
         return sha256_of(fetched) == sha256
 
 
-def standing(storage: Storage, name: str, sha256: str, size_bytes: int, *, noted: bool) -> str:
+def file_state(storage: Storage, name: str, sha256: str, size_bytes: int, *, noted: bool) -> str:
     """How a file stands to its row, by its looks alone; empty when as recorded.
 
     Args:

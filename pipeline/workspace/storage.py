@@ -156,7 +156,7 @@ class Storage:
         if self.local is None:
             self._fs.pipe_file(self._remote(name, write=True), data)
             return
-        with self._beside(self.path(name), data) as temporary:
+        with self._staged(self.path(name), data) as temporary:
             temporary.replace(self.path(name))
 
     def create(self, name: str, data: bytes) -> bool:
@@ -173,7 +173,7 @@ class Storage:
             except FileExistsError:
                 return False
             return True
-        with self._beside(self.path(name), data) as temporary:
+        with self._staged(self.path(name), data) as temporary:
             try:
                 os.link(temporary, self.path(name))
             except FileExistsError:
@@ -234,7 +234,7 @@ class Storage:
             yield path
 
     @contextlib.contextmanager
-    def _beside(self, path: Path, data: bytes) -> Iterator[Path]:
+    def _staged(self, path: Path, data: bytes) -> Iterator[Path]:
         """``data`` in a temporary file next to ``path``, flushed to the disk."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")

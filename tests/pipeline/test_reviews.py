@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records.reviews import DELETED, SKIPPED, deciding, holds, is_withdrawn, standing
+from pipeline.records.reviews import (
+    DELETED,
+    SKIPPED,
+    counting_reviews,
+    deciding,
+    holds,
+    is_withdrawn,
+)
 from pipeline.records.schema import Review
 from tests.rows import KEPT, frame, gone, proposal, said
 
@@ -20,7 +27,7 @@ def rule(name: str = "rule:accept") -> Review:
 
 def test_each_persons_newest_answer_counts_and_the_newest_of_all_decides() -> None:
     rows = [said("1", 1), said("1", 3), said("2", 2)]
-    assert standing(rows, "boxes") == [rows[1], rows[2]]
+    assert counting_reviews(rows, "boxes") == [rows[1], rows[2]]
     assert deciding(rows) == rows[1]
 
 
@@ -34,33 +41,35 @@ def test_taking_back_the_newest_of_several_annotations_brings_the_older_one_into
 
 def test_when_all_is_taken_back_the_frame_is_open_whatever_a_rule_had_said() -> None:
     rows = [rule(), said("1", 1), said("2", 2), gone("2", 3), gone("1", 4)]
-    (last,) = standing(rows, "boxes")
+    (last,) = counting_reviews(rows, "boxes")
     assert is_withdrawn(last)
     assert last == rows[-1]
 
 
 def test_an_answer_given_again_after_it_was_taken_back_counts() -> None:
     rows = [said("1", 1), gone("1", 2), said("1", 3)]
-    assert standing(rows, "boxes") == [rows[-1]]
+    assert counting_reviews(rows, "boxes") == [rows[-1]]
 
 
 def test_an_adjudication_settles_what_others_say_before_and_after() -> None:
     settled = said("3", 3, purpose="adjudicate")
     rows = [said("1", 1), said("2", 2), settled, said("2", 4)]
-    assert standing(rows, "boxes") == [settled]
-    assert standing([*rows, gone("3", 5)], "boxes") == [rows[0], rows[3]], "unless it is deleted"
+    assert counting_reviews(rows, "boxes") == [settled]
+    assert counting_reviews([*rows, gone("3", 5)], "boxes") == [rows[0], rows[3]], (
+        "unless it is deleted"
+    )
 
 
 def test_of_two_adjudications_the_newer_one_counts() -> None:
     rows = [said("3", 3, purpose="adjudicate"), said("1", 4, purpose="adjudicate")]
-    assert standing(rows, "boxes") == [rows[1]]
+    assert counting_reviews(rows, "boxes") == [rows[1]]
 
 
 def test_a_gold_answer_decides_its_frame_alone_so_that_it_is_there_once() -> None:
     known = said("gold", 1, purpose="gold", updated_at="", annotation_id="")
     rows = [known, said("1", 2), said("2", 3), said("3", 4, purpose="adjudicate")]
     for order in itertools.permutations(rows):
-        assert standing(order, "boxes") == [known]
+        assert counting_reviews(order, "boxes") == [known]
 
 
 def test_boxes_sent_back_from_the_masks_count_until_there_are_newer_ones() -> None:
@@ -68,9 +77,9 @@ def test_boxes_sent_back_from_the_masks_count_until_there_are_newer_ones() -> No
     back = said("4", 3, "mask", kind="masks", decision="back_to_boxes", instances=[])
     assert deciding([said("1", 1), settled, back]) == settled
     again = said("1", 4, "again")
-    assert standing([said("2", 1), settled, back, again], "boxes") == [again]
+    assert counting_reviews([said("2", 1), settled, back, again], "boxes") == [again]
     no_more = gone("4", 5, "mask").model_copy(update={"kind": "masks"})
-    assert standing([said("2", 1), settled, back, again, no_more], "boxes") == [settled]
+    assert counting_reviews([said("2", 1), settled, back, again, no_more], "boxes") == [settled]
 
 
 def test_the_word_that_sent_a_frame_back_counts_until_there_are_newer_boxes() -> None:
@@ -82,14 +91,16 @@ def test_the_word_that_sent_a_frame_back_counts_until_there_are_newer_boxes() ->
     assert deciding(sent_back, "masks") == masks[1]
     assert deciding([*sent_back, gone("1", 4)], "masks") == masks[1], "not done again yet"
     again = [*sent_back, gone("1", 4), said("2", 5)]
-    assert standing(again, "masks") == masks[:1]
-    assert standing([*sent_back, rule()], "masks") == sorted(masks, key=lambda row: row.id)
+    assert counting_reviews(again, "masks") == masks[:1]
+    assert counting_reviews([*sent_back, rule()], "masks") == sorted(masks, key=lambda row: row.id)
 
 
 def test_where_no_person_spoke_the_newest_of_the_rules_counts() -> None:
-    assert standing([rule("rule:accept"), rule("simulated:x")], "boxes") == [rule("simulated:x")]
-    assert standing([rule(), said("1", 1)], "boxes") == [said("1", 1)]
-    assert standing([], "boxes") == []
+    assert counting_reviews([rule("rule:accept"), rule("simulated:x")], "boxes") == [
+        rule("simulated:x")
+    ]
+    assert counting_reviews([rule(), said("1", 1)], "boxes") == [said("1", 1)]
+    assert counting_reviews([], "boxes") == []
     assert deciding([]) is None
 
 
@@ -123,7 +134,7 @@ def test_the_rule_agrees_with_reading_the_rows_one_after_another(story: list[Any
             [row for row in in_force if row.annotator == who][-1]
             for who in {row.annotator for row in in_force}
         ]
-    found = standing(rows, "boxes")
+    found = counting_reviews(rows, "boxes")
     if expected:
         assert sorted(row.id for row in found) == sorted(row.id for row in expected)
     else:

@@ -110,7 +110,7 @@ def test_one_worker_and_many_give_the_same_table(tmp_path: Path) -> None:
 
 def test_shares_of_an_array_job_together_do_everything_once(workspace: Workspace) -> None:
     add_sources(workspace, ["ok"] * 50)
-    done = [run(workspace, RunOptions(workers=1, share=(i, 3)))["input"] for i in (1, 2, 3)]
+    done = [run(workspace, RunOptions(workers=1, part=(i, 3)))["input"] for i in (1, 2, 3)]
     assert sum(done) == 50
     assert all(done)
     assert run(workspace) == Counter()
@@ -150,7 +150,7 @@ def test_a_dry_run_says_how_much_and_does_nothing(workspace: Workspace) -> None:
         run_stage(
             workspace,
             "faulty",
-            RunOptions(dry_run=True, share=(i, 2)),
+            RunOptions(dry_run=True, part=(i, 2)),
             step=ENTRY,
             config=FaultyConfig(),
         ).pending
