@@ -21,7 +21,7 @@ import cv2
 from benchmarks.machine import describe
 from benchmarks.media import draw_minute, join
 from pipeline.media import Media, frames_between, read_timeline, waveform
-from pipeline.media.feed import RATE_HZ, SIZE_PX, read_feed, write_feed
+from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, read_cached_clip, write_cached_clip
 
 RESULT = Path(__file__).parent / "results" / "feed.json"
 ROUNDS = 5
@@ -53,13 +53,13 @@ def main() -> None:
         join(folder / "silent.mp4", 1, source)
         feeds = {start: folder / f"{start:.0f}.mkv" for start in STARTS}
         written = [
-            cpu_s(lambda s=start, f=feed: write_feed(Media(source), s, s + 10, f))  # type: ignore[misc]
+            cpu_s(lambda s=start, f=feed: write_cached_clip(Media(source), s, s + 10, f))  # type: ignore[misc]
             for start, feed in feeds.items()
         ]
         copies, sources = [], []
         for _ in range(ROUNDS):
             for start, feed in feeds.items():
-                copies.append(cpu_s(lambda f=feed: read_feed(f)))  # type: ignore[misc]
+                copies.append(cpu_s(lambda f=feed: read_cached_clip(f)))  # type: ignore[misc]
                 sources.append(cpu_s(lambda s=start: from_source(source, s)))  # type: ignore[misc]
         sizes = [feed.stat().st_size for feed in feeds.values()]
     read, slow = statistics.median(copies), statistics.median(sources)

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.media.feed import ClipTensors
+from pipeline.media.clip_cache import ClipTensors
 from tavlo.network.loss import Negatives, contrastive_loss
 from tavlo.network.model import AudioEncoder, TavloSizes, VisualEncoder, similarity
 from tavlo.training.recipe import Recipe

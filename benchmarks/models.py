@@ -36,10 +36,10 @@ from stages.backends.interfaces import (
     DETECTORS,
     SEGMENTERS,
     TAGGERS,
+    AudioQuery,
+    FrameInput,
     Image,
-    Listening,
     Prompt,
-    Shot,
     make_backend,
 )
 from tests.rows import clip, frame, video
@@ -177,13 +177,13 @@ def open_backend(name: str, device: str, root: Path) -> Callable[[int], Iterable
     if role == "detector":
         config = ProposeConfig(detector=name, **settings)
         backend = make_backend(DETECTORS, name, config)
-        shot = Shot(frame(width=WIDTH, height=HEIGHT), image, video())
-        run = lambda count: backend.detect([shot] * count)  # noqa: E731
+        item = FrameInput(frame(width=WIDTH, height=HEIGHT), image, video())
+        run = lambda count: backend.detect([item] * count)  # noqa: E731
     elif role == "tagger":
         hear = HearConfig(tagger="cav-mae", weights=name, **settings)
         backend = make_backend(TAGGERS, "cav-mae", hear)
-        listening = _listening(root)
-        run = lambda count: backend.tag([listening] * count)  # noqa: E731
+        query = _audio_query(root)
+        run = lambda count: backend.tag([query] * count)  # noqa: E731
     else:
         segment = SegmentConfig(segmenter=name, **settings)
         backend = make_backend(SEGMENTERS, name, segment)
@@ -197,12 +197,12 @@ def _picture() -> Image:
     return np.kron(small, np.ones((40, 40, 1), dtype=np.uint8))
 
 
-def _listening(root: Path) -> Listening:
+def _audio_query(root: Path) -> AudioQuery:
     shown = video(width=96, height=72, fps=25.0, duration_s=12.0)
     path = root / shown.path
     path.parent.mkdir(parents=True)
     make_video(path, frames=12 * 25, sound=bursts(12, [1.0, 4.0, 8.0]))
-    return Listening(clip(), shown, [(0.0, 10.0)])
+    return AudioQuery(clip(), shown, [(0.0, 10.0)])
 
 
 def measure(name: str, device: str, root: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ FLOW = (
         "propose",
         "clips",
         "sounds",
-        stage="stages.propose.tag_sounds:HearClips",
+        stage="stages.propose.tag_sounds:TagSounds",
         section="hear",
         uses_device=True,
     ),

@@ -10,20 +10,20 @@
     cut        a lossless cut with an edit list
     clip       a clip's own file: cut where that shows what the source shows, else encoded
     encode     pictures as a small MP4, silent or with sound
-    feed       a clip's small copy, as training reads it
+    clip_cache a clip's small copy, as training reads it
 
 Time 0 is everywhere the first presented frame of the video. Times are exact fractions until they
 are written into a record.
 """
 
 from pipeline.media.clip import BROWSER, TICK_S, Made, MadeClip, make_clip, shown_before
+from pipeline.media.clip_cache import ClipTensors, read_cached_clip, write_cached_clip
 from pipeline.media.container import DecodeCounts, Media
 from pipeline.media.encode import encode, encode_film
-from pipeline.media.feed import ClipTensors, read_feed, write_feed
 from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import PROBE_VERSION, MediaFacts, probe
 from pipeline.media.sound import Channels, SoundEnergy, SoundTrack
-from pipeline.media.sound_file import Heard, read_sound
+from pipeline.media.sound_file import FileSound, read_sound
 from pipeline.media.timeline import Timeline, exact, read_timeline
 from pipeline.media.waveform import waveform
 
@@ -34,7 +34,7 @@ __all__ = [
     "Channels",
     "ClipTensors",
     "DecodeCounts",
-    "Heard",
+    "FileSound",
     "Made",
     "MadeClip",
     "Media",
@@ -50,10 +50,10 @@ __all__ = [
     "frames_between",
     "make_clip",
     "probe",
-    "read_feed",
+    "read_cached_clip",
     "read_sound",
     "read_timeline",
     "shown_before",
     "waveform",
-    "write_feed",
+    "write_cached_clip",
 ]

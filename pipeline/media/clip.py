@@ -22,7 +22,13 @@ from pipeline.media.container import Media
 from pipeline.media.cut import cut
 from pipeline.media.encode import Timed, encode_film
 from pipeline.media.picture import Picture, decode_pictures
-from pipeline.media.sound import SoundEnergy, SoundTrack, Unheard, block_channels, sound_blocks
+from pipeline.media.sound import (
+    SoundEnergy,
+    SoundTrack,
+    UnreadSamples,
+    block_channels,
+    sound_blocks,
+)
 from pipeline.media.timeline import Timeline, exact, read_timeline
 
 REMUXABLE = frozenset(
@@ -275,7 +281,7 @@ def _sound(span: _Span) -> tuple[int, NDArray[np.float32] | None, int]:
     first = span.start + span.late
     wave: NDArray[np.float32] | None = None
     rate = begin = lead = 0
-    unheard = Unheard()
+    unread = UnreadSamples()
     try:
         for position, block in sound_blocks(
             span.media, span.timeline.start, max(first - _LEAD, Fraction(0)), span.end
@@ -289,7 +295,7 @@ def _sound(span: _Span) -> tuple[int, NDArray[np.float32] | None, int]:
                     (channels if channels <= 2 else 1, round(span.end * rate) - begin), np.float32
                 )
             stop = min(position + block.samples, begin + wave.shape[1])
-            for part in unheard.take(max(position, begin), stop):
+            for part in unread.take(max(position, begin), stop):
                 sound = block_channels(block, len(wave))[
                     :, part.start - position : part.stop - position
                 ]

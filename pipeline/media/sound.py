@@ -120,13 +120,13 @@ class SoundTrack:
         return SoundEnergy(start_s, per_s, self._energy[hops], np.diff(edges))
 
     def _scan(self, start_s: int, stop_s: int) -> None:
-        unheard = Unheard()
+        unread = UnreadSamples()
         for first, block in sound_blocks(self._media, self._zero, start_s, stop_s):
             rate = self._rate = block.sample_rate
             if rate < self._hops_per_s:
                 raise MediaError("undecodable", f"{self._media.path.name}: sound at {rate} Hz")
             begin, end = max(first, start_s * rate), min(first + block.samples, stop_s * rate)
-            for part in unheard.take(begin, end):
+            for part in unread.take(begin, end):
                 self._add(mean_of_channels(block)[part.start - first : part.stop - first], part)
         hops = slice(start_s * self._hops_per_s, stop_s * self._hops_per_s)
         if not np.isfinite(self._energy[hops]).all():
@@ -143,7 +143,7 @@ class SoundTrack:
         self._energy[where] += np.add.reduceat(np.square(wave), starts, dtype=np.float64)
 
 
-class Unheard:
+class UnreadSamples:
     """What of a track nothing was heard at yet; where frames overlap the first is heard."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class Unheard:
     def take(self, begin: int, end: int) -> list[range]:
         """The samples of ``[begin, end)`` that nothing was heard at; now something is.
 
-        >>> track = Unheard()
+        >>> track = UnreadSamples()
         >>> track.take(0, 10), track.take(30, 40), track.take(5, 35), track.take(0, 40)
         ([range(0, 10)], [range(30, 40)], [range(10, 30)], [])
         """

@@ -19,7 +19,7 @@ _LONGEST_S = 3600
 
 
 @dataclass(frozen=True)
-class Heard:
+class FileSound:
     """A sound and what it was in the file."""
 
     wave: NDArray[np.float32]
@@ -30,7 +30,7 @@ class Heard:
     """The file's own."""
 
 
-def read_sound(path: Path, rate_hz: int, channels: Channels = "first") -> Heard:
+def read_sound(path: Path, rate_hz: int, channels: Channels = "first") -> FileSound:
     """Read a file's sound from its beginning: the first frame's time where it has pictures.
 
     Args:
@@ -64,4 +64,4 @@ def read_sound(path: Path, rate_hz: int, channels: Channels = "first") -> Heard:
     if not np.isfinite(whole).all():
         raise MediaError("undecodable", f"{path.name}: its sound is not finite")
     samples = resampled(whole, rate, rate_hz)
-    return Heard(samples.astype(np.float32) / np.float32(2**15), rate, count)
+    return FileSound(samples.astype(np.float32) / np.float32(2**15), rate, count)

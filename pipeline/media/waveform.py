@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import Media
-from pipeline.media.sound import Channels, Unheard, one_channel, sound_blocks
+from pipeline.media.sound import Channels, UnreadSamples, one_channel, sound_blocks
 from pipeline.media.timeline import Timeline, exact
 
 
@@ -66,14 +66,14 @@ def _decoded(
     name = media.path.name
     wave = np.zeros(0, np.float32)
     rate = first = heard = 0
-    unheard = Unheard()
+    unread = UnreadSamples()
     for position, block in sound_blocks(media, zero, start, end):
         if not rate:
             rate = block.sample_rate
             first = heard = ceil(start * rate)
             wave = np.zeros(ceil(end * rate) - first, np.float32)
         until = min(position + block.samples, first + len(wave))
-        for part in unheard.take(max(position, first), until):
+        for part in unread.take(max(position, first), until):
             sound = one_channel(block, channels)[part.start - position : part.stop - position]
             wave[part.start - first : part.stop - first] = sound
             heard = max(heard, part.stop)

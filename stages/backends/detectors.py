@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
 from stages.backends.device import Precision
-from stages.backends.interfaces import Shot
+from stages.backends.interfaces import FrameInput
 
 if TYPE_CHECKING:
     import torch
@@ -17,14 +17,14 @@ _CANDIDATES = 10_000
 """Pairs of box and class that are compared with one another, best first."""
 
 
-def in_batches(shots: Iterable[Shot], most: int) -> Iterator[list[Shot]]:
+def in_batches(inputs: Iterable[FrameInput], most: int) -> Iterator[list[FrameInput]]:
     """Neighbours of one size together, ``most`` at once (at least one)."""
-    batch: list[Shot] = []
-    for shot in shots:
-        if batch and (len(batch) >= most or shot.image.shape != batch[0].image.shape):
+    batch: list[FrameInput] = []
+    for item in inputs:
+        if batch and (len(batch) >= most or item.image.shape != batch[0].image.shape):
             yield batch
             batch = []
-        batch.append(shot)
+        batch.append(item)
     if batch:
         yield batch
 

@@ -21,7 +21,7 @@ from pipeline.records.schema import digest_of
 from pipeline.workspace.storage import Storage
 from stages.backends.detectors import best_boxes, box_precision, frames_at_once, in_batches
 from stages.backends.device import ahead, halving, inference
-from stages.backends.interfaces import Detection, Shot, Vocabulary
+from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 from stages.taxonomy import load_taxonomy
 
 if TYPE_CHECKING:
@@ -98,19 +98,19 @@ class PromptedDetector:
         tokens = [tokenize(name, add_special_tokens=False)["input_ids"] for name in self._names]
         self._prompts = make_prompts(tokens, self._network.config.max_text_len)
 
-    def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
-        """Yield the boxes of each shot; a place that fits two names gives two boxes."""
+    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
+        """Yield the boxes of each frame; a place that fits two names gives two boxes."""
 
-        def prepare(batch: Sequence[Shot]) -> list[tuple[Shot, Any]]:
-            looked = self._look(images=[shot.image for shot in batch], return_tensors="pt")
+        def prepare(batch: Sequence[FrameInput]) -> list[tuple[FrameInput, Any]]:
+            looked = self._look(images=[item.image for item in batch], return_tensors="pt")
             return list(zip(batch, looked["pixel_values"], strict=True))
 
         longest_px = max(dict(self._look.size).values())
         most = frames_at_once(self._config, self._device, longest_px)
-        for batch in ahead(in_batches(shots, most), prepare):
+        for batch in ahead(in_batches(inputs, most), prepare):
             yield from halving(batch, self._run)
 
-    def _run(self, batch: Sequence[tuple[Shot, torch.Tensor]]) -> list[list[Detection]]:
+    def _run(self, batch: Sequence[tuple[FrameInput, torch.Tensor]]) -> list[list[Detection]]:
         import torch
 
         images = torch.stack([pixels for _, pixels in batch]).to(self._device)
@@ -130,17 +130,17 @@ class PromptedDetector:
             scores.append(torch.stack([likely[..., a:b].mean(-1) for a, b in prompt.spans], -1))
             boxes.append(answer.pred_boxes.float())
         return [
-            self._boxes(shot, [b[place] for b in boxes], [s[place] for s in scores])
-            for place, (shot, _) in enumerate(batch)
+            self._boxes(item, [b[place] for b in boxes], [s[place] for s in scores])
+            for place, (item, _) in enumerate(batch)
         ]
 
     def _boxes(
-        self, shot: Shot, boxes: Sequence[torch.Tensor], scores: Sequence[torch.Tensor]
+        self, item: FrameInput, boxes: Sequence[torch.Tensor], scores: Sequence[torch.Tensor]
     ) -> list[Detection]:
         """One frame's boxes of all prompts; each prompt scores its own names alone."""
         import torch
 
-        size = torch.tensor([shot.frame.width, shot.frame.height], device=self._device)
+        size = torch.tensor([item.frame.width, item.frame.height], device=self._device)
         every = torch.cat(list(boxes))  # centre and sides, as shares of the frame
         centres, halves = every[:, :2] * size, every[:, 2:] * size / 2
         xyxy = torch.cat((centres - halves, centres + halves), 1)

@@ -24,7 +24,7 @@ Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Shot:
+class FrameInput:
     """A frame and where it comes from."""
 
     frame: Frame
@@ -67,7 +67,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Listening:
+class AudioQuery:
     """A clip and the spans of it to listen to."""
 
     clip: Clip
@@ -103,7 +103,7 @@ class Tagger(Backend, Protocol):
     vocabulary: Literal["audioset", "vggsound"]
     """What its class names are."""
 
-    def tag(self, asked: Iterable[Listening]) -> Iterator[list[list[SoundClass]] | InputError]:
+    def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]] | InputError]:
         """Yield what each clip sounds like, in order: the loudest classes of each span, best first.
 
         Clips are taken as they come, possibly by another thread and some ahead of the answers.
@@ -121,8 +121,8 @@ class Detector(Backend, Protocol):
     vocabulary: Vocabulary
     """What its class names are."""
 
-    def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
-        """Yield the boxes of each shot, in order of the shots, which are taken as they come.
+    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
+        """Yield the boxes of each frame, in order of the inputs, which are taken as they come.
 
         Raises:
             InputError: when one of them cannot be looked at; the runner finds out which.

@@ -29,7 +29,7 @@ from pipeline.media.timeline import exact
 from pipeline.records.schema import Frame
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
-from stages.backends.interfaces import Detection, Shot, Vocabulary
+from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 
 Grey = NDArray[np.uint8]
 """A luma plane at working size, ``(height, width)``."""
@@ -88,14 +88,14 @@ class MotionDetector:
         """Keep the workspace at hand."""
         self._storage = storage
 
-    def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
-        """Yield the moving regions of each shot; a video is opened once for shots in a row."""
-        for video, group in groupby(shots, key=lambda shot: shot.video):
+    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
+        """Yield the moving regions of each frame; a video is opened once for frames in a row."""
+        for video, group in groupby(inputs, key=lambda item: item.video):
             with video_file(self._storage, video) as path:
                 media = Media(path)
                 timeline = read_timeline(media)
-                for shot in group:
-                    yield self._moving(shot.frame, media, timeline)
+                for item in group:
+                    yield self._moving(item.frame, media, timeline)
 
     def _moving(self, frame: Frame, media: Media, timeline: Timeline) -> list[Detection]:
         reference, before, after, scale = self._neighbourhood(frame, media, timeline)

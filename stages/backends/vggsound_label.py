@@ -12,7 +12,7 @@ from typing import Literal
 from pipeline.config import HearConfig
 from pipeline.records.schema import SoundClass
 from pipeline.workspace.storage import Storage
-from stages.backends.interfaces import Listening
+from stages.backends.interfaces import AudioQuery
 
 
 class LabelTagger:
@@ -31,7 +31,7 @@ class LabelTagger:
     def open(self, storage: Storage) -> None:
         """Nothing to load."""
 
-    def tag(self, asked: Iterable[Listening]) -> Iterator[list[list[SoundClass]]]:
+    def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]]]:
         """The label, in every span."""
         for one in asked:
             yield [[SoundClass(name=one.video.label, score=1.0)] for _ in one.spans]

@@ -27,7 +27,7 @@ from pipeline.models import require
 from pipeline.workspace.storage import Storage
 from stages.backends.detectors import best_boxes, box_precision, frames_at_once, in_batches
 from stages.backends.device import ahead, halving, inference
-from stages.backends.interfaces import Detection, Image, Shot, Vocabulary
+from stages.backends.interfaces import Detection, FrameInput, Image, Vocabulary
 from stages.taxonomy import openimages_classes
 
 if TYPE_CHECKING:
@@ -88,15 +88,15 @@ class YoloDetector:
         network = load_network(require(self.name).path)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
 
-    def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
-        """Yield the boxes of each shot; a box of two likely classes is two boxes."""
+    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
+        """Yield the boxes of each frame; a box of two likely classes is two boxes."""
         longest_px = self._config.image_px
 
-        def prepare(batch: Sequence[Shot]) -> list[_Prepared]:
-            return [_Prepared(shot.image, longest_px) for shot in batch]
+        def prepare(batch: Sequence[FrameInput]) -> list[_Prepared]:
+            return [_Prepared(item.image, longest_px) for item in batch]
 
         most = frames_at_once(self._config, self._device, longest_px)
-        for batch in ahead(in_batches(shots, most), prepare):
+        for batch in ahead(in_batches(inputs, most), prepare):
             yield from halving(batch, self._run)
 
     def _run(self, batch: Sequence[_Prepared]) -> list[list[Detection]]:

@@ -99,7 +99,7 @@ def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
     answers = kept_answers(workspace.storage, made_with, generation.fingerprint)
     answered = {row.frame_id: answers.get(row.frame_id) for row in frames}
     found = {name: from_answer(answer) for name, answer in answered.items() if answer is not None}
-    sounds = [hear_again(row, taxonomy, config.hear) for row in workspace.rows(Sounds)]
+    sounds = [tag_again(row, taxonomy, config.hear) for row in workspace.rows(Sounds)]
     again = propose_again(
         frames,
         sounds,
@@ -114,7 +114,7 @@ def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
     return compare(proposals, again, workspace.rows(Review), len(frames), unknown)
 
 
-def hear_again(sounds: Sounds, taxonomy: Taxonomy, config: HearConfig) -> Sounds:
+def tag_again(sounds: Sounds, taxonomy: Taxonomy, config: HearConfig) -> Sounds:
     """The row with its categories found anew from its classes; a label's stay as they are."""
     if sounds.tagger == "vggsound-label":
         return sounds

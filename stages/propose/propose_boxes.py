@@ -23,7 +23,7 @@ from pipeline.workspace.recorded import frame_bytes
 from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead
 from stages.backends.frame_image import decode_frame_image
-from stages.backends.interfaces import DETECTORS, Detection, Detector, Shot, make_backend
+from stages.backends.interfaces import DETECTORS, Detection, Detector, FrameInput, make_backend
 from stages.propose.filtering import categories_of, proposals_of, rounded
 from stages.propose.model_outputs import Answers
 from stages.taxonomy import load_taxonomy
@@ -139,8 +139,8 @@ class ProposeBoxes(Stage[ProposeConfig]):
                 found[one.frame.frame_id] = from_answer(answer)
         if not new:
             return found
-        shots = ahead(new, _shot, _DECODED_AHEAD)
-        for one, boxes in zip(new, self.detector.detect(shots), strict=True):
+        inputs = ahead(new, _frame_input, _DECODED_AHEAD)
+        for one, boxes in zip(new, self.detector.detect(inputs), strict=True):
             kept = rounded(boxes, one.frame)
             answer = [[*d.bbox, d.score, d.name] for d in kept]
             self._answers.put(one.frame.frame_id, one.of, answer, self._ctx.scratch)
@@ -170,8 +170,8 @@ def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:
     return [Detection([x, y, w, h], name, score) for x, y, w, h, score, name in answer]
 
 
-def _shot(one: _Asked) -> Shot:
-    return Shot(one.frame, decode_frame_image(one.data, one.frame), one.video)
+def _frame_input(one: _Asked) -> FrameInput:
+    return FrameInput(one.frame, decode_frame_image(one.data, one.frame), one.video)
 
 
 def sounds_of(frame: Frame, rows: Sequence[Sounds]) -> Sounds | None:

@@ -16,7 +16,7 @@ from pipeline.config import HearConfig
 from pipeline.errors import InputError
 from pipeline.records.schema import Clip, Frame, SoundCategory, SoundClass, Sounds, digest_of
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
-from stages.backends.interfaces import TAGGERS, Listening, Tagger, make_backend
+from stages.backends.interfaces import TAGGERS, AudioQuery, Tagger, make_backend
 from stages.propose.activity import active_categories, check_active_scores
 from stages.propose.model_outputs import Answers
 from stages.taxonomy import load_taxonomy
@@ -28,14 +28,14 @@ _NOTHING_TO_HEAR = "no_audio"
 class _Asked:
     """A clip whose sounds are wanted."""
 
-    listening: Listening
+    query: AudioQuery
     frames: Sequence[Frame | None]
     """Whose window each span is; none for the whole clip."""
     of: str
     """Digest of all the tagger may listen to."""
 
 
-class HearClips(Stage[HearConfig]):
+class TagSounds(Stage[HearConfig]):
     """Tag clips with what sounds in them."""
 
     spec: ClassVar[StageSpec] = StageSpec(
@@ -86,8 +86,8 @@ class HearClips(Stage[HearConfig]):
                 yield self._answered(asked, kept)
             else:
                 new.append(asked)
-        for asked, heard in zip(new, self.tagger.tag(one.listening for one in new), strict=True):
-            clip_id = asked.listening.clip.clip_id
+        for asked, heard in zip(new, self.tagger.tag(one.query for one in new), strict=True):
+            clip_id = asked.query.clip.clip_id
             if not isinstance(heard, InputError):
                 self._keep(asked, heard)
                 yield self._answered(asked, heard)
@@ -108,10 +108,10 @@ class HearClips(Stage[HearConfig]):
             frames = list(found)
             spans = [window(frame, clip, self.config.window_s) for frame in found]
         of = digest_of([video.sha256, video.label, spans])
-        return _Asked(Listening(clip, video, spans), frames, of)
+        return _Asked(AudioQuery(clip, video, spans), frames, of)
 
     def _answered(self, asked: _Asked, heard: Sequence[Sequence[SoundClass]]) -> Ok:
-        clip_id = asked.listening.clip.clip_id
+        clip_id = asked.query.clip.clip_id
         return Ok(
             clip_id,
             [
@@ -136,7 +136,7 @@ class HearClips(Stage[HearConfig]):
         ]
 
     def _kept(self, asked: _Asked) -> list[list[SoundClass]] | None:
-        answer = self._answers.get(asked.listening.clip.clip_id, asked.of)
+        answer = self._answers.get(asked.query.clip.clip_id, asked.of)
         if answer is None:
             return None
         return [[SoundClass(name=name, score=score) for name, score in row] for row in answer]
@@ -145,7 +145,7 @@ class HearClips(Stage[HearConfig]):
         if self.tagger.vocabulary != "audioset":
             return  # a label costs less than a file
         answer = [[[found.name, found.score] for found in row] for row in heard]
-        self._answers.put(asked.listening.clip.clip_id, asked.of, answer, self._ctx.scratch)
+        self._answers.put(asked.query.clip.clip_id, asked.of, answer, self._ctx.scratch)
 
 
 def window(frame: Frame, clip: Clip, length_s: float) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.errors import UsageError
-from pipeline.media.feed import ClipTensors
+from pipeline.media.clip_cache import ClipTensors
 from tavlo.baselines.augment import drawn_warp, masked, shifted, shifted_crop, strong
 from tavlo.baselines.encoders import Trunk
 from tavlo.baselines.ezvsl import EZVSL, EzVsl, ezvsl_loss

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from pipeline.errors import AvatarBuildError
-from pipeline.media import Heard, Media, Timeline, decode_pictures, read_sound, read_timeline
+from pipeline.media import FileSound, Media, Timeline, decode_pictures, read_sound, read_timeline
 from pipeline.versions import code_revision
 from tavlo.baselines.frontends import around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
@@ -39,7 +39,7 @@ class SoundCounts:
     channels: Counter[int] = field(default_factory=Counter)
     shortest_s: float = float("inf")
 
-    def add(self, sound: Heard, rate_hz: int) -> None:
+    def add(self, sound: FileSound, rate_hz: int) -> None:
         """Count a sound that was read at a rate."""
         self.rates_hz[sound.rate_hz] += 1
         self.channels[sound.channels] += 1
@@ -121,7 +121,7 @@ def _read(
     frames: Sequence[LabelledFrame],
     model: ImageModel,
     every_frame_of: Collection[str],
-) -> tuple[list[Pair], dict[str, str], Heard | None]:
+) -> tuple[list[Pair], dict[str, str], FileSound | None]:
     """Read the frames of one sound; return those that cannot be read with why, and the sound."""
     path, clip = sound_path(data, frames[0]), clip_path(data, frames[0])
     assert path is not None

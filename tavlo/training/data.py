@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import AvatarBuildError, MediaError
 from pipeline.files import sha256_of
-from pipeline.media.feed import RATE_HZ, ClipTensors, read_feed
+from pipeline.media.clip_cache import RATE_HZ, ClipTensors, read_cached_clip
 from pipeline.workspace.recorded import CHANGED
 from tavlo.training.recipe import Recipe
 from tavlo.training.training_clips import CachedClip
@@ -59,7 +59,7 @@ def read_clip(path: Path, length_s: float, sha256: str = "") -> ClipTensors:
     """
     if sha256 and path.is_file() and sha256_of(path) != sha256:
         raise MediaError(CHANGED, f"{path.name}: not the file that was made")
-    clip = read_feed(path)
+    clip = read_cached_clip(path)
     samples = round(length_s * RATE_HZ)
     sound = np.zeros(samples, np.float32)
     kept = clip.waveform[:samples]

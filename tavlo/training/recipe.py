@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, UsageError
-from pipeline.media.feed import ClipTensors
+from pipeline.media.clip_cache import ClipTensors
 
 
 class Recipe(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.media.feed import RATE_HZ, SIZE_PX, ClipTensors
+from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, ClipTensors
 from pipeline.progress import counting
 from tavlo.training.checkpoint import Checkpoint
 from tavlo.training.data import Share, collate

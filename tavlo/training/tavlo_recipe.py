@@ -17,7 +17,7 @@ from torchvision.models import resnet18
 
 from pipeline.config import Section
 from pipeline.errors import AvatarBuildError
-from pipeline.media.feed import SIZE_PX, ClipTensors
+from pipeline.media.clip_cache import SIZE_PX, ClipTensors
 from tavlo.network.loss import Negatives, contrastive_loss
 from tavlo.network.model import Tavlo, TavloSizes, similarity
 from tavlo.network.spectrogram import SpectrogramConfig, log_mel

@@ -1,9 +1,9 @@
 """The clips to train on: where each lies, and its small copy in a cache.
 
-A clip is decoded at full size once and kept as a feed file (``pipeline.media.feed``: under 1.2 MB
-for 10 s, three times cheaper to read than its source). A feed file is named by what it was made
-from, so a cache may be shared by runs and survives a renamed folder. Torch is not imported here:
-the processes that fill the cache start without it.
+A clip is decoded at full size once and kept as a cached clip (``pipeline.media.clip_cache``: under
+1.2 MB for 10 s, three times cheaper to read than its source). It is named by what it was made from,
+so a cache may be shared by runs and survives a renamed folder. Torch is not imported here: the
+processes that fill the cache start without it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import Any
 
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.files import sha256_of
+from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, write_cached_clip
 from pipeline.media.container import Media
-from pipeline.media.feed import RATE_HZ, SIZE_PX, write_feed
 from pipeline.media.timeline import exact, read_timeline
 from pipeline.records.schema import clip_id
 from pipeline.release.layout import released_digests
@@ -37,8 +37,8 @@ from pipeline.release.video_lists import Shared, VideoNames, parse_row, read_lis
 from pipeline.workspace.recorded import holds, noted_digest, write_note
 
 FEED_VERSION = 2
-"""Raise when ``write_feed`` makes another picture or sound of the same source. 2: the mean of the
-channels, the default tracks, square pixels."""
+"""Raise when ``write_cached_clip`` makes another picture or sound of the same source. 2: the mean
+of the channels, the default tracks, square pixels."""
 SILENT_RMS = 1e-3
 """A clip none of whose seconds reaches this RMS (-60 dB) is silent: a tenth of what ``sample``
 calls active, and more than a lossy codec leaves of channels that cancel each other."""
@@ -496,7 +496,7 @@ def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> Path:
     # Ranks of one machine may make the same clip; each writes a file of its own.
     beside = target.with_name(f"{target.stem}.{os.getpid()}.mkv")
     try:
-        made = write_feed(media, float(start), float(end), beside)
+        made = write_cached_clip(media, float(start), float(end), beside)
         loud, silent = target.with_name(target.name.partition(".")[0] + ".mkv"), _silent(target)
         kept, other = (silent, loud) if made.loudest_rms < SILENT_RMS else (loud, silent)
         beside.replace(kept)

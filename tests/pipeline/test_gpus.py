@@ -20,7 +20,7 @@ from pipeline.run.stage_progress import Progress
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import DETECTORS, SEGMENTERS, TAGGERS
 from stages.propose.propose_boxes import ProposeBoxes
-from stages.propose.tag_sounds import HearClips
+from stages.propose.tag_sounds import TagSounds
 from stages.segment.segment_instances import SegmentInstances
 from tests.pipeline.gpu_stage import ENTRY, UNSET, GpuConfig, filled, noted
 
@@ -98,7 +98,7 @@ def test_a_stage_uses_a_gpu_where_its_backend_is_a_model_and_its_device_allows_i
 ) -> None:
     for tagger in TAGGERS:
         config = HearConfig.model_validate({"tagger": tagger, "device": device})
-        assert HearClips(config).device() == (device if tagger == "cav-mae" else "cpu")
+        assert TagSounds(config).device() == (device if tagger == "cav-mae" else "cpu")
     for detector in DETECTORS:
         found = ProposeConfig.model_validate({"detector": detector, "device": device})
         assert ProposeBoxes(found).device() == (device if detector in MODELS else "cpu")

@@ -29,7 +29,7 @@ from pipeline.media import (
     read_timeline,
 )
 from pipeline.media import waveform as heard_waveform
-from pipeline.media.feed import write_feed
+from pipeline.media.clip_cache import write_cached_clip
 from pipeline.media.picture import luma_plane
 from tests.video_factory import (
     RATE,
@@ -321,9 +321,9 @@ def test_a_picture_that_changes_on_the_way_is_never_mixed(tmp_path: Path, what: 
     assert kind_of(lambda: sizes(range(40, 60))) == "size_changes"
     assert kind_of(lambda: sizes(range(60, 70), size=(96, 72))) == "size_changes"
     target = tmp_path / "feed.mkv"
-    assert kind_of(lambda: write_feed(Media(path), 1, 3, target)) == "size_changes"
+    assert kind_of(lambda: write_cached_clip(Media(path), 1, 3, target)) == "size_changes"
     assert not target.exists()
-    assert write_feed(Media(path), 0, 1.5, target).num_frames > 30
+    assert write_cached_clip(Media(path), 0, 1.5, target).num_frames > 30
     assert kind_of(lambda: make_clip(Media(path), 1, 3, tmp_path / "cut.mp4")) == "size_changes"
 
 

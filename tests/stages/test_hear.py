@@ -11,14 +11,14 @@ from pipeline.errors import InputError, UsageError
 from pipeline.records.schema import Frame, SoundClass, Sounds
 from pipeline.run.stage import Drop, Fail, Ok
 from pipeline.workspace.storage import Storage
-from stages.backends.interfaces import Listening
+from stages.backends.interfaces import AudioQuery
 from stages.propose.propose_boxes import sounds_of
-from stages.propose.tag_sounds import HearClips, window
+from stages.propose.tag_sounds import TagSounds, window
 from tests.rows import clip, context, frame, video
 
 
 def heard(folder: Path, label: str) -> Sounds:
-    stage = HearClips(HearConfig())
+    stage = TagSounds(HearConfig())
     stage.open(context(folder, videos=[video(label=label)]))
     (outcome,) = stage.process([clip()])
     assert isinstance(outcome, Ok)
@@ -46,7 +46,7 @@ def test_a_label_of_no_target_category_keeps_its_class_and_has_no_category(tmp_p
 
 
 def test_a_clip_without_its_video_fails_and_the_rest_of_the_batch_does_not(tmp_path: Path) -> None:
-    stage = HearClips(HearConfig())
+    stage = TagSounds(HearConfig())
     stage.open(context(tmp_path, videos=[video()]))
     lost, found = clip("lostlostlos"), clip()
     outcomes = {outcome.id: outcome for outcome in stage.process([lost, found])}
@@ -58,7 +58,7 @@ def test_a_batch_of_one_equals_a_batch_of_many(tmp_path: Path) -> None:
     labels = ["dog barking", "playing harp", "waterfall burbling"]
     videos = [video(f"{n}" * 11, label=label) for n, label in enumerate(labels)]
     clips = [clip(row.video_id) for row in videos]
-    stage = HearClips(HearConfig())
+    stage = TagSounds(HearConfig())
     stage.open(context(tmp_path, videos=videos))
     assert list(stage.process(clips)) == [o for row in clips for o in stage.process([row])]
 
@@ -73,10 +73,10 @@ def test_another_taxonomy_is_another_fingerprint_and_a_bad_one_stops_before_the_
     mine, bad = tmp_path / "mine.csv", tmp_path / "bad.csv"
     mine.write_text(header + "dog,animal,,,dog barking,,\n")
     bad.write_text(header + "dog,animal,,,dog singing,,\n")
-    shipped = HearClips(HearConfig()).fingerprint()
-    assert HearClips(HearConfig(taxonomy=str(mine))).fingerprint() != shipped
+    shipped = TagSounds(HearConfig()).fingerprint()
+    assert TagSounds(HearConfig(taxonomy=str(mine))).fingerprint() != shipped
     with pytest.raises(UsageError, match="row 2: vggsound_classes: 'dog singing'"):
-        HearClips(HearConfig(taxonomy=str(bad))).fingerprint()
+        TagSounds(HearConfig(taxonomy=str(bad))).fingerprint()
 
 
 class Fake:
@@ -96,7 +96,7 @@ class Fake:
     def open(self, storage: Storage) -> None:
         pass
 
-    def tag(self, asked: Iterable[Listening]) -> Iterator[list[list[SoundClass]] | InputError]:
+    def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]] | InputError]:
         for one in asked:
             self.asked.append(one.clip.video_id)
             said = self.answers[one.clip.video_id]
@@ -107,8 +107,8 @@ class Fake:
                 yield [classes for _ in one.spans]
 
 
-def hearing(folder: Path, tagger: Fake, frames: Sequence[Frame] = (), **values: Any) -> HearClips:
-    stage = HearClips(HearConfig(**values))
+def hearing(folder: Path, tagger: Fake, frames: Sequence[Frame] = (), **values: Any) -> TagSounds:
+    stage = TagSounds(HearConfig(**values))
     stage.tagger = tagger
     videos = [video(name) for name in tagger.answers]
     stage.open(context(folder, videos=videos, frames=frames))
@@ -149,7 +149,7 @@ def test_another_threshold_is_another_answer_without_hearing_again(tmp_path: Pat
 def test_another_video_under_the_same_id_is_heard_anew(tmp_path: Path) -> None:
     tagger = Fake(vvvvvvvvvvv={"Bark": 0.3})
     list(hearing(tmp_path, tagger).process([clip()]))
-    stage = HearClips(HearConfig())
+    stage = TagSounds(HearConfig())
     stage.tagger = tagger
     stage.open(context(tmp_path, videos=[video(sha256="1" * 64)]))
     list(stage.process([clip()]))
@@ -179,4 +179,4 @@ def test_a_window_is_cut_at_the_clips_edges_and_never_moved(
 def test_a_threshold_of_no_class_stops_before_the_run() -> None:
     config = HearConfig(active_scores={"Barking": 0.3})
     with pytest.raises(UsageError, match="'Barking' is not one of AudioSet's 527"):
-        HearClips(config).fingerprint()
+        TagSounds(config).fingerprint()

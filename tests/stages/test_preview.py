@@ -23,7 +23,7 @@ from pipeline.workspace.ledger import Generation
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Detection
 from stages.propose.filtering import categories_of
-from stages.propose.preview import compare, hear_again, preview_settings, propose_again, with_table
+from stages.propose.preview import compare, preview_settings, propose_again, tag_again, with_table
 from stages.taxonomy import load_taxonomy
 from tests.rows import frame, proposal, sounds
 
@@ -118,7 +118,7 @@ def test_the_preview_equals_a_slow_recount() -> None:
 
     def rows(hear: HearConfig, propose: ProposeConfig) -> list[Proposal]:
         categories = categories_of("openimages", TAXONOMY, propose)
-        again = [hear_again(row, TAXONOMY, hear) for row in heard]
+        again = [tag_again(row, TAXONOMY, hear) for row in heard]
         return propose_again(frames, again, found, "yolov8n-oiv7", categories, propose)
 
     now = rows(HearConfig(active_score=0.5), ProposeConfig(min_score=0.3))
@@ -149,7 +149,7 @@ def test_the_preview_equals_a_slow_recount() -> None:
 
 def test_the_label_of_a_list_has_no_threshold() -> None:
     row = sounds(classes=[SoundClass(name="dog barking", score=1.0)])
-    assert hear_again(row, TAXONOMY, HearConfig(active_score=1.0)) == row
+    assert tag_again(row, TAXONOMY, HearConfig(active_score=1.0)) == row
 
 
 def test_a_frame_without_a_kept_answer_has_what_the_table_has() -> None:
@@ -194,7 +194,7 @@ def test_sounds_of_a_frame_are_heard_again_for_that_frame(workspace: Workspace) 
         tagger="cav-mae-as-46.6",
         classes=[SoundClass(name="Growling", score=0.3)],
     )
-    quiet = hear_again(row, TAXONOMY, HearConfig(active_score=0.4, active_relative=0))
+    quiet = tag_again(row, TAXONOMY, HearConfig(active_score=0.4, active_relative=0))
     assert isinstance(quiet, Sounds)
     assert [c.active for c in quiet.categories] == [False] * 3
     assert quiet.frame_id == row.frame_id

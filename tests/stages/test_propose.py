@@ -14,7 +14,7 @@ from pipeline.records.schema import Proposal
 from pipeline.run.stage import Drop, Fail, Ok
 from pipeline.run.unit import process_batch
 from pipeline.workspace.storage import Storage
-from stages.backends.interfaces import Detection, Shot, Vocabulary
+from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 from stages.propose.propose_boxes import ProposeBoxes, sounds_of
 from tests.rows import context, frame, sounds, video
 
@@ -42,7 +42,7 @@ class Recorded:
 
     def __init__(self, answers: Mapping[str, list[Detection]]) -> None:
         self.answers = answers
-        self.shown: list[Shot] = []
+        self.shown: list[FrameInput] = []
 
     def fingerprint(self) -> Mapping[str, str]:
         return {}
@@ -50,10 +50,10 @@ class Recorded:
     def open(self, storage: Storage) -> None:
         self.storage = storage
 
-    def detect(self, shots: Iterable[Shot]) -> Iterator[list[Detection]]:
-        for shot in shots:
-            self.shown.append(shot)
-            yield self.answers.get(shot.frame.frame_id, [])
+    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
+        for item in inputs:
+            self.shown.append(item)
+            yield self.answers.get(item.frame.frame_id, [])
 
 
 def stage_over(folder: Path, frames: Sequence[Any], **tables: Any) -> ProposeBoxes:
@@ -103,9 +103,9 @@ def test_a_frames_boxes_become_rows(tmp_path: Path) -> None:
 def test_the_detector_sees_the_saved_frame_in_rgb(tmp_path: Path) -> None:
     stage = stage_over(tmp_path, [frame(3), frame(4)])
     list(stage.process([frame(4)]))
-    (shot,) = recorded(stage).shown
-    assert shot.image.shape == (180, 320, 3)
-    assert (shot.image == (250, 0, 1)).all()
+    (item,) = recorded(stage).shown
+    assert item.image.shape == (180, 320, 3)
+    assert (item.image == (250, 0, 1)).all()
 
 
 def test_a_batch_of_one_equals_a_batch_of_many(tmp_path: Path) -> None:

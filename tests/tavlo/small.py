@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.media.feed import RATE_HZ, SIZE_PX, ClipTensors
+from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, ClipTensors
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Sound
 from tavlo.training.recipe import Recipe, make_recipe
 from tavlo.training.tavlo_recipe import TavloRecipe

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.models import resnet18
 
 from pipeline.errors import AvatarBuildError, ConfigError
-from pipeline.media.feed import RATE_HZ, ClipTensors
+from pipeline.media.clip_cache import RATE_HZ, ClipTensors
 from pipeline.models.register import add
 from tavlo.network.model import TavloSizes
 from tavlo.training.data import collate, read_clip

@@ -22,7 +22,7 @@ from pipeline.records.schema import SoundClass
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead, halving, inference
-from stages.backends.interfaces import Listening
+from stages.backends.interfaces import AudioQuery
 from stages.taxonomy import audioset_classes
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class CavMaeTagger:
             )
         self._model = model.to(self._device)
 
-    def tag(self, asked: Iterable[Listening]) -> Iterator[list[list[SoundClass]] | InputError]:
+    def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]] | InputError]:
         """Yield the loudest classes of each clip's spans; decoding goes on meanwhile."""
         for batch in self._batches(ahead(asked, self._prepare, _DECODED_AHEAD)):
             heard = iter(halving([one for one in batch if isinstance(one, _Prepared)], self._run))
@@ -133,7 +133,7 @@ class CavMaeTagger:
         if batch:
             yield batch
 
-    def _prepare(self, asked: Listening) -> _Prepared | InputError:
+    def _prepare(self, asked: AudioQuery) -> _Prepared | InputError:
         audio = images = None
         try:
             with video_file(self._storage, asked.video) as path:

@@ -22,7 +22,7 @@ from pipeline.run.runner import RunOptions, run_stage
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from stages.backends.cav_mae.tagger import CavMaeTagger, loudest, mode_of
-from stages.backends.interfaces import Listening
+from stages.backends.interfaces import AudioQuery
 from stages.taxonomy import audioset_classes
 from tests.conftest import ROOT
 from tests.rows import clip, video
@@ -111,8 +111,8 @@ def opened(folder: Path, **settings: str) -> CavMaeTagger:
     return tagger
 
 
-def listening(path: Path, *spans: tuple[float, float]) -> Listening:
-    return Listening(clip(), video(path=path.name), spans or [(0.0, 4.0)])
+def query(path: Path, *spans: tuple[float, float]) -> AudioQuery:
+    return AudioQuery(clip(), video(path=path.name), spans or [(0.0, 4.0)])
 
 
 # The whole stage
@@ -203,7 +203,7 @@ def test_a_clip_without_sound_or_file_is_answered_so_and_holds_up_no_other(
     silent = make_video(tmp_path / "silent.mp4", frames=100)
     torn = tmp_path / "torn.mp4"
     torn.write_bytes(b"no video")
-    asked = [listening(path) for path in (silent, whole, torn, tmp_path / "gone.mp4")]
+    asked = [query(path) for path in (silent, whole, torn, tmp_path / "gone.mp4")]
     answers = list(opened(tmp_path).tag(asked))
     kinds = [one.kind if isinstance(one, InputError) else len(one[0]) for one in answers]
     assert kinds == ["no_audio", 20, "not_media", "missing_file"]
@@ -212,7 +212,7 @@ def test_a_clip_without_sound_or_file_is_answered_so_and_holds_up_no_other(
 def test_a_model_that_computes_no_number_fails_the_clip(tmp_path: Path) -> None:
     add(WEIGHTS, write_level_checkpoint(tmp_path / "nan.pth", float("nan")), own=True)
     path = make_video(tmp_path / "v.mp4", frames=100, sound=bursts(4, [1, 3]))
-    (answer,) = opened(tmp_path).tag([listening(path)])
+    (answer,) = opened(tmp_path).tag([query(path)])
     assert isinstance(answer, InputError)
     assert answer.kind == "not_a_number"
 
@@ -225,7 +225,7 @@ def test_batches_give_what_clips_alone_give(checkpoint: Path, tmp_path: Path) ->
         for n in range(1, 4)
     ]
     # The second has two windows: what belongs to whom must survive the batch.
-    asked = [listening(paths[0]), listening(paths[1], (0, 2), (1, 3.5)), listening(paths[2])]
+    asked = [query(paths[0]), query(paths[1], (0, 2), (1, 3.5)), query(paths[2])]
     alone = list(tagger.tag(asked))
     prepared = [tagger._prepare(one) for one in asked]
     together = tagger._run([one for one in prepared if not isinstance(one, InputError)])
@@ -277,7 +277,7 @@ def test_pictures_are_prepared_from_the_frames_of_the_span(tmp_path: Path) -> No
     add("cav-mae-as-20.0", write_level_checkpoint(tmp_path / "v.pth", 0.01), own=True)
     path = make_video(tmp_path / "v.mp4", frames=100)
     tagger = opened(tmp_path, weights="cav-mae-as-20.0")
-    found = tagger._prepare(listening(path, (1.0, 3.0)))
+    found = tagger._prepare(query(path, (1.0, 3.0)))
     assert not isinstance(found, InputError)
     assert found.audio is None
     assert found.images is not None
@@ -308,7 +308,7 @@ def test_seeing_and_hearing_is_the_mean_of_the_probabilities_over_ten_pictures(
     add("cav-mae-as-full-51.2", checkpoint, own=True)
     path = make_video(tmp_path / "v.mp4", frames=100, sound=bursts(4, [1, 3]))
     tagger = opened(tmp_path, weights="cav-mae-as-full-51.2")
-    asked = listening(path)
+    asked = query(path)
     (heard,) = tagger.tag([asked])
     assert not isinstance(heard, InputError)
     given = tagger._prepare(asked)

@@ -18,7 +18,7 @@ from pipeline.models.register import add
 from pipeline.run.stage import Ok
 from pipeline.workspace.storage import Storage
 from stages.backends.grounding_dino import PromptedDetector, load_parts, make_prompts
-from stages.backends.interfaces import Detection, Shot
+from stages.backends.interfaces import Detection, FrameInput
 from stages.propose.propose_boxes import ProposeBoxes
 from stages.taxonomy import load_taxonomy
 from tests.conftest import ROOT
@@ -50,9 +50,9 @@ def detector(name: str, **changes: Any) -> PromptedDetector:
     return found
 
 
-def noise(index: int) -> Shot:
+def noise(index: int) -> FrameInput:
     pixels = np.random.default_rng(index).integers(0, 255, (180, 320, 3), np.uint8)
-    return Shot(frame(index), pixels, video())
+    return FrameInput(frame(index), pixels, video())
 
 
 def test_names_are_packed_in_order_and_none_is_cut() -> None:
@@ -83,9 +83,9 @@ def test_boxes_are_of_the_prompted_names_and_in_frame_pixels(name: str) -> None:
 
 def test_frames_are_answered_in_order_whatever_is_beside_them(name: str) -> None:
     one = detector(name)
-    shots = [noise(1), noise(2)]
-    alone = [found for shot in shots for found in one.detect([shot])]
-    assert list(one.detect(shots)) == alone
+    inputs = [noise(1), noise(2)]
+    alone = [found for item in inputs for found in one.detect([item])]
+    assert list(one.detect(inputs)) == alone
     assert alone[0] != alone[1]
 
 
@@ -93,11 +93,11 @@ def test_a_names_score_is_the_mean_of_its_tokens(name: str) -> None:
     import torch
 
     one = detector(name, raw_iou=1.0, raw_boxes=100_000)
-    shot = noise(1)
-    (found,) = one.detect([shot])
+    item = noise(1)
+    (found,) = one.detect([item])
     prompt = one._prompts[-1]
     ids = torch.tensor([prompt.token_ids])
-    looked = one._look(images=[shot.image], return_tensors="pt")
+    looked = one._look(images=[item.image], return_tensors="pt")
     with torch.inference_mode():
         answer = one._network(pixel_values=looked["pixel_values"], input_ids=ids)
     first = sum(len(p.spans) for p in one._prompts[:-1])

@@ -17,7 +17,7 @@ from pipeline.media import frames_between
 from pipeline.records.boxes import iou
 from pipeline.records.schema import Frame
 from pipeline.workspace.storage import Storage
-from stages.backends.interfaces import Detection, Shot
+from stages.backends.interfaces import Detection, FrameInput
 from stages.backends.motion import MotionDetector
 from tests.rows import frame, video
 from tests.video_factory import bursts, chained, make_video
@@ -67,12 +67,12 @@ def detector(folder: Path) -> MotionDetector:
     return found
 
 
-def shot(index: int, at: Frame | None = None) -> Shot:
-    return Shot(at or frame(index), np.zeros((180, 320, 3), np.uint8), video())
+def item(index: int, at: Frame | None = None) -> FrameInput:
+    return FrameInput(at or frame(index), np.zeros((180, 320, 3), np.uint8), video())
 
 
 def detected(folder: Path, index: int = 12) -> list[Detection]:
-    (found,) = detector(folder).detect([shot(index)])
+    (found,) = detector(folder).detect([item(index)])
     return sorted(found, key=lambda d: -d.score)
 
 
@@ -113,7 +113,7 @@ def test_the_best_box_is_the_thing_that_moves_and_not_the_panning_ground(
 def test_boxes_lie_on_the_picture_as_displayed(tmp_path: Path) -> None:
     drawn(tmp_path / SOURCE, [right], pixel_aspect=Fraction(3, 2))
     displayed = frame(12, width=480)
-    (found,) = detector(tmp_path).detect([shot(12, displayed)])
+    (found,) = detector(tmp_path).detect([item(12, displayed)])
     best = max(found, key=lambda d: d.score)
     x, y = right(12)
     assert iou(best.bbox, [1.5 * x, y, 1.5 * SIZE, SIZE]) >= 0.5
@@ -178,9 +178,9 @@ def test_at_either_end_of_the_video_one_side_is_enough(tmp_path: Path) -> None:
 
 def test_scores_are_in_range_and_the_same_frame_gives_the_same_boxes(tmp_path: Path) -> None:
     drawn(tmp_path / SOURCE, [right, down], pan=2.5)
-    alone = [found for n in (8, 12, 16) for found in detector(tmp_path).detect([shot(n)])]
-    together = list(detector(tmp_path).detect([shot(n) for n in (8, 12, 16)]))
-    backwards = list(detector(tmp_path).detect([shot(n) for n in (16, 12, 8)]))[::-1]
+    alone = [found for n in (8, 12, 16) for found in detector(tmp_path).detect([item(n)])]
+    together = list(detector(tmp_path).detect([item(n) for n in (8, 12, 16)]))
+    backwards = list(detector(tmp_path).detect([item(n) for n in (16, 12, 8)]))[::-1]
     assert alone == together == backwards
     assert all(0 <= d.score <= 1 for found in alone for d in found)
 
@@ -191,7 +191,7 @@ def test_a_frame_that_is_not_in_its_source_is_an_error(
 ) -> None:
     drawn(tmp_path / SOURCE, [right])
     with pytest.raises(InputError, match="frame_not_in_source"):
-        list(detector(tmp_path).detect([shot(12, frame(12, **changes))]))
+        list(detector(tmp_path).detect([item(12, frame(12, **changes))]))
 
 
 def test_in_a_real_video_the_drummer_is_found_and_the_engine_at_rest_is_not(
@@ -206,7 +206,7 @@ def test_in_a_real_video_the_drummer_is_found_and_the_engine_at_rest_is_not(
         width, height = picture.size
         at = frame(0, name, time_s=float(picture.time), width=width, height=height)
         source_row = video(name, width=width, height=height)
-        (found[name],) = detector(tmp_path).detect([Shot(at, picture.rgb(), source_row)])
+        (found[name],) = detector(tmp_path).detect([FrameInput(at, picture.rgb(), source_row)])
     best = max(found["compDogDrum"], key=lambda d: d.score)
     # By eye: the man with the sticks fills the left half of the picture.
     assert iou(best.bbox, [75, 10, 300, 345]) >= 0.5

@@ -24,7 +24,7 @@ from pipeline.run.stage import Fail, Ok
 from pipeline.run.unit import process_batch
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
-from stages.backends.interfaces import Detection, Shot
+from stages.backends.interfaces import Detection, FrameInput
 from stages.backends.yolo import YoloDetector, check_names, load_network
 from stages.propose.preview import preview_settings
 from stages.propose.propose_boxes import ProposeBoxes
@@ -60,9 +60,9 @@ def detector(**changes: Any) -> YoloDetector:
     return found
 
 
-def noise(index: int, width: int = 320, height: int = 180) -> Shot:
+def noise(index: int, width: int = 320, height: int = 180) -> FrameInput:
     pixels = np.random.default_rng(index).integers(0, 255, (height, width, 3), np.uint8)
-    return Shot(frame(index, width=width, height=height), pixels, video())
+    return FrameInput(frame(index, width=width, height=height), pixels, video())
 
 
 def test_boxes_are_of_open_images_classes_in_frame_pixels(registered: Path) -> None:
@@ -84,10 +84,10 @@ def test_settings_bound_what_is_kept(registered: Path) -> None:
 
 
 def test_frames_are_answered_in_order_whatever_is_beside_them(registered: Path) -> None:
-    shots = [noise(1), noise(2), noise(3, 180, 320), noise(4)]
+    inputs = [noise(1), noise(2), noise(3, 180, 320), noise(4)]
     one = detector()
-    alone = [found for shot in shots for found in one.detect([shot])]
-    assert list(one.detect(shots)) == alone
+    alone = [found for item in inputs for found in one.detect([item])]
+    assert list(one.detect(inputs)) == alone
     assert all(alone)
     assert alone[0] != alone[1]
 
@@ -108,19 +108,19 @@ def test_answers_equal_those_of_ultralytics_own_steps(registered: Path) -> None:
     from ultralytics.utils.nms import non_max_suppression
     from ultralytics.utils.ops import scale_boxes
 
-    shot = noise(5)
+    item = noise(5)
     make: Any = DetectionPredictor
     theirs = make(overrides={"imgsz": 320, "rect": True, "verbose": False, "save": False})
     theirs.setup_model(load_network(registered), verbose=False)
     theirs.imgsz = (320, 320)
-    bgr = shot.image[..., ::-1].copy()
+    bgr = item.image[..., ::-1].copy()
     given = theirs.preprocess([bgr])
     suppress: Any = non_max_suppression
     (rows,) = suppress(theirs.model(given), 0.05, 0.7, multi_label=True, max_det=300)
     scale: Any = scale_boxes
     # Theirs are cut to the frame at once, ours later.
     boxes = scale(given.shape[2:], rows[:, :4], bgr.shape).tolist()
-    (ours,) = detector().detect([shot])
+    (ours,) = detector().detect([item])
     assert len(ours) == len(boxes) > 20
     for d, (x0, y0, x1, y1), (score, label) in zip(ours, boxes, rows[:, 4:].tolist(), strict=True):
         assert d.name == openimages_classes()[int(label)]

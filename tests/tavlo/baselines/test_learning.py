@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
-from pipeline.media.feed import RATE_HZ, SIZE_PX  # noqa: E402
+from pipeline.media.clip_cache import RATE_HZ, SIZE_PX  # noqa: E402
 from tavlo.baselines.interface import open_model  # noqa: E402
 from tavlo.baselines.neighbours import find_neighbours  # noqa: E402
 from tavlo.training.data import read_clip  # noqa: E402

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from pipeline.errors import AvatarBuildError, ConfigError, UsageError  # noqa: E402
-from pipeline.media.feed import RATE_HZ, ClipTensors  # noqa: E402
+from pipeline.media.clip_cache import RATE_HZ, ClipTensors  # noqa: E402
 from pipeline.models.register import add  # noqa: E402
 from tavlo.baselines.encoders import Trunk  # noqa: E402
 from tavlo.baselines.interface import open_model  # noqa: E402

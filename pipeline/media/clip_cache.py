@@ -50,16 +50,16 @@ class ClipTensors:
 
 
 @dataclass(frozen=True)
-class FeedFacts:
-    """What a feed file holds."""
+class CachedClipFacts:
+    """What a cached clip holds."""
 
     num_frames: int
     loudest_rms: float
     """RMS of its loudest second, in [0, 1]."""
 
 
-def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> FeedFacts:
-    """Write the clip ``[start_s, end_s)`` of a video as a feed file, whole or not at all.
+def write_cached_clip(media: Media, start_s: float, end_s: float, target: Path) -> CachedClipFacts:
+    """Write the clip ``[start_s, end_s)`` of a video as a cached clip, whole or not at all.
 
     The same clip gives the same bytes. Its sound is the mean of the channels.
 
@@ -81,8 +81,8 @@ def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> Feed
     rate = Fraction(len(span)) / (exact(end_s) - exact(start_s))
     options = {"fflags": "+bitexact"}
     with (
-        replacing(target) as beside,
-        av.open(str(beside), "w", format="matroska", options=options) as file,
+        replacing(target) as staged,
+        av.open(str(staged), "w", format="matroska", options=options) as file,
     ):
         picture = file.add_stream("libx264", rate=rate.limit_denominator(1000), options=_VIDEO)
         picture.width = picture.height = SIZE_PX
@@ -104,11 +104,11 @@ def write_feed(media: Media, start_s: float, end_s: float, target: Path) -> Feed
         file.mux(voice.encode(None))
     seconds = np.split(sound.astype(np.float64), range(RATE_HZ, len(sound), RATE_HZ))
     loudest = max(float(np.sqrt(np.mean(second**2))) for second in seconds)
-    return FeedFacts(len(span), loudest)
+    return CachedClipFacts(len(span), loudest)
 
 
-def read_feed(path: Path) -> ClipTensors:
-    """Read a feed file; the same file gives the same arrays on any worker.
+def read_cached_clip(path: Path) -> ClipTensors:
+    """Read a cached clip; the same file gives the same arrays on any worker.
 
     Raises:
         MediaError: as ``Media.open`` does; ``undecodable`` too when it ends before it should.
