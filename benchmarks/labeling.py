@@ -38,15 +38,15 @@ from benchmarks.machine import describe
 from benchmarks.models import write_weights
 from labeling.label_studio.client import LabelStudio
 from labeling.projects.annotator_clips import make_clips
-from labeling.projects.backend import Backend
+from labeling.projects.backend import Backend, Prompts
+from labeling.projects.box_project import BOXES
 from labeling.projects.connect import connect
-from labeling.projects.prompts import Prompts
+from labeling.projects.mask_project import MASKS
 from labeling.projects.serve import start_server
-from labeling.review.derive_instances import bring_instances_up_to_date
-from labeling.review.instances import derive_instances
+from labeling.review.instances import bring_instances_up_to_date, derive_instances
 from labeling.review.verified_masks import bring_masks_up_to_date
-from labeling.sync.pull import pull_boxes, pull_masks
-from labeling.sync.push import push_boxes, push_masks
+from labeling.sync.pull import pull
+from labeling.sync.push import push
 from pipeline.config import SegmentConfig
 from pipeline.models.register import add
 from pipeline.records import rle
@@ -164,13 +164,13 @@ def measure(root: Path, command: str, count: int) -> dict[str, Any]:
     try:
         server = connect(workspace)
         before = peak_mb()
-        seconds["push"], pushed = timed(lambda: push_boxes(workspace, server, names))
-        seconds["push again"], again = timed(lambda: push_boxes(workspace, server, names))
+        seconds["push"], pushed = timed(lambda: push(workspace, server, BOXES, names))
+        seconds["push again"], again = timed(lambda: push(workspace, server, BOXES, names))
         tasks = list(server.tasks(pushed.project.number))
         seconds["the same tasks posted"], _ = timed(lambda: post_again(server, tasks))
         accept_all(server, tasks)
-        seconds["pull"], pulled = timed(lambda: pull_boxes(workspace, server, names))
-        seconds["pull again"], _ = timed(lambda: pull_boxes(workspace, server, names))
+        seconds["pull"], pulled = timed(lambda: pull(workspace, server, BOXES, names))
+        seconds["pull again"], _ = timed(lambda: pull(workspace, server, BOXES, names))
         masks = measure_masks(workspace, server, count)
     finally:
         running.stop()
@@ -217,10 +217,10 @@ def measure_masks(workspace: Workspace, server: LabelStudio, count: int) -> dict
         for row in workspace.rows(Instance)
     ]
     commit(workspace, "segment", Mask, made)
-    seconds["push"], pushed = timed(lambda: push_masks(workspace, server))
-    seconds["push again"], again = timed(lambda: push_masks(workspace, server))
+    seconds["push"], pushed = timed(lambda: push(workspace, server, MASKS, []))
+    seconds["push again"], again = timed(lambda: push(workspace, server, MASKS, []))
     accept_all(server, list(server.tasks(pushed.project.number)))
-    seconds["pull"], pulled = timed(lambda: pull_masks(workspace, server))
+    seconds["pull"], pulled = timed(lambda: pull(workspace, server, MASKS, []))
     seconds["put verified masks in place"], _ = timed(lambda: bring_masks_up_to_date(workspace))
     assert (pushed.new, again.known, pulled.new) == (count, count, count)
     assert all(row.verified for row in workspace.rows(Mask))

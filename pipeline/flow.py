@@ -1,8 +1,8 @@
 """The flow: every step from the video list to verified masks, in order, as one list.
 
-A new stage is a file and a line here. The command line, ``status``, the report, ``run``, what heals
-a damaged file, and the bringing up to date of derived tables all follow from it. Nothing is
-imported until it runs.
+A new stage is a file and a line here, and so is a kind of labeling project. The command line,
+``status``, the report, ``run``, what heals a damaged file, and the bringing up to date of derived
+tables all follow from it. Nothing is imported until it runs.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Step:
     """``module:function`` that brings a derived table up to date from the workspace alone."""
     of_people: bool = False
     """True where it stands in for people, so that only who asks for it runs it."""
+    project: str = ""
+    """``module:object`` of the kind of labeling project whose answers it brings in."""
 
     # Typed loosely: what they import lies above this list.
 
@@ -48,6 +50,10 @@ class Step:
         """Import the function that takes a workspace and returns how many files are new."""
         found: Callable[[Any], int] = _load(self.derive)
         return found
+
+    def load_project(self) -> Any:
+        """Import the kind of project (``labeling.projects.project_kind.ProjectKind``)."""
+        return _load(self.project)
 
 
 FLOW = (
@@ -109,13 +115,21 @@ FLOW = (
         stage="labeling.automatic.simulated:SimulatedAnnotator",
         of_people=True,
     ),
-    Step("pull", "bring in what people said of the boxes", "label pull boxes", "", "reviews"),
+    Step(
+        "pull",
+        "bring in what people said of the boxes",
+        "label pull boxes",
+        "",
+        "reviews",
+        project="labeling.projects.box_project:BOXES",
+    ),
     Step(
         "pull-adjudication",
         "bring in who settled what people differ on",
         "label pull adjudication",
         "",
         "reviews",
+        project="labeling.projects.adjudication:ADJUDICATION",
     ),
     Step(
         "gold",
@@ -130,7 +144,7 @@ FLOW = (
         "segment",
         "reviews",
         "instances",
-        derive="labeling.review.derive_instances:bring_instances_up_to_date",
+        derive="labeling.review.instances:bring_instances_up_to_date",
     ),
     Step(
         "segment",
@@ -142,7 +156,14 @@ FLOW = (
         section="segment",
         uses_device=True,
     ),
-    Step("pull-masks", "bring in what people said of the masks", "label pull masks", "", "reviews"),
+    Step(
+        "pull-masks",
+        "bring in what people said of the masks",
+        "label pull masks",
+        "",
+        "reviews",
+        project="labeling.projects.mask_project:MASKS",
+    ),
     Step(
         "settle-masks",
         "put verified masks in the segmenter's place",
@@ -156,6 +177,9 @@ FLOW = (
 
 STAGES = {step.name: step for step in FLOW if step.stage}
 """The steps that run in units, by name."""
+
+PROJECTS = {step.command.split()[-1]: step for step in FLOW if step.project}
+"""The steps that bring people's answers in, by the name of their kind of project."""
 
 
 def stages_of(command: str) -> list[str]:

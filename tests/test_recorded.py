@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from exports.from_workspace import workspace_report
 from labeling.projects.annotator_clips import FrameMedia
-from labeling.review.derive_instances import bring_instances_up_to_date
+from labeling.review.instances import bring_instances_up_to_date
 from pipeline.cli import cli
 from pipeline.config import SegmentConfig
 from pipeline.errors import InputError, MediaError

@@ -7,29 +7,29 @@ what each person answered, under a letter and not a name. The answer decides the
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from labeling.projects.box_project import BoxAnswers, SoundsOfFrames, box_task, region
 from labeling.projects.box_results import SECOND, STATUS_NAMES
-from labeling.projects.box_tasks import PREDICTED, box_task, region, status
-from labeling.projects.connect import Project
+from labeling.projects.labeling_config import PREDICTED, status
+from labeling.projects.project_kind import Project, ProjectKind, Questions
 from labeling.quality.agreement import Disputed, disputed_frames
 from labeling.quality.matching import match
 from pipeline.records.reviews import by_frame, counting_reviews
 from pipeline.records.schema import Frame, Review, ReviewedInstance, Sounds
+from pipeline.run.stage import StageSpec
 from pipeline.words import counted
 from pipeline.workspace.workspace import Workspace
 
 
-class AdjudicationQuestions:
+class AdjudicationQuestions(Questions):
     """Every frame in dispute."""
-
-    asks_several = False
 
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         self._config = workspace.config.label
         self._vocabulary = list(vocabulary)
-        self._sounds = {row.id: row for row in workspace.rows(Sounds)}
+        self._sounds = SoundsOfFrames(workspace)
         self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
         reviews = [row for row in workspace.rows(Review) if row.frame_id in self._frames]
         disputed = disputed_frames(reviews, self._config.agreement_iou)
@@ -53,7 +53,7 @@ class AdjudicationQuestions:
         return adjudication_task(
             frame,
             self._disputed[frame.frame_id],
-            self._sounds.get(frame.frame_id) or self._sounds.get(frame.clip_id),
+            self._sounds.of(frame),
             self._vocabulary,
             image,
             clips_html,
@@ -67,9 +67,34 @@ class AdjudicationQuestions:
         found = self._disputed.get(frame_id)
         return found is None or task["data"].get("reviews") != _ids(found)
 
-    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
-        """One adjudicator is enough."""
-        return 1
+
+class AdjudicationAnswers(BoxAnswers):
+    """What the adjudicator decided; a category that somebody typed is a label here."""
+
+    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+        super().__init__(workspace, vocabulary)
+        self._said = {
+            name: {one.category for row in rows for one in row.instances}
+            for name, rows in by_frame(workspace.rows(Review)).items()
+        }
+
+    def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
+        """One answer about a frame."""
+        review = super().read(annotation, task, frame, name)
+        return review.model_copy(update={"purpose": "adjudicate"})
+
+    def _labels(self, frame: Frame) -> frozenset[str]:
+        return self._vocabulary | self._said.get(frame.frame_id, set())
+
+
+ADJUDICATION = ProjectKind(
+    name="adjudication",
+    description="Settle what others differ on: their boxes are shown together. Yours decide.",
+    config="boxes",
+    books=StageSpec(name="pull-adjudication", version=2, reads="", writes=("reviews",)),
+    questions=AdjudicationQuestions,
+    answers=AdjudicationAnswers,
+)
 
 
 def adjudication_task(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from labeling.label_studio.client import LabelStudio, read_token
-from labeling.label_studio.shapes import Named, read
-from labeling.projects.box_tasks import PREDICTED
-from labeling.projects.labeling_config import canonical, layout
+from labeling.projects.labeling_config import PREDICTED, canonical, layout
+from labeling.projects.project_kind import Project, ProjectKind
 from pipeline.errors import UsageError
 from pipeline.records.schema import digest_of
 from pipeline.words import command_line
@@ -18,36 +16,6 @@ from pipeline.workspace.workspace import Workspace
 
 FOLDER = "label-studio"
 """Of the server we run for a workspace: its address, token and data."""
-
-ProjectKind = Literal["boxes", "masks", "adjudication"]
-"""What people are asked; each has a project of its own. An adjudicator's answer is one of boxes."""
-
-_WHAT: dict[ProjectKind, str] = {
-    "boxes": "Which boxes make the sound: keep, move, delete or draw them; then, how they sound.",
-    "masks": "Which pixels are each thing's: accept, paint, or prompt with points and boxes.",
-    "adjudication": "Settle what others differ on: their boxes are shown together. Yours decide.",
-}
-
-
-@dataclass(frozen=True)
-class Project:
-    """A project of ours."""
-
-    number: int
-    title: str
-    key: str
-    """Names it for good: numbers are used again after a server lost its data."""
-
-    def name_of(self, annotation: object) -> str:
-        """What a review says it came from.
-
-        Numbers are used again after a deletion; the time they were made is not.
-
-        Raises:
-            InputError: ``unreadable_answer`` when it has no number or time.
-        """
-        named = read(Named, annotation, "an answer")
-        return f"{self.key}/{named.id}@{named.created_at}"
 
 
 def connect(workspace: Workspace) -> LabelStudio:
@@ -79,7 +47,7 @@ def find_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project
     Raises:
         UsageError: its labeling config is not ours, or two projects have the title.
     """
-    title = f"{prefix} {kind}"
+    title = f"{prefix} {kind.name}"
     found = server.find_projects(title)
     if not found:
         return None
@@ -90,7 +58,7 @@ def find_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project
             " name others with --set label.project=NAME."
         )
     project = found[0]
-    if canonical(project["label_config"]) != canonical(layout(kind).xml):
+    if canonical(project["label_config"]) != canonical(layout(kind.config).xml):
         raise UsageError(
             f"{server.url}: project {project['id']} {title!r} has another labeling config than this"
             " version of avatar-build. Start a new one with --set label.project=NAME."
@@ -104,9 +72,9 @@ def open_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project
     if found is not None:
         return found
     made = server.create_project(
-        title=f"{prefix} {kind}",
-        description=_WHAT[kind],
-        label_config=layout(kind).xml,
+        title=f"{prefix} {kind.name}",
+        description=kind.description,
+        label_config=layout(kind.config).xml,
         show_collab_predictions=True,  # a task opens with its proposals
         model_version=PREDICTED,
         show_skip_button=True,

@@ -15,7 +15,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 from labeling.label_studio import brush
-from labeling.projects.box_tasks import NO_KEY
 from pipeline.errors import InputError
 
 CHOICE_TAGS = {
@@ -25,6 +24,19 @@ CHOICE_TAGS = {
     "KeyPointLabels": "keypointlabels",
 }
 """Controls whose answer is one of several values: tag to result type."""
+
+
+PREDICTED = "avatar-build"
+"""The model version of every prediction: of others than the project's own, which is that of the
+first, Label Studio shows annotators nothing. The tables say who proposed what."""
+
+NO_KEY = "\N{ZERO WIDTH SPACE}"
+"""A key on no keyboard and nothing to see beside a label; without one it is given a letter."""
+
+COLOURS = ("#e6194b", "#3cb44b", "#a87900", "#4363d8", "#f58231", "#911eb4", "#00a0a0", "#d02090")
+
+TASK_AGAIN = "delete the task and push again"
+"""Advice where a task's data are not as a push made them."""
 
 
 class BadTaskError(Exception):
@@ -57,10 +69,10 @@ class Layout:
 
 
 @cache
-def layout(kind: str) -> Layout:
-    """The config of ``boxes`` or ``masks``; ``adjudication`` is about boxes too."""
-    name = "boxes.xml" if kind == "adjudication" else f"{kind}.xml"
-    xml = resources.files("labeling.projects").joinpath("configs", name).read_text("utf-8")
+def layout(name: str) -> Layout:
+    """Read a config of ours, ``boxes`` or ``masks``."""
+    file = resources.files("labeling.projects").joinpath("configs", f"{name}.xml")
+    xml = file.read_text("utf-8")
     controls, variables, hotkeys = {}, set(), set()
     for tag in ElementTree.fromstring(xml).iter():
         if (key := tag.get("hotkey")) is not None:
@@ -84,13 +96,13 @@ def canonical(xml: str) -> str:
     return ElementTree.canonicalize(xml, strip_text=True)
 
 
-def check_task(task: Mapping[str, Any], kind: str) -> None:
-    """See that the config of ``kind`` can show the task and its predictions.
+def check_task(task: Mapping[str, Any], config: str) -> None:
+    """See that a config of ours can show the task and its predictions.
 
     Raises:
         BadTaskError: naming what it cannot.
     """
-    found = layout(kind)
+    found = layout(config)
     data = task["data"]
     if missing := sorted(found.variables - data.keys()):
         raise BadTaskError(f"data lacks {', '.join(missing)}")
@@ -141,3 +153,14 @@ def _check_brush(item: Mapping[str, Any]) -> None:
         raise BadTaskError(f"result {item['id']}: {error.detail}") from error
     if not mask.any():
         raise BadTaskError(f"result {item['id']}: an empty mask")
+
+
+def status(control: str, value: str) -> dict[str, Any]:
+    """What the frame as a whole is, as it is prefilled."""
+    return {
+        "id": "status",
+        "from_name": control,
+        "to_name": "frame",
+        "type": "choices",
+        "value": {"choices": [value]},
+    }

@@ -14,7 +14,6 @@ import numpy as np
 from labeling.label_studio import brush
 from labeling.label_studio.shapes import Answer, Brush, Item, read, read_region, region, unreadable
 from labeling.projects.box_results import all_said, one_status, review_of
-from labeling.projects.mask_tasks import mask_digest
 from pipeline.errors import InputError
 from pipeline.records import rle
 from pipeline.records.rle import Mask
@@ -25,6 +24,8 @@ from pipeline.records.schema import (
     MaskSource,
     Review,
     ReviewedInstance,
+    Rle,
+    digest_of,
 )
 
 _STATUS: dict[str, Decision] = {
@@ -71,6 +72,11 @@ def read_masks(
     else:
         reasons = [" ".join(text.split()) for text in all_said(items, "boxes_note")]
     return review_of(answer, annotation_id, frame, "masks", decision, reasons, instances)
+
+
+def mask_digest(packed: Rle) -> str:
+    """Names a mask's pixels."""
+    return digest_of([packed.size, packed.counts])
 
 
 def _instances(

@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import get_args
 
 from labeling.label_studio.client import LabelStudio
+from labeling.projects.box_project import BOXES
 from labeling.projects.connect import FOLDER, open_project
+from labeling.projects.mask_project import MASKS
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.records.reviews import Kind
 from pipeline.workspace.workspace import Workspace
 
 VERSION = "1.23.2"
@@ -103,7 +103,7 @@ def start_server(workspace: Workspace) -> Running:
     try:
         _wait(running, log)
         server.check()
-        for kind in get_args(Kind):
+        for kind in (BOXES, MASKS):
             project = open_project(server, config.project, kind)
             server.add_local_files(project.number, str(workspace.storage.path("media")))
     except BaseException:

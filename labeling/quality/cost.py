@@ -21,7 +21,7 @@ from pipeline.words import counted
 
 
 @dataclass
-class Fate:
+class ProposalOutcome:
     """What became of the proposals of one detector class, category or day."""
 
     kept: int = 0
@@ -49,10 +49,10 @@ class Fate:
             "moved": self.moved,
             "removed": self.removed,
             "added": self.added,
-            "accept_rate": _share(self.kept, self.shown),
-            "move_rate": _share(self.moved, self.shown),
-            "remove_rate": _share(self.removed, self.shown),
-            "add_rate": _share(self.added, self.kept + self.moved + self.added),
+            "accept_rate": _fraction(self.kept, self.shown),
+            "move_rate": _fraction(self.moved, self.shown),
+            "remove_rate": _fraction(self.removed, self.shown),
+            "add_rate": _fraction(self.added, self.kept + self.moved + self.added),
             "mean_iou": _mean(self.ious),
             "mean_iou_moved": _mean(self.moved_ious),
             **({"seconds_per_answer": statistics.median(self.seconds)} if self.seconds else {}),
@@ -82,7 +82,7 @@ _COLUMNS = ("shown", "kept", "moved", "removed", "added", "IoU", "IoU of moved",
 
 
 @dataclass(frozen=True)
-class Economics:
+class CostReport:
     """What the reviews of a workspace add up to."""
 
     frames: int
@@ -94,12 +94,12 @@ class Economics:
     """Median lead time by annotator, and of all as ``all``."""
     seconds_per_mask_frame: dict[str, float]
     """The same of answers about masks."""
-    by_class: dict[str, Fate]
+    by_class: dict[str, ProposalOutcome]
     """By ``detector/class``; boxes people drew stand under ``drawn``, those made from a proposal
     that is no more (another detector, another threshold) under ``no longer proposed``."""
-    by_category: dict[str, Fate]
+    by_category: dict[str, ProposalOutcome]
     """By category: the final one of boxes that stayed, the proposed one of those removed."""
-    by_day: dict[str, Fate]
+    by_day: dict[str, ProposalOutcome]
     """By the day of the review (UTC), in order: the trend."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,12 +137,12 @@ class Economics:
             ("day (UTC)", self.by_day),
         ):
             if found:
-                cells = [[name, *fate.cells()] for name, fate in sorted(found.items())]
+                cells = [[name, *outcome.cells()] for name, outcome in sorted(found.items())]
                 lines += ["", *markdown_table([title, *_COLUMNS], cells)]
         return lines
 
 
-def economics(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Economics:
+def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> CostReport:
     """Add up what people decided.
 
     Args:
@@ -170,7 +170,7 @@ def economics(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Econo
             decisions[review.decision] += 1
             if review.decision != "rejected":  # that says nothing of the boxes
                 tally.add(review)
-    return Economics(
+    return CostReport(
         sum(decisions.values()),
         answered,
         dict(decisions),
@@ -186,9 +186,9 @@ class _Tally:
     """Counts boxes by class, category and day."""
 
     def __init__(self, proposals: Sequence[Proposal]) -> None:
-        self.classes: dict[str, Fate] = defaultdict(Fate)
-        self.categories: dict[str, Fate] = defaultdict(Fate)
-        self.days: dict[str, Fate] = defaultdict(Fate)
+        self.classes: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
+        self.categories: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
+        self.days: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
         self._proposals = {proposal.proposal_id: proposal for proposal in proposals}
         self._audible: dict[str, list[str]] = defaultdict(list)
         for proposal in proposals:
@@ -203,13 +203,13 @@ class _Tally:
             kind = self._class(instance.proposal_id)
             stayed.add(instance.proposal_id)
             overlap = moved_iou(instance, self._proposals)
-            for fate in (self.classes[kind], self.categories[instance.category], day):
-                fate.kept += instance.origin == "kept"
-                fate.moved += instance.origin == "moved"
-                fate.added += instance.origin == "added"
+            for outcome in (self.classes[kind], self.categories[instance.category], day):
+                outcome.kept += instance.origin == "kept"
+                outcome.moved += instance.origin == "moved"
+                outcome.added += instance.origin == "added"
                 if overlap is not None:
-                    fate.ious.append(overlap)
-                    fate.moved_ious += [overlap] if instance.origin == "moved" else []
+                    outcome.ious.append(overlap)
+                    outcome.moved_ious += [overlap] if instance.origin == "moved" else []
         shown = self._audible[review.frame_id] if review.shown is None else review.shown
         for name in shown:
             if name in stayed:
@@ -238,11 +238,11 @@ def _medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     return {who: statistics.median(times) for who, times in sorted(seconds.items())}
 
 
-def _dicts(found: Mapping[str, Fate]) -> dict[str, Any]:
-    return {name: fate.as_dict() for name, fate in sorted(found.items())}
+def _dicts(found: Mapping[str, ProposalOutcome]) -> dict[str, Any]:
+    return {name: outcome.as_dict() for name, outcome in sorted(found.items())}
 
 
-def _share(part: int, whole: int) -> float | None:
+def _fraction(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labeling.label_studio.client import LabelStudio
-from labeling.projects.connect import ProjectKind, find_project
+from labeling.projects.connect import find_project
+from labeling.projects.project_kind import project_kinds
 from labeling.quality.agreement import disputed_frames
-from labeling.sync.overlap import EVERYBODY, Demand
-from labeling.sync.pull import SPECS
+from labeling.review.overlap import EVERYBODY, OverlapPlan
 from pipeline.records.schema import Review
 from pipeline.words import command_line
 from pipeline.workspace.workspace import Workspace
@@ -21,10 +21,10 @@ _RECENT = 100
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProjectStatus:
     """One project's books: ``tasks = to_do + done + gold``."""
 
-    kind: ProjectKind
+    kind: str
     project: str
     tasks: int
     to_do: int
@@ -87,7 +87,7 @@ class Orphan:
         return f"  orphaned: {self.frame_id}, annotator {self.annotator}: {self.why}"
 
 
-def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
+def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectStatus]:
     """How every project of ours that exists at the server stands.
 
     Args:
@@ -98,7 +98,7 @@ def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
     reviews = workspace.rows(Review)
     disputed = len(disputed_frames(reviews, config.agreement_iou))
     found = []
-    for kind, spec in SPECS.items():
+    for kind in project_kinds():
         project = find_project(server, config.project, kind)
         if project is None:
             continue
@@ -108,8 +108,8 @@ def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
         gold = sum(int(task["overlap"]) >= EVERYBODY for task in shared)
         to_do = tasks - done - gold
         found.append(
-            Standing(
-                kind=kind,
+            ProjectStatus(
+                kind=kind.name,
                 project=project.title,
                 tasks=tasks,
                 to_do=to_do,
@@ -117,8 +117,8 @@ def standings(workspace: Workspace, server: LabelStudio) -> list[Standing]:
                 gold=gold,
                 answers_to_do=to_do + sum(map(_more_answers, shared)),
                 skipped=int(raw["skipped_annotations_number"] or 0),
-                to_mend=len(workspace.ledger(spec.name).failures()),
-                in_adjudication=disputed if kind == "boxes" else 0,
+                to_mend=len(workspace.ledger(kind.books.name).failures()),
+                in_adjudication=disputed if kind.name == "boxes" else 0,
                 seconds_per_task=_rate(reviews, project.key),
             )
         )
@@ -129,7 +129,8 @@ def orphans(workspace: Workspace) -> list[Orphan]:
     """People's answers that no longer fit their frames."""
     known = set(workspace.arrow("frames").column("frame_id").to_pylist())
     return [
-        _orphan(review, known, workspace.storage.url) for review in Demand.of(workspace).orphaned
+        _orphan(review, known, workspace.storage.url)
+        for review in OverlapPlan.of(workspace).orphaned
     ]
 
 

@@ -10,7 +10,7 @@ deleted as a whole stand, and that it is gone is said.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,26 +18,19 @@ from typing import Any
 from labeling.label_studio.client import LabelStudio
 from labeling.label_studio.shapes import Stamp, Task, read, read_task, unreadable, utc
 from labeling.projects.box_results import withdrawn
-from labeling.projects.connect import Project, ProjectKind, find_project
-from labeling.sync.answers import AdjudicationAnswers, Answers, BoxAnswers, MaskAnswers
+from labeling.projects.connect import find_project
+from labeling.projects.project_kind import Answers, Project, ProjectKind
 from labeling.sync.push import foreign_line, frame_of, named_frame
 from pipeline.errors import InputError, UsageError
 from pipeline.records.reviews import DELETED, SKIPPED, is_withdrawn
 from pipeline.records.schema import FailureRow, Frame, Review, digest_of
 from pipeline.run.derive import Derived, HeldStep, bring_up_to_date, hold
-from pipeline.run.stage import Drop, Fail, Ok, Outcome, StageSpec
+from pipeline.run.stage import Drop, Fail, Ok, Outcome
 from pipeline.run.unit import Clock
 from pipeline.words import command_line
 from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
-
-SPECS: dict[ProjectKind, StageSpec] = {
-    "boxes": StageSpec(name="pull", version=2, reads="", writes=("reviews",)),
-    "masks": StageSpec(name="pull-masks", version=2, reads="", writes=("reviews",)),
-    "adjudication": StageSpec(name="pull-adjudication", version=2, reads="", writes=("reviews",)),
-}
-"""The books of each kind; failures are answers to mend."""
 
 _OVERLAP = timedelta(seconds=60)
 """A task written while the last pull was reading may carry an earlier time."""
@@ -91,52 +84,30 @@ class Pulled:
         return lines + [foreign_line(link) for link in self.foreign]
 
 
-def pull_boxes(workspace: Workspace, server: LabelStudio, vocabulary: Sequence[str]) -> Pulled:
-    """Read the answers about boxes that are new, and commit them.
+def pull(
+    workspace: Workspace, server: LabelStudio, kind: ProjectKind, vocabulary: Sequence[str]
+) -> Pulled:
+    """Read the answers of a kind of project that are new, and commit them.
 
     Args:
-        workspace: that gets them.
+        workspace: that gets them; derived tables are brought up to date after it.
         server: connected.
+        kind: of project.
         vocabulary: the labels that are target categories.
 
     Raises:
         UsageError: nothing was pushed there.
         AvatarBuildError: another pull is running, or the server fails; nothing is half done.
     """
-    return _pull(workspace, server, "boxes", lambda: BoxAnswers(workspace, vocabulary))
-
-
-def pull_masks(workspace: Workspace, server: LabelStudio) -> Pulled:
-    """Read the answers about masks that are new, and commit them; as ``pull_boxes``."""
-    return _pull(workspace, server, "masks", lambda: MaskAnswers(workspace))
-
-
-def pull_adjudication(
-    workspace: Workspace, server: LabelStudio, vocabulary: Sequence[str]
-) -> Pulled:
-    """Read what adjudicators decided that is new, and commit it; as ``pull_boxes``."""
-    return _pull(
-        workspace, server, "adjudication", lambda: AdjudicationAnswers(workspace, vocabulary)
-    )
-
-
-def _pull(
-    workspace: Workspace,
-    server: LabelStudio,
-    kind: ProjectKind,
-    open_answers: Callable[[], Answers],
-) -> Pulled:
     project = find_project(server, workspace.config.label.project, kind)
     if project is None:
-        place = workspace.storage.url
-        raise UsageError(
-            f"{server.url}: no project {f'{workspace.config.label.project} {kind}'!r}."
-            f" Make it with: {command_line('label', 'push', kind, '--workspace', place)}"
-        )
-    spec = SPECS[kind]
-    with hold(workspace, spec) as books:
+        again = command_line("label", "push", kind.name, "--workspace", workspace.storage.url)
+        title = f"{workspace.config.label.project} {kind.name}"
+        raise UsageError(f"{server.url}: no project {title!r}. Make it with: {again}")
+    with hold(workspace, kind.books) as books:
         clock = Clock()
-        reader = _Reader(workspace, server, project, open_answers(), books.ledger)
+        answers = kind.answers(workspace, vocabulary)
+        reader = _Reader(workspace, server, project, answers, books.ledger)
         since = _Since(workspace.storage, books.ledger, project)
         _commit(books, list(reader.read(since.read())), project, clock)
         if reader.newest:

@@ -15,13 +15,13 @@ from typing import Any
 
 from labeling.label_studio.client import LabelStudio
 from labeling.label_studio.shapes import is_text, read_task
-from labeling.projects.adjudication import AdjudicationQuestions
 from labeling.projects.annotator_clips import FrameMedia
-from labeling.projects.connect import Project, ProjectKind, open_project
+from labeling.projects.connect import open_project
 from labeling.projects.labeling_config import check_task
-from labeling.sync.questions import BoxQuestions, MaskQuestions, Questions
+from labeling.projects.project_kind import Project, ProjectKind, Questions
 from pipeline.errors import AvatarBuildError
 from pipeline.records.schema import Frame
+from pipeline.run.derive import bring_up_to_date
 from pipeline.words import counted
 from pipeline.workspace.locks import run_lock
 from pipeline.workspace.workspace import Workspace
@@ -89,66 +89,34 @@ def foreign_line(link: str) -> str:
     return f"  not ours: {link} has no frame_id; delete it there, nothing of it is pulled."
 
 
-def push_boxes(
+def push(
     workspace: Workspace,
     server: LabelStudio,
+    kind: ProjectKind,
     vocabulary: Sequence[str],
     progress: Progress = lambda done, total: None,
 ) -> Pushed:
-    """Send every frame that has no task yet.
+    """Send every frame that a kind of project is to ask about and that has no task yet.
 
     Args:
-        workspace: whose frames.
+        workspace: whose frames; derived tables are brought up to date first.
         server: connected.
+        kind: of project; it is made when it is missing.
         vocabulary: all target categories, in the order of the list.
         progress: called after each batch.
 
     Raises:
         AvatarBuildError: another push is running, or the server fails; what arrived stays.
     """
-    return _push(workspace, server, "boxes", lambda: BoxQuestions(workspace, vocabulary), progress)
-
-
-def push_masks(
-    workspace: Workspace,
-    server: LabelStudio,
-    progress: Progress = lambda done, total: None,
-) -> Pushed:
-    """Send every frame with instances whose masks nobody has verified; as ``push_boxes``."""
-    return _push(workspace, server, "masks", lambda: MaskQuestions(workspace), progress)
-
-
-def push_adjudication(
-    workspace: Workspace,
-    server: LabelStudio,
-    vocabulary: Sequence[str],
-    progress: Progress = lambda done, total: None,
-) -> Pushed:
-    """Send every frame on which people differ and that nobody has settled; as ``push_boxes``."""
-    return _push(
-        workspace,
-        server,
-        "adjudication",
-        lambda: AdjudicationQuestions(workspace, vocabulary),
-        progress,
-    )
-
-
-def _push(
-    workspace: Workspace,
-    server: LabelStudio,
-    kind: ProjectKind,
-    ask: Callable[[], Questions],
-    progress: Progress,
-) -> Pushed:
-    with run_lock(workspace.storage, f"commits/push-{kind}") as lock:
+    with run_lock(workspace.storage, f"commits/push-{kind.name}") as lock:
         # Whoever came second has waited here for the first.
         if not (lock.alone or lock.try_alone()):
             raise AvatarBuildError("push: another push of this workspace is running; let it end.")
+        bring_up_to_date(workspace)
         project = open_project(server, workspace.config.label.project, kind)
         if not workspace.config.label.url and workspace.storage.local is not None:
             server.add_local_files(project.number, str(workspace.storage.path("media")))
-        questions, media = ask(), FrameMedia(workspace)
+        questions, media = kind.questions(workspace, vocabulary), FrameMedia(workspace)
         pushed = Pushed(project)
         known = _known_frames(server, questions, pushed)
         frames = questions.frames()
@@ -158,7 +126,7 @@ def _push(
         with ThreadPoolExecutor(workspace.config.run.workers or os.cpu_count()) as pool:
             for start in range(0, len(waiting), _BATCH):
                 batch = waiting[start : start + _BATCH]
-                made = list(pool.map(partial(_task, kind, questions, media), batch))
+                made = list(pool.map(partial(_task, kind.config, questions, media), batch))
                 tasks = [task for task in made if isinstance(task, dict)]
                 if tasks:
                     pushed.new += server.import_tasks(project.number, tasks)
@@ -174,14 +142,14 @@ def _push(
 
 
 def _task(
-    kind: ProjectKind, questions: Questions, media: FrameMedia, frame: Frame
+    config: str, questions: Questions, media: FrameMedia, frame: Frame
 ) -> dict[str, Any] | str:
     """The frame's checked task, or why there is none."""
     addresses = media.addresses(frame)
     if isinstance(addresses, str):
         return addresses
     task = questions.task(frame, *addresses)
-    check_task(task, kind)
+    check_task(task, config)
     # It says its frame twice: the list of all tasks is light without their data.
     return {**task, "meta": {"frame_id": frame.frame_id}}
 

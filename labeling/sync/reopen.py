@@ -13,9 +13,10 @@ from typing import Any
 
 from labeling.label_studio.client import LabelStudio
 from labeling.label_studio.shapes import Stamp, is_skip, read, read_task, utc
-from labeling.projects.box_tasks import PREDICTED
-from labeling.projects.connect import Project, find_project
-from labeling.sync.questions import are_pulled, pulled_at
+from labeling.projects.box_project import BOXES
+from labeling.projects.connect import find_project
+from labeling.projects.labeling_config import PREDICTED
+from labeling.projects.project_kind import Project, are_pulled, pulled_at
 from pipeline.errors import InputError
 from pipeline.records.reviews import by_frame, deciding, is_withdrawn
 from pipeline.records.schema import Review
@@ -62,7 +63,7 @@ def reopen_boxes(workspace: Workspace, server: LabelStudio) -> Reopened:
     back = _sent_back(reviews)
     if not back:
         return found
-    project = find_project(server, workspace.config.label.project, "boxes")
+    project = find_project(server, workspace.config.label.project, BOXES)
     pulled = pulled_at(reviews)
     push = command_line("label", "push", "boxes", "--workspace", workspace.storage.url)
     for name, review in sorted(back.items()):

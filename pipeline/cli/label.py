@@ -20,6 +20,7 @@ from pipeline.cli.options import (
 from pipeline.cli.output import Failed, output
 from pipeline.cli.running import run_stages
 from pipeline.errors import AvatarBuildError
+from pipeline.flow import PROJECTS
 from pipeline.words import command_line
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 _LISTED = 10
 """Orphaned answers that ``status`` names; ``--json`` names all."""
 
-_KIND = click.argument("kind", type=click.Choice(["boxes", "masks", "adjudication"]))
+_KIND = click.argument("kind", type=click.Choice(list(PROJECTS)))
 
 
 @label.command()
@@ -125,9 +126,9 @@ def backend(workspace: str, settings: tuple[str, ...]) -> None:
         avatar-build label backend --workspace ws --device cuda:0
         avatar-build label backend --workspace ws --set segment.segmenter=sam-vit-b
     """
-    from labeling.projects.backend import Backend, connect_backend
+    from labeling.projects.backend import Backend, Prompts, connect_backend
     from labeling.projects.connect import connect, open_project
-    from labeling.projects.prompts import Prompts
+    from labeling.projects.mask_project import MASKS
     from stages.segment.refine import FrameRefiner
 
     opened = open_workspace(workspace, settings)
@@ -136,7 +137,7 @@ def backend(workspace: str, settings: tuple[str, ...]) -> None:
     refiner = FrameRefiner(opened.storage, opened.config.segment, config.backend_frames)
     prompts = Prompts(opened, refiner)
     with Backend(prompts, config.backend_port, lambda line: click.echo(line, err=True)) as running:
-        project = open_project(server, config.project, "masks")
+        project = open_project(server, config.project, MASKS)
         connect_backend(server, project, running)
         said = output()
         said.tell(
@@ -188,8 +189,7 @@ def push(
     """
     from labeling.projects.connect import connect
     from labeling.review.gold import set_gold
-    from labeling.sync.push import push_adjudication, push_boxes, push_masks
-    from pipeline.run.derive import bring_up_to_date
+    from labeling.sync import push as sync
 
     if gold is not None and kind != "boxes":
         raise click.UsageError("--gold goes with boxes.")
@@ -200,13 +200,8 @@ def push(
     server = connect(opened)
     if gold is not None:
         set_gold(opened, gold)
-    if kind == "boxes":
-        pushed = push_boxes(opened, server, _vocabulary(opened), _counter())
-    elif kind == "adjudication":
-        pushed = push_adjudication(opened, server, _vocabulary(opened), _counter())
-    else:
-        bring_up_to_date(opened)
-        pushed = push_masks(opened, server, _counter())
+    project = PROJECTS[kind].load_project()
+    pushed = sync.push(opened, server, project, _vocabulary(opened), _counter())
     output().tell(pushed.as_dict(), *pushed.lines())
     if pushed.skipped:
         raise Failed(f"label push {kind}: not all could be sent; see above.")
@@ -226,19 +221,13 @@ def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
         avatar-build label pull adjudication --workspace ws
     """
     from labeling.projects.connect import connect
-    from labeling.sync.pull import pull_adjudication, pull_boxes, pull_masks
+    from labeling.sync import pull as sync
     from labeling.sync.reopen import Reopened, reopen_boxes
 
     opened = open_workspace(workspace, settings)
     server = connect(opened)
-    reopened = Reopened()
-    if kind == "boxes":
-        pulled = pull_boxes(opened, server, _vocabulary(opened))
-    elif kind == "adjudication":
-        pulled = pull_adjudication(opened, server, _vocabulary(opened))
-    else:
-        pulled = pull_masks(opened, server)
-        reopened = reopen_boxes(opened, server)
+    pulled = sync.pull(opened, server, PROJECTS[kind].load_project(), _vocabulary(opened))
+    reopened = reopen_boxes(opened, server) if kind == "masks" else Reopened()
     output().tell({**pulled.as_dict(), **reopened.as_dict()}, *pulled.lines(), *reopened.lines())
     _say_instances(opened)
     if pulled.bad or reopened.waiting:
@@ -256,16 +245,16 @@ def label_status(workspace: str, settings: tuple[str, ...]) -> None:
         avatar-build label status --workspace ws
     """
     from labeling.projects.connect import connect
-    from labeling.sync.project_status import COLUMNS, orphans, standings
+    from labeling.sync.project_status import COLUMNS, orphans, project_statuses
     from pipeline.columns import columns
 
     opened = open_workspace(workspace, settings)
-    found, orphaned = standings(opened, connect(opened)), orphans(opened)
-    rows = [standing.cells() for standing in found]
+    found, orphaned = project_statuses(opened, connect(opened)), orphans(opened)
+    rows = [project.cells() for project in found]
     said = output()
     said.tell(
         {
-            "projects": [standing.as_dict() for standing in found],
+            "projects": [project.as_dict() for project in found],
             "orphaned": [orphan.as_dict() for orphan in orphaned],
         },
         *(columns(COLUMNS, rows, right=COLUMNS[1:]) if found else ()),
@@ -288,11 +277,11 @@ def label_report(workspace: str, settings: tuple[str, ...]) -> None:
     \b
         avatar-build label report --workspace ws
     """
-    from labeling.quality.cost import economics
+    from labeling.quality.cost import cost_report
     from pipeline.records.schema import Proposal, Review
 
     opened = open_workspace(workspace, settings)
-    found = economics(opened.rows(Review), opened.rows(Proposal))
+    found = cost_report(opened.rows(Review), opened.rows(Proposal))
     output().tell(found.as_dict(), *found.lines())
 
 

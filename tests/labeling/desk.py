@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labeling.label_studio.client import LabelStudio
+from labeling.projects.box_project import BOXES
 from labeling.projects.connect import connect, open_project
+from labeling.projects.mask_project import MASKS
 from labeling.projects.serve import USER
-from labeling.review.derive_instances import bring_instances_up_to_date
-from labeling.sync.pull import pull_boxes
-from labeling.sync.push import push_boxes, push_masks
+from labeling.review.instances import bring_instances_up_to_date
+from labeling.sync.pull import pull
+from labeling.sync.push import push
 from pipeline.records.schema import Instance, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.annotator import Annotator, browser
@@ -39,7 +41,7 @@ class Desk:
 
     def pulled(self, video: str) -> Review:
         """The only review of a frame's boxes, once pulled."""
-        pull_boxes(self.workspace, connect(self.workspace), VOCABULARY)
+        pull(self.workspace, connect(self.workspace), BOXES, VOCABULARY)
         bring_instances_up_to_date(self.workspace)
         name = self.frame_id(video)
         (review,) = [row for row in self.workspace.rows(Review) if row.frame_id == name]
@@ -70,7 +72,7 @@ def open_desk(served: Workspace, api: LabelStudio, profile: Path) -> Iterator[De
     ]
     workspace = Workspace(root, settings)
     world = fill_drawn(workspace)
-    pushed = push_boxes(workspace, api, VOCABULARY)
+    pushed = push(workspace, api, BOXES, VOCABULARY)
     assert (pushed.new, pushed.skipped) == (len(VIDEOS), [])
     api.add_local_files(pushed.project.number, str(workspace.storage.path("media")))
     with browser(profile, api.url) as person:
@@ -83,8 +85,8 @@ def with_masks(desk: Desk) -> Desk:
     """The same person at the masks of the accepted boxes; each lacks its left quarter."""
     segment_drawn(desk.workspace, desk.world)
     server = connect(desk.workspace)
-    assert push_masks(desk.workspace, server).skipped == []
-    project = open_project(server, "drawn", "masks").number
+    assert push(desk.workspace, server, MASKS, VOCABULARY).skipped == []
+    project = open_project(server, "drawn", MASKS).number
     return replace(desk, project=project, tasks=_tasks(server, project, desk.world))
 
 

@@ -6,37 +6,36 @@ from typing import Any
 
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelStudio
-from labeling.projects.connect import ProjectKind
-from labeling.sync.pull import Pulled, pull_adjudication, pull_boxes, pull_masks
-from labeling.sync.push import Pushed, push_adjudication, push_boxes, push_masks
+from labeling.projects.project_kind import ProjectKind
+from labeling.sync import pull as pulling
+from labeling.sync import push as pushing
+from labeling.sync.pull import Pulled
+from labeling.sync.push import Pushed
+from pipeline.flow import PROJECTS
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.fake_label_studio import FakeLabelStudio
 from tests.labeling.labelled_workspace import VOCABULARY, name, pixels
 
 
+def project_kind(name: str) -> ProjectKind:
+    """The kind of project of that name."""
+    found: ProjectKind = PROJECTS[name].load_project()
+    return found
+
+
 def push(
-    workspace: Workspace, server: LabelStudio, kind: ProjectKind = "boxes", **settings: object
+    workspace: Workspace, server: LabelStudio, kind: str = "boxes", **settings: object
 ) -> Pushed:
     """As ``label push`` does; under these settings of ``label`` instead of the workspace's."""
     if settings:
         words = [f"label.{key}={value}" for key, value in settings.items()]
         workspace = Workspace(workspace.storage.url, words)
-    if kind == "boxes":
-        return push_boxes(workspace, server, VOCABULARY)
-    if kind == "masks":
-        return push_masks(workspace, server)
-    return push_adjudication(workspace, server, VOCABULARY)
+    return pushing.push(workspace, server, project_kind(kind), VOCABULARY)
 
 
-def pull(workspace: Workspace, server: LabelStudio, kind: ProjectKind = "boxes") -> Pulled:
+def pull(workspace: Workspace, server: LabelStudio, kind: str = "boxes") -> Pulled:
     """As ``label pull`` does, less opening the boxes that the masks sent back."""
-    if kind == "boxes":
-        found = pull_boxes(workspace, server, VOCABULARY)
-    elif kind == "masks":
-        found = pull_masks(workspace, server)
-    else:
-        found = pull_adjudication(workspace, server, VOCABULARY)
-    return found
+    return pulling.pull(workspace, server, project_kind(kind), VOCABULARY)
 
 
 def submit(

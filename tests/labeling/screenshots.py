@@ -15,12 +15,13 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import expect
 
-from labeling.projects.backend import Backend, connect_backend
+from labeling.projects.backend import Backend, Prompts, connect_backend
+from labeling.projects.box_project import BOXES
 from labeling.projects.connect import connect, open_project
-from labeling.projects.prompts import Prompts
+from labeling.projects.mask_project import MASKS
 from labeling.projects.serve import start_server
-from labeling.review.derive_instances import bring_instances_up_to_date
-from labeling.sync.pull import pull_boxes
+from labeling.review.instances import bring_instances_up_to_date
+from labeling.sync.pull import pull
 from pipeline.config import SegmentConfig
 from pipeline.workspace.workspace import Workspace
 from stages.segment.refine import FrameRefiner
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             with open_desk(workspace, connect(workspace), Path(scratch) / "profile") as desk:
                 _boxes(desk, folder)
-                pull_boxes(desk.workspace, connect(desk.workspace), VOCABULARY)
+                pull(desk.workspace, connect(desk.workspace), BOXES, VOCABULARY)
                 bring_instances_up_to_date(desk.workspace)
                 _masks(with_masks(desk), folder)
         finally:
@@ -96,7 +97,7 @@ def _masks(desk: Desk, folder: Path) -> None:
     person, server = desk.person, connect(desk.workspace)
     refiner = FrameRefiner(desk.workspace.storage, SegmentConfig(), kept=4)
     with Backend(Prompts(desk.workspace, refiner), 0, lambda _: None) as backend:
-        connect_backend(server, open_project(server, "drawn", "masks"), backend)
+        connect_backend(server, open_project(server, "drawn", MASKS), backend)
         at = person.begin(desk.project)
         while at != desk.tasks[MIXED]:
             if at == desk.tasks[MULTI]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labeling.label_studio.client import LabelStudio
-from labeling.projects.adjudication import adjudication_task
+from labeling.projects.adjudication import ADJUDICATION, adjudication_task
 from labeling.projects.box_results import read_boxes
 from labeling.projects.labeling_config import check_task
 from labeling.quality.agreement import Disputed, agreement
@@ -30,7 +30,7 @@ def task_of(*answers: Review) -> dict[str, Any]:
         "<video></video>",
         min_iou=0.5,
     )
-    check_task(task, "adjudication")
+    check_task(task, ADJUDICATION.config)
     return task
 
 

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.projects import backend as served
-from labeling.projects.backend import TITLE, Backend, connect_backend
-from labeling.projects.box_tasks import PREDICTED
-from labeling.projects.connect import Project
-from labeling.projects.prompts import Point, Prompts, read_prompt
-from labeling.review.derive_instances import bring_instances_up_to_date
+from labeling.projects.backend import TITLE, Backend, Point, Prompts, connect_backend, read_prompt
+from labeling.projects.labeling_config import PREDICTED
+from labeling.projects.project_kind import Project
+from labeling.review.instances import bring_instances_up_to_date
 from pipeline.errors import InputError, UsageError
 from pipeline.records.schema import Frame, Instance
 from pipeline.workspace.workspace import Workspace

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from labeling.label_studio import brush
-from labeling.projects.backend import Backend, connect_backend
+from labeling.projects.backend import Backend, Prompts, connect_backend
 from labeling.projects.connect import connect, open_project
-from labeling.projects.prompts import Prompts
+from labeling.projects.mask_project import MASKS
 from labeling.review.verified_masks import bring_masks_up_to_date
-from labeling.sync.pull import pull_masks
+from labeling.sync.pull import pull
 from labeling.sync.reopen import reopen_boxes
 from pipeline.config import SegmentConfig
 from pipeline.records import rle
@@ -166,7 +166,7 @@ def shown(desk: Desk, video: str) -> Mask:
 
 
 def pull_the_masks(desk: Desk, video: str) -> Review:
-    pull_masks(desk.workspace, connect(desk.workspace))
+    pull(desk.workspace, connect(desk.workspace), MASKS, [])
     bring_masks_up_to_date(desk.workspace)
     name = desk.frame_id(video)
     rows = [row for row in desk.workspace.rows(Review) if row.kind == "masks"]
@@ -243,7 +243,7 @@ def test_a_point_through_label_backend_makes_the_mask_whole(masks: Desk, desk: D
     server, said = connect(masks.workspace), list[str]()
     refiner = FrameRefiner(masks.workspace.storage, SegmentConfig(), kept=4)
     with Backend(Prompts(masks.workspace, refiner), 0, said.append) as backend:
-        connect_backend(server, open_project(server, "drawn", "masks"), backend)
+        connect_backend(server, open_project(server, "drawn", MASKS), backend)
         masks.open(MULTI)
         person.switch_on_suggestions()
         x, y, width, height = masks.world[MULTI].box("dog")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from labeling.review.derive_instances import bring_instances_up_to_date
 from labeling.review.gold import set_gold
+from labeling.review.instances import bring_instances_up_to_date
 from pipeline.errors import UsageError
 from pipeline.records.schema import Frame, Instance, Review
 from pipeline.workspace.table import to_parquet

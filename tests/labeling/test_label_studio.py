@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from labeling.label_studio.client import LabelServerError, LabelStudio
-from labeling.sync.project_status import standings
+from labeling.sync.project_status import project_statuses
 from labeling.sync.push import frame_of
 from pipeline.errors import UsageError
 from pipeline.records.schema import Instance, Proposal, Review
@@ -168,7 +168,7 @@ def test_off_screen_comes_back_with_its_category(
 def test_the_standing_counts_what_was_done(
     studio: Studio, pushed: dict[str, dict[str, Any]]
 ) -> None:
-    found, of_masks = standings(studio.workspace, studio.api)
+    found, of_masks = project_statuses(studio.workspace, studio.api)
     assert (of_masks.tasks, of_masks.seconds_per_task) == (0, None)
     assert found.tasks == len(pushed) == found.to_do + found.done
     assert found.done >= 1

@@ -16,7 +16,7 @@ from pipeline.records.reviews import Kind
 from pipeline.records.schema import Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.conftest import Studio
-from tests.labeling.exchange import accepted, pull, push, submit
+from tests.labeling.exchange import accepted, project_kind, pull, push, submit
 from tests.labeling.labelled_workspace import fill, pixels, segment
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
@@ -32,7 +32,7 @@ def opened(root: Path, studio: Studio, project: str, frames: int = 4) -> Workspa
 
 def tasks(studio: Studio, workspace: Workspace, kind: Kind) -> list[dict[str, Any]]:
     """Ours, by frame."""
-    project = open_project(studio.api, workspace.config.label.project, kind).number
+    project = open_project(studio.api, workspace.config.label.project, project_kind(kind)).number
     found = [task for task in studio.api.tasks(project) if "frame_id" in task["data"]]
     return sorted(found, key=lambda task: str(task["data"]["frame_id"]))
 

@@ -24,11 +24,12 @@ import pytest
 
 from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.projects.annotator_clips import make_clips
+from labeling.projects.box_project import BOXES
 from labeling.projects.connect import find_project
 from labeling.projects.serve import Running, start_server
-from labeling.review.derive_instances import bring_instances_up_to_date
-from labeling.sync.pull import pull_boxes
-from labeling.sync.push import frame_of, push_boxes
+from labeling.review.instances import bring_instances_up_to_date
+from labeling.sync.pull import pull
+from labeling.sync.push import frame_of, push
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of
 from pipeline.records.schema import Frame, Review
@@ -168,7 +169,7 @@ def after_the_first_import(process: subprocess.Popen[str]) -> None:
 
 
 def tasks_by_frame(outside: Outside, title: str) -> Counter[str | None]:
-    project = find_project(outside.api, title, "boxes")
+    project = find_project(outside.api, title, BOXES)
     assert project is not None
     return Counter(frame_of(task) for task in outside.api.tasks(project.number))
 
@@ -236,21 +237,21 @@ def test_a_server_that_dies_in_the_middle_of_a_pull_leaves_nothing_half_done(
     root: Path, outside: Outside
 ) -> None:
     workspace = opened(root, outside, "halfway")
-    number = push_boxes(workspace, outside.api, VOCABULARY).project.number
+    number = push(workspace, outside.api, BOXES, VOCABULARY).project.number
     tasks = list(outside.api.tasks(number))
     for task in (tasks[0], tasks[50], tasks[-1]):
         submit(outside.api, task, accepted(task))
     dying = Dying(outside.url, outside.token, sleep=lambda _: None)
     dying.outside = outside
     with pytest.raises(LabelServerError, match="no answer to GET") as caught:
-        pull_boxes(workspace, dying, VOCABULARY)
+        pull(workspace, dying, BOXES, VOCABULARY)
     assert "\n" not in str(caught.value)
     assert workspace.rows(Review) == []
     outside.start()
-    assert pull_boxes(workspace, outside.api, VOCABULARY).new == 3
+    assert pull(workspace, outside.api, BOXES, VOCABULARY).new == 3
     bring_instances_up_to_date(workspace)
     before = workspace.digest("reviews"), workspace.digest("instances")
-    assert pull_boxes(workspace, outside.api, VOCABULARY).new == 0
+    assert pull(workspace, outside.api, BOXES, VOCABULARY).new == 0
     assert (workspace.digest("reviews"), workspace.digest("instances")) == before
 
 
@@ -284,7 +285,7 @@ def test_an_access_token_that_expires_in_the_middle_is_renewed(
         api._access = expired
 
     workspace = opened(root, outside, "expiring")
-    assert push_boxes(workspace, api, VOCABULARY, expire).new == FRAMES
+    assert push(workspace, api, BOXES, VOCABULARY, expire).new == FRAMES
     assert renewed == [True, True, True]
     assert all_once(root, outside, "expiring")
 
@@ -301,11 +302,11 @@ def test_a_token_that_is_revoked_in_the_middle_is_one_line_and_a_new_one_goes_on
 
     workspace = opened(root, outside, "revoked")
     with pytest.raises(UsageError, match="token was refused") as caught:
-        push_boxes(workspace, api, VOCABULARY, revoke)
+        push(workspace, api, BOXES, VOCABULARY, revoke)
     assert personal not in str(caught.value)
     assert "\n" not in str(caught.value)
     fresh = LabelStudio(outside.url, outside.personal_token())
-    found = push_boxes(workspace, fresh, VOCABULARY)
+    found = push(workspace, fresh, BOXES, VOCABULARY)
     assert (found.known, found.new) == (250, FRAMES - 250)
     assert all_once(root, outside, "revoked")
 
@@ -323,7 +324,7 @@ def test_a_server_outside_is_used_with_either_token_which_stays_out_of_sight(
     second = run(root, outside, "theirs", "status", "--json", AVATAR_LABEL_TOKEN=personal)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert json.loads(second.stdout)["result"]["projects"][0]["to_do"] == FRAMES
-    project = find_project(outside.api, "theirs", "boxes")
+    project = find_project(outside.api, "theirs", BOXES)
     assert project is not None
     task = next(outside.api.tasks(project.number))
     assert task["data"]["image"].startswith("https://media.example.org/media/frames/")
@@ -356,4 +357,4 @@ def test_refusals_of_a_server_outside_are_one_line(
         nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
     options = "--url", nowhere
     assert nowhere in one_error(run(root, outside, "none", "push", "boxes", *options), 1)
-    assert find_project(outside.api, "none", "boxes") is None, "nothing was made"
+    assert find_project(outside.api, "none", BOXES) is None, "nothing was made"

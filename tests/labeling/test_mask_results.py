@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from labeling.label_studio import brush
-from labeling.projects.box_tasks import NO_KEY
-from labeling.projects.labeling_config import BadTaskError, check_task
+from labeling.projects.labeling_config import NO_KEY, BadTaskError, check_task
+from labeling.projects.mask_project import asked, mask_task
 from labeling.projects.mask_results import Asked, read_masks
-from labeling.projects.mask_tasks import asked, mask_task
 from pipeline.errors import InputError
 from pipeline.records import rle
 from pipeline.records.schema import Instance, MaskSource, Review

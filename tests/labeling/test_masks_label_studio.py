@@ -8,11 +8,10 @@ import pytest
 
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelStudio
-from labeling.projects.backend import Backend, connect_backend
+from labeling.projects.backend import Backend, Prompts, connect_backend
 from labeling.projects.connect import open_project
-from labeling.projects.prompts import Prompts
 from labeling.review.verified_masks import bring_masks_up_to_date
-from labeling.sync.project_status import standings
+from labeling.sync.project_status import project_statuses
 from labeling.sync.reopen import reopen_boxes
 from pipeline.config import SegmentConfig
 from pipeline.records import rle
@@ -20,7 +19,7 @@ from pipeline.records.schema import Instance, Mask, Review
 from pipeline.workspace.workspace import Workspace
 from stages.segment.refine import FrameRefiner
 from tests.labeling.conftest import Studio
-from tests.labeling.exchange import accepted, choice, pull, push, submit
+from tests.labeling.exchange import accepted, choice, project_kind, pull, push, submit
 from tests.labeling.labelled_workspace import fill, name, pixels, segment
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
@@ -44,8 +43,8 @@ def masks(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Studio:
     return made
 
 
-def tasks(made: Studio, kind: Any) -> dict[str, dict[str, Any]]:
-    project = open_project(made.api, made.workspace.config.label.project, kind)
+def tasks(made: Studio, kind: str) -> dict[str, dict[str, Any]]:
+    project = open_project(made.api, made.workspace.config.label.project, project_kind(kind))
     return {task["data"]["frame_id"]: task for task in made.api.tasks(project.number)}
 
 
@@ -89,7 +88,7 @@ def test_a_painted_mask_is_the_annotators(masks: Studio) -> None:
 
 
 def test_a_frame_sent_back_is_to_do_again_and_opens_with_the_boxes_it_had(masks: Studio) -> None:
-    before = standings(masks.workspace, masks.api)[0]
+    before = project_statuses(masks.workspace, masks.api)[0]
     note = choice("boxes_note", "the cat is missing", key="text")
     status = choice("mask_status", "Back to boxes")
     said = [{**item, "to_name": "frame"} for item in (status, note)]
@@ -104,7 +103,7 @@ def test_a_frame_sent_back_is_to_do_again_and_opens_with_the_boxes_it_had(masks:
     former = tasks(masks, "boxes")[name(12)]["annotations"][0]["result"]
     assert reopen_boxes(masks.workspace, masks.api).frames == [name(12)]
     assert reopen_boxes(masks.workspace, masks.api).frames == []
-    after = standings(masks.workspace, masks.api)[0]
+    after = project_statuses(masks.workspace, masks.api)[0]
     assert (after.to_do, after.done) == (before.to_do + 1, before.done - 1)
     opened = masks.api.call(
         "GET", f"/api/projects/{tasks(masks, 'boxes')[name(12)]['project']}/next"
@@ -134,7 +133,7 @@ def test_a_frame_sent_back_is_to_do_again_and_opens_with_the_boxes_it_had(masks:
 def test_a_point_is_answered_through_the_server_and_what_was_accepted_is_pulled(
     masks: Studio,
 ) -> None:
-    project = open_project(masks.api, masks.workspace.config.label.project, "masks")
+    project = open_project(masks.api, masks.workspace.config.label.project, project_kind("masks"))
     said: list[str] = []
     refiner = FrameRefiner(masks.workspace.storage, SegmentConfig(), kept=4)
     with Backend(Prompts(masks.workspace, refiner), 0, said.append) as backend:

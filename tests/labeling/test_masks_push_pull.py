@@ -9,7 +9,7 @@ import pytest
 from exports.from_workspace import release_tables
 from exports.release.selection import Selection, select
 from labeling.label_studio.client import LabelServerError, LabelStudio
-from labeling.sync.project_status import standings
+from labeling.sync.project_status import project_statuses
 from labeling.sync.reopen import Reopened, reopen_boxes
 from pipeline.errors import UsageError
 from pipeline.records import rle
@@ -262,7 +262,7 @@ def test_bad_answers_are_listed_with_a_link_until_mended_and_the_rest_is_pulled(
     ledger = workspace.ledger("pull-masks")
     kinds = sorted(row.kind for row in ledger.failures())
     assert kinds == ["other_size", "unknown_label", "unreadable_answer"]
-    assert [standing.to_mend for standing in standings(workspace, server)] == [0, 3]
+    assert [standing.to_mend for standing in project_statuses(workspace, server)] == [0, 3]
     fake.edit(small, mended, result=accepted(small))
     assert pull(workspace, server, "masks").new == 1
     assert len(ledger.failures()) == 2

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.projects.box_project import BOXES
 from labeling.projects.box_results import read_boxes
 from labeling.projects.connect import open_project
 from labeling.projects.mask_results import Asked, read_masks
@@ -278,7 +279,7 @@ def test_a_pull_names_what_it_cannot_read_and_takes_in_everybody_elses(
     fake = FakeLabelStudio(second=len(asked.rows(Review)))  # so that its project is another one
     frames = [name(index) for index in range(10, 18)]
     with fake.serve() as server:
-        open_project(server, asked.config.label.project, "boxes")
+        open_project(server, asked.config.label.project, BOXES)
         tasks = [fake.add({"frame_id": frame_id}) for frame_id in frames]
         for index, task in enumerate(tasks, 10):
             fake.annotate(task, kept(index))

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.projects.box_project import BOXES
 from labeling.projects.labeling_config import BadTaskError
-from labeling.sync.push import push_boxes
+from labeling.sync import push as pushing
 from pipeline.errors import UsageError
 from pipeline.records.schema import Review, Sounds
 from pipeline.workspace.workspace import Workspace
@@ -86,7 +87,7 @@ def test_a_task_that_its_config_cannot_show_is_never_sent(
     workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     with pytest.raises(BadTaskError, match="an empty value"):
-        push_boxes(workspace, server, [*VOCABULARY, ""])
+        pushing.push(workspace, server, BOXES, [*VOCABULARY, ""])
     assert fake.tasks == {}
 
 

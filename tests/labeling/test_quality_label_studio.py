@@ -10,8 +10,8 @@ import pytest
 
 from labeling.quality.agreement import agreement
 from labeling.review.gold import set_gold
-from labeling.sync.overlap import is_sampled
-from labeling.sync.project_status import Standing, standings
+from labeling.review.overlap import is_sampled
+from labeling.sync.project_status import ProjectStatus, project_statuses
 from labeling.sync.push import frame_of
 from pipeline.records.schema import Frame, Instance, Review
 from pipeline.workspace.workspace import Workspace
@@ -43,8 +43,8 @@ class Team:
     def tasks(self, project: int) -> dict[str, dict[str, Any]]:
         return {str(frame_of(task)): task for task in self.api.tasks(project)}
 
-    def boxes(self) -> Standing:
-        return standings(self.workspace(), self.api)[0]
+    def boxes(self) -> ProjectStatus:
+        return project_statuses(self.workspace(), self.api)[0]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from labeling.label_studio.client import LabelStudio
-from labeling.sync.overlap import Demand
+from labeling.review.overlap import OverlapPlan
 from pipeline.config import ProposeConfig
 from pipeline.records.schema import Clip, Frame, Proposal, Sounds, Video
 from pipeline.run.stage import Ok, WorkerContext
@@ -83,7 +83,7 @@ def test_answers_outlive_other_settings_and_only_what_no_longer_holds_is_sent(
 
     others = redo(rendered, tmp_path, motion_window_s=0.3)
     assert not {row.proposal_id for row in others} & {row.proposal_id for row in first}
-    orphaned = Demand.of(rendered).orphaned
+    orphaned = OverlapPlan.of(rendered).orphaned
     # The violinist's box differs by the bow: IoU 0.78, below the bound of 0.8; the dogs' by less.
     assert [review.frame_id[:11] for review in orphaned] == [MUSIC]
     found = push(rendered, server)
@@ -92,6 +92,6 @@ def test_answers_outlive_other_settings_and_only_what_no_longer_holds_is_sent(
     assert rendered.digest("instances") == before, "nothing is taken away by asking again"
 
     keep_the_best(rendered, server)
-    assert Demand.of(rendered).orphaned == []
+    assert OverlapPlan.of(rendered).orphaned == []
     found = push(rendered, server)
     assert (found.new, found.renewed) == (0, 0)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labeling.projects.annotator_clips import make_clips
+from labeling.projects.box_project import box_task, heard_first
 from labeling.projects.box_results import read_boxes
-from labeling.projects.box_tasks import NO_KEY, box_task, heard_first
-from labeling.projects.labeling_config import BadTaskError, check_task, layout
+from labeling.projects.labeling_config import NO_KEY, BadTaskError, check_task, layout
 from pipeline.config import LabelConfig
 from pipeline.media import Media, read_timeline
 from pipeline.records.schema import Frame, Proposal, SoundCategory, Sounds

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labeling.review.derive_instances import bring_instances_up_to_date
+from labeling.review.instances import bring_instances_up_to_date
 from labeling.review.verified_masks import bring_masks_up_to_date
 from pipeline.records import rle
 from pipeline.records.schema import LATER_COLUMNS, Instance, Mask, Review

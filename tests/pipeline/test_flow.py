@@ -13,10 +13,9 @@ import click
 import pytest
 
 from labeling.review import gold
-from labeling.sync import pull
 from pipeline.cli import cli
 from pipeline.config import Config, SampleConfig
-from pipeline.flow import FLOW, STAGES, Step
+from pipeline.flow import FLOW, PROJECTS, STAGES, Step
 from pipeline.records.schema import TABLES, Source
 from pipeline.run.stage import Drop, Outcome, Stage, StageSpec
 from pipeline.workspace.workspace import Workspace
@@ -41,7 +40,9 @@ def specs_of(step: Step) -> list[StageSpec]:
         return [step.load().spec]
     if step.derive:
         return [sys.modules[step.load_derive().__module__].SPEC]
-    at_once = [import_list.SPEC, gold.SPEC, *pull.SPECS.values()]
+    if step.project:
+        return [step.load_project().books]
+    at_once = [import_list.SPEC, gold.SPEC]
     return [spec for spec in at_once if spec.name == step.name]
 
 
@@ -65,6 +66,12 @@ def test_a_step_has_a_command_and_the_settings_it_names(step: Step) -> None:
     if step.section:
         section = getattr(Config(), step.section)
         assert hasattr(section, "device") == step.uses_device
+
+
+def test_a_kind_of_project_is_called_as_its_commands_are() -> None:
+    assert {name: step.load_project().name for name, step in PROJECTS.items()} == {
+        name: name for name in ("boxes", "adjudication", "masks")
+    }
 
 
 def test_every_stage_of_the_packages_is_in_the_flow() -> None:

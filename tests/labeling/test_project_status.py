@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labeling.label_studio.client import LabelStudio
-from labeling.sync.project_status import COLUMNS, Standing, orphans, standings
+from labeling.sync.project_status import COLUMNS, ProjectStatus, orphans, project_statuses
 from pipeline.records.schema import Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import differ, kept, pull, push
@@ -15,8 +15,8 @@ from tests.labeling.labelled_workspace import FAR, NEAR, add_reviews, detect, na
 pytestmark = pytest.mark.usefixtures("filled")
 
 
-def boxes(workspace: Workspace, server: LabelStudio) -> Standing:
-    found = standings(workspace, server)[0]
+def boxes(workspace: Workspace, server: LabelStudio) -> ProjectStatus:
+    found = project_statuses(workspace, server)[0]
     assert found.tasks == found.to_do + found.done + found.gold
     return found
 
@@ -24,7 +24,7 @@ def boxes(workspace: Workspace, server: LabelStudio) -> Standing:
 def test_nothing_is_said_of_a_server_without_our_projects(
     workspace: Workspace, server: LabelStudio
 ) -> None:
-    assert standings(workspace, server) == []
+    assert project_statuses(workspace, server) == []
 
 
 def test_time_left_is_what_is_to_do_at_the_rate_of_late(
@@ -91,7 +91,7 @@ def test_frames_in_dispute_are_in_adjudication_until_they_are_settled(
     differ(workspace, server, fake)
     assert boxes(workspace, server).in_adjudication == 1
     push(workspace, server, "adjudication")
-    found = {row.kind: row for row in standings(workspace, server)}
+    found = {row.kind: row for row in project_statuses(workspace, server)}
     assert list(found) == ["boxes", "adjudication"]
     assert (found["adjudication"].to_do, found["adjudication"].in_adjudication) == (1, 0)
 

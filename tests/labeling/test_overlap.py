@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.sync.overlap import EVERYBODY, Demand, is_sampled
+from labeling.review.overlap import EVERYBODY, OverlapPlan, is_sampled
 from pipeline.config import LabelConfig
 from pipeline.records.schema import Frame, Proposal, Review
 from tests.rows import KEPT, frame, gone, proposal, said
@@ -26,8 +26,8 @@ def demand(
     proposals: list[Proposal] = SHOWN,
     frames: list[Frame] | None = None,
     **config: Any,
-) -> Demand:
-    return Demand(
+) -> OverlapPlan:
+    return OverlapPlan(
         [frame()] if frames is None else frames, proposals, reviews, LabelConfig(**config)
     )
 

@@ -1,4 +1,4 @@
-"""Frames and their proposals as Label Studio tasks.
+"""The project of boxes: which frames are sent, the task of a frame, how an answer is read.
 
 A region has its proposal's id, and Label Studio keeps it: that links a person's box back to what
 was proposed. Boxes are percentages of the frame there.
@@ -7,24 +7,135 @@ was proposed. Boxes are percentages of the frame there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from labeling.automatic.accept import scenarios
+from labeling.label_studio.shapes import BoxData, is_skip, read
+from labeling.projects.box_results import read_boxes
+from labeling.projects.labeling_config import COLOURS, NO_KEY, PREDICTED, TASK_AGAIN, status
+from labeling.projects.project_kind import (
+    Answers,
+    Project,
+    ProjectKind,
+    Questions,
+    are_pulled,
+    pulled_at,
+)
+from labeling.review.overlap import OverlapPlan, proposals_by_frame
 from pipeline.records.boxes import clip
-from pipeline.records.schema import Frame, Proposal, Scenario, SoundCategory, Sounds
+from pipeline.records.reviews import by_frame, is_sent_back
+from pipeline.records.schema import Frame, Proposal, Review, Scenario, SoundCategory, Sounds
+from pipeline.run.stage import StageSpec
+from pipeline.words import command_line, counted
+from pipeline.workspace.workspace import Workspace
 
 TOP_KEYS = ("1", "2", "3", "4", "5", "6")
 """Keys of the categories heard best."""
 
-NO_KEY = "\N{ZERO WIDTH SPACE}"
-"""A key on no keyboard and nothing to see beside the category; without one it is given a letter."""
 
-PREDICTED = "avatar-build"
-"""The model version of every prediction: of others than the project's own, which is that of the
-first, Label Studio shows annotators nothing. The tables say who proposed what."""
+class BoxQuestions(Questions):
+    """Every frame that people have not answered yet, with its proposals.
 
-COLOURS = ("#e6194b", "#3cb44b", "#a87900", "#4363d8", "#f58231", "#911eb4", "#00a0a0", "#d02090")
+    An answer that still holds is not asked for again, wherever it was given.
+    """
+
+    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+        self._place = workspace.storage.url
+        self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
+        self._vocabulary = list(vocabulary)
+        self._sounds = SoundsOfFrames(workspace)
+        proposals, reviews = workspace.rows(Proposal), workspace.rows(Review)
+        self._proposals = proposals_by_frame(proposals)
+        self._plan = OverlapPlan(self._frames.values(), proposals, reviews, workspace.config.label)
+        self._pulled = pulled_at(reviews)
+        self._sent_back = {name for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
+        self.asks_several = max(self._plan.wanted.values(), default=1) > 1
+
+    def frames(self) -> list[Frame]:
+        """Return the frames that still need an answer."""
+        return [row for name, row in self._frames.items() if self._plan.missing[name]]
+
+    def notes(self) -> list[str]:
+        """Say how many frames are answered, and how many answers no longer hold."""
+        said = []
+        if answered := sum(not missing for missing in self._plan.missing.values()):
+            said.append(f"{counted(answered, 'frame is', 'frames are')} answered already.")
+        if self._plan.orphaned:
+            no_more = counted(
+                len(self._plan.orphaned), "answer no longer holds", "answers no longer hold"
+            )
+            status = command_line("label", "status", "--workspace", self._place)
+            said.append(f"{no_more}; to list them: {status}")
+        return said
+
+    def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
+        """Make the frame's task."""
+        proposals = self._proposals.get(frame.frame_id, [])
+        heard = self._sounds.of(frame)
+        return box_task(frame, proposals, heard, self._vocabulary, image, clips_html)
+
+    def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
+        """Say whether it shows other proposals than there are, or its answers no longer hold.
+
+        A task somebody is at, one whose answer was not pulled yet, and one that the masks sent back
+        (it shows that person's boxes) stay.
+        """
+        if not self._plan.missing.get(frame_id) or frame_id in self._sent_back or task["drafts"]:
+            return False
+        answers = [answer for answer in task["annotations"] if not is_skip(answer)]
+        if not answers:
+            now = shown(self._proposals.get(frame_id, []), self._frames[frame_id])
+            return bool(task["data"].get("proposals") != now)
+        if frame_id in self._plan.gold or self._plan.is_held(frame_id):
+            return False
+        return are_pulled(answers, project, self._pulled)
+
+    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """Return how many different people a frame's task is to be open for."""
+        return self._plan.open_for(frame_id, annotators)
+
+
+class BoxAnswers(Answers):
+    """A reader of which boxes sound."""
+
+    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+        self._vocabulary = frozenset(vocabulary)
+        self._proposals = proposals_by_frame(workspace.rows(Proposal))
+
+    def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
+        """Read one answer about a frame."""
+        proposals = self._proposals.get(frame.frame_id, [])
+        review = read_boxes(annotation, frame, proposals, self._labels(frame), name)
+        data = read(BoxData, task["data"], "the task's data", TASK_AGAIN)
+        return review.model_copy(update={"shown": data.proposals})
+
+    def _labels(self, frame: Frame) -> frozenset[str]:
+        """Return the labels that a frame's task offers."""
+        return self._vocabulary
+
+
+BOXES = ProjectKind(
+    name="boxes",
+    description=(
+        "Which boxes make the sound: keep, move, delete or draw them; then, how they sound."
+    ),
+    config="boxes",
+    books=StageSpec(name="pull", version=2, reads="", writes=("reviews",)),
+    questions=BoxQuestions,
+    answers=BoxAnswers,
+)
+
+
+class SoundsOfFrames:
+    """What was heard, by frame."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._rows = {row.id: row for row in workspace.rows(Sounds)}
+
+    def of(self, frame: Frame) -> Sounds | None:
+        """Return what was heard around a frame, else in its whole clip."""
+        return self._rows.get(frame.frame_id) or self._rows.get(frame.clip_id)
 
 
 def box_task(
@@ -81,14 +192,6 @@ def box_task(
         },
         "predictions": [prediction] if result else [],
     }
-
-
-def proposals_by_frame(proposals: Iterable[Proposal]) -> dict[str, list[Proposal]]:
-    """Proposals by their frame."""
-    found: dict[str, list[Proposal]] = {}
-    for proposal in proposals:
-        found.setdefault(proposal.frame_id, []).append(proposal)
-    return found
 
 
 def shown(proposals: Iterable[Proposal], frame: Frame) -> list[str]:
@@ -180,14 +283,3 @@ def region(
             "value": {**box, "choices": [scenario]},
         },
     ]
-
-
-def status(control: str, value: str) -> dict[str, Any]:
-    """What the frame as a whole is, as it is prefilled."""
-    return {
-        "id": "status",
-        "from_name": control,
-        "to_name": "frame",
-        "type": "choices",
-        "value": {"choices": [value]},
-    }

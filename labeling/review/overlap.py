@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from labeling.projects.box_tasks import proposals_by_frame
 from pipeline.config import LabelConfig
 from pipeline.records.reviews import by_frame, counting_reviews, holds, is_sent_back, opinions
 from pipeline.records.schema import Frame, Proposal, Review
@@ -20,7 +19,15 @@ EVERYBODY = 1000
 """Answers a gold frame is open for: one of everybody who comes."""
 
 
-def is_sampled(frame_id: str, share: float, seed: int) -> bool:
+def proposals_by_frame(proposals: Iterable[Proposal]) -> dict[str, list[Proposal]]:
+    """Group proposals by their frame."""
+    found: dict[str, list[Proposal]] = {}
+    for proposal in proposals:
+        found.setdefault(proposal.frame_id, []).append(proposal)
+    return found
+
+
+def is_sampled(frame_id: str, fraction: float, seed: int) -> bool:
     """Whether a frame belongs to the share that several people answer.
 
     Each frame has a number in [0, 1) of its own, from its id and the seed, and belongs to every
@@ -30,10 +37,10 @@ def is_sampled(frame_id: str, share: float, seed: int) -> bool:
     (False, True)
     """
     digest = hashlib.sha256(f"{seed}:{frame_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
-class Demand:
+class OverlapPlan:
     """What the reviews of a workspace leave to be asked about boxes.
 
     Args:
@@ -83,7 +90,7 @@ class Demand:
             self.orphaned += opinions(rows, "boxes")
 
     @classmethod
-    def of(cls, workspace: Workspace) -> Demand:
+    def of(cls, workspace: Workspace) -> OverlapPlan:
         """Of a workspace as it is."""
         tables = workspace.rows(Frame), workspace.rows(Proposal), workspace.rows(Review)
         return cls(*tables, workspace.config.label)

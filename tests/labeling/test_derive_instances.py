@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labeling.review.derive_instances import bring_instances_up_to_date
+from labeling.review.instances import bring_instances_up_to_date
 from pipeline.records.schema import Instance
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import add_reviews, categories, review, sample

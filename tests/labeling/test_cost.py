@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labeling.quality.cost import economics
+from labeling.quality.cost import cost_report
 from pipeline.records.schema import Review
 from tests.labeling.labelled_workspace import review
 from tests.rows import frame, proposal
@@ -33,7 +33,7 @@ BOXES = [
 
 
 def test_kept_moved_removed_and_added_boxes_add_up_to_what_was_shown() -> None:
-    found = economics(
+    found = cost_report(
         [
             decided(
                 instance("moved", "p_1", [0.0, 0.0, 10.0, 5.0]),
@@ -55,7 +55,7 @@ def test_only_the_deciding_reviews_of_people_count() -> None:
     new = decided(instance("kept", "p_1", [0.0, 0.0, 10.0, 10.0]), day=2, lead_time_s=5.0)
     rule = review("elsewhere", "dog", 3, verified=False, annotator="rule:accept")
     known = decided(day=3, verified=True, annotator="gold", purpose="gold", lead_time_s=None)
-    found = economics([old, new, rule, known], BOXES)
+    found = cost_report([old, new, rule, known], BOXES)
     assert (found.frames, found.answers) == (1, 1)
     assert found.seconds_per_frame == {"7": 5.0, "all": 5.0}
     assert found.as_dict()["by_day"]["2026-01-02"]["accept_rate"] == 0.5
@@ -64,15 +64,15 @@ def test_only_the_deciding_reviews_of_people_count() -> None:
 
 def test_an_off_screen_frame_removes_its_proposals_and_a_rejected_one_says_nothing() -> None:
     off = decided(decision="off_screen", off_screen_category="dog")
-    assert economics([off], BOXES).by_category["cat"].removed == 1
-    rejected = economics([decided(decision="rejected", reject_reasons=["Blurred"])], BOXES)
+    assert cost_report([off], BOXES).by_category["cat"].removed == 1
+    rejected = cost_report([decided(decision="rejected", reject_reasons=["Blurred"])], BOXES)
     assert rejected.decisions == {"rejected": 1}
     assert rejected.by_class == {}
 
 
 def test_a_frame_that_was_taken_back_is_not_decided() -> None:
     back = decided(decision="back_to_boxes", day=2)
-    assert economics([decided(), back], BOXES).frames == 0
+    assert cost_report([decided(), back], BOXES).frames == 0
 
 
 def test_every_answer_costs_time_and_one_tells_what_became_of_the_boxes() -> None:
@@ -80,9 +80,9 @@ def test_every_answer_costs_time_and_one_tells_what_became_of_the_boxes() -> Non
     first = decided(kept, day=1, annotator="1", lead_time_s=2.0)
     second = decided(day=2, annotator="2", lead_time_s=4.0, decision="rejected")
     settled = decided(kept, day=3, annotator="3", lead_time_s=9.0, purpose="adjudicate")
-    found = economics([first, second], BOXES)
+    found = cost_report([first, second], BOXES)
     assert (found.frames, found.answers, found.decisions) == (1, 2, {"rejected": 1})
-    found = economics([first, second, settled], BOXES)
+    found = cost_report([first, second, settled], BOXES)
     assert (found.frames, found.answers, found.decisions) == (1, 3, {"labelled": 1})
     assert found.seconds_per_frame == {"1": 2.0, "2": 4.0, "3": 9.0, "all": 4.0}
     days = found.as_dict()["by_day"]
@@ -96,7 +96,7 @@ def test_every_answer_costs_time_and_one_tells_what_became_of_the_boxes() -> Non
 
 def test_masks_have_a_time_of_their_own() -> None:
     masks = review("f", "dog", 1, kind="masks", lead_time_s=20.0)
-    found = economics([masks], BOXES)
+    found = cost_report([masks], BOXES)
     assert (found.frames, found.seconds_per_mask_frame) == (0, {"7": 20.0, "all": 20.0})
     assert found.seconds_per_frame == {}
 
@@ -104,7 +104,7 @@ def test_masks_have_a_time_of_their_own() -> None:
 def test_after_another_detector_the_old_boxes_keep_their_fate_and_the_new_ones_have_none() -> None:
     kept = {**instance("kept", "p_old", [0.0, 0.0, 10.0, 10.0]), "proposal_iou": 1.0}
     moved = {**instance("moved", "p_gone", [0.0, 0.0, 10.0, 10.0]), "proposal_iou": 0.6}
-    found = economics([decided(kept, moved, shown=["p_old", "p_gone", "p_removed"])], BOXES)
+    found = cost_report([decided(kept, moved, shown=["p_old", "p_gone", "p_removed"])], BOXES)
     old = found.as_dict()["by_class"]
     assert list(old) == ["no longer proposed"], "nobody was shown the new boxes"
     fate = old["no longer proposed"]
@@ -113,7 +113,7 @@ def test_after_another_detector_the_old_boxes_keep_their_fate_and_the_new_ones_h
 
 
 def test_the_rates_add_up_and_the_report_is_markdown() -> None:
-    found = economics(
+    found = cost_report(
         [
             decided(
                 instance("moved", "p_1", [0.0, 0.0, 10.0, 5.0]),
@@ -143,4 +143,4 @@ def test_the_rates_add_up_and_the_report_is_markdown() -> None:
 
 
 def test_nothing_decided_is_said_without_a_crash() -> None:
-    assert economics([], []).lines()[0] == "0 frames decided by people: none."
+    assert cost_report([], []).lines()[0] == "0 frames decided by people: none."

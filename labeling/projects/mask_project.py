@@ -1,0 +1,260 @@
+"""The project of masks: which frames are sent, the task of a frame, how an answer is read.
+
+Each instance has a label of its own, so that a stroke says whose pixels it paints, and its region
+has the instance's id. What a task asks is kept in it: a person's answer is read against what that
+person was shown, whatever the tables say by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labeling.label_studio import brush
+from labeling.label_studio.shapes import MaskData, Question, is_skip, read, unreadable
+from labeling.projects.labeling_config import COLOURS, NO_KEY, PREDICTED, TASK_AGAIN, status
+from labeling.projects.mask_results import Asked, mask_digest, read_masks
+from labeling.projects.project_kind import (
+    Answers,
+    Project,
+    ProjectKind,
+    Questions,
+    are_pulled,
+    pulled_at,
+)
+from labeling.review.instances import every_instance
+from labeling.review.overlap import is_sampled
+from pipeline.errors import InputError
+from pipeline.records.reviews import by_frame, deciding, is_withdrawn
+from pipeline.records.schema import Frame, Instance, Mask, MaskSource, Review
+from pipeline.run.stage import StageSpec
+from pipeline.words import command_line, counted
+from pipeline.workspace.workspace import Workspace
+
+MASK_KEYS = ("1", "2", "3", "4", "5", "6")
+POINT_KEYS = ("a", "s", "f", "g", "t", "y")
+BOX_KEYS = ("z", "x", "c", "n", "i", "o")
+"""Keys of the first instances: to paint, to prompt with points, to prompt with a box. None of them
+is a tool's or the status's."""
+
+Shown = tuple[Instance, Mask | None]
+"""An instance, and its mask if a segmenter found one."""
+
+
+class MaskQuestions(Questions):
+    """Every frame with instances, until people have verified their masks."""
+
+    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+        self._place = workspace.storage.url
+        self._config = workspace.config.label
+        self.asks_several = self._config.overlap > 1
+        masks = {row.instance_id: row for row in workspace.rows(Mask)}
+        self._shown: dict[str, list[Shown]] = {}
+        for row in workspace.rows(Instance):
+            self._shown.setdefault(row.frame_id, []).append((row, masks.get(row.instance_id)))
+        reviews = workspace.rows(Review)
+        self._pulled = pulled_at(reviews)
+        failed = {row.input_id for row in workspace.ledger("segment").failures()}
+        self._open: dict[str, Frame] = {}
+        self._waiting = self._sent_back = self._settled = 0
+        of_frame = by_frame(reviews)
+        for frame in workspace.rows(Frame):
+            shown = self._shown.get(frame.frame_id, [])
+            if not shown:
+                continue
+            said = deciding(of_frame.get(frame.frame_id, []), "masks")
+            if any(mask is None and one.instance_id not in failed for one, mask in shown):
+                self._waiting += 1
+            elif said is not None and _sent_back(said):
+                self._sent_back += 1
+            elif said is not None and _settles(said, shown):
+                self._settled += 1
+            else:
+                self._open[frame.frame_id] = frame
+
+    def frames(self) -> list[Frame]:
+        """Those whose masks are still to be verified."""
+        return list(self._open.values())
+
+    def notes(self) -> list[str]:
+        """How many frames are decided, sent back, or not segmented yet."""
+        said = []
+        if self._settled:
+            said.append(f"{counted(self._settled, 'frame is', 'frames are')} decided already.")
+        segment = command_line("segment", "--workspace", self._place)
+        if self._sent_back:
+            back = counted(self._sent_back, "frame was sent back", "frames were sent back")
+            pull = command_line("label", "pull", "boxes", "--workspace", self._place)
+            said.append(f"{back}; for new boxes: {pull}; and then: {segment}")
+        if self._waiting:
+            waiting = counted(self._waiting, "frame waits", "frames wait")
+            said.append(f"{waiting} for their masks: {segment}")
+        return said
+
+    def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
+        """The frame's task."""
+        return mask_task(frame, self._shown[frame.frame_id], image, clips_html)
+
+    def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
+        """Whether it asks about other instances or masks, or its answers decide nothing more.
+
+        A task somebody is at, and one whose answer was not pulled yet, stay.
+        """
+        if frame_id not in self._open or task["drafts"]:
+            return False
+        answers = [answer for answer in task["annotations"] if not is_skip(answer)]
+        if not are_pulled(answers, project, self._pulled):
+            return False
+        return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
+
+    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """How many different people a frame's task is to be open for."""
+        sampled = is_sampled(frame_id, self._config.share, self._config.seed)
+        return self._config.overlap if sampled else 1
+
+
+class MaskAnswers(Answers):
+    """Which pixels are each instance's.
+
+    An instance may be one of an earlier decision: what was said of it is kept, and counts again
+    when the instance comes back.
+    """
+
+    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+        self._instances = every_instance(workspace.rows(Review))
+
+    def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
+        """One answer about a frame."""
+        questions = read(MaskData, task["data"], "the task's data", TASK_AGAIN).asked
+        asked = {item.label: self._asked(item, frame) for item in questions}
+        if len(asked) < len(questions):
+            raise unreadable(f"the task asks twice about one of {list(asked)}; {TASK_AGAIN}")
+        return read_masks(annotation, frame, asked, name)
+
+    def _asked(self, item: Question, frame: Frame) -> Asked:
+        instance = self._instances.get(item.instance_id)
+        if instance is None or instance.frame_id != frame.frame_id:
+            raise InputError(
+                "unknown_instance",
+                f"{item.label!r} is no instance of this workspace's reviews; {TASK_AGAIN}",
+            )
+        return Asked(instance, item.mask, item.drawn_by)
+
+
+MASKS = ProjectKind(
+    name="masks",
+    description="Which pixels are each thing's: accept, paint, or prompt with points and boxes.",
+    config="masks",
+    books=StageSpec(name="pull-masks", version=2, reads="", writes=("reviews",)),
+    questions=MaskQuestions,
+    answers=MaskAnswers,
+)
+
+
+def in_reading_order(shown: Sequence[Shown]) -> list[Shown]:
+    """Left to right, as a person counts them."""
+    return sorted(shown, key=lambda pair: (*pair[0].bbox[:2], pair[0].instance_id))
+
+
+def asked(shown: Sequence[Shown]) -> list[dict[str, Any]]:
+    """What a task asks: each label's instance, and the mask it came with."""
+    return [
+        {
+            "label": f"{number} {instance.audio_visual_category}",
+            "instance_id": instance.instance_id,
+            "mask": None if mask is None else mask_digest(mask.rle),
+            "drawn_by": None if mask is None else source_of(mask).model_dump(),
+        }
+        for number, (instance, mask) in enumerate(in_reading_order(shown), start=1)
+    ]
+
+
+def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str) -> dict[str, Any]:
+    """One frame whose masks are to be verified, the masks as a prediction.
+
+    Args:
+        frame: to look at.
+        shown: all instances of the frame.
+        image: address of the frame's image.
+        clips_html: the loop and the context clip.
+    """
+    questions = asked(shown)
+    labels = [question["label"] for question in questions]
+    result = [
+        region(frame, instance, label, brush.from_coco(mask.rle), mask.predicted_iou)
+        for label, (instance, mask) in zip(labels, in_reading_order(shown), strict=True)
+        if mask is not None
+    ]
+    guesses = [mask.predicted_iou for _, mask in shown if mask is not None]
+    prediction = {
+        "model_version": PREDICTED,
+        "score": min((guess for guess in guesses if guess is not None), default=0.0),
+        "result": [*result, status("mask_status", "Masks done")],
+    }
+    return {
+        "data": {
+            "frame_id": frame.frame_id,
+            "image": image,
+            "clips_html": clips_html,
+            "instances": _labels(labels, MASK_KEYS),
+            "sam_points": _labels(labels, POINT_KEYS),
+            "sam_boxes": _labels(labels, BOX_KEYS),
+            "asked": questions,
+        },
+        "predictions": [prediction],
+    }
+
+
+def source_of(mask: Mask) -> MaskSource:
+    """Who drew a mask."""
+    return MaskSource(
+        source=mask.source,
+        model_digest=mask.model_digest,
+        predicted_iou=mask.predicted_iou,
+        stability=mask.stability,
+    )
+
+
+def _labels(labels: Sequence[str], keys: Sequence[str]) -> list[dict[str, str]]:
+    padded = [*keys, *[NO_KEY] * len(labels)]
+    return [
+        {"value": label, "hotkey": padded[number], "background": COLOURS[number % len(COLOURS)]}
+        for number, label in enumerate(labels)
+    ]
+
+
+def region(
+    frame: Frame, instance: Instance, label: str, data: list[int], score: float | None
+) -> dict[str, Any]:
+    """A mask as Label Studio has it; one of the same id takes the place of the one there.
+
+    Args:
+        frame: it is in.
+        instance: whose pixels they are.
+        label: of that instance in the frame's task.
+        data: the mask as a brush region.
+        score: how good the segmenter thinks it is; none when it does not say.
+    """
+    made: dict[str, Any] = {
+        "id": instance.instance_id,
+        "from_name": "mask",
+        "to_name": "frame",
+        "type": "brushlabels",
+        "original_width": frame.width,
+        "original_height": frame.height,
+        "image_rotation": 0,
+        "value": {"format": "rle", "rle": data, "brushlabels": [label]},
+    }
+    return made if score is None else {**made, "score": score}
+
+
+def _sent_back(review: Review) -> bool:
+    return review.decision == "back_to_boxes" and not is_withdrawn(review)
+
+
+def _settles(review: Review, shown: Sequence[Shown]) -> bool:
+    """Whether a review of masks leaves nothing to ask."""
+    spoken = {found.instance_id for found in review.instances}
+    if review.decision == "labelled":
+        return all(instance.instance_id in spoken for instance, _ in shown)
+    return review.decision == "rejected"

@@ -1,0 +1,139 @@
+"""What a kind of labeling project is: boxes, masks and adjudication are one each.
+
+A new kind is one file with one ``ProjectKind``, and one line in ``pipeline/flow.py``: pushing,
+pulling, status and the commands follow.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labeling.label_studio.shapes import Named, Stamp, read
+from pipeline.errors import InputError
+from pipeline.flow import PROJECTS
+from pipeline.records.schema import Frame, Review
+from pipeline.run.stage import StageSpec
+from pipeline.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project of ours at a server."""
+
+    number: int
+    title: str
+    key: str
+    """The project's name for good: numbers are used again after a server lost its data."""
+
+    def name_of(self, annotation: object) -> str:
+        """Return the name by which a review says what it came from.
+
+        Numbers are used again after a deletion; the time they were made is not.
+
+        Raises:
+            InputError: ``unreadable_answer`` when it has no number or time.
+        """
+        named = read(Named, annotation, "an answer")
+        return f"{self.key}/{named.id}@{named.created_at}"
+
+
+class Questions(ABC):
+    """What people are still to be asked of a workspace: what a push sends."""
+
+    asks_several = False
+    """True where some frame is to be answered by more than one person."""
+
+    @abstractmethod
+    def frames(self) -> list[Frame]:
+        """Return the frames that should have a task."""
+
+    @abstractmethod
+    def notes(self) -> list[str]:
+        """Say what is to be known of the frames that are not asked about."""
+
+    @abstractmethod
+    def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
+        """Make a frame's task.
+
+        Args:
+            frame: one of ``frames``.
+            image: address of its image.
+            clips_html: the loop and the context clip.
+        """
+
+    @abstractmethod
+    def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
+        """Say whether a task at the server is to be replaced, and nothing is lost by that."""
+
+    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """Return how many different people a frame's task is to be open for.
+
+        Args:
+            frame_id: that it shows.
+            annotators: who answered it at the server already.
+        """
+        return 1
+
+
+class Answers(ABC):
+    """A reader of people's answers, with the tables they speak of: what a pull commits."""
+
+    @abstractmethod
+    def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
+        """Read one answer about a frame.
+
+        Args:
+            annotation: as the server gives it.
+            task: that it answers.
+            frame: that the task shows.
+            name: what the review will say it came from.
+
+        Raises:
+            InputError: it is incomplete or contradicts itself; the detail says what to mend.
+        """
+
+
+@dataclass(frozen=True)
+class ProjectKind:
+    """A kind of labeling project; each has one project at the server."""
+
+    name: str
+    """The last word of the project's title, and of ``label push`` and ``label pull``."""
+    description: str
+    """The project's description at the server."""
+    config: str
+    """The labeling config's name in ``configs``."""
+    books: StageSpec
+    """The step its answers are committed to; its failures are answers to mend."""
+    questions: Callable[[Workspace, Sequence[str]], Questions]
+    """Opens the questions, from a workspace and the target categories in the order of the list."""
+    answers: Callable[[Workspace, Sequence[str]], Answers]
+    """Opens the reader of answers, from the same."""
+
+
+def project_kinds() -> list[ProjectKind]:
+    """Return every kind of project, in the order of the flow."""
+    return [step.load_project() for step in PROJECTS.values()]
+
+
+def pulled_at(reviews: Iterable[Review]) -> dict[str, str]:
+    """Return the newest time that was pulled of each annotation."""
+    pulled: dict[str, str] = {}
+    for review in reviews:
+        known = pulled.get(review.annotation_id, "")
+        pulled[review.annotation_id] = max(known, review.updated_at)
+    return pulled
+
+
+def are_pulled(answers: Iterable[object], project: Project, pulled: Mapping[str, str]) -> bool:
+    """Say whether all of a task's answers stand in the tables as they are at the server."""
+    try:
+        return all(
+            pulled.get(project.name_of(answer), "") >= read(Stamp, answer, "an answer").updated_at
+            for answer in answers
+        )
+    except InputError:
+        return False  # what cannot be read cannot have been pulled; a pull names it
