@@ -24,7 +24,7 @@ from pipeline.records import rle
 from tavlo.evaluation.evaluate import evaluate
 from tavlo.evaluation.evaluation_set import EvaluationSet, Labelled, LabelledFrame
 from tavlo.evaluation.predictions import Heatmap, Predictions, upsample
-from tavlo.metrics.localisation import top_share_threshold
+from tavlo.metrics.localisation import top_fraction_threshold
 
 RESULT = Path(__file__).parent / "results" / "evaluate.json"
 SHARE = 0.10
@@ -71,7 +71,7 @@ def main() -> None:
     frames = parser.parse_args().frames
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
-    threshold = top_share_threshold(lambda: heatmaps(frames), SHARE)
+    threshold = top_fraction_threshold(lambda: heatmaps(frames), SHARE)
     ours = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -83,7 +83,7 @@ def main() -> None:
     pixels = np.sort(np.concatenate([h.ravel() for h in heatmaps(REFERENCE_FRAMES)]))
     expected = float(pixels[len(pixels) - round(len(pixels) * SHARE)])
     reference_s = time.process_time() - cpu
-    assert top_share_threshold(lambda: heatmaps(REFERENCE_FRAMES), SHARE) == expected
+    assert top_fraction_threshold(lambda: heatmaps(REFERENCE_FRAMES), SHARE) == expected
     result = {
         "what": "exact top 10 % threshold over all pixels of 224x224 heatmaps",
         "machine": describe(),

@@ -35,7 +35,7 @@ from tavlo.evaluation.open_predictor import open_predictor
 from tavlo.evaluation.predict import predict
 from tavlo.evaluation.predictions import GRID_HW, Predictions
 from tavlo.metrics.paired import paired_difference
-from tavlo.published.paper import ablation, read_runs, side_by_side
+from tavlo.published.published_tables import ablation, read_runs, side_by_side
 from tavlo.published.result_table import Entry, Table
 from tavlo.published.result_table import to_markdown as tables_to_markdown
 from tavlo.synthetic.drawn_clips import MIN_SHARE, WorldConfig, scene_of

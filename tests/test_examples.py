@@ -43,7 +43,7 @@ PARSED = {
     "evaluate --checkpoint": "training one takes minutes; tests/pipeline/test_demo_run.py does",
     "evaluate-images": "weights are the authors'; tests/tavlo/test_evaluate_images_command.py",
     "train-tavlo --recipe": "it needs neighbours; tests/tavlo/baselines/test_recipes.py trains so",
-    "tables alignment": "it needs scores on the field's sets; tests/tavlo/test_paper.py draws such",
+    "tables alignment": "it needs older sets; tests/tavlo/test_published_tables.py draws such",
     "tables windows": "it needs scores per window; tests/tavlo/test_evaluate_images_command.py",
     "download --source-template": "nothing listens on port 8000; tests/stages serve videos",
 }

@@ -15,9 +15,9 @@ from pipeline.cli import (  # noqa: F401
     evaluate_models,
     label,
     look,
-    paper_tables,
     releases,
     synth,
+    tables,
     train_tavlo,
     weights,
 )

@@ -188,9 +188,9 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
     older = not (of_avatar or asked.avatar_tables)
     _check_usage(asked, older=older)
     if older:
-        from tavlo.evaluation.older_benchmarks import scored_part
+        from tavlo.evaluation.older_benchmarks import test_split
 
-        data = scored_part(data)
+        data = test_split(data)
     model = _open(asked, data) if asked.checkpoint else None
     of_images = model is not None and model.of_images
     if (asked.windows or asked.retrieval) and not of_images:
@@ -359,22 +359,22 @@ def _score_older(
     """Score an older benchmark as its own papers do."""
     from tavlo.evaluation.image_models import ImagePredictor
     from tavlo.evaluation.older_benchmarks import (
-        evaluate_set,
+        benchmark_table,
+        evaluate_benchmark,
         retrieve,
-        set_table,
-        write_set_scores,
+        write_benchmark_scores,
     )
     from tavlo.published.result_table import to_markdown
 
     lists = [Path(name) for name in asked.train_lists]
-    scores = evaluate_set(data, found, max_missing=asked.max_missing, train_lists=lists)
+    scores = evaluate_benchmark(data, found, max_missing=asked.max_missing, train_lists=lists)
     if asked.retrieval and isinstance(model, ImagePredictor):
         rows, failed = retrieve(data, model.model, max_missing=asked.max_missing)
         scores.rows |= rows
         scores.left_out |= failed
     if asked.out:
-        write_set_scores(scores, Path(asked.out))
-    output().tell(scores.as_dict(), to_markdown([set_table(scores)]).rstrip("\n"))
+        write_benchmark_scores(scores, Path(asked.out))
+    output().tell(scores.as_dict(), to_markdown([benchmark_table(scores)]).rstrip("\n"))
 
 
 def _tell_windows(name: str, scores: Mapping[float | None, Scores], out: Path) -> None:

@@ -1,6 +1,6 @@
-"""Inputs made by threads while the network works on the batch before.
+"""Work done by threads ahead of where its results are wanted.
 
-Pillow and torch let go of the interpreter for the parts that take long.
+Pillow, torch, decoders and resamplers let go of the interpreter for the parts that take long.
 """
 
 from __future__ import annotations
@@ -15,28 +15,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 BATCH = 32
-"""Items the network is given at once."""
+"""The number of items the network is given at once."""
 
+In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-def ahead(prepare: Callable[[slice], Out], count: int) -> Iterator[Out]:
-    """What ``prepare`` makes of each ``BATCH`` of ``count`` items, in order."""
-    parts = [slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-    threads = min(len(parts), os.cpu_count() or 1)
+def in_threads(work: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
+    """Yield what ``work`` makes of each item, in order."""
+    threads = min(len(items), os.cpu_count() or 1)
     if threads <= 1:
-        yield from map(prepare, parts)
+        yield from map(work, items)
         return
+    waiting: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Out]] = deque()
-        for part in parts:
-            waiting.append(pool.submit(prepare, part))
-            if len(waiting) > threads:  # a few in memory, however many there are
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads:  # a few in memory, however many there are
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
-def joined(found: Sequence[NDArray[np.float32]], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Batches one after another; none make an empty array of items of ``shape``."""
-    return np.concatenate(found) if found else np.zeros((0, *shape), np.float32)
+def in_batches(prepare: Callable[[slice], Out], count: int) -> Iterator[Out]:
+    """Yield what ``prepare`` makes of each ``BATCH`` of ``count`` items, in order."""
+    starts = range(0, count, BATCH)
+    return in_threads(prepare, [slice(start, min(start + BATCH, count)) for start in starts])
+
+
+def concatenated(
+    batches: Sequence[NDArray[np.float32]], item: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Return batches as one array; none make an empty one of items of shape ``item``."""
+    return np.concatenate(batches) if batches else np.zeros((0, *item), np.float32)

@@ -76,7 +76,7 @@ class FineTrunk(Trunk):
         return self._stages(self.conv1_a(image) if self.sound else self.conv1(image))
 
 
-class TwoSided(nn.Module, ABC):
+class DualEncoder(nn.Module, ABC):
     """A model that compares each place of a picture with a sound, by one cosine per head.
 
     ``forward`` gives what its loss needs; ``maps`` and the vectors are its answers.
@@ -86,16 +86,19 @@ class TwoSided(nn.Module, ABC):
     """Cosines are divided by it."""
 
     @abstractmethod
-    def see(self, image: Tensor) -> Tensor:
+    def encode_picture(self, image: Tensor) -> Tensor:
         """Unit vectors of places: ``(b, 3, y, x)`` to ``(b, k, c, h, w)``."""
 
     @abstractmethod
-    def hear(self, spectrogram: Tensor) -> Tensor:
+    def encode_sound(self, spectrogram: Tensor) -> Tensor:
         """Unit vectors of sounds: ``(b, 1, f, s)`` to ``(b, k, c)``."""
 
     def maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
         """Mean of the heads' cosines over the temperature, ``(b, h, w)``."""
-        return similarity(self.see(image), self.hear(spectrogram)) / self.temperature
+        return (
+            similarity(self.encode_picture(image), self.encode_sound(spectrogram))
+            / self.temperature
+        )
 
     def picture_vectors(self, image: Tensor) -> Tensor:
         """For retrieval, ``(b, d)``, length one: the heads' means over places, side by side.
@@ -103,24 +106,24 @@ class TwoSided(nn.Module, ABC):
         No repository publishes its retrieval. The product of these with a sound's is the mean of
         the model's own map, but for the length of the mean.
         """
-        return unit(rearrange(self.see(image).mean((-2, -1)), "b k c -> b (k c)"), -1)
+        return unit(rearrange(self.encode_picture(image).mean((-2, -1)), "b k c -> b (k c)"), -1)
 
     def sound_vectors(self, spectrogram: Tensor) -> Tensor:
         """For retrieval, ``(b, d)``, length one."""
-        return unit(rearrange(self.hear(spectrogram), "b k c -> b (k c)"), -1)
+        return unit(rearrange(self.encode_sound(spectrogram), "b k c -> b (k c)"), -1)
 
 
-def similarity(places: Tensor, sounds: Tensor) -> Tensor:
+def similarity(tokens: Tensor, sounds: Tensor) -> Tensor:
     """Each sound's cosine with the places of its own picture, the heads' mean.
 
     Args:
-        places: ``(b, k, c, h, w)``.
+        tokens: ``(b, k, c, h, w)``.
         sounds: ``(b, k, c)``.
 
     Returns:
         In ``[-1, 1]``, ``(b, h, w)``.
     """
-    return torch.einsum("bkchw,bkc->bhw", places, sounds) / sounds.shape[1]
+    return torch.einsum("bkchw,bkc->bhw", tokens, sounds) / sounds.shape[1]
 
 
 def unit(vectors: Tensor, axis: int) -> Tensor:
@@ -132,12 +135,12 @@ def unit(vectors: Tensor, axis: int) -> Tensor:
     return F.normalize(vectors.float(), dim=axis)
 
 
-def loudest(features: Tensor) -> Tensor:
+def max_pool(features: Tensor) -> Tensor:
     """The strongest response of each channel anywhere: ``(b, c, h, w)`` to ``(b, c)``."""
     return features.amax((-2, -1))
 
 
-def start_as_ezvsl(module: nn.Module) -> None:
+def init_as_ezvsl(module: nn.Module) -> None:
     """Random weights EZ-VSL and SLAVC start with, where no ImageNet weights are put."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

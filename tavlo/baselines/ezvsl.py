@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tavlo.baselines.encoders import Trunk, TwoSided, loudest, start_as_ezvsl, unit
+from tavlo.baselines.encoders import DualEncoder, Trunk, init_as_ezvsl, max_pool, unit
 from tavlo.baselines.frontends import EZVSL_SOUND, squeeze_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
@@ -19,7 +19,7 @@ from tavlo.baselines.localiser import Published
 TEMPERATURE = 0.03
 
 
-class EzVsl(TwoSided):
+class EzVsl(DualEncoder):
     """Two trunks and a linear projection of each; one head.
 
     Args:
@@ -34,39 +34,42 @@ class EzVsl(TwoSided):
         self.img_proj = nn.Conv2d(8 * width, 512, 1)
         self.audnet = Trunk(1, width)
         self.aud_proj = nn.Linear(8 * width, 512)
-        start_as_ezvsl(self)
+        init_as_ezvsl(self)
 
-    def see(self, image: Tensor) -> Tensor:
-        """See ``TwoSided``; one head, 7 x 7 places of a picture of 224 x 224."""
-        places = unit(self.img_proj(self.imgnet(image)), 1)
-        return rearrange(places, "b c h w -> b 1 c h w")
+    def encode_picture(self, image: Tensor) -> Tensor:
+        """See ``DualEncoder``; one head, 7 x 7 places of a picture of 224 x 224."""
+        tokens = unit(self.img_proj(self.imgnet(image)), 1)
+        return rearrange(tokens, "b c h w -> b 1 c h w")
 
-    def hear(self, spectrogram: Tensor) -> Tensor:
-        """See ``TwoSided``."""
-        sounds = unit(self.aud_proj(loudest(self.audnet(spectrogram))), 1)
+    def encode_sound(self, spectrogram: Tensor) -> Tensor:
+        """See ``DualEncoder``."""
+        sounds = unit(self.aud_proj(max_pool(self.audnet(spectrogram))), 1)
         return rearrange(sounds, "b c -> b 1 c")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``places`` ``(b, 1, c, h, w)`` and ``sounds`` ``(b, 1, c)`` of a training batch."""
-        return {"places": self.see(batch["image"]), "sounds": self.hear(batch["spectrogram"])}
+        """``tokens`` ``(b, 1, c, h, w)`` and ``sounds`` ``(b, 1, c)`` of a training batch."""
+        return {
+            "tokens": self.encode_picture(batch["image"]),
+            "sounds": self.encode_sound(batch["spectrogram"]),
+        }
 
 
-def ezvsl_logits(places: Tensor, sounds: Tensor) -> Tensor:
+def ezvsl_logits(tokens: Tensor, sounds: Tensor) -> Tensor:
     """Each place's cosine with each sound, over the temperature.
 
     Args:
-        places: ``(i, c, h, w)``, length one along c.
+        tokens: ``(i, c, h, w)``, length one along c.
         sounds: ``(j, c)``, likewise.
 
     Returns:
         ``(i, j, h, w)``.
     """
-    return torch.einsum("ichw,jc->ijhw", places, sounds) / TEMPERATURE
+    return torch.einsum("ichw,jc->ijhw", tokens, sounds) / TEMPERATURE
 
 
-def ezvsl_loss(places: Tensor, sounds: Tensor) -> Tensor:
+def ezvsl_loss(tokens: Tensor, sounds: Tensor) -> Tensor:
     """Contrast best places both ways; the two directions' losses are summed."""
-    scores = ezvsl_logits(places, sounds).amax((-2, -1))  # (i, j)
+    scores = ezvsl_logits(tokens, sounds).amax((-2, -1))  # (i, j)
     own = torch.arange(len(scores), device=scores.device)
     return F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)
 

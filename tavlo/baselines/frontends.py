@@ -174,10 +174,10 @@ def check_sound(sound: Sound) -> Sound:
     return sound.astype(np.float32, copy=False)
 
 
-def around(sound: Sound, centre_s: float, window_s: float) -> Sound:
+def window_around(sound: Sound, centre_s: float, window_s: float) -> Sound:
     """The seconds around a moment, moved inside where they would stick out of the sound.
 
-    >>> sound = around(np.arange(10 * RATE_HZ, dtype=np.float32), 9.5, 3.0)
+    >>> sound = window_around(np.arange(10 * RATE_HZ, dtype=np.float32), 9.5, 3.0)
     >>> float(sound[0]) / RATE_HZ, len(sound) / RATE_HZ
     (7.0, 3.0)
     """

@@ -1,4 +1,4 @@
-"""What an evaluation needs to know of an image-wise model, and every model there is.
+"""Image models as an evaluation knows them, and every one there is.
 
 A model is asked with pictures and sounds and answers with one heatmap a pair, on the grid its
 authors scored it on. What was done to its small map on the way, and what is to be done after, is
@@ -128,13 +128,13 @@ class PostProcessing:
         """One heatmap ``(y, x)`` with the prior's small map ``(h, w)``; normalised."""
         if self.prior is None:
             raise ValueError("no prior is set")
-        share = self.prior.weight
+        weight = self.prior.weight
         large = self.upsample(prior[None])[0]
         mixed: Real
         if self.prior.scale is not None:
-            mixed = (1 - share) * self._normalise(heatmap) + share * (large / self.prior.scale)
+            mixed = (1 - weight) * self._normalise(heatmap) + weight * (large / self.prior.scale)
             return mixed
-        mixed = (1 - share) * min_max(heatmap) + share * min_max(large)
+        mixed = (1 - weight) * min_max(heatmap) + weight * min_max(large)
         return min_max(mixed)
 
 

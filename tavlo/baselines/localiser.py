@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from tavlo.baselines.batching import ahead, joined
+from tavlo.baselines.batching import concatenated, in_batches
 from tavlo.baselines.checkpoints import load_into, read_released
-from tavlo.baselines.encoders import TwoSided
+from tavlo.baselines.encoders import DualEncoder
 from tavlo.baselines.frontends import RATE_HZ, ImageFront, SoundFront, mono
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Prior, Sound
 from tavlo.baselines.prior import PriorNetwork, load_prior
@@ -32,7 +32,7 @@ class Published:
     name: str
     wrapper: str
     """Key of its checkpoints under which the tensors lie."""
-    network: Callable[[Collection[str]], TwoSided]
+    network: Callable[[Collection[str]], DualEncoder]
     """Given the names of a checkpoint's tensors."""
     image_front: ImageFront
     sound_front: SoundFront
@@ -60,7 +60,7 @@ class Published:
 
     def _network(
         self, names: Collection[str], beside: Mapping[str, Any], checkpoint: Path
-    ) -> TwoSided:
+    ) -> DualEncoder:
         """The authors' network, or for a checkpoint of ours the one its recipe makes."""
         if "recipe_config" not in beside:
             return self.network(names)
@@ -69,7 +69,7 @@ class Published:
                 f"{checkpoint}: trained as {beside['recipe']!r}, and {self.name!r} is asked for."
             )
         network = make_recipe(self.name, beside["recipe_config"]).make_model()
-        assert isinstance(network, TwoSided)
+        assert isinstance(network, DualEncoder)
         return network
 
 
@@ -89,7 +89,7 @@ class Localiser(ImageModel):
     def __init__(
         self,
         name: str,
-        network: TwoSided,
+        network: DualEncoder,
         image_front: ImageFront,
         sound_front: SoundFront,
         post: PostProcessing,
@@ -142,8 +142,8 @@ class Localiser(ImageModel):
         def prepare(part: slice) -> tuple[Tensor, Tensor]:
             return self.images(pictures[part]), self.spectrograms(sounds[part])
 
-        found = [self.answer(*pair) for pair in ahead(prepare, len(pictures))]
-        return joined(found, (GRID, GRID))
+        found = [self.answer(*pair) for pair in in_batches(prepare, len(pictures))]
+        return concatenated(found, (GRID, GRID))
 
     def embeddings(
         self, pictures: Sequence[Picture], sounds: Sequence[Sound]
@@ -159,10 +159,10 @@ class Localiser(ImageModel):
         items: Sequence[Item],
     ) -> Vectors:
         found = []
-        for given in ahead(lambda part: front(items[part]), len(items)):
+        for given in in_batches(lambda part: front(items[part]), len(items)):
             with torch.inference_mode():
                 found.append(_array(network(given.to(self.device))))
-        return joined(found, (0,))
+        return concatenated(found, (0,))
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

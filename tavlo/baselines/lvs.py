@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from tavlo.baselines.encoders import FineTrunk, TwoSided, loudest, unit
+from tavlo.baselines.encoders import DualEncoder, FineTrunk, max_pool, unit
 from tavlo.baselines.frontends import LVS_SOUND, crop_front
 from tavlo.baselines.interface import PostProcessing
 from tavlo.baselines.localiser import Published
@@ -29,7 +29,7 @@ _NEVER = -99.0
 """Put on a sound's own picture among the easy negatives."""
 
 
-class Lvs(TwoSided):
+class Lvs(DualEncoder):
     """Two trunks with maps of 14 x 14; one head, no projection, cosines as they are.
 
     Args:
@@ -41,17 +41,20 @@ class Lvs(TwoSided):
         self.imgnet = FineTrunk(sound=False, width=width)
         self.audnet = FineTrunk(sound=True, width=width)
 
-    def see(self, image: Tensor) -> Tensor:
-        """See ``TwoSided``."""
+    def encode_picture(self, image: Tensor) -> Tensor:
+        """See ``DualEncoder``."""
         return rearrange(unit(self.imgnet(image), 1), "b c h w -> b 1 c h w")
 
-    def hear(self, spectrogram: Tensor) -> Tensor:
-        """See ``TwoSided``."""
-        return rearrange(unit(loudest(self.audnet(spectrogram)), 1), "b c -> b 1 c")
+    def encode_sound(self, spectrogram: Tensor) -> Tensor:
+        """See ``DualEncoder``."""
+        return rearrange(unit(max_pool(self.audnet(spectrogram)), 1), "b c -> b 1 c")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``places`` ``(b, 1, c, h, w)`` and ``sounds`` ``(b, 1, c)`` of a training batch."""
-        return {"places": self.see(batch["image"]), "sounds": self.hear(batch["spectrogram"])}
+        """``tokens`` ``(b, 1, c, h, w)`` and ``sounds`` ``(b, 1, c)`` of a training batch."""
+        return {
+            "tokens": self.encode_picture(batch["image"]),
+            "sounds": self.encode_sound(batch["spectrogram"]),
+        }
 
 
 class TriMap(NamedTuple):
@@ -69,15 +72,15 @@ class TriMap(NamedTuple):
     """Cosine of the best place with every sound, ``(i, j)``."""
 
 
-def tri_map(places: Tensor, sounds: Tensor) -> TriMap:
+def tri_map(tokens: Tensor, sounds: Tensor) -> TriMap:
     """Compare places with sounds.
 
     Args:
-        places: ``(i, c, h, w)``, length one along c.
+        tokens: ``(i, c, h, w)``, length one along c.
         sounds: ``(j, c)``, likewise, as many.
     """
-    every = torch.einsum("ichw,jc->ijhw", places, sounds)
-    own = torch.einsum("ichw,ic->ihw", places, sounds)
+    every = torch.einsum("ichw,jc->ijhw", tokens, sounds)
+    own = torch.einsum("ichw,ic->ihw", tokens, sounds)
     sounding = torch.sigmoid((own - SOUNDING) / SOFTNESS)
     silent = 1 - torch.sigmoid((own - SILENT) / SOFTNESS)
     easy = _weighted_mean(every, torch.sigmoid((every - SOUNDING) / SOFTNESS))
@@ -88,9 +91,9 @@ def tri_map(places: Tensor, sounds: Tensor) -> TriMap:
     return TriMap(own, logits, sounding, silent, every.amax((-2, -1)))
 
 
-def lvs_loss(places: Tensor, sounds: Tensor) -> Tensor:
+def lvs_loss(tokens: Tensor, sounds: Tensor) -> Tensor:
     """Contrast a picture's sounding places with other sounds and its own silent places."""
-    logits = tri_map(places, sounds).logits
+    logits = tri_map(tokens, sounds).logits
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 

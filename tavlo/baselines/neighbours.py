@@ -37,18 +37,18 @@ class Neighbours:
         object.__setattr__(self, "_place", {name: i for i, name in enumerate(self.clip_ids)})
 
     def draw(
-        self, clip_id: str, present: Container[str], dice: np.random.Generator
+        self, clip_id: str, available: Container[str], rng: np.random.Generator
     ) -> tuple[str, str]:
         """One clip that looks like this one, and one that sounds like it.
 
         Args:
             clip_id: in the table.
-            present: clips that may be drawn.
-            dice: of the clip.
+            available: clips that may be drawn.
+            rng: of the clip.
 
         Raises:
             AvatarBuildError: the table knows nothing of the clip, or none of its neighbours is
-                present.
+                available.
         """
         if clip_id not in self._place:
             raise AvatarBuildError(
@@ -57,13 +57,13 @@ class Neighbours:
         drawn = []
         for kind, table in (("looks", self.pictures), ("sounds", self.sounds)):
             names = [self.clip_ids[number] for number in table[self._place[clip_id]]]
-            near = [name for name in names if name in present]
+            near = [name for name in names if name in available]
             if not near:
                 raise AvatarBuildError(
                     f"none of the {len(names)} clips it {kind} like is trained on; make the table"
                     " of neighbours with more of them."
                 )
-            drawn.append(near[int(dice.integers(len(near)))])
+            drawn.append(near[int(rng.integers(len(near)))])
         return drawn[0], drawn[1]
 
     def save(self, file: str | Path) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from tavlo.baselines.batching import ahead, joined
+from tavlo.baselines.batching import concatenated, in_batches
 from tavlo.baselines.checkpoints import load_into, read_released
 from tavlo.baselines.encoders import Trunk
 from tavlo.baselines.frontends import RATE_HZ, squeeze_front
@@ -64,9 +64,9 @@ class ObjectPrior(ImageModel):
         """See ``ImageModel``; the sounds are not heard and may be missing."""
         found = [
             self.post.upsample(self._run(self.network, image).astype(np.float32))
-            for image in ahead(lambda part: _images(pictures[part]), len(pictures))
+            for image in in_batches(lambda part: _images(pictures[part]), len(pictures))
         ]
-        return joined(found, (GRID, GRID))
+        return concatenated(found, (GRID, GRID))
 
     def embeddings(
         self, pictures: Sequence[Picture], sounds: Sequence[Sound]

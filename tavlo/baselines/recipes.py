@@ -22,7 +22,7 @@ from pipeline.media.clip_cache import ClipTensors
 from tavlo.baselines.augment import drawn_warp, masked, shifted, shifted_crop, strong
 from tavlo.baselines.encoders import Trunk
 from tavlo.baselines.ezvsl import EZVSL, EzVsl, ezvsl_loss
-from tavlo.baselines.frontends import RATE_HZ, around, decibels, mel_powers
+from tavlo.baselines.frontends import RATE_HZ, decibels, mel_powers, window_around
 from tavlo.baselines.interface import Picture, Sound
 from tavlo.baselines.localiser import Published
 from tavlo.baselines.neighbours import Neighbours, file_digest, read_neighbours
@@ -32,9 +32,9 @@ from tavlo.baselines.ssltie import SSLTIE, SslTie, ssltie_loss, warped
 from tavlo.training.imagenet import SCRATCH, imagenet_resnet18
 from tavlo.training.recipe import Recipe, setting_error
 
-_IMAGE_WISE = {"min_frames": 1, "max_frames": 10_000}
+_ANY_FRAME_RATE = {"min_frames": 1, "max_frames": 10_000}
 """Clips of any frame rate: one frame of each is used."""
-_AS_EZVSL = _IMAGE_WISE | {
+_AS_EZVSL = _ANY_FRAME_RATE | {
     "batch": 128,
     "epochs": 20,
     "learning_rate": 1e-4,
@@ -134,18 +134,18 @@ class EzVslRecipe(PairRecipe[ImageNetSettings]):
     def initialise(self, model: nn.Module) -> dict[str, str]:
         """ImageNet's weights for the picture's trunk, where they are registered."""
         assert isinstance(model, EzVsl)
-        return _start(self.settings, [model.imgnet])
+        return _initialise(self.settings, [model.imgnet])
 
-    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """``image`` ``(3, y, x)`` and ``spectrogram`` ``(1, f, s)``."""
         picture = middle_frame(clip)
-        if dice is not None:
-            picture = shifted_crop(picture, dice)
+        if rng is not None:
+            picture = shifted_crop(picture, rng)
         return {"image": self._image(picture), "spectrogram": self._spectrogram(clip.waveform)}
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         """See ``ezvsl_loss``."""
-        return ezvsl_loss(outputs["places"][:, 0].float(), outputs["sounds"][:, 0].float())
+        return ezvsl_loss(outputs["tokens"][:, 0].float(), outputs["sounds"][:, 0].float())
 
 
 class SlavcRecipe(PairRecipe[SlavcSettings]):
@@ -165,15 +165,15 @@ class SlavcRecipe(PairRecipe[SlavcSettings]):
         assert isinstance(model, Slavc)
         trunk = model.get_submodule("imgnet")
         assert isinstance(trunk, Trunk)
-        started = _start(self.settings, [trunk])
-        model.copy()
+        started = _initialise(self.settings, [trunk])
+        model.reset_momentum_encoder()
         return started
 
-    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """As EZ-VSL's."""
         picture = middle_frame(clip)
-        if dice is not None:
-            picture = shifted_crop(picture, dice)
+        if rng is not None:
+            picture = shifted_crop(picture, rng)
         return {"image": self._image(picture), "spectrogram": self._spectrogram(clip.waveform)}
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
@@ -183,7 +183,7 @@ class SlavcRecipe(PairRecipe[SlavcSettings]):
     def after_step(self, model: nn.Module) -> None:
         """Let the copy follow."""
         assert isinstance(model, Slavc)
-        model.follow(self.settings.momentum)
+        model.update_momentum_encoder(self.settings.momentum)
 
 
 class SslTieRecipe(PairRecipe[NetSettings]):
@@ -198,17 +198,17 @@ class SslTieRecipe(PairRecipe[NetSettings]):
         """A new network."""
         return SslTie(self.settings.width)
 
-    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """``image``, its warped ``view`` ``(3, y, x)``, the ``warp``, and ``spectrogram``.
 
         The authors train on 3 s of sound, repeated to 10 s.
         """
         picture, warp = middle_frame(clip), np.eye(2, 3, dtype=np.float32)
         front = self.published.sound_front
-        heard = around(clip.waveform, len(clip.waveform) / RATE_HZ / 2, 3.0)
+        heard = window_around(clip.waveform, len(clip.waveform) / RATE_HZ / 2, 3.0)
         power = mel_powers(front.waveforms([heard]))[0]
-        if dice is not None:
-            picture, warp, power = strong(picture, dice), drawn_warp(dice), masked(power, dice)
+        if rng is not None:
+            picture, warp, power = strong(picture, rng), drawn_warp(rng), masked(power, rng)
         image, given = self._image(picture), torch.from_numpy(warp)
         return {
             "image": image,
@@ -219,9 +219,9 @@ class SslTieRecipe(PairRecipe[NetSettings]):
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         """See ``ssltie_loss``."""
-        names = ("places", "view_places", "sounds")
-        places, view, sounds = (outputs[name][:, 0].float() for name in names)
-        return ssltie_loss(places, view, sounds, outputs["warp"])
+        names = ("tokens", "view_tokens", "sounds")
+        tokens, view, sounds = (outputs[name][:, 0].float() for name in names)
+        return ssltie_loss(tokens, view, sounds, outputs["warp"])
 
 
 class AlignmentRecipe(PairRecipe[AlignmentSettings]):
@@ -247,7 +247,7 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
         return Aligned(self.settings.width)
 
     def companions(
-        self, clip_id: str, present: Container[str], dice: np.random.Generator
+        self, clip_id: str, available: Container[str], rng: np.random.Generator
     ) -> Sequence[str]:
         """A clip that looks like this one and one that sounds like it, of those trained on."""
         if not self.settings.neighbours:
@@ -260,28 +260,28 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
                     f" {self.settings.neighbours_sha256}."
                 )
             self._table = read_neighbours(path)
-        return self._table.draw(clip_id, present, dice)
+        return self._table.draw(clip_id, available, rng)
 
-    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """``image`` ``(v, 3, y, x)`` and ``spectrogram`` ``(v, 1, f, s)``: v views of each.
 
         The original; in training also an augmented one, and those of companions.
         """
-        return self._views(clip, (), dice)
+        return self._views(clip, (), rng)
 
     def sample_among(
-        self, clip: ClipTensors, companions: Sequence[ClipTensors], dice: np.random.Generator
+        self, clip: ClipTensors, companions: Sequence[ClipTensors], rng: np.random.Generator
     ) -> dict[str, Tensor]:
         """See ``sample``."""
-        return self._views(clip, companions, dice)
+        return self._views(clip, companions, rng)
 
     def _views(
-        self, clip: ClipTensors, companions: Sequence[ClipTensors], dice: np.random.Generator | None
+        self, clip: ClipTensors, companions: Sequence[ClipTensors], rng: np.random.Generator | None
     ) -> dict[str, Tensor]:
         pictures, sounds = [middle_frame(clip)], [clip.waveform]
-        if dice is not None:
-            pictures.append(strong(pictures[0], dice))
-            sounds.append(shifted(sounds[0], dice, round(self.settings.shift_s * RATE_HZ)))
+        if rng is not None:
+            pictures.append(strong(pictures[0], rng))
+            sounds.append(shifted(sounds[0], rng, round(self.settings.shift_s * RATE_HZ)))
         if companions:
             alike, sounding = companions
             pictures.append(middle_frame(alike))
@@ -293,10 +293,11 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         """Equation 3."""
-        places, pictures, sounds, voices = (
-            outputs[name].float() for name in ("places", "pictures", "sounds", "voices")
+        tokens, pictures, sounds, sound_vectors = (
+            outputs[name].float()
+            for name in ("tokens", "picture_vectors", "sounds", "sound_vectors")
         )
-        return alignment_loss(places, pictures, sounds, voices, self.settings.temperature)
+        return alignment_loss(tokens, pictures, sounds, sound_vectors, self.settings.temperature)
 
 
 def middle_frame(clip: ClipTensors) -> Picture:
@@ -305,7 +306,7 @@ def middle_frame(clip: ClipTensors) -> Picture:
     return frame
 
 
-def _start(settings: ImageNetSettings, trunks: Sequence[Trunk]) -> dict[str, str]:
+def _initialise(settings: ImageNetSettings, trunks: Sequence[Trunk]) -> dict[str, str]:
     wanted = settings.imagenet and settings.width == 64
     found = imagenet_resnet18() if wanted else None
     if found is None:

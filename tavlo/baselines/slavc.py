@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tavlo.baselines.encoders import Trunk, TwoSided, loudest, similarity, start_as_ezvsl, unit
+from tavlo.baselines.encoders import DualEncoder, Trunk, init_as_ezvsl, max_pool, similarity, unit
 from tavlo.baselines.frontends import EZVSL_SOUND, squeeze_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
@@ -29,7 +29,7 @@ _PARTS = ("imgnet", "img_proj1", "img_proj2", "audnet", "aud_proj1", "aud_proj2"
 _COPY = "momentum_"
 
 
-class Slavc(TwoSided):
+class Slavc(DualEncoder):
     """Two trunks, two heads each, and a copy of it all.
 
     Args:
@@ -49,11 +49,11 @@ class Slavc(TwoSided):
             self.add_module(f"{prefix}audnet", Trunk(1, width))
             self.add_module(f"{prefix}aud_proj1", nn.Linear(8 * width, 512))
             self.add_module(f"{prefix}aud_proj2", nn.Linear(8 * width, 512))
-        start_as_ezvsl(self)
-        self.copy()
+        init_as_ezvsl(self)
+        self.reset_momentum_encoder()
 
-    def see(self, image: Tensor, prefix: str = "") -> Tensor:
-        """See ``TwoSided``; heads of localisation and correspondence.
+    def encode_picture(self, image: Tensor, prefix: str = "") -> Tensor:
+        """See ``DualEncoder``; heads of localisation and correspondence.
 
         Args:
             image: ``(b, 3, y, x)``.
@@ -64,30 +64,33 @@ class Slavc(TwoSided):
         heads = [self.get_submodule(f"{prefix}img_proj{head}")(features) for head in (1, 2)]
         return unit(torch.stack(heads, 1), 2)
 
-    def hear(self, spectrogram: Tensor, prefix: str = "") -> Tensor:
-        """See ``TwoSided``; ``prefix`` as for ``see``."""
-        features = loudest(self.get_submodule(f"{prefix}audnet")(spectrogram))
+    def encode_sound(self, spectrogram: Tensor, prefix: str = "") -> Tensor:
+        """See ``DualEncoder``; ``prefix`` as for ``encode_picture``."""
+        features = max_pool(self.get_submodule(f"{prefix}audnet")(spectrogram))
         heads = [self.get_submodule(f"{prefix}aud_proj{head}")(features) for head in (1, 2)]
         return unit(torch.stack(heads, 1), 2)
 
     def momentum_maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
         """Maps of the copy, by which the authors' training selects; their test does not."""
-        places, sounds = self.see(image, _COPY), self.hear(spectrogram, _COPY)
-        return similarity(places, sounds) / self.temperature
+        tokens, sounds = (
+            self.encode_picture(image, _COPY),
+            self.encode_sound(spectrogram, _COPY),
+        )
+        return similarity(tokens, sounds) / self.temperature
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``places``, ``sounds``, and as ``..._target`` the copy's, of a training batch."""
+        """``tokens``, ``sounds``, and as ``..._target`` the copy's, of a training batch."""
         image, spectrogram = batch["image"], batch["spectrogram"]
         with torch.no_grad():
-            targets = self.see(image, _COPY), self.hear(spectrogram, _COPY)
+            targets = self.encode_picture(image, _COPY), self.encode_sound(spectrogram, _COPY)
         return {
-            "places": self.see(image),
-            "sounds": self.hear(spectrogram),
-            "places_target": targets[0],
+            "tokens": self.encode_picture(image),
+            "sounds": self.encode_sound(spectrogram),
+            "tokens_target": targets[0],
             "sounds_target": targets[1],
         }
 
-    def copy(self) -> None:
+    def reset_momentum_encoder(self) -> None:
         """Make the copy equal; it learns by following alone."""
         for part in _PARTS:
             copied = self.get_submodule(_COPY + part)
@@ -95,7 +98,7 @@ class Slavc(TwoSided):
             copied.requires_grad_(False)
 
     @torch.no_grad()
-    def follow(self, momentum: float) -> None:
+    def update_momentum_encoder(self, momentum: float) -> None:
         """Move the copy's parameters a little towards the network's."""
         for part in _PARTS:
             copied = self.get_submodule(_COPY + part).parameters()
@@ -104,19 +107,19 @@ class Slavc(TwoSided):
 
 
 def slavc_loss(
-    places: Tensor, sounds: Tensor, places_target: Tensor, sounds_target: Tensor
+    tokens: Tensor, sounds: Tensor, tokens_target: Tensor, sounds_target: Tensor
 ) -> Tensor:
     """Contrast both ways, each against the copy's side.
 
     Args:
-        places: ``(i, 2, c, h, w)``, length one along c.
+        tokens: ``(i, 2, c, h, w)``, length one along c.
         sounds: ``(j, 2, c)``, likewise.
-        places_target: the copy's.
+        tokens_target: the copy's.
         sounds_target: the copy's.
     """
-    to_sounds = _scores(torch.einsum("ikchw,jkc->kijhw", places, sounds_target))
-    to_places = _scores(torch.einsum("ikchw,jkc->kijhw", places_target, sounds))
-    own = torch.arange(len(places), device=places.device)
+    to_sounds = _scores(torch.einsum("ikchw,jkc->kijhw", tokens, sounds_target))
+    to_places = _scores(torch.einsum("ikchw,jkc->kijhw", tokens_target, sounds))
+    own = torch.arange(len(tokens), device=tokens.device)
     return F.cross_entropy(to_places, own) + F.cross_entropy(to_sounds, own)
 
 

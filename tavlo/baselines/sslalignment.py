@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tavlo.baselines.encoders import TwoSided, loudest, unit
+from tavlo.baselines.encoders import DualEncoder, max_pool, unit
 from tavlo.baselines.frontends import SSLALIGNMENT_SOUND, tensor_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
@@ -40,22 +40,22 @@ class Aligned(Lvs):
 
     def sound_vectors(self, spectrogram: Tensor) -> Tensor:
         """Projected sounds, ``(b, d)``, length one."""
-        return self._project_sound(loudest(self.audnet(spectrogram)))
+        return self._project_sound(max_pool(self.audnet(spectrogram)))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Both sides of all views of a training batch, each ``(b, v, ...)``.
 
-        ``places`` and ``pictures`` of ``image`` ``(b, v, 3, y, x)``, ``sounds`` and ``voices`` of
-        ``spectrogram`` ``(b, v, 1, f, s)``: for the localisation and the alignment.
+        Of ``image`` ``(b, v, 3, y, x)`` the ``tokens`` for the localisation and ``picture_vectors``
+        for the alignment, of ``spectrogram`` ``(b, v, 1, f, s)`` ``sounds`` and ``sound_vectors``.
         """
         views = batch["image"].shape[1]
         features = self.imgnet(batch["image"].flatten(0, 1))
-        heard = loudest(self.audnet(batch["spectrogram"].flatten(0, 1)))
+        heard = max_pool(self.audnet(batch["spectrogram"].flatten(0, 1)))
         found = {
-            "places": unit(features, 1),
-            "pictures": self._project_picture(features),
+            "tokens": unit(features, 1),
+            "picture_vectors": self._project_picture(features),
             "sounds": unit(heard, 1),
-            "voices": self._project_sound(heard),
+            "sound_vectors": self._project_sound(heard),
         }
         pattern = "(b v) ... -> b v ..."
         return {name: rearrange(value, pattern, v=views) for name, value in found.items()}
@@ -67,19 +67,23 @@ class Aligned(Lvs):
         return unit(self.project_sound(heard), 1)
 
 
-def localisation_scores(places: Tensor, sounds: Tensor) -> Tensor:
+def localisation_scores(tokens: Tensor, sounds: Tensor) -> Tensor:
     """Mean cosine of a picture's places with a sound (eq. 1, no mask): ``(i, j)``.
 
     Args:
-        places: ``(i, c, h, w)``, length one along c.
+        tokens: ``(i, c, h, w)``, length one along c.
         sounds: ``(j, c)``, likewise.
     """
     # The mean of the products is the product of the mean.
-    return places.mean((-2, -1)) @ sounds.T
+    return tokens.mean((-2, -1)) @ sounds.T
 
 
 def alignment_loss(
-    places: Tensor, pictures: Tensor, sounds: Tensor, voices: Tensor, temperature: float
+    tokens: Tensor,
+    picture_vectors: Tensor,
+    sounds: Tensor,
+    sound_vectors: Tensor,
+    temperature: float,
 ) -> Tensor:
     """Both contrasts, summed over all pairs of views, mean over the batch (eq. 3).
 
@@ -87,25 +91,25 @@ def alignment_loss(
     this direction alone. Its sign there is a likelihood's; a loss has the other.
 
     Args:
-        places: ``(b, v, c, h, w)``, length one along c.
-        pictures: ``(b, v, d)``, length one.
+        tokens: ``(b, v, c, h, w)``, length one along c.
+        picture_vectors: ``(b, v, d)``, length one.
         sounds: ``(b, v, c)``, length one.
-        voices: ``(b, v, d)``, length one.
+        sound_vectors: ``(b, v, d)``, length one.
         temperature: the paper's tau, whose value it does not give.
     """
-    own = torch.arange(len(places), device=places.device)
-    total = places.new_zeros(())
-    for seen in range(places.shape[1]):
+    own = torch.arange(len(tokens), device=tokens.device)
+    total = tokens.new_zeros(())
+    for seen in range(tokens.shape[1]):
         for heard in range(sounds.shape[1]):
             for scores in (
-                localisation_scores(places[:, seen], sounds[:, heard]),
-                pictures[:, seen] @ voices[:, heard].T,
+                localisation_scores(tokens[:, seen], sounds[:, heard]),
+                picture_vectors[:, seen] @ sound_vectors[:, heard].T,
             ):
                 total = total + F.cross_entropy(scores / temperature, own)
     return total
 
 
-def _network(names: Collection[str]) -> TwoSided:
+def _network(names: Collection[str]) -> DualEncoder:
     return Aligned() if "project_picture.weight" in names else Lvs()
 
 

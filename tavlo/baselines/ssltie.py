@@ -30,24 +30,24 @@ class SslTie(Lvs):
             unused.requires_grad_(False)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``places`` of the picture and of its ``view``, ``sounds``, and the ``warp`` between."""
+        """``tokens`` of the picture and of its ``view``, ``sounds``, and the ``warp`` between."""
         return super().forward(batch) | {
-            "view_places": self.see(batch["view"]),
+            "view_tokens": self.encode_picture(batch["view"]),
             "warp": batch["warp"],
         }
 
 
-def ssltie_loss(places: Tensor, view_places: Tensor, sounds: Tensor, warp: Tensor) -> Tensor:
+def ssltie_loss(tokens: Tensor, view_tokens: Tensor, sounds: Tensor, warp: Tensor) -> Tensor:
     """Mean of both views' contrasts, plus how far the view's map is from the map's view.
 
     Args:
-        places: ``(b, c, h, w)``, length one along c.
-        view_places: of the warped pictures.
+        tokens: ``(b, c, h, w)``, length one along c.
+        view_tokens: of the warped pictures.
         sounds: ``(b, c)``, length one.
         warp: what makes the view of a picture, for ``warped``: ``(b, 2, 3)``.
     """
-    contrast = (lvs_loss(places, sounds) + lvs_loss(view_places, sounds)) / 2
-    return contrast + equivariance(_map(places, sounds), _map(view_places, sounds), warp)
+    contrast = (lvs_loss(tokens, sounds) + lvs_loss(view_tokens, sounds)) / 2
+    return contrast + equivariance(_map(tokens, sounds), _map(view_tokens, sounds), warp)
 
 
 def equivariance(maps: Tensor, view_maps: Tensor, warp: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ def warped(images: Tensor, warp: Tensor) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _map(places: Tensor, sounds: Tensor) -> Tensor:
-    return (places * sounds[:, :, None, None]).sum(1)
+def _map(tokens: Tensor, sounds: Tensor) -> Tensor:
+    return (tokens * sounds[:, :, None, None]).sum(1)
 
 
 SSLTIE = Published(

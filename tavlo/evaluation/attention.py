@@ -39,12 +39,12 @@ class Attention:
 
     heat: Maps
     """Eq. 16: cosines of each frame's sound with its places, ``(t, h, w)``."""
-    places: Maps | None
+    within_frame: Maps | None
     """How much each frame's sound attends to each place, ``(l, t, h, w)``. The rest of a frame's
     sum of 1 goes to the sound itself. None where sounds and places do not attend to one another."""
     sound_over_time: Maps
     """How much frame t's sound attends to each frame's, ``(l, t, t)``."""
-    place_over_time: Maps
+    location_over_time: Maps
     """How much frame t attends to each frame at the place that agrees best with the sound over the
     clip, ``(l, t, t)``."""
 
@@ -88,9 +88,9 @@ def attention(model: TavloOfBatches, batch: dict[str, Tensor]) -> Attention:
     stacked = torch.stack(over)  # (l, 2, t, t)
     return Attention(
         heat=_numbers(heat),
-        places=_numbers(torch.stack(within)) if within else None,
+        within_frame=_numbers(torch.stack(within)) if within else None,
         sound_over_time=_numbers(stacked[:, 0]),
-        place_over_time=_numbers(stacked[:, 1]),
+        location_over_time=_numbers(stacked[:, 1]),
     )
 
 
@@ -166,17 +166,17 @@ def figure(found: Attention, pictures: Sequence[Pictured], every: int, title: st
     marks = [str(shown.frame_index) for shown in pictures]
     blocks = len(found.sound_over_time)
     columns: list[tuple[str, Maps]] = [("heatmap (eq. 16)", found.heat)]
-    if found.places is not None:
+    if found.within_frame is not None:
         columns += [
             (f"block {number}: the sound looks at", maps)
-            for number, maps in enumerate(found.places, start=1)
+            for number, maps in enumerate(found.within_frame, start=1)
         ]
     over_time = [
         (f"block {number}: {what} over time", maps[number - 1])
         for number in range(1, blocks + 1)
         for what, maps in (
             ("the sound", found.sound_over_time),
-            ("its best place", found.place_over_time),
+            ("its best place", found.location_over_time),
         )
     ]
     width = max(1 + len(columns), len(over_time))

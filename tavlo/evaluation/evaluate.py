@@ -23,12 +23,12 @@ from pipeline.errors import AvatarBuildError
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.evaluation.training_overlap import Leak, leak
-from tavlo.metrics.localisation import CURVE, ciou, localisation, top_share_threshold
+from tavlo.metrics.localisation import CURVE, ciou, localisation, top_fraction_threshold
 
 SCENARIOS = ("Single-sound", "Mixed-sound", "Multi-entity")
-TOP_SHARE = 0.10
+TOP_FRACTION = 0.10
 """Share of all pixels that is predicted."""
-TOP_SHARE_DAGGER = 0.05
+TOP_FRACTION_DAGGER = 0.05
 """The same on the videos with off-screen frames only (the paper's dagger column)."""
 DROP = "Cross-event - Total"
 """The paper's delta: how much lower the cross-event subset is."""
@@ -121,7 +121,7 @@ def evaluate(
             show(next(done), "")
             yield heatmap
 
-    threshold = top_share_threshold(heatmaps, TOP_SHARE)
+    threshold = top_fraction_threshold(heatmaps, TOP_FRACTION)
     scores = Scores(data.name, data.verified, truth, threshold, None, left_out=left_out)
     scores.model = predictions.about()
     videos = {frame.video_id for frame in frames}
@@ -162,8 +162,8 @@ def evaluate(
 
 
 def _rows_of(frame: LabelledFrame, data: EvaluationSet) -> list[str]:
-    present = {instance.scenario for instance in frame.instances}
-    rows = [scenario for scenario in SCENARIOS if scenario in present]
+    scenarios = {instance.scenario for instance in frame.instances}
+    rows = [scenario for scenario in SCENARIOS if scenario in scenarios]
     rows.append("Total")
     if frame.video_id in data.cross_event:
         rows.append("Cross-event")
@@ -210,7 +210,7 @@ def _add_dagger(
     """TN at the top 5 % of the pixels of the videos that have off-screen frames."""
     videos = {frame.video_id for frame in frames if frame.off_screen}
     chosen = [frame for frame in frames if frame.video_id in videos]
-    threshold = top_share_threshold(lambda: predictions.heatmaps(chosen), TOP_SHARE_DAGGER)
+    threshold = top_fraction_threshold(lambda: predictions.heatmaps(chosen), TOP_FRACTION_DAGGER)
     numbers = [number for number, frame in enumerate(frames) if frame.off_screen]
     off_screen = [frames[number] for number in numbers]
     found = [
@@ -228,8 +228,8 @@ class _Bootstrap:
         names = sorted({frame.video_id for frame in frames})
         place = {name: number for number, name in enumerate(names)}
         self._video = np.array([place[frame.video_id] for frame in frames])
-        dice = np.random.default_rng(seed)
-        drawn = dice.integers(0, len(names), (_DRAWS, len(names)))
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(0, len(names), (_DRAWS, len(names)))
         self._times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
         """How often each draw holds each video."""
 

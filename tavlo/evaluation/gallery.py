@@ -110,7 +110,7 @@ def _chosen(scores: Scores) -> dict[str, list[FrameScore]]:
         # The id decides between equals, so that the page is the same every time.
         ordered = sorted(found, key=lambda frame: (-frame.values[name], frame.frame_id))
         if ordered:
-            chosen[name] = spread(ordered, _EACH)
+            chosen[name] = best_middle_worst(ordered, _EACH)
     changing = [frame for frame in scores.per_frame if "Cross-event" in frame.values]
     videos = sorted({frame.video_id for frame in changing})
     some = {videos[round(place)] for place in np.linspace(0, len(videos) - 1, _CHANGING) if videos}
@@ -120,7 +120,7 @@ def _chosen(scores: Scores) -> dict[str, list[FrameScore]]:
     return chosen
 
 
-def spread(ordered: Sequence[FrameScore], each: int) -> list[FrameScore]:
+def best_middle_worst(ordered: Sequence[FrameScore], each: int) -> list[FrameScore]:
     """The first, middle and last ones, each once, still in order."""
     middle = max(0, (len(ordered) - each) // 2)
     places = [*range(each), *range(middle, middle + each), *range(-each, 0)]

@@ -8,17 +8,16 @@ becomes of a window that leaves the clip; here it is moved inside (ours), the on
 from __future__ import annotations
 
 import itertools
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pipeline.errors import AvatarBuildError
 from pipeline.media import FileSound, Media, Timeline, decode_pictures, read_sound, read_timeline
 from pipeline.versions import code_revision
-from tavlo.baselines.frontends import around
+from tavlo.baselines.batching import in_threads
+from tavlo.baselines.frontends import window_around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.predict import Answer, Notes
@@ -26,8 +25,6 @@ from tavlo.evaluation.release_media import check_released, clip_path, picture, s
 
 _TOGETHER = 64
 """Frames whose pictures and sounds are in memory at once."""
-Given = TypeVar("Given")
-Read = TypeVar("Read")
 
 
 @dataclass
@@ -108,7 +105,7 @@ def read_pairs(
     notes.miss(lacking)
     there = [frame for frame in frames if frame.frame_id not in lacking]
     groups = [list(group) for _, group in itertools.groupby(there, lambda f: sound_path(data, f))]
-    read = _in_threads(lambda group: _read(data, group, model, every_frame_of), groups)
+    read = in_threads(lambda group: _read(data, group, model, every_frame_of), groups)
     for pairs, failed, sound in read:
         notes.miss(failed)
         if sound is not None:
@@ -157,23 +154,6 @@ def _others(
         if shown.index not in labelled:
             frame = replace(frames[0], frame_id="", frame_index=shown.index)
             yield Pair(frame, shown.rgb(), sound, float(timeline.time(shown.index)))
-
-
-def _in_threads(read: Callable[[Given], Read], items: Sequence[Given]) -> Iterator[Read]:
-    """Yield what ``read`` makes of each item, in order; decoders and resamplers release the GIL."""
-    threads = os.cpu_count() or 1
-    waiting: deque[Future[Read]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(read, item))
-                if len(waiting) > 2 * threads:  # a few in memory, however many there are
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @dataclass(frozen=True)
@@ -231,7 +211,7 @@ def _heard(pair: Pair, window: float | None, rate_hz: int) -> Sound:
         return pair.sound
     # Sound is cut at its codec's blocks and may outlast the clip by some milliseconds.
     length = round(pair.frame.clip_s * rate_hz) or len(pair.sound)
-    return around(pair.sound[:length], pair.time_s, window)
+    return window_around(pair.sound[:length], pair.time_s, window)
 
 
 def _clips_together(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:

@@ -1,4 +1,4 @@
-"""The sets before AVATAR, each scored as its field scores it: one picture, one sound, one map.
+"""The benchmarks before AVATAR, each scored as its papers do: one picture, one sound, one map.
 
 A set is a release that ``import-release`` made of it. A model's own post-processing turns its maps
 into predictions, as its authors' evaluator does, and stands in the results.
@@ -59,7 +59,7 @@ class Number:
 
 
 @dataclass
-class SetScores:
+class BenchmarkScores:
     """All a model gets on a set."""
 
     release: str
@@ -77,7 +77,7 @@ class SetScores:
         return asdict(self)
 
 
-def scored_part(data: EvaluationSet) -> EvaluationSet:
+def test_split(data: EvaluationSet) -> EvaluationSet:
     """The samples of the test split; all of them where the set states no split.
 
     Raises:
@@ -90,13 +90,13 @@ def scored_part(data: EvaluationSet) -> EvaluationSet:
     return replace(data, frames=frames)
 
 
-def evaluate_set(
+def evaluate_benchmark(
     data: EvaluationSet,
     predictions: Predictions,
     *,
     max_missing: int = 0,
     train_lists: Sequence[Path] = (),
-) -> SetScores:
+) -> BenchmarkScores:
     """Score heatmaps on a set.
 
     Args:
@@ -111,7 +111,7 @@ def evaluate_set(
     """
     truth = _kind(data)
     about = predictions.about()
-    scores = SetScores(data.name, left_out=_never_there(data), model=about)
+    scores = BenchmarkScores(data.name, left_out=_never_there(data), model=about)
     frames = []
     for frame in data.frames:
         if predictions.has(frame):
@@ -171,8 +171,8 @@ def retrieve(
     pictures, sounds = (np.concatenate(side) for side in zip(*vectors, strict=True))
     rows = {
         name: {
-            f"R@{depth}": Number(100 * share, len(pictures))
-            for depth, share in recall_at(ask, answer, _DEPTHS).items()
+            f"R@{depth}": Number(100 * fraction, len(pictures))
+            for depth, fraction in recall_at(ask, answer, _DEPTHS).items()
         }
         for name, ask, answer in (
             ("audio to image", sounds, pictures),
@@ -290,7 +290,7 @@ def _kind(data: EvaluationSet) -> Truth:
     return SETS[data.imported_from]
 
 
-def _post(about: dict[str, Any], scores: SetScores) -> PostProcessing:
+def _post(about: dict[str, Any], scores: BenchmarkScores) -> PostProcessing:
     stated = about.get("post")
     if stated is None:
         scores.notes.append(
@@ -316,7 +316,7 @@ def _never_there(data: EvaluationSet) -> dict[str, str]:
 # Output
 
 
-def set_table(scores: SetScores) -> Table:
+def benchmark_table(scores: BenchmarkScores) -> Table:
     """Every number with its n; what was left out beside them."""
     rows: list[list[Entry]] = [
         [f"{name} {metric}", number.value, str(number.n)]
@@ -333,13 +333,13 @@ def set_table(scores: SetScores) -> Table:
     return Table(f"Release {scores.release}", ["", "value", "n"], rows, notes)
 
 
-def write_set_scores(scores: SetScores, folder: Path) -> None:
+def write_benchmark_scores(scores: BenchmarkScores, folder: Path) -> None:
     """Write ``scores.json`` for ``tables``, and the table in every other format."""
     from tavlo.published.result_table import FORMATS
 
     folder.mkdir(parents=True, exist_ok=True)
     for ending in ("md", "tex", "csv"):
-        text = FORMATS[ending]([set_table(scores)])
+        text = FORMATS[ending]([benchmark_table(scores)])
         (folder / f"scores.{ending}").write_text(text, encoding="utf-8")
     text = json.dumps(scores.as_dict(), indent=1, sort_keys=True)
     (folder / "scores.json").write_text(f"{text}\n", encoding="utf-8")

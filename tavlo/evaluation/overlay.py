@@ -50,8 +50,8 @@ class Scale:
 
     def heat(self, heatmap: Heatmap) -> NDArray[np.float32]:
         """0 where cold, 1 where hot."""
-        spread = self.high - self.low
-        above = (heatmap - self.low) / spread if spread else (heatmap >= self.threshold)
+        span = self.high - self.low
+        above = (heatmap - self.low) / span if span else (heatmap >= self.threshold)
         return np.clip(above, 0, 1).astype(np.float32)
 
 
@@ -156,6 +156,6 @@ def _film(
 
 def _smaller(image: Picture) -> Picture:
     height, width = image.shape[:2]
-    share = min(1.0, _LONG_SIDE / max(height, width))
-    size = (round(width * share), round(height * share))
+    factor = min(1.0, _LONG_SIDE / max(height, width))
+    size = (round(width * factor), round(height * factor))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

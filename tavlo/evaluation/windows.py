@@ -1,4 +1,4 @@
-"""How much sound an image-wise model needs: supplement D.1 and its Figure A."""
+"""How much sound an image model needs: supplement D.1 and its Figure A."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.files import replacing
 from tavlo.evaluation.evaluate import DROP, Scores
-from tavlo.published.paper import Numbers, read_model, read_runs
+from tavlo.published.published_tables import Numbers, read_model, read_runs
 from tavlo.published.result_table import Entry, Table
 
 Windows = Mapping[str, Mapping[float, Numbers]]

@@ -44,15 +44,15 @@ def ciou(predicted: Pixels, truth: NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class Localisation:
-    """What a set of frames' cIoUs comes to. Shares, not percentages."""
+    """What a set of frames' cIoUs comes to. Fractions, not percentages."""
 
     n: int
     ciou: float
     """Mean cIoU: the AVATAR paper's CIoU."""
     success: float
-    """Share of frames with cIoU >= 0.5: what older papers call cIoU, AP50 or CIoU."""
+    """Fraction of frames with cIoU >= 0.5: what older papers call cIoU, AP50 or CIoU."""
     auc: float
-    """Area under the share of frames with cIoU >= threshold, thresholds 0, 0.05, ..., 1."""
+    """Area under the fraction of frames with cIoU >= threshold, thresholds 0, 0.05, ..., 1."""
 
 
 def localisation(cious: Iterable[float]) -> Localisation:
@@ -72,17 +72,17 @@ def localisation(cious: Iterable[float]) -> Localisation:
     values = np.fromiter(cious, np.float64)
     if not len(values):
         raise ValueError("no frames to summarise")
-    shares = (values[:, None] >= CURVE).mean(0)
+    fractions = (values[:, None] >= CURVE).mean(0)
     return Localisation(
         n=len(values),
         ciou=float(values.mean()),
         success=float((values >= 0.5).mean()),
-        auc=float(np.trapezoid(shares, CURVE)),
+        auc=float(np.trapezoid(fractions, CURVE)),
     )
 
 
 def true_negatives(heatmaps: Iterable[Real], threshold: float) -> float:
-    """Share of pixels below the threshold in frames without a visible source (TN).
+    """Fraction of pixels below the threshold in frames without a visible source (TN).
 
     Raises:
         ValueError: there are none.
@@ -111,34 +111,34 @@ def predict(heatmap: Real, threshold: float, comparison: Comparison = ">=") -> P
     return heatmap >= threshold if comparison == ">=" else heatmap > threshold
 
 
-def rank_threshold(heatmap: Real, share: float) -> float:
-    """The value below which ``share`` of one heatmap's pixels lie, by rank in ascending order.
+def rank_threshold(heatmap: Real, fraction: float) -> float:
+    """The value below which ``fraction`` of one heatmap's pixels lie, by rank in ascending order.
 
     >>> rank_threshold(np.arange(10.0), 0.5)
     5.0
     """
     flat = heatmap.reshape(-1)
-    return float(np.sort(flat)[int(len(flat) * share)])
+    return float(np.sort(flat)[int(len(flat) * fraction)])
 
 
-def top_share_threshold(
-    heatmaps: Callable[[], Iterable[Real]], share: float, buckets: int = 1 << 16
+def top_fraction_threshold(
+    heatmaps: Callable[[], Iterable[Real]], fraction: float, buckets: int = 1 << 16
 ) -> float:
-    """The smallest value among the top ``share`` of all pixels of all frames: exact, in few bytes.
+    """Return the smallest of the top ``fraction`` of all frames' pixels: exact, in few bytes.
 
     A float32's bits order like its value once the sign is dealt with, so two passes of counting
     suffice: the upper 16 bits find the bucket, the lower 16 bits the value in it.
 
     Args:
         heatmaps: called twice, for the same frames each time; float32, or less precise.
-        share: in (0, 1].
+        fraction: in (0, 1].
         buckets: of each pass.
 
     Raises:
-        ValueError: no pixels, a share out of range, or NaN.
+        ValueError: no pixels, a fraction out of range, or NaN.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share: {share} is not in (0, 1]")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: {fraction} is not in (0, 1]")
     coarse = np.zeros(buckets, np.int64)
     for heatmap in heatmaps():
         if np.isnan(heatmap).any():
@@ -147,7 +147,7 @@ def top_share_threshold(
     total = int(coarse.sum())
     if not total:
         raise ValueError("no heatmaps")
-    wanted = max(1, round(total * share))
+    wanted = max(1, round(total * fraction))
     above = np.cumsum(coarse[::-1])[::-1]  # pixels in this bucket or higher ones
     bucket = int(np.flatnonzero(above >= wanted)[-1])
     still = wanted - int(above[bucket] - coarse[bucket])

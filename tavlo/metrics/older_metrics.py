@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Detection:
-    """Localisation where some samples have no visible source. Shares, not percentages."""
+    """Localisation where some samples have no visible source. Fractions, not percentages."""
 
     n: int
     negatives: int
@@ -111,8 +111,8 @@ def interactive(names: Sequence[str], cious: Sequence[float]) -> tuple[float, fl
         cious: of each sound.
 
     Returns:
-        The share of images of which every cIoU is at least 0.5; the area under that share over the
-        thresholds of the AUC; the number of images.
+        The fraction of images of which every cIoU is at least 0.5; the area under that fraction
+        over the thresholds of the AUC; the number of images.
 
     >>> interactive(["a", "a", "b"], [0.7, 0.2, 0.9])[0]
     0.5
@@ -121,8 +121,8 @@ def interactive(names: Sequence[str], cious: Sequence[float]) -> tuple[float, fl
     for name, value in zip(names, cious, strict=True):
         worst[name] = min(worst.get(name, np.inf), np.nan_to_num(value))
     least = np.array(list(worst.values()))
-    shares = (least[:, None] >= CURVE).mean(0)
-    return float((least >= 0.5).mean()), float(np.trapezoid(shares, CURVE)), len(least)
+    fractions = (least[:, None] >= CURVE).mean(0)
+    return float((least >= 0.5).mean()), float(np.trapezoid(fractions, CURVE)), len(least)
 
 
 # Masks (AVSBench, Zhou et al. 2022)
@@ -148,7 +148,7 @@ class Segmentation:
 
         Args:
             probability: ``(y, x)`` in [0, 1]; above 0.5 counts as sounding for the IoU.
-            mask: ``(y, x)``; where it is empty the IoU is the share of pixels predicted so.
+            mask: ``(y, x)``; where it is empty the IoU is the fraction of pixels predicted so.
         """
         predicted = probability > 0.5
         if not mask.any():
@@ -188,7 +188,7 @@ _ROUNDING = 1e-9
 
 
 def recall_at(queries: NDArray[Any], gallery: NDArray[Any], k: Sequence[int]) -> dict[int, float]:
-    """Share of queries whose own pair is among the k most similar, by cosine.
+    """Fraction of queries whose own pair is among the k most similar, by cosine.
 
     Ties: a pair counts as found when fewer than k rivals are more similar by more than rounding
     (1e-9), so rivals that are as similar as the pair do not push it out.

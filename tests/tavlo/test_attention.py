@@ -43,26 +43,26 @@ def test_looking_changes_nothing_and_leaves_nothing_behind(meeting: str) -> None
     found = attention(model, batch)
     heat = similarity(before["sound"], before["places"])[0]
     np.testing.assert_array_equal(found.heat, heat.numpy())
-    assert found.sound_over_time.shape == found.place_over_time.shape == (1, 10, 10)
-    np.testing.assert_allclose(found.place_over_time.sum(-1), 1, atol=1e-5)
+    assert found.sound_over_time.shape == found.location_over_time.shape == (1, 10, 10)
+    np.testing.assert_allclose(found.location_over_time.sum(-1), 1, atol=1e-5)
     if meeting == "joint":
-        assert found.places is not None
-        assert found.places.shape == (1, 10, 2, 2)
-        assert (found.places.sum((2, 3)) < 1).all(), "the sound attends to itself too"
+        assert found.within_frame is not None
+        assert found.within_frame.shape == (1, 10, 2, 2)
+        assert (found.within_frame.sum((2, 3)) < 1).all(), "the sound attends to itself too"
     else:
-        assert found.places is None
+        assert found.within_frame is None
     torch.testing.assert_close(model(batch)["sound"], before["sound"])
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_axes_say_the_frames_they_show() -> None:
-    dice = np.random.default_rng(0)
-    over, image = dice.random((1, 20, 20)).astype(np.float32), np.zeros((36, 64, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    over, image = rng.random((1, 20, 20)).astype(np.float32), np.zeros((36, 64, 3), np.uint8)
     found = Attention(
-        heat=dice.random((20, 2, 2)).astype(np.float32),
-        places=None,
+        heat=rng.random((20, 2, 2)).astype(np.float32),
+        within_frame=None,
         sound_over_time=over,
-        place_over_time=over,
+        location_over_time=over,
     )
     for every in (1, 3):
         shown = [Pictured(index, image, None) for index in (2 * every, 15 * every + every // 2)]

@@ -43,10 +43,10 @@ def predictions(tmp_path: Path) -> Predictions:
     """Noise on a coarse grid, of another size per clip."""
     (tmp_path / "heat").mkdir()
     found = Predictions(tmp_path / "heat")
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number, video in enumerate(("video000001", "video000002", "video000003")):
         index = [i for name, i, _ in FRAMES if name == video]
-        heat = dice.normal(size=(len(index), 7 + number, 7)).astype(np.float32)
+        heat = rng.normal(size=(len(index), 7 + number, 7)).astype(np.float32)
         found.save(f"{video}_00000000", index, heat)
     return found
 
@@ -59,9 +59,9 @@ def slow_tables(folder: Path) -> dict[tuple[str, str], float]:
         coarse = arrays["heatmap"][arrays["frame_index"].tolist().index(index)]
         heat[video, index] = cv2.resize(coarse, (224, 224), interpolation=cv2.INTER_LINEAR)
 
-    def top(keys: list[tuple[str, int]], share: float) -> float:
+    def top(keys: list[tuple[str, int]], fraction: float) -> float:
         pixels = np.sort(np.concatenate([heat[key].ravel() for key in keys]))
-        return float(pixels[len(pixels) - round(len(pixels) * share)])
+        return float(pixels[len(pixels) - round(len(pixels) * fraction)])
 
     threshold = top(list(heat), 0.10)
     cells: dict[tuple[str, str], list[float]] = {}
@@ -212,9 +212,9 @@ def test_the_bootstrap_draws_videos_and_pairs_subset_with_total(
     scores = evaluate(data, predictions)
     value = {frame.frame_id: frame.values for frame in scores.per_frame}
     videos = sorted({frame.video_id for frame in scores.per_frame})
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     totals, drops = [], []
-    for draw in dice.integers(0, len(videos), (1000, len(videos))):
+    for draw in rng.integers(0, len(videos), (1000, len(videos))):
         frames = [f for v in draw for f in scores.per_frame if f.video_id == videos[v]]
         total = [value[f.frame_id]["Total"] for f in frames if "Total" in f.values]
         cross = [value[f.frame_id]["Cross-event"] for f in frames if "Cross-event" in f.values]

@@ -16,7 +16,7 @@ from tavlo.metrics.localisation import (
     min_max,
     predict,
     rank_threshold,
-    top_share_threshold,
+    top_fraction_threshold,
     true_negatives,
 )
 
@@ -59,19 +59,21 @@ def test_nothing_is_never_zero() -> None:
 
 
 @given(HEATMAPS, st.floats(0.01, 1.0))
-def test_the_threshold_over_all_frames_is_exact(heatmaps: list[np.ndarray], share: float) -> None:
+def test_the_threshold_over_all_frames_is_exact(
+    heatmaps: list[np.ndarray], fraction: float
+) -> None:
     pixels = np.sort(np.concatenate([heatmap.reshape(-1) for heatmap in heatmaps]))
-    expected = pixels[len(pixels) - max(1, round(len(pixels) * share))]
-    assert top_share_threshold(lambda: heatmaps, share) == expected
+    expected = pixels[len(pixels) - max(1, round(len(pixels) * fraction))]
+    assert top_fraction_threshold(lambda: heatmaps, fraction) == expected
 
 
 def test_a_threshold_over_nothing_or_nan_says_so() -> None:
     with pytest.raises(ValueError, match="no heatmaps"):
-        top_share_threshold(list, 0.1)
+        top_fraction_threshold(list, 0.1)
     with pytest.raises(ValueError, match="NaN"):
-        top_share_threshold(lambda: [np.full(SHAPE, np.nan, np.float32)], 0.1)
+        top_fraction_threshold(lambda: [np.full(SHAPE, np.nan, np.float32)], 0.1)
     with pytest.raises(ValueError, match=r"not in \(0, 1\]"):
-        top_share_threshold(lambda: [np.zeros(SHAPE, np.float32)], 0.0)
+        top_fraction_threshold(lambda: [np.zeros(SHAPE, np.float32)], 0.0)
 
 
 def test_true_negatives_are_pixels_below_the_threshold() -> None:

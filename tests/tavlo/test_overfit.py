@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.synthetic.drawing import Painter
 from pipeline.synthetic.voices import RATE_HZ, soundtrack
-from tavlo.metrics.localisation import ciou, top_share_threshold
+from tavlo.metrics.localisation import ciou, top_fraction_threshold
 from tavlo.network.model import Meeting, Tavlo, TavloSizes, similarity
 from tavlo.network.spectrogram import SpectrogramConfig, log_mel
 from tavlo.synthetic.drawn_clips import WorldConfig, known_frame, scene_of
@@ -71,7 +71,7 @@ def test_told_where_it_sounds_eight_clips_are_learnt_to_nine_tenths(meeting: Mee
         optimizer.step()
     maps = rearrange(similarity(*net(frames, sound)).detach().numpy(), "b t h w -> (b t) h w")
     places = rearrange(truth, "b t h w -> (b t) h w")
-    threshold = top_share_threshold(lambda: maps, float(places.mean()))
+    threshold = top_fraction_threshold(lambda: maps, float(places.mean()))
     audible = reduce(places, "n h w -> n", "max")
     scores = [ciou(m >= threshold, p) for m, p in zip(maps[audible], places[audible], strict=True)]
     assert np.mean(scores) > 0.9

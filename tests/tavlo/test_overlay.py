@@ -17,7 +17,7 @@ from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, decode_pictures, read_timeline, waveform
 from tavlo.evaluation.evaluate import FrameScore, evaluate
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
-from tavlo.evaluation.gallery import spread, write_gallery
+from tavlo.evaluation.gallery import best_middle_worst, write_gallery
 from tavlo.evaluation.overlay import Scale, paint, write_overlays
 from tavlo.evaluation.predictions import GRID_HW, Predictions
 from tavlo.evaluation.release_media import picture
@@ -174,13 +174,13 @@ def test_the_gallery_shows_each_scenario_and_needs_nothing_else(
 
 def test_the_best_the_middling_and_the_worst_are_shown_once() -> None:
     ordered = [FrameScore(f"f{n}", "v", {"Total": 1 - n / 100}) for n in range(30)]
-    assert [frame.frame_id for frame in spread(ordered, 3)] == [
+    assert [frame.frame_id for frame in best_middle_worst(ordered, 3)] == [
         *("f0", "f1", "f2"),
         *("f13", "f14", "f15"),
         *("f27", "f28", "f29"),
     ]
-    assert spread(ordered[:4], 3) == ordered[:4]
-    assert spread(ordered[:1], 3) == ordered[:1]
+    assert best_middle_worst(ordered[:4], 3) == ordered[:4]
+    assert best_middle_worst(ordered[:1], 3) == ordered[:1]
 
 
 @pytest.mark.browser

@@ -39,18 +39,21 @@ def test_the_map_embeddings_logits_and_loss_are_the_authors(
 ) -> None:
     image, spectrogram = parity.inputs(io)
     with torch.no_grad():
-        places, sounds = model.network.see(image)[:, 0], model.network.hear(spectrogram)[:, 0]
+        tokens, sounds = (
+            model.network.encode_picture(image)[:, 0],
+            model.network.encode_sound(spectrogram)[:, 0],
+        )
         assert_close(model.network.maps(image, spectrogram), io["avl_map"])
-    assert_close(places, io["img_emb"])
+    assert_close(tokens, io["img_emb"])
     assert_close(sounds, io["aud_emb"])
-    assert_close(ezvsl_logits(places, sounds), io["logits"])
-    assert_loss(ezvsl_loss(places, sounds), io["loss"])
+    assert_close(ezvsl_logits(tokens, sounds), io["logits"])
+    assert_loss(ezvsl_loss(tokens, sounds), io["loss"])
 
 
 def test_the_loss_of_given_embeddings_is_the_authors(io: parity.Arrays) -> None:
-    places, sounds = (torch.from_numpy(io[f"lossfix_{side}"]) for side in ("img", "aud"))
-    assert_close(ezvsl_logits(places, sounds), io["lossfix_logits"])
-    assert_loss(ezvsl_loss(places, sounds), io["lossfix_loss"])
+    tokens, sounds = (torch.from_numpy(io[f"lossfix_{side}"]) for side in ("img", "aud"))
+    assert_close(ezvsl_logits(tokens, sounds), io["lossfix_logits"])
+    assert_loss(ezvsl_loss(tokens, sounds), io["lossfix_loss"])
 
 
 def test_the_heatmap_with_and_without_the_prior_and_in_training_is_the_authors(

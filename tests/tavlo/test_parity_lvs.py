@@ -36,10 +36,13 @@ def test_the_map_embeddings_masks_and_logits_are_the_authors(
 ) -> None:
     image, spectrogram = parity.inputs(io)
     with torch.no_grad():
-        places, sounds = model.network.see(image)[:, 0], model.network.hear(spectrogram)[:, 0]
+        tokens, sounds = (
+            model.network.encode_picture(image)[:, 0],
+            model.network.encode_sound(spectrogram)[:, 0],
+        )
         assert_close(model.network.maps(image, spectrogram)[:, None], io["avl_map"])
-    found = tri_map(places, sounds)
-    assert_close(places[:1], io["img_emb_0"])
+    found = tri_map(tokens, sounds)
+    assert_close(tokens[:1], io["img_emb_0"])
     assert_close(sounds, io["aud_emb"])
     assert_close(found.maps[:, None], io["avl_map"])
     assert_close(found.sounding[:, None], io["pos"])

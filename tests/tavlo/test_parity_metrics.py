@@ -192,4 +192,4 @@ def test_retrieval_both_ways(fixture: Any) -> None:
         ("a2v", recall_at(heard, seen, (1, 5, 10))),
         ("v2a", recall_at(seen, heard, (1, 5, 10))),
     ):
-        assert {f"R@{k}": share for k, share in found.items()} == results["retrieval"][name]
+        assert {f"R@{k}": fraction for k, fraction in found.items()} == results["retrieval"][name]

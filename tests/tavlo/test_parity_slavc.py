@@ -56,17 +56,17 @@ def test_both_heads_maps_and_loss_of_network_and_copy_are_the_authors(
         assert_close(network.momentum_maps(image, spectrogram), io["avl_map_momentum"])
     for head in (0, 1):
         for ours, theirs in (("", ""), ("_target", "_mom")):
-            assert_close(found[f"places{ours}"][:1, head], io[f"img{head + 1}{theirs}"])
+            assert_close(found[f"tokens{ours}"][:1, head], io[f"img{head + 1}{theirs}"])
             assert_close(found[f"sounds{ours}"][:, head], io[f"aud{head + 1}{theirs}"])
     assert_loss(slavc_loss(**found), io["loss"])
 
 
 def test_the_loss_and_the_copys_map_of_given_features_are_the_authors(io: parity.Arrays) -> None:
     names = ("lossfix_img#", "lossfix_aud#", "lossfix_img#_trg", "lossfix_aud#_trg")
-    places, sounds, places_target, sounds_target = (heads(io, name) for name in names)
-    loss = slavc_loss(places, sounds, places_target, sounds_target)
+    tokens, sounds, tokens_target, sounds_target = (heads(io, name) for name in names)
+    loss = slavc_loss(tokens, sounds, tokens_target, sounds_target)
     assert_loss(loss, io["lossfix_loss"])
-    maps = similarity(places_target, sounds_target) / TEMPERATURE
+    maps = similarity(tokens_target, sounds_target) / TEMPERATURE
     assert_close(maps, io["lossfix_map_momentum"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tavlo.baselines.encoders import TwoSided
+from tavlo.baselines.encoders import DualEncoder
 from tavlo.baselines.ezvsl import EZVSL, EzVsl
 from tavlo.baselines.localiser import Localiser, Published
 from tavlo.baselines.lvs import LVS, Lvs
@@ -17,7 +17,7 @@ from tavlo.baselines.slavc import SLAVC, Slavc
 from tavlo.baselines.sslalignment import SSLALIGNMENT, Aligned
 from tavlo.baselines.ssltie import SSLTIE, SslTie
 
-NETWORKS: dict[str, tuple[Published, Callable[[int], TwoSided]]] = {
+NETWORKS: dict[str, tuple[Published, Callable[[int], DualEncoder]]] = {
     "ezvsl": (EZVSL, EzVsl),
     "slavc": (SLAVC, Slavc),
     "ssltie": (SSLTIE, SslTie),
@@ -26,7 +26,7 @@ NETWORKS: dict[str, tuple[Published, Callable[[int], TwoSided]]] = {
 }
 
 
-def network(name: str, width: int = 4, seed: int = 0) -> TwoSided:
+def network(name: str, width: int = 4, seed: int = 0) -> DualEncoder:
     """With batch statistics that are not those of fresh weights."""
     torch.manual_seed(seed)
     made = NETWORKS[name][1](width)
@@ -45,15 +45,15 @@ def localiser(name: str) -> Localiser:
 
 def pictures(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
     """Noise of several sizes."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     sizes = [(180, 320), (240, 320), (224, 224), (90, 60)]
-    return [dice.integers(0, 256, (*sizes[i % 4], 3), np.uint8) for i in range(count)]
+    return [rng.integers(0, 256, (*sizes[i % 4], 3), np.uint8) for i in range(count)]
 
 
 def sounds(count: int, seed: int = 0) -> list[NDArray[Any]]:
     """Noise of several lengths, 0.5 to 12 s."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     seconds = (10.0, 0.5, 3.0, 12.0)
     return [
-        dice.normal(0, 0.1, round(16_000 * seconds[i % 4])).astype(np.float32) for i in range(count)
+        rng.normal(0, 0.1, round(16_000 * seconds[i % 4])).astype(np.float32) for i in range(count)
     ]

@@ -18,11 +18,11 @@ from tavlo.baselines.frontends import (  # noqa: E402
     SSLALIGNMENT_SOUND,
     SSLTIE_SOUND,
     SoundFront,
-    around,
     cropped,
     log_density,
     mono,
     squeezed,
+    window_around,
 )
 from tests.tavlo.baselines.networks import localiser  # noqa: E402
 
@@ -139,10 +139,10 @@ def test_what_is_no_sound_is_refused(samples: Any, rate_hz: int) -> None:
 def test_the_seconds_around_a_moment_stay_inside_the_sound() -> None:
     sound = ramp(10)
     for centre, first in ((0.0, 0), (1.0, 0), (5.0, 4), (9.9, 8)):
-        part = around(sound, centre, 2.0)
+        part = window_around(sound, centre, 2.0)
         assert len(part) == 2 * RATE_HZ
         assert part[0] * 20 == pytest.approx(first)
-    assert len(around(sound, 5.0, 30.0)) == len(sound)
+    assert len(window_around(sound, 5.0, 30.0)) == len(sound)
 
 
 def test_a_wide_picture_is_squeezed_by_some_and_cropped_by_others() -> None:

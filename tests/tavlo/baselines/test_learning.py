@@ -45,19 +45,19 @@ class Drawn:
 
 
 def draw(number: int, shown: int = 2) -> tuple[Drawn, NDArray[np.uint8], NDArray[np.float32]]:
-    dice = np.random.default_rng([7, number])
-    first, second = (int(kind) for kind in dice.permutation(4)[:2])
+    rng = np.random.default_rng([7, number])
+    first, second = (int(kind) for kind in rng.permutation(4)[:2])
     while True:
-        places = dice.uniform(RADIUS, SIDE - RADIUS, (2, 2))
+        places = rng.uniform(RADIUS, SIDE - RADIUS, (2, 2))
         if np.linalg.norm(places[0] - places[1]) > 3 * RADIUS:
             break
-    picture = dice.integers(90, 150, (SIDE, SIDE, 3)).astype(np.uint8)
+    picture = rng.integers(90, 150, (SIDE, SIDE, 3)).astype(np.uint8)
     for place, kind in list(zip(places, (first, second), strict=True))[:shown]:
         centre = (int(place[0]), int(place[1]))
         cv2.circle(picture, centre, RADIUS, COLOURS[kind], thickness=-1)
     time = np.arange(RATE_HZ) / RATE_HZ
-    tone = np.sin(2 * np.pi * TONES_HZ[first] * dice.uniform(0.95, 1.05) * time)
-    sound = 0.3 * tone + dice.normal(0, 0.02, RATE_HZ)
+    tone = np.sin(2 * np.pi * TONES_HZ[first] * rng.uniform(0.95, 1.05) * time)
+    sound = 0.3 * tone + rng.normal(0, 0.02, RATE_HZ)
     (ax, ay), (bx, by) = (places / SIDE).tolist()
     return Drawn(((ax, ay), (bx, by)), (first, second)), picture, sound.astype(np.float32)
 

@@ -55,10 +55,10 @@ def test_the_vectors_agree_with_the_maps_where_nothing_is_projected() -> None:
         image, given = torch.randn(2, 3, 64, 64), torch.randn(2, 1, 65, 64)
         with torch.no_grad():
             means = model.maps(image, given).mean((1, 2)) * model.temperature
-            places = model.see(image)
-            raw = places.mean((-2, -1)).flatten(1).norm(dim=1)
+            tokens = model.encode_picture(image)
+            raw = tokens.mean((-2, -1)).flatten(1).norm(dim=1)
             cosines = (model.picture_vectors(image) * model.sound_vectors(given)).sum(1)
-            heads = places.shape[1]
+            heads = tokens.shape[1]
         torch.testing.assert_close(cosines * raw * heads**0.5 / heads, means)
 
 

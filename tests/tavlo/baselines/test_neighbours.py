@@ -55,8 +55,8 @@ def test_every_present_neighbour_is_drawn_and_nothing_else() -> None:
     table = find_neighbours(NAMES, vectors(0), vectors(1), 4)
     absent = NAMES[table.pictures[3][0]]
     present = set(NAMES) - {absent}
-    dice = np.random.default_rng(0)
-    drawn = [table.draw("clip3", present, dice) for _ in range(200)]
+    rng = np.random.default_rng(0)
+    drawn = [table.draw("clip3", present, rng) for _ in range(200)]
     alike = {NAMES[number] for number in table.pictures[3]} - {absent}
     sounding = {NAMES[number] for number in table.sounds[3]} - {absent}
     assert {one for one, _ in drawn} == alike
@@ -65,11 +65,11 @@ def test_every_present_neighbour_is_drawn_and_nothing_else() -> None:
 
 def test_a_clip_without_neighbours_is_an_error() -> None:
     table = Neighbours(["a", "b"], np.array([[1], [0]]), np.array([[1], [0]]))
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     with pytest.raises(AvatarBuildError, match="not in the table"):
-        table.draw("c", {"a", "b"}, dice)
+        table.draw("c", {"a", "b"}, rng)
     with pytest.raises(AvatarBuildError, match="none of the 1 clips it looks like is trained on"):
-        table.draw("a", {"a"}, dice)
+        table.draw("a", {"a"}, rng)
 
 
 @pytest.mark.parametrize(

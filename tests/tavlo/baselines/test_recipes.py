@@ -76,8 +76,8 @@ def test_without_augmentation_a_sample_is_the_middle_frame_as_in_evaluation() ->
 
 
 def test_ssltie_hears_three_seconds_repeated_to_ten_and_sees_its_picture_twice() -> None:
-    dice = np.random.default_rng(0)
-    wave = dice.normal(0, 0.1, 10 * RATE_HZ).astype(np.float32)
+    rng = np.random.default_rng(0)
+    wave = rng.normal(0, 0.1, 10 * RATE_HZ).astype(np.float32)
     clip = ClipTensors(small.blank(3).frames, wave)
     model = recipe("ssltie")
     assert isinstance(model, SslTieRecipe)
@@ -94,8 +94,8 @@ def test_ssltie_hears_three_seconds_repeated_to_ten_and_sees_its_picture_twice()
 def test_the_views_of_alignment_are_original_augmented_and_those_of_companions() -> None:
     model = recipe("sslalignment")
     one, alike, sounding = (small.blank(3, seed) for seed in range(3))
-    dice = np.random.default_rng(0)
-    views = model.sample_among(one, (alike, sounding), dice)
+    rng = np.random.default_rng(0)
+    views = model.sample_among(one, (alike, sounding), rng)
     plain = [model.sample(clip, None) for clip in (one, alike, sounding)]
     assert views["image"].shape[0] == views["spectrogram"].shape[0] == 3
     assert torch.equal(views["image"][0], plain[0]["image"][0])
@@ -104,15 +104,15 @@ def test_the_views_of_alignment_are_original_augmented_and_those_of_companions()
     assert torch.equal(views["spectrogram"][2], plain[2]["spectrogram"][0])
     assert not torch.equal(views["image"][1], views["image"][0])
     assert not torch.equal(views["spectrogram"][1], views["spectrogram"][0])
-    assert len(model.sample(one, dice)["image"]) == 2
+    assert len(model.sample(one, rng)["image"]) == 2
 
 
 def test_the_loop_gives_alignment_the_neighbours_its_table_names(
     clips: list[CachedClip], tmp_path: Path
 ) -> None:
     names = [clip.clip_id for clip in clips]
-    dice = np.random.default_rng(0)
-    table = find_neighbours(names, dice.normal(size=(8, 3)), dice.normal(size=(8, 3)), 1)
+    rng = np.random.default_rng(0)
+    table = find_neighbours(names, rng.normal(size=(8, 3)), rng.normal(size=(8, 3)), 1)
     table.save(tmp_path / "table.npz")
     model = recipe("sslalignment", neighbours=str(tmp_path / "table.npz"))
     data = ClipDataset(clips, model, 1.0, seed=0)
@@ -154,8 +154,8 @@ def slow_infonce(scores: Tensor) -> float:
 
 
 def test_equation_3_is_the_sum_of_both_contrasts_over_all_pairs_of_views() -> None:
-    places, pictures = unit(4, 3, 5, 2, 2, axis=2), unit(4, 3, 6, seed=1, axis=2)
-    sounds, voices = unit(4, 3, 5, seed=2, axis=2), unit(4, 3, 6, seed=3, axis=2)
+    tokens, pictures = unit(4, 3, 5, 2, 2, axis=2), unit(4, 3, 6, seed=1, axis=2)
+    sounds, sound_vectors = unit(4, 3, 5, seed=2, axis=2), unit(4, 3, 6, seed=3, axis=2)
     wanted = 0.0
     for v in range(3):
         for a in range(3):
@@ -163,21 +163,21 @@ def test_equation_3_is_the_sum_of_both_contrasts_over_all_pairs_of_views() -> No
             for i in range(4):
                 for j in range(4):
                     cosines = [
-                        (places[i, v, :, y, x] @ sounds[j, a]).item()
+                        (tokens[i, v, :, y, x] @ sounds[j, a]).item()
                         for y in range(2)
                         for x in range(2)
                     ]
                     location[i, j] = sum(cosines) / 4 / 0.5
-                    alignment[i, j] = pictures[i, v] @ voices[j, a] / 0.5
+                    alignment[i, j] = pictures[i, v] @ sound_vectors[j, a] / 0.5
             wanted += slow_infonce(location) + slow_infonce(alignment)
-    found = alignment_loss(places, pictures, sounds, voices, temperature=0.5)
+    found = alignment_loss(tokens, pictures, sounds, sound_vectors, temperature=0.5)
     assert found.item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_equation_1_is_the_mean_of_the_map() -> None:
-    places, sounds = unit(3, 5, 4, 4), unit(3, 5, seed=1)
-    maps = torch.einsum("ichw,jc->ijhw", places, sounds)
-    torch.testing.assert_close(localisation_scores(places, sounds), maps.mean((2, 3)))
+    tokens, sounds = unit(3, 5, 4, 4), unit(3, 5, seed=1)
+    maps = torch.einsum("ichw,jc->ijhw", tokens, sounds)
+    torch.testing.assert_close(localisation_scores(tokens, sounds), maps.mean((2, 3)))
 
 
 def identity(count: int) -> Tensor:
@@ -186,13 +186,13 @@ def identity(count: int) -> Tensor:
 
 
 def test_ssltie_adds_what_is_not_equivariant_to_the_mean_of_both_contrasts() -> None:
-    places, sounds = unit(3, 5, 4, 4), unit(3, 5, seed=1)
-    same = ssltie_loss(places, places, sounds, identity(3))
+    tokens, sounds = unit(3, 5, 4, 4), unit(3, 5, seed=1)
+    same = ssltie_loss(tokens, tokens, sounds, identity(3))
     view = unit(3, 5, 4, 4, seed=2)
     only_view = ssltie_loss(view, view, sounds, identity(3))
-    both = ssltie_loss(places, view, sounds, identity(3))
+    both = ssltie_loss(tokens, view, sounds, identity(3))
     apart = equivariance(
-        torch.einsum("bchw,bc->bhw", places, sounds),
+        torch.einsum("bchw,bc->bhw", tokens, sounds),
         torch.einsum("bchw,bc->bhw", view, sounds),
         identity(3),
     )
@@ -285,8 +285,8 @@ def test_every_tensor_that_is_to_learn_gets_a_gradient(name: str) -> None:
     model = recipe(name)
     torch.manual_seed(0)
     net = model.make_model().train()
-    dice = np.random.default_rng(0)
-    samples = [(str(n), model.sample(small.blank(2, n), dice)) for n in range(3)]
+    rng = np.random.default_rng(0)
+    samples = [(str(n), model.sample(small.blank(2, n), rng)) for n in range(3)]
     model.loss(net(collate(samples).inputs)).backward()  # type: ignore[no-untyped-call]
     for key, value in net.named_parameters():
         assert (value.grad is not None) == value.requires_grad, key

@@ -13,10 +13,10 @@ import pytest
 
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.metrics.paired import paired_difference
-from tavlo.published.paper import (
+from tavlo.published.published_tables import (
     ablation,
-    beside_published,
-    published_tables,
+    compare_with_published,
+    read_published,
     read_runs,
     side_by_side,
 )
@@ -42,7 +42,7 @@ def numbers_after(text: str, label: str) -> list[list[str]]:
 def test_the_avatar_papers_figures_are_those_it_prints(shared: Path) -> None:
     paper = (shared / "seeds/avatar-tavlo-paper.md").read_text(encoding="utf-8")
     supplement = (shared / "seeds/avatar-supplement.md").read_text(encoding="utf-8")
-    _, tables = published_tables("avatar")
+    _, tables = read_published("avatar")
     for number, table in tables.items():
         text = supplement if number == "B" else paper
         if number != "B":
@@ -57,7 +57,7 @@ def test_the_alignment_papers_figures_are_those_it_prints(shared: Path) -> None:
     text = (shared / "seeds/cross-modal-alignment-paper.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.count("\t") in (5, 7)]
     printed = [re.split(r"\t", re.sub(r"<.*?>|\[\d+\]", "", line)) for line in lines]
-    _, tables = published_tables("alignment")
+    _, tables = read_published("alignment")
     found: dict[int, list[list[float | None]]] = {4: [], 6: []}
     for cells in printed:
         values = [float(c) if re.fullmatch(r"\d+\.\d+", c) else None for c in cells[2:]]
@@ -69,7 +69,7 @@ def test_the_alignment_papers_figures_are_those_it_prints(shared: Path) -> None:
 
 @pytest.mark.parametrize("paper", ["avatar", "alignment"])
 def test_without_runs_every_row_says_why_it_is_empty(paper: str) -> None:
-    for table in beside_published(paper, {}):
+    for table in compare_with_published(paper, {}):
         ours = [row for row in table.rows if row[1] == "ours"]
         assert len(ours) == len(table.rows) / 2
         assert all(str(row[-1]).startswith("not run: ") for row in ours)
@@ -79,7 +79,7 @@ def test_without_runs_every_row_says_why_it_is_empty(paper: str) -> None:
 def test_ours_stands_below_the_published_row_with_the_difference(tmp_path: Path) -> None:
     file = scores_file(tmp_path / "scores.json", 15.0, 14.0)
     runs = read_runs([f"tavlo (10K)={file}"])
-    (table,) = [t for t in beside_published("avatar", runs) if t.title.startswith("Table 3")]
+    (table,) = [t for t in compare_with_published("avatar", runs) if t.title.startswith("Table 3")]
     rows = [row for row in table.rows if row[0] == "TAVLO(10k)"]
     assert rows[0][1:5] == ["published", 13.37, 13.04, -0.33]
     assert rows[1][1:5] == ["ours", 15.0, 14.0, -1.0]
@@ -88,13 +88,13 @@ def test_ours_stands_below_the_published_row_with_the_difference(tmp_path: Path)
     assert "Cross-event: 4" in str(rows[1][-1])
     assert "Total: 20" in str(rows[1][-1])
     # The ablation's last row is the same model by another name.
-    (table,) = [t for t in beside_published("avatar", runs) if t.title.startswith("Table B")]
+    (table,) = [t for t in compare_with_published("avatar", runs) if t.title.startswith("Table B")]
     assert table.rows[-2][:4] == ["Spatio-Temporal + Mean", "ours", 15.0, 16.0]
 
 
 def test_a_model_the_paper_has_not_gets_a_line_of_its_own(tmp_path: Path) -> None:
     runs = read_runs([f"mine={scores_file(tmp_path / 's.json', 20.0)}"])
-    tables = {table.title[:7]: table for table in beside_published("avatar", runs)}
+    tables = {table.title[:7]: table for table in compare_with_published("avatar", runs)}
     assert tables["Table 3"].rows[-1][:4] == ["mine", "ours", 20.0, None]
     assert "not in its scores" in str(tables["Table 3"].rows[-1][-1])
     assert all(row[0] != "mine" for row in tables["Table 2"].rows)
@@ -102,8 +102,8 @@ def test_a_model_the_paper_has_not_gets_a_line_of_its_own(tmp_path: Path) -> Non
 
 def test_the_ablation_is_held_against_its_first_run(tmp_path: Path) -> None:
     files = []
-    dice = np.random.default_rng(0)
-    base = dice.random(60)
+    rng = np.random.default_rng(0)
+    base = rng.random(60)
     for number, change in enumerate((0.0, 0.07)):
         (tmp_path / str(number)).mkdir()
         files.append(scores_file(tmp_path / f"{number}/scores.json", 10.0 + number, 9.0))

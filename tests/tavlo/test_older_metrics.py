@@ -1,4 +1,4 @@
-"""The field's metrics against slow second definitions."""
+"""The older metrics against slow second definitions."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_an_image_succeeds_when_all_its_sounds_do(rows: list[tuple[str, float]])
 
 @pytest.mark.parametrize("seed", range(4))
 def test_segmentation_equals_its_definition_threshold_by_threshold(seed: int) -> None:
-    dice = np.random.default_rng(seed)
-    maps = [np.round(dice.random((6, 7)), 2).astype(np.float32) for _ in range(5)]
-    masks = [dice.random((6, 7)) > share for share in (0.5, 0.9, 0.2, 2.0, 0.7)]
+    rng = np.random.default_rng(seed)
+    maps = [np.round(rng.random((6, 7)), 2).astype(np.float32) for _ in range(5)]
+    masks = [rng.random((6, 7)) > share for share in (0.5, 0.9, 0.2, 2.0, 0.7)]
     found = Segmentation()
     for heat, mask in zip(maps, masks, strict=True):
         found.add(heat, mask)
@@ -102,9 +102,9 @@ def test_segmentation_equals_its_definition_threshold_by_threshold(seed: int) ->
 
 @pytest.mark.parametrize("seed", range(5))
 def test_recall_equals_a_sort_of_every_row(seed: int) -> None:
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     # Few distinct directions: many ties.
-    ask, answer = (dice.integers(-1, 2, (40, 3)) + np.array([0.0, 0.0, 3.0]) for _ in range(2))
+    ask, answer = (rng.integers(-1, 2, (40, 3)) + np.array([0.0, 0.0, 3.0]) for _ in range(2))
     found = recall_at(ask, answer, (1, 5, 10))
     for depth, share in found.items():
         hits = 0
@@ -122,9 +122,9 @@ def test_rivals_as_similar_as_the_pair_do_not_push_it_out() -> None:
 
 
 def test_recall_is_the_same_in_any_order_of_the_gallery() -> None:
-    dice = np.random.default_rng(0)
-    ask, answer = dice.normal(size=(2, 700, 8))
-    order = dice.permutation(700)
+    rng = np.random.default_rng(0)
+    ask, answer = rng.normal(size=(2, 700, 8))
+    order = rng.permutation(700)
     assert recall_at(ask, answer, (1, 10)) == recall_at(ask[order], answer[order], (1, 10))
 
 

@@ -50,9 +50,9 @@ def paper(runs: tuple[str, ...], out: str | None) -> None:
     \b
         avatar-build tables paper "TAVLO(10k)=tavlo/scores.json" "EZ-VSL(144k)=ezvsl/scores.json"
     """
-    from tavlo.published.paper import beside_published, read_runs
+    from tavlo.published.published_tables import compare_with_published, read_runs
 
-    _show(beside_published("avatar", read_runs(runs)), "paper", out)
+    _show(compare_with_published("avatar", read_runs(runs)), "paper", out)
 
 
 @tables.command()
@@ -65,9 +65,9 @@ def alignment(runs: tuple[str, ...], out: str | None) -> None:
     \b
         avatar-build tables alignment "EZ-VSL (w/o OGL)=vggss.json" "EZ-VSL (w/o OGL)=flickr.json"
     """
-    from tavlo.published.paper import beside_published, read_runs
+    from tavlo.published.published_tables import compare_with_published, read_runs
 
-    _show(beside_published("alignment", read_runs(runs)), "alignment", out)
+    _show(compare_with_published("alignment", read_runs(runs)), "alignment", out)
 
 
 @tables.command()
@@ -95,7 +95,7 @@ def scores(runs: tuple[str, ...], out: str | None) -> None:
     \b
         avatar-build tables scores tavlo=tavlo/scores.json control=control/scores.json
     """
-    from tavlo.published.paper import read_runs, side_by_side
+    from tavlo.published.published_tables import read_runs, side_by_side
 
     _show(side_by_side(read_runs(runs)), "scores", out)
 
@@ -108,7 +108,7 @@ def ablation(runs: tuple[str, ...], out: str | None) -> None:
     \b
         avatar-build tables ablation mean=mean/scores.json max=max/scores.json --out tables
     """
-    from tavlo.published.paper import ablation as compare
-    from tavlo.published.paper import read_runs
+    from tavlo.published.published_tables import ablation as compare
+    from tavlo.published.published_tables import read_runs
 
     _show(compare(read_runs(runs)), "ablation", out)

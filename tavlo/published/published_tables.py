@@ -98,20 +98,20 @@ def _numbers(path: Path, document: dict[str, Any]) -> Numbers:
         raise AvatarBuildError(f"{path}: no scores of 'evaluate': {error!r}.") from error
 
 
-def published_tables(paper: str) -> tuple[str, dict[str, Any]]:
+def read_published(paper: str) -> tuple[str, dict[str, Any]]:
     """A paper's source line and its tables by number."""
     document = json.loads((_PUBLISHED / f"{paper}.json").read_text(encoding="utf-8"))
     return document["source"], document["tables"]
 
 
-def beside_published(paper: str, runs: Runs) -> list[Table]:
+def compare_with_published(paper: str, runs: Runs) -> list[Table]:
     """Each of a paper's tables, three lines a model: published, ours, the difference.
 
     Args:
         paper: ``avatar`` or ``alignment``.
         runs: by the paper's name of the model; others get lines of their own at the end.
     """
-    source, tables = published_tables(paper)
+    source, tables = read_published(paper)
     result = []
     used: set[str] = set()
     for table in tables.values():
@@ -143,7 +143,7 @@ def beside_published(paper: str, runs: Runs) -> list[Table]:
 
 def side_by_side(runs: Runs) -> list[Table]:
     """Tables 2 to 4 of the AVATAR paper, a row per run."""
-    _, tables = published_tables("avatar")
+    _, tables = read_published("avatar")
     found = []
     for number in ("2", "3", "4"):
         keys = [(row, metric) for row, metric in tables[number]["columns"]]

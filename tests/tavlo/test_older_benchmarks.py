@@ -1,4 +1,4 @@
-"""The field's sets, imported and scored, against their evaluators' truths and long-hand numbers."""
+"""Older benchmarks, imported and scored, against their evaluators' truths and slow numbers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Sound
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
 from tavlo.evaluation.older_benchmarks import (
+    benchmark_table,
     consensus,
-    evaluate_set,
+    evaluate_benchmark,
     retrieve,
-    scored_part,
-    set_table,
+    test_split,
     union,
-    write_set_scores,
+    write_benchmark_scores,
 )
 from tavlo.evaluation.predictions import Predictions
 from tavlo.metrics.localisation import ciou
 from tavlo.metrics.older_metrics import detection
-from tavlo.published.paper import read_runs
+from tavlo.published.published_tables import read_runs
 from tests.conftest import ROOT
 from tests.tavlo.older_sets import BOXES, picture_file, vggss
 
@@ -39,10 +39,10 @@ HALF = PostProcessing("bilinear", True, "min-max", "rank", ">=")
 def predicted(data: EvaluationSet, folder: Path, post: PostProcessing = HALF) -> Predictions:
     """Smooth noise for every sample."""
     folder.mkdir()
-    found, dice = Predictions(folder), np.random.default_rng(1)
+    found, rng = Predictions(folder), np.random.default_rng(1)
     for clip in sorted({frame.clip_id for frame in data.frames}):
         index = [frame.frame_index for frame in data.frames if frame.clip_id == clip]
-        heat = [cv2.resize(dice.random((5, 5)).astype(np.float32), (GRID, GRID)) for _ in index]
+        heat = [cv2.resize(rng.random((5, 5)).astype(np.float32), (GRID, GRID)) for _ in index]
         found.save(clip, index, np.stack(heat))
     found.describe({"name": "noise", "post": post.as_dict()})
     return found
@@ -110,7 +110,7 @@ def test_a_set_imported_and_scored_gets_its_evaluators_numbers(
         ("vggss", inverted, results["sslalignment_A"]),
     ):
         place = tmp_path / f"{name}-{post.comparison.replace('>', 'gt')}"
-        scores = evaluate_set(sets[name], given(sets[name], arrays["maps"], place, post))
+        scores = evaluate_benchmark(sets[name], given(sets[name], arrays["maps"], place, post))
         (row,) = scores.rows.values()
         success = published.get("ap50", published.get("cIoU"))
         auc = published.get("auc", published.get("AUC"))
@@ -143,7 +143,7 @@ def test_flickr_truths_are_its_evaluators(
 def test_a_set_is_scored_as_its_authors_do(tmp_path: Path) -> None:
     data = vggss(tmp_path, BOXES, pairs=2)
     found = predicted(data, tmp_path / "heat")
-    scores = evaluate_set(data, found)
+    scores = evaluate_benchmark(data, found)
     values, adaptive, sure, seen = [], [], [], []
     for frame in data.frames:
         heat = found.heatmap(frame.clip_id, frame.frame_index)
@@ -174,16 +174,16 @@ def test_what_is_missing_stands_beside_the_numbers(tmp_path: Path) -> None:
     found = predicted(data, tmp_path / "heat")
     (tmp_path / "heat" / f"{data.frames[1].clip_id}.npz").unlink()
     with pytest.raises(AvatarBuildError, match="1 of 4 samples have no prediction"):
-        evaluate_set(data, found)
-    scores = evaluate_set(data, Predictions(tmp_path / "heat"), max_missing=1)
+        evaluate_benchmark(data, found)
+    scores = evaluate_benchmark(data, Predictions(tmp_path / "heat"), max_missing=1)
     assert scores.left_out == {
         "video000004_000004": "no_usable_box",
         data.frames[1].frame_id: "no prediction",
     }
-    table = set_table(scores)
+    table = benchmark_table(scores)
     assert {row[2] for row in table.rows} == {"3"}
     assert "2 samples left out:" in table.notes
-    write_set_scores(scores, tmp_path / "out")
+    write_benchmark_scores(scores, tmp_path / "out")
     (run,) = read_runs([f"noise={tmp_path}/out/scores.json"]).values()
     assert run.numbers["VGG-SS", "cIoU"] == (scores.rows["VGG-SS"]["cIoU"].value, 3)
     assert "video000004_000004: no_usable_box" in (tmp_path / "out/scores.md").read_text()
@@ -194,14 +194,14 @@ def test_heatmaps_without_post_processing_are_compared_the_usual_way_and_it_is_s
 ) -> None:
     data = vggss(tmp_path, BOXES)
     found = predicted(data, tmp_path / "heat")
-    stated = evaluate_set(data, found)
+    stated = evaluate_benchmark(data, found)
     (tmp_path / "heat/model.json").unlink()
-    silent = evaluate_set(data, found)
+    silent = evaluate_benchmark(data, found)
     assert silent.rows == stated.rows
     assert "states no post-processing" in silent.notes[0]
     found.describe({"post": {"threshold": "rank"}})
     with pytest.raises(AvatarBuildError, match=r"model\.json: post is no post-processing"):
-        evaluate_set(data, found)
+        evaluate_benchmark(data, found)
 
 
 def test_an_image_of_is3_succeeds_when_both_its_sounds_do(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_an_image_of_is3_succeeds_when_both_its_sounds_do(tmp_path: Path) -> Non
         if not upper and frame.label.endswith("0"):
             heat[0] = np.linspace(0, 1, GRID)[:, None]
         found.save(frame.clip_id, [frame.frame_index], heat)
-    row = evaluate_set(data, found).rows["IS3"]
+    row = evaluate_benchmark(data, found).rows["IS3"]
     assert (row["cIoU"].value, row["cIoU"].n) == (75, 4)
     assert (row["iIoU"].value, row["iIoU"].n) == (50, 2)
 
@@ -245,7 +245,7 @@ def test_avsbench_counts_frames_without_a_source_in_its_miou(tmp_path: Path) -> 
     heat = np.zeros((2, GRID, GRID), np.float32)
     heat[:, :56] = 1
     found.save(data.frames[0].clip_id, [1, 2], heat)
-    row = evaluate_set(data, found).rows["AVSBench"]
+    row = evaluate_benchmark(data, found).rows["AVSBench"]
     # Half of the mask; and three quarters of an empty frame are left alone.
     assert row["mIoU"].value == pytest.approx(100 * (0.5 + 0.75) / 2, abs=1e-4)
     assert (row["mIoU"].n, row["F-score"].n) == (2, 1)
@@ -265,13 +265,13 @@ def test_of_a_set_with_splits_the_test_split_is_scored(tmp_path: Path) -> None:
     import_release(source, tmp_path / "avs-1")
     data = read_release(tmp_path / "avs-1")
     assert len(data.frames) == 2
-    (frame,) = scored_part(data).frames
+    (frame,) = test_split(data).frames
     assert frame.video_id == "a"
     # Pictures of multi-source videos are spelt otherwise than their masks.
     assert (data.folder / frame.image_file).is_file()
     train = EvaluationSet("x", True, data.frames[1:], frozenset(), data.folder, "AVSBench")
     with pytest.raises(AvatarBuildError, match=r"no sample of the test split \(there is train\)"):
-        scored_part(train)
+        test_split(train)
 
 
 class Shade(ImageModel):
@@ -311,16 +311,20 @@ def test_training_lists_are_held_against_the_samples_scored(tmp_path: Path) -> N
     data = vggss(tmp_path, BOXES, pairs=1)
     listed = tmp_path / "train.csv"
     listed.write_text("id,start\nvideo000000,0\nvideo000001_1000_11000\nzzzzzzzzzzz_000001\n")
-    scores = evaluate_set(data, predicted(data, tmp_path / "heat"), train_lists=[listed])
+    scores = evaluate_benchmark(data, predicted(data, tmp_path / "heat"), train_lists=[listed])
     (found,) = scores.leaks
     assert (found.list_ids, found.shared, found.of_set) == (3, 2, 50.0)
     assert found.of_list == pytest.approx(200 / 3)
-    assert "2 of its 3 videos (66.67 %) are in the scored set" in "".join(set_table(scores).notes)
-    write_set_scores(scores, tmp_path / "out")
+    assert "2 of its 3 videos (66.67 %) are in the scored set" in "".join(
+        benchmark_table(scores).notes
+    )
+    write_benchmark_scores(scores, tmp_path / "out")
     (run,) = read_runs([f"noise={tmp_path}/out/scores.json"]).values()
     assert run.leaks == ["66.67 % of train.csv is 50.0 % of vggss-1"]
     with pytest.raises(UsageError, match="nowhere"):
-        evaluate_set(data, predicted(data, tmp_path / "h2"), train_lists=[tmp_path / "nowhere"])
+        evaluate_benchmark(
+            data, predicted(data, tmp_path / "h2"), train_lists=[tmp_path / "nowhere"]
+        )
 
 
 def test_a_release_that_is_no_such_set_says_which_are(tmp_path: Path) -> None:
@@ -328,4 +332,4 @@ def test_a_release_that_is_no_such_set_says_which_are(tmp_path: Path) -> None:
     found = predicted(data, tmp_path / "heat")
     ours = EvaluationSet(data.name, True, data.frames, frozenset(), data.folder, "")
     with pytest.raises(UsageError, match="VGG-SS, Flickr-SoundNet, IS3, AVSBench"):
-        evaluate_set(ours, found)
+        evaluate_benchmark(ours, found)
