@@ -1,4 +1,4 @@
-"""The commands that make tables of scored runs."""
+"""``tables``: scored runs side by side, or beside published figures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tables() -> None:
 @tables.command()
 @_table_options
 def paper(runs: tuple[str, ...], out: str | None) -> None:
-    """Tables 2 to 4 and the ablation of the AVATAR paper: published, ours, the difference.
+    """Fill tables 2 to 4 and the ablation of the AVATAR paper: published, ours, the difference.
 
     A run is named as the paper names the model; a row without one says why it is empty.
 
@@ -58,7 +58,7 @@ def paper(runs: tuple[str, ...], out: str | None) -> None:
 @tables.command()
 @_table_options
 def alignment(runs: tuple[str, ...], out: str | None) -> None:
-    """Tables 1 and 2 of the cross-modal alignment paper: published, ours, the difference.
+    """Fill tables 1 and 2 of the cross-modal alignment paper: published, ours, the difference.
 
     A run may have several files: one per test set, one of retrieval.
 
@@ -73,7 +73,7 @@ def alignment(runs: tuple[str, ...], out: str | None) -> None:
 @tables.command()
 @_table_options
 def windows(runs: tuple[str, ...], out: str | None) -> None:
-    """How much sound models need: their scores per window, and with --out the plots of Fig. A.
+    """Show how much sound models need: scores per window, and with --out the plots of Fig. A.
 
     \b
         avatar-build tables windows ezvsl=ezvsl/window-10/scores.json \
@@ -90,7 +90,7 @@ ezvsl=ezvsl/window-1/scores.json --out windows
 @tables.command()
 @_table_options
 def scores(runs: tuple[str, ...], out: str | None) -> None:
-    """Tables 2 to 4 as the AVATAR paper lays them out, a row per run of yours.
+    """Fill tables 2 to 4 as the AVATAR paper lays them out, a row per run of yours.
 
     \b
         avatar-build tables scores tavlo=tavlo/scores.json control=control/scores.json
@@ -103,7 +103,7 @@ def scores(runs: tuple[str, ...], out: str | None) -> None:
 @tables.command()
 @_table_options
 def ablation(runs: tuple[str, ...], out: str | None) -> None:
-    """Runs that differ in one thing, and how far each is from the first.
+    """Compare runs that differ in one thing: how far each is from the first.
 
     \b
         avatar-build tables ablation mean=mean/scores.json max=max/scores.json --out tables

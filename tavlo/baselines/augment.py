@@ -1,4 +1,4 @@
-"""What the authors do to pictures and sounds in training, each draw from the clip's own rng.
+"""The augmentations of the authors' trainings, each drawn from the clip's own rng.
 
 Pictures stay bytes and keep to Pillow, as the authors' do.
 """
@@ -19,7 +19,7 @@ _LARGER = 246
 
 
 def shifted_crop(picture: Picture, rng: np.random.Generator) -> Picture:
-    """A little larger, a crop anywhere, mirrored half the time (EZ-VSL, SLAVC)."""
+    """Enlarge a little, crop anywhere, and mirror half the time (EZ-VSL, SLAVC)."""
     height, width = picture.shape[:2]
     scale = _LARGER / min(height, width)
     size = (int(width * scale), int(height * scale))
@@ -61,7 +61,7 @@ def masked(power: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def shifted(sound: Sound, rng: np.random.Generator, most: int) -> Sound:
-    """The same sound up to ``most`` samples earlier or later, what falls off put to the other end.
+    """Shift a sound up to ``most`` samples either way; what falls off goes to the other end.
 
     For the positives of cross-modal alignment, whose paper says "temporal shifting".
     """
@@ -69,7 +69,7 @@ def shifted(sound: Sound, rng: np.random.Generator, most: int) -> Sound:
 
 
 def drawn_warp(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A turn of up to 30 degrees, half the size half the time, mirrored half the time (SSL-TIE).
+    """Turn by up to 30 degrees; halve and mirror, each half the time (SSL-TIE).
 
     The authors draw size and mirror once per batch and shrink the canvas too; here each clip has
     its own and the canvas stays.
@@ -89,7 +89,7 @@ def _mirrored(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
 
 
 def _random_crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A part of 0.3 to 1 of the area, sides 3:4 to 4:3, stretched to the grid."""
+    """Draw a part of 0.3 to 1 of the area, sides 3:4 to 4:3, and stretch it to the grid."""
     width, height = image.size
     box = (0.0, 0.0, float(width), float(height))
     for _ in range(10):
@@ -105,7 +105,7 @@ def _random_crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _jittered(image: Image.Image, which: int, rng: np.random.Generator) -> Image.Image:
-    """One of brightness, contrast, colour (each 0.6 to 1.4) and hue (a tenth of the circle)."""
+    """Change brightness, contrast, colour (each by 0.6 to 1.4) or hue (a tenth of the circle)."""
     if which < 3:
         kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
         return kinds[which](image).enhance(float(rng.uniform(0.6, 1.4)))

@@ -77,7 +77,7 @@ def load_into(
 
 
 def read_released(path: Path, wrapper: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A file's tensors by their names without ``module.``, and what lies beside them.
+    """Read a file's tensors by their names without ``module.``, and what lies beside them.
 
     Raises:
         UsageError: it cannot be read, or nothing lies under ``wrapper``.

@@ -41,7 +41,7 @@ class Trunk(nn.Module):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Tensor:
-        """``(b, in, y, x)`` to features after the last ReLU, ``(b, c, h, w)``."""
+        """Turn ``(b, in, y, x)`` into features after the last ReLU, ``(b, c, h, w)``."""
         return self._stages(self.conv1(image))
 
     def _stages(self, stem: Tensor) -> Tensor:
@@ -72,12 +72,12 @@ class FineTrunk(Trunk):
             unused.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """``(b, 3, y, x)`` or ``(b, 1, f, s)`` to ``(b, c, h, w)``, a sixteenth of the size."""
+        """Turn ``(b, 3, y, x)`` or ``(b, 1, f, s)`` into ``(b, c, h, w)``, 16 times smaller."""
         return self._stages(self.conv1_a(image) if self.sound else self.conv1(image))
 
 
 class DualEncoder(nn.Module, ABC):
-    """A model that compares each place of a picture with a sound, by one cosine per head.
+    """A model that compares visual tokens with a sound, by one cosine per head.
 
     ``forward`` gives what its loss needs; ``maps`` and the vectors are its answers.
     """
@@ -87,21 +87,21 @@ class DualEncoder(nn.Module, ABC):
 
     @abstractmethod
     def encode_picture(self, image: Tensor) -> Tensor:
-        """Unit vectors of places: ``(b, 3, y, x)`` to ``(b, k, c, h, w)``."""
+        """Encode pictures ``(b, 3, y, x)`` as visual tokens, ``(b, k, c, h, w)``, length one."""
 
     @abstractmethod
     def encode_sound(self, spectrogram: Tensor) -> Tensor:
-        """Unit vectors of sounds: ``(b, 1, f, s)`` to ``(b, k, c)``."""
+        """Encode sounds ``(b, 1, f, s)`` as vectors ``(b, k, c)``, length one."""
 
     def maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
-        """Mean of the heads' cosines over the temperature, ``(b, h, w)``."""
+        """Return the mean of the heads' cosines over the temperature, ``(b, h, w)``."""
         return (
             similarity(self.encode_picture(image), self.encode_sound(spectrogram))
             / self.temperature
         )
 
     def picture_vectors(self, image: Tensor) -> Tensor:
-        """For retrieval, ``(b, d)``, length one: the heads' means over places, side by side.
+        """Return vectors for retrieval, ``(b, d)``, length one: the heads' mean tokens.
 
         No repository publishes its retrieval. The product of these with a sound's is the mean of
         the model's own map, but for the length of the mean.
@@ -109,12 +109,12 @@ class DualEncoder(nn.Module, ABC):
         return unit(rearrange(self.encode_picture(image).mean((-2, -1)), "b k c -> b (k c)"), -1)
 
     def sound_vectors(self, spectrogram: Tensor) -> Tensor:
-        """For retrieval, ``(b, d)``, length one."""
+        """Return vectors for retrieval, ``(b, d)``, length one."""
         return unit(rearrange(self.encode_sound(spectrogram), "b k c -> b (k c)"), -1)
 
 
 def similarity(tokens: Tensor, sounds: Tensor) -> Tensor:
-    """Each sound's cosine with the places of its own picture, the heads' mean.
+    """Compute each sound's cosine with the tokens of its own picture, the heads' mean.
 
     Args:
         tokens: ``(b, k, c, h, w)``.
@@ -127,7 +127,7 @@ def similarity(tokens: Tensor, sounds: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor, axis: int) -> Tensor:
-    """Vectors of length one along an axis.
+    """Scale vectors to length one along an axis.
 
     In float32 whatever autocast does before: over a temperature of 0.03, a cosine near one as
     bfloat16 has it is an eighth of a logit off.
@@ -136,12 +136,12 @@ def unit(vectors: Tensor, axis: int) -> Tensor:
 
 
 def max_pool(features: Tensor) -> Tensor:
-    """The strongest response of each channel anywhere: ``(b, c, h, w)`` to ``(b, c)``."""
+    """Return each channel's strongest response anywhere: ``(b, c, h, w)`` to ``(b, c)``."""
     return features.amax((-2, -1))
 
 
 def init_as_ezvsl(module: nn.Module) -> None:
-    """Random weights EZ-VSL and SLAVC start with, where no ImageNet weights are put."""
+    """Draw the random weights of EZ-VSL and SLAVC, where no ImageNet weights are put."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

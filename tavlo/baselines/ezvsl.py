@@ -1,6 +1,6 @@
 """EZ-VSL (Mo and Morgado, ECCV 2022, arXiv 2203.09324).
 
-A picture's answer to a sound is that of its best place; all other pictures of the batch are
+A picture's answer to a sound is that of its best token; all other pictures of the batch are
 negatives, and all other sounds.
 """
 
@@ -37,7 +37,7 @@ class EzVsl(DualEncoder):
         init_as_ezvsl(self)
 
     def encode_picture(self, image: Tensor) -> Tensor:
-        """See ``DualEncoder``; one head, 7 x 7 places of a picture of 224 x 224."""
+        """See ``DualEncoder``; one head, 7 x 7 tokens of a picture of 224 x 224."""
         tokens = unit(self.img_proj(self.imgnet(image)), 1)
         return rearrange(tokens, "b c h w -> b 1 c h w")
 
@@ -47,7 +47,7 @@ class EzVsl(DualEncoder):
         return rearrange(sounds, "b c -> b 1 c")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``tokens`` ``(b, 1, c, h, w)`` and ``sounds`` ``(b, 1, c)`` of a training batch."""
+        """Encode a training batch: ``tokens`` ``(b, 1, c, h, w)``, ``sounds`` ``(b, 1, c)``."""
         return {
             "tokens": self.encode_picture(batch["image"]),
             "sounds": self.encode_sound(batch["spectrogram"]),
@@ -55,7 +55,7 @@ class EzVsl(DualEncoder):
 
 
 def ezvsl_logits(tokens: Tensor, sounds: Tensor) -> Tensor:
-    """Each place's cosine with each sound, over the temperature.
+    """Compute each token's cosine with each sound, over the temperature.
 
     Args:
         tokens: ``(i, c, h, w)``, length one along c.
@@ -68,7 +68,7 @@ def ezvsl_logits(tokens: Tensor, sounds: Tensor) -> Tensor:
 
 
 def ezvsl_loss(tokens: Tensor, sounds: Tensor) -> Tensor:
-    """Contrast best places both ways; the two directions' losses are summed."""
+    """Contrast best tokens both ways; the two directions' losses are summed."""
     scores = ezvsl_logits(tokens, sounds).amax((-2, -1))  # (i, j)
     own = torch.arange(len(scores), device=scores.device)
     return F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)

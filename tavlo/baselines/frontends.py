@@ -1,4 +1,4 @@
-"""From pictures and sounds to what each model was trained on, to the last constant.
+"""The front ends: pictures and sounds as each model was trained on them, to the last constant.
 
 The models differ in little things that move their numbers: whether a picture is squeezed or
 cropped, by what 16-bit sound is divided, which seconds are heard, how far the windows lie apart.
@@ -29,9 +29,9 @@ from tavlo.baselines.interface import GRID, Picture, Sound
 log = logging.getLogger("avatar_build.baselines")
 
 RATE_HZ = 16_000
-"""Of the sounds all these models take."""
+"""The sample rate of the sounds all these models take."""
 WINDOW = 512
-"""Samples of a spectrogram's window."""
+"""The samples of a spectrogram's window."""
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 _DEVIATION = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -43,12 +43,12 @@ ImageFront = Callable[[Picture], Tensor]
 
 
 def squeezed(picture: Picture) -> NDArray[np.uint8]:
-    """Pillow's bicubic straight to a square, whatever the aspect (EZ-VSL, SLAVC)."""
+    """Squeeze a picture to a square by Pillow's bicubic, whatever the aspect (EZ-VSL, SLAVC)."""
     return _resized(picture, (GRID, GRID))
 
 
 def cropped(picture: Picture) -> NDArray[np.uint8]:
-    """Pillow's bicubic of the short side, then the middle (SSL-TIE, LVS).
+    """Resize the short side by Pillow's bicubic and take the middle (SSL-TIE, LVS).
 
     Both authors score it against boxes of the whole frame; what is cut off is never predicted.
     """
@@ -60,7 +60,7 @@ def cropped(picture: Picture) -> NDArray[np.uint8]:
 
 
 def squeezed_tensor(picture: Picture, *, antialias: bool = False) -> Tensor:
-    """Bicubic on numbers in [0, 1], which it may leave, straight to a square (SSLalignment).
+    """Squeeze to a square by bicubic on numbers in [0, 1], which may be left (SSLalignment).
 
     Args:
         picture: any size.
@@ -80,22 +80,22 @@ def normalised(unit: Tensor) -> Tensor:
 
 
 def unit_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """``(y, x, 3)`` bytes as ``(3, y, x)`` in [0, 1]."""
+    """Turn ``(y, x, 3)`` bytes into ``(3, y, x)`` in [0, 1]."""
     return rearrange(torch.from_numpy(np.ascontiguousarray(pixels)), "y x c -> c y x") / 255
 
 
 def squeeze_front(picture: Picture) -> Tensor:
-    """The picture input of EZ-VSL, SLAVC and their object prior."""
+    """Make the picture input of EZ-VSL, SLAVC and their object prior."""
     return normalised(unit_tensor(squeezed(check_picture(picture))))
 
 
 def crop_front(picture: Picture) -> Tensor:
-    """The picture input of SSL-TIE and LVS."""
+    """Make the picture input of SSL-TIE and LVS."""
     return normalised(unit_tensor(cropped(check_picture(picture))))
 
 
 def tensor_front(picture: Picture) -> Tensor:
-    """The picture input of SSLalignment."""
+    """Make the picture input of SSLalignment."""
     return normalised(squeezed_tensor(check_picture(picture)))
 
 
@@ -124,7 +124,7 @@ def _resized(picture: Picture, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def mono(samples: NDArray[Any], rate_hz: int, channels: Literal["mean", "first"]) -> Sound:
-    """Any sound as the models take it: one channel, at ``RATE_HZ``, in [-1, 1].
+    """Make any sound one that the models take: one channel, at ``RATE_HZ``, in [-1, 1].
 
     None of the authors resamples: at another rate their spectrograms mean something else. What is
     done is said in the log.
@@ -175,7 +175,7 @@ def check_sound(sound: Sound) -> Sound:
 
 
 def window_around(sound: Sound, centre_s: float, window_s: float) -> Sound:
-    """The seconds around a moment, moved inside where they would stick out of the sound.
+    """Return the seconds around a moment, moved inside where they would leave the sound.
 
     >>> sound = window_around(np.arange(10 * RATE_HZ, dtype=np.float32), 9.5, 3.0)
     >>> float(sound[0]) / RATE_HZ, len(sound) / RATE_HZ
@@ -189,20 +189,20 @@ def window_around(sound: Sound, centre_s: float, window_s: float) -> Sound:
 
 @dataclass(frozen=True)
 class SoundFront:
-    """How a model hears: which samples, then which picture of them."""
+    """The samples of a sound that a model is given, and their spectrogram."""
 
     tiled_s: float
     """Shorter sounds are repeated to this length; longer ones are cut to it."""
     cut: Literal["start", "middle"]
-    """Where longer ones are cut."""
+    """The part of longer sounds that is kept."""
     kept_s: tuple[float, float]
     """The part of it that is heard."""
     picture: Callable[[Tensor], Tensor]
     """Waveforms ``(b, samples)`` to ``(b, 1, f, s)``."""
     full_scale: float = 2**15
-    """What 16-bit samples are divided by."""
+    """The number that 16-bit samples are divided by."""
     channels: Literal["mean", "first"] = "first"
-    """What becomes of several. SSL-TIE and LVS cannot take them; the first is ours for them."""
+    """The way several become one. SSL-TIE and LVS cannot take them; the first is ours for them."""
 
     @property
     def window_s(self) -> float:
@@ -210,7 +210,7 @@ class SoundFront:
         return self.kept_s[1] - self.kept_s[0]
 
     def waveforms(self, sounds: Sequence[Sound]) -> Tensor:
-        """The samples heard, ``(b, samples)``; says in the log which sounds were too short."""
+        """Cut out the samples heard, ``(b, samples)``; log how many sounds were too short."""
         length = round(self.tiled_s * RATE_HZ)
         short = sum(len(sound) < length for sound in sounds)
         if short:
@@ -228,7 +228,7 @@ class SoundFront:
         return heard.clamp(-1, 1)
 
     def spectrograms(self, sounds: Sequence[Sound]) -> Tensor:
-        """The network's input, ``(b, 1, f, s)``."""
+        """Make the network's input, ``(b, 1, f, s)``."""
         return self.picture(self.waveforms(sounds))
 
     def _cut(self, sound: Sound, length: int) -> Sound:
@@ -239,7 +239,7 @@ class SoundFront:
 
 
 def log_density(wave: Tensor, hop: int) -> Tensor:
-    """Logarithm of the power spectral density, by 12 (EZ-VSL, SLAVC, LVS, SSLalignment).
+    """Compute the log power spectral density, by 12 (EZ-VSL, SLAVC, LVS, SSLalignment).
 
     Windows are Tukey's (a quarter tapered, periodic), each without its mean; nothing is padded.
 
@@ -258,7 +258,7 @@ def log_density(wave: Tensor, hop: int) -> Tensor:
 
 
 def mel_decibels(wave: Tensor) -> Tensor:
-    """Mel band powers in decibels, not normalised (SSL-TIE).
+    """Compute mel band powers in decibels, not normalised (SSL-TIE).
 
     Args:
         wave: ``(b, samples)``.
@@ -270,7 +270,7 @@ def mel_decibels(wave: Tensor) -> Tensor:
 
 
 def mel_powers(wave: Tensor) -> Tensor:
-    """As ``mel_decibels``, before the logarithm: where SSL-TIE masks in training."""
+    """Compute mel band powers before the logarithm, where SSL-TIE masks in training."""
     window = torch.hann_window(WINDOW, periodic=True)
     spectrum: Tensor = torch.stft(
         wave, WINDOW, _MEL_HOP, window=window, center=True, pad_mode="reflect", return_complex=True
@@ -281,7 +281,7 @@ def mel_powers(wave: Tensor) -> Tensor:
 
 
 def decibels(power: Tensor) -> Tensor:
-    """Ten times the decimal logarithm, at least -100."""
+    """Return ten times the decimal logarithm, at least -100."""
     return 10 * power.clamp(min=1e-10).log10()
 
 
@@ -296,7 +296,7 @@ def _tukey() -> Tensor:
 
 @cache
 def _htk_bands() -> Tensor:
-    """Triangles of height one, equally spaced on HTK's mel scale: ``(bins, f)``."""
+    """Return triangles of height one, equally spaced on HTK's mel scale: ``(bins, f)``."""
     bins = torch.linspace(0, RATE_HZ // 2, _BANDS)
     top = 2595 * math.log10(1 + (RATE_HZ // 2) / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, _BANDS + 2) / 2595) - 1)

@@ -37,12 +37,12 @@ Upsampling = Literal["bilinear", "bicubic", "opencv-bilinear"]
 
 @dataclass(frozen=True)
 class Prior:
-    """How the object prior, which hears nothing, is mixed in; it is upsampled as the map is."""
+    """A way to mix in the object prior, which hears nothing; it is upsampled as the map is."""
 
     weight: float
-    """Its share; the model keeps the rest."""
+    """The prior's fraction of the mix; the model keeps the rest."""
     scale: float | None = None
-    """What the prior is divided by; none means min-max."""
+    """The number the prior is divided by; None means min-max."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ class PostProcessing:
     upsampling: Upsampling
     align_corners: bool
     normalisation: Literal["min-max", "inverted min-max", "fixed"]
-    """Of one heatmap. Inverted: 1 - min-max(-map), which rounds otherwise. Fixed: from [-limit,
-    limit] to [0, 1], the same for all frames."""
+    """The scaling of one heatmap. Inverted: 1 - min-max(-map), which rounds otherwise. Fixed: from
+    [-limit, limit] to [0, 1], the same for all frames."""
     threshold: Literal["rank", "absolute"]
     """``rank``: the value below which ``level`` of the normalised heatmap's pixels lie.
     ``absolute``: ``level`` itself."""
     comparison: Comparison
-    """Whether pixels that equal the threshold count."""
+    """The comparison with the threshold: do pixels that equal it count?"""
     top_counts: bool = False
-    """Whether pixels at 1 count whatever the threshold. SSL-TIE and LVS write their prediction into
-    the normalised heatmap, where those stay ones; it decides flat and quantised maps."""
+    """True where pixels at 1 count whatever the threshold. SSL-TIE and LVS write their prediction
+    into the normalised heatmap, where those stay ones; it decides flat and quantised maps."""
     level: float = 0.5
     limit: float = 1.0
     """Largest magnitude of the map; for ``fixed``."""
@@ -69,7 +69,7 @@ class PostProcessing:
     """Set when the heatmaps hold the object prior; they are then normalised already."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return it for JSON."""
         return asdict(self)
 
     def upsample(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,7 +83,7 @@ class PostProcessing:
         return np.asarray(upsampled[:, 0].numpy(), np.float32)
 
     def normalise(self, heatmap: Real) -> Real:
-        """One heatmap ``(y, x)`` as the authors compare it; mixed ones are as they should be."""
+        """Scale one heatmap ``(y, x)`` as its authors compare it; mixed ones are so already."""
         if self.prior is not None:
             return heatmap
         return self._normalise(heatmap)
@@ -98,7 +98,7 @@ class PostProcessing:
         return fixed
 
     def threshold_of(self, score: Real, truth: NDArray[Any] | None = None) -> float:
-        """The threshold of one normalised heatmap.
+        """Return the threshold of one normalised heatmap.
 
         Args:
             score: ``(y, x)``.
@@ -114,18 +114,18 @@ class PostProcessing:
         return rank_threshold(score, self.level)
 
     def predict(self, heatmap: Real, truth: NDArray[Any] | None = None) -> Pixels:
-        """The pixels that count as sounding; ``truth`` as for ``threshold_of``."""
+        """Return the pixels that count as sounding; ``truth`` as for ``threshold_of``."""
         score = self.normalise(heatmap)
         predicted = predict(score, self.threshold_of(score, truth), self.comparison)
         return predicted | (score >= 1) if self.top_counts else predicted
 
     def confidence(self, heatmap: Real) -> float:
-        """How sure a heatmap is that something sounds: the mean of its top quarter (SLAVC)."""
+        """Say how sure a heatmap is that something sounds: the mean of its top quarter (SLAVC)."""
         score = np.sort(self.normalise(heatmap), axis=None)
         return float(score[-(score.size // 4) :].mean(dtype=np.float64))
 
     def mix(self, heatmap: Real, prior: NDArray[np.float32]) -> Real:
-        """One heatmap ``(y, x)`` with the prior's small map ``(h, w)``; normalised."""
+        """Mix one heatmap ``(y, x)`` with the prior's small map ``(h, w)``, normalised."""
         if self.prior is None:
             raise ValueError("no prior is set")
         weight = self.prior.weight
@@ -142,17 +142,17 @@ class ImageModel(Protocol):
     """A model that says where in a picture a sound comes from."""
 
     name: str
-    """As in ``MODELS``."""
+    """The model's name in ``MODELS``."""
     sample_rate_hz: int
-    """Of the sounds it takes."""
+    """The rate of the sounds it takes."""
     window_s: float
     """Seconds of sound it hears; it cuts them out of longer ones and repeats shorter ones."""
     channels: Literal["first", "mean"] = "first"
-    """What its authors' loader hears of several; the first where it takes one alone."""
+    """The channel its authors' loader takes of several; the first where it takes one alone."""
     post: PostProcessing
 
     def heatmaps(self, pictures: Sequence[Picture], sounds: Sequence[Sound]) -> NDArray[np.float32]:
-        """Where each sound comes from in its picture, ``(n, GRID, GRID)``.
+        """Say where each sound comes from in its picture, ``(n, GRID, GRID)``.
 
         The model's map on its own scale, upsampled by ``post``; with a prior, the mixed score.
         """
@@ -161,7 +161,7 @@ class ImageModel(Protocol):
     def embeddings(
         self, pictures: Sequence[Picture], sounds: Sequence[Sound]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Vectors of length one for retrieval: of the pictures and of the sounds, ``(n, d)``.
+        """Return vectors for retrieval, length one: of the pictures and of the sounds, ``(n, d)``.
 
         Either list may be empty.
 
@@ -186,12 +186,12 @@ class Opener(Protocol):
     """Opens checkpoints of one model."""
 
     def open(self, checkpoint: Path, prior: Path | None, variant: str, device: str) -> ImageModel:
-        """As ``open_model`` says."""
+        """Open a checkpoint; see ``open_model``."""
         ...
 
 
 def checkpoint_path(text: str) -> Path:
-    """A checkpoint's file: a path, or the name under which ``models add`` registered it.
+    """Return a checkpoint's file, given as a path or as the name ``models add`` registered.
 
     Raises:
         UsageError: it is neither, or not what was registered.
@@ -214,7 +214,7 @@ def open_model(
     variant: str = "",
     device: str = "cpu",
 ) -> ImageModel:
-    """A model with its authors' weights, or with ours.
+    """Open a model with its authors' weights, or with ours.
 
     Args:
         name: in ``MODELS``.

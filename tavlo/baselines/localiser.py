@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Published:
-    """What is published of a model, but for its weights."""
+    """A published model, but for its weights."""
 
     name: str
     wrapper: str
@@ -37,9 +37,9 @@ class Published:
     image_front: ImageFront
     sound_front: SoundFront
     posts: Mapping[str, PostProcessing]
-    """By variant; the empty name is the test scripts'."""
+    """The post-processing of each variant; the empty name is the test scripts'."""
     prior: Prior | None = None
-    """How the authors mix the object prior in; none if they do not."""
+    """The way the authors mix the object prior in; None if they do not."""
 
     def open(self, checkpoint: Path, prior: Path | None, variant: str, device: str) -> Localiser:
         """See ``interface.open_model``."""
@@ -61,7 +61,7 @@ class Published:
     def _network(
         self, names: Collection[str], beside: Mapping[str, Any], checkpoint: Path
     ) -> DualEncoder:
-        """The authors' network, or for a checkpoint of ours the one its recipe makes."""
+        """Make the authors' network, or for a checkpoint of ours the one of its recipe."""
         if "recipe_config" not in beside:
             return self.network(names)
         if beside["recipe"] != self.name:
@@ -107,7 +107,7 @@ class Localiser(ImageModel):
         self._image_front, self._sound_front = image_front, sound_front
 
     def sound(self, samples: NDArray[Any], rate_hz: int) -> Sound:
-        """Any waveform, ``(samples,)`` or ``(samples, channels)``, as this model takes it.
+        """Make any waveform, ``(samples,)`` or ``(samples, channels)``, one this model takes.
 
         Raises:
             InputError: ``not_a_sound``.
@@ -115,15 +115,15 @@ class Localiser(ImageModel):
         return mono(samples, rate_hz, self._sound_front.channels)
 
     def images(self, pictures: Sequence[Picture]) -> Tensor:
-        """The network's input of pictures, ``(b, 3, y, x)``."""
+        """Make the network's input of pictures, ``(b, 3, y, x)``."""
         return torch.stack([self._image_front(picture) for picture in pictures])
 
     def spectrograms(self, sounds: Sequence[Sound]) -> Tensor:
-        """The network's input of sounds, ``(b, 1, f, s)``."""
+        """Make the network's input of sounds, ``(b, 1, f, s)``."""
         return self._sound_front.spectrograms(sounds)
 
     def answer(self, image: Tensor, spectrogram: Tensor) -> NDArray[np.float32]:
-        """Heatmaps of prepared inputs, ``(b, GRID, GRID)``."""
+        """Return the heatmaps of prepared inputs, ``(b, GRID, GRID)``."""
         with torch.inference_mode():
             image = image.to(self.device)
             maps = self.network.maps(image, spectrogram.to(self.device))

@@ -1,7 +1,7 @@
 """LVS: Localizing Visual Sounds the Hard Way (Chen et al., CVPR 2021, arXiv 2104.02691).
 
-A picture's places are sounding, silent or unsure, by two soft thresholds on their cosine with the
-sound; the silent places of a picture are its own hard negatives. SSL-TIE and SSLalignment build on
+A picture's tokens are sounding, silent or unsure, by two soft thresholds on their cosine with the
+sound; the silent tokens of a picture are its own hard negatives. SSL-TIE and SSLalignment build on
 this network and SSL-TIE on its loss.
 """
 
@@ -20,11 +20,11 @@ from tavlo.baselines.interface import PostProcessing
 from tavlo.baselines.localiser import Published
 
 SOUNDING, SILENT = 0.65, 0.4
-"""Cosines above and below which a place counts as sounding and as silent."""
+"""Cosines above and below which a token counts as sounding and as silent."""
 SOFTNESS = 0.03
-"""Of these thresholds."""
+"""The width of the two thresholds' sigmoids."""
 TEMPERATURE = 0.07
-"""Of the contrast."""
+"""The contrast's logits are cosines divided by it."""
 _NEVER = -99.0
 """Put on a sound's own picture among the easy negatives."""
 
@@ -50,7 +50,7 @@ class Lvs(DualEncoder):
         return rearrange(unit(max_pool(self.audnet(spectrogram)), 1), "b c -> b 1 c")
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``tokens`` ``(b, 1, c, h, w)`` and ``sounds`` ``(b, 1, c)`` of a training batch."""
+        """Encode a training batch: ``tokens`` ``(b, 1, c, h, w)``, ``sounds`` ``(b, 1, c)``."""
         return {
             "tokens": self.encode_picture(batch["image"]),
             "sounds": self.encode_sound(batch["spectrogram"]),
@@ -58,22 +58,22 @@ class Lvs(DualEncoder):
 
 
 class TriMap(NamedTuple):
-    """What the contrast of LVS looks at."""
+    """The cosines and logits that the contrast of LVS looks at."""
 
     maps: Tensor
     """Cosines with the own sound, ``(b, h, w)``."""
     logits: Tensor
-    """Own sounding places, other sounds, own silent places: ``(b, 1 + b + 1)``."""
+    """Own sounding tokens, other sounds, own silent tokens: ``(b, 1 + b + 1)``."""
     sounding: Tensor
-    """In [0, 1], ``(b, h, w)``."""
+    """Weights of the own picture's sounding tokens, in [0, 1], ``(b, h, w)``."""
     silent: Tensor
-    """In [0, 1], ``(b, h, w)``."""
+    """Weights of its silent tokens, in [0, 1], ``(b, h, w)``."""
     best: Tensor
-    """Cosine of the best place with every sound, ``(i, j)``."""
+    """Cosine of the best token with every sound, ``(i, j)``."""
 
 
 def tri_map(tokens: Tensor, sounds: Tensor) -> TriMap:
-    """Compare places with sounds.
+    """Compare visual tokens with sounds.
 
     Args:
         tokens: ``(i, c, h, w)``, length one along c.
@@ -92,7 +92,7 @@ def tri_map(tokens: Tensor, sounds: Tensor) -> TriMap:
 
 
 def lvs_loss(tokens: Tensor, sounds: Tensor) -> Tensor:
-    """Contrast a picture's sounding places with other sounds and its own silent places."""
+    """Contrast a picture's sounding tokens with other sounds and its own silent tokens."""
     logits = tri_map(tokens, sounds).logits
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 

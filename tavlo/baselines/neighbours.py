@@ -1,4 +1,4 @@
-"""Which clips look alike and which sound alike, for the positives of cross-modal alignment.
+"""The table of clips that look or sound alike, for the positives of cross-modal alignment.
 
 Any pretrained encoders will do (paper, 3.2): those of another model here, or vectors from
 elsewhere. The table is one file, made once for a training list.
@@ -30,7 +30,7 @@ class Neighbours:
     pictures: NDArray[np.int32]
     """Numbers of clips, nearest first, ``(n, k)``."""
     sounds: NDArray[np.int32]
-    """Likewise."""
+    """The same, by sound."""
 
     def __post_init__(self) -> None:
         self._place: dict[str, int]
@@ -39,7 +39,7 @@ class Neighbours:
     def draw(
         self, clip_id: str, available: Container[str], rng: np.random.Generator
     ) -> tuple[str, str]:
-        """One clip that looks like this one, and one that sounds like it.
+        """Draw one clip that looks like this one, and one that sounds like it.
 
         Args:
             clip_id: in the table.
@@ -76,7 +76,7 @@ class Neighbours:
 def find_neighbours(
     clip_ids: Sequence[str], pictures: NDArray[Any], sounds: NDArray[Any], count: int
 ) -> Neighbours:
-    """The nearest clips by cosine, a clip itself left out.
+    """Find the nearest clips by cosine, a clip itself left out.
 
     Args:
         clip_ids: as the training list has them.
@@ -122,7 +122,7 @@ def read_neighbours(path: Path) -> Neighbours:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a table's file.
+    """Return the SHA-256 of a table's file.
 
     Raises:
         UsageError: there is none.

@@ -24,10 +24,10 @@ from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing,
 
 
 class PriorNetwork(Trunk):
-    """torchvision's ResNet-18 without its classifier, answering with one number per place."""
+    """torchvision's ResNet-18 without its classifier, answering with one number per location."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """``(b, 3, y, x)`` to ``(b, h, w)``, not negative."""
+        """Turn ``(b, 3, y, x)`` into ``(b, h, w)``, not negative."""
         return super().forward(image).abs().mean(1)
 
 
@@ -71,7 +71,7 @@ class ObjectPrior(ImageModel):
     def embeddings(
         self, pictures: Sequence[Picture], sounds: Sequence[Sound]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """There are none to compare."""
+        """Refuse: there are none to compare."""
         raise UsageError("object-prior hears nothing: there is no retrieval with it.")
 
     def _run(self, network: torch.nn.Module, image: Tensor) -> NDArray[np.float32]:

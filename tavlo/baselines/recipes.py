@@ -1,4 +1,4 @@
-"""How the compared models are trained, in the same loop as TAVLO.
+"""The recipes of the models to compare with, for the same loop as TAVLO.
 
 EZ-VSL and SLAVC as published; SSL-TIE's contrast and equivariance; cross-modal alignment from its
 paper's equations, as its authors published no training. Ours, against all of them: negatives come
@@ -55,23 +55,23 @@ class NetSettings(Section):
 
 
 class ImageNetSettings(NetSettings):
-    """Of EZ-VSL."""
+    """The settings of EZ-VSL."""
 
     imagenet: bool = True
     """Start the picture's trunk from ImageNet where its weights are registered."""
 
 
 class SlavcSettings(ImageNetSettings):
-    """Of SLAVC."""
+    """The settings of SLAVC."""
 
     image_dropout: float = Field(default=IMAGE_DROPOUT, ge=0, lt=1)
-    """Share of the picture's features left out."""
+    """The fraction of the picture's features left out."""
     momentum: float = Field(default=MOMENTUM, ge=0, lt=1)
-    """Share of itself that the slow copy keeps at each step."""
+    """The fraction of itself that the slow copy keeps at each step."""
 
 
 class AlignmentSettings(NetSettings):
-    """Of cross-modal alignment."""
+    """The settings of cross-modal alignment."""
 
     temperature: float = Field(default=0.07, gt=0)
     """tau. The paper gives no value; this is the one of LVS, whose network it is."""
@@ -81,14 +81,14 @@ class AlignmentSettings(NetSettings):
     """A file of ``tavlo.baselines.neighbours``. Empty leaves the conceptual positives out: 2 x 2
     pairs instead of 3 x 3."""
     neighbours_sha256: str = ""
-    """Of that file; noted when training starts."""
+    """The digest of ``neighbours``; noted when training starts."""
 
 
 Settings = TypeVar("Settings", bound=NetSettings)
 
 
 class PairRecipe(Recipe, Generic[Settings]):
-    """What the recipes share: the middle frame of a clip and its sound.
+    """The common part of the recipes: the middle frame of a clip and its sound.
 
     Args:
         config: settings that differ from the defaults.
@@ -108,7 +108,7 @@ class PairRecipe(Recipe, Generic[Settings]):
             raise setting_error(self.name, error) from error
 
     def config(self) -> dict[str, Any]:
-        """All settings."""
+        """Return all settings."""
         return self.settings.model_dump(mode="json")
 
     def _image(self, picture: Picture) -> Tensor:
@@ -128,16 +128,16 @@ class EzVslRecipe(PairRecipe[ImageNetSettings]):
     kind = ImageNetSettings
 
     def make_model(self) -> nn.Module:
-        """A new network."""
+        """Make a new network."""
         return EzVsl(self.settings.width)
 
     def initialise(self, model: nn.Module) -> dict[str, str]:
-        """ImageNet's weights for the picture's trunk, where they are registered."""
+        """Put ImageNet's weights into the picture's trunk, where they are registered."""
         assert isinstance(model, EzVsl)
         return _initialise(self.settings, [model.imgnet])
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        """``image`` ``(3, y, x)`` and ``spectrogram`` ``(1, f, s)``."""
+        """Make ``image`` ``(3, y, x)`` and ``spectrogram`` ``(1, f, s)``."""
         picture = middle_frame(clip)
         if rng is not None:
             picture = shifted_crop(picture, rng)
@@ -157,11 +157,11 @@ class SlavcRecipe(PairRecipe[SlavcSettings]):
     kind = SlavcSettings
 
     def make_model(self) -> nn.Module:
-        """A new network."""
+        """Make a new network."""
         return Slavc(self.settings.width, self.settings.image_dropout)
 
     def initialise(self, model: nn.Module) -> dict[str, str]:
-        """ImageNet's weights for the picture's trunk and its copy, where they are registered."""
+        """Put ImageNet's weights into the picture's trunk and its copy, where registered."""
         assert isinstance(model, Slavc)
         trunk = model.get_submodule("imgnet")
         assert isinstance(trunk, Trunk)
@@ -170,7 +170,7 @@ class SlavcRecipe(PairRecipe[SlavcSettings]):
         return started
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        """As EZ-VSL's."""
+        """Make the same sample as EZ-VSL's."""
         picture = middle_frame(clip)
         if rng is not None:
             picture = shifted_crop(picture, rng)
@@ -195,11 +195,11 @@ class SslTieRecipe(PairRecipe[NetSettings]):
     kind = NetSettings
 
     def make_model(self) -> nn.Module:
-        """A new network."""
+        """Make a new network."""
         return SslTie(self.settings.width)
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        """``image``, its warped ``view`` ``(3, y, x)``, the ``warp``, and ``spectrogram``.
+        """Make ``image``, its warped ``view`` ``(3, y, x)``, the ``warp``, and ``spectrogram``.
 
         The authors train on 3 s of sound, repeated to 10 s.
         """
@@ -243,13 +243,13 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
             self.settings = self.settings.model_copy(update={"neighbours_sha256": digest})
 
     def make_model(self) -> nn.Module:
-        """A new network."""
+        """Make a new network."""
         return Aligned(self.settings.width)
 
     def companions(
         self, clip_id: str, available: Container[str], rng: np.random.Generator
     ) -> Sequence[str]:
-        """A clip that looks like this one and one that sounds like it, of those trained on."""
+        """Draw a clip that looks like this one and one that sounds like it, of those trained on."""
         if not self.settings.neighbours:
             return ()
         if self._table is None:
@@ -263,7 +263,7 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
         return self._table.draw(clip_id, available, rng)
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        """``image`` ``(v, 3, y, x)`` and ``spectrogram`` ``(v, 1, f, s)``: v views of each.
+        """Make ``image`` ``(v, 3, y, x)`` and ``spectrogram`` ``(v, 1, f, s)``: v views of each.
 
         The original; in training also an augmented one, and those of companions.
         """
@@ -292,7 +292,7 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
         }
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
-        """Equation 3."""
+        """Compute equation 3; see ``alignment_loss``."""
         tokens, pictures, sounds, sound_vectors = (
             outputs[name].float()
             for name in ("tokens", "picture_vectors", "sounds", "sound_vectors")
@@ -301,7 +301,7 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
 
 
 def middle_frame(clip: ClipTensors) -> Picture:
-    """What all these models train on: for VGG-Sound at 25 frames/s it is frame 125."""
+    """Return the frame that all these models train on: of VGG-Sound, at 25 frames/s, frame 125."""
     frame: Picture = clip.frames[len(clip.frames) // 2]
     return frame
 

@@ -1,6 +1,6 @@
 """SLAVC (Mo and Morgado, NeurIPS 2022, arXiv 2209.09634; "MoVSL" in its older files).
 
-Two heads: one says where a sound could be in this picture, the other to which of its places it
+Two heads: one says where a sound could be in this picture, the other to which of its tokens it
 belongs rather than to the others; targets come from a slowly following copy of the network.
 
 The authors update that copy inside every forward pass, of evaluation too unless told otherwise.
@@ -21,9 +21,9 @@ from tavlo.baselines.localiser import Published
 
 TEMPERATURE = 0.03
 MOMENTUM = 0.999
-"""Share of itself that the copy keeps at each step."""
+"""The fraction of itself that the copy keeps at each step."""
 IMAGE_DROPOUT = 0.9
-"""Of the picture's features before the heads, in training."""
+"""The fraction of the picture's features left out before the heads, in training."""
 
 _PARTS = ("imgnet", "img_proj1", "img_proj2", "audnet", "aud_proj1", "aud_proj2")
 _COPY = "momentum_"
@@ -34,7 +34,7 @@ class Slavc(DualEncoder):
 
     Args:
         width: of the trunks.
-        image_dropout: share of the picture's features left out in training.
+        image_dropout: fraction of the picture's features left out in training.
     """
 
     temperature = TEMPERATURE
@@ -71,7 +71,7 @@ class Slavc(DualEncoder):
         return unit(torch.stack(heads, 1), 2)
 
     def momentum_maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
-        """Maps of the copy, by which the authors' training selects; their test does not."""
+        """Return the copy's maps, by which the authors' training selects; their test does not."""
         tokens, sounds = (
             self.encode_picture(image, _COPY),
             self.encode_sound(spectrogram, _COPY),
@@ -79,7 +79,7 @@ class Slavc(DualEncoder):
         return similarity(tokens, sounds) / self.temperature
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``tokens``, ``sounds``, and as ``..._target`` the copy's, of a training batch."""
+        """Return ``tokens``, ``sounds``, and as ``..._target`` the copy's, of a training batch."""
         image, spectrogram = batch["image"], batch["spectrogram"]
         with torch.no_grad():
             targets = self.encode_picture(image, _COPY), self.encode_sound(spectrogram, _COPY)
@@ -124,9 +124,9 @@ def slavc_loss(
 
 
 def _scores(cosines: Tensor) -> Tensor:
-    """Logarithm of the chance that query i means target j, ``(i, j)``.
+    """Return the logarithm of the chance that query i means target j, ``(i, j)``.
 
-    At each place: which target it is (the first head), times which place of that target (second).
+    At each token: which target it is (the first head), times which token of that target (second).
     """
     logits = rearrange(cosines / TEMPERATURE, "k i j h w -> k i j (h w)")
     return (logits[0].log_softmax(1) + logits[1].log_softmax(2)).logsumexp(-1)

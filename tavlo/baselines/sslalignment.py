@@ -35,15 +35,15 @@ class Aligned(Lvs):
         self.project_sound = nn.Linear(8 * width, 8 * width)
 
     def picture_vectors(self, image: Tensor) -> Tensor:
-        """Projected means over places, ``(b, d)``, length one."""
+        """Project the pictures' mean tokens: ``(b, d)``, length one."""
         return self._project_picture(self.imgnet(image))
 
     def sound_vectors(self, spectrogram: Tensor) -> Tensor:
-        """Projected sounds, ``(b, d)``, length one."""
+        """Project the sounds: ``(b, d)``, length one."""
         return self._project_sound(max_pool(self.audnet(spectrogram)))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Both sides of all views of a training batch, each ``(b, v, ...)``.
+        """Return both sides of all views of a training batch, each ``(b, v, ...)``.
 
         Of ``image`` ``(b, v, 3, y, x)`` the ``tokens`` for the localisation and ``picture_vectors``
         for the alignment, of ``spectrogram`` ``(b, v, 1, f, s)`` ``sounds`` and ``sound_vectors``.
@@ -68,7 +68,7 @@ class Aligned(Lvs):
 
 
 def localisation_scores(tokens: Tensor, sounds: Tensor) -> Tensor:
-    """Mean cosine of a picture's places with a sound (eq. 1, no mask): ``(i, j)``.
+    """Compute the mean cosine of a picture's tokens with a sound (eq. 1, no mask): ``(i, j)``.
 
     Args:
         tokens: ``(i, c, h, w)``, length one along c.
@@ -85,7 +85,7 @@ def alignment_loss(
     sound_vectors: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Both contrasts, summed over all pairs of views, mean over the batch (eq. 3).
+    """Sum both contrasts over all pairs of views, and average over the batch (eq. 3).
 
     A picture is contrasted with the sounds of the same view of all clips; the paper's equation has
     this direction alone. Its sign there is a likelihood's; a loss has the other.

@@ -30,7 +30,7 @@ class SslTie(Lvs):
             unused.requires_grad_(False)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``tokens`` of the picture and of its ``view``, ``sounds``, and the ``warp`` between."""
+        """Encode a picture, its view and the sound; the ``warp`` between goes along."""
         return super().forward(batch) | {
             "view_tokens": self.encode_picture(batch["view"]),
             "warp": batch["warp"],
@@ -38,7 +38,7 @@ class SslTie(Lvs):
 
 
 def ssltie_loss(tokens: Tensor, view_tokens: Tensor, sounds: Tensor, warp: Tensor) -> Tensor:
-    """Mean of both views' contrasts, plus how far the view's map is from the map's view.
+    """Add to both views' mean contrast how far the view's map is from the map's view.
 
     Args:
         tokens: ``(b, c, h, w)``, length one along c.
@@ -51,7 +51,7 @@ def ssltie_loss(tokens: Tensor, view_tokens: Tensor, sounds: Tensor, warp: Tenso
 
 
 def equivariance(maps: Tensor, view_maps: Tensor, warp: Tensor) -> Tensor:
-    """Mean squared difference of the views' maps and the maps' views, all ``(b, h, w)``."""
+    """Compute the mean squared difference of the views' maps and the maps' views."""
     return F.mse_loss(view_maps, warped(maps[:, None], warp)[:, 0])
 
 

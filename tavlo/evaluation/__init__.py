@@ -1,1 +1,1 @@
-"""From a model to its scores on a release."""
+"""A model's heatmaps and scores on a release."""

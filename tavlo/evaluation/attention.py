@@ -1,4 +1,4 @@
-"""Where TAVLO's attention looks: within a frame, and along time, as numbers and as a picture."""
+"""The attention of TAVLO within a frame and along time, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ Maps = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Attention:
-    """What one clip's tokens attend to in each block, means over heads; l counts the blocks."""
+    """The attention of one clip's tokens in each block, means over heads; l counts the blocks."""
 
     heat: Maps
-    """Eq. 16: cosines of each frame's sound with its places, ``(t, h, w)``."""
+    """Cosines of each frame's sound with its visual tokens (eq. 16), ``(t, h, w)``."""
     within_frame: Maps | None
-    """How much each frame's sound attends to each place, ``(l, t, h, w)``. The rest of a frame's
-    sum of 1 goes to the sound itself. None where sounds and places do not attend to one another."""
+    """Weights of each frame's sound on its visual tokens, ``(l, t, h, w)``. The rest of a frame's
+    sum of 1 goes to the sound itself. None where the two do not attend to one another."""
     sound_over_time: Maps
-    """How much frame t's sound attends to each frame's, ``(l, t, t)``."""
+    """Weights of frame t's sound on each frame's, ``(l, t, t)``."""
     location_over_time: Maps
-    """How much frame t attends to each frame at the place that agrees best with the sound over the
+    """Weights of frame t on each frame at the location that agrees best with the sound over the
     clip, ``(l, t, t)``."""
 
 
@@ -176,7 +176,7 @@ def figure(found: Attention, pictures: Sequence[Pictured], every: int, title: st
         for number in range(1, blocks + 1)
         for what, maps in (
             ("the sound", found.sound_over_time),
-            ("its best place", found.location_over_time),
+            ("its best location", found.location_over_time),
         )
     ]
     width = max(1 + len(columns), len(over_time))

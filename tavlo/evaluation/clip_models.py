@@ -39,19 +39,19 @@ class ClipPredictor:
     """The loop's settings it was trained with."""
     device: torch.device
     origin: Mapping[str, Any]
-    """What tells its results from another's, for ``model.json``."""
+    """Facts that tell its results from another's, for ``model.json``."""
     cache: Path | None = None
     """A folder where small copies of clips stay; None makes them for this run alone."""
 
     @property
     def bf16(self) -> bool:
-        """Whether it computes in bfloat16 on this device."""
+        """True where it computes in bfloat16 on this device."""
         wanted = self.config.precision
         return wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
 
     @property
     def about(self) -> dict[str, Any]:
-        """What it is and all that decides its heatmaps."""
+        """Return what it is and all that decides its heatmaps."""
         return {
             "name": self.recipe.name,
             **self.origin,

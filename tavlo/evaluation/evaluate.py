@@ -27,19 +27,19 @@ from tavlo.metrics.localisation import CURVE, ciou, localisation, top_fraction_t
 
 SCENARIOS = ("Single-sound", "Mixed-sound", "Multi-entity")
 TOP_FRACTION = 0.10
-"""Share of all pixels that is predicted."""
+"""The fraction of all pixels that is predicted."""
 TOP_FRACTION_DAGGER = 0.05
 """The same on the videos with off-screen frames only (the paper's dagger column)."""
 DROP = "Cross-event - Total"
 """The paper's delta: how much lower the cross-event subset is."""
 PASSES = 3
-"""How often every frame's heatmap is read: the threshold takes two, the scores one."""
+"""The times every frame's heatmap is read: twice for the threshold, once for the scores."""
 _DRAWS = 1000
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table."""
+    """A number of a table with its interval."""
 
     value: float
     """Percent."""
@@ -52,12 +52,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class FrameScore:
-    """What one frame got."""
+    """The scores of one frame."""
 
     frame_id: str
     video_id: str
     values: dict[str, float]
-    """Row of the table to the frame's cIoU, or ``Off-screen`` to its TN; shares, not percent."""
+    """Row of the table to the frame's cIoU, or ``Off-screen`` to its TN; in [0, 1]."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Scores:
     left_out: dict[str, str] = field(default_factory=dict)
     """Frames not scored, with why."""
     model: dict[str, Any] = field(default_factory=dict)
-    """What the predictions say of the model that made them."""
+    """The contents of ``model.json``, by the model that made the heatmaps."""
     leaks: list[Leak] = field(default_factory=list)
     """Training lists the scored videos were held against."""
     constant: int = 0
@@ -85,7 +85,7 @@ class Scores:
     """Every scored frame, in the order of their ids."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; without the frames, which have a file of their own."""
+        """Return it for JSON, without the frames, which have a file of their own."""
         return {name: value for name, value in asdict(self).items() if name != "per_frame"}
 
 
@@ -263,7 +263,7 @@ class _Bootstrap:
         return Cell(100 * centre, 100 * float(low), 100 * float(high), len(found))
 
     def _means(self, found: Sequence[tuple[int, float]], values: Any) -> Any:
-        """The mean in each draw; NaN in a draw without any of these frames."""
+        """Return the mean in each draw; NaN in a draw without any of these frames."""
         video = self._video[[number for number, _ in found]]
         sums = np.bincount(video, values, self._times.shape[1])
         counts = self._times @ np.bincount(video, minlength=self._times.shape[1])
@@ -272,7 +272,7 @@ class _Bootstrap:
 
 
 def _parts(found: Sequence[tuple[int, float]]) -> tuple[Any, Any]:
-    """Each frame's cIoU, and its part of the AUC: the trapezoid over its own step function."""
+    """Return each frame's cIoU and its part of the AUC, by trapezoids over its step function."""
     values = np.array([value for _, value in found])
     return values, np.trapezoid((values[:, None] >= CURVE).astype(float), CURVE, axis=1)
 
@@ -281,7 +281,7 @@ def _parts(found: Sequence[tuple[int, float]]) -> tuple[Any, Any]:
 
 
 def to_markdown(scores: Scores) -> str:
-    """The tables for a README."""
+    """Write the tables for a README."""
     lines = [
         f"Release {scores.release}{'' if scores.verified else ' (UNVERIFIED)'}, truth by"
         f" {scores.truth}, threshold {scores.threshold:.6g} (top 10 % of all pixels)."
@@ -310,7 +310,7 @@ def _constant(scores: Scores) -> str:
 
 
 def to_latex(scores: Scores) -> str:
-    """The paper's main table, one row: CIoU / AUC per scenario, TN, Total, Cross-event."""
+    """Write a row of the paper's main table: CIoU / AUC per scenario, TN, Total, Cross-event."""
     cells = []
     for name in (*SCENARIOS, "Off-screen", "Total", "Cross-event"):
         row = scores.rows.get(name, {})
@@ -320,7 +320,7 @@ def to_latex(scores: Scores) -> str:
 
 
 def to_csv(scores: Scores) -> str:
-    """All numbers, one a row."""
+    """Write all numbers, one a row."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["set", "metric", "percent", "low", "high", "n"])
@@ -330,7 +330,7 @@ def to_csv(scores: Scores) -> str:
 
 
 def frames_csv(scores: Scores) -> str:
-    """Every frame's own scores, a row each: what paired comparisons of models need."""
+    """Write every frame's own scores, a row each, for paired comparisons of models."""
     names = (*SCENARIOS, "Total", "Cross-event", "Off-screen")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -342,7 +342,7 @@ def frames_csv(scores: Scores) -> str:
 
 
 def to_json(scores: Scores) -> str:
-    """All of it."""
+    """Write all of the scores but the frames'."""
     return json.dumps(scores.as_dict(), indent=1, sort_keys=True) + "\n"
 
 

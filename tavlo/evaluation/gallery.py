@@ -23,7 +23,7 @@ from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.evaluation.release_media import Picture, picture
 
 _EACH = 3
-"""Best, middling and worst frames shown of each."""
+"""The number of best, of middling and of worst frames shown."""
 _CHANGING = 4
 """Cross-event videos shown, all their frames."""
 _WIDTH = 360
@@ -31,7 +31,7 @@ _WIDTH = 360
 _HEAT_WIDTH = 112
 """Of a heatmap; the browser makes it larger."""
 _ALPHA = 0.75
-"""Opacity of the hottest places."""
+"""Opacity of the hottest pixels."""
 
 _MEANINGS = {
     "Single-sound": "one instance emits a clear sound",
@@ -44,7 +44,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class View:
-    """One picture with its layers and caption."""
+    """A picture with its layers and caption."""
 
     frame: LabelledFrame
     jpeg: str
@@ -103,7 +103,7 @@ def write_gallery(
 
 
 def _chosen(scores: Scores) -> dict[str, list[FrameScore]]:
-    """Of each row of the table the frames that are shown."""
+    """Choose the frames that are shown of each row of the table."""
     chosen: dict[str, list[FrameScore]] = {}
     for name in (*SCENARIOS, "Off-screen"):
         found = [frame for frame in scores.per_frame if name in frame.values]
@@ -121,7 +121,7 @@ def _chosen(scores: Scores) -> dict[str, list[FrameScore]]:
 
 
 def best_middle_worst(ordered: Sequence[FrameScore], each: int) -> list[FrameScore]:
-    """The first, middle and last ones, each once, still in order."""
+    """Return the first, middle and last ones, each once, still in order."""
     middle = max(0, (len(ordered) - each) // 2)
     places = [*range(each), *range(middle, middle + each), *range(-each, 0)]
     wanted = {place % len(ordered) for place in places if -len(ordered) <= place < len(ordered)}

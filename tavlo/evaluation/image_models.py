@@ -65,14 +65,14 @@ class SoundCounts:
 
 @dataclass(frozen=True)
 class Pair:
-    """What a model is asked about one frame."""
+    """The picture and sound by which a model is asked about one frame."""
 
     frame: LabelledFrame
     picture: Picture
     sound: Sound
-    """All of it, at the model's rate."""
+    """The whole sound, at the model's rate."""
     time_s: float
-    """When the frame is shown, seconds from the clip's first one."""
+    """The time the frame is shown, seconds from the clip's first one."""
 
 
 def read_pairs(
@@ -164,11 +164,11 @@ class ImagePredictor:
 
     model: ImageModel
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """What tells its results from another's, for ``model.json``."""
+    """Facts that tell its results from another's, for ``model.json``."""
 
     @property
     def about(self) -> dict[str, Any]:
-        """What it is and all that decides its heatmaps."""
+        """Return what it is and all that decides its heatmaps."""
         return {
             "name": self.model.name,
             **self.origin,

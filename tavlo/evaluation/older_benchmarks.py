@@ -42,15 +42,15 @@ SETS: dict[str, Truth] = {
     "IS3": "union",
     "AVSBench": "mask",
 }
-"""What imported releases call themselves, and what their truth is."""
+"""The names imported releases have, and their kind of truth."""
 USUAL_POST = PostProcessing("bilinear", True, "min-max", "rank", ">=")
-"""For heatmaps that do not say how they are to be compared: EZ-VSL's, half of each is predicted."""
+"""EZ-VSL's, by which half of each heatmap is predicted; for heatmaps that state none."""
 _DEPTHS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a table."""
+    """A number of a table with its n."""
 
     value: float
     """Percent."""
@@ -73,12 +73,12 @@ class BenchmarkScores:
     """Training lists the set was held against."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return it for JSON."""
         return asdict(self)
 
 
 def test_split(data: EvaluationSet) -> EvaluationSet:
-    """The samples of the test split; all of them where the set states no split.
+    """Return the samples of the test split; all of them where the set states no split.
 
     Raises:
         AvatarBuildError: every sample is of another split.
@@ -145,7 +145,7 @@ def evaluate_benchmark(
 def retrieve(
     data: EvaluationSet, model: ImageModel, *, max_missing: int = 0
 ) -> tuple[dict[str, dict[str, Number]], dict[str, str]]:
-    """Cross-modal retrieval, both ways: one picture and its whole sound per clip.
+    """Score cross-modal retrieval both ways: one picture and its whole sound per clip.
 
     Off-screen pairs take no part; of clips with several labelled frames the first does.
 
@@ -187,7 +187,7 @@ class _Sample:
     """One picture with one sound."""
 
     image: str
-    """What its sounds have in common."""
+    """The name its sounds have in common."""
     visible: bool
     ciou: float
     adaptive: float
@@ -213,13 +213,13 @@ def _sample(
 
 
 def union(frame: LabelledFrame) -> NDArray[np.float64]:
-    """The boxes of a frame on the grid of heatmaps, 1 where any is."""
+    """Draw the boxes of a frame on the grid of heatmaps, 1 where any is."""
     truth: NDArray[np.float64] = np.any(frame.boxes(GRID_HW), axis=0).astype(np.float64)
     return truth
 
 
 def consensus(frame: LabelledFrame) -> NDArray[np.float64]:
-    """The votes of a frame's boxes over 2, capped at 1; a box is a vote."""
+    """Return the votes of a frame's boxes over 2, capped at 1; a box is a vote."""
     truth: NDArray[np.float64] = np.minimum(np.sum(frame.boxes(GRID_HW), axis=0) / 2, 1.0)
     return truth
 
@@ -277,7 +277,7 @@ def _masks(
 
 
 def _has_masks(frame: LabelledFrame) -> bool:
-    """Whether a frame's truth is finer than its boxes."""
+    """Say whether a frame's truth is finer than its boxes."""
     return any(instance.drawn for instance in frame.instances)
 
 
@@ -305,7 +305,7 @@ def _post(about: dict[str, Any], scores: BenchmarkScores) -> PostProcessing:
 
 
 def _never_there(data: EvaluationSet) -> dict[str, str]:
-    """Samples of the set's own list that have no usable annotation."""
+    """Return the samples of the set's own list that have no usable annotation, with why."""
     path = data.folder / "statistics.json"
     if not path.exists():
         return {}
@@ -317,7 +317,7 @@ def _never_there(data: EvaluationSet) -> dict[str, str]:
 
 
 def benchmark_table(scores: BenchmarkScores) -> Table:
-    """Every number with its n; what was left out beside them."""
+    """Make a table of every number with its n, and of what was left out."""
     rows: list[list[Entry]] = [
         [f"{name} {metric}", number.value, str(number.n)]
         for name, row in scores.rows.items()

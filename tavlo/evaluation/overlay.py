@@ -23,7 +23,7 @@ from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.evaluation.release_media import Picture, check_released, clip_path, frames_of, picture
 
 _STRENGTH = 0.65
-"""Opacity of the hottest places."""
+"""Opacity of the hottest pixels."""
 _STALE = 0.4
 """Opacity, of that, of a heatmap that is another frame's."""
 _PREDICTED, _TRUE = (255, 255, 255), (60, 255, 110)
@@ -35,7 +35,7 @@ _RATE_HZ = 48_000
 
 @dataclass(frozen=True)
 class Scale:
-    """Which values are cold and hot, and which count as predicted."""
+    """The values that are cold and hot, and the one from which on pixels count as predicted."""
 
     low: float
     high: float
@@ -43,20 +43,20 @@ class Scale:
 
     @classmethod
     def over(cls, heatmaps: Iterable[Heatmap], threshold: float) -> Scale:
-        """From the median of some heatmaps to their top half percent, the threshold between."""
+        """Make a scale from heatmaps' median to their top half percent, the threshold between."""
         pixels = np.concatenate([heatmap[::4, ::4].reshape(-1) for heatmap in heatmaps])
         low, high = (float(value) for value in np.quantile(pixels, [0.5, 0.995]))
         return cls(min(low, threshold), max(high, threshold), threshold)
 
     def heat(self, heatmap: Heatmap) -> NDArray[np.float32]:
-        """0 where cold, 1 where hot."""
+        """Scale a heatmap to 0 where cold and 1 where hot."""
         span = self.high - self.low
         above = (heatmap - self.low) / span if span else (heatmap >= self.threshold)
         return np.clip(above, 0, 1).astype(np.float32)
 
 
 def heat_colors(heat: NDArray[np.float32]) -> Picture:
-    """Blue to red, ``(y, x, 3)``."""
+    """Colour heat from blue to red, ``(y, x, 3)``."""
     colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
     return np.asarray(cv2.cvtColor(colors, cv2.COLOR_BGR2RGB), np.uint8)
 
@@ -64,7 +64,7 @@ def heat_colors(heat: NDArray[np.float32]) -> Picture:
 def paint(
     image: Picture, heatmap: Heatmap, scale: Scale, truth: Pixels | None, strength: float = 1.0
 ) -> Picture:
-    """A picture with its heatmap, what is predicted outlined in white, the truth in green.
+    """Paint a heatmap over its picture, and outline what is predicted in white, the truth in green.
 
     Args:
         image: ``(height, width, 3)``.
@@ -94,7 +94,7 @@ def write_overlays(
     threshold: float,
     folder: Path,
 ) -> list[Path]:
-    """A JPEG of each labelled frame of a clip, ``<frame_id>.jpg``, and the clip as a short film.
+    """Write a JPEG of each labelled frame of a clip, ``<frame_id>.jpg``, and a film of the clip.
 
     The film, ``<clip_id>.mp4``, has the clip's sound. A frame without a heatmap of its own is
     tinted with the nearest one's, fainter and without outlines.

@@ -1,4 +1,4 @@
-"""From any model to the heatmap files of a release's labelled frames: one way for all models.
+"""The one way from any model to the heatmap files of a release's labelled frames.
 
 A model that takes one picture and one sound is asked about the release's own images and sounds
 (``image_models``), one that takes a whole clip about its clips (``clip_models``). What is asked,
@@ -27,7 +27,7 @@ Show = Callable[[int, str], None]
 
 @dataclass
 class Notes:
-    """What is noted while a model is asked: frames without a heatmap, and sentences for people."""
+    """Notes made while a model is asked: frames without a heatmap, and sentences for people."""
 
     num_frames: int
     """The number of frames to ask about."""
@@ -68,11 +68,11 @@ class Predictor(Protocol):
     """A model that is ready to be asked about the clips of a release."""
 
     of_images: ClassVar[bool]
-    """Whether it takes one picture and the sound of a window, rather than a whole clip."""
+    """True where it takes one picture and the sound of a window, rather than a whole clip."""
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What it is and all that decides its heatmaps: digests, post-processing, preparation."""
+        """Return what it is and all that decides its heatmaps: digests, post-processing, ..."""
         ...
 
     def answers(

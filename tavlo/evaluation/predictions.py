@@ -33,21 +33,20 @@ GRID_HW = (224, 224)
 
 ABOUT = "model.json"
 MADE_BY = "made_by"
-"""What ``model.json`` and each file of a checkpoint's run call the digest of what made it."""
+"""The key of the digest of what made the heatmaps, in ``model.json`` and in each file."""
 _UNFINISHED = ".tmp.npz"
 
 Heatmap = NDArray[np.float32]
 
 
 class _Arrays(NamedTuple):
-    """What one file holds."""
+    """The arrays of one file."""
 
     frame_index: NDArray[Any]
     heatmap: NDArray[Any]
     made_by: str = ""
-    """Empty where no checkpoint's run wrote it."""
+    """The digest of what made it, and its clip; empty where no checkpoint's run wrote it."""
     clip_id: str = ""
-    """Likewise."""
 
 
 class Predictions:
@@ -97,19 +96,19 @@ class Predictions:
         return found
 
     def has(self, frame: LabelledFrame) -> bool:
-        """Whether a heatmap of the frame is there."""
+        """Say whether a heatmap of the frame is there."""
         return frame.frame_index in self._clip(frame.clip_id)
 
     def indices(self, clip_id: str) -> list[int]:
-        """The frames of a clip that have a heatmap, ascending; most often the labelled ones."""
+        """List a clip's frames that have a heatmap, ascending; most often the labelled ones."""
         return sorted(self._clip(clip_id))
 
     def heatmap(self, clip_id: str, frame_index: int) -> Heatmap:
-        """One of them, on ``GRID_HW``."""
+        """Return the heatmap of a frame of a clip, on ``GRID_HW``."""
         return upsample(self._clip(clip_id)[frame_index])
 
     def about(self) -> dict[str, Any]:
-        """What ``model.json`` says of the model; nothing where there is none.
+        """Read what ``model.json`` says of the model; nothing where there is none.
 
         Raises:
             AvatarBuildError: it is no JSON object.
@@ -132,7 +131,7 @@ class Predictions:
         (self._folder / ABOUT).write_text(f"{text}\n", encoding="utf-8")
 
     def heatmaps(self, frames: Sequence[LabelledFrame]) -> Iterator[Heatmap]:
-        """The heatmaps of frames, one at a time, on ``GRID_HW``."""
+        """Yield the heatmaps of frames, one at a time, on ``GRID_HW``."""
         for frame in frames:
             yield upsample(self._clip(frame.clip_id)[frame.frame_index])
 
@@ -185,7 +184,7 @@ class Predictions:
 
 
 def upsample(heatmap: Heatmap) -> Heatmap:
-    """Bilinear to ``GRID_HW``, pixel centres aligned (corners are not)."""
+    """Upsample bilinearly to ``GRID_HW``, pixel centres aligned (corners are not)."""
     rows, columns = GRID_HW
     if heatmap.shape == GRID_HW:
         return heatmap
@@ -199,7 +198,7 @@ def _short(made_by: str) -> str:
 
 
 def _maker(path: Path) -> str:
-    """The digest in a file; empty where it has none or cannot be read."""
+    """Return the digest in a file; empty where it has none or cannot be read."""
     if path.suffix != ".npz":
         return ""
     try:

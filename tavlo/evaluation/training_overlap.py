@@ -14,7 +14,7 @@ from tavlo.evaluation.evaluation_set import EvaluationSet
 
 @dataclass(frozen=True)
 class Leak:
-    """What a training list and a scored set have in common."""
+    """The overlap of a training list and a scored set."""
 
     list_name: str
     list_ids: int
@@ -31,7 +31,7 @@ class Leak:
     """Lines of the list that name no video."""
 
     def sentence(self) -> str:
-        """For people."""
+        """Tell the overlap to people."""
         said = (
             f"Training list {self.list_name}: {self.shared} of its {self.list_ids} videos"
             f" ({self.of_list:.2f} %) are in the scored set, {self.of_set:.2f} % of which they are."

@@ -1,4 +1,4 @@
-"""How much sound an image model needs: supplement D.1 and its Figure A."""
+"""The scores of an image model by seconds of sound: supplement D.1 and its Figure A."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def remove_windows(target: Path, about: Mapping[str, Any], again: Collection[Pat
 
 
 def of_scores(name: str, scores: Mapping[float, Scores]) -> Windows:
-    """One model's windows, just scored."""
+    """Return one model's windows that were just scored."""
     return {
         name: {
             seconds: {
@@ -83,7 +83,7 @@ def of_scores(name: str, scores: Mapping[float, Scores]) -> Windows:
 
 
 def window_table(windows: Windows) -> Table:
-    """A row per model and window, the longest first."""
+    """Make a table with a row per model and window, the longest first."""
     rows: list[list[Entry]] = []
     for name, runs in windows.items():
         for seconds in sorted(runs, reverse=True):

@@ -1,1 +1,1 @@
-"""How well heatmaps localise."""
+"""Metrics of localisation."""

@@ -1,4 +1,4 @@
-"""How well heatmaps localise (AVATAR paper, section 5.1, and the papers before it).
+"""The metrics of localisation (AVATAR paper, section 5.1, and the papers before it).
 
 Everything here is a plain function over arrays. ``y x`` are rows and columns of a heatmap. A
 heatmap is any real number per pixel; a prediction is the pixels at or above a threshold.
@@ -22,7 +22,7 @@ CURVE = np.array([0.05 * step for step in range(21)])
 
 
 def ciou(predicted: Pixels, truth: NDArray[Any]) -> float:
-    """Consensus intersection over union of one frame (Senocak et al. 2018).
+    """Compute the consensus intersection over union of one frame (Senocak et al. 2018).
 
     sum(P G) / (sum(G) + sum(P where G = 0)): with a truth of zeros and ones the usual IoU.
 
@@ -44,7 +44,7 @@ def ciou(predicted: Pixels, truth: NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class Localisation:
-    """What a set of frames' cIoUs comes to. Fractions, not percentages."""
+    """The summary of some frames' cIoUs. Fractions, not percentages."""
 
     n: int
     ciou: float
@@ -82,7 +82,7 @@ def localisation(cious: Iterable[float]) -> Localisation:
 
 
 def true_negatives(heatmaps: Iterable[Real], threshold: float) -> float:
-    """Fraction of pixels below the threshold in frames without a visible source (TN).
+    """Return the fraction of pixels below the threshold in frames without a visible source (TN).
 
     Raises:
         ValueError: there are none.
@@ -103,7 +103,7 @@ def min_max(heatmap: Real) -> Real:
 
 
 def predict(heatmap: Real, threshold: float, comparison: Comparison = ">=") -> Pixels:
-    """The pixels that count as sounding.
+    """Return the pixels that count as sounding.
 
     EZ-VSL and SLAVC take pixels equal to the threshold in, SSL-TIE, LVS and SSLalignment leave them
     out; on flat and quantised maps that decides everything.
@@ -112,7 +112,7 @@ def predict(heatmap: Real, threshold: float, comparison: Comparison = ">=") -> P
 
 
 def rank_threshold(heatmap: Real, fraction: float) -> float:
-    """The value below which ``fraction`` of one heatmap's pixels lie, by rank in ascending order.
+    """Return the value below which ``fraction`` of one heatmap's pixels lie, by ascending rank.
 
     >>> rank_threshold(np.arange(10.0), 0.5)
     5.0
@@ -160,7 +160,7 @@ def top_fraction_threshold(
 
 
 def _ordered_bits(heatmap: Real) -> NDArray[np.uint32]:
-    """Unsigned integers in the order of the float32 values."""
+    """Return unsigned integers in the order of the float32 values."""
     # -0.0 would sort below 0.0; adding zero makes them one.
     bits = (np.ascontiguousarray(heatmap, np.float32).reshape(-1) + np.float32(0)).view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))

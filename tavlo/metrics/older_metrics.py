@@ -1,4 +1,4 @@
-"""What the papers before AVATAR report beside cIoU: sets with negatives, masks, pairs, retrieval.
+"""The metrics before AVATAR beside cIoU: for sets with negatives, masks, pairs, retrieval.
 
 Plain functions over arrays, each as its first paper's evaluator has it, oddities included.
 """
@@ -28,7 +28,7 @@ class Detection:
     average_precision: float
     max_f1: float
     precision: float
-    """Over all samples, whatever the confidence: negatives are always wrong."""
+    """The precision over all samples, whatever the confidence: negatives are always wrong."""
     location_accuracy: float
     """LocAcc: the same over the samples with a visible source; NaN when there is none."""
 
@@ -81,7 +81,7 @@ def f1_curve(
     visible: Sequence[bool],
     least_ciou: float = 0.5,
 ) -> Floats:
-    """F1 at every tenth of the ascending confidences, ``(about 10,)``; see ``detection``."""
+    """Compute F1 at every tenth of the ascending confidences; see ``detection``."""
     right = (np.asarray(cious, np.float64) >= least_ciou) & np.asarray(visible, bool)
     sure, seen = np.asarray(confidences, np.float64), np.asarray(visible, bool)
     bounds = np.sort(sure)[:: max(1, len(sure) // 10)]
@@ -92,7 +92,7 @@ def f1_curve(
 def _precision_recall(
     right: NDArray[np.bool_], sure: Floats, seen: NDArray[np.bool_], at: float
 ) -> tuple[float, float]:
-    """Both are 1 where nothing could be wrong or missed."""
+    """Return precision and recall; each is 1 where nothing could be wrong or missed."""
     called = sure >= at
     found, claimed = int((right & called).sum()), int(called.sum())
     missed = int((seen & ~called).sum())
@@ -104,7 +104,7 @@ def _precision_recall(
 
 
 def interactive(names: Sequence[str], cious: Sequence[float]) -> tuple[float, float, int]:
-    """The iIoU and iAUC: an image succeeds when all its sounds are localised.
+    """Compute iIoU and iAUC: an image succeeds when all its sounds are localised.
 
     Args:
         names: of the image, one per sound.
@@ -170,7 +170,7 @@ class Segmentation:
         self._with_source += 1
 
     def scores(self) -> tuple[float, float]:
-        """The mIoU and F-score; the latter NaN when no frame has a source.
+        """Return mIoU and F-score, the latter NaN when no frame has a source.
 
         Raises:
             ValueError: there are no frames.
@@ -188,7 +188,7 @@ _ROUNDING = 1e-9
 
 
 def recall_at(queries: NDArray[Any], gallery: NDArray[Any], k: Sequence[int]) -> dict[int, float]:
-    """Fraction of queries whose own pair is among the k most similar, by cosine.
+    """Return the fraction of queries whose own pair is among the k most similar, by cosine.
 
     Ties: a pair counts as found when fewer than k rivals are more similar by more than rounding
     (1e-9), so rivals that are as similar as the pair do not push it out.

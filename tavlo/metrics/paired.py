@@ -1,4 +1,4 @@
-"""How far one model is from another on the same frames, with an interval.
+"""The difference of two models on the same frames, with an interval.
 
 Both models' scores of a frame depend on the frame, so the difference is far better known than
 either number: videos are drawn, and each draw gives both models' means.
@@ -67,7 +67,7 @@ def paired_difference(
 
 
 def _of_row(path: Path, row: str) -> tuple[list[str], list[str], NDArray[np.float64]]:
-    """Frame ids, their videos and their cIoU, in the order of the file."""
+    """Read frame ids, their videos and their cIoU, in the order of the file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             frames = [frame for frame in csv.DictReader(file) if frame.get(row)]

@@ -26,16 +26,16 @@ Numbers = Mapping[tuple[str, str], tuple[float, int]]
 
 @dataclass
 class Run:
-    """What the files of one model say."""
+    """The numbers of one model's files."""
 
     numbers: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
     leaks: list[str] = field(default_factory=list)
-    """How much of its training lists was in what it was scored on."""
+    """Sentences on how much of its training lists was in what it was scored on."""
     files: list[Path] = field(default_factory=list)
 
 
 Runs = Mapping[str, Run]
-"""By the model's name."""
+"""Runs by the model's name."""
 
 
 def read_runs(named: Sequence[str]) -> dict[str, Run]:
@@ -62,7 +62,7 @@ def read_runs(named: Sequence[str]) -> dict[str, Run]:
 
 
 def read_model(path: Path) -> dict[str, Any]:
-    """What a scores file says of the model; nothing where it says nothing."""
+    """Read what a scores file says of the model; nothing where it says nothing."""
     found = _document(path).get("model")
     return found if isinstance(found, dict) else {}
 
@@ -99,13 +99,13 @@ def _numbers(path: Path, document: dict[str, Any]) -> Numbers:
 
 
 def read_published(paper: str) -> tuple[str, dict[str, Any]]:
-    """A paper's source line and its tables by number."""
+    """Read a paper's source line and its tables by number."""
     document = json.loads((_PUBLISHED / f"{paper}.json").read_text(encoding="utf-8"))
     return document["source"], document["tables"]
 
 
 def compare_with_published(paper: str, runs: Runs) -> list[Table]:
-    """Each of a paper's tables, three lines a model: published, ours, the difference.
+    """Fill each of a paper's tables, three lines a model: published, ours, the difference.
 
     Args:
         paper: ``avatar`` or ``alignment``.
@@ -142,7 +142,7 @@ def compare_with_published(paper: str, runs: Runs) -> list[Table]:
 
 
 def side_by_side(runs: Runs) -> list[Table]:
-    """Tables 2 to 4 of the AVATAR paper, a row per run."""
+    """Fill tables 2 to 4 of the AVATAR paper, a row per run."""
     _, tables = read_published("avatar")
     found = []
     for number in ("2", "3", "4"):
@@ -156,7 +156,7 @@ def side_by_side(runs: Runs) -> list[Table]:
 
 
 def ablation(runs: Runs) -> list[Table]:
-    """Table B's columns and the cross-event drop, a row per run; how far each is from the first.
+    """Fill table B's columns and the cross-event drop, and how far each run is from the first.
 
     The differences are of the same frames and have an interval by bootstrap over videos; they are
     computed from ``frames.csv`` beside the scores.
@@ -191,7 +191,7 @@ def _told(run: Run, keys: Sequence[tuple[str, str]]) -> list[Entry]:
 
 
 def _remark(run: Run, keys: Sequence[tuple[str, str]]) -> str:
-    """How many frames stand behind the numbers, or why some are missing."""
+    """Say how many frames stand behind the numbers, or why some are missing."""
     counts = sorted({f"{key[0]}: {run.numbers[key][1]}" for key in keys if key in run.numbers})
     missing = sorted({" ".join(key) for key in keys if key not in run.numbers})
     lacking = [f"{', '.join(missing)}: {_EMPTY}"] if missing else []
@@ -214,6 +214,6 @@ def _minus(a: float | None, b: float | None) -> float | None:
 
 
 def _matching(method: str, runs: Runs) -> str | None:
-    """The run of a published name, spaces and case aside."""
+    """Return the run of a published name, spaces and case aside."""
     plain = {"".join(name.split()).lower(): name for name in runs}
     return plain.get("".join(method.split()).lower())

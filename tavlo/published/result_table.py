@@ -26,7 +26,7 @@ class Table:
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """One heading and table after the other."""
+    """Write one heading and table after the other."""
     blocks = []
     for table in tables:
         rows = [[_text(entry) for entry in row] for row in table.rows]
@@ -36,7 +36,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """``tabular`` environments; rules as in the package booktabs."""
+    """Write ``tabular`` environments; rules as in the package booktabs."""
     blocks = []
     for table in tables:
         form = "l" + "r" * (len(table.columns) - 1)
@@ -49,7 +49,7 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """One number a row, whole."""
+    """Write one number a row, whole."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["table", "row", "column", "value"])
@@ -61,7 +61,7 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 
 def to_json(tables: Sequence[Table]) -> str:
-    """As they are."""
+    """Write the tables as they are."""
     return json.dumps([table.__dict__ for table in tables], indent=1, ensure_ascii=False) + "\n"
 
 
