@@ -22,7 +22,7 @@ from pipeline.media.clip_cache import ClipTensors
 from tavlo.network.loss import Negatives, contrastive_loss
 from tavlo.network.model import AudioEncoder, TavloSizes, VisualEncoder, similarity
 from tavlo.training.recipe import Recipe
-from tavlo.training.tavlo_recipe import TavloConfig, TavloRecipe
+from tavlo.training.tavlo_recipe import TavloConfig, TavloRecipe, with_new_names
 
 NAME = "frame-wise"
 _SCALE = 1 / 64
@@ -48,7 +48,8 @@ class FrameWiseRecipe(Recipe):
     name = NAME
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.settings = FrameWiseConfig.model_validate(config)
+        shared, self.notes = with_new_names(config.get("shared", {}))
+        self.settings = FrameWiseConfig.model_validate({**config, "shared": shared})
         self._inputs = TavloRecipe(self.settings.shared.model_dump(mode="json"))
 
     def config(self) -> dict[str, Any]:

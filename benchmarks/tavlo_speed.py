@@ -84,7 +84,7 @@ def random_batch(recipe: Recipe, frames: int, batch: int, device: torch.device) 
     return {
         "frames": pictures.to(device),
         "spectrogram": torch.randn(batch, frames * steps, bins, device=device),
-        "present": torch.ones(batch, frames, dtype=torch.bool, device=device),
+        "frame_mask": torch.ones(batch, frames, dtype=torch.bool, device=device),
     }
 
 
@@ -111,7 +111,7 @@ def network(
         model.eval()
         with half:
             outputs = model(inputs)
-        similarity(outputs["sound"].float(), outputs["places"].float())
+        similarity(outputs["audio_tokens"], outputs["visual_tokens"])
 
     operations = {"training": counted(train), "inference": counted(predict)}
     if device.type == "cuda":

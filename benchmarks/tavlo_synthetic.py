@@ -60,8 +60,8 @@ CONTROL, PAPER, APART, ALONE = (
 )
 
 
-def _ours(meeting: str, negatives: str) -> dict[str, Any]:
-    sizes = {"meeting": meeting, "start": "identity"}
+def _ours(spatial_attention: str, negatives: str) -> dict[str, Any]:
+    sizes = {"spatial_attention": spatial_attention, "residual_init": "zero"}
     return {"sizes": sizes, "negatives": negatives, "temperature": 0.07}
 
 
@@ -71,13 +71,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "TAVLO (paper), max": {"negatives": "max"},
     "TAVLO (paper), min": {"negatives": "min"},
     "TAVLO (paper), temporal-spatial": {"sizes": {"order": "temporal-spatial"}},
-    ALONE: _ours("alone", "max"),
-    "TAVLO (alone), mean": _ours("alone", "mean"),
-    "TAVLO (alone), min": _ours("alone", "min"),
-    APART: _ours("apart", "max"),
+    ALONE: _ours("none", "max"),
+    "TAVLO (alone), mean": _ours("none", "mean"),
+    "TAVLO (alone), min": _ours("none", "min"),
+    APART: _ours("within-modality", "max"),
 }
 """Name to what differs from the size's own settings. Of the paper: mean negatives, temperature 1,
-sound and places in one attention. Apart and alone are ours: see ``TavloSizes.meeting``."""
+sound and places in one attention. The others are ours: see ``TavloSizes.spatial_attention``."""
 TRAIN_SEED, TEST_SEED = 1, 2
 """Of the worlds."""
 SEEDS = 5

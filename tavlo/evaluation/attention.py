@@ -22,9 +22,9 @@ from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.predictions import GRID_HW
 from tavlo.evaluation.release_media import frames_of, picture
-from tavlo.network.model import AstBlock, similarity
+from tavlo.network.model import AstBlock, Tavlo, similarity
 from tavlo.training.data import read_clip
-from tavlo.training.tavlo_recipe import TavloOfBatches, TavloRecipe
+from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.training_clips import fill_cache, read_clips
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Attention:
 
 
 @torch.no_grad()
-def attention(model: TavloOfBatches, batch: dict[str, Tensor]) -> Attention:
+def attention(model: Tavlo, batch: dict[str, Tensor]) -> Attention:
     """Run one clip and look at every block.
 
     Args:
@@ -62,7 +62,7 @@ def attention(model: TavloOfBatches, batch: dict[str, Tensor]) -> Attention:
     def keep(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen[layer] = inputs
 
-    blocks = [block for block in model.net.blocks if isinstance(block, AstBlock)]
+    blocks = [block for block in model.blocks if isinstance(block, AstBlock)]
     hooks = [
         layer.register_forward_pre_hook(keep)
         for block in blocks
@@ -73,10 +73,10 @@ def attention(model: TavloOfBatches, batch: dict[str, Tensor]) -> Attention:
     finally:
         for hook in hooks:
             hook.remove()
-    heat = similarity(outputs["sound"], outputs["places"])[0]  # (t, h, w)
+    heat = similarity(outputs["audio_tokens"], outputs["visual_tokens"])[0]  # (t, h, w)
     height, width = heat.shape[1:]
     best = int(heat.mean(0).argmax())
-    joint = model.net.sizes.meeting == "joint"
+    joint = model.sizes.spatial_attention == "joint"
     within, over = [], []
     for block in blocks:
         if joint:
@@ -117,7 +117,7 @@ def write_attention(
     if not isinstance(predictor, ClipPredictor):
         return []
     recipe, model, config = predictor.recipe, predictor.model.cpu(), predictor.config
-    if not isinstance(recipe, TavloRecipe) or not isinstance(model, TavloOfBatches):
+    if not isinstance(recipe, TavloRecipe) or not isinstance(model, Tavlo):
         return []
     frames = frames_of(data, clip_id)
     wanted = [clip for clip in read_clips(data.folder) if clip.clip_id == clip_id]

@@ -44,12 +44,6 @@ class ClipPredictor:
     """A folder where small copies of clips stay; None makes them for this run alone."""
 
     @property
-    def bf16(self) -> bool:
-        """True where it computes in bfloat16 on this device."""
-        wanted = self.config.precision
-        return wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
-
-    @property
     def about(self) -> dict[str, Any]:
         """Return what it is and all that decides its heatmaps."""
         return {
@@ -58,7 +52,7 @@ class ClipPredictor:
             "post": POST.as_dict(),
             "preparation": "small copies of whole clips, as in training",
             "small_copies": FEED_VERSION,
-            "precision": "bf16" if self.bf16 else "float32",
+            "precision": "bf16" if self.config.uses_bf16(self.device) else "float32",
             "predicted_by": code_revision(),
         }
 
@@ -97,6 +91,6 @@ class ClipPredictor:
                     )
                 if clip.clip_id in every_frame_of:
                     index = list(range(len(tensors.frames)))
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                with self.config.autocast(self.device):
                     heatmaps = self.recipe.heatmaps(model, tensors, index)
                 yield Answer(clip.clip_id, index, dict.fromkeys(windows, heatmaps))

@@ -20,8 +20,12 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock
 
 Order = Literal["spatial-temporal", "temporal-spatial"]
-Meeting = Literal["joint", "apart", "alone"]
-Start = Literal["random", "identity"]
+SpatialAttention = Literal["joint", "within-modality", "none"]
+ResidualInit = Literal["random", "zero"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""The statistics of ImageNet's pictures, RGB in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,15 @@ class TavloSizes:
     """h = w: the grid of a 224 pixel frame."""
     order: Order = "spatial-temporal"
     """Which attention comes first; the other is the paper's ablation."""
-    meeting: Meeting = "joint"
-    """joint: in spatial attention a frame's sound and places attend to one another (paper). apart
-    is ours: they attend to their own kind alone and meet in the similarity only, so that neither
-    can copy from the other what tells its clip from others, instead of finding what sounds. alone
-    is ours too: each attends to itself only, so that a place knows its own past and future, and
-    nothing of other places that it could answer for."""
-    start: Start = "random"
-    """identity is ours: the last layers of the blocks' branches begin at zero, so that a place
-    stands for itself until attention learns better."""
+    spatial_attention: SpatialAttention = "joint"
+    """joint: a frame's audio and visual tokens attend to one another (paper). The others are ours.
+    within-modality: audio and visual tokens attend to their own kind alone and meet in the
+    similarity only, so that neither can copy from the other what tells its clip from others,
+    instead of finding what sounds. none: each attends to itself only, so that a visual token knows
+    its own past and future, and nothing of other cells that it could answer for."""
+    residual_init: ResidualInit = "random"
+    """zero is ours: the last layers of the blocks' branches begin at zero, so that a token passes
+    unchanged until attention learns better."""
     width: int = 64
     """Channels of the first stage; each later one has twice as many. ResNet-18's."""
     stage_blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -82,72 +86,90 @@ class TavloSizes:
 
 
 class Tavlo(nn.Module):
-    """From frames and a spectrogram to one token per sound and place.
+    """From frames and a spectrogram to one token per sound and cell of a frame's grid.
 
     Args:
         sizes: of the network.
         recompute: trade compute for memory in the blocks (gradient checkpointing).
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, sizes: TavloSizes | None = None, *, recompute: bool = False) -> None:
         super().__init__()
         sizes = sizes or TavloSizes()
         self.sizes, self.recompute = sizes, recompute
-        self.see = VisualEncoder(sizes)
-        self.hear = AudioEncoder(sizes)
+        self.visual_encoder = VisualEncoder(sizes)
+        self.audio_encoder = AudioEncoder(sizes)
         self.space_position = nn.Parameter(torch.zeros(sizes.grid, sizes.grid, sizes.feature_size))
-        self.time_position = nn.Parameter(waves(sizes.max_frames, sizes.position_size))
+        self.time_position = nn.Parameter(
+            sinusoidal_positions(sizes.max_frames, sizes.position_size)
+        )
         self.blocks = nn.ModuleList(AstBlock(sizes) for _ in range(sizes.num_blocks))
         nn.init.trunc_normal_(self.space_position, std=0.02)
+        for name, values in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
+            scaled = rearrange(255 * torch.tensor(values), "rgb -> rgb 1 1")
+            self.register_buffer(name, scaled, persistent=False)
 
-    def forward(
-        self, frames: Tensor, spectrogram: Tensor, present: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    # The compiler cannot follow how many frames exist; it takes the three parts called here.
+    @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Encode clips.
 
         Args:
-            frames: RGB, normalised as ImageNet's, ``(b, t, 3, 32 h, 32 w)``.
-            spectrogram: log magnitudes, ``(b, f, k t)``.
-            present: True where a frame exists, ``(b, t)``; none means everywhere. Frames that do
-                not exist are never attended to, and their outputs mean nothing.
+            batch: ``frames``: RGB, uint8, ``(b, t, 32 h, 32 w, 3)``. ``spectrogram``: log
+                magnitudes, ``(b, k t, f)``. ``frame_mask``: True where a frame exists, ``(b, t)``;
+                others are never attended to, and their outputs mean nothing.
 
         Returns:
-            The sound's tokens ``(b, t, d)`` and the places' tokens ``(b, t, h, w, d)``.
+            ``audio_tokens`` ``(b, t, d)``, ``visual_tokens`` ``(b, t, h, w, d)``, ``frame_mask``.
         """
-        sound, places = self.encode(frames, spectrogram)
-        return self.attend(sound, places, present)
-
-    def encode(self, frames: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of each modality before they meet: ``(b, t, c)``, ``(b, t, h, w, c)``."""
-        batch = frames.shape[0]
-        places = self.see(rearrange(frames, "b t rgb y x -> (b t) rgb y x"))
-        places = rearrange(places, "(b t) c h w -> b t h w c", b=batch)  # eq. 1
-        return self.hear(spectrogram), places  # eq. 3
+        frame_mask = batch["frame_mask"]
+        # Filling is no frame: BatchNorm must not count it, and nobody needs it computed.
+        frames = rearrange(batch["frames"][frame_mask], "n y x rgb -> n rgb y x")
+        features = self.visual_encoder((frames - self.pixel_mean) / self.pixel_std)
+        features = rearrange(features, "n c h w -> n h w c")
+        visual = features.new_zeros(*frame_mask.shape, *features.shape[1:])
+        visual[frame_mask] = features  # eq. 1
+        audio = self.audio_encoder(rearrange(batch["spectrogram"], "b s f -> b f s"))  # eq. 3
+        # Attention without a mask is the faster one.
+        audio, visual = self.attend(audio, visual, None if frame_mask.all() else frame_mask)
+        return {"audio_tokens": audio, "visual_tokens": visual, "frame_mask": frame_mask}
 
     def attend(
-        self, sound: Tensor, places: Tensor, present: Tensor | None = None
+        self, audio: Tensor, visual: Tensor, frame_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Add positions, let sounds and places meet; see ``forward``."""
-        batch, num_frames, height, width, _ = places.shape
+        """Add positions to encoded clips and run the blocks.
+
+        Args:
+            audio: features of the audio encoder, ``(b, t, c)``.
+            visual: features of the visual encoder, ``(b, t, h, w, c)``.
+            frame_mask: True where a frame exists, ``(b, t)``; None means everywhere.
+
+        Returns:
+            Audio tokens ``(b, t, d)`` and visual tokens ``(b, t, h, w, d)``.
+        """
+        batch, num_frames, height, width, _ = visual.shape
         if num_frames > self.sizes.max_frames:
             raise ValueError(f"{num_frames} frames, the positions end at {self.sizes.max_frames}")
-        when = repeat(self.time_position[:num_frames], "t e -> b t e", b=batch)
-        everywhere = repeat(when, "b t e -> b t h w e", h=height, w=width)
-        places = torch.cat([places + self.space_position, everywhere], -1)  # eq. 4
-        sound = torch.cat([sound, when], -1)  # eq. 5
-        flat = rearrange(places, "b t h w d -> b t (h w) d")
-        tokens = torch.cat([rearrange(sound, "b t d -> b t 1 d"), flat], 2)  # eq. 6
+        in_time = repeat(self.time_position[:num_frames], "t e -> b t e", b=batch)
+        in_cells = repeat(in_time, "b t e -> b t h w e", h=height, w=width)
+        visual = torch.cat([visual + self.space_position, in_cells], -1)  # eq. 4
+        audio = torch.cat([audio, in_time], -1)  # eq. 5
+        flat = rearrange(visual, "b t h w d -> b t (h w) d")
+        tokens = torch.cat([rearrange(audio, "b t d -> b t 1 d"), flat], 2)  # eq. 6
         for block in self.blocks:
             if self.recompute and self.training:
-                tokens = checkpoint(block, tokens, present, use_reentrant=False)
+                tokens = checkpoint(block, tokens, frame_mask, use_reentrant=False)
             else:
-                tokens = block(tokens, present)
-        places = rearrange(tokens[:, :, 1:], "b t (h w) d -> b t h w d", h=height)
-        return tokens[:, :, 0], places
+                tokens = block(tokens, frame_mask)
+        visual = rearrange(tokens[:, :, 1:], "b t (h w) d -> b t h w d", h=height)
+        return tokens[:, :, 0], visual
 
 
-def waves(num_frames: int, size: int) -> Tensor:
-    """What Pos_t is before it learns: sines and cosines, from 4 frames to two clips long.
+def sinusoidal_positions(num_frames: int, size: int) -> Tensor:
+    """Return what Pos_t is before it learns: sines and cosines, from 4 frames to two clips long.
 
     The paper does not say. Small random ones are drowned by the features at first, and attention
     can hardly tell frames by them.
@@ -184,13 +206,13 @@ class VisualEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """``(b t, 3, y, x)`` to ``(b t, c, h, w)``."""
+        """Turn pictures ``(n, 3, y, x)`` into features ``(n, c, h, w)``."""
         features: Tensor = self.stages(frames)
         return features
 
 
 def _stage(channels: int, width: int, num_blocks: int, stride: int) -> nn.Sequential:
-    """Residual blocks, the first of which changes size and width; without any, a projection."""
+    """Return residual blocks, of which the first changes size and width; or a projection alone."""
     project = nn.Sequential(
         nn.Conv2d(channels, width, kernel_size=1, stride=stride, bias=False),
         nn.BatchNorm2d(width),
@@ -211,7 +233,7 @@ class AudioEncoder(nn.Module):
         self.convolve = nn.Conv2d(1, sizes.feature_size, kernel, stride=kernel)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        """``(b, f, k t)`` to ``(b, t, c)``."""
+        """Turn spectrograms ``(b, f, k t)`` into features ``(b, t, c)``."""
         steps = self.convolve.kernel_size[1]
         if spectrogram.shape[-1] % steps:
             raise ValueError(f"{spectrogram.shape[-1]} steps are no multiple of {steps} per frame")
@@ -224,36 +246,37 @@ class AstBlock(nn.Module):
 
     def __init__(self, sizes: TavloSizes) -> None:
         super().__init__()
-        self.order, self.meeting = sizes.order, sizes.meeting
+        self.order, self.spatial_attention = sizes.order, sizes.spatial_attention
         self.spatial = AttentionLayer(sizes)
         self.temporal = AttentionLayer(sizes)
 
-    def forward(self, tokens: Tensor, present: Tensor | None) -> Tensor:
-        """``(b, t, n, d)`` to the same."""
+    def forward(self, tokens: Tensor, frame_mask: Tensor | None) -> Tensor:
+        """Attend within frames and along time, in the order of the sizes; ``(b, t, n, d)``."""
         if self.order == "spatial-temporal":
-            return self._along_time(self._within_frames(tokens), present)
-        return self._within_frames(self._along_time(tokens, present))
+            return self._along_time(self._within_frames(tokens), frame_mask)
+        return self._within_frames(self._along_time(tokens, frame_mask))
 
     def _within_frames(self, tokens: Tensor) -> Tensor:
         batch = tokens.shape[0]
         frames = rearrange(tokens, "b t n d -> (b t) n d")
-        if self.meeting == "alone":
-            lone: Tensor = self.spatial(rearrange(frames, "bt n d -> (bt n) 1 d"), None)
-            seen = rearrange(lone, "(bt n) 1 d -> bt n d", bt=len(frames))
+        if self.spatial_attention == "none":
+            # Sequences of one token: the layer's projections without any mixing.
+            single: Tensor = self.spatial(rearrange(frames, "bt n d -> (bt n) 1 d"), None)
+            attended = rearrange(single, "(bt n) 1 d -> bt n d", bt=len(frames))
         else:
-            # Each part attends within itself.
-            parts = [frames] if self.meeting == "joint" else [frames[:, :1], frames[:, 1:]]
-            seen = torch.cat([self.spatial(part, None) for part in parts], 1)
-        return rearrange(seen, "(b t) n d -> b t n d", b=batch)
+            joint = self.spatial_attention == "joint"
+            parts = [frames] if joint else [frames[:, :1], frames[:, 1:]]
+            attended = torch.cat([self.spatial(part, None) for part in parts], 1)
+        return rearrange(attended, "(b t) n d -> b t n d", b=batch)
 
-    def _along_time(self, tokens: Tensor, present: Tensor | None) -> Tensor:
+    def _along_time(self, tokens: Tensor, frame_mask: Tensor | None) -> Tensor:
         batch, _, num_tokens, _ = tokens.shape
-        # The transpose of eq. 11: each token's place becomes a sequence of its own.
+        # The transpose of eq. 11: each token's cell becomes a sequence of its own.
         mask = None
-        if present is not None:
-            mask = repeat(present, "b t -> (b n) 1 1 t", n=num_tokens)
-        seen: Tensor = self.temporal(rearrange(tokens, "b t n d -> (b n) t d"), mask)
-        return rearrange(seen, "(b n) t d -> b t n d", b=batch)
+        if frame_mask is not None:
+            mask = repeat(frame_mask, "b t -> (b n) 1 1 t", n=num_tokens)
+        attended: Tensor = self.temporal(rearrange(tokens, "b t n d -> (b n) t d"), mask)
+        return rearrange(attended, "(b n) t d -> b t n d", b=batch)
 
 
 class AttentionLayer(nn.Module):
@@ -269,7 +292,7 @@ class AttentionLayer(nn.Module):
         self.norm_ffn = nn.LayerNorm(size)
         last = nn.Linear(hidden, size)
         self.ffn = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), last)
-        if sizes.start == "identity":
+        if sizes.residual_init == "zero":
             for layer in (self.to_out, last):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
@@ -286,7 +309,7 @@ class AttentionLayer(nn.Module):
         return refined
 
     def weights(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """How much each token attends to each other, to be looked at.
+        """Return how much each token attends to each other, to be looked at.
 
         Args:
             tokens: as ``forward`` gets them.
@@ -304,30 +327,30 @@ class AttentionLayer(nn.Module):
 
     def _attention(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         query, key, value = self._heads(tokens)
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        joined = rearrange(seen, "sequence heads length d -> sequence length (heads d)")
-        out: Tensor = self.to_out(joined)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        merged = rearrange(mixed, "sequence heads length d -> sequence length (heads d)")
+        out: Tensor = self.to_out(merged)
         return out
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        """Query, key and value, ``(3, sequences, heads, length, d / heads)``."""
+        """Return query, key and value, ``(3, sequences, heads, length, d / heads)``."""
         pattern = "sequence length (three heads d) -> three sequence heads length d"
         heads: Tensor = rearrange(self.to_qkv(tokens), pattern, three=3, heads=self.num_heads)
         return heads
 
 
-def similarity(sound: Tensor, places: Tensor) -> Tensor:
-    """How much each place of a frame agrees with the frame's sound: the heatmap (eq. 16).
+def similarity(audio: Tensor, visual: Tensor) -> Tensor:
+    """Compute how much each cell of a frame agrees with the frame's sound: the heatmap (eq. 16).
 
     Args:
-        sound: ``(b, t, d)``.
-        places: ``(b, t, h, w, d)``.
+        audio: tokens, ``(b, t, d)``.
+        visual: tokens, ``(b, t, h, w, d)``.
 
     Returns:
         Cosines in ``[-1, 1]``, ``(b, t, h, w)``. Not probabilities.
     """
     # Half precision would tie the cosines that a threshold must tell apart.
-    wide = torch.promote_types(sound.dtype, torch.float32)
-    with torch.autocast(sound.device.type, enabled=False):
-        parts = [F.normalize(part.to(wide), dim=-1) for part in (sound, places)]
+    wide = torch.promote_types(audio.dtype, torch.float32)
+    with torch.autocast(audio.device.type, enabled=False):
+        parts = [F.normalize(part.to(wide), dim=-1) for part in (audio, visual)]
         return torch.einsum("btd,bthwd->bthw", *parts)

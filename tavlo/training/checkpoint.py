@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from pipeline.models import check_state_dict
 from pipeline.versions import code_revision, tool_versions
 from tavlo.training.recipe import Recipe, make_recipe
 
-_FORMAT = 1
+_FORMAT = 2
+"""2: the TAVLO network is the model itself, and its encoders have the usual names."""
+_RENAMED_IN_2 = {"net.see.": "visual_encoder.", "net.hear.": "audio_encoder.", "net.": ""}
+"""Prefixes of TAVLO's weights in format 1; the longer ones come first."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +32,23 @@ class Checkpoint:
     """A model and where it comes from."""
 
     recipe: str
-    """Its name."""
+    """The recipe's name."""
     recipe_config: dict[str, Any]
     train_config: dict[str, Any]
     """All settings of the loop; those that decide results are compared on resuming."""
     weights_from: dict[str, str]
-    """What the training started from."""
+    """Part of the model to the weights it started from."""
     data: dict[str, Any]
     """Digest, clips and videos, those held back for validation, and which were left out."""
     step: int
-    """Steps done."""
+    """The number of steps done."""
     best: dict[str, float] | None
     """``step`` and ``loss`` of the best validation so far."""
     model: dict[str, Tensor] = field(repr=False)
     optimizer: dict[str, Any] | None = field(default=None, repr=False)
-    """None in a checkpoint that is not to be resumed from."""
+    """The optimiser's state; None in a checkpoint that is not to be resumed from."""
     revision: str = field(default_factory=code_revision)
-    """Of the code."""
+    """The revision of the code."""
     versions: dict[str, str] = field(default_factory=tool_versions)
 
     def save(self, path: Path) -> None:
@@ -55,7 +58,7 @@ class Checkpoint:
             torch.save({"format": _FORMAT} | values, beside)
 
     def open(self, where: Path) -> tuple[Recipe, nn.Module]:
-        """The recipe and its model with these weights, in evaluation mode.
+        """Make the recipe and its model with these weights, in evaluation mode.
 
         Raises:
             UsageError: they are not of this recipe's model.
@@ -84,9 +87,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.PickleError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' ({said}).") from error
-    if not isinstance(found, dict) or found.pop("format", None) != _FORMAT:
+    version = found.pop("format", None) if isinstance(found, dict) else None
+    if version not in (1, _FORMAT):
         raise UsageError(f"{path}: not a checkpoint of 'train-tavlo', or of another version.")
     try:
-        return Checkpoint(**found)
-    except TypeError as error:
+        state = Checkpoint(**found)
+        return _from_format_1(state) if version == 1 else state
+    except (TypeError, AttributeError) as error:
         raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' ({error}).") from error
+
+
+def _from_format_1(state: Checkpoint) -> Checkpoint:
+    """Rename the weights; the optimiser knows them by their order, and that has not changed."""
+    if state.recipe != "tavlo":
+        return state
+
+    def renamed(name: str) -> str:
+        for old, new in _RENAMED_IN_2.items():
+            if name.startswith(old):
+                return new + name.removeprefix(old)
+        return name
+
+    return replace(state, model={renamed(name): value for name, value in state.model.items()})

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -31,26 +30,27 @@ from pipeline.errors import AvatarBuildError, MediaError
 from pipeline.files import sha256_of
 from pipeline.media.clip_cache import RATE_HZ, ClipTensors, read_cached_clip
 from pipeline.workspace.recorded import CHANGED
+from tavlo.training.distributed import Rank
 from tavlo.training.recipe import Recipe
 from tavlo.training.training_clips import CachedClip
 
 Key = tuple[int, int]
-"""A clip's number and the epoch."""
+"""The index of a clip and the epoch."""
 
 
 class Batch(NamedTuple):
-    """What one rank does in one step."""
+    """One rank's part of one batch."""
 
     clip_ids: list[str]
     inputs: dict[str, Tensor]
-    """As the recipe's ``sample`` names them, with a batch axis in front."""
+    """The tensors of the recipe's ``sample``, with a batch axis in front."""
 
 
 def read_clip(path: Path, length_s: float, sha256: str = "") -> ClipTensors:
-    """A feed file, its sound as long as its picture: silence follows where a sound ends early.
+    """Read a cached clip, its sound as long as its picture: silence follows where it ends early.
 
     Args:
-        path: the file.
+        path: the file in the cache.
         length_s: of the clip, seconds.
         sha256: of the file when it was made; empty where nobody knows.
 
@@ -67,21 +67,25 @@ def read_clip(path: Path, length_s: float, sha256: str = "") -> ClipTensors:
     return ClipTensors(clip.frames, sound)
 
 
-class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
+Sample = tuple[str, dict[str, Tensor] | AvatarBuildError]
+"""A clip's id and inputs, or what is wrong with it: an error raised in a worker loses its type."""
+
+
+class ClipDataset(Dataset[Sample]):
     """The samples of a recipe, by clip and epoch.
 
     Args:
-        clips: whose feed files are there.
+        clips: which are in the cache.
         recipe: makes a sample of a clip.
         length_s: of each clip, seconds.
-        seed: of the augmentation; none for no augmentation.
+        seed: of the augmentation; None for no augmentation.
     """
 
     def __init__(
         self, clips: Sequence[CachedClip], recipe: Recipe, length_s: float, seed: int | None
     ) -> None:
         self._clips = clips
-        self._place = {clip.clip_id: place for place, clip in enumerate(clips)}
+        self._by_id = {clip.clip_id: clip for clip in clips}
         self.recipe = recipe
         self._length_s = length_s
         self._seed = seed
@@ -89,19 +93,11 @@ class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __getitem__(self, key: Key) -> tuple[str, dict[str, Tensor] | AvatarBuildError]:
-        """A sample, or what is wrong with its clip: an error would lose its type on the way."""
+    def __getitem__(self, key: Key) -> Sample:
         number, epoch = key
         clip = self._clips[number]
-        dice = None if self._seed is None else clip_dice(self._seed, epoch, clip.clip_id)
         try:
-            tensors = self._read(clip)
-            if dice is None:
-                return clip.clip_id, self.recipe.sample(tensors, None)
-            names = self.recipe.companions(clip.clip_id, self._place, dice)
-            others = [self._clips[self._place[name]] for name in names]
-            among = [self._read(other) for other in others]
-            return clip.clip_id, self.recipe.sample_among(tensors, among, dice)
+            return clip.clip_id, self._inputs(clip, epoch)
         except MediaError as error:
             return clip.clip_id, AvatarBuildError(
                 f"clip {clip.clip_id}: {clip.path} was whole once and is not now ({error}). Delete"
@@ -110,21 +106,29 @@ class ClipDataset(Dataset[tuple[str, dict[str, Tensor] | AvatarBuildError]]):
         except AvatarBuildError as error:
             return clip.clip_id, AvatarBuildError(f"clip {clip.clip_id}: {error}")
 
+    def _inputs(self, clip: CachedClip, epoch: int) -> dict[str, Tensor]:
+        tensors = self._read(clip)
+        if self._seed is None:
+            return self.recipe.sample(tensors, None)
+        rng = clip_rng(self._seed, epoch, clip.clip_id)
+        names = self.recipe.companions(clip.clip_id, self._by_id, rng)
+        return self.recipe.sample_among(tensors, [self._read(self._by_id[n]) for n in names], rng)
+
     def _read(self, clip: CachedClip) -> ClipTensors:
         return read_clip(clip.path, self._length_s, clip.sha256)
 
 
-def clip_dice(seed: int, epoch: int, clip_id: str) -> np.random.Generator:
-    """A clip's dice in an epoch, wherever and whenever they are thrown."""
+def clip_rng(seed: int, epoch: int, clip_id: str) -> np.random.Generator:
+    """Make a clip's random generator in an epoch: the same on whatever worker, in any order."""
     digest = hashlib.sha256(f"{seed} {epoch} {clip_id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
 
 
-def collate(samples: Sequence[tuple[str, dict[str, Tensor] | AvatarBuildError]]) -> Batch:
+def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples; where first axes differ, shorter ones are filled up with zeros.
 
     Raises:
-        AvatarBuildError: of the first clip that has one.
+        AvatarBuildError: the error of the first clip that has one.
     """
     whole = []
     for _, sample in samples:
@@ -136,87 +140,74 @@ def collate(samples: Sequence[tuple[str, dict[str, Tensor] | AvatarBuildError]])
     return Batch([name for name, _ in samples], inputs)
 
 
-def _as_is(
-    samples: list[tuple[str, dict[str, Tensor] | AvatarBuildError]],
-) -> Batch | AvatarBuildError:
-    """``collate`` in a worker: what is raised there arrives wrapped, what is returned does not."""
+def _collate_or_error(samples: Sequence[Sample]) -> Batch | AvatarBuildError:
+    """Collate in a worker: what is raised there arrives wrapped, what is returned does not."""
     try:
         return collate(samples)
     except AvatarBuildError as error:
         return error
 
 
-def step_numbers(num_clips: int, size: int, seed: int, step: int) -> tuple[int, list[int]]:
-    """The epoch of a batch and its clips' numbers.
+def batch_indices(num_clips: int, size: int, seed: int, number: int) -> tuple[int, list[int]]:
+    """Return the epoch of a batch and the indices of its clips.
 
     An epoch is a fresh order of all clips, cut into whole batches; the few that are left over are
     others in each.
 
-    >>> step_numbers(5, 2, seed=0, step=0), step_numbers(5, 2, seed=0, step=2)[0]
+    >>> batch_indices(5, 2, seed=0, number=0), batch_indices(5, 2, seed=0, number=2)[0]
     ((0, [2, 4]), 1)
     """
-    epoch, place = divmod(step, num_clips // size)
+    epoch, place = divmod(number, num_clips // size)
     order = np.random.default_rng((seed, epoch)).permutation(num_clips)
     return epoch, order[place * size : (place + 1) * size].tolist()
 
 
-@dataclass(frozen=True)
-class Share:
-    """Which part of each batch this rank does: the ``rank``-th of ``world`` equal ones."""
-
-    rank: int = 0
-    world: int = 1
-
-    def of(self, numbers: Sequence[int]) -> Sequence[int]:
-        """This rank's part; the ranks' parts one after another are the batch."""
-        each = len(numbers) // self.world
-        return numbers[self.rank * each : (self.rank + 1) * each]
-
-
 def train_batches(
-    data: ClipDataset, size: int, seed: int, steps: range, share: Share, workers: int
+    data: ClipDataset, size: int, seed: int, numbers: range, rank: Rank, workers: int
 ) -> Iterator[Batch]:
-    """This rank's part of each of ``steps``, in order; workers run ahead across epochs.
+    """Yield this rank's part of each batch, in order; workers run ahead across epochs.
 
     Args:
         data: the training clips.
         size: clips of a batch, over all ranks.
         seed: of the order.
-        steps: numbers of batches, from 0 on at the start of training.
-        share: this rank's.
+        numbers: of the batches, from 0 on at the start of training.
+        rank: this process.
         workers: processes; 0 works in this one.
     """
 
     def keys() -> Iterator[list[Key]]:
-        for step in steps:
-            epoch, numbers = step_numbers(len(data), size, seed, step)
-            yield [(number, epoch) for number in share.of(numbers)]
+        for number in numbers:
+            epoch, indices = batch_indices(len(data), size, seed, number)
+            yield [(index, epoch) for index in rank.part_of(indices)]
 
     return _load(data, keys(), workers)
 
 
-def even_batches(data: ClipDataset, size: int, share: Share, workers: int) -> Iterator[Batch]:
-    """All clips once, in whole batches of at most ``size`` that differ by one clip at most.
+def validation_batches(data: ClipDataset, size: int, rank: Rank, workers: int) -> Iterator[Batch]:
+    """Yield all clips once, in whole batches of at most ``size`` that differ by one clip at most.
 
-    A contrastive loss depends on the size of its batch; every rank takes every ``world``-th batch.
+    A contrastive loss depends on the size of its batch: every rank takes every
+    ``world_size``-th batch whole.
     """
     count = -(-len(data) // size)
-    parts = [part.tolist() for part in np.array_split(np.arange(len(data)), count)]
-    mine = parts[share.rank :: share.world]
-    return _load(data, iter([[(number, 0) for number in part] for part in mine]), workers)
+    batches = [part.tolist() for part in np.array_split(np.arange(len(data)), count)]
+    own = batches[rank.index :: rank.world_size]
+    return _load(data, iter([[(index, 0) for index in batch] for batch in own]), workers)
 
 
 def _load(data: ClipDataset, keys: Iterator[list[Key]], workers: int) -> Iterator[Batch]:
     loader: DataLoader[Any] = DataLoader(
         data,
-        batch_sampler=_Once(keys),
+        batch_sampler=_BatchSampler(keys),
         num_workers=workers,
-        # Its own, or it draws from the step's: a training that goes on would drop out others.
+        # A generator of its own, or it draws from the step's: a resumed training would drop out
+        # others.
         generator=torch.Generator(),
-        collate_fn=_as_is,
+        collate_fn=_collate_or_error,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_alone if workers else None,
-        multiprocessing_context=_clean(data) if workers else None,
+        worker_init_fn=_one_thread if workers else None,
+        multiprocessing_context=_forkserver(data) if workers else None,
         prefetch_factor=2 if workers else None,
     )
     for batch in loader:
@@ -225,8 +216,8 @@ def _load(data: ClipDataset, keys: Iterator[list[Key]], workers: int) -> Iterato
         yield batch
 
 
-def _clean(data: ClipDataset) -> BaseContext:
-    """Workers are forked from a process that has imported torch and OpenCV and run neither.
+def _forkserver(data: ClipDataset) -> BaseContext:
+    """Fork workers from a process that has imported torch and OpenCV and run neither.
 
     Forked from this one, they wait forever for threads of OpenCV that were not forked along.
     """
@@ -235,8 +226,8 @@ def _clean(data: ClipDataset) -> BaseContext:
     return context
 
 
-class _Once:
-    """An iterable for ``DataLoader``, which wants a sampler."""
+class _BatchSampler:
+    """The batches of one pass; ``DataLoader`` wants an iterable, not an iterator."""
 
     def __init__(self, keys: Iterator[list[Key]]) -> None:
         self._keys = keys
@@ -245,5 +236,5 @@ class _Once:
         return self._keys
 
 
-def _alone(_worker: int) -> None:
+def _one_thread(_worker: int) -> None:
     cv2.setNumThreads(0)  # as torch does: there is a worker per core

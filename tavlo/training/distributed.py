@@ -1,16 +1,17 @@
 """One process per GPU, started by torchrun; their batches are contrasted as one.
 
 Negatives come from all ranks. Each rank gathers everyone's outputs, puts its own, which carry
-gradients, in their place, and computes the loss of the joined batch. Its gradient is then exact for
-its own clips and leaves the others' out; the sum over ranks is the joined batch's gradient. DDP
+gradients, in their place, and computes the loss of the whole batch. Its gradient is then exact for
+its own clips and leaves the others' out; the sum over ranks is the whole batch's gradient. DDP
 averages instead, so the loss is scaled by the number of ranks before ``backward``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -21,86 +22,105 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.devices import choose_device
-from tavlo.training.data import Share
 
 _PATIENCE = timedelta(hours=2)
-"""How long ranks wait for one another; they fill the cache in equal shares before the first step,
-and one may have the slower disk."""
+"""How long ranks wait for one another; each fills its part of the cache before the first step, and
+one may have the slower disk."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes that train together; alone by default."""
+
+    index: int = 0
+    """The number of this process, from 0."""
+    world_size: int = 1
+    """The number of processes."""
+
+    def part_of(self, batch: Sequence[int]) -> Sequence[int]:
+        """Return this rank's part of a batch; the ranks' parts one after another are the batch."""
+        each = len(batch) // self.world_size
+        return batch[self.index * each : (self.index + 1) * each]
 
 
 @contextmanager
-def ranks(device: str) -> Iterator[tuple[Share, torch.device]]:
-    """This process's place among those torchrun started; alone without it.
+def distributed(device: str) -> Iterator[tuple[Rank, torch.device]]:
+    """Join the processes torchrun started, and leave them at the end; alone without torchrun.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each rank takes its own
             GPU, and ``cuda:N`` is refused.
 
+    Yields:
+        This process's rank and device.
+
     Raises:
         UsageError: there is no such device.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else None)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    place = choose_device(device, local_rank if world_size > 1 else None)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    if world == 1:
-        yield Share(), place
+    if world_size == 1:
+        yield Rank(), place
         return
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
-        yield Share(dist.get_rank(), dist.get_world_size()), place
+        yield Rank(dist.get_rank(), dist.get_world_size()), place
     finally:
         dist.destroy_process_group()
 
 
-def spread(model: nn.Module, share: Share, device: torch.device) -> nn.Module:
-    """The model as this rank trains it; the same parameters in a wrapper, or the model itself.
+def wrap_ddp(model: nn.Module, rank: Rank, device: torch.device) -> nn.Module:
+    """Return the model as ranks train it: the same parameters in a wrapper, or the model alone.
 
-    BatchNorm counts the joined batch on GPUs (``convert_sync_batchnorm`` beforehand). torch has
+    BatchNorm counts the whole batch on GPUs (``convert_sync_batchnorm`` beforehand). torch has
     none of that for CPUs: there each rank counts its own clips, and rank 0's averages are kept.
     """
-    if share.world == 1:
+    if rank.world_size == 1:
         return model
     return DistributedDataParallel(model, [device] if device.type == "cuda" else None)
 
 
-def joined(outputs: dict[str, Tensor], share: Share) -> dict[str, Tensor]:
-    """Every rank's outputs one after another along the batch axis.
+def gather(outputs: dict[str, Tensor], rank: Rank) -> dict[str, Tensor]:
+    """Return every rank's outputs, one after another along the batch axis.
 
     Where second axes differ between ranks, as the longest clip does, shorter ones are filled up
     with zeros. Gradients reach this rank's own outputs alone.
     """
-    if share.world == 1:
+    if rank.world_size == 1:
         return outputs
-    return {name: _gathered(value, share) for name, value in outputs.items()}
+    return {name: _gathered(value, rank) for name, value in outputs.items()}
 
 
-def _gathered(own: Tensor, share: Share) -> Tensor:
+def _gathered(own: Tensor, rank: Rank) -> Tensor:
     if own.ndim > 1:
         longest = torch.tensor(own.shape[1], device=own.device)
         dist.all_reduce(longest, dist.ReduceOp.MAX)
         if missing := int(longest) - own.shape[1]:
             filling = own.new_zeros(own.shape[0], missing, *own.shape[2:])
             own = torch.cat([own, filling], 1)
-    parts = list(repeat(torch.zeros_like(own), "... -> world ...", world=share.world).contiguous())
+    everyone = repeat(torch.zeros_like(own), "... -> world ...", world=rank.world_size)
+    parts = list(everyone.contiguous())
     dist.all_gather(parts, own.detach().contiguous())
-    parts[share.rank] = own
+    parts[rank.index] = own
     return torch.cat(parts)
 
 
-def summed(value: float, share: Share, device: torch.device) -> float:
-    """The sum over ranks."""
-    if share.world == 1:
+def sum_over_ranks(value: float, rank: Rank, device: torch.device) -> float:
+    """Return the sum of every rank's value."""
+    if rank.world_size == 1:
         return value
     total = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return float(total)
 
 
-def shared(value: dict[str, str], share: Share) -> dict[str, str]:
-    """What all ranks have found, together."""
-    if share.world == 1:
-        return value
-    found: list[Any] = [None] * share.world
-    dist.all_gather_object(found, value)
-    return {name: text for one in found for name, text in one.items()}
+def merge_over_ranks(found: dict[str, str], rank: Rank) -> dict[str, str]:
+    """Return what all ranks have found, in one dict."""
+    if rank.world_size == 1:
+        return found
+    everyone: list[Any] = [None] * rank.world_size
+    dist.all_gather_object(everyone, found)
+    return {name: text for one in everyone for name, text in one.items()}

@@ -25,19 +25,22 @@ class Recipe(Protocol):
     """A model, as training and evaluation see it. Inherit from it to get the defaults."""
 
     name: str
-    """As in ``RECIPES``."""
+    """The key in ``RECIPES``."""
+    notes: Sequence[str] = ()
+    """Sentences on its settings that a training says at its start."""
     training: ClassVar[Mapping[str, Any]] = {}
     """The loop's settings its authors used, where they are not the defaults."""
 
     def config(self) -> dict[str, Any]:
-        """All its settings, for JSON; ``make_recipe(name, config)`` gives the same recipe."""
+        """Return all settings, for JSON; ``make_recipe(name, config)`` gives the same recipe."""
         ...
 
     def make_model(self) -> nn.Module:
-        """A new model, its random weights from torch's seed.
+        """Make a new model, its random weights from torch's seed.
 
         Its ``forward`` takes the batch, a dict of tensors by the names ``sample`` gave them, and
-        returns a dict of tensors whose first axis is the batch, which ranks join before ``loss``.
+        returns a dict of tensors whose first axis is the batch, gathered from all ranks before
+        ``loss``.
         """
         ...
 
@@ -49,12 +52,12 @@ class Recipe(Protocol):
         """
         return {"all": "from scratch"}
 
-    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
-        """One clip's inputs, made in a data worker.
+    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
+        """Make one clip's inputs; called in a data worker.
 
         Args:
             clip: its frames and sound.
-            dice: of the augmentation, this clip's in this epoch; none for no augmentation.
+            rng: this clip's in this epoch; None for no augmentation.
 
         Returns:
             Tensors without batch axis, the same names for every clip.
@@ -65,35 +68,35 @@ class Recipe(Protocol):
         ...
 
     def companions(
-        self, clip_id: str, present: Container[str], dice: np.random.Generator
+        self, clip_id: str, trained_on: Container[str], rng: np.random.Generator
     ) -> Sequence[str]:
-        """Other clips a training sample of this one is made with; by default none.
+        """Name other clips that a training sample of this one is made with; by default none.
 
         Args:
             clip_id: of the clip.
-            present: ids of all clips that are trained on.
-            dice: this clip's in this epoch.
+            trained_on: ids of all clips that are trained on.
+            rng: this clip's in this epoch.
         """
         return ()
 
     def sample_among(
-        self, clip: ClipTensors, companions: Sequence[ClipTensors], dice: np.random.Generator
+        self, clip: ClipTensors, companions: Sequence[ClipTensors], rng: np.random.Generator
     ) -> dict[str, Tensor]:
-        """As ``sample`` in training, with the clips ``companions`` named."""
-        return self.sample(clip, dice)
+        """Make the inputs as ``sample`` does in training, with the clips ``companions`` named."""
+        return self.sample(clip, rng)
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
-        """The loss of the joined batch, a scalar; a function of ``outputs`` alone."""
+        """Compute the loss of the whole batch, a scalar; a function of ``outputs`` alone."""
         ...
 
     def after_step(self, model: nn.Module) -> None:
-        """Called after each step of the optimiser, e.g. for a momentum encoder."""
+        """Follow a step of the optimiser, e.g. with a momentum encoder."""
         return
 
     def heatmaps(
         self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
     ) -> NDArray[np.float32]:
-        """How much each place of some frames sounds, ``(n, y, x)``, of any scale.
+        """Compute how much each cell of some frames sounds, ``(n, y, x)``, of any scale.
 
         Args:
             model: of ``make_model``, in evaluation mode, on any device.
@@ -118,7 +121,7 @@ Nothing is imported before it is asked for."""
 
 
 def make_recipe(name: str, config: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe of a name.
+    """Make the recipe of a name.
 
     Args:
         name: in ``RECIPES``.
@@ -135,7 +138,7 @@ def make_recipe(name: str, config: Mapping[str, Any] | None = None) -> Recipe:
 
 
 def setting_error(table: str, error: ValidationError) -> ConfigError:
-    """The first thing pydantic found, in one line."""
+    """Say the first thing pydantic found, in one line."""
     first = error.errors()[0]
     place = ".".join((table, *map(str, first["loc"])))
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

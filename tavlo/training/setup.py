@@ -16,10 +16,10 @@ from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, ClipTensors
 from pipeline.progress import counting
 from tavlo.training.checkpoint import Checkpoint
-from tavlo.training.data import Share, collate
-from tavlo.training.distributed import ranks, shared
+from tavlo.training.data import collate
+from tavlo.training.distributed import Rank, distributed, merge_over_ranks
 from tavlo.training.recipe import Recipe
-from tavlo.training.train import BEST, LAST, TrainingData, num_steps, resumable, train
+from tavlo.training.train import BEST, LAST, TrainingData, num_steps, resumable, run_network, train
 from tavlo.training.training_clips import (
     CachedClip,
     ClipRules,
@@ -73,7 +73,7 @@ class Request:
         """
         clips = read_clips(self.source, self.template)
         rules = self.config.rules
-        notes = [] if rules == ClipRules() else [rules.sentence()]
+        notes = [*self.recipe.notes, *([] if rules == ClipRules() else [rules.sentence()])]
         notes += [text for held_out in self.held_out for text in refuse_overlap(clips, held_out)]
         return clips, notes
 
@@ -151,7 +151,7 @@ def plan(request: Request) -> Plan:
     missing = sum(not clip.path.exists() for clip in found)
     scale = config.clip_s / 10.0
     first = state.step if state else 0
-    with ranks(request.device) as (share, device):
+    with distributed(request.device) as (rank, device):
         step_s = _clip_seconds(request.recipe, config, device) * config.batch * config.accumulate
         return Plan(
             clips=len(clips),
@@ -164,7 +164,7 @@ def plan(request: Request) -> Plan:
             cache_missing=missing,
             cache_bytes=round(missing * _FEED_BYTES * scale),
             cache_s=missing * _FEED_CPU_S * scale / _cores(),
-            train_s=(total - first) * step_s / share.world,
+            train_s=(total - first) * step_s / rank.world_size,
             failed=failed,
             silent=silent,
             notes=notes,
@@ -181,8 +181,8 @@ def run(request: Request) -> Checkpoint:
     config = request.config
     resumable(request.out, request.recipe, config, None)
     clips, notes = request.clips()
-    with ranks(request.device) as (share, device):
-        data = _prepare(request, clips, notes, share)
+    with distributed(request.device) as (rank, device):
+        data = _prepare(request, clips, notes, rank)
         workers = config.workers
         if workers < 0:
             # Beside a network on the CPU, reading is nothing.
@@ -193,7 +193,7 @@ def run(request: Request) -> Checkpoint:
                 config,
                 data,
                 request.out,
-                share=share,
+                rank=rank,
                 device=device,
                 workers=workers,
                 log=log,
@@ -214,19 +214,19 @@ def closing(request: Request, done: Checkpoint) -> str:
 
 
 def _prepare(
-    request: Request, clips: Sequence[ClipSource], notes: list[str], share: Share
+    request: Request, clips: Sequence[ClipSource], notes: list[str], rank: Rank
 ) -> TrainingData:
-    """Fill the cache, a share of it by each rank, and split what is there."""
+    """Fill the cache, each rank its part, and split what is there."""
     config, folder = request.config, request.cache_folder
-    mine = clips[share.rank :: share.world]
-    shown = request.shown and share.rank == 0
-    with counting("clips", len(mine), shown=shown) as count:
+    own = clips[rank.index :: rank.world_size]
+    shown = request.shown and rank.index == 0
+    with counting("clips", len(own), shown=shown) as count:
 
         def show(done: int, failed: int) -> None:
             count(done, f"{failed} cannot be read")
 
-        _, failed = fill_cache(mine, folder, config.rules, _cores(), show)
-    failed = shared(failed, share)
+        _, failed = fill_cache(own, folder, config.rules, _cores(), show)
+    failed = merge_over_ranks(failed, rank)
     check_failed(failed, request.max_failed)
     ready: list[CachedClip] = [
         cached(clip, folder, config.rules) for clip in clips if clip.clip_id not in failed
@@ -254,9 +254,6 @@ def _clip_seconds(recipe: Recipe, config: TrainConfig, device: torch.device) -> 
     whole = config.max_frames
     lengths = [whole // 2, whole] if device.type == "cuda" else [whole // 16, whole // 8]
     lengths = [max(1, length) for length in lengths]
-    half = torch.autocast(
-        device.type, torch.bfloat16, enabled=config.precision != "float32" and device.type == "cuda"
-    )
     took = []
     for length in [lengths[0], *lengths]:  # the first one warms up
         clip = ClipTensors(
@@ -265,10 +262,7 @@ def _clip_seconds(recipe: Recipe, config: TrainConfig, device: torch.device) -> 
         )
         batch = collate([("blank", recipe.sample(clip, None))])
         started = time.perf_counter()
-        inputs = {name: value.to(device) for name, value in batch.inputs.items()}
-        with half:
-            outputs = model(inputs)
-        loss: Any = recipe.loss(outputs)
+        loss: Any = recipe.loss(run_network(model, batch, config, device))
         loss.backward()
         if device.type == "cuda":
             torch.cuda.synchronize()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from pipeline.config import Section
-from pipeline.errors import AvatarBuildError
+from pipeline.errors import AvatarBuildError, ConfigError
 from pipeline.media.clip_cache import SIZE_PX, ClipTensors
 from tavlo.network.loss import Negatives, contrastive_loss
 from tavlo.network.model import Tavlo, TavloSizes, similarity
@@ -24,9 +24,11 @@ from tavlo.network.spectrogram import SpectrogramConfig, log_mel
 from tavlo.training.imagenet import SCRATCH, imagenet_resnet18
 from tavlo.training.recipe import Recipe, setting_error
 
-_MEAN = (0.485, 0.456, 0.406)
-_DEVIATION = (0.229, 0.224, 0.225)
-"""Of ImageNet's pictures, RGB in [0, 1]."""
+_RENAMED = {
+    "meeting": ("spatial_attention", {"apart": "within-modality", "alone": "none"}),
+    "start": ("residual_init", {"identity": "zero"}),
+}
+"""Settings of the sizes by their older names: the new name, and the values that changed."""
 
 
 class TavloConfig(Section):
@@ -35,17 +37,17 @@ class TavloConfig(Section):
     sizes: TavloSizes = TavloSizes()
     """Of the network."""
     spectrogram: SpectrogramConfig = SpectrogramConfig()
-    """What it hears."""
+    """The input of the audio encoder."""
     negatives: Negatives = "mean"
-    """How a picture of another clip answers for all its places; max and min are the ablation."""
+    """How a picture of another clip answers for all its cells; max and min are the ablation."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the loss; 1 is the paper's, whose equation has none."""
+    """The loss divides by it; 1 is the paper's, whose equation has none."""
     imagenet: bool = True
     """Start the visual encoder from ImageNet where its weights are registered."""
     recompute: bool = False
     """Compute the blocks' activations a second time instead of keeping them: less memory."""
     picture_px: int = Field(default=SIZE_PX, ge=32, le=SIZE_PX)
-    """Width and height of a frame: ``sizes.grid`` places of 32 pixels, fewer with fewer stages.
+    """Width and height of a frame: ``sizes.grid`` cells of 32 pixels, fewer with fewer stages.
     Less than 224 is for machines without a GPU."""
     every: int = Field(default=1, ge=1)
     """Use every n-th frame with the sound of n frames; 1 is the paper's. More wants as many more
@@ -55,7 +57,7 @@ class TavloConfig(Section):
     it. All frames of a clip share one crop, or still things would seem to move. A smaller one often
     leaves a sound without its source."""
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Augmentation: share of clips that are mirrored, whole. The sound is mono: no side is told."""
+    """Augmentation: fraction of clips mirrored, whole. The sound is mono: no side is told."""
     gain_db: float = Field(default=6.0, ge=0)
     """Augmentation: the sound is made louder or softer by up to this; loudness at the microphone
     says little of what sounds."""
@@ -63,14 +65,14 @@ class TavloConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         # The stem and each stage after the first halve the picture.
-        place_px = 4 << (len(self.sizes.stage_blocks) - 1)
-        if self.picture_px != place_px * self.sizes.grid:
+        cell_px = 4 << (len(self.sizes.stage_blocks) - 1)
+        if self.picture_px != cell_px * self.sizes.grid:
             raise ValueError(
-                f"picture_px is {self.picture_px}, and {self.sizes.grid} places of {place_px}"
-                f" pixels are {place_px * self.sizes.grid}"
+                f"picture_px is {self.picture_px}, and {self.sizes.grid} cells of {cell_px}"
+                f" pixels are {cell_px * self.sizes.grid}"
             )
-        heard = (self.spectrogram.num_bins, self.spectrogram.steps_per_frame)
-        if heard != (self.sizes.num_bins, self.sizes.steps_per_frame):
+        shape = (self.spectrogram.num_bins, self.spectrogram.steps_per_frame)
+        if shape != (self.sizes.num_bins, self.sizes.steps_per_frame):
             raise ValueError("num_bins and steps_per_frame of sizes and spectrogram must agree")
         return self
 
@@ -88,22 +90,23 @@ class TavloRecipe(Recipe):
     name = "tavlo"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        config, self.notes = with_new_names(config)
         try:
             self.settings = TavloConfig.model_validate(config)
         except ValidationError as error:
             raise setting_error(self.name, error) from error
 
     def config(self) -> dict[str, Any]:
-        """All settings."""
+        """Return all settings."""
         return self.settings.model_dump(mode="json")
 
     def make_model(self) -> nn.Module:
-        """A new network."""
-        return TavloOfBatches(Tavlo(self.settings.sizes, recompute=self.settings.recompute))
+        """Make a new network."""
+        return Tavlo(self.settings.sizes, recompute=self.settings.recompute)
 
     def initialise(self, model: nn.Module) -> dict[str, str]:
-        """ImageNet's weights for the visual encoder, where they are registered."""
-        assert isinstance(model, TavloOfBatches)
+        """Put ImageNet's weights into the visual encoder, where they are registered."""
+        assert isinstance(model, Tavlo)
         sizes, whole = self.settings.sizes, TavloSizes()
         is_resnet18 = (sizes.width, sizes.stage_blocks) == (whole.width, whole.stage_blocks)
         wanted = self.settings.imagenet and is_resnet18
@@ -115,11 +118,11 @@ class TavloRecipe(Recipe):
         net.load_state_dict(weights)
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         stages = nn.Sequential(stem, net.layer1, net.layer2, net.layer3, net.layer4)
-        model.net.see.stages.load_state_dict(stages.state_dict())
+        model.visual_encoder.stages.load_state_dict(stages.state_dict())
         return {"visual encoder": label, "rest": "from scratch"}
 
-    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
-        """Frames ``(t, y, x, 3)`` uint8, spectrogram ``(k t, f)``, present ``(t,)``."""
+    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
+        """Make frames ``(t, y, x, 3)`` uint8, spectrogram ``(k t, f)``, frame_mask ``(t,)``."""
         settings = self.settings
         frames, sound = clip.frames[:: settings.every], clip.waveform
         num_frames = len(frames)
@@ -128,9 +131,9 @@ class TavloRecipe(Recipe):
                 f"{num_frames} frames; the network's positions end at {settings.sizes.max_frames}."
             )
         crop = _Crop(0.0, 0.0, 1.0, mirrored=False)
-        if dice is not None:
-            crop = _drawn_crop(dice, settings)
-            sound = sound * np.float32(10 ** (dice.uniform(-1, 1) * settings.gain_db / 20))
+        if rng is not None:
+            crop = _drawn_crop(rng, settings)
+            sound = sound * np.float32(10 ** (rng.uniform(-1, 1) * settings.gain_db / 20))
         # With every > 1 the last frame may stand for fewer than the others; silence fills it up.
         samples = len(sound) * num_frames * settings.every // len(clip.frames)
         sound = np.pad(sound, (0, samples - len(sound)))
@@ -138,15 +141,15 @@ class TavloRecipe(Recipe):
         return {
             "frames": torch.from_numpy(crop.of(frames, settings.picture_px)),
             "spectrogram": rearrange(spectrogram, "f s -> s f").contiguous(),
-            "present": torch.ones(num_frames, dtype=torch.bool),
+            "frame_mask": torch.ones(num_frames, dtype=torch.bool),
         }
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
-        """Equations 12 to 15."""
+        """Compute equations 12 to 15."""
         return contrastive_loss(
-            outputs["sound"].float(),
-            outputs["places"].float(),
-            outputs["present"],
+            outputs["audio_tokens"].float(),
+            outputs["visual_tokens"].float(),
+            outputs["frame_mask"],
             self.settings.negatives,
             self.settings.temperature,
         )
@@ -154,51 +157,36 @@ class TavloRecipe(Recipe):
     def heatmaps(
         self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Equation 16: cosines in [-1, 1] on the feature grid."""
+        """Compute equation 16: cosines in [-1, 1] on the feature grid."""
         device = next(model.parameters()).device
         batch = {name: value[None].to(device) for name, value in self.sample(clip, None).items()}
         with torch.no_grad():
             outputs = model(batch)
-        maps = similarity(outputs["sound"].float(), outputs["places"].float())[0]
+        maps = similarity(outputs["audio_tokens"], outputs["visual_tokens"])[0]
         chosen = torch.tensor([index // self.settings.every for index in frame_index])
         found: NDArray[np.float32] = maps[chosen.to(device)].cpu().numpy()
         return found
 
 
-class TavloOfBatches(nn.Module):
-    """The network on batches of clips as they come from ``TavloRecipe.sample``."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, net: Tavlo) -> None:
-        super().__init__()
-        self.net = net
-        for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
-            scaled = 255 * torch.tensor(values)
-            self.register_buffer(name, rearrange(scaled, "rgb -> rgb 1 1"), persistent=False)
-
-    # The compiler cannot follow how many frames exist; it takes the three parts called here.
-    @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tokens of sounds ``(b, t, d)`` and places ``(b, t, h, w, d)``, and ``present``."""
-        present = batch["present"]
-        # Filling is no frame: BatchNorm must not count it, and nobody needs it computed.
-        frames = rearrange(batch["frames"][present], "n y x rgb -> n rgb y x")
-        seen = self.net.see((frames - self.mean) / self.deviation)
-        seen = rearrange(seen, "n c h w -> n h w c")
-        places = seen.new_zeros(*present.shape, *seen.shape[1:])
-        places[present] = seen  # eq. 1
-        heard = self.net.hear(rearrange(batch["spectrogram"], "b s f -> b f s"))  # eq. 3
-        # Attention without a mask is the faster one.
-        some_missing = None if bool(present.all()) else present
-        sound, places = self.net.attend(heard, places, some_missing)
-        return {"sound": sound, "places": places, "present": present}
+def with_new_names(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Rename older settings of the sizes, and say so, once for each."""
+    sizes, notes = config.get("sizes"), []
+    if not isinstance(sizes, Mapping):
+        return dict(config), []
+    sizes = dict(sizes)
+    for old, (new, values) in _RENAMED.items():
+        if old in sizes:
+            if new in sizes:
+                raise ConfigError(f"tavlo.sizes.{old}: the older name of {new}, which is set too.")
+            given = sizes.pop(old)
+            sizes[new] = values.get(given, given) if isinstance(given, str) else given
+            notes.append(f"tavlo.sizes.{old}={given} is now called {new}={sizes[new]}.")
+    return {**config, "sizes": sizes}, notes
 
 
 @dataclass(frozen=True)
 class _Crop:
-    """One square of a clip's pictures, in shares of their side, and whether it is mirrored."""
+    """One square of a clip's pictures, in fractions of their side, and whether it is mirrored."""
 
     left: float
     top: float
@@ -206,10 +194,10 @@ class _Crop:
     mirrored: bool
 
     def of(self, frames: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-        """``(t, y, x, 3)`` to ``(t, size_px, size_px, 3)``."""
+        """Cut frames ``(t, y, x, 3)`` into ``(t, size_px, size_px, 3)``."""
         whole = frames.shape[1]
         side = max(1, round(self.side * whole))
-        top, left = (min(round(share * whole), whole - side) for share in (self.top, self.left))
+        top, left = (min(round(at * whole), whole - side) for at in (self.top, self.left))
         part = frames[:, top : top + side, left : left + side]
         if side == size_px:
             return np.ascontiguousarray(part[:, :, ::-1] if self.mirrored else part)
@@ -223,7 +211,7 @@ class _Crop:
         return small
 
 
-def _drawn_crop(dice: np.random.Generator, settings: TavloConfig) -> _Crop:
-    side = dice.uniform(settings.smallest_crop, 1)
-    left, top = dice.uniform(0, 1 - side, 2)
-    return _Crop(left, top, side, mirrored=bool(dice.random() < settings.flip))
+def _drawn_crop(rng: np.random.Generator, settings: TavloConfig) -> _Crop:
+    side = rng.uniform(settings.smallest_crop, 1)
+    left, top = rng.uniform(0, 1 - side, 2)
+    return _Crop(left, top, side, mirrored=bool(rng.random() < settings.flip))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,15 @@ from torch import Tensor, nn
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.versions import code_revision
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
-from tavlo.training.data import ClipDataset, Share, even_batches, step_numbers, train_batches
-from tavlo.training.distributed import joined, spread, summed
-from tavlo.training.recipe import Recipe
+from tavlo.training.data import (
+    Batch,
+    ClipDataset,
+    batch_indices,
+    train_batches,
+    validation_batches,
+)
+from tavlo.training.distributed import Rank, gather, sum_over_ranks, wrap_ddp
+from tavlo.training.recipe import Recipe, make_recipe
 from tavlo.training.training_clips import CachedClip, data_digest, silence
 from tavlo.training.training_config import TrainConfig, train_config
 from tavlo.training.training_log import TrainingLog
@@ -35,18 +41,18 @@ LAST, BEST = "last.pt", "best.pt"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is trained on."""
+    """The clips of a training, and which were left out."""
 
     training: list[CachedClip]
     validation: list[CachedClip]
-    """Of other videos."""
+    """Clips of other videos, to choose the best checkpoint."""
     failed: dict[str, str]
-    """Clips left out, with why."""
+    """Clips left out, and why."""
     notes: list[str] = field(default_factory=list)
-    """What else to know of the clips."""
+    """Sentences on what else to know of the clips."""
 
     def record(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return what the checkpoint keeps of it."""
         return {
             "digest": data_digest(self.training),
             "clips": len(self.training),
@@ -60,7 +66,7 @@ class TrainingData:
 
 
 def num_steps(config: TrainConfig, num_clips: int) -> tuple[int, int]:
-    """Steps of an epoch and of the whole training.
+    """Count the steps of an epoch and of the whole training.
 
     Raises:
         UsageError: there are too few clips for a step.
@@ -80,7 +86,7 @@ def train(
     data: TrainingData,
     out: Path,
     *,
-    share: Share | None = None,
+    rank: Rank | None = None,
     device: torch.device | None = None,
     workers: int = 0,
     log: TrainingLog | None = None,
@@ -90,9 +96,9 @@ def train(
     Args:
         recipe: the model.
         config: settings.
-        data: clips whose feed files are there.
+        data: clips that are in the cache.
         out: the folder of ``last.pt``, ``best.pt`` and the log.
-        share: this rank's; alone by default.
+        rank: this process; alone by default.
         device: where; the CPU by default.
         workers: processes that read clips.
         log: told of all that happens; by default one in ``out``.
@@ -104,146 +110,197 @@ def train(
         UsageError: ``out`` holds a training with other settings or clips.
         AvatarBuildError: the loss is no longer a number; names the batch's clips.
     """
-    share, device = share or Share(), device or torch.device("cpu")
-    per_epoch, total = num_steps(config, len(data.training))
-    if config.batch % share.world:
-        raise UsageError(f"train.batch {config.batch} is no multiple of {share.world} processes.")
+    rank, device = rank or Rank(), device or torch.device("cpu")
+    steps_per_epoch, total = num_steps(config, len(data.training))
+    if config.batch % rank.world_size:
+        raise UsageError(f"train.batch {config.batch} is no multiple of {rank.world_size} ranks.")
 
-    # The model, its optimiser, and the checkpoint they go on from.
-    torch.manual_seed(config.seed)
-    model = recipe.make_model()
     state = resumable(out, recipe, config, data)
-    weights_from = state.weights_from if state else recipe.initialise(model)
-    if state:
-        model.load_state_dict(state.model)
-    model.to(device)
-    if share.world > 1 and device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    optimizer = _optimizer(model, config)
-    if state and state.optimizer is not None:
-        optimizer.load_state_dict(state.optimizer)
-    net = spread(model, share, device)
-    run: Any = torch.compile(net) if config.compile else net
-    first, best = (state.step, state.best) if state else (0, None)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
-    half = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    training = _Training(recipe, config, data, rank, device, total, state)
+    batches = training.train_batches(workers)
 
-    # The clips, in the order they are needed.
-    rules = config.rules
-    training = ClipDataset(data.training, recipe, rules.length_s, config.seed)
-    validation = ClipDataset(data.validation, recipe, rules.length_s, None)
-    rounds = range(first * config.accumulate, total * config.accumulate)
-    batches = train_batches(training, config.batch, config.seed, rounds, share, workers)
-
-    record, revision = data.record(), code_revision()
-
-    def checkpoint(step: int, *, whole: bool = True) -> Checkpoint:
-        return Checkpoint(
-            recipe=recipe.name,
-            recipe_config=recipe.config(),
-            train_config=config.model_dump(mode="json"),
-            weights_from=weights_from,
-            data=record,
-            step=step,
-            best=best,
-            model=model.state_dict(),
-            optimizer=optimizer.state_dict() if whole else None,
-            revision=revision,
-        )
-
-    with _told(log, out, share) as log:
+    with _log_of_first_rank(log, out, rank) as log:
         if log:
-            log.start(first, total, checkpoint(first, whole=False))
-        for step in range(first, total):
+            log.start(training.step, total, training.checkpoint(whole=False))
+        while training.step < total:
             started = time.monotonic()
-            torch.manual_seed(_step_seed(config.seed, step, share.rank))
-            for group in optimizer.param_groups:
-                group["lr"] = rate(config, step, total)
-
-            model.train()
-            loss_sum = 0.0
-            for number in range(config.accumulate):
-                batch = next(batches)
-                inputs = {
-                    name: value.to(device, non_blocking=True)
-                    for name, value in batch.inputs.items()
-                }
-                with _syncs(net, number == config.accumulate - 1):
-                    with half:
-                        outputs = run(inputs)
-                    loss: Any = recipe.loss(joined(outputs, share))
-                    _check_finite(loss, "loss", step * config.accumulate + number, data, config)
-                    # DDP averages over ranks what must be summed: see tavlo.training.distributed.
-                    (loss * share.world / config.accumulate).backward()
-                loss_sum += loss.item()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
-            _check_finite(norm, "gradient", step * config.accumulate, data, config)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            recipe.after_step(model)
-
-            done = step + 1
+            row = training.take_step(batches)
+            seconds = time.monotonic() - started
+            epoch_ends = training.step % steps_per_epoch == 0
             if log:
-                seconds = time.monotonic() - started
-                clips_per_s = config.batch * config.accumulate / seconds
-                row = {
-                    "step": done,
-                    "epoch": round(done / per_epoch, 4),
-                    "loss": loss_sum / config.accumulate,
-                    "gradient_norm": norm.item(),
-                    "learning_rate": rate(config, step, total),
-                    "clips_per_s": round(clips_per_s, 3),
-                }
+                row["epoch"] = round(training.step / steps_per_epoch, 4)
+                row["clips_per_s"] = round(config.batch * config.accumulate / seconds, 3)
                 log.step(row)
-            if done % per_epoch == 0 and data.validation:
-                value = validate(model, recipe, validation, config, share, device, half, workers)
-                if best is None or value < best["loss"]:
-                    best = {"step": float(done), "loss": value}
-                    if log:
-                        checkpoint(done, whole=False).save(out / BEST)
+
+            # All ranks validate; the best so far is kept apart from the last.
+            if epoch_ends and data.validation:
+                loss = training.validate(workers)
+                is_best = training.best is None or loss < training.best["loss"]
+                if is_best:
+                    training.best = {"step": float(training.step), "loss": loss}
+                if log and is_best:
+                    training.checkpoint(whole=False).save(out / BEST)
                 if log:
-                    log.validated(
-                        {"step": done, "validation_loss": value, "best": best["step"] == done}
-                    )
-            if log and (done % config.checkpoint_every == 0 or done % per_epoch == 0):
-                checkpoint(done).save(out / LAST)
+                    row = {"step": training.step, "validation_loss": loss, "best": is_best}
+                    log.validated(row)
+
+            # Saved after the validation: a training that is resumed does not validate again.
+            if log and (epoch_ends or training.step % config.checkpoint_every == 0):
+                training.checkpoint().save(out / LAST)
         if log:
             if not data.validation:
-                checkpoint(total, whole=False).save(out / BEST)
+                training.checkpoint(whole=False).save(out / BEST)
             log.end()
-    return checkpoint(total)
+    return training.checkpoint()
 
 
-@torch.no_grad()
-def validate(
-    model: nn.Module,
-    recipe: Recipe,
-    data: ClipDataset,
-    config: TrainConfig,
-    share: Share,
-    device: torch.device,
-    half: Any,
-    workers: int,
-) -> float:
-    """The mean loss over all clips, without augmentation."""
-    model.eval()
-    loss_sum = 0.0
-    for batch in even_batches(data, config.batch, share, workers):
-        inputs = {name: value.to(device, non_blocking=True) for name, value in batch.inputs.items()}
-        with half:
-            outputs = model(inputs)
-        loss_sum += recipe.loss(outputs).item() * len(batch.clip_ids)
-    value = summed(loss_sum, share, device) / len(data)
-    if not math.isfinite(value):
-        raise AvatarBuildError(f"the validation loss is {value}; the last checkpoint is good.")
-    return value
+class _Training:
+    """The model and its optimiser on the way from one step to the next.
+
+    Args:
+        recipe: the model.
+        config: settings.
+        data: clips that are in the cache.
+        rank: this process.
+        device: where.
+        total: the number of steps.
+        state: the checkpoint to go on from; None begins anew.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: TrainConfig,
+        data: TrainingData,
+        rank: Rank,
+        device: torch.device,
+        total: int,
+        state: Checkpoint | None,
+    ) -> None:
+        self.recipe, self.config, self.data, self.total = recipe, config, data, total
+        self.rank, self.device = rank, device
+        self.step = state.step if state else 0
+        """The number of steps done."""
+        self.best = state.best if state else None
+        self._record, self._revision = data.record(), code_revision()
+
+        torch.manual_seed(config.seed)
+        model = recipe.make_model()
+        self._weights_from = state.weights_from if state else recipe.initialise(model)
+        if state:
+            model.load_state_dict(state.model)
+        model.to(device)
+        if rank.world_size > 1 and device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        self.model = model
+        self.optimizer = _optimizer(model, config)
+        if state and state.optimizer is not None:
+            self.optimizer.load_state_dict(state.optimizer)
+        # Three views of the same parameters: validation and checkpoints use the model itself.
+        self._ddp = wrap_ddp(model, rank, device)
+        self._compiled: Any = torch.compile(self._ddp) if config.compile else self._ddp
+
+    def train_batches(self, workers: int) -> Iterator[Batch]:
+        """Yield this rank's part of every batch that is left."""
+        config = self.config
+        clips = ClipDataset(self.data.training, self.recipe, config.clip_s, config.seed)
+        numbers = range(self.step * config.accumulate, self.total * config.accumulate)
+        return train_batches(clips, config.batch, config.seed, numbers, self.rank, workers)
+
+    def take_step(self, batches: Iterator[Batch]) -> dict[str, Any]:
+        """Take one step over the next ``accumulate`` batches; return its row of the log."""
+        config = self.config
+        first_batch = self.step * config.accumulate
+        rate = learning_rate(config, self.step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # Dropout follows from the step alone, so that a resumed training drops out the same.
+        torch.manual_seed(_step_seed(config.seed, self.step, self.rank.index))
+
+        self.model.train()
+        loss_sum = 0.0
+        for number in range(config.accumulate):
+            # DDP shares gradients once per step, with its last batch.
+            is_last = number == config.accumulate - 1
+            no_sync = nullcontext if is_last else getattr(self._ddp, "no_sync", nullcontext)
+            with no_sync():
+                outputs = run_network(self._compiled, next(batches), config, self.device)
+                loss: Any = self.recipe.loss(gather(outputs, self.rank))
+                self._check_finite(loss, "loss", first_batch + number)
+                # DDP averages over ranks what must be summed: see tavlo.training.distributed.
+                (loss * self.rank.world_size / config.accumulate).backward()
+            loss_sum += loss.item()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)
+        self._check_finite(norm, "gradient", first_batch)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.recipe.after_step(self.model)
+        self.step += 1
+        return {
+            "step": self.step,
+            "loss": loss_sum / config.accumulate,
+            "gradient_norm": norm.item(),
+            "learning_rate": rate,
+        }
+
+    @torch.no_grad()
+    def validate(self, workers: int) -> float:
+        """Compute the mean loss over all validation clips, without augmentation."""
+        config = self.config
+        clips = ClipDataset(self.data.validation, self.recipe, config.clip_s, None)
+        self.model.eval()
+        loss_sum = 0.0
+        for batch in validation_batches(clips, config.batch, self.rank, workers):
+            outputs = run_network(self.model, batch, config, self.device)
+            loss_sum += self.recipe.loss(outputs).item() * len(batch.clip_ids)
+        loss = sum_over_ranks(loss_sum, self.rank, self.device) / len(clips)
+        if not math.isfinite(loss):
+            raise AvatarBuildError(f"the validation loss is {loss}; the last checkpoint is good.")
+        return loss
+
+    def checkpoint(self, *, whole: bool = True) -> Checkpoint:
+        """Return a checkpoint of this step; whole, with what it takes to resume."""
+        return Checkpoint(
+            recipe=self.recipe.name,
+            recipe_config=self.recipe.config(),
+            train_config=self.config.model_dump(mode="json"),
+            weights_from=self._weights_from,
+            data=self._record,
+            step=self.step,
+            best=self.best,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict() if whole else None,
+            revision=self._revision,
+        )
+
+    def _check_finite(self, value: Tensor, what: str, number: int) -> None:
+        """Stop at the first value that is no number, naming the clips of the whole batch."""
+        if torch.isfinite(value):
+            return
+        clips, config = self.data.training, self.config
+        _, indices = batch_indices(len(clips), config.batch, config.seed, number)
+        names = ", ".join(clips[index].clip_id for index in indices)
+        raise AvatarBuildError(
+            f"step {self.step + 1}: the {what} is {value.item()}. Its clips: {names}. The last"
+            " checkpoint is good; a lower train.learning_rate may help."
+        )
 
 
-def rate(config: TrainConfig, step: int, total: int) -> float:
-    """The learning rate of a step: a line up, then half a cosine down, or none.
+def run_network(
+    network: Any, batch: Batch, config: TrainConfig, device: torch.device
+) -> dict[str, Tensor]:
+    """Compute the outputs of a batch on the device, in the precision of the settings."""
+    inputs = {name: value.to(device, non_blocking=True) for name, value in batch.inputs.items()}
+    with config.autocast(device):
+        outputs: dict[str, Tensor] = network(inputs)
+    return outputs
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """Compute the learning rate of a step: a line up, then half a cosine down, or none.
 
     >>> settings = TrainConfig(warmup=0.1, learning_rate=1.0)
-    >>> [round(rate(settings, step, 100), 3) for step in (0, 9, 10, 55, 99)]
+    >>> [round(learning_rate(settings, step, 100), 3) for step in (0, 9, 10, 55, 99)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
     """
     rising = round(config.warmup * total)
@@ -251,20 +308,20 @@ def rate(config: TrainConfig, step: int, total: int) -> float:
         return config.learning_rate * (step + 1) / rising
     if config.schedule == "constant":
         return config.learning_rate
-    share = (step - rising) / (total - rising)
-    return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+    progress = (step - rising) / (total - rising)
+    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
 def resumable(
     out: Path, recipe: Recipe, config: TrainConfig, data: TrainingData | None
 ) -> Checkpoint | None:
-    """The checkpoint ``out`` would be gone on from; none when it has none.
+    """Read the checkpoint that a training in ``out`` goes on from; None when it has none.
 
     Args:
         out: a training's folder.
         recipe: asked for.
         config: asked for.
-        data: asked for; none leaves it unchecked.
+        data: asked for; None leaves it unchecked.
 
     Raises:
         UsageError: it was made with other settings, or from other clips.
@@ -275,7 +332,9 @@ def resumable(
     state = load_checkpoint(path)
     was = {"recipe": state.recipe, **_dotted("train", train_config(state.train_config).deciding())}
     asked = {"recipe": recipe.name, **_dotted("train", config.deciding())}
-    was |= _dotted(state.recipe, state.recipe_config)
+    if state.recipe == recipe.name:
+        # Made anew, older names of settings become the new ones.
+        was |= _dotted(state.recipe, make_recipe(state.recipe, state.recipe_config).config())
     asked |= _dotted(recipe.name, recipe.config())
     if data is not None:
         record = data.record()
@@ -316,32 +375,13 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 @contextmanager
-def _told(log: TrainingLog | None, out: Path, share: Share) -> Iterator[TrainingLog | None]:
-    """The log, on the one rank that writes files."""
-    if share.rank:
+def _log_of_first_rank(
+    log: TrainingLog | None, out: Path, rank: Rank
+) -> Iterator[TrainingLog | None]:
+    """Open the log on the one rank that writes files; None on the others."""
+    if rank.index:
         yield None
         return
     out.mkdir(parents=True, exist_ok=True)
     with log or TrainingLog(out) as own:
         yield own
-
-
-@contextmanager
-def _syncs(net: nn.Module, last: bool) -> Iterator[None]:
-    """Ranks share gradients once per step, with its last batch."""
-    waits: Callable[[], Any] = nullcontext if last else getattr(net, "no_sync", nullcontext)
-    with waits():
-        yield
-
-
-def _check_finite(
-    value: Tensor, what: str, number: int, data: TrainingData, config: TrainConfig
-) -> None:
-    """Stop at the first value that is no number, naming the clips of the whole batch."""
-    if not torch.isfinite(value):
-        _, places = step_numbers(len(data.training), config.batch, config.seed, number)
-        names = ", ".join(data.training[place].clip_id for place in places)
-        raise AvatarBuildError(
-            f"step {number // config.accumulate + 1}: the {what} is {value.item()}. Its clips:"
-            f" {names}. The last checkpoint is good; a lower train.learning_rate may help."
-        )

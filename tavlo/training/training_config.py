@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, ValidationError
 
 from pipeline.config import Section, parse_setting
@@ -61,6 +62,14 @@ class TrainConfig(Section):
     """Processes that read clips, per rank; -1 takes the rank's share of the cores, 0 none."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints: what a kill costs at most. Each epoch ends with one too."""
+
+    def uses_bf16(self, device: torch.device) -> bool:
+        """Say whether a network computes in bfloat16 on a device."""
+        return self.precision == "bf16" or (self.precision == "auto" and device.type == "cuda")
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return the context of every forward: training, validation, dry run and evaluation."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.uses_bf16(device))
 
     @property
     def rules(self) -> ClipRules:

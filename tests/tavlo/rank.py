@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tavlo.training.data import ClipDataset, train_batches
-from tavlo.training.distributed import joined, ranks, spread
+from tavlo.training.distributed import distributed, gather, wrap_ddp
 from tavlo.training.train import train
 from tavlo.training.training_clips import fill_cache, read_clips
 from tests.tavlo import small
@@ -22,19 +22,19 @@ def main(folder: Path) -> None:
     config = small.config(batch=4, epochs=2)
     listed = folder / "videos" / "train.csv"
     clips, _ = fill_cache(read_clips(listed), folder / "cache", config.rules, 1)
-    with ranks("cpu") as (share, device):
+    with distributed("cpu") as (rank, device):
         torch.manual_seed(0)
         model = recipe.make_model().train()
         dataset = ClipDataset(clips, recipe, 1.0, 0)
-        batch = next(train_batches(dataset, 4, 0, range(1), share, 0))
-        net = spread(model, share, device)  # its hooks live as long as it does
-        outputs = joined(net(batch.inputs), share)
+        batch = next(train_batches(dataset, 4, 0, range(1), rank, 0))
+        net = wrap_ddp(model, rank, device)  # its hooks live as long as it does
+        outputs = gather(net(batch.inputs), rank)
         loss = recipe.loss(outputs)
-        (loss * share.world).backward()  # type: ignore[no-untyped-call]
-        if share.rank == 0:
+        (loss * rank.world_size).backward()  # type: ignore[no-untyped-call]
+        if rank.index == 0:
             gradients = {name: value.grad for name, value in model.named_parameters()}
             torch.save({"loss": loss.detach(), "gradients": gradients}, folder / "gradients.pt")
-        train(recipe, config, small.data(clips, held=4), folder / "run", share=share, device=device)
+        train(recipe, config, small.data(clips, held=4), folder / "run", rank=rank, device=device)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from tavlo.evaluation.attention import Attention, Pictured, attention, figure
-from tavlo.network.model import AttentionLayer, TavloSizes, similarity
+from tavlo.network.model import AttentionLayer, Tavlo, TavloSizes, similarity
 from tavlo.training.curve import curve
 from tavlo.training.recipe import make_recipe
-from tavlo.training.tavlo_recipe import TavloOfBatches
 from tests.tavlo import small
 
 
@@ -32,26 +31,28 @@ def test_the_weights_shown_are_those_that_mix_the_values() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("meeting", ["joint", "apart", "alone"])
-def test_looking_changes_nothing_and_leaves_nothing_behind(meeting: str) -> None:
+@pytest.mark.parametrize("spatial", ["joint", "within-modality", "none"])
+def test_looking_changes_nothing_and_leaves_nothing_behind(spatial: str) -> None:
     torch.manual_seed(0)
-    recipe = make_recipe("tavlo", small.TAVLO | {"sizes": small.SIZES | {"meeting": meeting}})
+    recipe = make_recipe(
+        "tavlo", small.TAVLO | {"sizes": small.SIZES | {"spatial_attention": spatial}}
+    )
     model = recipe.make_model().eval()
-    assert isinstance(model, TavloOfBatches)
+    assert isinstance(model, Tavlo)
     batch = {name: value[None] for name, value in recipe.sample(small.blank(10), None).items()}
     before = model(batch)
     found = attention(model, batch)
-    heat = similarity(before["sound"], before["places"])[0]
+    heat = similarity(before["audio_tokens"], before["visual_tokens"])[0]
     np.testing.assert_array_equal(found.heat, heat.numpy())
     assert found.sound_over_time.shape == found.location_over_time.shape == (1, 10, 10)
     np.testing.assert_allclose(found.location_over_time.sum(-1), 1, atol=1e-5)
-    if meeting == "joint":
+    if spatial == "joint":
         assert found.within_frame is not None
         assert found.within_frame.shape == (1, 10, 2, 2)
         assert (found.within_frame.sum((2, 3)) < 1).all(), "the sound attends to itself too"
     else:
         assert found.within_frame is None
-    torch.testing.assert_close(model(batch)["sound"], before["sound"])
+    torch.testing.assert_close(model(batch)["audio_tokens"], before["audio_tokens"])
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 

@@ -12,12 +12,12 @@ from pipeline.errors import AvatarBuildError
 from tavlo.training.data import (
     Batch,
     ClipDataset,
-    Share,
+    batch_indices,
     collate,
-    even_batches,
-    step_numbers,
     train_batches,
+    validation_batches,
 )
+from tavlo.training.distributed import Rank
 from tavlo.training.training_clips import CachedClip
 from tests.tavlo import small
 
@@ -40,7 +40,7 @@ def same(one: Batch, other: Batch) -> bool:
 def test_workers_change_nothing(clips: list[CachedClip]) -> None:
     steps = range(1, 7)  # into a second epoch
     batches = [
-        list(train_batches(dataset(clips), 3, 5, steps, Share(), workers)) for workers in (0, 2)
+        list(train_batches(dataset(clips), 3, 5, steps, Rank(), workers)) for workers in (0, 2)
     ]
     assert len(batches[0]) == 6
     assert all(same(one, other) for one, other in zip(*batches, strict=True))
@@ -71,7 +71,7 @@ def test_an_augmented_clip_still_moves_as_a_whole(clips: list[CachedClip]) -> No
 def test_an_epoch_is_every_clip_once_in_an_order_of_its_own() -> None:
     orders = []
     for epoch in (0, 1):
-        found = [step_numbers(12, 3, 7, step) for step in range(4 * epoch, 4 * epoch + 4)]
+        found = [batch_indices(12, 3, 7, step) for step in range(4 * epoch, 4 * epoch + 4)]
         assert {number for number, _ in found} == {epoch}
         orders.append([place for _, places in found for place in places])
         assert sorted(orders[-1]) == list(range(12))
@@ -80,9 +80,9 @@ def test_an_epoch_is_every_clip_once_in_an_order_of_its_own() -> None:
 
 def test_the_parts_of_the_ranks_make_the_batch(clips: list[CachedClip]) -> None:
     data = dataset(clips)
-    whole = [batch.clip_ids for batch in train_batches(data, 4, 0, range(2), Share(), 0)]
+    whole = [batch.clip_ids for batch in train_batches(data, 4, 0, range(2), Rank(), 0)]
     parts = [
-        [batch.clip_ids for batch in train_batches(data, 4, 0, range(2), Share(rank, 2), 0)]
+        [batch.clip_ids for batch in train_batches(data, 4, 0, range(2), Rank(rank, 2), 0)]
         for rank in (0, 1)
     ]
     assert whole == [one + other for one, other in zip(*parts, strict=True)]
@@ -92,12 +92,12 @@ def test_validation_sees_each_clip_once_in_batches_of_nearly_one_size(
     clips: list[CachedClip],
 ) -> None:
     data = dataset(clips[:7], None)
-    sizes = [len(batch.clip_ids) for batch in even_batches(data, 3, Share(), 0)]
+    sizes = [len(batch.clip_ids) for batch in validation_batches(data, 3, Rank(), 0)]
     assert sizes == [3, 2, 2]
     seen = [
         name
         for rank in (0, 1)
-        for batch in even_batches(data, 3, Share(rank, 2), 0)
+        for batch in validation_batches(data, 3, Rank(rank, 2), 0)
         for name in batch.clip_ids
     ]
     assert sorted(seen) == [clip.clip_id for clip in clips[:7]]
@@ -108,7 +108,7 @@ def test_shorter_clips_are_filled_up_and_say_so(clips: list[CachedClip]) -> None
     batch = collate([data[0, 0], data[1, 0]])  # 10 and 12 frames
     assert batch.inputs["frames"].shape == (2, 12, 64, 64, 3)
     assert batch.inputs["spectrogram"].shape == (2, 24, 16)
-    assert batch.inputs["present"].sum(1).tolist() == [10, 12]
+    assert batch.inputs["frame_mask"].sum(1).tolist() == [10, 12]
     assert not batch.inputs["frames"][0, 10:].any()
 
 
@@ -121,5 +121,5 @@ def test_a_feed_file_broken_since_is_one_line_with_the_clip(
     lost = CachedClip("lost_00000000", "lost", broken, "k")
     data = dataset([lost, *clips[:1]], None)
     with pytest.raises(AvatarBuildError, match=r"clip lost_00000000: .* Delete it") as error:
-        list(even_batches(data, 2, Share(), workers))
+        list(validation_batches(data, 2, Rank(), workers))
     assert "\n" not in str(error.value)

@@ -16,7 +16,7 @@ from tavlo.network.model import (
     TavloSizes,
     VisualEncoder,
     similarity,
-    waves,
+    sinusoidal_positions,
 )
 
 SMALL = TavloSizes(
@@ -37,11 +37,24 @@ def net() -> Tavlo:
     return Tavlo(SMALL).eval()
 
 
-def clips(batch: int, num_frames: int, seed: int = 1) -> tuple[Tensor, Tensor]:
-    dice = torch.Generator().manual_seed(seed)
-    frames = torch.randn(batch, num_frames, 3, 64, 64, generator=dice)
-    spectrogram = torch.randn(batch, 16, 2 * num_frames, generator=dice)
-    return frames, spectrogram
+def clips(batch: int, num_frames: int, seed: int = 1) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    shape = (batch, num_frames, 64, 64, 3)
+    return {
+        "frames": torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng),
+        "spectrogram": torch.randn(batch, 2 * num_frames, 16, generator=rng),
+        "frame_mask": torch.ones(batch, num_frames, dtype=torch.bool),
+    }
+
+
+def tokens(net: Tavlo, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    outputs = net(batch)
+    return outputs["audio_tokens"], outputs["visual_tokens"]
+
+
+def features(num_frames: int, size: int = 512) -> tuple[Tensor, Tensor]:
+    """What the encoders might give for one clip."""
+    return torch.randn(1, num_frames, size), torch.randn(1, num_frames, 2, 2, size)
 
 
 def test_the_default_sizes_are_the_papers() -> None:
@@ -54,14 +67,12 @@ def test_the_default_sizes_are_the_papers() -> None:
 
 @torch.no_grad()
 def test_shapes_are_those_of_the_equations(net: Tavlo) -> None:
-    frames, spectrogram = clips(2, 5)
-    sound, places = net.encode(frames, spectrogram)
-    assert sound.shape == (2, 5, 512)
-    assert places.shape == (2, 5, 2, 2, 512)
-    sound, places = net(frames, spectrogram)
-    assert sound.shape == (2, 5, 528)
-    assert places.shape == (2, 5, 2, 2, 528)
-    heat = similarity(sound, places)
+    assert net.audio_encoder(torch.randn(2, 16, 10)).shape == (2, 5, 512)
+    assert net.visual_encoder(torch.randn(10, 3, 64, 64)).shape == (10, 512, 2, 2)
+    audio, visual = tokens(net, clips(2, 5))
+    assert audio.shape == (2, 5, 528)
+    assert visual.shape == (2, 5, 2, 2, 528)
+    heat = similarity(audio, visual)
     assert heat.shape == (2, 5, 2, 2)
     assert heat.abs().max() <= 1 + 1e-6
 
@@ -115,17 +126,17 @@ def test_the_blocks_equal_a_slow_second_definition(order: str) -> None:
 
 @torch.no_grad()
 def test_each_sound_embedding_hears_its_own_frame_only(net: Tavlo) -> None:
-    _, spectrogram = clips(1, 5)
-    heard = net.hear(spectrogram)
+    spectrogram = torch.randn(1, 16, 10)
+    encoded = net.audio_encoder(spectrogram)
     changed = spectrogram.clone()
     changed[:, :, 4:6] += 1.0  # the two steps of frame 2
-    moved = (net.hear(changed) - heard).abs().amax(-1)[0] > 0
+    moved = (net.audio_encoder(changed) - encoded).abs().amax(-1)[0] > 0
     assert moved.tolist() == [False, False, True, False, False]
 
 
 @torch.no_grad()
 def test_the_order_of_frames_matters(net: Tavlo) -> None:
-    sound, places = net.encode(*clips(1, 5))
+    sound, places = features(5)
     turned = torch.tensor([4, 2, 0, 3, 1])
     straight = net.attend(sound, places)[0]
     permuted = net.attend(sound[:, turned], places[:, turned])[0]
@@ -134,58 +145,58 @@ def test_the_order_of_frames_matters(net: Tavlo) -> None:
 
 @torch.no_grad()
 def test_a_batch_of_one_equals_a_batch_of_many(net: Tavlo) -> None:
-    frames, spectrogram = clips(3, 4)
-    together = net(frames, spectrogram)
+    batch = clips(3, 4)
+    together = tokens(net, batch)
     for number in range(3):
-        alone = net(frames[number : number + 1], spectrogram[number : number + 1])
+        alone = tokens(net, {name: value[number : number + 1] for name, value in batch.items()})
         for part, whole in zip(alone, together, strict=True):
             torch.testing.assert_close(part[0], whole[number], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_frames_that_do_not_exist_change_nothing(net: Tavlo) -> None:
-    frames, spectrogram = clips(1, 4)
-    sound, places = net(frames, spectrogram)
-    padded = torch.cat([frames, torch.randn(1, 2, 3, 64, 64)], 1)
-    longer = torch.cat([spectrogram, torch.randn(1, 16, 4)], 2)
-    present = torch.tensor([[True] * 4 + [False] * 2])
-    sound_padded, places_padded = net(padded, longer, present)
-    torch.testing.assert_close(sound_padded[:, :4], sound, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(places_padded[:, :4], places, rtol=1e-4, atol=1e-5)
+    batch, more = clips(1, 4), clips(1, 2, seed=2)
+    padded = {name: torch.cat([batch[name], more[name]], 1) for name in batch}
+    padded["frame_mask"][:, 4:] = False
+    for whole, longer in zip(tokens(net, batch), tokens(net, padded), strict=True):
+        torch.testing.assert_close(longer[:, :4], whole, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("order", ["spatial-temporal", "temporal-spatial"])
-@pytest.mark.parametrize("meeting", ["joint", "apart", "alone"])
-def test_sound_and_places_know_of_each_other_only_where_they_meet(order: str, meeting: str) -> None:
+@pytest.mark.parametrize("attention", ["joint", "within-modality", "none"])
+def test_audio_and_visual_tokens_know_of_each_other_only_if_joint(
+    order: str, attention: str
+) -> None:
     torch.manual_seed(4)
-    net = Tavlo(TavloSizes(**{**vars(SMALL), "order": order, "meeting": meeting})).eval()
-    sound, places = net.encode(*clips(1, 5))
+    net = Tavlo(TavloSizes(**{**vars(SMALL), "order": order, "spatial_attention": attention}))
+    net.eval()
+    sound, places = features(5)
     heard, seen = net.attend(sound, places)
     other_heard, _ = net.attend(sound, places + torch.randn_like(places))
     _, other_seen = net.attend(sound + torch.randn_like(sound), places)
-    assert torch.equal(heard, other_heard) is (meeting != "joint")
-    assert torch.equal(seen, other_seen) is (meeting != "joint")
+    assert torch.equal(heard, other_heard) is (attention != "joint")
+    assert torch.equal(seen, other_seen) is (attention != "joint")
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("meeting", ["apart", "alone"])
-def test_a_place_alone_knows_nothing_of_other_places(meeting: str) -> None:
+@pytest.mark.parametrize("attention", ["within-modality", "none"])
+def test_without_spatial_attention_a_cell_knows_nothing_of_others(attention: str) -> None:
     torch.manual_seed(5)
-    net = Tavlo(TavloSizes(**{**vars(SMALL), "meeting": meeting})).eval()
-    sound, places = net.encode(*clips(1, 5))
+    net = Tavlo(TavloSizes(**{**vars(SMALL), "spatial_attention": attention})).eval()
+    sound, places = features(5)
     other = places.clone()
     other[:, :, 0, 0] += torch.randn_like(other[:, :, 0, 0])
     _, seen = net.attend(sound, places)
     _, other_seen = net.attend(sound, other)
     assert not torch.equal(seen[:, :, 0, 0], other_seen[:, :, 0, 0])
-    assert torch.equal(seen[:, :, 0, 1:], other_seen[:, :, 0, 1:]) is (meeting == "alone")
+    assert torch.equal(seen[:, :, 0, 1:], other_seen[:, :, 0, 1:]) is (attention == "none")
 
 
 @torch.no_grad()
-def test_blocks_that_start_as_identity_change_nothing_yet() -> None:
-    net = Tavlo(TavloSizes(**{**vars(SMALL), "start": "identity"})).eval()
-    sound, places = net.encode(*clips(1, 5))
+def test_blocks_whose_residuals_begin_at_zero_change_nothing_yet() -> None:
+    net = Tavlo(TavloSizes(**{**vars(SMALL), "residual_init": "zero"})).eval()
+    sound, places = features(5)
     heard, seen = net.attend(sound, places)
     assert torch.equal(heard[..., :512], sound)
     assert torch.equal(seen[..., :512], places + net.space_position)
@@ -201,12 +212,12 @@ def test_cosines_are_never_of_half_precision() -> None:
 
 
 def test_recomputing_gives_the_same_gradients() -> None:
-    frames, spectrogram = clips(1, 3)
+    batch = clips(1, 3)
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(3)
         net = Tavlo(SMALL, recompute=recompute).train()
-        sound, places = net(frames, spectrogram)
+        sound, places = tokens(net, batch)
         torch.autograd.backward(similarity(sound, places).sum())
         gradients.append([p.grad for p in net.blocks.parameters()])
     for one, other in zip(*gradients, strict=True):
@@ -214,11 +225,12 @@ def test_recomputing_gives_the_same_gradients() -> None:
 
 
 def test_a_wrong_length_says_so(net: Tavlo) -> None:
-    frames, spectrogram = clips(1, 5)
+    short = clips(1, 5)
+    short["spectrogram"] = short["spectrogram"][:, :9]
     with pytest.raises(ValueError, match="9 steps are no multiple of 2 per frame"):
-        net(frames, spectrogram[:, :, :9])
+        net(short)
     with pytest.raises(ValueError, match="7 frames, the positions end at 6"):
-        net(*clips(1, 7))
+        net(clips(1, 7))
 
 
 def test_the_encoder_is_torchvisions_resnet18_by_default() -> None:
@@ -248,7 +260,7 @@ def test_fewer_and_narrower_stages_see_small_pictures_as_finely() -> None:
 
 @pytest.mark.parametrize(("num_frames", "size"), [(300, 64), (12, 16), (2, 3), (1, 8)])
 def test_every_frame_has_a_position_of_its_own_from_the_start(num_frames: int, size: int) -> None:
-    position = waves(num_frames, size)
+    position = sinusoidal_positions(num_frames, size)
     assert position.shape == (num_frames, size)
     assert position.abs().max() <= 1
     apart = torch.cdist(position, position) + torch.eye(num_frames)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.synthetic.drawing import Painter
 from pipeline.synthetic.voices import RATE_HZ, soundtrack
 from tavlo.metrics.localisation import ciou, top_fraction_threshold
-from tavlo.network.model import Meeting, Tavlo, TavloSizes, similarity
+from tavlo.network.model import SpatialAttention, Tavlo, TavloSizes, similarity
 from tavlo.network.spectrogram import SpectrogramConfig, log_mel
 from tavlo.synthetic.drawn_clips import WorldConfig, known_frame, scene_of
 
@@ -34,13 +34,13 @@ SIZES = {
 
 
 def clip(number: int) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-    """Frames, spectrogram and the places that sound, ``(t, h, w)``; silence has none."""
+    """Frames, spectrogram and the cells that sound, ``(t, h, w)``; silence has none."""
     scene = scene_of(WORLD, number)
     painter = Painter(scene)
     frames, truth = [], []
     for index in range(scene.num_frames):
         picture = cv2.resize(painter.frame(index), (PX, PX), interpolation=cv2.INTER_AREA)
-        frames.append(torch.from_numpy(np.asarray(picture)).permute(2, 0, 1) / 64 - 2)
+        frames.append(torch.from_numpy(np.asarray(picture)))
         known = known_frame(scene, index)
         mask = np.zeros((scene.height, scene.width), np.float32)
         for instance in known.instances if known else ():
@@ -52,24 +52,36 @@ def clip(number: int) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("meeting", ["joint", "apart"])
-def test_told_where_it_sounds_eight_clips_are_learnt_to_nine_tenths(meeting: Meeting) -> None:
+@pytest.mark.parametrize("attention", ["joint", "within-modality"])
+def test_told_where_it_sounds_eight_clips_are_learnt_to_nine_tenths(
+    attention: SpatialAttention,
+) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     clips = [clip(number) for number in range(8)]
     frames, sound = torch.stack([c[0] for c in clips]), torch.stack([c[1] for c in clips])
     truth = np.stack([c[2] for c in clips])
     wanted = torch.from_numpy(truth).float()
-    net = Tavlo(TavloSizes(**SIZES, meeting=meeting))  # type: ignore[arg-type]
+    batch = {
+        "frames": frames,
+        "spectrogram": rearrange(sound, "b f s -> b s f"),
+        "frame_mask": torch.ones(frames.shape[:2], dtype=torch.bool),
+    }
+    net = Tavlo(TavloSizes(**SIZES, spatial_attention=attention))  # type: ignore[arg-type]
+
+    def heatmaps() -> Tensor:
+        outputs = net(batch)
+        return similarity(outputs["audio_tokens"], outputs["visual_tokens"])
+
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     for _ in range(150):
-        heat = similarity(*net(frames, sound))
+        heat = heatmaps()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(10 * heat, wanted)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-    maps = rearrange(similarity(*net(frames, sound)).detach().numpy(), "b t h w -> (b t) h w")
+    maps = rearrange(heatmaps().detach().numpy(), "b t h w -> (b t) h w")
     places = rearrange(truth, "b t h w -> (b t) h w")
     threshold = top_fraction_threshold(lambda: maps, float(places.mean()))
     audible = reduce(places, "n h w -> n", "max")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tavlo.training.data import ClipDataset, Share, train_batches
+from tavlo.training.data import ClipDataset, train_batches
+from tavlo.training.distributed import Rank
 from tavlo.training.train import train
 from tavlo.training.training_clips import CachedClip
 from tavlo.training.training_log import LOG, read_log
@@ -29,13 +30,13 @@ def clips(folder: Path) -> list[CachedClip]:
     return small.clips(folder)
 
 
-def test_loss_and_gradients_are_those_of_the_joined_batch(folder: Path) -> None:
+def test_loss_and_gradients_are_those_of_the_whole_batch(folder: Path) -> None:
     recipe = WithoutBatchNorm(small.TAVLO)
     torch.manual_seed(0)
     model = recipe.make_model().train()
     dataset = ClipDataset(clips(folder), recipe, 1.0, 0)
-    batch = next(train_batches(dataset, 4, 0, range(1), Share(), 0))
-    lengths = batch.inputs["present"].sum(1).tolist()
+    batch = next(train_batches(dataset, 4, 0, range(1), Rank(), 0))
+    lengths = batch.inputs["frame_mask"].sum(1).tolist()
     assert max(lengths[:2]) != max(lengths[2:]), "the ranks must have filled up to other lengths"
     loss = recipe.loss(model(batch.inputs))
     loss.backward()  # type: ignore[no-untyped-call]

@@ -13,10 +13,10 @@ from torchvision.models import resnet18
 from pipeline.errors import AvatarBuildError, ConfigError
 from pipeline.media.clip_cache import RATE_HZ, ClipTensors
 from pipeline.models.register import add
-from tavlo.network.model import TavloSizes
+from tavlo.network.model import Tavlo, TavloSizes
 from tavlo.training.data import collate, read_clip
 from tavlo.training.recipe import Recipe, make_recipe
-from tavlo.training.tavlo_recipe import TavloOfBatches, TavloRecipe
+from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.training_clips import ClipSource, make_feed
 from tavlo.training.training_config import read_settings
 from tests.tavlo import small
@@ -25,14 +25,14 @@ from tests.video_factory import make_video
 FRAMES = 10
 
 
-def model_of(recipe: Recipe, seed: int = 0) -> TavloOfBatches:
+def model_of(recipe: Recipe, seed: int = 0) -> Tavlo:
     torch.manual_seed(seed)
     model = recipe.make_model().eval()
-    assert isinstance(model, TavloOfBatches)
+    assert isinstance(model, Tavlo)
     return model
 
 
-def forward(model: TavloOfBatches, *clips: ClipTensors) -> dict[str, Tensor]:
+def forward(model: Tavlo, *clips: ClipTensors) -> dict[str, Tensor]:
     samples = [
         (str(number), small.recipe().sample(clip, None)) for number, clip in enumerate(clips)
     ]
@@ -78,7 +78,7 @@ def test_a_batch_of_one_equals_a_batch_of_many_of_other_lengths() -> None:
     for number, clip in enumerate(clips):
         alone = forward(model, clip)
         count = len(clip.frames)
-        for name in ("sound", "places"):
+        for name in ("audio_tokens", "visual_tokens"):
             assert torch.allclose(many[name][number, :count], alone[name][0], atol=1e-5)
 
 
@@ -92,14 +92,14 @@ def test_filling_changes_neither_the_loss_nor_what_batchnorm_counts() -> None:
         inputs = {
             "frames": torch.cat([batch.inputs["frames"], torch.full((2, more, 64, 64, 3), 255)], 1),
             "spectrogram": torch.cat([batch.inputs["spectrogram"], torch.ones(2, 2 * more, 16)], 1),
-            "present": torch.cat(
-                [batch.inputs["present"], torch.zeros(2, more, dtype=torch.bool)], 1
+            "frame_mask": torch.cat(
+                [batch.inputs["frame_mask"], torch.zeros(2, more, dtype=torch.bool)], 1
             ),
         }
-        model.net.time_position = torch.nn.Parameter(torch.ones(20, 8))
-        model.net.sizes = TavloSizes(**(small.SIZES | {"max_frames": 20}))  # type: ignore[arg-type]
+        model.time_position = torch.nn.Parameter(torch.ones(20, 8))
+        model.sizes = TavloSizes(**(small.SIZES | {"max_frames": 20}))  # type: ignore[arg-type]
         losses.append(recipe.loss(model(inputs)).item())
-        norm = model.net.see.stages[0][1]  # type: ignore[index]
+        norm = model.visual_encoder.stages[0][1]  # type: ignore[index]
         means.append(norm.running_mean.clone())
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert torch.allclose(means[0], means[1], atol=1e-6)
@@ -120,7 +120,7 @@ def test_impulses_a_frame_later_move_the_map_by_one_frame() -> None:
     model = model_of(recipe)
     with torch.no_grad():
         # Without positions in time nothing else tells the frames of a still picture apart.
-        model.net.time_position.zero_()
+        model.time_position.zero_()
     still = small.blank(FRAMES).frames
     still[:] = still[0]
     maps = [
@@ -141,7 +141,7 @@ def test_impulses_in_a_file_are_heard_in_their_own_frame(tmp_path: Path) -> None
         make_feed(ClipSource(name, name, path, 0.0), tmp_path / "feed.mkv", small.config().rules)
         sample = recipe.sample(read_clip(tmp_path / "feed.mkv", 1.0), None)
         with torch.no_grad():
-            heard.append(model.net.hear(sample["spectrogram"].T[None])[0])
+            heard.append(model.audio_encoder(sample["spectrogram"].T[None])[0])
         loud = sample["spectrogram"].reshape(FRAMES, -1).amax(1)
         assert loud.topk(3).indices.sort().values.tolist() == frames
     assert torch.allclose(heard[1], heard[0].roll(1, 0), atol=1e-3)
@@ -176,8 +176,8 @@ def test_imagenet_is_used_where_it_is_registered_and_said_either_way(tmp_path: P
     torch.save(weights, tmp_path / "resnet18.pth")
     file = add("resnet18", tmp_path / "resnet18.pth", own=True)
     assert recipe.initialise(model)["visual encoder"] == f"ImageNet, SHA-256 {file.sha256}"
-    assert isinstance(model, TavloOfBatches)
-    found = model.net.see.state_dict()
+    assert isinstance(model, Tavlo)
+    found = model.visual_encoder.state_dict()
     assert torch.equal(found["stages.0.0.weight"], weights["conv1.weight"])
     assert torch.equal(found["stages.4.1.conv2.weight"], weights["layer4.1.conv2.weight"])
     # The same pictures give the same features as torchvision's own network.
@@ -189,7 +189,7 @@ def test_imagenet_is_used_where_it_is_registered_and_said_either_way(tmp_path: P
     with torch.no_grad():
         theirs = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(picture)))))
         theirs = net.layer4(net.layer3(net.layer2(theirs)))
-        assert torch.allclose(model.net.see(picture), theirs, atol=1e-5)
+        assert torch.allclose(model.visual_encoder(picture), theirs, atol=1e-5)
     assert recipe.initialise(make_recipe("tavlo", {"imagenet": False}).make_model())
     plain = make_recipe("tavlo", {"imagenet": False})
     assert plain.initialise(plain.make_model())["visual encoder"] == "from scratch"
@@ -200,7 +200,7 @@ def test_imagenet_is_used_where_it_is_registered_and_said_either_way(tmp_path: P
     [
         ({"pictures": 1}, "tavlo.pictures: no such setting"),
         ({"sizes": {"nope": 1}}, "tavlo.sizes.nope: no such setting"),
-        ({"picture_px": 96}, "picture_px is 96, and 7 places of 32 pixels are 224"),
+        ({"picture_px": 96}, "picture_px is 96, and 7 cells of 32 pixels are 224"),
         ({"negatives": "median"}, r"tavlo\.negatives: .*\(got 'median'\)"),
         ({"spectrogram": {"num_bins": 64}}, "must agree"),
     ],
@@ -235,3 +235,19 @@ def test_settings_of_training_that_are_none_are_one_line(
 def test_the_settings_give_the_same_recipe_again() -> None:
     recipe = small.recipe(negatives="max", every=3)
     assert make_recipe("tavlo", recipe.config()).config() == recipe.config()
+
+
+def test_settings_by_their_older_names_are_taken_and_said_once() -> None:
+    typed = ["tavlo.sizes.meeting=alone", "tavlo.sizes.start=identity"]
+    _, recipe = read_settings("tavlo", None, typed)
+    sizes = recipe.config()["sizes"]
+    assert (sizes["spatial_attention"], sizes["residual_init"]) == ("none", "zero")
+    assert recipe.notes == [
+        "tavlo.sizes.meeting=alone is now called spatial_attention=none.",
+        "tavlo.sizes.start=identity is now called residual_init=zero.",
+    ]
+    assert make_recipe("tavlo", recipe.config()).notes == []
+    with pytest.raises(ConfigError, match=r"sizes\.meeting: the older name of spatial_attention"):
+        read_settings("tavlo", None, [*typed, "tavlo.sizes.spatial_attention=joint"])
+    with pytest.raises(ConfigError, match=r"spatial_attention: .*\(got 'together'\)"):
+        read_settings("tavlo", None, ["tavlo.sizes.meeting=together"])

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.network.model import Tavlo
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
-from tavlo.training.tavlo_recipe import TavloOfBatches, TavloRecipe
+from tavlo.training.setup import Request, plan
+from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import BEST, LAST, num_steps, train
 from tavlo.training.training_clips import CachedClip
 from tavlo.training.training_config import read_settings
@@ -40,18 +42,12 @@ class Stopped(Exception):
     """In place of a kill."""
 
 
-class Stops(TavloRecipe):
-    """Dies after a number of steps, as a machine may; a dropout makes torch's dice matter."""
+class StopsAfter(TavloRecipe):
+    """Dies after a number of steps, as a machine may."""
 
     def __init__(self, config: dict[str, Any], after: int = -1) -> None:
         super().__init__(config)
         self.left = after
-
-    def make_model(self) -> nn.Module:
-        model = super().make_model()
-        assert isinstance(model, TavloOfBatches)
-        model.net.blocks.append(DropTokens())
-        return model
 
     def after_step(self, model: nn.Module) -> None:
         self.left -= 1
@@ -59,8 +55,18 @@ class Stops(TavloRecipe):
             raise Stopped
 
 
+class Stops(StopsAfter):
+    """Dies likewise; a dropout makes torch's generator matter."""
+
+    def make_model(self) -> nn.Module:
+        model = super().make_model()
+        assert isinstance(model, Tavlo)
+        model.blocks.append(DropTokens())
+        return model
+
+
 class DropTokens(nn.Module):
-    def forward(self, tokens: Tensor, present: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, frame_mask: Tensor | None) -> Tensor:
         return nn.functional.dropout(tokens, 0.2, self.training)
 
 
@@ -133,6 +139,35 @@ def test_recomputing_activations_changes_nothing_but_memory(
     assert equal(kept.model, again.model)
 
 
+class Watched(TavloRecipe):
+    """Notes in which precision the network computed."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.seen: set[tuple[bool, bool]] = set()
+
+    def make_model(self) -> nn.Module:
+        model = super().make_model()
+        model.register_forward_hook(self._watch)
+        return model
+
+    def _watch(self, model: nn.Module, *_: object) -> None:
+        self.seen.add((model.training, torch.is_autocast_enabled("cpu")))
+
+
+@pytest.mark.parametrize(("precision", "bf16"), [("bf16", True), ("float32", False)])
+def test_training_validation_and_dry_run_compute_in_one_precision(
+    precision: str, bf16: bool, clips: list[CachedClip], tmp_path: Path
+) -> None:
+    config = small.config(epochs=1, precision=precision)
+    trained, planned = Watched(small.TAVLO), Watched(small.TAVLO)
+    train(trained, config, small.data(clips), tmp_path / "run")
+    assert trained.seen == {(True, bf16), (False, bf16)}
+    listed = small.draw_videos(tmp_path / "videos")
+    plan(Request(planned, config, listed, tmp_path / "none", device="cpu"))
+    assert planned.seen == {(True, bf16)}
+
+
 def test_two_batches_in_a_step_are_the_mean_of_two(clips: list[CachedClip], tmp_path: Path) -> None:
     # Without BatchNorm's counting a step over two batches sees the gradients one would see alone.
     config = small.config(epochs=1, accumulate=3, validation=0.0)
@@ -193,10 +228,11 @@ def test_a_loss_that_is_no_number_names_the_clips_of_its_batch(
     assert "\n" not in str(error.value)
     # The batch is the one the same training sees in that step.
     watched: list[list[str]] = []
-    from tavlo.training.data import ClipDataset, Share, train_batches
+    from tavlo.training.data import ClipDataset, train_batches
+    from tavlo.training.distributed import Rank
 
     dataset = ClipDataset(data.training, small.recipe(), 1.0, 0)
-    for batch in train_batches(dataset, 2, small.config().seed, range(3), Share(), 0):
+    for batch in train_batches(dataset, 2, small.config().seed, range(3), Rank(), 0):
         watched.append(batch.clip_ids)
     assert sorted(named) == sorted(watched[1])
 
@@ -248,6 +284,44 @@ def test_a_checkpoint_that_is_none_is_one_line(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(UsageError, match="not a checkpoint of"):
         load_checkpoint(tmp_path / "other.pt")
+
+
+def as_in_format_1(path: Path) -> None:
+    """Write a checkpoint as it was when a wrapper held the network and settings had other names."""
+    raw = torch.load(path, weights_only=True)
+    older = {"visual_encoder.": "see.", "audio_encoder.": "hear."}
+    weights = {}
+    for name, value in raw["model"].items():
+        for new, old in older.items():
+            name = name.replace(new, old) if name.startswith(new) else name
+        weights[f"net.{name}"] = value
+    sizes = raw["recipe_config"]["sizes"]
+    sizes["meeting"] = {"within-modality": "apart"}[sizes.pop("spatial_attention")]
+    sizes["start"] = {"zero": "identity"}[sizes.pop("residual_init")]
+    torch.save(raw | {"format": 1, "model": weights}, path)
+
+
+def test_a_checkpoint_of_format_1_gives_the_same_heatmaps_and_is_gone_on_with(
+    clips: list[CachedClip], tmp_path: Path
+) -> None:
+    changes = {"spatial_attention": "within-modality", "residual_init": "zero"}
+    settings = small.TAVLO | {"sizes": small.SIZES | changes}
+    data, config = small.data(clips), small.config()
+    whole = train(TavloRecipe(settings), config, data, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(StopsAfter(settings, 4), config, data, tmp_path)
+
+    def heatmaps() -> Any:
+        recipe, model = load_checkpoint(tmp_path / LAST).open(tmp_path / LAST)
+        assert recipe.config() == TavloRecipe(settings).config()
+        return recipe.heatmaps(model, small.blank(10), range(10))
+
+    before = heatmaps()
+    as_in_format_1(tmp_path / LAST)
+    assert (heatmaps() == before).all()
+    gone_on = train(TavloRecipe(settings), config, data, tmp_path)
+    assert equal(gone_on.model, whole.model)
+    assert equal(gone_on.optimizer, whole.optimizer)
 
 
 def test_weights_of_another_network_are_named(clips: list[CachedClip], tmp_path: Path) -> None:

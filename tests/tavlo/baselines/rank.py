@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tavlo.training.data import ClipDataset, train_batches
-from tavlo.training.distributed import joined, ranks, spread
+from tavlo.training.distributed import distributed, gather, wrap_ddp
 from tavlo.training.recipe import make_recipe
 from tavlo.training.train import train
 from tavlo.training.training_clips import fill_cache, read_clips
@@ -25,22 +25,22 @@ def main(folder: Path) -> None:
     config = small.config(batch=4, epochs=2)
     listed = folder / "videos" / "train.csv"
     clips, _ = fill_cache(read_clips(listed), folder / "cache", config.rules, 1)
-    with ranks("cpu") as (share, device):
+    with distributed("cpu") as (rank, device):
         for name in NAMES:
             recipe = make_recipe(name, {"width": 4})
             torch.manual_seed(0)
             # In evaluation mode BatchNorm looks at no batch: torch's looks at a rank's own on CPUs.
             model = recipe.make_model().eval()
             dataset = ClipDataset(clips, recipe, 1.0, 0)
-            batch = next(train_batches(dataset, 4, 0, range(1), share, 0))
-            net = spread(model, share, device)
-            loss = recipe.loss(joined(net(batch.inputs), share))
-            (loss * share.world).backward()  # type: ignore[no-untyped-call]
-            if share.rank == 0:
+            batch = next(train_batches(dataset, 4, 0, range(1), rank, 0))
+            net = wrap_ddp(model, rank, device)
+            loss = recipe.loss(gather(net(batch.inputs), rank))
+            (loss * rank.world_size).backward()  # type: ignore[no-untyped-call]
+            if rank.index == 0:
                 gradients = {key: value.grad for key, value in model.named_parameters()}
                 torch.save({"loss": loss.detach(), "gradients": gradients}, folder / f"{name}.pt")
         slavc = make_recipe("slavc", {"width": 4})
-        train(slavc, config, small.data(clips, held=4), folder / "run", share=share, device=device)
+        train(slavc, config, small.data(clips, held=4), folder / "run", rank=rank, device=device)
 
 
 if __name__ == "__main__":

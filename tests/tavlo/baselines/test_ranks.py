@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from tavlo.training.checkpoint import load_checkpoint  # noqa: E402
-from tavlo.training.data import ClipDataset, Share, train_batches  # noqa: E402
+from tavlo.training.data import ClipDataset, train_batches  # noqa: E402
+from tavlo.training.distributed import Rank  # noqa: E402
 from tavlo.training.recipe import make_recipe  # noqa: E402
 from tavlo.training.train import LAST  # noqa: E402
 from tests.tavlo import small  # noqa: E402
@@ -26,12 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_loss_and_gradients_are_those_of_the_joined_batch(folder: Path, name: str) -> None:
+def test_loss_and_gradients_are_those_of_the_whole_batch(folder: Path, name: str) -> None:
     recipe = make_recipe(name, {"width": 4})
     torch.manual_seed(0)
     model = recipe.make_model().eval()
     dataset = ClipDataset(small.clips(folder), recipe, 1.0, 0)
-    batch = next(train_batches(dataset, 4, 0, range(1), Share(), 0))
+    batch = next(train_batches(dataset, 4, 0, range(1), Rank(), 0))
     loss = recipe.loss(model(batch.inputs))
     loss.backward()  # type: ignore[no-untyped-call]
     found = torch.load(folder / f"{name}.pt", weights_only=True)
