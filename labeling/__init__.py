@@ -1,1 +1,1 @@
-"""What people decide: reviews, and the instances that follow from them."""
+"""Decisions of people: the pages they work on, their reviews, and what follows from those."""

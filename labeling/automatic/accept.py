@@ -53,13 +53,13 @@ class AcceptProposals(Stage[LabelConfig]):
 
 
 def accepted(proposals: Sequence[Proposal], config: LabelConfig) -> list[Proposal]:
-    """The audible proposals from ``accept_score`` on, best first, ties by id."""
+    """Return the audible proposals from ``accept_score`` on, best first, ties by id."""
     good = [p for p in proposals if p.audible and p.detector_score >= config.accept_score]
     return sorted(good, key=lambda p: (-p.detector_score, p.proposal_id))[: config.accept_max]
 
 
 def scenarios(categories: Sequence[str]) -> list[Scenario]:
-    """The scenario of each box of a frame, guessed from the boxes' categories.
+    """Guess the scenario of each box of a frame from the boxes' categories.
 
     Two boxes of one category look alike: Multi-entity, which wins. Several categories: Mixed-sound.
 

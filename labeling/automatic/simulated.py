@@ -40,10 +40,10 @@ _EXACT = 0.9
 
 
 class SimulatedConfig(Section):
-    """What the simulated annotator knows."""
+    """Settings of the simulated annotator."""
 
     truth: str
-    """JSON file of the rendered world, see ``Truth``."""
+    """The rendered world's JSON file, see ``Truth``."""
 
 
 class _Part(BaseModel):
@@ -64,14 +64,14 @@ class TrueSound(_Part):
     """A stretch of sound, from ``start_s`` up to but not at ``end_s``."""
 
     object: str | None
-    """The name of what makes it; none when that is never in the picture."""
+    """The name of what makes it; null when that is never in the picture."""
     category: str
     start_s: float
     end_s: float
 
 
 class TrueVideo(_Part):
-    """One video of constant frame rate."""
+    """A video of constant frame rate."""
 
     fps: float
     width: int
@@ -88,19 +88,19 @@ class Truth(_Part):
 
 @dataclass(frozen=True)
 class Scene:
-    """What is true of one frame."""
+    """The truth about one frame."""
 
     boxes: dict[str, list[float]]
-    """Everything visible: name to box inside the frame."""
+    """Everything visible: name to box inside the frame, in pixels."""
     categories: dict[str, str]
-    """Name to category, of everything visible."""
+    """The category of everything visible, by name."""
     sounding: tuple[str, ...]
-    """Names of what is visible and sounds."""
+    """The names of what is visible and sounds."""
     off_screen: tuple[str, ...]
-    """Categories of what sounds out of sight, in the file's order."""
+    """The categories of what sounds out of sight, in the file's order."""
 
     def scenario(self, name: str) -> Scenario:
-        """How an instance sounds; Multi-entity wins over Mixed-sound (paper 3.1.3)."""
+        """Return how an instance sounds; Multi-entity wins over Mixed-sound (paper 3.1.3)."""
         silent = self.boxes.keys() - set(self.sounding)
         if self.categories[name] in {self.categories[other] for other in silent}:
             return "Multi-entity"
@@ -122,7 +122,7 @@ class SimulatedAnnotator(Stage[SimulatedConfig]):
     )
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The digest of the truth."""
+        """Return the digest of the truth."""
         return {"truth": hashlib.sha256(_read(self.config.truth)).hexdigest()}
 
     def open(self, ctx: WorkerContext) -> None:
@@ -146,7 +146,7 @@ class SimulatedAnnotator(Stage[SimulatedConfig]):
 
 
 def scene_at(video: TrueVideo, frame: Frame) -> Scene:
-    """What is true of the presented frame shown at the frame's time.
+    """Return the truth about the presented frame shown at the frame's time.
 
     Raises:
         InputError: ``truth_mismatch`` when the truth is of another picture.
@@ -176,7 +176,7 @@ def scene_at(video: TrueVideo, frame: Frame) -> Scene:
 
 
 def corrected(scene: Scene, proposals: Sequence[Proposal]) -> list[ReviewedInstance]:
-    """The sounding things, each from the proposal that fits it best; a proposal is used once."""
+    """Take each sounding thing from the proposal that fits it best; a proposal is used once."""
     boxes = [scene.boxes[name] for name in scene.sounding]
     overlaps = iou_matrix(boxes, [proposal.bbox for proposal in proposals])
     pairs = [

@@ -1,4 +1,4 @@
-"""Masks as Label Studio writes brush regions.
+"""Read and write masks as Label Studio's brush regions.
 
 Its run lengths count the bytes of an RGBA picture, row by row; ours (COCO's) count pixels down the
 columns. The stream is bits: how many bytes follow (32), bits of a value less one (5), four widths
@@ -27,12 +27,12 @@ _WORST_BITS = 27
 
 
 def from_coco(packed: Rle) -> list[int]:
-    """COCO run lengths as the bytes of a brush region."""
+    """Return COCO run lengths as the bytes of a brush region."""
     return encode(rle.decode(packed))
 
 
 def encode(mask: NDArray[np.bool_]) -> list[int]:
-    """A mask, ``(height, width)``, as the bytes of a brush region, opaque inside."""
+    """Pack a mask, ``(height, width)``, as the bytes of a brush region, opaque inside."""
     flat = np.asarray(mask, dtype=bool).ravel()
     turns = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = np.concatenate(([0], turns, [flat.size]))
@@ -51,7 +51,7 @@ def encode(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def decode(data: object, height: int, width: int) -> Mask:
-    """The mask, ``(height, width)``, of a brush region's bytes.
+    """Read the mask, ``(height, width)``, of a brush region's bytes.
 
     Nothing larger than the picture is ever held: what claims more is refused before it is read.
 
@@ -88,14 +88,14 @@ def decode(data: object, height: int, width: int) -> Mask:
 
 
 class _Bits:
-    """Reads a stream of bits from its highest."""
+    """A stream of bits, read from its highest."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def take(self, count: int) -> int:
-        """The next bits as a number."""
+        """Return the next bits as a number."""
         stop = self._at + count
         if stop > 8 * len(self._data):
             raise InputError("bad_brush", f"it ends in the middle of a run ({len(self._data)} B)")
@@ -104,7 +104,7 @@ class _Bits:
         return found >> (-stop % 8) & ((1 << count) - 1)
 
     def take_bytes(self, count: int) -> bytes:
-        """The next bytes, wherever in a byte they begin."""
+        """Return the next bytes, wherever in a byte they begin."""
         return self.take(8 * count).to_bytes(count, "big")
 
 

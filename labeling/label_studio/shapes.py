@@ -31,13 +31,13 @@ UNKNOWN = "unknown"
 """The annotator of an answer that names nobody: the server forgets accounts that are deleted."""
 
 SAME_PX = 0.1
-"""What differs less was not moved or turned: the way through percentages costs far less."""
+"""The least move or turn, in pixels, that is one: the way through percentages costs far less."""
 
 _YEAR_S = 366 * 86_400.0
 
 
 def utc(text: str) -> str:
-    """A time as all reviews write it, so that times sort as text; one without a zone is UTC.
+    """Write a time as all reviews do, so that times sort as text; one without a zone is UTC.
 
     >>> utc("2026-11-21T01:02:03.5Z")
     '2026-11-21T01:02:03.500000+00:00'
@@ -51,7 +51,7 @@ def utc(text: str) -> str:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value can be written down; JSON can hold half a character, UTF-8 cannot."""
+    """Say whether a value can be written down; JSON can hold half a character, UTF-8 cannot."""
     if not isinstance(value, str):
         return False
     try:
@@ -77,7 +77,7 @@ def _name(value: object) -> object:
 
 
 def _person(value: object) -> object:
-    """A person's id, whether the server gives the number or the whole account."""
+    """Return a person's id, whether the server gives the number or the whole account."""
     if isinstance(value, dict):
         return _name(value.get("id"))
     return UNKNOWN if value is None else _name(value)
@@ -96,7 +96,7 @@ def _source(value: MaskSource | None) -> MaskSource | None:
 
 
 def _seconds(value: object) -> float | None:
-    """A lead time; none where a browser's clock was set meanwhile, or nothing was measured."""
+    """Return a lead time; none where a browser's clock was set meanwhile, or none was measured."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value <= _YEAR_S else None
@@ -117,7 +117,7 @@ class Shape(BaseModel):
 
 
 class Task(Shape):
-    """What the server itself says of a task, in the list of whole tasks."""
+    """A task as the server itself has it, in the list of whole tasks."""
 
     created_at: UtcTime
     updated_at: UtcTime
@@ -126,21 +126,21 @@ class Task(Shape):
 
 
 class Named(Shape):
-    """What tells an annotation from all others."""
+    """An annotation's number and time, which tell it from all others."""
 
     id: StrictInt
     created_at: Time
 
 
 class Stamp(Shape):
-    """When an annotation was written last, and whether it is a skip."""
+    """The time an annotation was written last, and whether it is a skip."""
 
     updated_at: UtcTime
     was_cancelled: bool
 
 
 class Item(Shape):
-    """One entry of an annotation's result: a region, or something said of one or of the frame."""
+    """An entry of an annotation's result: a region, or something said of one or of the frame."""
 
     id: Name | None = None
     from_name: Text | None = None
@@ -153,7 +153,7 @@ class Item(Shape):
 
 
 class Answer(Shape):
-    """What a person submitted."""
+    """An answer as a person submitted it."""
 
     updated_at: UtcTime
     completed_by: Person = Field(default=None, validate_default=True)
@@ -175,7 +175,7 @@ class Drawn(Shape):
 
     @property
     def degrees(self) -> float:
-        """What it is turned by, in [-180, 180]."""
+        """The angle it is turned by, in [-180, 180]."""
         return math.remainder(self.rotation or 0.0, 360.0)
 
 
@@ -203,7 +203,7 @@ class BoxData(Shape):
 
 
 class Question(Shape):
-    """What one label of a task about masks stands for."""
+    """A label of a task about masks, and the instance it stands for."""
 
     label: Text
     instance_id: Text
@@ -246,7 +246,7 @@ def read(
 
 
 def read_task(task: Mapping[str, Any], link: str) -> Task:
-    """What the server itself says of a task.
+    """Read a task as the server itself has it.
 
     Raises:
         LabelServerError: it is not whole, which no answer can bring about.
@@ -258,22 +258,22 @@ def read_task(task: Mapping[str, Any], link: str) -> Task:
 
 
 def is_skip(annotation: object) -> bool:
-    """Whether an annotation is a skip and no answer."""
+    """Say whether an annotation is a skip and no answer."""
     return isinstance(annotation, dict) and annotation.get("was_cancelled") is True
 
 
 def unreadable(detail: str) -> InputError:
-    """An answer from which nobody can say what a person saw."""
+    """Make the error of an answer from which nobody can say what a person saw."""
     return InputError("unreadable_answer", detail)
 
 
 def region(item: Item) -> str:
-    """Names a region to a person."""
+    """Name a region to a person."""
     return f"region {_short(item.id)}"
 
 
 def read_region(shape: type[AnyRegion], kind: str, item: Item, frame: Frame) -> AnyRegion:
-    """The value of a region whose place in the frame is what its numbers say.
+    """Read the value of a region whose place in the frame is what its numbers say.
 
     Args:
         shape: what the value must be.
@@ -308,6 +308,6 @@ def read_region(shape: type[AnyRegion], kind: str, item: Item, frame: Frame) -> 
 
 
 def _short(value: object) -> str:
-    """A value as an error shows it: one line of ASCII, not long."""
+    """Show a value in an error: one line of ASCII, not long."""
     text = "null" if value is None else ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Frames on which people differ, for one more person to settle.
+"""The project of adjudication: frames on which people differ, for one more person to decide.
 
 A task shows the boxes of everybody: once what they share, side by side what they do not. It says
 what each person answered, under a letter and not a name. The answer decides the frame.
@@ -34,22 +34,22 @@ class AdjudicationQuestions(Questions):
         reviews = [row for row in workspace.rows(Review) if row.frame_id in self._frames]
         disputed = disputed_frames(reviews, self._config.agreement_iou)
         self._disputed = {found.frame_id: found for found in disputed}
-        self._settled = sum(
+        self._adjudicated = sum(
             any(row.purpose == "adjudicate" for row in counting_reviews(rows, "boxes"))
             for rows in by_frame(reviews).values()
         )
 
     def frames(self) -> list[Frame]:
-        """Those nobody has settled."""
+        """Return the frames in dispute that nobody has adjudicated."""
         return [self._frames[name] for name in self._disputed]
 
     def notes(self) -> list[str]:
-        """How many frames are settled."""
-        said = counted(self._settled, "frame is", "frames are")
-        return [f"{said} settled already."] if self._settled else []
+        """Say how many frames are adjudicated."""
+        said = counted(self._adjudicated, "frame is", "frames are")
+        return [f"{said} settled already."] if self._adjudicated else []
 
     def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
-        """The frame's task."""
+        """Make the frame's task."""
         return adjudication_task(
             frame,
             self._disputed[frame.frame_id],
@@ -61,7 +61,7 @@ class AdjudicationQuestions(Questions):
         )
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
-        """Whether people have changed their answers, or agree by now; one worked on stays."""
+        """Say whether people changed their answers, or agree by now; one worked on stays."""
         if task["drafts"] or task["annotations"] or frame_id not in self._frames:
             return False
         found = self._disputed.get(frame_id)
@@ -69,7 +69,7 @@ class AdjudicationQuestions(Questions):
 
 
 class AdjudicationAnswers(BoxAnswers):
-    """What the adjudicator decided; a category that somebody typed is a label here."""
+    """A reader of adjudicators' decisions; a category that somebody typed is a label here."""
 
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         super().__init__(workspace, vocabulary)
@@ -79,7 +79,7 @@ class AdjudicationAnswers(BoxAnswers):
         }
 
     def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
-        """One answer about a frame."""
+        """Read one answer about a frame."""
         review = super().read(annotation, task, frame, name)
         return review.model_copy(update={"purpose": "adjudicate"})
 
@@ -91,7 +91,7 @@ ADJUDICATION = ProjectKind(
     name="adjudication",
     description="Settle what others differ on: their boxes are shown together. Yours decide.",
     config="boxes",
-    books=StageSpec(name="pull-adjudication", version=2, reads="", writes=("reviews",)),
+    step=StageSpec(name="pull-adjudication", version=2, reads="", writes=("reviews",)),
     questions=AdjudicationQuestions,
     answers=AdjudicationAnswers,
 )
@@ -107,10 +107,10 @@ def adjudication_task(
     *,
     min_iou: float,
 ) -> dict[str, Any]:
-    """One frame with everybody's boxes.
+    """Make the task of one frame with everybody's boxes.
 
     Args:
-        frame: to settle.
+        frame: to decide.
         disputed: what people said of it.
         sounds: of its clip, if it was listened to.
         vocabulary: all target categories, in the order of the list.
@@ -134,7 +134,7 @@ def adjudication_task(
 def _merged(
     answers: Sequence[Review], min_iou: float
 ) -> list[tuple[str, ReviewedInstance, list[str]]]:
-    """Everybody's boxes with a region id and the letters of those who have them.
+    """Return everybody's boxes with a region id and the letters of those who have them.
 
     A box is somebody else's too when they overlap and category and scenario are the same.
     """
@@ -163,7 +163,7 @@ def _region(
 
 
 def _said(disputed: Disputed) -> str:
-    """What each person answered, as HTML."""
+    """List what each person answered, as HTML."""
     lines = []
     for letter, answer in zip(_letters(), disputed.answers, strict=False):
         what = STATUS_NAMES[answer.decision]

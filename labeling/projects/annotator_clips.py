@@ -1,4 +1,4 @@
-"""What an annotator watches beside a frame: a silent loop, and the same moment with its sound.
+"""Make what an annotator watches beside a frame: a silent loop, and the moment with its sound.
 
 Both are made once and kept in ``media/clips``; their names hold what decides them.
 """
@@ -33,7 +33,7 @@ class FrameMedia:
         self._clips = {row.clip_id: row for row in workspace.rows(Clip)}
 
     def addresses(self, frame: Frame) -> tuple[str, str] | str:
-        """Of the frame's image, and its clips as HTML; or why there are none."""
+        """Return the address of the frame's image, and its clips as HTML; or why there are none."""
         video, clip = self._videos.get(frame.video_id), self._clips.get(frame.clip_id)
         if video is None or clip is None:
             return f"its video or clip is gone; run 'avatar-build status' ({frame.clip_id})"
@@ -52,7 +52,7 @@ class FrameMedia:
 def make_clips(
     storage: Storage, frame: Frame, clip: Clip, video: Video, config: LabelConfig
 ) -> tuple[str, str]:
-    """The paths of a frame's loop and context clip; what is there as it was made is left alone.
+    """Make a frame's loop and context clip where they are not there as made, and return the paths.
 
     Raises:
         MediaError: the video is gone or another one by now, or cannot be read or cut there.
@@ -76,7 +76,7 @@ def make_clips(
 
 
 def clips_html(loop: str, context: str) -> str:
-    """Both clips for the annotator's page, from their addresses."""
+    """Write both clips for the annotator's page, from their addresses."""
     return (
         f"<b>The moment</b> (silent)<video src={_quoted(loop)} autoplay loop muted></video>"
         f"<b>Around it</b> (with sound)<video src={_quoted(context)} controls></video>"

@@ -38,14 +38,14 @@ from pipeline.workspace.recorded import CHANGED
 from pipeline.workspace.workspace import Workspace
 
 TITLE = "avatar-build backend"
-"""Of the model at the server. Not the predictions' model version: a project whose version is a
-model's title asks that model for every task it opens."""
+"""The model's title at the server. It is not the predictions' model version: a project whose
+version is a model's title asks that model for every task it opens."""
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Of a request: it holds the whole task, all strokes and drafts of it."""
+"""The bound on a request: it holds the whole task, all strokes and drafts of it."""
 
 _QUIET = {"/setup", "/webhook", "/train"}
-"""Asked by the server; there is nothing to do."""
+"""The addresses at which the server only tells us something."""
 
 
 class Backend:
@@ -88,7 +88,7 @@ class Backend:
         self._thread.join()
 
     def wait(self) -> None:
-        """Until the server ends."""
+        """Wait until the server ends."""
         self._thread.join()
 
 
@@ -177,10 +177,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 Point = tuple[float, float, bool]
-"""x, y in pixels, and whether the thing is there."""
+"""The place x, y in pixels, and whether the thing is there."""
 
 _MOST = 200
-"""Prompts one answer may rest on."""
+"""The most prompts one answer may rest on."""
 
 
 class Found(Protocol):
@@ -193,26 +193,26 @@ class Found(Protocol):
 
     @property
     def predicted_iou(self) -> float | None:
-        """The segmenter's own guess of its quality."""
+        """Quality as the segmenter itself guesses it, an IoU."""
         ...
 
 
 class Refiner(Protocol):
-    """What turns prompts into a mask."""
+    """A segmenter that turns prompts into a mask."""
 
     @property
     def name(self) -> str:
-        """The segmenter's."""
+        """The segmenter's name."""
         ...
 
     def refine(self, frame: Frame, box: list[float], points: list[Point]) -> Found:
-        """The thing in a frame that a box and points speak of, both in pixels."""
+        """Find the thing in a frame that a box and points speak of, both in pixels."""
         ...
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a person says of one thing."""
+    """The points and the box a person gave of one thing."""
 
     label: str
     box: list[float] | None
@@ -221,7 +221,7 @@ class Prompt:
 
 
 class Prompts:
-    """Answers the requests of a Label Studio.
+    """The answers to the requests of a Label Studio.
 
     Args:
         workspace: whose frames and instances; what was pulled later is found too.
@@ -236,7 +236,7 @@ class Prompts:
         self._instances: dict[str, Instance] = {}
 
     def predict(self, request: Any) -> dict[str, Any]:
-        """The answer to ``/predict``: one prediction per task, empty where nothing was prompted.
+        """Answer ``/predict``: one prediction per task, empty where nothing was prompted.
 
         Raises:
             InputError: the request is not as Label Studio makes it, or names what is not here.
@@ -301,7 +301,7 @@ class Prompts:
 
 
 def read_prompt(items: Sequence[Mapping[str, Any]], frame: Frame) -> Prompt:
-    """What was last said: the points and the last box of the last item's label.
+    """Read what was prompted last: the points and the last box of the last item's label.
 
     Raises:
         InputError: a place that is none, or too many.
@@ -339,7 +339,7 @@ def _label(item: Mapping[str, Any]) -> str:
 
 
 def _place(item: Mapping[str, Any], frame: Frame, across: str, down: str) -> tuple[float, float]:
-    """Two percentages of a prompt in pixels."""
+    """Return two percentages of a prompt in pixels."""
     x, y = float(item["value"][across]), float(item["value"][down])
     if not (math.isfinite(x) and math.isfinite(y)):
         raise InputError("not_a_place", f"{across} {x}, {down} {y}")

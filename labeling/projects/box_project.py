@@ -121,14 +121,14 @@ BOXES = ProjectKind(
         "Which boxes make the sound: keep, move, delete or draw them; then, how they sound."
     ),
     config="boxes",
-    books=StageSpec(name="pull", version=2, reads="", writes=("reviews",)),
+    step=StageSpec(name="pull", version=2, reads="", writes=("reviews",)),
     questions=BoxQuestions,
     answers=BoxAnswers,
 )
 
 
 class SoundsOfFrames:
-    """What was heard, by frame."""
+    """The sounds tagged around each frame."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._rows = {row.id: row for row in workspace.rows(Sounds)}
@@ -146,7 +146,7 @@ def box_task(
     image: str,
     clips_html: str,
 ) -> dict[str, Any]:
-    """One frame to verify, its audible proposals as a prediction.
+    """Make the task of one frame, its audible proposals as a prediction.
 
     Args:
         frame: to look at.
@@ -195,7 +195,7 @@ def box_task(
 
 
 def shown(proposals: Iterable[Proposal], frame: Frame) -> list[str]:
-    """The ids of the proposals that a frame's task shows: audible ones inside the frame, sorted."""
+    """Return the ids of the proposals a frame's task shows: audible, inside the frame, sorted."""
     return sorted(
         proposal.proposal_id
         for proposal in proposals
@@ -204,18 +204,18 @@ def shown(proposals: Iterable[Proposal], frame: Frame) -> list[str]:
 
 
 def heard_first(heard: Sequence[SoundCategory], vocabulary: Sequence[str]) -> list[str]:
-    """The vocabulary, best heard first; what is not heard follows in its own order."""
+    """Sort the vocabulary, best heard first; what is not heard follows in its own order."""
     score = {sound.category: sound.score for sound in heard}
     return sorted(vocabulary, key=lambda name: -score.get(name, float("-inf")))
 
 
 def best_category(proposal: Proposal, heard: Sequence[str]) -> str:
-    """Of the categories a box may be, the one heard best."""
+    """Return the category heard best among those a box may be."""
     return min(proposal.categories, key=heard.index)
 
 
 def prefilled(categories: Sequence[str], active: Sequence[str]) -> list[Scenario]:
-    """The scenario of each box: the rule of ``label accept``, and what is heard besides.
+    """Guess each box's scenario by the rule of ``label accept``, and what is heard besides.
 
     >>> prefilled(["dog"], ["dog", "speech"])
     ['Mixed-sound']
@@ -230,12 +230,12 @@ def prefilled(categories: Sequence[str], active: Sequence[str]) -> list[Scenario
 
 
 def colour(name: str) -> str:
-    """A colour of its own for each category, the same in every task."""
+    """Return the colour of a category, the same in every task."""
     return COLOURS[hashlib.sha256(name.encode()).digest()[0] % len(COLOURS)]
 
 
 def to_percent(bbox: Sequence[float], width: int, height: int) -> dict[str, float]:
-    """A box in pixels as Label Studio writes it.
+    """Write a box in pixels as Label Studio does, in percent.
 
     >>> to_percent([64, 36, 320, 180], 640, 360)
     {'x': 10.0, 'y': 10.0, 'width': 50.0, 'height': 50.0}
@@ -258,7 +258,7 @@ def _keys(sounds: Sounds | None, count: int) -> list[str]:
 def region(
     name: str, bbox: Sequence[float], category: str, scenario: Scenario, frame: Frame
 ) -> list[dict[str, Any]]:
-    """A box with its category and scenario; the part of it inside the frame."""
+    """Make a box's region with its category and scenario; the part of it inside the frame."""
     inside = clip(bbox, frame.width, frame.height)
     assert inside is not None
     shared = {

@@ -1,4 +1,4 @@
-"""What people answered at Label Studio, as reviews.
+"""Read people's answers about boxes as reviews.
 
 The server checks nothing, so an answer is checked here. One that contradicts itself is no review:
 it is a failure that says what to mend, and the person mends it where it is.
@@ -44,16 +44,16 @@ _STATUS: dict[str, Decision] = {
 }
 
 STATUS_NAMES = {decision: name for name, decision in _STATUS.items()}
-"""What annotators read where we write a decision."""
+"""The words annotators read where we write a decision."""
 
 _FAR = -100.0, 200.0
-"""Percent. A hand reaches over an edge, not a whole picture further: that is another scale."""
+"""The bounds of a box in percent. A hand reaches over an edge, not a whole picture further."""
 
 _DIGITS = 3
-"""Of a pixel; what rounds to no width is no box."""
+"""Decimals of a pixel that are kept; what rounds to no width is no box."""
 
 SECOND = "~"
-"""Follows the proposal's id in the id of a region that stands beside another of that proposal."""
+"""A mark after the proposal's id, in the id of a region beside another of that proposal."""
 
 
 def read_boxes(
@@ -63,7 +63,7 @@ def read_boxes(
     vocabulary: Collection[str],
     annotation_id: str,
 ) -> Review:
-    """A person's answer about the boxes of a frame.
+    """Read a person's answer about the boxes of a frame.
 
     Args:
         annotation: as the server gives it.
@@ -105,7 +105,7 @@ def review_of(
     instances: list[ReviewedInstance],
     off_screen: str | None = None,
 ) -> Review:
-    """What a person decided about a frame, with who it was, when, and how long it took."""
+    """Make the review of a person's answer, with who it was, when, and how long it took."""
     return Review(
         review_id=content_id("r", annotation_id, answer.updated_at),
         frame_id=frame.frame_id,
@@ -123,7 +123,7 @@ def review_of(
 
 
 def withdrawn(review: Review, at: str, reason: str) -> Review:
-    """The row that takes back a review whose annotation was deleted or skipped.
+    """Make the row that takes back a review whose annotation was deleted or skipped.
 
     Args:
         review: the newest of that annotation.
@@ -148,7 +148,7 @@ def withdrawn(review: Review, at: str, reason: str) -> Review:
 
 
 def one_status(items: Sequence[Item], control: str, known: Mapping[str, Decision]) -> Decision:
-    """The decision about the frame as a whole.
+    """Read the decision about the frame as a whole.
 
     Raises:
         InputError: ``no_status`` when there is none, or more than one.
@@ -160,7 +160,7 @@ def one_status(items: Sequence[Item], control: str, known: Mapping[str, Decision
 
 
 def all_said(items: Sequence[Item], name: str, region_id: str | None = None) -> list[str]:
-    """Everything chosen or typed with one control, of one region or of the whole frame."""
+    """Return all that was chosen or typed with one control, of one region or the whole frame."""
     said: list[str] = []
     for item in items:
         if item.from_name == name and region_id in (None, item.id):
@@ -206,7 +206,7 @@ def _boxes(items: Sequence[Item]) -> list[Item]:
 
 
 def _by_region(items: Sequence[Item], frame: Frame) -> dict[str, tuple[Item, Rectangle]]:
-    """The boxes by the region's id; one that stands there twice is one if nothing differs."""
+    """Return the boxes by region; one that stands there twice is one if nothing differs."""
     found: dict[str, tuple[Item, Rectangle]] = {}
     for item in _boxes(items):
         if item.id is None:
@@ -218,7 +218,7 @@ def _by_region(items: Sequence[Item], frame: Frame) -> dict[str, tuple[Item, Rec
 
 
 def _shown(proposal: Proposal, frame: Frame) -> list[float]:
-    """A proposal as people saw it: the part of it inside the frame."""
+    """Return a proposal as people saw it: the part of it inside the frame."""
     x, y, w, h = proposal.bbox
     if min(x, y) >= 0 and x + w <= frame.width and y + h <= frame.height:
         return proposal.bbox
@@ -226,7 +226,7 @@ def _shown(proposal: Proposal, frame: Frame) -> list[float]:
 
 
 def _bbox(value: Rectangle, where: str, frame: Frame) -> list[float]:
-    """The box a person saw, ``[x, y, w, h]`` in pixels inside the frame."""
+    """Return the box a person saw, ``[x, y, w, h]`` in pixels inside the frame."""
     # A box drawn from its far corner has sizes below zero; it is the same box.
     left, right = sorted((value.x, value.x + value.width))
     top, bottom = sorted((value.y, value.y + value.height))

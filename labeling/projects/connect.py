@@ -1,4 +1,4 @@
-"""Our projects at a server: found by title, made when missing, refused when they are others'."""
+"""Connect to a Label Studio, and find our projects there or make them; refuse other people's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipeline.words import command_line
 from pipeline.workspace.workspace import Workspace
 
 FOLDER = "label-studio"
-"""Of the server we run for a workspace: its address, token and data."""
+"""The folder of the server we run for a workspace: its address, token and data."""
 
 
 def connect(workspace: Workspace) -> LabelStudio:
-    """The server the settings name, else the one ``label serve`` runs for this workspace.
+    """Connect to the server of the settings, else the one ``label serve`` runs for the workspace.
 
     Raises:
         UsageError: there is none, its address is wrong or its token refused.
@@ -42,7 +42,7 @@ def connect(workspace: Workspace) -> LabelStudio:
 
 
 def find_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project | None:
-    """The project of this kind, if it is there.
+    """Find the project of a kind; none when it is not there.
 
     Raises:
         UsageError: its labeling config is not ours, or two projects have the title.
@@ -67,7 +67,7 @@ def find_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project
 
 
 def open_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project:
-    """The project of this kind, made when it is missing."""
+    """Find the project of a kind, or make it."""
     found = find_project(server, prefix, kind)
     if found is not None:
         return found

@@ -1,4 +1,4 @@
-"""Our labeling configs, and what may be said in their terms.
+"""Our labeling configs, and the check that a task says only what they can show.
 
 Label Studio takes any prediction and shows what it understands, so a task is checked here, against
 the very config its project has, before it is sent.
@@ -40,18 +40,18 @@ TASK_AGAIN = "delete the task and push again"
 
 
 class BadTaskError(Exception):
-    """A task that its config does not allow. Always a bug in what made it."""
+    """A task that its config does not allow: always a bug in what made it."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """One tag an annotator answers with."""
+    """A tag an annotator answers with."""
 
     kind: str
-    """Its result type, such as ``choices``."""
+    """The type of its results, such as ``choices``."""
     to_name: str
     values: frozenset[str]
-    """What the config itself lists."""
+    """The values that the config itself lists."""
     variable: str
     """The part of the task's data that lists more; empty for none."""
 
@@ -63,7 +63,7 @@ class Layout:
     xml: str
     controls: Mapping[str, Control]
     variables: frozenset[str]
-    """What of the task's data it shows."""
+    """The parts of the task's data it shows."""
     hotkeys: frozenset[str]
     """Keys the config itself takes."""
 
@@ -88,7 +88,7 @@ def layout(name: str) -> Layout:
 
 
 def canonical(xml: str) -> str:
-    """A config without what does not matter, so that two can be compared.
+    """Return a config without what does not matter, so that two can be compared.
 
     >>> canonical('<View a="1" b="2"/>') == canonical("<View  b='2' a='1'></View>")
     True
@@ -156,7 +156,7 @@ def _check_brush(item: Mapping[str, Any]) -> None:
 
 
 def status(control: str, value: str) -> dict[str, Any]:
-    """What the frame as a whole is, as it is prefilled."""
+    """Make the prefilled answer about the frame as a whole."""
     return {
         "id": "status",
         "from_name": control,

@@ -56,7 +56,7 @@ class MaskQuestions(Questions):
         self._pulled = pulled_at(reviews)
         failed = {row.input_id for row in workspace.ledger("segment").failures()}
         self._open: dict[str, Frame] = {}
-        self._waiting = self._sent_back = self._settled = 0
+        self._waiting = self._sent_back = self._decided = 0
         of_frame = by_frame(reviews)
         for frame in workspace.rows(Frame):
             shown = self._shown.get(frame.frame_id, [])
@@ -67,20 +67,20 @@ class MaskQuestions(Questions):
                 self._waiting += 1
             elif said is not None and _sent_back(said):
                 self._sent_back += 1
-            elif said is not None and _settles(said, shown):
-                self._settled += 1
+            elif said is not None and _decides_all(said, shown):
+                self._decided += 1
             else:
                 self._open[frame.frame_id] = frame
 
     def frames(self) -> list[Frame]:
-        """Those whose masks are still to be verified."""
+        """Return the frames whose masks are still to be verified."""
         return list(self._open.values())
 
     def notes(self) -> list[str]:
-        """How many frames are decided, sent back, or not segmented yet."""
+        """Say how many frames are decided, sent back, or not segmented yet."""
         said = []
-        if self._settled:
-            said.append(f"{counted(self._settled, 'frame is', 'frames are')} decided already.")
+        if self._decided:
+            said.append(f"{counted(self._decided, 'frame is', 'frames are')} decided already.")
         segment = command_line("segment", "--workspace", self._place)
         if self._sent_back:
             back = counted(self._sent_back, "frame was sent back", "frames were sent back")
@@ -92,11 +92,11 @@ class MaskQuestions(Questions):
         return said
 
     def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
-        """The frame's task."""
+        """Make the frame's task."""
         return mask_task(frame, self._shown[frame.frame_id], image, clips_html)
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
-        """Whether it asks about other instances or masks, or its answers decide nothing more.
+        """Say whether it asks about other instances or masks, or its answers decide nothing more.
 
         A task somebody is at, and one whose answer was not pulled yet, stay.
         """
@@ -108,13 +108,13 @@ class MaskQuestions(Questions):
         return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
 
     def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
-        """How many different people a frame's task is to be open for."""
+        """Return how many different people a frame's task is to be open for."""
         sampled = is_sampled(frame_id, self._config.share, self._config.seed)
         return self._config.overlap if sampled else 1
 
 
 class MaskAnswers(Answers):
-    """Which pixels are each instance's.
+    """A reader of which pixels are each instance's.
 
     An instance may be one of an earlier decision: what was said of it is kept, and counts again
     when the instance comes back.
@@ -124,7 +124,7 @@ class MaskAnswers(Answers):
         self._instances = every_instance(workspace.rows(Review))
 
     def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
-        """One answer about a frame."""
+        """Read one answer about a frame."""
         questions = read(MaskData, task["data"], "the task's data", TASK_AGAIN).asked
         asked = {item.label: self._asked(item, frame) for item in questions}
         if len(asked) < len(questions):
@@ -145,19 +145,19 @@ MASKS = ProjectKind(
     name="masks",
     description="Which pixels are each thing's: accept, paint, or prompt with points and boxes.",
     config="masks",
-    books=StageSpec(name="pull-masks", version=2, reads="", writes=("reviews",)),
+    step=StageSpec(name="pull-masks", version=2, reads="", writes=("reviews",)),
     questions=MaskQuestions,
     answers=MaskAnswers,
 )
 
 
 def in_reading_order(shown: Sequence[Shown]) -> list[Shown]:
-    """Left to right, as a person counts them."""
+    """Sort instances left to right, as a person counts them."""
     return sorted(shown, key=lambda pair: (*pair[0].bbox[:2], pair[0].instance_id))
 
 
 def asked(shown: Sequence[Shown]) -> list[dict[str, Any]]:
-    """What a task asks: each label's instance, and the mask it came with."""
+    """Return what a task asks: each label's instance, and the mask it came with."""
     return [
         {
             "label": f"{number} {instance.audio_visual_category}",
@@ -170,7 +170,7 @@ def asked(shown: Sequence[Shown]) -> list[dict[str, Any]]:
 
 
 def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str) -> dict[str, Any]:
-    """One frame whose masks are to be verified, the masks as a prediction.
+    """Make the task of one frame whose masks are to be verified, the masks as a prediction.
 
     Args:
         frame: to look at.
@@ -206,7 +206,7 @@ def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str)
 
 
 def source_of(mask: Mask) -> MaskSource:
-    """Who drew a mask."""
+    """Return who drew a mask."""
     return MaskSource(
         source=mask.source,
         model_digest=mask.model_digest,
@@ -226,7 +226,7 @@ def _labels(labels: Sequence[str], keys: Sequence[str]) -> list[dict[str, str]]:
 def region(
     frame: Frame, instance: Instance, label: str, data: list[int], score: float | None
 ) -> dict[str, Any]:
-    """A mask as Label Studio has it; one of the same id takes the place of the one there.
+    """Make a mask's region; one of the same id takes the place of the one there.
 
     Args:
         frame: it is in.
@@ -252,8 +252,8 @@ def _sent_back(review: Review) -> bool:
     return review.decision == "back_to_boxes" and not is_withdrawn(review)
 
 
-def _settles(review: Review, shown: Sequence[Shown]) -> bool:
-    """Whether a review of masks leaves nothing to ask."""
+def _decides_all(review: Review, shown: Sequence[Shown]) -> bool:
+    """Say whether a review of masks leaves nothing to ask."""
     spoken = {found.instance_id for found in review.instances}
     if review.decision == "labelled":
         return all(instance.instance_id in spoken for instance, _ in shown)

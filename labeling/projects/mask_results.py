@@ -1,4 +1,4 @@
-"""What people answered about masks, as reviews.
+"""Read people's answers about masks as reviews.
 
 A label's regions together are its instance's mask, whichever way they were painted. Prompts of
 points and boxes come along with the answer; what they led to is in the regions.
@@ -37,19 +37,19 @@ _STATUS: dict[str, Decision] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What one label of a task stands for."""
+    """The instance and the mask that one label of a task stands for."""
 
     instance: Instance
     mask: str | None
-    """Names the mask that was shown; none when there was none."""
+    """The digest of the mask that was shown; none when there was none."""
     drawn_by: MaskSource | None
-    """Who had drawn it."""
+    """The source of that mask."""
 
 
 def read_masks(
     annotation: object, frame: Frame, asked: Mapping[str, Asked], annotation_id: str
 ) -> Review:
-    """A person's answer about the masks of a frame.
+    """Read a person's answer about the masks of a frame.
 
     Args:
         annotation: as the server gives it.
@@ -75,7 +75,7 @@ def read_masks(
 
 
 def mask_digest(packed: Rle) -> str:
-    """Names a mask's pixels."""
+    """Return the digest of a mask's pixels."""
     return digest_of([packed.size, packed.counts])
 
 

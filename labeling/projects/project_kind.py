@@ -1,4 +1,4 @@
-"""What a kind of labeling project is: boxes, masks and adjudication are one each.
+"""Kinds of labeling project: boxes, masks and adjudication are one each.
 
 A new kind is one file with one ``ProjectKind``, and one line in ``pipeline/flow.py``: pushing,
 pulling, status and the commands follow.
@@ -41,7 +41,7 @@ class Project:
 
 
 class Questions(ABC):
-    """What people are still to be asked of a workspace: what a push sends."""
+    """The questions a workspace still has for people: a push sends them."""
 
     asks_several = False
     """True where some frame is to be answered by more than one person."""
@@ -106,7 +106,7 @@ class ProjectKind:
     """The project's description at the server."""
     config: str
     """The labeling config's name in ``configs``."""
-    books: StageSpec
+    step: StageSpec
     """The step its answers are committed to; its failures are answers to mend."""
     questions: Callable[[Workspace, Sequence[str]], Questions]
     """Opens the questions, from a workspace and the target categories in the order of the list."""

@@ -32,17 +32,17 @@ VERSION = "1.23.2"
 USER = "annotator@example.com"
 
 _START_S = 300.0
-"""The first start makes the database: about a minute on two cores."""
+"""The longest wait for an answer; the first start makes the database, a minute on two cores."""
 
 _KEYMAP = {"region:cycle": {"key": "space"}, "region:delete": {"key": "d"}}
 """Keys of the annotator's page that differ from Label Studio's own."""
 
 PINS = Path(__file__).with_name("label-studio.txt")
-"""Every package of it, as tested."""
+"""The file of every package of a Label Studio of ours, as tested."""
 
 _PASSED_ON = {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"}
 _OF_UV = ("UV_", "XDG_")
-"""How the names begin that say where uv keeps what it fetched."""
+"""The beginnings of the names that say where uv keeps what it fetched."""
 
 
 @dataclass
@@ -114,7 +114,7 @@ def start_server(workspace: Workspace) -> Running:
 
 
 def find_command() -> list[str]:
-    """How to start Label Studio here: the one on the PATH, else through uv, which fetches it.
+    """Find how to start Label Studio here: the one on the PATH, else through uv, which fetches it.
 
     Raises:
         UsageError: neither is there.
@@ -133,7 +133,7 @@ def find_command() -> list[str]:
 
 
 def _fetched(uv: str) -> list[str]:
-    """The command of a Label Studio that uv keeps in an environment of its own.
+    """Have uv keep a Label Studio in an environment of its own, and return its command.
 
     It is fetched with the user's environment, which may name a proxy or certificates, and started
     later without both.
@@ -148,7 +148,7 @@ def _fetched(uv: str) -> list[str]:
 
 
 def server_settings(home: Path, media_root: Path, password: str, token: str) -> dict[str, str]:
-    """The server's whole environment.
+    """Return the server's whole environment.
 
     Args:
         home: where its database goes.
@@ -183,7 +183,7 @@ def server_settings(home: Path, media_root: Path, password: str, token: str) -> 
 
 
 def _secret(file: Path, size: int) -> str:
-    """The secret of the file, drawn at the first call; only its owner can read it."""
+    """Return the secret of the file, drawn at the first call; only its owner can read it."""
     if not file.exists():
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as output:

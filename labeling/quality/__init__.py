@@ -1,1 +1,1 @@
-"""How far people agree, and what annotation costs."""
+"""Agreement between people, and the cost of annotation."""

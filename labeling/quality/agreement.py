@@ -1,4 +1,4 @@
-"""How far people agree with one another and with known answers, and on which frames they do not.
+"""Agreement of people with one another and with known answers, and the frames in dispute.
 
 Frames that two or more people answered are compared pair by pair, each pair in the order of the
 annotators' names. Status: what the frame is (visible, off-screen, rejected). Where both say visible
@@ -24,7 +24,7 @@ from pipeline.records.schema import Review
 from pipeline.words import counted
 
 _Answers = tuple[str, str]
-"""What the first said and what the second said."""
+"""A pair: what the first said and what the second said."""
 
 
 @dataclass
@@ -35,26 +35,26 @@ class Tally:
     """Answers about boxes compared: frames times pairs of people."""
     statuses: list[_Answers] = field(default_factory=list)
     off_screen: list[_Answers] = field(default_factory=list)
-    """Categories where both say off-screen."""
+    """Pairs of categories where both say off-screen."""
     categories: list[_Answers] = field(default_factory=list)
     scenarios: list[_Answers] = field(default_factory=list)
-    """Both over matched boxes."""
+    """Pairs of scenarios over matched boxes, as those of categories."""
     only_first: int = 0
     only_second: int = 0
-    """Boxes without a match, where both say visible."""
+    """Boxes of the second without a match, as ``only_first``; where both say visible."""
     ious: list[float] = field(default_factory=list)
-    """Of matched boxes."""
+    """The overlaps of matched boxes."""
     mask_statuses: list[_Answers] = field(default_factory=list)
     mask_ious: list[float] = field(default_factory=list)
 
     @property
     def f1(self) -> float | None:
-        """Of boxes: twice the matched ones over all of both sides; none without a box."""
+        """F1 of boxes: twice the matched ones over all of both sides; none without a box."""
         matched = len(self.ious)
         return _ratio(2 * matched, 2 * matched + self.only_first + self.only_second)
 
     def add(self, found: Comparison) -> None:
-        """One more frame's boxes."""
+        """Add one more frame's boxes."""
         self.frames += 1
         self.statuses.append((found.first.decision, found.second.decision))
         if found.both_off_screen:
@@ -67,7 +67,7 @@ class Tally:
             self.ious.append(pair.iou)
 
     def add_masks(self, first: Review, second: Review) -> None:
-        """One more frame's masks."""
+        """Add one more frame's masks."""
         self.mask_statuses.append((first.decision, second.decision))
         theirs = {one.instance_id: one.rle for one in second.instances}
         for one in first.instances:
@@ -76,7 +76,7 @@ class Tally:
                 self.mask_ious.append(rle.iou(one.rle, other))
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``; an undefined kappa is null."""
+        """Return what ``--json`` shows; an undefined kappa is null."""
         return {
             "frames": self.frames,
             "status": cohen_kappa(self.statuses).as_dict(),
@@ -98,7 +98,7 @@ class Tally:
         }
 
     def cells(self) -> list[str]:
-        """For the table."""
+        """Return its row of the table."""
         masks = f"{_text(_mean(self.mask_ious))} ({len(self.mask_ious)})" if self.mask_ious else "-"
         return [
             str(self.frames),
@@ -113,20 +113,20 @@ class Tally:
 
 @dataclass
 class CategoryTally:
-    """How far people agree on one category."""
+    """Comparisons about one category, added up."""
 
     first: int = 0
     second: int = 0
-    """Boxes each side gave it, where both say visible."""
+    """Boxes the second gave it, as ``first``; where both say visible."""
     scenarios: list[_Answers] = field(default_factory=list)
-    """Of matched boxes to which both gave it."""
+    """Pairs of scenarios of matched boxes to which both gave it."""
     ious: list[float] = field(default_factory=list)
-    """Of the same."""
+    """The overlaps of the same boxes."""
     this_or_not: list[_Answers] = field(default_factory=list)
-    """Over all matched boxes: this category, or another."""
+    """Pairs over all matched boxes: this category, or another."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         return {
             "first": self.first,
             "second": self.second,
@@ -138,7 +138,7 @@ class CategoryTally:
         }
 
     def cells(self) -> list[str]:
-        """For the table."""
+        """Return its row of the table."""
         return [
             str(self.first),
             str(self.second),
@@ -152,12 +152,12 @@ class CategoryTally:
 
 @dataclass(frozen=True)
 class Disputed:
-    """A frame on which people differ and that nobody has settled."""
+    """A frame on which people differ and that nobody has adjudicated."""
 
     frame_id: str
     about: tuple[str, ...]
     answers: tuple[Review, ...]
-    """Each person's, by annotator."""
+    """The answers, one per person, by annotator."""
 
 
 @dataclass
@@ -170,18 +170,18 @@ class Agreement:
     everyone: Tally = field(default_factory=Tally)
     by_pair: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     by_annotator: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    """Each annotator (first) with all others (second)."""
+    """Comparisons of each annotator (first) with all others (second)."""
     by_category: dict[str, CategoryTally] = field(
         default_factory=lambda: defaultdict(CategoryTally)
     )
     gold: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    """Each annotator (first) with the known answers (second)."""
+    """Comparisons of each annotator (first) with the known answers (second)."""
     adjudicated: int = 0
-    """Frames that an adjudicator settled."""
+    """Frames that an adjudicator decided."""
     disputed: list[Disputed] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         return {
             "min_iou": self.min_iou,
             "frames": self.frames,
@@ -202,7 +202,7 @@ class Agreement:
         }
 
     def lines(self) -> list[str]:
-        """As Markdown."""
+        """Write it as Markdown."""
         lines = [
             f"{counted(self.frames, 'frame')} answered by several people; boxes match from IoU"
             f" {self.min_iou:g} on."
@@ -277,12 +277,12 @@ def agreement(reviews: Iterable[Review], min_iou: float) -> Agreement:
 
 
 def disputed_frames(reviews: Iterable[Review], min_iou: float) -> list[Disputed]:
-    """The frames on which people differ and that nobody has settled, by id."""
+    """Return the frames on which people differ and that nobody has adjudicated, by id."""
     return agreement(reviews, min_iou).disputed
 
 
 def _tallies(found: Agreement, first: Review, second: Review) -> Iterator[tuple[Tally, bool]]:
-    """Where a comparison counts, and whether the first comes first there."""
+    """Yield where a comparison counts, and whether the first comes first there."""
     yield found.everyone, True
     yield found.by_pair[f"{first.annotator} / {second.annotator}"], True
     yield found.by_annotator[first.annotator], True

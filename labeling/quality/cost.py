@@ -1,4 +1,4 @@
-"""What annotation costs and what became of the proposals: the numbers a data engine is steered by.
+"""The cost of annotation and what became of the proposals: what a data engine is steered by.
 
 Only what people decided counts. What became of a frame's boxes is told by the person's answer that
 decides; time is spent on every answer, also on the second one of a frame. Known answers (gold) are
@@ -22,7 +22,7 @@ from pipeline.words import counted
 
 @dataclass
 class ProposalOutcome:
-    """What became of the proposals of one detector class, category or day."""
+    """Counts of what became of the proposals of one detector class, category or day."""
 
     kept: int = 0
     moved: int = 0
@@ -30,11 +30,11 @@ class ProposalOutcome:
     added: int = 0
     """Boxes people drew; they have no detector class."""
     ious: list[float] = field(default_factory=list)
-    """IoU(proposal, final) of each kept or moved one."""
+    """The IoU of proposal and final box of each kept or moved one."""
     moved_ious: list[float] = field(default_factory=list)
-    """The same, of those moved."""
+    """The same of those moved."""
     seconds: list[float] = field(default_factory=list)
-    """Lead time of each answer; by day only."""
+    """The lead time of each answer; by day only."""
 
     @property
     def shown(self) -> int:
@@ -42,7 +42,7 @@ class ProposalOutcome:
         return self.kept + self.moved + self.removed
 
     def as_dict(self) -> dict[str, Any]:
-        """Counts, and as shares: of the proposals shown; those added, of the boxes there are."""
+        """Return counts, and fractions of the proposals shown; those added, of all final boxes."""
         return {
             "shown": self.shown,
             "kept": self.kept,
@@ -59,7 +59,7 @@ class ProposalOutcome:
         }
 
     def cells(self) -> list[str]:
-        """For the table."""
+        """Return its row of the table."""
         whole = self.as_dict()
         rates = [whole[name] for name in ("accept_rate", "move_rate", "remove_rate", "add_rate")]
         return [
@@ -83,7 +83,7 @@ _COLUMNS = ("shown", "kept", "moved", "removed", "added", "IoU", "IoU of moved",
 
 @dataclass(frozen=True)
 class CostReport:
-    """What the reviews of a workspace add up to."""
+    """Sums over the reviews of a workspace."""
 
     frames: int
     """Frames a person decided."""
@@ -91,19 +91,19 @@ class CostReport:
     """Answers given on them: more than frames where several people were asked."""
     decisions: dict[str, int]
     seconds_per_frame: dict[str, float]
-    """Median lead time by annotator, and of all as ``all``."""
+    """The median lead time by annotator, and of all as ``all``."""
     seconds_per_mask_frame: dict[str, float]
     """The same of answers about masks."""
     by_class: dict[str, ProposalOutcome]
-    """By ``detector/class``; boxes people drew stand under ``drawn``, those made from a proposal
-    that is no more (another detector, another threshold) under ``no longer proposed``."""
+    """Outcomes by ``detector/class``; boxes people drew stand under ``drawn``, those made from a
+    proposal that is no more (another detector, another threshold) under ``no longer proposed``."""
     by_category: dict[str, ProposalOutcome]
-    """By category: the final one of boxes that stayed, the proposed one of those removed."""
+    """Outcomes by category: the final one of boxes that stayed, the proposed one of the removed."""
     by_day: dict[str, ProposalOutcome]
-    """By the day of the review (UTC), in order: the trend."""
+    """Outcomes by the day of the review (UTC), in order: the trend."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         return {
             "frames": self.frames,
             "answers": self.answers,
@@ -116,7 +116,7 @@ class CostReport:
         }
 
     def lines(self) -> list[str]:
-        """As Markdown."""
+        """Write it as Markdown."""
         decided = ", ".join(f"{count} {name}" for name, count in sorted(self.decisions.items()))
         lines = [f"{counted(self.frames, 'frame')} decided by people: {decided or 'none'}."]
         if self.answers > self.frames:
@@ -156,8 +156,10 @@ def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Cos
     tally = _Tally(proposals)
     answered = 0
     for rows in by_frame(people).values():
-        settled = [row for row in counting_reviews(rows, "boxes") if row.purpose == "adjudicate"]
-        answers = [*opinions(rows, "boxes"), *settled]
+        adjudicated = [
+            row for row in counting_reviews(rows, "boxes") if row.purpose == "adjudicate"
+        ]
+        answers = [*opinions(rows, "boxes"), *adjudicated]
         answered += len(answers)
         for answer in answers:
             _spend(seconds, answer)
@@ -183,7 +185,7 @@ def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Cos
 
 
 class _Tally:
-    """Counts boxes by class, category and day."""
+    """Counts of boxes by class, category and day."""
 
     def __init__(self, proposals: Sequence[Proposal]) -> None:
         self.classes: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)

@@ -13,17 +13,17 @@ class Kappa:
     """Cohen's kappa of some pairs of answers."""
 
     n: int
-    """Pairs."""
+    """The number of pairs."""
     agreed: int
     value: float | None
-    """In [-1, 1]; none where it is undefined: without a pair, or when both said one thing only."""
+    """The kappa, in [-1, 1]; none where it is undefined: no pair, or both said one thing only."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         return {"n": self.n, "agreed": self.agreed, "kappa": self.value}
 
     def sentence(self) -> str:
-        """For people.
+        """Write it for people.
 
         >>> cohen_kappa([("a", "a"), ("b", "b"), ("a", "b"), ("b", "b")]).sentence()
         '0.50 (75 % of 4)'
@@ -37,10 +37,10 @@ class Kappa:
 
 
 def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> Kappa:
-    """Cohen's kappa: agreement above what the two's own habits would give by chance.
+    """Return Cohen's kappa: agreement above what the two's own habits would give by chance.
 
-    ``(p_o - p_e) / (1 - p_e)``, where ``p_o`` is the share of pairs that agree and ``p_e`` the sum
-    over answers of the product of both sides' shares (Cohen, Educational and Psychological
+    ``(p_o - p_e) / (1 - p_e)``, where ``p_o`` is the fraction of pairs that agree and ``p_e`` the
+    sum over answers of the product of both sides' fractions (Cohen, Educational and Psychological
     Measurement 20, 1960). Where ``p_e`` is 1 both sides gave one and the same answer throughout:
     then nothing tells agreement from habit, and the value is undefined, not 0 and not 1.
     """

@@ -16,7 +16,7 @@ Dispute = Literal["status", "off_screen_category", "box", "category", "scenario"
 
 @dataclass(frozen=True)
 class Pair:
-    """One thing as both have it."""
+    """A thing as both have it."""
 
     first: ReviewedInstance
     second: ReviewedInstance
@@ -25,7 +25,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two answers share and what they do not."""
+    """Two answers about a frame: what they share and what they do not."""
 
     first: Review
     second: Review
@@ -35,11 +35,11 @@ class Comparison:
 
     @property
     def both_off_screen(self) -> bool:
-        """Whether both say that the source is not visible."""
+        """True when both say that the source is not visible."""
         return self.first.decision == self.second.decision == "off_screen"
 
     def disputes(self) -> list[Dispute]:
-        """What an adjudicator has to settle; a box that the other lacks is a dispute about it."""
+        """List what an adjudicator has to decide; a box that the other lacks is in dispute."""
         if self.first.decision != self.second.decision:
             return ["status"]
         found: list[Dispute] = []
@@ -99,12 +99,12 @@ def match(
 
 
 def off_screen(review: Review) -> str:
-    """What sounds off screen; free text is compared without regard to case."""
+    """Return what sounds off screen; free text is compared without regard to case."""
     return (review.off_screen_category or "").casefold()
 
 
 def moved_iou(instance: ReviewedInstance, proposals: Mapping[str, Proposal]) -> float | None:
-    """How much of its proposal a box kept, IoU in [0, 1]; none when a person drew it."""
+    """Return how much of its proposal a box kept, IoU in [0, 1]; none when a person drew it."""
     if instance.proposal_iou is not None:
         return instance.proposal_iou
     proposal = proposals.get(instance.proposal_id or "")

@@ -1,1 +1,1 @@
-"""What follows from reviews: instances, verified masks, gold answers."""
+"""Reviews and what follows from them: instances, verified masks, who is asked again, gold."""

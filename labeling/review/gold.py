@@ -39,7 +39,7 @@ SPEC = StageSpec(name="gold", version=1, reads="", writes=("reviews",))
 
 
 class GoldBox(Record):
-    """One thing that sounds."""
+    """A thing that sounds."""
 
     model_config = ConfigDict(strict=True)
 
@@ -49,7 +49,7 @@ class GoldBox(Record):
 
 
 class GoldAnswer(Record):
-    """What is known of one frame, as a line of a JSON file."""
+    """The known answer about one frame, as a line of a JSON file."""
 
     model_config = ConfigDict(strict=True)
 
@@ -79,8 +79,8 @@ def set_gold(workspace: Workspace, path: Path) -> int:
     digest = digest_of(sorted(answer.review_id for answer in answers))
     outcomes = [Ok(answer.frame_id, [answer]) for answer in answers]
     rows = Derived(digest[:12], path.name, digest, outcomes)
-    with hold(workspace, SPEC) as books:
-        commit_derived(books, {rows.key: rows} if answers else {})
+    with hold(workspace, SPEC) as held:
+        commit_derived(held, {rows.key: rows} if answers else {})
     bring_up_to_date(workspace)
     return len(answers)
 
@@ -148,7 +148,7 @@ def _known(answer: GoldAnswer) -> Review:
 
 
 def _gold(review: Review, verified: bool) -> Review:
-    """A review as a gold answer; the same answer has the same id."""
+    """Turn a review into a gold answer; the same answer has the same id."""
     said = [
         review.decision,
         review.reject_reasons,

@@ -39,14 +39,14 @@ def bring_instances_up_to_date(workspace: Workspace) -> int:
     decisive = {row.id for row in deciding_reviews(every).values()}
     frames = set(workspace.arrow("frames").column("frame_id").to_pylist())
     gone = {row.id for row in every if row.frame_id not in frames}
-    with hold(workspace, SPEC, wait=True) as books:
+    with hold(workspace, SPEC, wait=True) as held:
         wanted = {}
         for name, rows in reviews.items():
             chosen = sorted(row.id for row in rows if row.id in decisive - gone)
-            key = digest_of([books.stage_key, files[name].sha256, chosen])[:12]
+            key = digest_of([held.stage_key, files[name].sha256, chosen])[:12]
             outcomes = [_outcome(row, row.id in decisive, row.id in gone) for row in rows]
             wanted[key] = Derived(key, name, files[name].sha256, outcomes)
-        return commit_derived(books, wanted)
+        return commit_derived(held, wanted)
 
 
 def _outcome(review: Review, decides: bool, gone: bool) -> Outcome:
@@ -62,13 +62,13 @@ def _outcome(review: Review, decides: bool, gone: bool) -> Outcome:
 
 
 def deciding_reviews(reviews: Iterable[Review]) -> dict[str, Review]:
-    """The ``boxes`` review that decides for each frame, by ``frame_id``, sorted."""
+    """Return the ``boxes`` review that decides for each frame, by ``frame_id``, sorted."""
     found = {name: deciding(rows) for name, rows in sorted(by_frame(reviews).items())}
     return {name: review for name, review in found.items() if review is not None}
 
 
 def derive_instances(reviews: Iterable[Review]) -> list[Instance]:
-    """All instances, by frame and in the order of their review.
+    """Derive all instances, by frame and in the order of their review.
 
     An id is made from frame, box, category and scenario, so the same decision made twice gives the
     same instance, and a box listed twice in one review is one instance.
@@ -94,6 +94,6 @@ def derive_instances(reviews: Iterable[Review]) -> list[Instance]:
 
 
 def every_instance(reviews: Iterable[Review]) -> dict[str, Instance]:
-    """What any review of boxes ever said was an instance, by id; few of them are so now."""
+    """Return what any review of boxes ever said was an instance, by id; few are so now."""
     boxes = [review for review in reviews if review.kind == "boxes"]
     return {row.instance_id: row for review in boxes for row in derive_instances([review])}

@@ -1,8 +1,8 @@
-"""How many people still have to answer each frame, and which answers no longer hold.
+"""Plan how many people still have to answer each frame; find answers that no longer hold.
 
-A frame is answered once; a seeded share of them ``label.overlap`` times; a gold frame by everybody.
-An answer counts while it holds (``pipeline.records.reviews.holds``), whichever detector made its
-proposals.
+A frame is answered once; a seeded fraction of them ``label.overlap`` times; a gold frame by
+everybody. An answer counts while it holds (``pipeline.records.reviews.holds``), whichever detector
+made its proposals.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def proposals_by_frame(proposals: Iterable[Proposal]) -> dict[str, list[Proposal
 
 
 def is_sampled(frame_id: str, fraction: float, seed: int) -> bool:
-    """Whether a frame belongs to the share that several people answer.
+    """Say whether a frame belongs to the fraction that several people answer.
 
     Each frame has a number in [0, 1) of its own, from its id and the seed, and belongs to every
-    share above that. So the order of frames plays no part, and a larger share contains a smaller.
+    fraction above that. So the order of frames plays no part, and a larger one contains a smaller.
 
     >>> is_sampled("f", 0.0, seed=0), is_sampled("f", 1.0, seed=0)
     (False, True)
@@ -41,7 +41,7 @@ def is_sampled(frame_id: str, fraction: float, seed: int) -> bool:
 
 
 class OverlapPlan:
-    """What the reviews of a workspace leave to be asked about boxes.
+    """A plan of what the reviews of a workspace leave to be asked about boxes.
 
     Args:
         frames: as they are now.
@@ -70,9 +70,9 @@ class OverlapPlan:
             rows = of_frame.pop(name, [])
             asked = [] if is_sent_back(rows) else opinions(rows, "boxes")
             counting = counting_reviews(rows, "boxes")
-            settled = [review for review in counting if review.purpose == "adjudicate"]
+            adjudicated = [review for review in counting if review.purpose == "adjudicate"]
             good: list[Review] = []
-            for review in [*asked, *settled]:
+            for review in [*asked, *adjudicated]:
                 hold = holds(review, frame, proposed.get(name, []), config.reuse_iou)
                 (good if hold else self.orphaned).append(review)
             self._held[name] = {review.annotator for review in good}
@@ -85,27 +85,27 @@ class OverlapPlan:
                 else 1
             )
             missing = max(0, self.wanted[name] - len(self._held[name]))
-            self.missing[name] = 0 if any(review in good for review in settled) else missing
+            self.missing[name] = 0 if any(review in good for review in adjudicated) else missing
         for _, rows in sorted(of_frame.items()):
             self.orphaned += opinions(rows, "boxes")
 
     @classmethod
     def of(cls, workspace: Workspace) -> OverlapPlan:
-        """Of a workspace as it is."""
+        """Plan for a workspace as it is."""
         tables = workspace.rows(Frame), workspace.rows(Proposal), workspace.rows(Review)
         return cls(*tables, workspace.config.label)
 
     @property
     def gold(self) -> set[str]:
-        """The gold frames."""
+        """Names of the gold frames."""
         return {name for name, wanted in self.wanted.items() if wanted == EVERYBODY}
 
     def is_held(self, frame_id: str) -> bool:
-        """Whether an answer of somebody holds."""
+        """Say whether an answer of somebody holds."""
         return bool(self._held.get(frame_id))
 
     def open_for(self, frame_id: str, annotators: Iterable[object]) -> int:
-        """How many different people a task is to be open for.
+        """Return how many different people a task is to be open for.
 
         Args:
             frame_id: that it shows.

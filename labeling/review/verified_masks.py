@@ -22,7 +22,7 @@ from pipeline.workspace.workspace import Workspace
 
 SPEC = StageSpec(name="settle-masks", version=1, reads="masks", writes=("masks",))
 _ASIDE = f"commits/{SPEC.name}/aside"
-"""Where the files lie that others stand in for."""
+"""The folder of files that others stand in for."""
 
 
 def bring_masks_up_to_date(workspace: Workspace) -> int:
@@ -33,22 +33,22 @@ def bring_masks_up_to_date(workspace: Workspace) -> int:
     """
     if not (workspace.files("reviews") or workspace.ledger(SPEC.name).commits()):
         return 0
-    with hold(workspace, SPEC, wait=True) as books:
+    with hold(workspace, SPEC, wait=True) as held:
         verified = verified_masks(workspace.rows(Review), _current_instances(workspace))
-        before = books.commits()
+        before = held.commits()
         if not verified and not before:
             return 0
         sources = _sources(workspace)
         wanted = _wanted(workspace.storage, sources, verified)
         stale = [commit for key, commit in before.items() if key not in wanted]
         _bring_back(workspace.storage, stale, sources)
-        made = commit_derived(books, wanted)
-        _put_aside(workspace.storage, books.ledger)
+        made = commit_derived(held, wanted)
+        _put_aside(workspace.storage, held.ledger)
         return made
 
 
 def verified_masks(reviews: Sequence[Review], instances: dict[str, str]) -> dict[str, Mask]:
-    """The masks people vouch for, by instance.
+    """Return the masks people vouch for, by instance.
 
     Of each frame the newest review of masks that counts decides.
 
@@ -109,7 +109,7 @@ def _wanted(
 
 
 def _sources(workspace: Workspace) -> list[TableFile]:
-    """What the segmenters have committed."""
+    """Return the files the segmenters have committed."""
     return [
         file
         for ledger in workspace.ledgers()

@@ -1,4 +1,4 @@
-"""How far the annotators are, as the server counts, and what the tables know besides."""
+"""The progress of the annotators, as the server counts, and what the tables know besides."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from pipeline.words import command_line
 from pipeline.workspace.workspace import Workspace
 
 _RECENT = 100
-"""Answers that make the present rate."""
+"""The number of answers that make the present rate."""
 
 
 @dataclass(frozen=True)
 class ProjectStatus:
-    """One project's books: ``tasks = to_do + done + gold``."""
+    """A project's progress: ``tasks = to_do + done + gold``."""
 
     kind: str
     project: str
     tasks: int
     to_do: int
     done: int
-    """By as many people as were asked."""
+    """Tasks answered by as many people as were asked."""
     gold: int
     """Tasks with known answers, open for everybody; they are never done."""
     answers_to_do: int
-    """More than ``to_do`` where several people are asked."""
+    """Answers still to be given; more than ``to_do`` where several people are asked."""
     skipped: int
     """Skips; such a task may still be to do for others."""
     to_mend: int
     """Answers the last pull could not read."""
     in_adjudication: int
-    """Frames of the boxes on which people differ and that nobody has settled."""
+    """Frames of the boxes on which people differ and that nobody has adjudicated."""
     seconds_per_task: float | None
-    """Median of the newest answers that were pulled; none before the first."""
+    """The median of the newest answers that were pulled; none before the first."""
 
     @property
     def hours_left(self) -> float | None:
-        """Of one annotator's work at the present rate."""
+        """Hours of one annotator's work at the present rate."""
         if self.seconds_per_task is None:
             return None
         return self.answers_to_do * self.seconds_per_task / 3600
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         return {**asdict(self), "hours_left": self.hours_left}
 
     def cells(self) -> list[str]:
-        """For people, below ``COLUMNS``."""
+        """Return its row below ``COLUMNS``."""
         counts = (self.tasks, self.to_do, self.done, self.gold, self.skipped, self.to_mend)
         rates = (self.seconds_per_task, self.hours_left)
         shown = ["-" if rate is None else f"{rate:.1f}" for rate in rates]
@@ -79,16 +79,16 @@ class Orphan:
     why: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         return asdict(self)
 
     def sentence(self) -> str:
-        """For people."""
+        """Write it for people."""
         return f"  orphaned: {self.frame_id}, annotator {self.annotator}: {self.why}"
 
 
 def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectStatus]:
-    """How every project of ours that exists at the server stands.
+    """Return the status of every project of ours that exists at the server.
 
     Args:
         workspace: whose projects.
@@ -117,7 +117,7 @@ def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectS
                 gold=gold,
                 answers_to_do=to_do + sum(map(_more_answers, shared)),
                 skipped=int(raw["skipped_annotations_number"] or 0),
-                to_mend=len(workspace.ledger(kind.books.name).failures()),
+                to_mend=len(workspace.ledger(kind.step.name).failures()),
                 in_adjudication=disputed if kind.name == "boxes" else 0,
                 seconds_per_task=_rate(reviews, project.key),
             )
@@ -126,7 +126,7 @@ def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectS
 
 
 def orphans(workspace: Workspace) -> list[Orphan]:
-    """People's answers that no longer fit their frames."""
+    """Return people's answers that no longer fit their frames."""
     known = set(workspace.arrow("frames").column("frame_id").to_pylist())
     return [
         _orphan(review, known, workspace.storage.url)
@@ -135,14 +135,14 @@ def orphans(workspace: Workspace) -> list[Orphan]:
 
 
 def _more_answers(task: dict[str, Any]) -> int:
-    """What a task for several people is to get beyond the one answer every task to do gets."""
+    """Count what a task for several is to get beyond the one answer every task to do gets."""
     if task["is_labeled"] or int(task["overlap"]) >= EVERYBODY:
         return 0
     return max(0, int(task["overlap"]) - int(task["total_annotations"]) - 1)
 
 
 def _rate(reviews: Iterable[Review], key: str) -> float | None:
-    """The median lead time of a project's newest answers."""
+    """Return the median lead time of a project's newest answers."""
     timed = [
         (review.updated_at, review.lead_time_s)
         for review in reviews

@@ -4,7 +4,7 @@ Only tasks that changed since the last pull are asked for, with some overlap. An
 its annotation and time, so reading it twice adds nothing. An answer that cannot be a review is a
 failure row and asked for again until it is mended. A deleted or skipped one is taken back by a row
 of its own, which says that the frame is to be looked at again. The answers of a task that was
-deleted as a whole stand, and that it is gone is said.
+deleted as a whole still count, and that it is gone is said.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OVERLAP = timedelta(seconds=60)
 
 @dataclass
 class Pulled:
-    """What came in."""
+    """Counts and lists of what came in."""
 
     project: Project
     tasks: int = 0
@@ -53,10 +53,10 @@ class Pulled:
     """Frames whose answer is no review, with what to mend and where."""
     foreign: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
-    """Frames whose task was deleted at the server after it was answered; the answers stand."""
+    """Frames whose task was deleted at the server after it was answered; the answers count."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         return {
             "project": self.project.number,
             "tasks": self.tasks,
@@ -70,7 +70,7 @@ class Pulled:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Write it for people."""
         parts = [f"{self.new} new", f"{self.edited} edited", f"{self.taken_back} taken back"]
         parts += [f"{self.skipped} skipped"] if self.skipped else []
         parts += [f"{len(self.bad)} to mend"] if self.bad else []
@@ -79,7 +79,7 @@ class Pulled:
         if self.gone:
             lines.append(
                 f"  {len(self.gone)} answered tasks are gone from the server (first"
-                f" {self.gone[0]}); their answers stand. Only deleting an answer takes it back."
+                f" {self.gone[0]}); their answers count. Only deleting an answer takes it back."
             )
         return lines + [foreign_line(link) for link in self.foreign]
 
@@ -104,12 +104,12 @@ def pull(
         again = command_line("label", "push", kind.name, "--workspace", workspace.storage.url)
         title = f"{workspace.config.label.project} {kind.name}"
         raise UsageError(f"{server.url}: no project {title!r}. Make it with: {again}")
-    with hold(workspace, kind.books) as books:
+    with hold(workspace, kind.step) as held:
         clock = Clock()
         answers = kind.answers(workspace, vocabulary)
-        reader = _Reader(workspace, server, project, answers, books.ledger)
-        since = _Since(workspace.storage, books.ledger, project)
-        _commit(books, list(reader.read(since.read())), project, clock)
+        reader = _Reader(workspace, server, project, answers, held.ledger)
+        since = _Since(workspace.storage, held.ledger, project)
+        _commit(held, list(reader.read(since.read())), project, clock)
         if reader.newest:
             since.write(reader.next_since())
     bring_up_to_date(workspace)
@@ -117,7 +117,7 @@ def pull(
 
 
 class _Reader:
-    """Turns changed tasks into outcomes, by annotation."""
+    """A reader that turns changed tasks into outcomes, by annotation."""
 
     def __init__(
         self,
@@ -145,14 +145,14 @@ class _Reader:
         self._failing: dict[str, FailureRow] = {row.input_id: row for row in ledger.failures()}
 
     def next_since(self) -> str:
-        """From when on the next pull has to look: bad answers may be mended by our own settings."""
+        """Return when the next pull begins to look: our own settings may mend bad answers."""
         # A server whose clock runs ahead must not hide what is answered until then.
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         earliest = min(self.newest, self._oldest_bad or self.newest, now)
         return (datetime.fromisoformat(earliest) - _OVERLAP).isoformat()
 
     def read(self, since: str) -> Iterator[Outcome]:
-        """One outcome per annotation that says something new."""
+        """Yield one outcome per annotation that says something new."""
         seen = set()
         for task in self._server.tasks(self._project.number, since):
             if task["id"] in seen:
@@ -193,7 +193,7 @@ class _Reader:
         yield from self._gone(link, alive)
 
     def _without_task(self) -> list[str]:
-        """The frames whose answers stand and whose task is no longer there."""
+        """Return the frames whose answers count and whose task is no longer there."""
         answered = {row.frame_id for row in self._known.values() if not is_withdrawn(row)}
         if not answered:
             return []
@@ -249,22 +249,22 @@ class _Reader:
         yield Ok(name, [withdrawn(known, max(at, utc(later.isoformat())), reason)])
 
     def _gone(self, link: str, alive: set[str]) -> Iterator[Outcome]:
-        """Failures whose annotation is no longer there need no mending."""
+        """Drop failures whose annotation is no longer there: they need no mending."""
         for name, failure in self._failing.items():
             if failure.detail.endswith(f" {link}") and name not in alive:
                 yield Drop(name, "deleted", link)
 
 
-def _commit(books: HeldStep, outcomes: Sequence[Outcome], project: Project, clock: Clock) -> None:
+def _commit(held: HeldStep, outcomes: Sequence[Outcome], project: Project, clock: Clock) -> None:
     """Commit the answers; those that failed before are answered again, as a retry does."""
-    failing = {row.input_id: row.attempts for row in books.ledger.failures()}
+    failing = {row.input_id: row.attempts for row in held.ledger.failures()}
     again = [outcome for outcome in outcomes if outcome.id in failing]
     first = [outcome for outcome in outcomes if outcome.id not in failing]
     for answers, attempts in ((first, None), (again, failing)):
         if answers:
             digest = digest_of([[answer.id, _said(answer)] for answer in answers])
             rows = Derived(digest[:12], project.title, digest, answers, attempts=attempts)
-            books.commit(rows, clock)
+            held.commit(rows, clock)
 
 
 def _said(answer: Outcome) -> object:
@@ -274,7 +274,7 @@ def _said(answer: Outcome) -> object:
 
 
 class _Since:
-    """From when on a project's tasks are to be looked at."""
+    """The time from which on a project's tasks are to be looked at."""
 
     def __init__(self, storage: Storage, ledger: Ledger, project: Project) -> None:
         self._storage = storage
@@ -282,7 +282,7 @@ class _Since:
         self._key = project.key
 
     def read(self) -> str:
-        """ISO 8601; empty for all of them."""
+        """Return it as ISO 8601; empty for all tasks."""
         return self._all().get(self._key, "")
 
     def write(self, since: str) -> None:

@@ -27,7 +27,7 @@ from pipeline.workspace.locks import run_lock
 from pipeline.workspace.workspace import Workspace
 
 Progress = Callable[[int, int], None]
-"""Told how many of the frames to send, or to open for more people, are done, and of how many."""
+"""A function told how many frames, to send or to open for more people, are done, of how many."""
 
 _BATCH = 250
 """Tasks per request: about 2 MB."""
@@ -35,13 +35,13 @@ _BATCH = 250
 
 @dataclass
 class Pushed:
-    """What became of the frames: ``frames = new + known + skipped``."""
+    """Counts of what became of the frames: ``frames = new + known + skipped``."""
 
     project: Project
     frames: int = 0
     new: int = 0
     known: int = 0
-    """At the server already."""
+    """Frames with a task at the server already."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """Frames that could not be sent, with the reason."""
     doubled: int = 0
@@ -53,10 +53,10 @@ class Pushed:
     foreign: list[str] = field(default_factory=list)
     """Links to tasks that are none of ours."""
     notes: list[str] = field(default_factory=list)
-    """What is to be known of the frames that are not asked about."""
+    """Sentences about the frames that are not asked about."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         return {
             "project": self.project.number,
             "frames": self.frames,
@@ -71,7 +71,7 @@ class Pushed:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Write it for people."""
         said = f"push: {counted(self.frames, 'frame')}: {counted(self.new, 'new task')}"
         said += f", {self.known} there already"
         said += f", {len(self.skipped)} not sent" if self.skipped else ""
@@ -85,7 +85,7 @@ class Pushed:
 
 
 def foreign_line(link: str) -> str:
-    """What to say of a task that is none of ours."""
+    """Say what to do about a task that is none of ours."""
     return f"  not ours: {link} has no frame_id; delete it there, nothing of it is pulled."
 
 
@@ -144,7 +144,7 @@ def push(
 def _task(
     config: str, questions: Questions, media: FrameMedia, frame: Frame
 ) -> dict[str, Any] | str:
-    """The frame's checked task, or why there is none."""
+    """Make the frame's task and check it, or say why there is none."""
     addresses = media.addresses(frame)
     if isinstance(addresses, str):
         return addresses
@@ -179,7 +179,7 @@ def _open_for_more(
 
 
 def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> set[str]:
-    """The frames that have a task; of two tasks of a frame only one stays, the one worked on."""
+    """Return the frames that have a task; of two tasks of a frame the one worked on stays."""
     first: dict[str, tuple[int, bool]] = {}
     gone: list[int] = []  # removed at the end: the list is read by pages
     for task in server.tasks(pushed.project.number):
@@ -207,12 +207,12 @@ def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> 
 
 
 def named_frame(task: dict[str, Any]) -> str | None:
-    """The frame a task of ours was made for, from its ``meta``."""
+    """Return the frame a task of ours was made for, from its ``meta``."""
     return _named(task.get("meta"))
 
 
 def frame_of(task: dict[str, Any]) -> str | None:
-    """The frame a task shows; none when it is none of ours."""
+    """Return the frame a task shows; none when it is none of ours."""
     return _named(task.get("data"))
 
 

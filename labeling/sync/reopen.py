@@ -26,20 +26,20 @@ from pipeline.workspace.workspace import Workspace
 
 @dataclass
 class Reopened:
-    """What became of the frames that were sent back."""
+    """Lists of what became of the frames that were sent back."""
 
     frames: list[str] = field(default_factory=list)
-    """Their boxes are to do again."""
+    """Frames whose boxes are to do again."""
     waiting: list[tuple[str, str]] = field(default_factory=list)
     """Frames that could not be opened, with what to do."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` shows."""
         waiting = [{"frame_id": name, "what": what} for name, what in self.waiting]
         return {"reopened": self.frames, "not_reopened": waiting}
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Write it for people."""
         lines = (
             [f"back to boxes: {counted(len(self.frames), 'frame')} opened again."]
             if self.frames
@@ -77,7 +77,7 @@ def reopen_boxes(workspace: Workspace, server: LabelStudio) -> Reopened:
 
 
 def _sent_back(reviews: Iterable[Review]) -> dict[str, Review]:
-    """The review that sent each frame back, where no newer boxes have answered it."""
+    """Return the review that sent each frame back, where no newer boxes have answered it."""
     found = {}
     for name, rows in by_frame(reviews).items():
         review = deciding(rows, "masks")

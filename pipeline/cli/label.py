@@ -53,7 +53,7 @@ def _say_instances(workspace: Workspace) -> None:
 
 
 def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which Label Studio; they arrive as settings."""
+    """Add the options that say which Label Studio; they arrive as settings."""
 
     @wraps(command)
     def gathered(
@@ -81,7 +81,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _LISTED = 10
-"""Orphaned answers that ``status`` names; ``--json`` names all."""
+"""The number of orphaned answers that ``status`` names; ``--json`` names all."""
 
 _KIND = click.argument("kind", type=click.Choice(list(PROJECTS)))
 
@@ -237,7 +237,7 @@ def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
 @label.command("status")
 @_server_options
 def label_status(workspace: str, settings: tuple[str, ...]) -> None:
-    """How far annotators are: to do, done, skipped, in adjudication, seconds per task, time left.
+    """Show how far annotators are: to do, done, skipped, in adjudication, time left.
 
     Answers that no longer fit what is proposed now are listed; the next push asks again.
 
@@ -272,7 +272,7 @@ def label_status(workspace: str, settings: tuple[str, ...]) -> None:
 @label.command("report")
 @workspace_options
 def label_report(workspace: str, settings: tuple[str, ...]) -> None:
-    """What became of the proposals and what a frame costs, by detector class, category and day.
+    """Show what became of proposals and what a frame costs, by class, category and day.
 
     \b
         avatar-build label report --workspace ws
@@ -288,7 +288,7 @@ def label_report(workspace: str, settings: tuple[str, ...]) -> None:
 @label.command("agreement")
 @workspace_options
 def label_agreement(workspace: str, settings: tuple[str, ...]) -> None:
-    """How far people agree with one another and with gold answers, as Markdown.
+    """Show how far people agree with one another and with gold answers, as Markdown.
 
     Frames on which they do not are settled by: label push adjudication.
 

@@ -41,7 +41,7 @@ def specs_of(step: Step) -> list[StageSpec]:
     if step.derive:
         return [sys.modules[step.load_derive().__module__].SPEC]
     if step.project:
-        return [step.load_project().books]
+        return [step.load_project().step]
     at_once = [import_list.SPEC, gold.SPEC]
     return [spec for spec in at_once if spec.name == step.name]
 
