@@ -167,7 +167,7 @@ class Case:
         self.clip = clip
         media = Media(path)
         self.timeline = read_timeline(media)
-        track = SoundTrack(media, self.timeline, self.stages["full"].hops_per_s)
+        track = SoundTrack.of_video(media, self.timeline, self.stages["full"].hops_per_s)
         sound = track.span(int(clip.start_s), int(clip.end_s))
         self.events = find_events(sound, self.stages["full"].window_hops)
 
@@ -203,7 +203,7 @@ class Case:
 
     def scan(self) -> Media:
         media = Media(self.path)
-        track = SoundTrack(media, read_timeline(media), self.stages["full"].hops_per_s)
+        track = SoundTrack.of_video(media, read_timeline(media), self.stages["full"].hops_per_s)
         track.span(0, track.seconds).rms_per_second()
         return media
 
@@ -363,7 +363,7 @@ def peak():
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 imported = peak()
 media = Media(Path(sys.argv[1]))
-track = SoundTrack(media, read_timeline(media), 100)
+track = SoundTrack.of_video(media, read_timeline(media), 100)
 track.span(0, track.seconds).rms_per_second()
 print(imported, peak())
 """

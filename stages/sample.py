@@ -87,7 +87,7 @@ class SampleFrames(Stage[SampleConfig]):
 
     def _sample(self, video: Video, media: Media) -> Outcome:
         timeline = read_timeline(media)
-        track = SoundTrack(media, timeline, self.hops_per_s)
+        track = SoundTrack.of_video(media, timeline, self.hops_per_s)
         clips = self.draw_clips(video.video_id, track)
         if not clips:
             detail = f"{track.seconds} s, no {self.config.clip_s} s of it are active enough"
@@ -116,7 +116,7 @@ class SampleFrames(Stage[SampleConfig]):
         return Ok(video.video_id, rows)
 
     def draw_clips(self, video_id: str, track: SoundTrack) -> list[tuple[Clip, SoundEnergy]]:
-        """The clips of a video, in the order drawn, with their sound.
+        """Return the clips of a video, in the order drawn, with their sound.
 
         Full and lazy walk the same seeded order of all windows and take the first that qualify: a
         uniform draw among the candidates. Full decodes all sound first, so that it is exact and
@@ -156,7 +156,7 @@ class SampleFrames(Stage[SampleConfig]):
     def choose_frames(
         self, clip: Clip, events: Sequence[Event], media: Media, timeline: Timeline
     ) -> list[Choice]:
-        """One frame per event, strongest first; an event without a whole frame gives way."""
+        """Choose a frame per event, strongest first; an event without a whole frame gives way."""
         half = exact(self.config.event_half_s)
         best: dict[Event, Choice | None] = {}
         while True:
@@ -200,7 +200,7 @@ def _span(clip: Clip) -> tuple[Fraction, Fraction]:
 
 
 def candidate_windows(active: NDArray[np.bool_], clip_s: int, min_active_s: int) -> list[int]:
-    """The whole seconds at which a window begins that holds enough active seconds.
+    """Return the whole seconds at which a window begins that holds enough active seconds.
 
     >>> candidate_windows(np.array([0, 0, 1, 1, 0], bool), clip_s=3, min_active_s=2)
     [1, 2]
@@ -214,7 +214,7 @@ def candidate_windows(active: NDArray[np.bool_], clip_s: int, min_active_s: int)
 
 
 def seeded_order(windows: range, seed: int, video_id: str) -> list[int]:
-    """A random order of ``windows`` that depends on nothing but its arguments.
+    """Return a random order of ``windows`` that depends on nothing but its arguments.
 
     Each window is ranked by a hash of its own, so the order among some of them does not depend on
     the others, nor on a library's random generator.
@@ -230,7 +230,7 @@ def seeded_order(windows: range, seed: int, video_id: str) -> list[int]:
 
 
 def find_events(sound: SoundEnergy, window_hops: int) -> list[Event]:
-    """The local maxima of the short-time RMS, strongest first, ties to the earlier.
+    """Return the local maxima of the short-time RMS, strongest first, ties to the earlier.
 
     Windows lie wholly inside the span; an event's time is its window's centre.
 
@@ -273,7 +273,7 @@ def sharpest_frames(
     media: Media,
     timeline: Timeline,
 ) -> dict[Event, Choice | None]:
-    """The sharpest undamaged frame within ``half`` seconds of each event, ties to the earliest.
+    """Return each event's sharpest undamaged frame within ``half`` seconds, ties to the earliest.
 
     Args:
         events: in the order of time, more than twice ``half`` apart.

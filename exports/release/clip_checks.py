@@ -212,7 +212,7 @@ def _sound_differs(
 
 def _heard(media: Media, zero: Fraction, seconds: int, hops: int) -> SoundEnergy:
     try:
-        return SoundTrack.from_zero(media, zero, seconds, hops).span(0, seconds)
+        return SoundTrack(media, zero, seconds, hops).span(0, seconds)
     except MediaError as error:
         if error.kind != "no_audio":
             raise

@@ -25,9 +25,8 @@ from pipeline.media.picture import Picture, decode_pictures
 from pipeline.media.sound import (
     SoundEnergy,
     SoundTrack,
-    UnreadSamples,
     block_channels,
-    sound_blocks,
+    read_span,
 )
 from pipeline.media.timeline import Timeline, exact, read_timeline
 
@@ -39,16 +38,16 @@ REMUXABLE = frozenset(
 libav writes PCM and MPEG-2 too, which few players find there, and no VP8, Vorbis or DTS.
 """
 BROWSER = frozenset({"h264", "av1", "vp9", "aac", "mp3", "opus", "flac"})
-"""Those that Firefox and Chrome play from MP4 everywhere."""
+"""The codecs that Firefox and Chrome play from MP4 everywhere."""
 
 TICK_S = Fraction(1, 1000)
-"""How far a frame's time may be off: containers count in ticks, Matroska in milliseconds."""
+"""The most a frame's time may be off: containers count in ticks, Matroska in milliseconds."""
 TAIL = 16
 """Frames that may follow a remuxed clip's end: as many as H.264 and HEVC hold back to reorder."""
 HOPS_PER_S = 100
 """The grid on which two sounds are compared: 10 ms, the hop in which events are looked for."""
 SOUND_OFF = 0.1
-"""How far a clip's short-time RMS may be from the source's, as a share of the source's.
+"""The most a clip's short-time RMS may differ from the source's, as a fraction of the source's.
 
 Remuxed sound, whose first blocks lack what came before them: 0.02 at most. AAC at our rate: 0.03.
 Sound of ours that is shifted by 30 ms: 0.2 and more.
@@ -67,13 +66,13 @@ Accept = Callable[[Path, Fraction, Made], None]
 
 @dataclass(frozen=True)
 class MadeClip:
-    """How a clip's file came to be, and what it shows."""
+    """A clip's file: how it came to be, and what it shows."""
 
     made: Made
     why_encoded: str
-    """Why it was not remuxed; empty when it was."""
+    """The reason that it was not remuxed; empty when it was."""
     first_s: float
-    """When its first frame is shown, seconds in the source."""
+    """The time of its first frame, seconds in the source."""
     frames: int
     """Frames shown before its end."""
 
@@ -132,7 +131,7 @@ def make_clip(
 
 @dataclass(frozen=True)
 class _Span:
-    """What is wanted of a source."""
+    """The span that is wanted of a source."""
 
     media: Media
     timeline: Timeline
@@ -147,14 +146,14 @@ class _Span:
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """When each frame is shown, seconds from the first of them."""
+        """Times of the frames, seconds from the first of them."""
         pts = self.timeline.pts[self.wanted.start : self.wanted.stop]
         shown: NDArray[np.float64] = (pts - pts[0]) * float(self.timeline.time_base)
         return shown
 
 
 def clip_sound(media: Media, zero: Fraction, seconds: int) -> SoundEnergy | None:
-    """The energy of so many seconds of sound; None where the file has none.
+    """Return the energy of so many seconds of sound; none where the file has no sound.
 
     Args:
         media: the file.
@@ -164,7 +163,7 @@ def clip_sound(media: Media, zero: Fraction, seconds: int) -> SoundEnergy | None
     Raises:
         MediaError: as ``SoundTrack.span`` does, but for ``no_audio``.
     """
-    track = SoundTrack.from_zero(media, zero, seconds, HOPS_PER_S)
+    track = SoundTrack(media, zero, seconds, HOPS_PER_S)
     try:
         return track.span(0, seconds)
     except MediaError as error:
@@ -174,7 +173,7 @@ def clip_sound(media: Media, zero: Fraction, seconds: int) -> SoundEnergy | None
 
 
 def shown_before(timeline: Timeline, frames: int, end: Fraction) -> str:
-    """What is wrong with a clip that should show ``frames`` frames before ``end``; else empty."""
+    """Return what is wrong with a clip that should show so many frames before ``end``."""
     found = len(timeline.pts)
     if found < frames or timeline.time(frames - 1) >= end:
         before = timeline.between(Fraction(0), end)
@@ -188,7 +187,7 @@ def shown_before(timeline: Timeline, frames: int, end: Fraction) -> str:
 
 
 def _compare(span: _Span, target: Path) -> None:
-    """Raise what a written clip has wrong."""
+    """Raise what is wrong with a written clip."""
     clip = Media(target, span.media.timeout_s)
     timeline = read_timeline(clip)
     wrong = shown_before(timeline, len(span.wanted), span.end - span.start - span.late)
@@ -213,7 +212,7 @@ def _compare(span: _Span, target: Path) -> None:
 
 
 def _first_of_one_size(clip: Media, timeline: Timeline, frames: int) -> Picture | None:
-    """The first picture; raises ``size_changes`` where a later keyframe is of another size."""
+    """Return the first picture; raise ``size_changes`` where a later keyframe has another size."""
     keys = {int(number) for number in np.searchsorted(timeline.pts, timeline.key_pts)}
     ranges = [range(number, number + 1) for number in sorted(keys | {0}) if number < frames]
     pictures = decode_pictures(clip, timeline, ranges)
@@ -241,8 +240,7 @@ def _loudness(sound: SoundEnergy) -> NDArray[np.float64]:
     """RMS in 50 ms around each hop; silence where there is no sound."""
     whole = max(1, int(sound.count.max(initial=0)))
     mean = np.convolve(sound.energy / whole, np.full(5, 0.2), "same")
-    loud: NDArray[np.float64] = np.sqrt(mean)
-    return loud
+    return np.asarray(np.sqrt(mean))
 
 
 def _other(span: _Span, what: str, wrong: str) -> MediaError:
@@ -256,7 +254,7 @@ def _encode(span: _Span, target: Path) -> None:
 
 
 def _pictures(span: _Span) -> Iterator[Timed]:
-    """Each frame at its own time; one that cannot be decoded shows the last one that could."""
+    """Yield each frame at its own time; for an undecodable one the last that was decoded."""
     zero = span.timeline.time(span.wanted.start)
     following = span.wanted.start
     last: NDArray[np.uint8] | None = None
@@ -273,36 +271,22 @@ def _pictures(span: _Span) -> Iterator[Timed]:
 
 
 def _sound(span: _Span) -> tuple[int, NDArray[np.float32] | None, int]:
-    """The span's sound, with silence in its gaps: rate, ``(channels, samples)``, hidden samples.
+    """Return the span's sound, silence in its gaps: rate, ``(channels, samples)``, hidden samples.
 
     Of more than two channels the mean is heard, as in what was measured.
     """
-    name = span.media.path.name
     first = span.start + span.late
-    wave: NDArray[np.float32] | None = None
-    rate = begin = lead = 0
-    unread = UnreadSamples()
+
+    def samples_at(rate: int) -> range:
+        return range(round(first * rate) - round(_LEAD * rate), round(span.end * rate))
+
+    begin = max(first - _LEAD, Fraction(0))
     try:
-        for position, block in sound_blocks(
-            span.media, span.timeline.start, max(first - _LEAD, Fraction(0)), span.end
-        ):
-            if wave is None:
-                rate = block.sample_rate
-                lead = round(_LEAD * rate)
-                begin = round(first * rate) - lead
-                channels = block.layout.nb_channels
-                wave = np.zeros(
-                    (channels if channels <= 2 else 1, round(span.end * rate) - begin), np.float32
-                )
-            stop = min(position + block.samples, begin + wave.shape[1])
-            for part in unread.take(max(position, begin), stop):
-                sound = block_channels(block, len(wave))[
-                    :, part.start - position : part.stop - position
-                ]
-                wave[:, part.start - begin : part.stop - begin] = sound
+        wave, rate, _ = read_span(
+            span.media, span.timeline.start, begin, span.end, samples_at, block_channels
+        )
     except MediaError as error:
         if error.kind != "no_audio":
             raise
-    if wave is not None and not np.isfinite(wave).all():
-        raise MediaError("undecodable", f"{name}: its sound is not finite")
-    return rate, wave, lead
+        return 0, None, 0
+    return rate, wave if rate else None, round(_LEAD * rate)

@@ -8,6 +8,7 @@ and cheaper than all keyframes, and a tenth of the size of JPEGs (the measuremen
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,15 +21,15 @@ from numpy.typing import NDArray
 from pipeline.errors import MediaError
 from pipeline.files import replacing
 from pipeline.media.container import Media
-from pipeline.media.encode import REPEATABLE
+from pipeline.media.encode import REPEATABLE, Timed, encode_pictures
 from pipeline.media.picture import decode_pictures
 from pipeline.media.timeline import exact, read_timeline
-from pipeline.media.waveform import waveform
+from pipeline.media.waveform import audio_frame, to_unit, waveform
 
 SIZE_PX = 224
 """Width and height; the picture is stretched to it, as the field's models have it."""
 RATE_HZ = 16_000
-"""Of the sound."""
+"""Samples of sound per second."""
 _VIDEO = {
     "preset": "veryfast",
     "crf": "18",
@@ -51,7 +52,7 @@ class ClipTensors:
 
 @dataclass(frozen=True)
 class CachedClipFacts:
-    """What a cached clip holds."""
+    """The facts of a cached clip."""
 
     num_frames: int
     loudest_rms: float
@@ -79,28 +80,26 @@ def write_cached_clip(media: Media, start_s: float, end_s: float, target: Path) 
     span = timeline.between(exact(start_s), exact(end_s))
     sound = waveform(media, timeline, start_s, end_s, RATE_HZ, "mean")
     rate = Fraction(len(span)) / (exact(end_s) - exact(start_s))
+
+    def pictures() -> Iterator[Timed]:
+        for number, shown in enumerate(decode_pictures(media, timeline, [span])):
+            if shown.damaged:
+                raise MediaError("damaged", f"{media.path.name}: a frame at {float(shown.time)} s")
+            small = cv2.resize(shown.rgb(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
+            yield number / rate, np.asarray(small, np.uint8)
+
     options = {"fflags": "+bitexact"}
     with (
         replacing(target) as staged,
         av.open(str(staged), "w", format="matroska", options=options) as file,
     ):
         picture = file.add_stream("libx264", rate=rate.limit_denominator(1000), options=_VIDEO)
-        picture.width = picture.height = SIZE_PX
         picture.pix_fmt = "yuv420p"
         voice = file.add_stream("flac", rate=RATE_HZ, layout="mono")
         voice.codec_context.format = "s16"
-        for number, shown in enumerate(decode_pictures(media, timeline, [span])):
-            if shown.damaged:
-                raise MediaError("damaged", f"{media.path.name}: a frame at {float(shown.time)} s")
-            small = cv2.resize(shown.rgb(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
-            frame = av.VideoFrame.from_ndarray(np.asarray(small, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = number, 1 / rate
-            file.mux(picture.encode(frame))
-        file.mux(picture.encode(None))
+        encode_pictures(file, picture, pictures(), 1 / rate)
         samples = (sound * 2**15).astype(np.int16)[None]
-        block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "s16", "mono")
-        block.sample_rate, block.pts, block.time_base = RATE_HZ, 0, Fraction(1, RATE_HZ)
-        file.mux(voice.encode(block))
+        file.mux(voice.encode(audio_frame(samples, 0, RATE_HZ)))
         file.mux(voice.encode(None))
     seconds = np.split(sound.astype(np.float64), range(RATE_HZ, len(sound), RATE_HZ))
     loudest = max(float(np.sqrt(np.mean(second**2))) for second in seconds)
@@ -128,5 +127,4 @@ def read_cached_clip(path: Path) -> ClipTensors:
                 sound.append(frame.to_ndarray()[0].astype(np.int16, copy=False))
     if not frames or not sound or len(frames) / rate < whole_s - 1 / rate:
         raise MediaError("undecodable", f"{path.name}: ends after {len(frames)} frames")
-    joined = np.concatenate(sound).astype(np.float32) / np.float32(2**15)
-    return ClipTensors(np.stack(frames), joined)
+    return ClipTensors(np.stack(frames), to_unit(np.concatenate(sound)))

@@ -30,10 +30,10 @@ MAX_DURATION_S = 12 * 3600
 
 _VIDEO_FORMATS = "mov,matroska"
 SOUND_FORMATS = "wav,flac,mp3,ogg,mov,matroska"
-"""What a sound of its own may come in; none of them can point at another file."""
+"""Containers a sound alone may come in; no such file can point at another."""
 
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-_BESIDE = (
+_SECONDARY = (
     Disposition.dub
     | Disposition.comment
     | Disposition.lyrics
@@ -45,12 +45,12 @@ _BESIDE = (
     | Disposition.descriptions
     | Disposition.dependent
 )
-"""What a track says of itself that is made beside the main one; it matters among several."""
+"""Flags of a track that accompanies the main one; they matter where there are several."""
 
 
 @dataclass
 class DecodeCounts:
-    """How much was decoded: what speed is made of, without the noise of a clock."""
+    """Counts of what was decoded: what speed is made of, without the noise of a clock."""
 
     frames: int = 0
     audio_s: float = 0.0
@@ -58,7 +58,7 @@ class DecodeCounts:
 
 @dataclass
 class Media:
-    """One media file and the limits of working on it.
+    """A media file and the limits of working on it.
 
     Args:
         path: a local file.
@@ -116,7 +116,7 @@ class Media:
 
 
 def choose_video(container: InputContainer) -> VideoStream:
-    """The moving picture a player shows: the default one, else the first.
+    """Return the moving picture a player shows: the default one, else the first.
 
     Cover art, chapter thumbnails and stills are none. In MP4 a disabled track is one that is not
     default.
@@ -136,7 +136,7 @@ def choose_video(container: InputContainer) -> VideoStream:
 
 
 def choose_audio(container: InputContainer) -> AudioStream | None:
-    """The sound a player plays: the default one, else the first; none when there is no sound.
+    """Return the sound a player plays: the default one, else the first; none when there is none.
 
     Raises:
         MediaError: ``undecodable`` (no decoder).
@@ -148,7 +148,7 @@ def choose_audio(container: InputContainer) -> AudioStream | None:
 
 
 def has_video(container: InputContainer) -> bool:
-    """Whether there is a moving picture."""
+    """Say whether there is a moving picture."""
     return bool(_moving(container))
 
 
@@ -160,11 +160,11 @@ def _rank(stream: Stream) -> tuple[bool, bool, bool]:
     """Smallest for what is played; of equals the first in the file is taken."""
     one_frame = stream.frames == 1  # a poster or a blank, though not marked as such
     default = bool(stream.disposition & Disposition.default)
-    return one_frame, not default, bool(stream.disposition & _BESIDE)
+    return one_frame, not default, bool(stream.disposition & _SECONDARY)
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """The chosen picture, alone: packets of the other streams are not even read.
+    """Return the chosen picture, alone: packets of the other streams are not even read.
 
     One decoder thread: more cost CPU, and the machine is filled by processes.
 
@@ -179,7 +179,7 @@ def video_stream(container: InputContainer) -> VideoStream:
 
 
 def audio_stream(container: InputContainer) -> AudioStream:
-    """The chosen sound, alone.
+    """Return the chosen sound, alone.
 
     Raises:
         MediaError: ``no_audio``, ``undecodable`` (no decoder).
@@ -192,7 +192,7 @@ def audio_stream(container: InputContainer) -> AudioStream:
 
 
 def codec_name(stream: Stream) -> str:
-    """What a stream is coded as: ``av1``, whichever decoder (``libdav1d``) reads it.
+    """Return the name of a stream's codec: ``av1``, whichever decoder (``libdav1d``) reads it.
 
     The stream must have a decoder: ``video_stream`` and ``audio_stream`` see to that.
     """

@@ -94,7 +94,7 @@ def _read(
     start: Fraction,
     stop: Fraction,
 ) -> list[Packet[Stream]]:
-    """The packets of the span in file order, with what must come before it."""
+    """Return the packets of the span in file order, with what must come before it."""
     video = streams[0]
     assert video.time_base is not None
     reach = min(Fraction(key_pts) * video.time_base, start - _PREROLL)
@@ -150,7 +150,7 @@ def _write(
 
 
 def _decoding_times(packets: list[Packet[Stream]]) -> list[int]:
-    """Decoding times that ascend and never pass the presentation; Matroska has none of its own."""
+    """Make decoding times that ascend and never pass the presentation; Matroska has none."""
     times = [0] * len(packets)
     for stream in {packet.stream_index for packet in packets}:
         mine = [i for i, packet in enumerate(packets) if packet.stream_index == stream]

@@ -10,12 +10,12 @@ from typing import Any
 
 import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.picture import Picture
+from pipeline.media.waveform import LAYOUTS, audio_frame, resample
 
 REPEATABLE = {"threads": "1", "mbtree": "0"}
 """Options with which libx264 gives the same bytes for the same pictures.
@@ -24,15 +24,14 @@ With macroblock trees its AVX-512 code reads behind its buffers: of 60 encodes o
 after other use of the heap, one came out different; none of 360 without them.
 """
 _TICK = Fraction(1, 90_000)
-"""Of a film's times, seconds."""
+"""The unit of a film's times, seconds."""
 _AAC_RATE_HZ = 48_000
 _AAC_BITS = 4
 """Per sample: 192 kbit/s a channel at 48 kHz. White noise, the hardest case, then keeps 98 % of its
 RMS; with the encoder's usual 1.4 it loses 18 %.
 """
-_LAYOUTS = {1: "mono", 2: "stereo"}
 Timed = tuple[Fraction, NDArray[np.uint8]]
-"""When a picture is shown, seconds, and its colours ``(height, width, 3)``."""
+"""A picture: its time in seconds, and its colours ``(height, width, 3)``."""
 
 
 def encode(pictures: Iterable[Picture], fps: float, target: Path) -> None:
@@ -88,7 +87,6 @@ def _write(
     lead: int = 0,
     options: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    written = 0
     wanted = {"crf": "20", **REPEATABLE, **options}
     with av.open(
         str(target.absolute()), "w", format="mp4", options={"movflags": "faststart"}
@@ -100,41 +98,47 @@ def _write(
         if sound is not None:
             sound, rate_hz, lead = _for_aac(np.atleast_2d(sound), rate_hz, lead)
             voice = _add_voice(mp4, len(sound), rate_hz)
-        for time, rgb in pictures:
-            height, width = (side - side % 2 for side in rgb.shape[:2])
-            if not written:
-                stream.width, stream.height = width, height
-            image = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(rgb[: stream.height, : stream.width]), format="rgb24"
-            )
-            image.pts, image.time_base = round(time / tick), tick
-            mp4.mux(stream.encode(image))
-            written += 1
-        if written:
-            mp4.mux(stream.encode(None))
-            if sound is not None:
-                _add_sound(mp4, voice, sound, rate_hz, lead)
+        written = encode_pictures(mp4, stream, pictures, tick)
+        if written and sound is not None:
+            _add_sound(mp4, voice, sound, rate_hz, lead)
     if not written:
         target.unlink(missing_ok=True)
         raise MediaError("empty_span", f"{target.name}: no picture to show")
 
 
+def encode_pictures(
+    file: OutputContainer, stream: Any, pictures: Iterable[Timed], tick: Fraction
+) -> int:
+    """Encode pictures into a stream as large as the first of them; return how many there were."""
+    written = 0
+    for time, rgb in pictures:
+        if not written:
+            stream.height, stream.width = (side - side % 2 for side in rgb.shape[:2])
+        image = av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(rgb[: stream.height, : stream.width]), format="rgb24"
+        )
+        image.pts, image.time_base = round(time / tick), tick
+        file.mux(stream.encode(image))
+        written += 1
+    if written:
+        file.mux(stream.encode(None))
+    return written
+
+
 def _for_aac(
     sound: NDArray[np.float32], rate_hz: int, lead: int
 ) -> tuple[NDArray[np.float32], int, int]:
-    """The sound at a rate AAC has: its own, or the highest one of common players."""
+    """Return the sound at a rate AAC has: its own, or the highest one of common players."""
     if rate_hz in (av.Codec("aac", "w").audio_rates or ()):
         return sound, rate_hz, lead
-    resampler = AudioResampler(format="fltp", layout=_LAYOUTS[len(sound)], rate=_AAC_RATE_HZ)
-    frame = _frame(sound, 0, rate_hz)
-    parts = [part.to_ndarray() for given in (frame, None) for part in resampler.resample(given)]
-    return np.concatenate(parts, axis=1), _AAC_RATE_HZ, round(lead * _AAC_RATE_HZ / rate_hz)
+    resampled = resample(sound, rate_hz, _AAC_RATE_HZ, "fltp")
+    return resampled, _AAC_RATE_HZ, round(lead * _AAC_RATE_HZ / rate_hz)
 
 
 def _add_voice(mp4: OutputContainer, channels: int, rate_hz: int) -> Any:
     """AAC that keeps loudness: all frequencies, and noise as it was instead of other noise."""
     options = {"aac_pns": "0", "cutoff": str(rate_hz // 2)}
-    voice: Any = mp4.add_stream("aac", rate=rate_hz, layout=_LAYOUTS[channels], options=options)
+    voice: Any = mp4.add_stream("aac", rate=rate_hz, layout=LAYOUTS[channels], options=options)
     voice.bit_rate = _AAC_BITS * rate_hz * channels
     return voice
 
@@ -144,11 +148,5 @@ def _add_sound(
 ) -> None:
     size = voice.codec_context.frame_size or 1024
     for start in range(0, sound.shape[1], size):
-        mp4.mux(voice.encode(_frame(sound[:, start : start + size], start - lead, rate_hz)))
+        mp4.mux(voice.encode(audio_frame(sound[:, start : start + size], start - lead, rate_hz)))
     mp4.mux(voice.encode(None))
-
-
-def _frame(sound: NDArray[np.float32], start: int, rate_hz: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), "fltp", _LAYOUTS[len(sound)])
-    frame.sample_rate, frame.pts, frame.time_base = rate_hz, start, Fraction(1, rate_hz)
-    return frame

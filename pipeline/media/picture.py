@@ -40,10 +40,10 @@ _MAX_PIXEL_ASPECT = 10
 
 @dataclass(frozen=True)
 class Picture:
-    """One decoded frame; converted only when asked."""
+    """A decoded frame, converted only when asked."""
 
     index: int
-    """In the video's timeline."""
+    """Number in the video's timeline."""
     time: Fraction
     """Seconds from the video's first frame."""
     damaged: bool
@@ -64,11 +64,11 @@ class Picture:
         return width if self.pixel_aspect == 1 else max(1, round(width * self.pixel_aspect))
 
     def luma(self) -> NDArray[np.uint8]:
-        """The luma plane as displayed, ``(height, width)``; see :func:`luma_plane`."""
+        """Return the luma plane as displayed, ``(height, width)``; see :func:`luma_plane`."""
         return self._displayed(luma_plane(self.frame))
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The colours as displayed, ``(height, width, 3)``."""
+        """Return the colours as displayed, ``(height, width, 3)``."""
         return self._displayed(self.frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
 
     def _displayed(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -90,7 +90,7 @@ class Picture:
         return float(deviation[0, 0]) ** 2
 
     def encode(self, image_format: str, jpeg_quality: int) -> bytes:
-        """The picture as displayed, as the bytes of a ``jpg`` or ``png`` file."""
+        """Return the picture as displayed, as the bytes of a ``jpg`` or ``png`` file."""
         options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if image_format == "jpg" else []
         bgr = np.ascontiguousarray(self.rgb()[:, :, ::-1])
         done, data = cv2.imencode(f".{image_format}", bgr, options)
@@ -261,7 +261,7 @@ def _contains(ascending: NDArray[np.int64], value: int) -> bool:
 
 
 def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame] | None:
-    """The frames that come out when ``packet`` goes in; None when the decoder refuses it."""
+    """Return the frames that come out when ``packet`` goes in; None when the decoder refuses it."""
     try:
         return packet.decode()
     except FFmpegError:
@@ -269,7 +269,7 @@ def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame] | None:
 
 
 def luma_plane(frame: VideoFrame) -> NDArray[np.uint8]:
-    """The 8-bit luma of a frame as decoded, ``(height, width)``, a view where possible.
+    """Return the 8-bit luma of a frame as decoded, ``(height, width)``, a view where possible.
 
     More than 8 bits are shifted down (10 bits: divided by 4 and cut off); the range (limited or
     full) stays as it is. Formats without a luma plane of their own (RGB, packed, palette) go
@@ -294,7 +294,7 @@ def _first_plane(frame: VideoFrame, kind: type[np.uint8] | type[np.uint16]) -> N
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """How to display a frame: transpose it, then mirror left-right, then upside down.
+    """Return how to display a frame: transpose it, then mirror left-right, then upside down.
 
     The display matrix is 3x3, row-major, 16.16 fixed point; a point (x, y) is shown at
     (a x + c y, b x + d y) with a, b, c, d its upper left corner, row by row. Of angles between,

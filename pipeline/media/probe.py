@@ -43,10 +43,10 @@ _HOLDING = (b"moov", b"moof", b"mdat")
 
 @dataclass(frozen=True)
 class MediaFacts:
-    """What a file says of itself, checked against its bytes."""
+    """The facts that a file states, checked against its bytes."""
 
     width: int
-    """As displayed: after rotation, pixels square."""
+    """Pixels as displayed: after rotation, pixels square."""
     height: int
     fps: float
     """Average frame rate."""
@@ -55,18 +55,18 @@ class MediaFacts:
     start_s: float
     """First presented frame on the file's own clock."""
     duration_s: float
-    """Of the file: from where picture and sound begin to where the last of them ends."""
+    """Length of the file: from where picture and sound begin to where the last of them ends."""
     bitrate_bps: int
-    """Of the whole file."""
+    """Bits per second of the whole file."""
     video_codec: str
     audio_codec: str | None
-    """None without sound; the next two are 0 then."""
+    """The sound's codec; none without sound, and then the next two are 0."""
     sample_rate_hz: int
     channels: int
     video_stream: int = 0
-    """Which of the file's streams the picture is, from 0."""
+    """Number of the picture's stream in the file, from 0."""
     audio_stream: int | None = None
-    """Which one the sound is; None without."""
+    """Number of the sound's stream; none without sound."""
 
 
 def probe(path: Path) -> MediaFacts:
@@ -134,7 +134,7 @@ def _check_sound(media: Media) -> None:
 
 
 def _duration_by_header(container: InputContainer, streams: Sequence[Stream]) -> float | None:
-    """What the header says, in seconds; None where the packets must tell.
+    """Return what the header says, in seconds; None where the packets must tell.
 
     Headers of files in which something starts late hold their end or their length, and nothing
     tells which. Where there is an index, it is the better witness.
@@ -155,7 +155,7 @@ def _duration_by_header(container: InputContainer, streams: Sequence[Stream]) ->
 
 
 def _counted(timeline: Timeline, facts: MediaFacts) -> MediaFacts:
-    """The facts of the frames, for a file without a whole index."""
+    """Return the facts of the frames, for a file without a whole index."""
     return dataclasses.replace(
         facts,
         fps=_average_rate(timeline) or facts.fps,
@@ -170,7 +170,7 @@ def _check_end(media: Media, end_s: float, claimed_s: float) -> None:
     The sound may well be longer than the picture, and subtitles longer than both.
     """
     early = claimed_s - _SLACK_S
-    if end_s < early and _measured(media, beside=True)[1] < early:
+    if end_s < early and _measured(media, every_track=True)[1] < early:
         raise _truncated(media.path, f"ends at {end_s:.1f} of {claimed_s:.1f} s")
 
 
@@ -179,18 +179,18 @@ def _average_rate(timeline: Timeline) -> float:
     return float(steps / timeline.time(steps)) if steps else 0.0
 
 
-def _measured(media: Media, *, beside: bool = False) -> tuple[float, float]:
-    """When picture and sound begin and when the last of them ends, seconds on the file's clock.
+def _measured(media: Media, *, every_track: bool = False) -> tuple[float, float]:
+    """Return when picture and sound begin and the last of them ends, seconds on the file's clock.
 
     Args:
         media: the file.
-        beside: of all tracks, those that are neither seen nor heard too.
+        every_track: of all tracks, those that are neither seen nor heard too.
     """
     begins, ends = [], []
     with media.open() as container:
         video, audio = choose_video(container), choose_audio(container)
         streams: list[Stream] = [video, *([audio] if audio is not None else [])]
-        if beside:
+        if every_track:
             streams = list(container.streams)
         select(container, *streams)
         times: dict[int, list[tuple[int, int]]] = {stream.index: [] for stream in streams}
@@ -225,7 +225,7 @@ def _indexed_frames(container: InputContainer) -> int:
 
 
 def _is_indexed(container: InputContainer) -> bool:
-    """Whether one index lists what is in the file, as an MP4's does that is not fragmented."""
+    """Say whether one index lists what is in the file, as an MP4's does that is not fragmented."""
     return bool(choose_video(container).frames) and "matroska" not in container.format.name
 
 
@@ -255,7 +255,7 @@ def _check_boxes(path: Path) -> None:
 
 
 def _boxes(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
-    """The type and the end of each."""
+    """Yield the type and the end of each."""
     at = 0
     with path.open("rb") as file:
         while at + 8 <= size:

@@ -10,7 +10,7 @@ RMS per second and short-time RMS are means over the same hops.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -66,32 +66,21 @@ class SoundEnergy:
 
 
 def _rms(energy: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
-    rms: NDArray[np.float64] = np.sqrt(energy / np.maximum(count, 1))
-    return rms
+    return np.asarray(np.sqrt(energy / np.maximum(count, 1)))
 
 
 class SoundTrack:
-    """The sound of one video, decoded where it is asked for and once.
+    """The sound of one file, decoded where it is asked for and once.
 
     Args:
         media: the file.
-        timeline: the video's, whose first frame is time 0.
+        zero: time 0 on the file's own clock, seconds.
+        seconds: how many whole seconds follow it.
         hops_per_s: the grid; every codec's sample rate must be at least this.
     """
 
-    def __init__(self, media: Media, timeline: Timeline, hops_per_s: int) -> None:
-        self._begin(media, timeline.start, int(timeline.end), hops_per_s)
-
-    @classmethod
-    def from_zero(cls, media: Media, zero: Fraction, seconds: int, hops_per_s: int) -> SoundTrack:
-        """The sound of so many seconds from ``zero`` on the file's own clock."""
-        track = cls.__new__(cls)
-        track._begin(media, zero, seconds, hops_per_s)
-        return track
-
-    def _begin(self, media: Media, zero: Fraction, seconds: int, hops_per_s: int) -> None:
+    def __init__(self, media: Media, zero: Fraction, seconds: int, hops_per_s: int) -> None:
         self.seconds = seconds
-        """Whole seconds of the video."""
         self._media = media
         self._zero = zero
         self._hops_per_s = hops_per_s
@@ -99,8 +88,13 @@ class SoundTrack:
         self._rate = 0
         self._known = np.zeros(self.seconds, bool)
 
+    @classmethod
+    def of_video(cls, media: Media, timeline: Timeline, hops_per_s: int) -> SoundTrack:
+        """Make the track of a whole video, whose first frame is time 0."""
+        return cls(media, timeline.start, int(timeline.end), hops_per_s)
+
     def span(self, start_s: int, stop_s: int) -> SoundEnergy:
-        """The energy of ``[start_s, stop_s)``, decoding what is not known yet.
+        """Return the energy of ``[start_s, stop_s)``, decoding what is not known yet.
 
         A scan from the file's start is exact. After a seek a lossy codec's first blocks may
         differ: RMS by up to 1e-4 in what we saw, with AAC.
@@ -144,15 +138,15 @@ class SoundTrack:
 
 
 class UnreadSamples:
-    """What of a track nothing was heard at yet; where frames overlap the first is heard."""
+    """The samples of a track that were not read yet; where frames overlap the first one counts."""
 
     def __init__(self) -> None:
-        # Of the parts that were heard, ascending and apart.
+        # Bounds of the parts that were read, ascending and apart.
         self._starts: list[int] = []
         self._stops: list[int] = []
 
     def take(self, begin: int, end: int) -> list[range]:
-        """The samples of ``[begin, end)`` that nothing was heard at; now something is.
+        """Return the samples of ``[begin, end)`` that were not read yet, and take them for read.
 
         >>> track = UnreadSamples()
         >>> track.take(0, 10), track.take(30, 40), track.take(5, 35), track.take(0, 40)
@@ -196,6 +190,53 @@ def sound_blocks(
             target = (zero + start_s - _PREROLL_S) / stream.time_base
             container.seek(int(target), stream=stream)
         yield from _joined(_frames(media, zero, container), stop_s)
+
+
+def read_span(
+    media: Media,
+    zero: Fraction,
+    start_s: Fraction,
+    stop_s: Fraction,
+    samples_at: Callable[[int], range],
+    channels_of: Callable[[AudioFrame], NDArray[np.float32]],
+) -> tuple[NDArray[np.float32], int, int]:
+    """Read the sound of a span, with silence in its gaps.
+
+    Args:
+        media: the file.
+        zero: time 0 on the file's own clock, seconds.
+        start_s: where decoding begins.
+        stop_s: where it ends.
+        samples_at: gives the samples wanted, counted from time 0, by the sample rate.
+        channels_of: gives a block's channels, ``(channels, samples)``.
+
+    Returns:
+        ``(channels, samples)``, their rate, and the samples up to the last one found. Where no
+        sound is near the span there are no samples, and rate 0.
+
+    Raises:
+        MediaError: ``undecodable`` when it is not finite, and what ``sound_blocks`` raises.
+    """
+    wave = np.zeros((1, 0), np.float32)
+    wanted = range(0)
+    rate = found = 0
+    unread = UnreadSamples()
+    for position, block in sound_blocks(media, zero, start_s, stop_s):
+        sound = channels_of(block)
+        if not rate:
+            rate = block.sample_rate
+            wanted = samples_at(rate)
+            wave = np.zeros((len(sound), len(wanted)), np.float32)
+        elif len(sound) > len(wave):  # a mono file's channels may become more on the way
+            sound = mean_of_channels(block)[None]
+        stop = min(position + block.samples, wanted.stop)
+        for part in unread.take(max(position, wanted.start), stop):
+            to = slice(part.start - wanted.start, part.stop - wanted.start)
+            wave[:, to] = sound[:, part.start - position : part.stop - position]
+            found = max(found, to.stop)
+    if not np.isfinite(wave).all():
+        raise MediaError("undecodable", f"{media.path.name}: its sound is not finite")
+    return wave, rate, found
 
 
 def _joined(
@@ -255,7 +296,7 @@ def _frames(
 
 
 def _jitter(frame: AudioFrame) -> int:
-    """Samples by which a timestamp may be off: a tick of the clock, if its ticks are no samples."""
+    """Return by how many samples a timestamp may be off: a tick, if the clock's are no samples."""
     tick = (frame.time_base or 0) * frame.sample_rate
     return 0 if tick == 1 else ceil(tick)
 
@@ -268,16 +309,16 @@ def _decode(packet: Packet[AudioStream]) -> list[AudioFrame]:
 
 
 Channels = Literal["first", "mean"]
-"""Which of several channels is heard."""
+"""The channel that is heard of several: the first, or the mean of all."""
 
 
 def one_channel(frame: AudioFrame, channels: Channels) -> NDArray[np.float32]:
-    """The first channel, or the mean of all, ``(samples,)`` in [-1, 1]."""
+    """Return the first channel, or the mean of all, ``(samples,)`` in [-1, 1]."""
     return first_channel(frame) if channels == "first" else mean_of_channels(frame)
 
 
 def mean_of_channels(frame: AudioFrame) -> NDArray[np.float32]:
-    """The mean of all channels, ``(samples,)`` in [-1, 1]."""
+    """Return the mean of all channels, ``(samples,)`` in [-1, 1]."""
     samples = _channels(frame)
     wave: NDArray[np.float32] = samples[0].astype(np.float32)
     for channel in samples[1:]:
@@ -285,21 +326,21 @@ def mean_of_channels(frame: AudioFrame) -> NDArray[np.float32]:
     return _to_unit(wave, frame, len(samples))
 
 
-def block_channels(frame: AudioFrame, wanted: int) -> NDArray[np.float32]:
-    """The channels, ``(wanted, samples)`` in [-1, 1]: their mean where there are not so many."""
+def block_channels(frame: AudioFrame) -> NDArray[np.float32]:
+    """Return one or two channels, ``(channels, samples)`` in [-1, 1]; of more their mean alone."""
     samples = _channels(frame)
-    if len(samples) != wanted:
-        return np.repeat(mean_of_channels(frame)[None], wanted, axis=0)
+    if len(samples) > 2:
+        return mean_of_channels(frame)[None]
     return np.stack([_to_unit(one.astype(np.float32), frame, 1) for one in samples])
 
 
 def first_channel(frame: AudioFrame) -> NDArray[np.float32]:
-    """The first channel, ``(samples,)`` in [-1, 1]."""
+    """Return the first channel, ``(samples,)`` in [-1, 1]."""
     return _to_unit(_channels(frame)[0].astype(np.float32), frame, 1)
 
 
 def _channels(frame: AudioFrame) -> NDArray[Any]:
-    """The samples as decoded, ``(channels, samples)``."""
+    """Return the samples as decoded, ``(channels, samples)``."""
     samples = frame.to_ndarray()
     return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
 

@@ -13,7 +13,7 @@ from pipeline.errors import MediaError
 from pipeline.media.container import SOUND_FORMATS, Media, choose_audio, has_video
 from pipeline.media.sound import Channels, one_channel, sound_blocks
 from pipeline.media.timeline import read_timeline
-from pipeline.media.waveform import resampled
+from pipeline.media.waveform import resample, to_unit
 
 _LONGEST_S = 3600
 
@@ -63,5 +63,4 @@ def read_sound(path: Path, rate_hz: int, channels: Channels = "first") -> FileSo
         whole[begin : position + len(wave)] = wave[begin - position :]
     if not np.isfinite(whole).all():
         raise MediaError("undecodable", f"{path.name}: its sound is not finite")
-    samples = resampled(whole, rate, rate_hz)
-    return FileSound(samples.astype(np.float32) / np.float32(2**15), rate, count)
+    return FileSound(to_unit(resample(whole[None], rate, rate_hz, "s16")[0]), rate, count)

@@ -1,4 +1,4 @@
-"""When each frame of a video is shown, read from its packets: nothing is decoded.
+"""The time of each frame of a video, read from its packets: nothing is decoded.
 
 A decoder gives every shown packet back as one frame with the packet's timestamp, so a frame is
 known by its index here before anything is decoded, and a seek can be held against it. Packets an
@@ -30,7 +30,7 @@ class Timeline:
     pts: NDArray[np.int64]
     """Presentation time of each frame in ``time_base``, ascending without repeats."""
     key_pts: NDArray[np.int64]
-    """Those of the packets a decoder can start at, hidden ones too, ascending."""
+    """Times of the packets a decoder can start at, hidden ones too, ascending."""
     time_base: Fraction
     """Seconds per unit."""
     end: Fraction
@@ -42,11 +42,11 @@ class Timeline:
         return int(self.pts[0]) * self.time_base
 
     def time(self, index: int) -> Fraction:
-        """When frame ``index`` is shown, seconds from the first frame."""
+        """Return the time of frame ``index``, seconds from the first frame."""
         return int(self.pts[index] - self.pts[0]) * self.time_base
 
     def between(self, start: Fraction, stop: Fraction, *, closed: bool = False) -> range:
-        """The frames shown at ``start <= time < stop``; with ``closed`` also at ``stop``."""
+        """Return the frames shown at ``start <= time < stop``; with ``closed`` also at ``stop``."""
         return range(self._count_before(start), self._count_before(stop, or_at=closed))
 
     def _count_before(self, time: Fraction, *, or_at: bool = False) -> int:
@@ -57,7 +57,7 @@ class Timeline:
 
 
 def exact(seconds: float) -> Fraction:
-    """The fraction a time means that was written as a decimal or rounded to a float.
+    """Return the fraction a time means that was written as a decimal or rounded to a float.
 
     >>> exact(0.1), exact(1 / 30), exact(1001 / 30000)
     (Fraction(1, 10), Fraction(1, 30), Fraction(1001, 30000))
@@ -118,7 +118,7 @@ def _check_span(pts: NDArray[np.int64], duration: int, time_base: Fraction, name
 def _end(
     pts: NDArray[np.int64], last_duration: int, time_base: Fraction, claimed: Fraction | None
 ) -> Fraction:
-    """The end of the last frame, seconds from the first.
+    """Return the end of the last frame, seconds from the first.
 
     A player holds the last frame while the sound runs on. Up to one frame more is granted, where
     the file is that long: cameras and cutters often end the picture a frame before the sound, and
@@ -133,7 +133,7 @@ def _end(
 
 
 def file_end(container: InputContainer) -> Fraction | None:
-    """Where the header says that the file ends, on the file's own clock.
+    """Return the file's end on its own clock, as the header has it.
 
     Of a file that starts late Matroska's headers hold the end or the length, and so do MP4's, whose
     tracks know better.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import ceil
+from typing import Any, Literal
 
 import numpy as np
 from av.audio.frame import AudioFrame
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import Media
-from pipeline.media.sound import Channels, UnreadSamples, one_channel, sound_blocks
+from pipeline.media.sound import Channels, one_channel, read_span
 from pipeline.media.timeline import Timeline, exact
+
+LAYOUTS = {1: "mono", 2: "stereo"}
+"""Names of the arrangements of channels we write, by their number."""
 
 
 def waveform(
@@ -32,7 +36,7 @@ def waveform(
     rate_hz: int,
     channels: Channels = "first",
 ) -> NDArray[np.float32]:
-    """The sound in ``[start_s, end_s)``, of one channel.
+    """Return the sound in ``[start_s, end_s)``, of one channel.
 
     A gap in the sound is silence; sound that ends before the span does gives a shorter array.
 
@@ -52,41 +56,38 @@ def waveform(
             ``sound_blocks`` raises.
     """
     start, end = exact(start_s), exact(end_s)
-    wave, rate = _decoded(media, timeline.start, start, end, channels)
-    if not np.isfinite(wave).all():
-        raise MediaError("undecodable", f"{media.path.name}: its sound is not finite")
-    samples = resampled(wave, rate, rate_hz)
+    wave, rate, found = read_span(
+        media,
+        timeline.start,
+        start,
+        end,
+        lambda rate: range(ceil(start * rate), ceil(end * rate)),
+        lambda block: one_channel(block, channels)[None],
+    )
+    if not found:
+        text = f"{media.path.name}: no sound from {float(start):g} to {float(end):g} s"
+        raise MediaError("no_audio", text)
+    return to_unit(resample(wave[:, :found], rate, rate_hz, "s16")[0])
+
+
+def to_unit(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale samples of 16 bits to [-1, 1]."""
     return samples.astype(np.float32) / np.float32(2**15)
 
 
-def _decoded(
-    media: Media, zero: Fraction, start: Fraction, end: Fraction, channels: Channels
-) -> tuple[NDArray[np.float32], int]:
-    """The span at the file's own rate, and that rate."""
-    name = media.path.name
-    wave = np.zeros(0, np.float32)
-    rate = first = heard = 0
-    unread = UnreadSamples()
-    for position, block in sound_blocks(media, zero, start, end):
-        if not rate:
-            rate = block.sample_rate
-            first = heard = ceil(start * rate)
-            wave = np.zeros(ceil(end * rate) - first, np.float32)
-        until = min(position + block.samples, first + len(wave))
-        for part in unread.take(max(position, first), until):
-            sound = one_channel(block, channels)[part.start - position : part.stop - position]
-            wave[part.start - first : part.stop - first] = sound
-            heard = max(heard, part.stop)
-    if heard == first:
-        text = f"{name}: no sound from {float(start):g} to {float(end):g} s"
-        raise MediaError("no_audio", text)
-    return wave[: heard - first], rate
+def resample(
+    wave: NDArray[np.float32], rate: int, wanted: int, sample_format: Literal["s16", "fltp"]
+) -> NDArray[Any]:
+    """Bring a waveform of one or two channels, ``(channels, samples)``, to another rate."""
+    resampler = AudioResampler(format=sample_format, layout=LAYOUTS[len(wave)], rate=wanted)
+    frame = audio_frame(wave, 0, rate)
+    parts = [part.to_ndarray() for given in (frame, None) for part in resampler.resample(given)]
+    return np.concatenate(parts, axis=1)
 
 
-def resampled(wave: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.int16]:
-    """A waveform ``(samples,)`` at another rate, in 16 bits."""
-    frame = AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-    frame.sample_rate = rate
-    resampler = AudioResampler(format="s16", layout="mono", rate=wanted)
-    parts = [part for given in (frame, None) for part in resampler.resample(given)]
-    return np.concatenate([part.to_ndarray()[0] for part in parts]).astype(np.int16, copy=False)
+def audio_frame(wave: NDArray[Any], start: int, rate_hz: int) -> AudioFrame:
+    """Make a frame of samples from number ``start`` on: floats, or 16 bits of one channel."""
+    kind = "fltp" if wave.dtype == np.float32 else "s16"
+    frame = AudioFrame.from_ndarray(np.ascontiguousarray(wave), kind, LAYOUTS[len(wave)])
+    frame.sample_rate, frame.pts, frame.time_base = rate_hz, start, Fraction(1, rate_hz)
+    return frame

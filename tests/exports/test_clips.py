@@ -118,7 +118,7 @@ def drawn(storage: Storage, draws: dict[str, Draw], rows: ReleaseTables) -> Rele
 
 
 def energy(path: Path) -> SoundTrack:
-    return SoundTrack(Media(path), read_timeline(Media(path)), 100)
+    return SoundTrack.of_video(Media(path), read_timeline(Media(path)), 100)
 
 
 def shown(path: Path, index: int) -> Any:

@@ -91,7 +91,9 @@ def small(picture: Picture) -> NDArray[np.uint8]:
 
 def rms(path: Path, start_s: int, stop_s: int) -> NDArray[np.float64]:
     media = Media(path)
-    return SoundTrack(media, read_timeline(media), 100).span(start_s, stop_s).rms_per_second()
+    return (
+        SoundTrack.of_video(media, read_timeline(media), 100).span(start_s, stop_s).rms_per_second()
+    )
 
 
 @pytest.mark.parametrize("name", sorted(REMUXED))

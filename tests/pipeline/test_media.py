@@ -377,7 +377,7 @@ def test_a_file_without_sound_has_no_sound_facts(drawn: Drawn) -> None:
     assert facts.audio_codec is None
     assert (facts.sample_rate_hz, facts.channels) == (0, 0)
     media = Media(drawn("constant.mp4"))
-    track = SoundTrack(media, read_timeline(media), 100)
+    track = SoundTrack.of_video(media, read_timeline(media), 100)
     assert kind_of(lambda: track.span(0, 1)) == "no_audio"
 
 
@@ -426,7 +426,7 @@ def test_every_reader_takes_the_tracks_a_player_plays(
     for file in (path, tmp_path / "cut.mp4"):
         media = Media(file)
         timeline = read_timeline(media)
-        loud = SoundTrack(media, timeline, 100).span(0, 1).rms_per_second()[0]
+        loud = SoundTrack.of_video(media, timeline, 100).span(0, 1).rms_per_second()[0]
         assert (loud > 0.005) == bool(taken)
         assert (np.abs(heard_waveform(media, timeline, 0, 1, RATE)).max() > 0.01) == bool(taken)
         assert (np.abs(read_sound(file, RATE).wave).max() > 0.01) == bool(taken)
@@ -555,7 +555,7 @@ def test_work_beyond_its_time_is_given_up(drawn: Drawn) -> None:
     assert kind_of(lambda: read_timeline(Media(path, timeout_s=0))) == "too_slow"
     late = Media(path, timeout_s=0)
     assert kind_of(lambda: list(decode_pictures(late, timeline, [range(9)]))) == "too_slow"
-    assert kind_of(lambda: SoundTrack(late, timeline, 100).span(0, 1)) == "too_slow"
+    assert kind_of(lambda: SoundTrack.of_video(late, timeline, 100).span(0, 1)) == "too_slow"
 
 
 # How long a file is
@@ -672,7 +672,7 @@ def test_one_picture_under_music_is_a_video_of_one_frame(tmp_path: Path) -> None
     assert facts.duration_s == pytest.approx(12, abs=0.1)
     media = Media(path)
     timeline = read_timeline(media)
-    assert SoundTrack(media, timeline, 100).seconds == 0, "its picture is over at once"
+    assert SoundTrack.of_video(media, timeline, 100).seconds == 0, "its picture is over at once"
 
 
 def test_a_picture_that_begins_after_the_sound_is_time_0(tmp_path: Path) -> None:
@@ -682,7 +682,7 @@ def test_a_picture_that_begins_after_the_sound_is_time_0(tmp_path: Path) -> None
         assert facts.start_s == pytest.approx(3, abs=0.01)
         assert facts.duration_s == pytest.approx(6, abs=0.1)
         media = Media(path)
-        sound = SoundTrack(media, read_timeline(media), 100).span(0, 2)
+        sound = SoundTrack.of_video(media, read_timeline(media), 100).span(0, 2)
         assert int(sound.short_time_rms(5).argmax()) == pytest.approx(147, abs=3)
 
 
@@ -774,7 +774,7 @@ def test_rms_per_second_is_that_of_the_waveform_with_silence_in_its_gaps(
 
 def assert_rms_is_the_reference(path: Path) -> None:
     media = Media(path)
-    track = SoundTrack(media, read_timeline(media), 100)
+    track = SoundTrack.of_video(media, read_timeline(media), 100)
     found = track.span(0, track.seconds).rms_per_second()
     wave, rate = waveform(path)
     # A container that counts in milliseconds rounds where a sample lies by up to that much.
@@ -832,7 +832,7 @@ def test_sound_that_is_there_now_and_then_is_as_loud_as_with_silence_between(
     path = remuxed(tmp_path / "sparse.mkv", tracks, keep)
     assert_rms_is_the_reference(path)
     whole, sparse = (
-        SoundTrack(Media(file), read_timeline(Media(file)), 100).span(0, 6)
+        SoundTrack.of_video(Media(file), read_timeline(Media(file)), 100).span(0, 6)
         for file in (noise, path)
     )
     kept = np.arange(600) % 100 < 5 * np.ceil(kept_s / 0.05)
@@ -876,7 +876,7 @@ def test_sound_whose_channels_change_is_heard_and_whose_rate_changes_is_refused(
     media = Media(path)
     timeline = read_timeline(media)
     for read in (
-        lambda: SoundTrack(media, timeline, 100).span(0, 2),
+        lambda: SoundTrack.of_video(media, timeline, 100).span(0, 2),
         lambda: heard_waveform(media, timeline, 0, 2, RATE),
         lambda: read_sound(path, RATE),
     ):
@@ -891,7 +891,7 @@ def test_the_down_mix_is_the_mean_of_the_channels(tmp_path: Path) -> None:
             tmp_path / f"{name}.mkv", frames=75, sound=np.stack(sound), sound_codec="pcm_f32le"
         )
         media = Media(path)
-        rms = SoundTrack(media, read_timeline(media), 100).span(1, 2).rms_per_second()
+        rms = SoundTrack.of_video(media, read_timeline(media), 100).span(1, 2).rms_per_second()
         assert rms == pytest.approx(share * np.sqrt(np.mean(one[RATE : 2 * RATE] ** 2)), rel=1e-3)
 
 
@@ -901,7 +901,7 @@ def test_a_gap_in_the_sound_shifts_nothing_behind_it(tmp_path: Path) -> None:
         tmp_path / "gap.mkv", frames=200, sound=sound, sound_gap=(2, 3), sound_codec="pcm_s16le"
     )
     media = Media(path)
-    rms = SoundTrack(media, read_timeline(media), 100).span(0, 7).rms_per_second()
+    rms = SoundTrack.of_video(media, read_timeline(media), 100).span(0, 7).rms_per_second()
     assert rms[2:5].tolist() == [0, 0, 0]
     assert int(np.argmax(rms[5:])) == 1  # the burst at 3.5 is heard at 6.5
 
@@ -910,7 +910,7 @@ def test_a_gap_in_the_sound_shifts_nothing_behind_it(tmp_path: Path) -> None:
 def test_short_time_rms_is_that_of_windows_of_whole_hops(tmp_path: Path, window_hops: int) -> None:
     path = make_video(tmp_path / "a.mp4", frames=75, sound=bursts(3, [1.1, 2.3]))
     media = Media(path)
-    sound = SoundTrack(media, read_timeline(media), 100).span(1, 3)
+    sound = SoundTrack.of_video(media, read_timeline(media), 100).span(1, 3)
     wave, rate = waveform(path)
     hop = rate // 100
     part = wave[rate : 3 * rate]
@@ -927,8 +927,8 @@ def test_a_part_of_the_sound_is_that_part_of_the_whole_and_decoded_alone(tmp_pat
     )
     timeline = read_timeline(Media(path))
     whole, part = Media(path), Media(path)
-    expected = SoundTrack(whole, timeline, 100).span(0, 60).rms_per_second()
-    track = SoundTrack(part, timeline, 100)
+    expected = SoundTrack.of_video(whole, timeline, 100).span(0, 60).rms_per_second()
+    track = SoundTrack.of_video(part, timeline, 100)
     for start in (42, 47, 12):  # the second overlaps the first
         found = track.span(start, start + 10).rms_per_second()
         assert found == pytest.approx(expected[start : start + 10], abs=1e-4)
@@ -945,7 +945,9 @@ def test_damaged_sound_is_a_gap(tmp_path: Path) -> None:
     rms = []
     for path in (whole, broken):
         media = Media(path)
-        rms.append(SoundTrack(media, read_timeline(media), 100).span(0, 10).rms_per_second())
+        rms.append(
+            SoundTrack.of_video(media, read_timeline(media), 100).span(0, 10).rms_per_second()
+        )
     assert rms[0][[1, 2, 8]] == pytest.approx(rms[1][[1, 2, 8]], abs=1e-3)
 
 
@@ -954,5 +956,5 @@ def test_sound_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     sound[RATE] = np.nan
     path = make_video(tmp_path / "nan.mkv", frames=75, sound=sound, sound_codec="pcm_f32le")
     media = Media(path)
-    track = SoundTrack(media, read_timeline(media), 100)
+    track = SoundTrack.of_video(media, read_timeline(media), 100)
     assert kind_of(lambda: track.span(0, 3)) == "undecodable"

@@ -219,7 +219,7 @@ def test_clips_and_frames_of_real_video_are_those_of_the_slow_definition(
     seconds = int(slow.times[-1] + 2 * step)
     rms = slow.rms_per_second(seconds)
     media = Media(real)
-    track = SoundTrack(media, read_timeline(media), 100)
+    track = SoundTrack.of_video(media, read_timeline(media), 100)
     # float32 products, float64 sums: relative 1e-6 is asked, 1e-7 was seen.
     assert track.span(0, track.seconds).rms_per_second() == pytest.approx(
         rms[: track.seconds], rel=1e-6, abs=1e-9
@@ -569,7 +569,7 @@ def starts(path: Path, draw: str, seeds: range) -> Counter[int]:
     for seed in seeds:
         stage = SampleFrames(SampleConfig.model_validate({"draw": draw, "seed": seed}))
         media = Media(path)
-        track = SoundTrack(media, read_timeline(media), stage.hops_per_s)
+        track = SoundTrack.of_video(media, read_timeline(media), stage.hops_per_s)
         ((clip, _),) = stage.draw_clips("long", track)
         found[int(clip.start_s)] += 1
     return found
@@ -591,7 +591,7 @@ def test_the_lazy_draw_decodes_less_sound_and_says_what_it_knows(
         for seed in range(10):
             stage = SampleFrames(SampleConfig.model_validate({"draw": draw, "seed": seed}))
             media = Media(long_video)
-            track = SoundTrack(media, read_timeline(media), stage.hops_per_s)
+            track = SoundTrack.of_video(media, read_timeline(media), stage.hops_per_s)
             ((clip, _),) = stage.draw_clips("long", track)
             decoded[draw] += media.counts.audio_s / 10
             assert clip.candidates == (1 if draw == "lazy" else 32)
@@ -650,7 +650,7 @@ def test_five_events_decode_their_neighbourhoods_alone(tmp_path: Path) -> None:
     media = Media(path)
     stage = SampleFrames(SampleConfig(clip_s=30))
     timeline = read_timeline(media)
-    track = SoundTrack(media, timeline, stage.hops_per_s)
+    track = SoundTrack.of_video(media, timeline, stage.hops_per_s)
     ((clip, sound),) = stage.draw_clips("a", track)
     assert media.counts.audio_s == pytest.approx(30, abs=0.2)
     assert media.counts.frames == 0
@@ -663,6 +663,6 @@ def test_five_events_decode_their_neighbourhoods_alone(tmp_path: Path) -> None:
 
 def test_each_second_of_sound_is_decoded_once(bench: Bench, long_video: Path) -> None:
     media = Media(long_video)
-    track = SoundTrack(media, read_timeline(media), 100)
+    track = SoundTrack.of_video(media, read_timeline(media), 100)
     SampleFrames(SampleConfig(clips_per_video=2)).draw_clips("long", track)
     assert media.counts.audio_s == pytest.approx(60, abs=0.5)
