@@ -28,14 +28,14 @@ class StalePartError(AvatarBuildError):
 
 
 class _Record(BaseModel):
-    """What a part belongs to."""
+    """The file that a part belongs to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source_url: str
     """The address without secrets."""
     format_id: str = ""
-    """Which of an address's files it is."""
+    """Name of the file among those of one address."""
     size: int | None = None
     """Bytes of the whole file, when the server said so."""
     etag: str = ""
@@ -43,7 +43,7 @@ class _Record(BaseModel):
 
     @property
     def validator(self) -> str:
-        """What ``If-Range`` takes: a strong tag, else the date; empty when the server gave none."""
+        """Value of ``If-Range``: a strong tag, else the date; empty without either."""
         return self.last_modified if not self.etag or self.etag.startswith("W/") else self.etag
 
 

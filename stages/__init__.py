@@ -1,1 +1,1 @@
-"""One module per verb of the pipeline; each joins by a line in ``pipeline.flow``."""
+"""The stages of the pipeline; each joins by a line in ``pipeline.flow``."""

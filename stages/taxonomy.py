@@ -60,11 +60,11 @@ class Taxonomy:
     """SHA-256 of the CSV file."""
 
     def of_vggsound(self, label: str) -> list[str]:
-        """The categories a VGGSound label belongs to; empty when it is no target."""
+        """Return the categories a VGGSound label belongs to; empty when it is no target."""
         return self._of_vggsound.get(label, [])
 
     def of_openimages(self, name: str, generic: bool = False) -> list[str]:
-        """The categories an Open Images class may be, in the file's order.
+        """Return the categories an Open Images class may be, in the file's order.
 
         Args:
             name: the class as Open Images displays it.
@@ -73,7 +73,7 @@ class Taxonomy:
         return (self._of_openimages_generic if generic else self._of_openimages).get(name, [])
 
     def of_audioset(self, name: str) -> list[str]:
-        """The categories an AudioSet class activates, in the file's order.
+        """Return the categories an AudioSet class activates, in the file's order.
 
         Those that name the class or one of its ancestors: a child of a named class is an instance
         of it, a parent may be anything.
@@ -82,7 +82,7 @@ class Taxonomy:
 
     @property
     def prompts(self) -> list[str]:
-        """What to ask an open-vocabulary detector for, without repeats.
+        """Prompts for an open-vocabulary detector, without repeats.
 
         What a category looks like: its Open Images classes (a man, not male speech), or its own
         name where it has none.
@@ -90,7 +90,7 @@ class Taxonomy:
         return list(self._of_prompt)
 
     def of_prompt(self, prompt: str) -> list[str]:
-        """The categories a prompt asks for, in the file's order."""
+        """Return the categories a prompt asks for, in the file's order."""
         return self._of_prompt.get(prompt, [])
 
     @cached_property
@@ -207,7 +207,7 @@ def audioset_classes() -> tuple[str, ...]:
 
 @cache
 def openimages_classes() -> tuple[str, ...]:
-    """The 601 classes Open Images V7 has boxes of, in the order of a detector's outputs."""
+    """Return the 601 classes Open Images V7 has boxes of, in the order of a detector's outputs."""
     return _column("openimages_v7_classes.csv", "display_name")
 
 

@@ -21,7 +21,7 @@ loaded, so only a registered digest is. ``transformers``: a folder of settings a
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a model."""
+    """A file of a model, as its publisher documents it."""
 
     name: str
     url: str
@@ -29,10 +29,10 @@ class RemoteFile:
     size: int | None = None
     """Bytes, where documented exactly."""
     sha256: str = ""
-    """Where documented; or its first digits, where only these are."""
+    """The digest, or its first digits where only these are documented; empty where nothing is."""
 
     def is_of(self, sha256: str) -> bool:
-        """Whether a digest agrees with the documented one; any does where none is."""
+        """Say whether a digest agrees with the documented one; any does where none is."""
         return sha256.startswith(self.sha256)
 
 
@@ -49,7 +49,7 @@ class Model:
     """Size of all files, megabytes (10^6 bytes), about."""
     note: str = ""
     page: str = ""
-    """Of its authors, where its files have no address of their own."""
+    """Address of the authors' page, where the files have none of their own."""
 
 
 def _released(

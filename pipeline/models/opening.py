@@ -51,7 +51,7 @@ def check_files(model: Model, files: Mapping[str, Path]) -> str:
 
 
 def _no_weights(path: Path) -> str:
-    """What a file is in place of weights, by its first bytes; empty when it may be some."""
+    """Return what a file is in place of weights, by its first bytes; empty when it may be some."""
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
     found = looks_like(head)

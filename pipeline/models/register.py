@@ -1,4 +1,4 @@
-"""Which weights are on this machine, and that they are still the same bytes.
+"""The weights on this machine, and the proof that they are still the same bytes.
 
 The folder is one per user, so that workspaces share gigabytes: ``$AVATAR_BUILD_MODELS``, else
 ``avatar-build/models`` in the user's cache. Fetched files lie in ``<folder>/<name>/``; beside that
@@ -39,7 +39,7 @@ class ModelFile:
     path: Path
     """The file; for ``transformers`` models the folder that holds their files."""
     sha256: str
-    """Of the file; for a folder, of its files' names and digests."""
+    """Digest of the file; for a folder, of its files' names and digests."""
     licence: str
 
 
@@ -49,16 +49,16 @@ class Listed:
 
     model: Model
     path: str
-    """Empty when it is not registered."""
+    """Place of its files; empty when it is not registered."""
     documented: bool
-    """Whether the registered digests are the documented ones; false where none are."""
+    """The registered digests are the documented ones; false where none are documented."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the columns for JSON."""
         return asdict(self.model) | {"path": self.path, "documented": self.documented}
 
     def cells(self) -> list[str]:
-        """For people: name, size, licence, whether it is here, and a note."""
+        """Return what people read: name, size, licence, whether it is here, and a note."""
         model = self.model
         licence = model.licence.partition(" (")[0]
         note = "by hand" if model.page else model.note
@@ -67,7 +67,7 @@ class Listed:
 
 
 def list_models() -> list[Listed]:
-    """Every model of the table."""
+    """Return every model of the table."""
     found = []
     for model in MODELS.values():
         noted = read_register(model.name)
@@ -80,7 +80,7 @@ def list_models() -> list[Listed]:
 
 
 def models_folder() -> Path:
-    """The folder of this user's weights; need not exist."""
+    """Return the folder of this user's weights, which need not exist."""
     named = os.environ.get("AVATAR_BUILD_MODELS")
     if named:
         return Path(named).expanduser()
@@ -106,7 +106,7 @@ def make_models_folder(name: str = "") -> Path:
 
 
 def find_model(name: str) -> Model:
-    """The table's entry.
+    """Return the model of a name in the table.
 
     Raises:
         UsageError: there is none.
@@ -117,7 +117,7 @@ def find_model(name: str) -> Model:
 
 
 def require(name: str) -> ModelFile:
-    """The registered weights of a model; downloads nothing.
+    """Return the registered weights of a model; never download.
 
     A file whose size and time are as registered is taken for the same bytes. Pickles that run code
     are always hashed again.
@@ -192,14 +192,14 @@ def add(name: str, path: Path, *, own: bool = False) -> ModelFile:
 
 
 def brought(model: Model, path: Path) -> dict[str, Path]:
-    """The files of a model at a path of the user's, by the table's file name."""
+    """Return the files of a model at a path of the user's, by the table's file name."""
     if len(model.files) == 1:
         return {model.files[0].name: path}
     return {file.name: path / file.name for file in model.files}
 
 
 def read_register(name: str) -> dict[str, Noted] | None:
-    """What is noted of a model's files; none when it is not registered."""
+    """Return what is noted of a model's files; none when it is not registered."""
     path = models_folder() / f"{name}.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -213,7 +213,7 @@ def read_register(name: str) -> dict[str, Noted] | None:
 
 
 def _note(path: Path) -> Noted:
-    """A file's size, time and digest as they are now."""
+    """Return a file's size, time and digest as they are now."""
     digest = sha256_of(path)
     stat = path.stat()
     return Noted(str(path), stat.st_size, stat.st_mtime_ns, digest)

@@ -19,7 +19,7 @@ _NEEDED = re.compile(r"(?:GLOBAL|global|class) ([\w.]+\.\w+)")
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by name, on the CPU; no code of the file is run.
+    """Return the tensors of a checkpoint by name, on the CPU; no code of the file is run.
 
     Args:
         path: a ``.safetensors`` file, or one that ``torch.save`` wrote.

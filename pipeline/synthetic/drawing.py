@@ -72,7 +72,7 @@ class Painter:
 
 
 def silhouettes(scene: Scene, index: int) -> dict[str, NDArray[np.bool_]]:
-    """What can be seen of each actor in presented frame ``index``.
+    """Return what can be seen of each actor in presented frame ``index``.
 
     Returns:
         Name to ``(height, width)``, for every actor; an actor in front takes the pixels it covers.
@@ -88,7 +88,7 @@ def silhouettes(scene: Scene, index: int) -> dict[str, NDArray[np.bool_]]:
 
 
 def box_of(mask: NDArray[np.bool_]) -> list[int] | None:
-    """The tight ``[x, y, w, h]`` of a mask; none when it is empty.
+    """Return the tight ``[x, y, w, h]`` of a mask; none when it is empty.
 
     >>> box_of(np.array([[False, True], [False, True]]))
     [1, 0, 1, 2]
@@ -101,7 +101,7 @@ def box_of(mask: NDArray[np.bool_]) -> list[int] | None:
 
 
 def _layers(scene: Scene, index: int) -> Iterator[_Layer]:
-    """The actors that touch the picture, from back to front."""
+    """Yield the actors that touch the picture, from back to front."""
     time_s = index / scene.fps
     camera_x, camera_y = scene.camera.at(time_s)
     for actor in scene.actors:
@@ -123,7 +123,7 @@ def _layers(scene: Scene, index: int) -> Iterator[_Layer]:
 
 
 def _placement(pose: Pose, size: int, foot: tuple[float, float]) -> NDArray[np.float64]:
-    """The 2 x 3 map from a drawing's pixels to the frame's: turned about the foot."""
+    """Return the 2 x 3 map from a drawing's pixels to the frame's: turned about the foot."""
     cos, sin = math.cos(math.radians(pose.turn)), math.sin(math.radians(pose.turn))
     wide, tall = 1 / math.sqrt(pose.stretch), pose.stretch
     linear = np.array([[cos * wide, -sin * tall], [sin * wide, cos * tall]])

@@ -34,7 +34,7 @@ _KEPT_OF_TRUNCATED = 0.6
 
 @dataclass(frozen=True)
 class World:
-    """Where a rendered world lies."""
+    """The places of a rendered world."""
 
     videos: Path
     """Folder of ``<video_id>.mp4``: what a server shows."""

@@ -1,4 +1,4 @@
-"""What a video of the demo consists of: actors, sounds, a camera, and how actors move.
+"""The parts of a video of the demo: actors, sounds, a camera, and how actors move.
 
 Everything that decides a pixel or a sample stands in a ``Scene``, so that the truth file can hold
 it and an object's exact silhouette can be drawn again later.
@@ -42,7 +42,7 @@ class _Part(BaseModel):
 
 
 class Actor(_Part):
-    """One drawn thing. Actors later in a scene's list stand in front of earlier ones."""
+    """A drawn thing. Actors later in a scene's list stand in front of earlier ones."""
 
     name: str
     category: str
@@ -57,20 +57,20 @@ class Actor(_Part):
 
 
 class Sound(_Part):
-    """One stretch of sound, made of strokes; the actor moves with each."""
+    """A stretch of sound, made of strokes; the actor moves with each."""
 
     actor: str | None
     """Name of the actor that makes it; none when its source is off screen."""
     category: str
     onsets: tuple[float, ...]
-    """When each stroke begins, ascending; the first is the start of the sound."""
+    """Seconds at which each stroke begins, ascending; the first is the start of the sound."""
     end_s: float
     muted: bool = False
     """The actor moves with the strokes, and nothing is heard."""
 
     @property
     def start_s(self) -> float:
-        """When it begins, seconds."""
+        """Seconds at which it begins."""
         return self.onsets[0]
 
     def stroke(self, time_s: float) -> float | None:
@@ -90,7 +90,7 @@ class Camera(_Part):
     drift_px_s: float = 0.0
 
     def at(self, time_s: float) -> tuple[float, float]:
-        """Where the camera stands, ``(x, y)``."""
+        """Return where the camera stands, ``(x, y)``."""
         angle = 2 * math.pi * time_s / self.period_s + self.phase
         x = self.swing_px * math.sin(angle) + self.drift_px_s * time_s
         return x, 0.2 * self.swing_px * math.sin(1.7 * angle)
@@ -98,7 +98,7 @@ class Camera(_Part):
 
 @dataclass(frozen=True)
 class Pose:
-    """How an actor differs from its drawing at rest."""
+    """The difference of an actor from its drawing at rest."""
 
     dx: float = 0.0
     dy: float = 0.0
@@ -111,7 +111,7 @@ class Pose:
 
 
 class Scene(_Part):
-    """One video."""
+    """A video: its picture, its sounds and its actors."""
 
     video_id: str
     label: str
@@ -139,7 +139,7 @@ class Scene(_Part):
         return {a.name: [s for s in self.sounds if s.actor == a.name] for a in self.actors}
 
     def pose(self, actor: Actor, time_s: float) -> Pose:
-        """How ``actor`` holds itself: exactly at rest whenever it does not sound."""
+        """Return the pose of ``actor``: exactly at rest whenever it does not sound."""
         for sound in self._by_actor[actor.name]:
             since = sound.stroke(time_s)
             if since is not None:
@@ -148,7 +148,7 @@ class Scene(_Part):
 
 
 def _struck(motion: Motion, size: float, since_s: float) -> Pose:
-    """The pose ``since_s`` seconds after a stroke; largest about 0.1 s after it."""
+    """Return the pose ``since_s`` seconds after a stroke; largest about 0.1 s after it."""
     left = math.exp(-since_s / _STRIKE_S)
     loud = since_s < 0.3
     if motion == "bounce":

@@ -101,7 +101,7 @@ def _bgra(colour: str) -> tuple[int, int, int, int]:
 
 
 def _smooth(points: Sequence[Point], *, closed: bool) -> NDArray[np.float64]:
-    """A Catmull-Rom curve through the points, 12 steps from each to the next."""
+    """Return a Catmull-Rom curve through the points, 12 steps from each to the next."""
     p = np.array(points, float)
     p = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
     u = np.linspace(0, 1, 12, endpoint=False)[:, None]

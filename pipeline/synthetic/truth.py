@@ -15,7 +15,7 @@ from pipeline.synthetic.drawing import box_of, silhouettes
 from pipeline.synthetic.scene import Scene
 
 _ROUNDED = 0.05
-"""Share of a frame by which a time may fall short of its frame: times come rounded to ms."""
+"""Fraction of a frame by which a time may fall short of its frame: times come rounded to ms."""
 
 
 class ObjectTruth(TypedDict):
@@ -37,7 +37,7 @@ class SoundTruth(TypedDict):
 
 
 class VideoTruth(TypedDict):
-    """One video."""
+    """The truth of a video."""
 
     fps: int
     width: int
@@ -86,14 +86,14 @@ def frame_at(video: VideoTruth, time_s: float) -> int:
 
 
 def truth_box(truth: Truth, video_id: str, name: str, time_s: float) -> list[int] | None:
-    """Where the object can be seen at ``time_s``, ``[x, y, w, h]``; none when it cannot."""
+    """Return the box around what is seen at ``time_s``, ``[x, y, w, h]``; none if nothing is."""
     video = truth["videos"][video_id]
     boxes = {entry["name"]: entry["boxes"] for entry in video["objects"]}
     return boxes[name][frame_at(video, time_s)]
 
 
 def truth_mask(truth: Truth, video_id: str, name: str, time_s: float) -> NDArray[np.bool_]:
-    """What can be seen of the object at ``time_s``, ``(height, width)``; drawn again, exactly."""
+    """Draw again what can be seen of the object at ``time_s``, ``(height, width)``, exactly."""
     scene = Scene.model_validate(truth["scenes"][video_id])
     return silhouettes(scene, frame_at(truth["videos"][video_id], time_s))[name]
 

@@ -22,14 +22,14 @@ _PEAK = 0.42
 
 _RISE_S, _FADE_S = 0.015, 0.2
 _LEFT_OVER = 0.14
-"""Share of a stroke that does not fade before the next."""
+"""Fraction of a stroke that does not fade before the next."""
 
 _SCALE = (0, 4, 7, 9, 12, 9, 7, 4)
 """Semitones of the melody that instruments walk through, stroke by stroke."""
 
 
 def soundtrack(scene: Scene) -> NDArray[np.float32]:
-    """All sounds of a scene, ``(2, samples)``, left and right, in [-1, 1]; exactly 0 in silence."""
+    """Return a scene's sound, left and right ``(2, samples)``, in [-1, 1]; exactly 0 in silence."""
     track = np.zeros((2, round(scene.duration_s * RATE_HZ)))
     for number, sound in enumerate(scene.sounds):
         if sound.muted:
@@ -41,7 +41,7 @@ def soundtrack(scene: Scene) -> NDArray[np.float32]:
 
 
 def _side(scene: Scene, sound: Sound) -> float:
-    """How far to the right it is heard, around 0.5; the two channels' mean never changes."""
+    """Return how far to the right it is heard, around 0.5; the two channels' mean never changes."""
     for actor in scene.actors:
         if actor.name == sound.actor:
             return 0.5 + 0.2 * (min(max(actor.x / scene.width, 0.0), 1.0) - 0.5)

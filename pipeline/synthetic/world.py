@@ -1,4 +1,4 @@
-"""What there is in the demo's world: who stands where and sounds when, in which video."""
+"""The demo's world: who stands where and sounds when, in which video."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REJECTED_IDS = ("squarePict1", "shortGuitar")
 
 
 def scenes(seed: int = 0) -> list[Scene]:
-    """Every video of the world, the rejected and the truncated ones among them."""
+    """Return every video of the world, with those that are rejected or cut off."""
     return [
         *_one_sounds(seed),
         *_several_sound(seed),
@@ -214,7 +214,7 @@ def _nobody_in_view(seed: int) -> Iterator[Scene]:
 
 
 def _set_aside(seed: int) -> Iterator[Scene]:
-    """What no clip can come from: too small a picture, too short, cut off."""
+    """Yield videos that no clip can come from: too small a picture, too short, cut off."""
     yield _scene(
         seed,
         REJECTED_IDS[0],

@@ -1,1 +1,1 @@
-"""One module per foreign model or site, behind ``interfaces``."""
+"""Foreign models and sites, a module each, behind ``interfaces``."""

@@ -1,4 +1,4 @@
-"""What detectors with a network share: batches of frames, and the best of a dense answer."""
+"""Parts that detectors with a network share: batches of frames, the best of a dense answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def in_batches(inputs: Iterable[FrameInput], most: int) -> Iterator[list[FrameIn
 
 
 def frames_at_once(config: ProposeConfig, device: torch.device, longest_px: int) -> int:
-    """How many frames a network is given together.
+    """Return the number of frames that a network is given together.
 
     One on a CPU: more would not be faster, and answers must not depend on a frame's neighbours.
     """
@@ -40,7 +40,7 @@ def frames_at_once(config: ProposeConfig, device: torch.device, longest_px: int)
 
 
 def box_precision(config: ProposeConfig, device: torch.device) -> Precision:
-    """The number format asked for; auto is float16 on a GPU: bfloat16 moves boxes by pixels."""
+    """Return the number format; auto is float16 on a GPU: bfloat16 moves boxes by pixels."""
     if config.precision == "auto" and device.type == "cuda":
         return "float16"
     return config.precision

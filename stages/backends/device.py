@@ -1,4 +1,4 @@
-"""How models run: their number format, batches that fit, and work done ahead.
+"""The running of models: their number format, batches that fit, and work done ahead.
 
 Which device that is, ``pipeline.devices`` says. torch is imported when a backend opens, never with
 a stage's class.
@@ -40,7 +40,7 @@ def need_packages(*names: str) -> None:
 
 @contextlib.contextmanager
 def inference(device: torch.device, precision: Precision) -> Iterator[None]:
-    """No gradients, and the number format asked for.
+    """Run what is inside without gradients, in the number format asked for.
 
     ``auto`` is bfloat16 where a CUDA device has it, float16 where it has not, float32 on a CPU.
     """
@@ -75,7 +75,7 @@ def halving(items: Sequence[Item], run: Callable[[Sequence[Item]], list[Made]]) 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch ran out of a device's memory."""
+    """Say whether torch ran out of a device's memory."""
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 

@@ -13,7 +13,7 @@ from stages.backends.interfaces import Image
 
 
 def read_frame_image(storage: Storage, frame: Frame) -> Image:
-    """The frame as RGB.
+    """Read a frame's file as RGB.
 
     Raises:
         InputError: ``unreadable_frame`` when the file is no image, or of another size, and what
@@ -23,7 +23,7 @@ def read_frame_image(storage: Storage, frame: Frame) -> Image:
 
 
 def decode_frame_image(data: bytes, frame: Frame) -> Image:
-    """The frame's file as RGB.
+    """Decode the bytes of a frame's file as RGB.
 
     Raises:
         InputError: ``unreadable_frame`` when it is no image, or of another size.

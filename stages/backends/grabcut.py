@@ -20,7 +20,7 @@ from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 _MARGIN = 0.5
-"""Background looked at on each side, as a share of the box's side."""
+"""Background looked at on each side, as a fraction of the box's side."""
 
 _MIN_MARGIN_PX = 10
 
@@ -28,10 +28,10 @@ _MODES = 5
 """Colour modes GrabCut fits to either side; it needs as many pixels of each."""
 
 _PART = 0.1
-"""A part is kept from this share of the largest part's area on; smaller ones are speckles."""
+"""The least area of a part that is kept, as a fraction of the largest part's."""
 
 _DOT = 0.02
-"""Radius of what a person's point speaks for, as a share of the box's diagonal."""
+"""Radius of what a person's point speaks for, as a fraction of the box's diagonal."""
 
 _UNSAID = 255
 _THING = (cv2.GC_FGD, cv2.GC_PR_FGD)
@@ -48,7 +48,7 @@ class GrabCutSegmenter:
         self._iterations = config.grabcut_iterations
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Nothing beside the settings decides."""
+        """Return nothing: only the settings decide."""
         return {}
 
     def open(self, storage: Storage) -> None:
@@ -65,7 +65,7 @@ class GrabCutSegmenter:
         return cv2.cvtColor(image, cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
     def refine(self, embedding: Image, hint: Hint) -> Segmented:
-        """The thing a person means, its box grown to hold every point that is on it."""
+        """Return the thing a person means, its box grown to hold every point that is on it."""
         box = _grown(hint)
         radius = max(2, round(_DOT * math.hypot(box[2], box[3])))
         said = np.full(embedding.shape[:2], _UNSAID, dtype=np.uint8)
@@ -120,7 +120,7 @@ def _grown(hint: Hint) -> list[float]:
 
 
 def _large_parts(mask: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask without speckles; what a person pointed at is none."""
+    """Return the mask without speckles; what a person pointed at is none."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0

@@ -37,7 +37,7 @@ class Prompt:
 
     token_ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
-    """Where each name's tokens are, start and stop."""
+    """Places of each name's tokens, start and stop."""
 
 
 def make_prompts(names: Sequence[Sequence[int]], max_tokens: int) -> list[Prompt]:
@@ -76,7 +76,7 @@ class PromptedDetector:
         self._config = config
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The digests of the weights and of what is asked for."""
+        """Return the digests of the weights and of what is asked for."""
         names = load_taxonomy(self._config.taxonomy).prompts
         return {"weights": require(self.name).sha256, "prompts": digest_of(names)}
 
@@ -141,7 +141,7 @@ class PromptedDetector:
         import torch
 
         size = torch.tensor([item.frame.width, item.frame.height], device=self._device)
-        every = torch.cat(list(boxes))  # centre and sides, as shares of the frame
+        every = torch.cat(list(boxes))  # centre and sides, as fractions of the frame
         centres, halves = every[:, :2] * size, every[:, 2:] * size / 2
         xyxy = torch.cat((centres - halves, centres + halves), 1)
         together: Any = torch.block_diag
@@ -153,7 +153,7 @@ class PromptedDetector:
 
 
 def load_parts(folder: Path) -> tuple[Any, Any, Any]:
-    """The network in evaluation mode, its image processor and its tokenizer, from local files.
+    """Load the network for evaluation, its image processor and its tokenizer from local files.
 
     Raises:
         UsageError: a part is missing or foreign, naming the first wrong tensor.

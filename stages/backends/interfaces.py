@@ -1,4 +1,4 @@
-"""What the stages ask of a backend, and which backends there are.
+"""The interfaces of the backends, and the tables of those there are.
 
 A backend is made from its stage's settings, cheaply; what is heavy is imported and loaded in
 ``open``, in the worker. One joins with its module, one line in a table here, and its name in the
@@ -41,7 +41,7 @@ class Detection:
     name: str
     """The detector's own class."""
     score: float
-    """In [0, 1]."""
+    """The detector's confidence, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ prompts: those the taxonomy prompted it with."""
 
 
 class Backend(Protocol):
-    """What every backend has."""
+    """A model, or a rule in place of one."""
 
     name: str
-    """As the setting spells it; it stands in every row."""
+    """The setting's spelling of it, which stands in every row."""
     has_weights: bool
-    """Whether it is a model, which runs on the device of the settings."""
+    """It is a model, which runs on the device of the settings."""
 
     def fingerprint(self) -> Mapping[str, str]:
         """Digests of the files that decide its answers; called before any worker starts."""
@@ -98,10 +98,10 @@ class Backend(Protocol):
 
 
 class Tagger(Backend, Protocol):
-    """Hears classes of its own vocabulary."""
+    """A backend that hears classes of its own vocabulary."""
 
     vocabulary: Literal["audioset", "vggsound"]
-    """What its class names are."""
+    """The kind of its class names."""
 
     def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]] | InputError]:
         """Yield what each clip sounds like, in order: the loudest classes of each span, best first.
@@ -114,12 +114,12 @@ class Tagger(Backend, Protocol):
 
 
 class Detector(Backend, Protocol):
-    """Draws boxes."""
+    """A backend that draws boxes."""
 
     nothing: str
-    """Why a frame without a box is dropped."""
+    """The reason with which a frame without a box is dropped."""
     vocabulary: Vocabulary
-    """What its class names are."""
+    """The kind of its class names."""
 
     def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
         """Yield the boxes of each frame, in order of the inputs, which are taken as they come.
@@ -131,7 +131,7 @@ class Detector(Backend, Protocol):
 
 
 class Segmenter(Backend, Protocol):
-    """Turns boxes into masks."""
+    """A backend that turns boxes into masks."""
 
     digest: str
     """SHA-256 of the weights; empty without weights."""
@@ -146,7 +146,7 @@ class Segmenter(Backend, Protocol):
 
 @dataclass(frozen=True)
 class Hint:
-    """What a person says of one thing in a frame."""
+    """A person's hint at a thing in a frame."""
 
     box: Sequence[float]
     """``[x, y, w, h]`` in pixels of the frame: around it."""
@@ -158,11 +158,11 @@ class Refiner(Segmenter, Protocol):
     """A segmenter that a person can correct; all of ours are."""
 
     def embed(self, image: Image) -> Any:
-        """What is worth keeping of a frame while somebody works at it."""
+        """Compute what is worth keeping of a frame while somebody works at it."""
         ...
 
     def refine(self, embedding: Any, hint: Hint) -> Segmented:
-        """The thing a person means. Without points it is what ``segment`` answers for the box."""
+        """Segment the thing a person means; without points, as ``segment`` does for the box."""
         ...
 
 

@@ -81,7 +81,7 @@ class MotionDetector:
         self._window_s = config.motion_window_s
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Nothing beside the settings decides."""
+        """Return nothing: only the settings decide."""
         return {}
 
     def open(self, storage: Storage) -> None:
@@ -109,7 +109,7 @@ class MotionDetector:
     def _neighbourhood(
         self, frame: Frame, media: Media, timeline: Timeline
     ) -> tuple[Grey, list[Grey], list[Grey], float]:
-        """The frame, its neighbours before and after, and their size over the frame's size."""
+        """Return the frame, its neighbours on both sides, and their size over the frame's size."""
         window = timeline.between(
             exact(frame.time_s - self._window_s),
             exact(frame.time_s + self._window_s),
@@ -167,8 +167,8 @@ def moving_regions(
     if strongest <= _MIN_LEVELS:
         return
     seen = set()
-    for share in _LEVELS:
-        hot = evidence > _MIN_LEVELS + (strongest - _MIN_LEVELS) * share
+    for level in _LEVELS:
+        hot = evidence > _MIN_LEVELS + (strongest - _MIN_LEVELS) * level
         for gap in _GAPS_PX:
             for box in _connected(hot, gap):
                 if box not in seen and min(box[2:]) >= _MIN_SIDE_PX:
@@ -211,7 +211,7 @@ def _evidence_against(
 
 
 def _flow(start: Grey, end: Grey) -> NDArray[np.float32]:
-    """Where each pixel of ``start`` went, ``(height, width, 2)``, x and y in pixels."""
+    """Return where each pixel of ``start`` went, ``(height, width, 2)``, x and y in pixels."""
     tracker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow = tracker.calc(start, end, np.zeros((*start.shape, 2), np.float32))
     return flow.astype(np.float32, copy=False)
@@ -236,7 +236,7 @@ def _connected(hot: NDArray[np.bool_], gap: int) -> list[tuple[int, int, int, in
 
 
 def _score(evidence: Evidence, box: tuple[int, int, int, int]) -> float:
-    """How much a box stands out, in [0, 1].
+    """Return how much a box stands out, in [0, 1].
 
     Its mean evidence against that of a margin of a quarter of its size all around, how strong the
     evidence is, and (weakly) how much of the frame's evidence it holds: whole things before parts.

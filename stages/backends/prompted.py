@@ -1,4 +1,4 @@
-"""What SAM and its successors share: frames prepared ahead, embedded in batches, answered by boxes.
+"""The way SAM and its successors run: frames prepared ahead, embedded in batches, then prompted.
 
 Each frame is embedded once, however many boxes it has. The model offers three masks per box: one
 *agrees* when its own bounding box overlaps the prompt by ``segment.min_box_iou``; of those that
@@ -61,7 +61,7 @@ class PromptedSegmenter(ABC):
 
     has_weights = True
     packages: ClassVar[tuple[str, ...]]
-    """What it imports besides torch."""
+    """Packages that it imports besides torch."""
 
     def __init__(self, config: SegmentConfig) -> None:
         self.name: str = config.segmenter
@@ -69,7 +69,7 @@ class PromptedSegmenter(ABC):
         self._config = config
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The weights' digest."""
+        """Return the digest of the weights."""
         need_packages("torch", *self.packages)
         return {"weights": require(self.name).sha256}
 
@@ -103,7 +103,7 @@ class PromptedSegmenter(ABC):
 
     @abstractmethod
     def encode(self, pixels: torch.Tensor) -> Sequence[Any]:
-        """The embedding of each frame of a batch."""
+        """Compute the embedding of each frame of a batch."""
 
     @abstractmethod
     def decode(self, embedding: Any, frame: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,14 +119,14 @@ class PromptedSegmenter(ABC):
             yield from halving(batch, self._run)
 
     def embed(self, image: Image) -> Embedded:
-        """What is worth keeping of a frame while somebody works at it."""
+        """Compute what is worth keeping of a frame while somebody works at it."""
         with inference(self._device, self._config.precision):
             (embedding,) = self.encode(self.pixels(image)[None].to(self._device))
         height, width = image.shape[:2]
         return Embedded(embedding, (height, width))
 
     def refine(self, embedding: Embedded, hint: Hint) -> Segmented:
-        """The thing a person means. Without points it is what ``segment`` answers for the box."""
+        """Segment the thing a person means; without points, as ``segment`` does for the box."""
         import torch
 
         points = inside = None
@@ -195,7 +195,7 @@ def choose_mask(
     box: NDArray[np.floating[Any]],
     min_box_iou: float,
 ) -> int:
-    """Which of the masks offered for a box is taken.
+    """Choose one of the masks offered for a box.
 
     A mask whose predicted IoU is no number is taken before any other: it shows that the model
     failed, and the stage says so.

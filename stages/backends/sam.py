@@ -35,11 +35,11 @@ class SamSegmenter(PromptedSegmenter):
 
     @property
     def input_pixels(self) -> int:
-        """Of the padded square."""
+        """Pixels of the padded square."""
         return self._side * self._side
 
     def pixels(self, image: Image) -> torch.Tensor:
-        """The frame with its longest side as the network wants it, padded to a square."""
+        """Scale the frame's longest side to what the network wants, and pad it to a square."""
         import torch
 
         resized = self._predictor.transform.apply_image(image)
@@ -48,12 +48,12 @@ class SamSegmenter(PromptedSegmenter):
         return torch.nn.functional.pad((planes - self._mean) / self._std, padding)
 
     def encode(self, pixels: torch.Tensor) -> Sequence[Any]:
-        """One embedding per frame, ``(1, channels, height, width)``."""
+        """Compute one embedding per frame, ``(1, channels, height, width)``."""
         features = self._predictor.model.image_encoder(pixels).float()
         return [features[i : i + 1] for i in range(len(features))]
 
     def decode(self, embedding: Any, frame: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
-        """Through the authors' predictor, as if it had embedded the frame itself."""
+        """Decode by the authors' predictor, as if it had embedded the frame itself."""
         import torch
 
         predictor = self._predictor
@@ -78,7 +78,7 @@ class SamSegmenter(PromptedSegmenter):
 
 
 def load_sam(size: str, path: Path) -> Any:
-    """The network of an official checkpoint, ready to run, on the CPU.
+    """Load the network of an official checkpoint, ready to run, on the CPU.
 
     Args:
         size: ``vit-b``, ``vit-l`` or ``vit-h``.

@@ -43,21 +43,21 @@ class Sam2Segmenter(PromptedSegmenter):
 
     @property
     def input_pixels(self) -> int:
-        """Of the square every frame is stretched to."""
+        """Pixels of the square every frame is stretched to."""
         return self._side * self._side
 
     def pixels(self, image: Image) -> torch.Tensor:
-        """The frame stretched to a square and normalised."""
+        """Stretch the frame to a square and normalise it."""
         found: torch.Tensor = self._processor(image, return_tensors="pt").pixel_values[0]
         return found
 
     def encode(self, pixels: torch.Tensor) -> Sequence[Any]:
-        """Per frame the feature maps of three scales."""
+        """Compute the feature maps of three scales of each frame."""
         maps = self._model.get_image_embeddings(pixels)
         return [[one[i : i + 1].float() for one in maps] for i in range(len(pixels))]
 
     def decode(self, embedding: Any, frame: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
-        """All boxes of a frame at once."""
+        """Decode all boxes of a frame at once."""
         import torch
 
         height, width = frame.size
@@ -79,7 +79,7 @@ class Sam2Segmenter(PromptedSegmenter):
 
 
 def load_sam2(folder: Path) -> Any:
-    """The network of a published folder, ready to run, on the CPU.
+    """Load the network of a published folder, ready to run, on the CPU.
 
     Args:
         folder: with ``config.json`` and ``model.safetensors``.

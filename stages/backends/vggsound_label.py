@@ -32,6 +32,6 @@ class LabelTagger:
         """Nothing to load."""
 
     def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]]]:
-        """The label, in every span."""
+        """Yield the label as the one class of every span."""
         for one in asked:
             yield [[SoundClass(name=one.video.label, score=1.0)] for _ in one.spans]

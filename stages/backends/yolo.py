@@ -71,7 +71,7 @@ class YoloDetector:
         self._config = config
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The weights' digest."""
+        """Return the digest of the weights."""
         return {"weights": require(self.name).sha256}
 
     def open(self, storage: Storage) -> None:
@@ -154,7 +154,7 @@ class _Prepared:
 
 
 def load_network(path: Path) -> torch.nn.Module:
-    """A detector of Open Images' classes out of an ultralytics file, in float32.
+    """Load a detector of Open Images' classes from an ultralytics file, in float32.
 
     The file is unpickled with a list of allowed classes, which also keeps a file that was
     registered by mistake from running code.

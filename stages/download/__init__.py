@@ -1,1 +1,1 @@
-"""From a video list to whole original videos on the disk."""
+"""The way from a video list to whole original videos on the disk."""

@@ -1,4 +1,4 @@
-"""What is on disk of each video: the verified file, what is known of it, a part of it.
+"""The files of each video: the verified file, what is known of it, a part of it.
 
     media/videos/<video_id>.<ext>      a verified file
     media/videos/<video_id>.json       its sidecar, kept when the filter rejects the file
@@ -31,12 +31,12 @@ class Sidecar(Record):
     selection: str
     """The format setting it was fetched with."""
     path: str
-    """Of the file, relative to the workspace."""
+    """Path of the file, relative to the workspace."""
     sha256: str
     size_bytes: int
     media: MediaFacts
     probe_version: int = 1
-    """Of the code that read ``media``."""
+    """Version of the code that read ``media``."""
     site: SiteFacts
 
 
@@ -54,7 +54,7 @@ class VideoArchive:
         """Holds a folder per unfinished video."""
 
     def part_folder(self, video_id: str) -> Path:
-        """The folder of a video's unfinished transfer; made when missing."""
+        """Return the folder of a video's unfinished transfer, making it when missing."""
         folder = self.parts / video_id
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -69,7 +69,7 @@ class VideoArchive:
             self.forget_part(video_id)
 
     def recall(self, video_id: str, selection: str) -> Sidecar | None:
-        """The sidecar of a video fetched before with the same format setting."""
+        """Return the sidecar of a video fetched before with the same format setting."""
         try:
             data = self._storage.read(_sidecar(video_id))
             sidecar = Sidecar.model_validate_json(data)
@@ -79,7 +79,7 @@ class VideoArchive:
         return sidecar if same else None
 
     def is_whole(self, sidecar: Sidecar) -> bool:
-        """Whether the file is there and still the one that was verified."""
+        """Say whether the file is there and still the one that was verified."""
         return is_there(self._storage, sidecar.path, sidecar.sha256, sidecar.size_bytes)
 
     def keep(self, sidecar: Sidecar, file: Path | None) -> None:
@@ -99,7 +99,7 @@ class VideoArchive:
 
 
 def video_path(video_id: str, suffix: str) -> str:
-    """Where the workspace keeps a video's file.
+    """Return the path of a video's file in the workspace.
 
     >>> video_path("-1pRmoJIGQc", ".mp4")
     'media/videos/-1pRmoJIGQc.mp4'

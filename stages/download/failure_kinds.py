@@ -1,4 +1,4 @@
-"""What went wrong while fetching: from yt-dlp's exceptions and texts to our kinds.
+"""The kinds of failure while fetching, found from yt-dlp's exceptions and texts.
 
 yt-dlp reports nearly everything as one ``DownloadError`` with free text; what made it is sometimes
 in its ``exc_info`` or ``cause``. Classes and HTTP status are judged first, then the text, by the
@@ -23,16 +23,16 @@ _DETAIL_LENGTH = 300
 
 
 class Kind(NamedTuple):
-    """What a kind of failure means for the row and for the identity that met it."""
+    """A kind of failure: what it means for the row and for the identity that met it."""
 
     retryable: bool
-    """Whether the same video may come later, or through another identity."""
+    """The same video may come later, or through another identity."""
     again: bool = False
-    """Whether it is worth another attempt in the same run."""
+    """Another attempt in the same run is worth it."""
     pause: bool = False
-    """Whether the site has turned against the identity, and the row is not to blame."""
+    """The site has turned against the identity, and the row is not to blame."""
     vague: bool = False
-    """Whether it names no reason, so that many in a row, of different videos, are a block."""
+    """The site names no reason, so that many in a row, of different videos, are a block."""
 
 
 _GONE = Kind(retryable=False)
@@ -146,7 +146,7 @@ _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), kind) for pattern, kind i
 
 _STATUS = re.compile(r"HTTP ?Error (\d{3})")
 _PAGE = re.compile(r"unable to download (?!video data)", re.IGNORECASE)
-"""Of the site's own pages, yt-dlp says this; a file of a video is "video data"."""
+"""The words yt-dlp has for the site's own pages; a file of a video is "video data"."""
 _APOSTROPHES = str.maketrans("\u2018\u2019\u02bc\u0060\u00b4", "'" * 5)
 _PREFIX = re.compile(
     r"^\s*(?:ERROR:\s*)?(?:\[[^\]]*\]\s*)?(?:[A-Za-z0-9_-]{11}:\s*)?(?:YouTube said:\s*)?",
@@ -223,7 +223,7 @@ def _kind_of_status(status: int, text: str) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and everything it is said to come from, nearest first."""
+    """Yield the exception and everything it is said to come from, nearest first."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:

@@ -36,7 +36,7 @@ _FULL_BELOW_BYTES = 50_000_000
 
 
 class Rejection(NamedTuple):
-    """One rule of the filter a video breaks."""
+    """A rule of the filter that a video breaks."""
 
     reason: str
     detail: str
@@ -140,7 +140,7 @@ class FetchVideos(Stage[DownloadConfig]):
             return Fail(row.video_id, error.kind, self._redact(error.detail), error.retryable)
 
     def _known(self, row: Source) -> Sidecar | None:
-        """What an earlier run knows, if that is enough to decide."""
+        """Return the outcome by what an earlier run knows, if that is enough to decide."""
         sidecar = self._archive.recall(row.video_id, self._config.format)
         if sidecar is None:
             return None
@@ -151,7 +151,7 @@ class FetchVideos(Stage[DownloadConfig]):
         return None
 
     def _probed_again(self, sidecar: Sidecar) -> Sidecar | None:
-        """What is known of a file by today's reading of it; none when it is no longer there."""
+        """Return the facts of a file by today's reading of it; none when it is no longer there."""
         if not self._archive.is_whole(sidecar):
             return None
         with self._storage.as_local(sidecar.path) as file:
@@ -279,7 +279,7 @@ def backoff_s(video_id: str, attempt: int, failure: SiteFailure, config: Downloa
 
 
 def rejections(facts: MediaFacts, license_text: str, config: DownloadConfig) -> list[Rejection]:
-    """The rules of the candidate filter a video breaks (paper, section 3.1.1); none: it is kept."""
+    """Return the rules of the candidate filter (paper, section 3.1.1) that a video breaks."""
     found = []
     if (facts.width, facts.height) != (config.width, config.height):
         found.append(
@@ -314,7 +314,7 @@ _CC_RESTRICTED = re.compile(r"\b(nc|nd|sa)\b|\bnon ?commercial|\bno ?deriv|\bsha
 
 
 def matches_license(license_text: str, wanted: str) -> bool:
-    """Whether a licence, in the site's words, is the wanted one.
+    """Say whether a licence, in the site's words, is the wanted one.
 
     Args:
         license_text: such as YouTube's "Creative Commons Attribution license (reuse allowed)".
@@ -331,7 +331,7 @@ def matches_license(license_text: str, wanted: str) -> bool:
 
 
 def video_record(row: Source, sidecar: Sidecar) -> Video:
-    """The row of ``videos`` for a file that passed the filter."""
+    """Return the row of ``videos`` for a file that passed the filter."""
     media = sidecar.media
     return Video(
         video_id=row.video_id,

@@ -1,4 +1,4 @@
-"""What fetching one video gives, from wherever it comes."""
+"""The results of fetching a video, from wherever it comes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from stages.download.identity import Identity
 
 
 class SiteFacts(Record):
-    """What the source says of a video; empty where it says nothing."""
+    """The source's statements about a video; empty where it says nothing."""
 
     source_url: str
-    """Without passwords and queries, which may hold tokens."""
+    """The address without passwords and queries, which may hold tokens."""
     license: str = ""
     title: str = ""
     uploader: str = ""
@@ -31,7 +31,7 @@ class SiteFacts(Record):
 
 @dataclass(frozen=True)
 class Fetched:
-    """One whole file on the local disk, not verified yet."""
+    """A whole file on the local disk, not verified yet."""
 
     file: Path
     facts: SiteFacts
@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 class Site(Protocol):
-    """Where videos come from."""
+    """A source of videos."""
 
     def fetch(self, video_id: str, folder: Path, identity: Identity) -> Fetched:
         """Fetch one whole video into ``folder``, going on from a valid part that lies there.

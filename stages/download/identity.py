@@ -1,4 +1,4 @@
-"""Who asks: network identities, how often each may, and when the site has had enough of one.
+"""Network identities: who asks, how often each may, and when the site has had enough of one.
 
 A site counts requests per address or account, not per process. So the state of every identity is
 one small JSON file that all threads and processes on this machine share, changed under a lock the
@@ -33,7 +33,7 @@ log = logging.getLogger("avatar_build.download")
 
 @dataclass(frozen=True)
 class Identity:
-    """One address or account to fetch with.
+    """An address or account to fetch with.
 
     ``key`` and ``label`` are safe to write down: a proxy's password is in neither.
     """
@@ -43,7 +43,7 @@ class Identity:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The name that people see."""
         if self.cookies:
             return f"cookies:{self.cookies.name}"
         if self.proxy:
@@ -53,7 +53,7 @@ class Identity:
 
     @property
     def key(self) -> str:
-        """Its name in the state file."""
+        """The name in the state file."""
         return f"{self.label} {digest_of([self.proxy, str(self.cookies)])[:8]}"
 
 
@@ -96,10 +96,10 @@ def _has_port(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast one identity may start, and how long it rests when blocked."""
+    """The pace of an identity: how often it may start, and how long it rests when blocked."""
 
     sleep_s: float
-    """Between two starts."""
+    """Seconds between two starts."""
     max_per_hour: int | None
     """Starts in any 3600 s; none for no bound."""
     pause_s: float = _HOUR_S
@@ -158,17 +158,17 @@ class IdentityPool:
             self.wait(at - now, once=True)
 
     def succeeded(self, identity: Identity) -> None:
-        """The site served it: earlier pauses and refusals are forgotten."""
+        """Note that the site served it: earlier pauses and refusals are forgotten."""
         with self._state() as state:
             state[identity.key] |= {"pauses": 0, "refused": [], "served": self._clock()}
 
     def has_served_since(self, at: float) -> bool:
-        """Whether the site has served any identity since then."""
+        """Say whether the site has served any identity since then."""
         with self._state() as state:
             return any(state[one.key]["served"] >= at for one in self._identities)
 
     def refused(self, identity: Identity, video_id: str, why: str) -> bool:
-        """The site refused a video without a reason.
+        """Note that the site refused a video without a reason.
 
         One refusal says nothing. A row of them, of different videos and with none served between,
         is a block of the identity, as is every one that comes in while it rests.
@@ -193,7 +193,7 @@ class IdentityPool:
         return True
 
     def block(self, identity: Identity, why: str) -> float:
-        """The site has turned against the identity: let it rest.
+        """Let an identity rest that the site has turned against.
 
         Returns:
             Until when, by the pool's clock.
@@ -255,7 +255,7 @@ class IdentityPool:
 
     @contextmanager
     def _state(self) -> Iterator[dict[str, Any]]:
-        """The state under its lock; what the ``with`` leaves in it is written."""
+        """Yield the state under its lock, and write what the ``with`` leaves in it."""
         with self._path.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = _read(self._path)

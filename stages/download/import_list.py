@@ -24,7 +24,7 @@ SPEC = StageSpec(name="list", version=1, reads="", writes=("sources",))
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of a list's rows: ``rows = new + known + dropped + failed + not_selected``."""
+    """The outcome of a list's rows: ``rows = new + known + dropped + failed + not_selected``."""
 
     list_file: str
     rows: int
@@ -37,11 +37,11 @@ class Imported:
     not_selected: int
 
     def as_dict(self) -> dict[str, object]:
-        """For ``--json``."""
+        """Return the counts for ``--json``."""
         return {"stage": "list", **asdict(self)}
 
     def sentence(self) -> str:
-        """For people."""
+        """Return the counts as a sentence for people."""
         parts = [f"{self.new} new"]
         for count, what in (
             (self.known, "known already"),

@@ -31,7 +31,7 @@ class Again(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What became of one: a file, or why there is none."""
+    """The answer about a video: a file, or why there is none."""
 
     video_id: str
     file: Path | None

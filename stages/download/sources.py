@@ -33,7 +33,7 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class ListRow:
-    """One row as the file has it; its id is not checked yet."""
+    """A row as the file has it; its id is not checked yet."""
 
     number: int
     """Counted from 1, blank lines included, so that an editor finds it."""
@@ -45,7 +45,7 @@ class ListRow:
 
 @dataclass
 class ImportResult:
-    """What became of every row of a list.
+    """The outcome of every row of a list.
 
     ``total_rows`` is the sum of the lengths of the first three and ``not_selected``.
     """

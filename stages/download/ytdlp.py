@@ -307,7 +307,7 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
 
 
 def _is_hls_only(formats: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether there are files of picture with sound, and HLS is the only way to get one."""
+    """Say whether there are files of picture with sound, and HLS is the only way to get one."""
     joined = [one for one in formats if "none" not in (one.get("vcodec"), one.get("acodec"))]
     return bool(joined) and not any(one.get("protocol") in _PLAIN for one in joined)
 
@@ -383,7 +383,7 @@ def _params(config: DownloadConfig, identity: Identity, cache: Path) -> dict[str
 
 
 def _cookie_text(path: Path) -> str:
-    """A cookies file, checked: yt-dlp would print a line it cannot parse, secret and all."""
+    """Read and check a cookies file: yt-dlp would print a line it cannot parse, secret and all."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,1 +1,1 @@
-"""From frames to tagged sounds and to boxes around what may sound."""
+"""The way from frames to tagged sounds and to boxes around what may sound."""

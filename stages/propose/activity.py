@@ -1,4 +1,4 @@
-"""Which target categories are active, given what a tagger heard in its own classes (paper 3.1.3).
+"""The active target categories, by what a tagger heard in its own classes (paper 3.1.3).
 
 Cheap and without a model: a changed threshold is applied to the classes the ``sounds`` table
 keeps. A category is as loud as the loudest AudioSet class that activates it.
@@ -17,7 +17,7 @@ from stages.taxonomy import Taxonomy, audioset_classes
 def active_categories(
     classes: Sequence[SoundClass], taxonomy: Taxonomy, config: HearConfig
 ) -> list[SoundCategory]:
-    """The categories the classes speak for, loudest first, equals in the taxonomy's order.
+    """Return the categories the classes speak for, loudest first, equals in the taxonomy's order.
 
     A class that activates no category (Music, Speech, Siren) plays no part, so a generic class
     that drowns the specific one does not silence it.

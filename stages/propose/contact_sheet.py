@@ -114,7 +114,7 @@ def _tiles(
 
 
 def draw(image: Image, things: Sequence[Thing]) -> Image:
-    """A copy of a frame with everything drawn on it.
+    """Return a copy of a frame with everything drawn on it.
 
     Args:
         image: RGB, ``(height, width, 3)``.

@@ -28,10 +28,10 @@ _ABSURD_SIDE = 10
 
 @dataclass(frozen=True)
 class Guided:
-    """What the sounds say about a box."""
+    """The sounds' verdict on a box."""
 
     categories: list[str]
-    """Those it may be, loudest first; active ones alone where any is."""
+    """Categories it may be, loudest first; active ones alone where any is."""
     audible: bool
     audio_score: float
 
@@ -39,7 +39,7 @@ class Guided:
 def categories_of(
     vocabulary: Vocabulary, taxonomy: Taxonomy, config: ProposeConfig
 ) -> CategoriesOf:
-    """How a detector's class names map to categories.
+    """Return the map from a detector's class names to categories.
 
     Args:
         vocabulary: the detector's.
@@ -61,7 +61,7 @@ def proposals_of(
     categories: CategoriesOf,
     config: ProposeConfig,
 ) -> list[Proposal]:
-    """A frame's boxes as rows, audible ones first, then by score.
+    """Return a frame's boxes as rows, audible ones first, then by score.
 
     Args:
         frame: the frame.
@@ -101,7 +101,7 @@ def proposals_of(
 
 
 def guided(categories: Sequence[str] | None, sounds: Sounds) -> Guided:
-    """What the sounds say about a box.
+    """Judge a box by the sounds.
 
     Args:
         categories: what the box may be; none when it may be anything.
@@ -117,7 +117,7 @@ def guided(categories: Sequence[str] | None, sounds: Sounds) -> Guided:
 
 
 def rounded(found: Sequence[Detection], frame: Frame) -> list[Detection]:
-    """The boxes as they are kept: a thousandth of a pixel, a millionth of a score.
+    """Round the boxes as they are kept: to a thousandth of a pixel, a millionth of a score.
 
     Raises:
         InputError: ``absurd_box``: a number that is none, a side that is no side, a score outside
@@ -137,17 +137,17 @@ def rounded(found: Sequence[Detection], frame: Frame) -> list[Detection]:
 
 
 def _within_bounds(d: Detection, frame: Frame, config: ProposeConfig) -> list[float] | None:
-    """The box cut to the frame; none when it is too unsure, too small or too large."""
+    """Cut the box to the frame; none when it is too unsure, too small or too large."""
     if d.score < config.min_score:
         return None
     box = clip(d.bbox, frame.width, frame.height)
-    share = box[2] * box[3] / (frame.width * frame.height) if box else 0.0
-    return box if box and config.min_area <= share <= config.max_area else None
+    fraction = box[2] * box[3] / (frame.width * frame.height) if box else 0.0
+    return box if box and config.min_area <= fraction <= config.max_area else None
 
 
 def _repeats(
     d: Detection, heard: Guided, other: Detection, other_heard: Guided, max_iou: float
 ) -> bool:
-    """Whether a box says what a better one says: the same class or category, at the same place."""
+    """Say whether a better box has the same class or category at the same place."""
     same = d.name == other.name or not set(heard.categories).isdisjoint(other_heard.categories)
     return same and iou(d.bbox, other.bbox) > max_iou

@@ -1,4 +1,4 @@
-"""What models answered, kept so that another threshold needs no new inference.
+"""The kept answers of models, so that another threshold needs no new inference.
 
 One small JSON file per input below ``media/cache``, named by everything that decides the answer.
 It is a cache and no table: what is in it can be lost, and is found again by asking the model. An
@@ -30,7 +30,7 @@ class Answers:
         self._folder = f"media/cache/{kind}/{digest_of(dict(decided_by))[:16]}"
 
     def get(self, item_id: str, of: str | None = None) -> Any | None:
-        """The answer about an input; none when there is none.
+        """Return the answer about an input; none when there is none.
 
         Args:
             item_id: the input's id.

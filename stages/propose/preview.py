@@ -25,7 +25,7 @@ from stages.taxonomy import Taxonomy, load_taxonomy
 
 @dataclass(frozen=True)
 class Preview:
-    """What would change."""
+    """The changes that other thresholds would make."""
 
     categories: dict[str, tuple[int, int]]
     """Audible boxes that would come and go, by category; a box may count for several."""
@@ -36,13 +36,13 @@ class Preview:
     reviews: int
     """People's reviews of boxes that stand."""
     orphaned: int
-    """Those made from an audible box that would be none, or of a frame that would keep none."""
+    """Reviews made from an audible box that would be none, or of a frame that would keep none."""
     frames: int
     unanswered: int
     """Frames without a kept answer: of them only the boxes in the table are known."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the changes for JSON."""
         return {
             "categories": {
                 name: {"added": added, "removed": removed}
@@ -55,7 +55,7 @@ class Preview:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the changes as lines for people."""
         table = [
             f"{name:24} +{added:<6} -{removed}"
             for name, (added, removed) in self.categories.items()
@@ -77,7 +77,7 @@ class Preview:
 
 
 def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
-    """What ``propose`` would change under other thresholds.
+    """Tell what ``propose`` would change under other thresholds.
 
     Args:
         workspace: where it has run.
@@ -115,7 +115,7 @@ def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
 
 
 def tag_again(sounds: Sounds, taxonomy: Taxonomy, config: HearConfig) -> Sounds:
-    """The row with its categories found anew from its classes; a label's stay as they are."""
+    """Find a row's categories anew from its classes; those of a label stay as they are."""
     if sounds.tagger == "vggsound-label":
         return sounds
     categories = active_categories(sounds.classes, taxonomy, config)
@@ -125,7 +125,7 @@ def tag_again(sounds: Sounds, taxonomy: Taxonomy, config: HearConfig) -> Sounds:
 def with_table(
     found: Mapping[str, list[Detection]], proposals: Iterable[Proposal], frames: Iterable[Frame]
 ) -> dict[str, list[Detection]]:
-    """The boxes of every frame: the kept answer, or what the table has of it."""
+    """Return the boxes of every frame: the kept answer, or what the table has of it."""
     table: dict[str, list[Detection]] = {row.frame_id: [] for row in frames}
     for row in proposals:
         if row.frame_id in table:
@@ -141,7 +141,7 @@ def propose_again(
     categories: CategoriesOf,
     config: ProposeConfig,
 ) -> list[Proposal]:
-    """The rows ``propose`` would make of these answers."""
+    """Return the rows ``propose`` would make of these answers."""
     heard: dict[str, list[Sounds]] = {}
     for row in sounds:
         heard.setdefault(row.clip_id, []).append(row)

@@ -64,14 +64,14 @@ class ProposeBoxes(Stage[ProposeConfig]):
         self.detector: Detector = make_backend(DETECTORS, config.detector, config)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The detector's, and the taxonomy's digest where classes go through it."""
+        """Return the detector's digests, and the taxonomy's where classes go through it."""
         own = dict(self.detector.fingerprint())
         if self.detector.vocabulary == "none":
             return own
         return own | {"taxonomy": load_taxonomy(self.config.taxonomy).digest}
 
     def device(self) -> str:
-        """As the settings say, where the detector is a model."""
+        """Return the settings' device where the detector is a model."""
         return self.config.device if self.detector.has_weights else "cpu"
 
     def open(self, ctx: WorkerContext) -> None:
@@ -152,7 +152,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
 def kept_answers(
     storage: Storage, config: ProposeConfig, fingerprint: Mapping[str, str]
 ) -> Answers:
-    """The detector's answers under these settings.
+    """Return the detector's answers under these settings.
 
     Args:
         storage: the workspace.
@@ -175,7 +175,7 @@ def _frame_input(one: _Asked) -> FrameInput:
 
 
 def sounds_of(frame: Frame, rows: Sequence[Sounds]) -> Sounds | None:
-    """The tags of the frame's own neighbourhood where there are any, else those of its clip."""
+    """Return the tags of the frame's own neighbourhood if there are any, else its clip's."""
     own = [row for row in rows if row.frame_id == frame.frame_id]
     whole = [row for row in rows if row.frame_id is None]
     return next(iter(own + whole), None)

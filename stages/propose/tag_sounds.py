@@ -30,7 +30,7 @@ class _Asked:
 
     query: AudioQuery
     frames: Sequence[Frame | None]
-    """Whose window each span is; none for the whole clip."""
+    """The frame whose window each span is; none for the whole clip."""
     of: str
     """Digest of all the tagger may listen to."""
 
@@ -54,13 +54,13 @@ class TagSounds(Stage[HearConfig]):
         self.tagger: Tagger = make_backend(TAGGERS, config.tagger, config)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The tagger's, and the taxonomy's digest; reading it checks it before the run begins."""
+        """Return the tagger's digests and the taxonomy's, checking it before the run begins."""
         check_active_scores(self.config)
         taxonomy = load_taxonomy(self.config.taxonomy)
         return {**self.tagger.fingerprint(), "taxonomy": taxonomy.digest}
 
     def device(self) -> str:
-        """As the settings say, where the tagger is a model."""
+        """Return the settings' device where the tagger is a model."""
         return self.config.device if self.tagger.has_weights else "cpu"
 
     def open(self, ctx: WorkerContext) -> None:
@@ -149,6 +149,6 @@ class TagSounds(Stage[HearConfig]):
 
 
 def window(frame: Frame, clip: Clip, length_s: float) -> tuple[float, float]:
-    """The span around a frame's sound event, cut at the clip's edges, never moved."""
+    """Return the span around a frame's sound event, cut at the clip's edges, never moved."""
     start = max(clip.start_s, frame.event_time_s - length_s / 2)
     return round(start, 6), round(min(clip.end_s, frame.event_time_s + length_s / 2), 6)

@@ -1,1 +1,1 @@
-"""From boxes to masks."""
+"""The way from boxes to masks."""

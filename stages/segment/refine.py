@@ -41,13 +41,13 @@ class FrameRefiner:
 
     @property
     def name(self) -> str:
-        """The segmenter's."""
+        """The segmenter's name."""
         return self._segmenter.name
 
     def refine(
         self, frame: Frame, box: list[float], points: list[tuple[float, float, bool]]
     ) -> Segmented:
-        """The thing a person means.
+        """Segment the thing a person means.
 
         Args:
             frame: it is in.

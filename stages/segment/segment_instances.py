@@ -44,11 +44,11 @@ class SegmentInstances(Stage[SegmentConfig]):
         self.segmenter: Segmenter = make_backend(SEGMENTERS, config.segmenter, config)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The segmenter's."""
+        """Return the segmenter's digests."""
         return self.segmenter.fingerprint()
 
     def device(self) -> str:
-        """As the settings say, where the segmenter is a model."""
+        """Return the settings' device where the segmenter is a model."""
         return self.config.device if self.segmenter.has_weights else "cpu"
 
     def open(self, ctx: WorkerContext) -> None:
@@ -104,9 +104,9 @@ class SegmentInstances(Stage[SegmentConfig]):
         if found.predicted_iou is not None and not math.isfinite(found.predicted_iou):
             return Fail(row.id, "not_a_number", f"{self.segmenter.name} computed no number")
         area, inside = int(found.mask.sum()), int(found.mask[y0:y1, x0:x1].sum())
-        share = inside / ((x1 - x0) * (y1 - y0))
-        if not inside or share < self.config.min_mask_area:
-            detail = f"{inside} pixels in the box, {share:.4f} of it"
+        fraction = inside / ((x1 - x0) * (y1 - y0))
+        if not inside or fraction < self.config.min_mask_area:
+            detail = f"{inside} pixels in the box, {fraction:.4f} of it"
             return Fail(row.id, "empty_mask", detail)
         if area > 2 * inside:
             return Fail(row.id, "mask_off_box", f"{area} pixels, {inside} of them in the box")

@@ -24,15 +24,15 @@ from pipeline.errors import UsageError
 from pipeline.models import check_state_dict, load_state_dict
 
 Mode = Literal["audioonly", "videoonly", "multimodal", "missingaudioonly", "missingvideoonly"]
-"""Which modalities are given. ``missing...``: one of them, to a model tuned on both."""
+"""The modalities that are given. ``missing...``: one of them, to a model tuned on both."""
 
 Pair = Literal["", "_a", "_v"]
-"""Which of a block's LayerNorm pairs: the plain one, the audio one, the video one."""
+"""The name of one of a block's LayerNorm pairs: the plain one, the audio one, the video one."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the authors trained; only the number of classes differs between their checkpoints."""
+    """The sizes the authors trained; only the number of classes differs between checkpoints."""
 
     num_classes: int = 527
     mel_bins: int = 128
@@ -163,7 +163,7 @@ class CavMae(nn.Module):
         return logits
 
     def features(self, audio: Tensor | None, image: Tensor | None, mode: Mode) -> Tensor:
-        """What the head sees, ``(b, d)``; arguments as ``forward``'s."""
+        """Compute what the head sees, ``(b, d)``; the arguments are ``forward``'s."""
         if mode == "multimodal":
             sound, sight = self.audio_tokens(audio), self.image_tokens(image)
             sound = repeat(sound, "b n d -> (b r) n d", r=len(sight) // len(sound))
@@ -199,7 +199,7 @@ class CavMae(nn.Module):
         return tokens
 
     def _pooled(self, tokens: Tensor, pair: Pair, norm: nn.Module) -> Tensor:
-        """The shared block, a norm, and the mean over the tokens ``(b, n, d)``: ``(b, d)``."""
+        """Apply the shared block and a norm, and average the tokens ``(b, n, d)``: ``(b, d)``."""
         for block in self.blocks_u:
             tokens = block(tokens, pair)
         mean: Tensor = norm(tokens).mean(dim=1)

@@ -1,4 +1,4 @@
-"""From a waveform to what CAV-MAE was trained on: Kaldi's log mel filter bank, normalised.
+"""CAV-MAE's input made of a waveform: Kaldi's log mel filter bank, normalised.
 
 The authors used torchaudio's; kaldi-native-fbank is the same arithmetic without torch and differs
 by 1e-4 in the mean. Odd about it: the padding is 0.0 before the normalisation, so padded rows end
@@ -15,14 +15,14 @@ RATE_HZ = 16000
 """Sample rate of what CAV-MAE hears."""
 
 MIN_SAMPLES = 400
-"""One window: less makes no row at all."""
+"""Samples of a window: fewer make no row at all."""
 
 FRAMES = 1024
 """Rows the network takes, 10 ms each; of longer sound the first 10.24 s count."""
 
 _MEL_BINS = 128
 _MEAN, _DEVIATION = -5.081, 4.4849
-"""Over AudioSet; the authors use them for VGGSound too."""
+"""Statistics of AudioSet; the authors use them for VGGSound too."""
 
 
 def filter_bank(wave: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -41,7 +41,7 @@ def filter_bank(wave: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def model_input(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the network is given of a waveform, ``(s, f)`` = ``(1024, 128)``.
+    """Return what the network is given of a waveform, ``(s, f)`` = ``(1024, 128)``.
 
     Args:
         wave: as ``filter_bank``'s.

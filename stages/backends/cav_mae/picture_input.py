@@ -1,4 +1,4 @@
-"""From a clip's frames to what CAV-MAE was trained on: ten of them, 224 x 224, normalised."""
+"""CAV-MAE's input made of a clip's frames: ten of them, 224 x 224, normalised."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def chosen_frames(num_frames: int, fps: float) -> list[int]:
-    """The ten frames of a clip, by index among its presented frames.
+    """Return the ten frames of a clip, by index among its presented frames.
 
     The authors count the frames of the first 10 s, cut the count by ten and take the frame before
     each cut; the first stays the first. A short clip repeats frames.

@@ -65,7 +65,7 @@ class _Prepared:
 
     @property
     def inputs(self) -> int:
-        """Of the network."""
+        """Number of inputs the network gets of it."""
         return max(0 if part is None else len(part) for part in (self.audio, self.images))
 
 
@@ -81,7 +81,7 @@ class CavMaeTagger:
         self._mode = mode_of(config)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The weights' digest."""
+        """Return the digest of the weights."""
         return {"weights": require(self.name).sha256}
 
     def open(self, storage: Storage) -> None:
@@ -192,7 +192,7 @@ class CavMaeTagger:
 
 
 def mode_of(config: HearConfig) -> Mode:
-    """The mode the settings ask for; ``auto`` is the one the checkpoint was tuned for.
+    """Return the mode the settings ask for; ``auto`` is the one the checkpoint was tuned for.
 
     Raises:
         UsageError: the checkpoint was not tuned for it, or it needs pictures of single events.
@@ -211,7 +211,7 @@ def mode_of(config: HearConfig) -> Mode:
 
 
 def loudest(scores: NDArray[np.float32]) -> list[SoundClass]:
-    """The classes of highest score, best first, equals in AudioSet's order.
+    """Return the classes of highest score, best first, equals in AudioSet's order.
 
     Args:
         scores: probabilities, ``(k,)``.
@@ -222,7 +222,7 @@ def loudest(scores: NDArray[np.float32]) -> list[SoundClass]:
 
 
 def _sound(media: Media, timeline: Timeline, span: tuple[float, float]) -> NDArray[np.float32]:
-    """The network's input of a span's sound, ``(s, f)``.
+    """Return the network's input of a span's sound, ``(s, f)``.
 
     Raises:
         MediaError: ``no_audio``, or what decoding raises.
@@ -239,7 +239,7 @@ def _sound(media: Media, timeline: Timeline, span: tuple[float, float]) -> NDArr
 def _pictures(
     media: Media, timeline: Timeline, span: tuple[float, float], fps: float
 ) -> NDArray[np.float32]:
-    """The network's inputs of a span's pictures, ``(10, c, height, width)``.
+    """Return the network's inputs of a span's pictures, ``(10, c, height, width)``.
 
     Raises:
         MediaError: ``undecodable``, or what decoding raises.
