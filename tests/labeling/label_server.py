@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -35,7 +36,9 @@ class LabelServer:
 
 
 @contextlib.contextmanager
-def label_server(answer: Callable[[Asked], Answer | None]) -> Iterator[LabelServer]:
+def label_server(
+    answer: Callable[[Asked], Answer | None], tls: ssl.SSLContext | None = None
+) -> Iterator[LabelServer]:
     """Serve on the loopback interface; an answer of None breaks the connection.
 
     The content of a 3xx is where it sends to. A cookie is offered, and must not come back.
@@ -74,9 +77,11 @@ def label_server(answer: Callable[[Asked], Answer | None]) -> Iterator[LabelServ
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         http.daemon_threads = True
+        if tls is not None:
+            http.socket = tls.wrap_socket(http.socket, server_side=True)
         thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
         thread.start()
-        server.url = f"http://127.0.0.1:{http.server_address[1]}"
+        server.url = f"http{'s' if tls else ''}://127.0.0.1:{http.server_address[1]}"
         try:
             yield server
         finally:

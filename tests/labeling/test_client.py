@@ -6,7 +6,10 @@ import base64
 import gc
 import json
 import logging
+import shutil
 import socket
+import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,16 +97,40 @@ def test_reading_is_tried_again_and_importing_is_not() -> None:
         assert len(server.asked) == 4
 
 
-def test_one_connection_is_kept_for_all_calls_and_closed_at_the_end() -> None:
-    with label_server(lambda _: (200, {})) as server:
+def test_over_tls_one_connection_is_kept_for_all_calls_and_closed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here"
+    words = [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl")
+    subprocess.run(
+        [*words, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
+    )
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    with label_server(lambda _: (200, {}), tls) as server:
+        with pytest.raises(LabelServerError, match="CERTIFICATE_VERIFY_FAILED"):
+            client(server).call("GET", "/api/x")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # as the machine's own authorities
         api = client(server)
         for _ in range(3):
             api.call("GET", "/api/x")
+        assert len(server.asked) == 3
         assert len({asked.connection for asked in server.asked}) == 1
         http = api._http
         del api
         gc.collect()
         assert http.is_closed
+
+
+def test_over_plain_http_each_call_has_a_connection_of_its_own() -> None:
+    with label_server(lambda _: (200, {})) as server:
+        api = client(server)
+        for _ in range(3):
+            api.call("GET", "/api/x")
+    assert len({asked.connection for asked in server.asked}) == 3
 
 
 def test_a_redirect_is_not_followed() -> None:
