@@ -1,4 +1,4 @@
-"""What every stage stands on: records, tables, units, commits, media and the command line.
+"""The core: records, tables, units, commits, media and the command line.
 
 From Python, ``from pipeline import Workspace`` is the way in.
 """

@@ -42,12 +42,12 @@ class Section(BaseModel):
     """Settings that may hold a password: what was typed of them is never written down."""
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide results, for the stage key."""
+        """Return the settings that decide results, for the stage key."""
         return self.model_dump(mode="json", exclude=set(self.unhashed))
 
 
 class RunConfig(Section):
-    """How much of the machine a run takes. Never changes a result, so it is not hashed."""
+    """The part of the machine a run takes. Never changes a result, so it is not hashed."""
 
     workers: int = Field(default=0, ge=0)
     """Worker processes; 0 takes one per core, of this machine or of the Ray cluster."""
@@ -56,7 +56,7 @@ class RunConfig(Section):
     Every worker loads the model (the largest, sam-vit-h, is 2.6 GB). 2, so that the GPU has work
     while one of them reads, decodes or commits; how much that gains is not measured yet."""
     executor: Literal["local", "ray"] = "local"
-    """Where units run. local: supervised processes here. ray: actors of a Ray cluster."""
+    """Executor of the units. local: supervised processes here. ray: actors of a Ray cluster."""
     ray_address: str = ""
     """The Ray cluster, e.g. 'auto' or 'ray://head:10001'; empty starts one on this machine."""
     max_failed: str = "100%"
@@ -75,7 +75,7 @@ class RunConfig(Section):
 
 
 class DownloadConfig(Section):
-    """From the list to files on disk, and the candidate filter (paper 3.1.1)."""
+    """The way from the list to files on disk, and the candidate filter (paper 3.1.1)."""
 
     # How politely and from where, not what. Some of it may hold a password.
     unhashed: ClassVar[frozenset[str]] = frozenset(
@@ -102,7 +102,7 @@ class DownloadConfig(Section):
     private: ClassVar[frozenset[str]] = frozenset({"identities", "options", "source_template"})
 
     source_template: str = ""
-    """Where videos come from. Empty: YouTube. 'http://host/{video_id}.mp4': a mirror of your own.
+    """Source of the videos. Empty: YouTube. 'http://host/{video_id}.mp4': a mirror of your own.
     '/data/{video_id}.mp4' or 'file:///data/{video_id}.mp4': a local archive, linked or copied."""
     format: str = (
         "18/b[protocol^=http][height=360]/b[protocol^=http][height<=480]/b[protocol^=http]"
@@ -139,7 +139,7 @@ class DownloadConfig(Section):
     min_free_bytes: int = Field(default=2_000_000_000, ge=0)
     """The run stops when less disk than this is free."""
     identities: list[str] = []
-    """One entry per network identity: 'direct', a proxy URL, or 'cookies:FILE'. Empty: direct."""
+    """An entry per network identity: 'direct', a proxy URL, or 'cookies:FILE'. Empty: direct."""
     options: dict[str, Any] = {}
     """Any yt-dlp option, by its Python name, passed through untouched."""
     width: int = Field(default=640, gt=0)
@@ -238,13 +238,13 @@ def _device(text: str) -> str:
 
 
 class InferenceConfig(Section):
-    """Where a stage's model runs; of no effect on backends without weights."""
+    """The device and precision of a stage's model; no effect on backends without weights."""
 
     # Devices differ by rounding alone, and a run may go on on another machine.
     unhashed: ClassVar[frozenset[str]] = frozenset({"device", "batch_mpx"})
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    """Where the model runs. auto: workers take turns on the visible GPUs; without any, on the CPU.
+    """Device of the model. auto: workers take turns on the visible GPUs; without any, on the CPU.
     cpu. cuda:N: all of them on that GPU; cuda is cuda:0. See run.workers_per_gpu."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format of the model's arithmetic; auto: bfloat16 on a GPU, float32 on a CPU."""
@@ -253,7 +253,7 @@ class InferenceConfig(Section):
 
 
 class HearConfig(InferenceConfig):
-    """What sounds in a clip (paper 3.1.3); the first half of `propose`."""
+    """The sounds of a clip (paper 3.1.3); the first half of `propose`."""
 
     inference: ClassVar[frozenset[str]] = frozenset(
         {"tagger", "weights", "mode", "scope", "window_s", "precision"}
@@ -261,7 +261,7 @@ class HearConfig(InferenceConfig):
     """Settings of the tagger itself. The others choose among its classes, without hearing again."""
 
     tagger: Literal["vggsound-label", "cav-mae"] = "vggsound-label"
-    """What hears categories. vggsound-label: the list's own label, through the taxonomy. cav-mae:
+    """Tagger of categories. vggsound-label: the list's own label, through the taxonomy. cav-mae:
     the paper's, of AudioSet's classes."""
     weights: Literal[
         "cav-mae-as-46.6",
@@ -274,12 +274,12 @@ class HearConfig(InferenceConfig):
     mode: Literal[
         "auto", "audioonly", "videoonly", "multimodal", "missingaudioonly", "missingvideoonly"
     ] = "auto"
-    """How cav-mae is run; auto: as its checkpoint was tuned. missing*: one that hears and sees is
+    """Mode of cav-mae; auto: as its checkpoint was tuned. missing*: one that hears and sees is
     given one of the two."""
     scope: Literal["clip", "frame"] = "clip"
-    """What is tagged. clip: the whole clip once, the length cav-mae was trained on (of longer clips
-    it hears the first 10.24 s). frame: a window around each frame's sound event, for what sounds in
-    turns; cav-mae was not trained on spans so short."""
+    """Span that is tagged. clip: the whole clip once, the length cav-mae was trained on (of longer
+    ones it hears the first 10.24 s). frame: a window around each frame's sound event, for what
+    sounds in turns; cav-mae was not trained on spans so short."""
     window_s: float = Field(default=2.0, ge=0.1, le=10.24)
     """Length of a frame's window, cut at the clip's edges, seconds."""
     taxonomy: str = ""
@@ -326,11 +326,11 @@ class ProposeConfig(InferenceConfig):
         "mm-grounding-dino-large",
         "grounding-dino-tiny",
     ] = "motion"
-    """Which detector draws boxes. motion: class-agnostic regions that move at the event.
+    """Detector that draws boxes. motion: class-agnostic regions that move at the event.
     yolov8x-oiv7: the paper's, of Open Images' classes (AGPL-3.0). *grounding-dino-*: finds what the
     target categories look like by name (Apache-2.0)."""
     openimages: Literal["exact", "generic"] = "exact"
-    """Which Open Images classes may be a category. exact: its own. generic: broader ones too, such
+    """Open Images classes that may be a category. exact: its own. generic: broader ones too, such
     as Musical instrument for a clarinet; 19 shipped categories have no other."""
     taxonomy: str = ""
     """CSV of target categories; empty: the one that ships with the package. The same as under
@@ -340,7 +340,7 @@ class ProposeConfig(InferenceConfig):
     max_boxes: int = Field(default=10, ge=1)
     """Boxes kept per frame: audible ones first, then by score."""
     nms_iou: float = Field(default=0.5, ge=0, le=1)
-    """Of two boxes of one class or category that overlap more than this, the better one stays."""
+    """Highest IoU of two boxes of one class or category; beyond it the better one stays."""
     min_area: float = Field(default=0.002, ge=0, le=1)
     """Smallest box, as a fraction of the frame."""
     max_area: float = Field(default=0.9, gt=0, le=1)
@@ -349,7 +349,7 @@ class ProposeConfig(InferenceConfig):
     """Boxes below it are not kept from the detector at all; lower min_score down to here without
     new inference."""
     raw_iou: float = Field(default=0.7, ge=0, le=1)
-    """Of two boxes of one class that overlap more than this, the detector gives one."""
+    """Highest IoU of two boxes of one class that the detector gives."""
     raw_boxes: int = Field(default=300, ge=1)
     """Boxes kept from the detector per frame, best first."""
     image_px: int = Field(default=640, ge=64, le=4096, multiple_of=32)
@@ -368,7 +368,7 @@ class ProposeConfig(InferenceConfig):
 
 
 class LabelConfig(Section):
-    """What `label accept` takes without a person, and where people label."""
+    """The rule of `label accept`, and where people label."""
 
     # Where and how people are asked, which decides nothing of what the rule takes.
     unhashed: ClassVar[frozenset[str]] = frozenset(
@@ -394,7 +394,7 @@ class LabelConfig(Section):
     accept_score: float = Field(default=0.5, ge=0, le=1)
     """Proposals from this detector score on are taken as they are."""
     accept_max: int = Field(default=3, ge=1)
-    """At most this many per frame, best first."""
+    """Most proposals taken per frame, best first."""
     url: str = ""
     """The Label Studio server; empty: the one `label serve` runs for this workspace."""
     token_file: str = ""
@@ -403,7 +403,7 @@ class LabelConfig(Section):
     project: str = Field(default="avatar-build", min_length=3, max_length=40)
     """Title of the projects at the server, followed by 'boxes' or 'masks'."""
     media_url: str = "/data/local-files/?d="
-    """What comes before a media path to make its address. The default reads the server's own disk,
+    """Prefix of a media path that makes it an address. The default reads the server's own disk,
     whose document root must be the workspace, as `label serve` sets it up."""
     loop_half_s: float = Field(default=0.05, gt=0)
     """The muted loop shows the frame plus and minus this, seconds (the paper's 0.05)."""
@@ -422,7 +422,7 @@ class LabelConfig(Section):
     share: float = Field(default=0.1, ge=0, le=1)
     """Fraction of the frames that `overlap` people answer. A larger one contains a smaller one."""
     seed: int = 0
-    """Which frames these are."""
+    """Seed of the draw of these frames."""
     agreement_iou: float = Field(default=0.5, gt=0, le=1)
     """Boxes of two people that overlap by this IoU are boxes of one thing."""
     reuse_iou: float = Field(default=0.8, gt=0, le=1)
@@ -443,7 +443,7 @@ class SegmentConfig(InferenceConfig):
         "sam2.1-hiera-base-plus",
         "sam2.1-hiera-large",
     ] = "grabcut"
-    """What turns a box into a mask. grabcut: OpenCV's GrabCut, no weights. sam-vit-h: the paper's.
+    """Segmenter of boxes. grabcut: OpenCV's GrabCut, no weights. sam-vit-h: the paper's.
     sam2.1-hiera-large: its successor, faster."""
     min_box_iou: float = Field(default=0.5, ge=0, le=1)
     """SAM offers three masks for a box. One agrees with the box when its own bounding box overlaps
@@ -531,7 +531,7 @@ def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar
 
 
 def typed_keys(settings: Iterable[str]) -> dict[str, list[str]]:
-    """The keys that ``section.key=value`` strings name, by section."""
+    """Return the keys that ``section.key=value`` strings name, by section."""
     found: dict[str, list[str]] = {}
     for section, key, _ in map(_section_setting, settings):
         found.setdefault(section, []).append(key)
@@ -617,7 +617,7 @@ def render_toml(profile: str | None = None, resolved: Config | None = None) -> s
 
 
 def render_value(value: Any) -> str:
-    """A value as TOML."""
+    """Write a value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

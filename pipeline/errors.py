@@ -40,7 +40,7 @@ class DamagedError(AvatarBuildError):
 
 
 class InputError(AvatarBuildError):
-    """One row cannot be processed, and why.
+    """An error about one row that cannot be processed.
 
     Args:
         kind: a short stable word, such as ``undecodable``; it is what ``retry --kind`` selects by.
@@ -60,7 +60,7 @@ class InputError(AvatarBuildError):
 
 
 class MediaError(InputError):
-    """One media file cannot be read as what it should be."""
+    """An error about a media file that cannot be read as what it should be."""
 
 
 class StopRun(AvatarBuildError):
@@ -99,7 +99,7 @@ _TYPED = {
 
 
 def machine_says(error: OSError) -> str:
-    """The line about what the machine refused; empty when it refused nothing.
+    """Return the line about what the machine refused; empty when it refused nothing.
 
     >>> machine_says(OSError(errno.EROFS, "", "/data/ws/report.html"))
     '/data/ws/report.html: the disk is read-only. Use a place that can be written.'
@@ -111,7 +111,7 @@ def machine_says(error: OSError) -> str:
 
 
 def path_says(error: OSError, words: Iterable[str]) -> str:
-    """The line about a path that a user typed; empty when the error is of none.
+    """Return the line about a path that a user typed; empty when the error is of none.
 
     Args:
         error: about any path.

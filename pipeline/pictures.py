@@ -1,4 +1,4 @@
-"""What is drawn over pictures: outlines of masks, and a colour for each category."""
+"""The outlines of masks over pictures, and a colour for each category."""
 
 from __future__ import annotations
 

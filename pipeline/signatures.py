@@ -1,9 +1,9 @@
-"""What a file is by its first bytes, where it is not what its name says."""
+"""Tell what a file is by its first bytes, where it is not what its name says."""
 
 from __future__ import annotations
 
 HEAD_BYTES = 512
-"""As many of them are looked at."""
+"""The number of first bytes that are looked at."""
 
 WEB_PAGE = "a web page"
 LFS_POINTER = "a pointer of Git LFS"

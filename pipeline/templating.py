@@ -11,7 +11,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|~$&])")
 
 
 def environment(package: str) -> Environment:
-    """A package's ``templates/``; ``.html`` ones escape by themselves, ``.md`` ones by filter."""
+    """Open a package's ``templates/``; ``.html`` escapes by itself, ``.md`` by filter."""
     env = Environment(
         loader=PackageLoader(package, "templates"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -26,7 +26,7 @@ def environment(package: str) -> Environment:
 
 
 def markdown_text(value: object) -> str:
-    r"""Text that Markdown shows as it is, on one line.
+    r"""Return text that Markdown shows as it is, on one line.
 
     >>> markdown_text("a | <b>\n*c*")
     'a \\| \\<b\\> \\*c\\*'
@@ -35,7 +35,7 @@ def markdown_text(value: object) -> str:
 
 
 def safe_url(value: object) -> str:
-    """A web address fit for a link in Markdown or HTML; empty when it is none.
+    """Return a web address fit for a link in Markdown or HTML; empty when it is none.
 
     >>> safe_url("javascript:alert(1)")
     ''

@@ -1,4 +1,4 @@
-"""Which code and which libraries made a result."""
+"""The code and the libraries that made a result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LIBRARIES = ("av", "numpy", "opencv-python-headless", "pyarrow", "scipy", "yt-d
 
 
 def package_version() -> str:
-    """The installed version of avatar-build."""
+    """Return the installed version of avatar-build."""
     try:
         return version("avatar-build")
     except PackageNotFoundError:
@@ -19,7 +19,7 @@ def package_version() -> str:
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of what decides results, without importing any of it."""
+    """Return the versions of what decides results, without importing any of it."""
     found = {"python": platform.python_version(), "avatar-build": package_version()}
     for name in _LIBRARIES:
         try:
@@ -30,7 +30,7 @@ def tool_versions() -> dict[str, str]:
 
 
 def code_revision() -> str:
-    """The git revision of a checkout, with ``+`` when files differ from it; else the version."""
+    """Return a checkout's git revision, with ``+`` when files differ from it; else the version."""
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists():
         return package_version()

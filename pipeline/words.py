@@ -1,4 +1,4 @@
-"""How numbers, sizes, values and commands are written where people read them."""
+"""The writing of numbers, sizes, values and commands where people read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number and what it counts.
+    """Write a number and what it counts.
 
     >>> counted(1, "row"), counted(20, "row"), counted(0, "entry", "entries")
     ('1 row', '20 rows', '0 entries')
@@ -17,7 +17,7 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def size(number: float) -> str:
-    """Bytes in the largest unit that leaves a figure before the point.
+    """Write bytes in the largest unit that leaves a figure before the point.
 
     >>> size(999), size(52_000_000), size(2e9)
     ('999 bytes', '52.0 MB', '2.0 GB')
@@ -29,7 +29,7 @@ def size(number: float) -> str:
 
 
 def short(value: object, most: int = 80) -> str:
-    """A value as Python writes it, in ASCII and of a bounded length: harmless on a terminal.
+    """Write a value as Python does, in ASCII and of a bounded length: harmless on a terminal.
 
     >>> short("a" * 99, 12)
     "'aaaaaaaa..."
@@ -39,7 +39,7 @@ def short(value: object, most: int = 80) -> str:
 
 
 def command_line(*words: object) -> str:
-    """A command to be pasted into a shell.
+    """Write a command to be pasted into a shell.
 
     >>> command_line("status", "--workspace", "my data/ws")
     "avatar-build status --workspace 'my data/ws'"
@@ -48,7 +48,7 @@ def command_line(*words: object) -> str:
 
 
 def plain(problem: Mapping[str, Any]) -> str:
-    """What is wrong with a value, of an error pydantic reports: no pattern, no foreign words.
+    """Say what is wrong with a value that pydantic refused: no pattern, no foreign words.
 
     Args:
         problem: one of ``ValidationError.errors()``.

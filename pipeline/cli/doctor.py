@@ -72,13 +72,13 @@ _KEPT_FRACTION = 39 / 70
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at."""
+    """A thing that was looked at, and its state."""
 
     name: str
     state: Literal["ok", "warn", "bad"]
     detail: str
     advice: str = ""
-    """What to do; empty when there is nothing to."""
+    """The next step; empty when there is none."""
 
 
 def run_checks(storage: Storage, config: Config, today: datetime.date | None = None) -> list[Check]:
@@ -168,7 +168,7 @@ def _find(program: str) -> str | None:
 
 
 def _version_of(path: str, name: str) -> tuple[int, ...]:
-    """Its version; empty when it does not say."""
+    """Return its version; empty when it does not say."""
     option = "--help" if name == "quickjs" else "--version"
     try:
         shown = subprocess.run([path, option], capture_output=True, text=True, timeout=10)
@@ -208,7 +208,7 @@ def _disk(storage: Storage, config: DownloadConfig) -> Check:
 
 
 def check_media(workspace: Workspace) -> list[Check]:
-    """The media files of each table: how many are not there as they were recorded."""
+    """Count the media files of each table that are not there as they were recorded."""
     checks = []
     for state in media_states(workspace):
         if said := state.said():
@@ -220,7 +220,7 @@ def check_media(workspace: Workspace) -> list[Check]:
 
 
 def _waiting_videos(storage: Storage) -> int:
-    """Listed videos of which nothing is known yet."""
+    """Count the listed videos of which nothing is known yet."""
     import pyarrow.parquet as pq
 
     names = [name for name in storage.names("tables/sources") if name.endswith(".parquet")]
@@ -268,7 +268,7 @@ def _extras() -> Iterator[Check]:
 
 
 def _token(config: LabelConfig) -> Iterator[Check]:
-    """Whether the token file that the settings name can be used; the server itself is not asked."""
+    """Check that the token file of the settings can be used; the server itself is not asked."""
     if not config.token_file or os.environ.get("AVATAR_LABEL_TOKEN", "").strip():
         return
     file = Path(config.token_file)
@@ -287,7 +287,7 @@ def _token(config: LabelConfig) -> Iterator[Check]:
 
 
 def _chosen(config: Config) -> Iterator[Check]:
-    """What the stages that may run models need for the backends these settings choose."""
+    """Look for what the stages that may run models need for the backends of these settings."""
     gpus: int | None = None
     for name, step in STAGES.items():
         if not step.uses_device:

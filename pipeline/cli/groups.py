@@ -1,4 +1,4 @@
-"""How every command is parsed, listed and ended: the classes of commands and their groups."""
+"""The classes of commands and their groups: parsing, listing and ending them."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Group(click.Group):
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order they joined."""
+        """Return them in the order they joined."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -150,7 +150,7 @@ class Root(Group):
         self.sections = sections
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """As the sections have them."""
+        """Return them as the sections have them."""
         return [name for names in self.sections.values() for name in names]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

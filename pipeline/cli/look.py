@@ -13,7 +13,7 @@ from pipeline.cli.running import one_line
 @cli.command()
 @workspace_options
 def status(workspace: str, settings: tuple[str, ...]) -> None:
-    """Per stage: rows in, done, dropped, failed and waiting, rate and time left.
+    """Count per stage the rows in, done, dropped, failed and waiting; rate and time left.
 
     \b
         avatar-build status --workspace ws

@@ -48,7 +48,7 @@ def cli() -> None:
 
 
 def workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--workspace`` and ``--set``."""
+    """Add ``--workspace`` and ``--set``."""
     for option in (
         click.option(
             "--set",
@@ -71,7 +71,7 @@ def workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that runs a stage; they arrive as one ``RunOptions``."""
+    """Add the options of every command that runs a stage; they arrive as one ``RunOptions``."""
 
     @wraps(command)
     def gathered(
@@ -117,7 +117,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--device`` of the commands that run models, as a setting of each of their stages."""
+    """Add ``--device``, which becomes a setting of each stage that uses a device."""
 
     @click.option("--device", metavar="D", help="Where models run: auto, cpu, cuda or cuda:N.")
     @wraps(command)
@@ -138,7 +138,7 @@ def _part(units: str) -> tuple[int, int]:
 
 
 def open_workspace(workspace: str, settings: Sequence[str]) -> Workspace:
-    """The workspace the options name, with what was typed on top of its settings."""
+    """Open the workspace of the options, with what was typed on top of its settings."""
     from pipeline.workspace.workspace import Workspace
 
     return Workspace(workspace, settings)

@@ -1,4 +1,4 @@
-"""What a command says: sentences for people as they come, or one JSON object at its end.
+"""The output of a command: sentences for people as they come, or one JSON object at its end.
 
     {"version": 1, "command": "sample", "result": {...}, "error": null}
 
@@ -28,22 +28,22 @@ class Failed(click.ClickException):
 
 @dataclass
 class Output:
-    """Where a command puts what it says; ``-q``, ``-v`` and ``--json`` decide what is shown."""
+    """The output of a command; ``-q``, ``-v`` and ``--json`` decide what is shown."""
 
     command: str = ""
-    """Its name, without the program's."""
+    """The command's name, without the program's."""
     json: bool = False
     quiet: bool = False
     verbose: bool = False
     stopped: ClassVar[bool] = False
-    """Whether a signal has asked this process to end."""
+    """True once a signal has asked this process to end."""
     result: dict[str, Any] = field(default_factory=dict)
-    """What ``--json`` prints of a command."""
+    """The result that ``--json`` prints."""
     _printed: bool = False
 
     @property
     def shown(self) -> bool:
-        """Whether progress is shown."""
+        """Say whether progress is shown."""
         return not (self.json or self.quiet)
 
     def tell(self, result: Mapping[str, Any], *lines: str) -> None:
@@ -77,12 +77,12 @@ class Output:
 
 
 def output() -> Output:
-    """The output of the command that runs."""
+    """Return the output of the command that runs."""
     return click.get_current_context().ensure_object(Output)
 
 
 def ending(error: BaseException) -> tuple[str, int] | None:
-    """The line and the exit code an error ends a command with; none for a bug."""
+    """Return the line and the exit code an error ends a command with; none for a bug."""
     if isinstance(error, click.ClickException):
         return error.format_message(), error.exit_code
     if isinstance(error, AvatarBuildError):

@@ -68,15 +68,15 @@ class Workspace(workspace.Workspace):
         return summary
 
     def status(self) -> pandas.DataFrame:
-        """The books of each stage that has run or has input waiting, a row each."""
+        """Return the counts of each stage that has run or has input waiting, a row each."""
         return pandas.DataFrame([stage.as_dict() for stage in stage_status(self)])
 
     def failures(self) -> pandas.DataFrame:
-        """Every failed row, with its kind and detail."""
+        """Return every failed row, with its kind and detail."""
         return self._endings(0)
 
     def drops(self) -> pandas.DataFrame:
-        """Every row that was set aside, with its reason."""
+        """Return every row that was set aside, with its reason."""
         return self._endings(1)
 
     def _endings(self, which: int) -> pandas.DataFrame:

@@ -49,7 +49,7 @@ def run_stages(
 
 
 def set_aside(workspace: Workspace, options: RunOptions) -> None:
-    """With ``--redo``, take out of force what is damaged; before anything reads it."""
+    """Take out of force what is damaged, with ``--redo``; before anything reads it."""
     from pipeline.run.runner import set_aside_damaged
 
     if options.redo and not options.dry_run:
@@ -102,12 +102,12 @@ def _say(summary: RunSummary, options: RunOptions) -> None:
 
 
 def listed(counted: Sequence[tuple[str, int]]) -> str:
-    """Names and counts as ``name count, name count``."""
+    """Return names and counts as ``name count, name count``."""
     return ", ".join(f"{name} {count}" for name, count in counted)
 
 
 def _too_many_failed(workspace: Workspace, summary: RunSummary) -> str:
-    """Why a stage's failures fail the command; empty when they do not."""
+    """Return why a stage's failures fail the command; empty when they do not."""
     bound = workspace.config.run.max_failed
     failed, rows = summary.counts["failed"], summary.counts["input"]
     limit = rows * int(bound[:-1]) / 100 if bound.endswith("%") else int(bound)
@@ -131,6 +131,6 @@ def say_sheets(names: Sequence[str]) -> None:
 
 
 def one_line(text: str) -> str:
-    """The last line of a text, shortened: of a traceback, the exception."""
+    """Return the last line of a text, shortened: of a traceback, the exception."""
     lines = text.strip().splitlines() or [""]
     return lines[-1][:200]

@@ -1,4 +1,4 @@
-"""_Floats ``[x, y, w, h]``: overlap, clipping and non-maximum suppression.
+"""Boxes ``[x, y, w, h]``: overlap, clipping and non-maximum suppression.
 
 Pixels are squares: a box covers ``[x, x + w) x [y, y + h)``, so a box of one pixel has w = h = 1.
 """
@@ -15,7 +15,7 @@ _Floats = NDArray[np.float64]
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two boxes, in [0, 1]; 0 when both are empty.
+    """Return the intersection over union of two boxes, in [0, 1]; 0 when both are empty.
 
     >>> iou([0, 0, 2, 2], [1, 0, 2, 2])
     0.3333333333333333
@@ -24,7 +24,7 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def iou_matrix(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> _Floats:
-    """Intersection over union of every box of ``a`` with every box of ``b``, ``(len(a), len(b))``.
+    """Return the IoU of every box of ``a`` with every box of ``b``, ``(len(a), len(b))``.
 
     >>> iou_matrix([[0, 0, 2, 2]], [[0, 0, 2, 2], [2, 0, 2, 2]]).tolist()
     [[1.0, 0.0]]
@@ -39,7 +39,7 @@ def iou_matrix(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> _F
 
 
 def nms(boxes: Sequence[Sequence[float]], scores: Sequence[float], max_iou: float) -> list[int]:
-    """The boxes to keep, best first: each overlaps no better kept one by more than ``max_iou``.
+    """Return the boxes to keep, best first: none overlaps a better one above ``max_iou``.
 
     Of equal scores the earlier box is the better one.
 
@@ -55,7 +55,7 @@ def nms(boxes: Sequence[Sequence[float]], scores: Sequence[float], max_iou: floa
 
 
 def clip(box: Sequence[float], width: int, height: int) -> list[float] | None:
-    """The part of a box inside an image; none when nothing of it is.
+    """Return the part of a box inside an image; none when nothing of it is.
 
     >>> clip([-2, 1, 5, 9], 640, 4)
     [0.0, 1.0, 3.0, 3.0]
@@ -71,7 +71,7 @@ def clip(box: Sequence[float], width: int, height: int) -> list[float] | None:
 
 
 def to_pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int] | None:
-    """The whole pixels a box touches inside an image, ``(x0, y0, x1, y1)`` with open ends.
+    """Return the whole pixels a box touches in an image, ``(x0, y0, x1, y1)`` with open ends.
 
     >>> to_pixels([0.5, 1, 2, 2], 640, 360)
     (0, 1, 3, 3)

@@ -1,4 +1,4 @@
-"""Which reviews of a frame count, by one rule for everybody who reads them.
+"""The rule by which reviews of a frame count, one for everybody who reads them.
 
 ``reviews`` only ever grows: an edit, a deletion and a second opinion are rows beside the first. Of
 one frame and kind there count, in this order:
@@ -25,16 +25,16 @@ KINDS: tuple[Kind, ...] = ("boxes", "masks")
 
 DELETED = "annotation deleted"
 SKIPPED = "annotation skipped"
-"""Why a decision no longer stands; the frame is to be looked at again."""
+"""Reasons of a row that takes a decision back; the frame is to be looked at again."""
 
 
 def is_withdrawn(review: Review) -> bool:
-    """Whether the row takes an earlier one back."""
+    """Say whether the row takes an earlier one back."""
     return review.reject_reasons in ([DELETED], [SKIPPED])
 
 
 def newest_rows(reviews: Iterable[Review]) -> list[Review]:
-    """Of each annotation the row that says how it is now, oldest first."""
+    """Return the newest row of each annotation, oldest first."""
     newest: dict[tuple[str, ...], Review] = {}
     for review in sorted(reviews, key=_age):
         newest[review.frame_id, review.kind, review.annotator, review.annotation_id] = review
@@ -42,7 +42,7 @@ def newest_rows(reviews: Iterable[Review]) -> list[Review]:
 
 
 def counting_reviews(reviews: Iterable[Review], kind: Kind) -> list[Review]:
-    """The reviews of one frame and kind that count, by id.
+    """Return the reviews of one frame and kind that count, by id.
 
     Args:
         reviews: all of the frame, of either kind.
@@ -59,7 +59,7 @@ def counting_reviews(reviews: Iterable[Review], kind: Kind) -> list[Review]:
 
 
 def opinions(reviews: Iterable[Review], kind: Kind) -> list[Review]:
-    """Each person's newest own answer about one frame, whatever outranks it, by id."""
+    """Return each person's newest own answer about one frame, whatever outranks it, by id."""
     return _each_ones(
         row
         for row in _in_force(reviews, kind)
@@ -68,18 +68,18 @@ def opinions(reviews: Iterable[Review], kind: Kind) -> list[Review]:
 
 
 def deciding(reviews: Iterable[Review], kind: Kind = "boxes") -> Review | None:
-    """The review of a kind that decides a frame: the newest of those that count."""
+    """Return the review of a kind that decides a frame: the newest of those that count."""
     return max(counting_reviews(reviews, kind), key=_age, default=None)
 
 
 def is_sent_back(reviews: Iterable[Review]) -> bool:
-    """Whether a frame's boxes were sent back from the masks and nobody has answered since."""
+    """Say whether a frame's boxes were sent back from the masks and nobody has answered since."""
     review = deciding(reviews, "masks")
     return review is not None and _sends_back(review)
 
 
 def by_frame(reviews: Iterable[Review]) -> dict[str, list[Review]]:
-    """Reviews by their frame."""
+    """Group reviews by their frame."""
     found: dict[str, list[Review]] = {}
     for review in reviews:
         found.setdefault(review.frame_id, []).append(review)
@@ -87,7 +87,7 @@ def by_frame(reviews: Iterable[Review]) -> dict[str, list[Review]]:
 
 
 def holds(review: Review, frame: Frame, proposals: Sequence[Proposal], min_iou: float) -> bool:
-    """Whether a review still says something of the frame and proposals as they are now.
+    """Say whether a review still says something of the frame and proposals as they are now.
 
     What a person drew or moved is theirs and holds as long as it lies inside the frame. A box
     that was only kept is the detector's: it holds while a proposal overlaps it well enough.
@@ -121,7 +121,7 @@ def _is_inside(bbox: Sequence[float], frame: Frame, min_fraction: float) -> bool
 
 
 def _in_force(reviews: Iterable[Review], kind: Kind) -> list[Review]:
-    """The newest row of each annotation, oldest first, less what was sent back and done again."""
+    """Return the newest row of each annotation, less what was sent back and done again."""
     every = newest_rows(reviews)
     rows = [row for row in every if row.kind == kind]
     backs = [row.updated_at for row in every if row.kind == "masks" and _sends_back(row)]
@@ -134,7 +134,7 @@ def _in_force(reviews: Iterable[Review], kind: Kind) -> list[Review]:
 
 
 def _each_ones(rows: Iterable[Review]) -> list[Review]:
-    """The last row of each annotator, by id."""
+    """Return the last row of each annotator, by id."""
     latest = {row.annotator: row for row in rows}
     return sorted(latest.values(), key=lambda row: row.review_id)
 

@@ -30,18 +30,18 @@ _Point = tuple[int, int]
 _EAST, _WEST, _SOUTH, _NORTH = 1, 2, 4, 8
 _RIGHT = {_EAST: _SOUTH, _SOUTH: _WEST, _WEST: _NORTH, _NORTH: _EAST}
 _LAST = [1 << max(0, bits.bit_length() - 1) for bits in range(16)]
-"""The highest of some steps."""
+"""The highest step of each set of steps."""
 
 
 def encode(mask: NDArray[Any]) -> Rle:
-    """A mask, ``(height, width)`` of truth values, as run lengths."""
+    """Encode a mask, ``(height, width)`` of truth values, as run lengths."""
     packed = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     height, width = packed["size"]
     return Rle(size=[int(height), int(width)], counts=packed["counts"].decode("ascii"))
 
 
 def decode(rle: Rle) -> Mask:
-    """The mask of run lengths, ``(height, width)``.
+    """Decode run lengths into a mask, ``(height, width)``.
 
     Raises:
         InputError: ``bad_rle`` when the runs do not add up to the size.
@@ -60,12 +60,12 @@ def decode(rle: Rle) -> Mask:
 
 
 def area(rle: Rle) -> int:
-    """Pixels inside."""
+    """Count the pixels inside."""
     return int(coco.area(_packed(rle)))
 
 
 def bbox(rle: Rle) -> list[float]:
-    """The mask's own box ``[x, y, w, h]``; zeros when the mask is empty."""
+    """Return the mask's own box ``[x, y, w, h]``; zeros when the mask is empty."""
     return [float(value) for value in coco.toBbox(_packed(rle))]
 
 
@@ -90,7 +90,7 @@ def from_polygons(polygons: Sequence[Polygon], height: int, width: int) -> Rle:
 
 
 def to_polygons(mask: NDArray[Any], tolerance_px: float = 0.0) -> list[Polygon]:
-    """The outlines of a mask, one polygon per thing, largest first.
+    """Trace the outlines of a mask, one polygon per thing, largest first.
 
     Args:
         mask: ``(height, width)`` of truth values.
@@ -125,7 +125,7 @@ def _packed(rle: Rle) -> dict[str, Any]:
 
 
 def _runs(counts: str) -> NDArray[np.int64] | None:
-    """COCO's text to run lengths; none when it is no such text.
+    """Read COCO's text as run lengths; none when it is no such text.
 
     Five bits a character, the lowest first, a sixth bit while more follow; the last one's fifth bit
     is the sign. From the fourth on a run is told as the difference to the one two before.
@@ -152,7 +152,7 @@ def _runs(counts: str) -> NDArray[np.int64] | None:
 
 
 def _loops(inside: NDArray[np.uint8]) -> list[list[_Point]]:
-    """Closed walks along pixel edges, one corner per pixel, the mask to the right of the way.
+    """Walk along pixel edges and back, a corner per pixel, the mask to the right of the way.
 
     Where two pixels touch at a corner the walk stays with its own pixel.
     """
@@ -218,7 +218,7 @@ def _joined(loops: list[list[_Point]], inside: NDArray[np.uint8]) -> list[_Point
 
 
 def _corners(points: list[_Point]) -> list[_Point]:
-    """The points where the walk turns."""
+    """Return the points where the walk turns."""
     way = np.array(points, dtype=np.int64)
     before = np.sign(way - np.roll(way, 1, axis=0))
     turns = (before != np.roll(before, -1, axis=0)).any(axis=1)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.errors import InputError
 
 Scenario = Literal["Single-sound", "Mixed-sound", "Multi-entity"]
-"""How an instance sounds (AVATAR, section 3.1.3). Off-screen belongs to frames, not instances."""
+"""The way an instance sounds (AVATAR, section 3.1.3). Off-screen is said of frames."""
 
 Decision = Literal["labelled", "off_screen", "rejected", "back_to_boxes"]
 
@@ -43,13 +43,13 @@ class Record(BaseModel):
 
     @property
     def id(self) -> str:
-        """The value of the key column."""
+        """Return the value of the key column."""
         value: str = getattr(self, self.key)
         return value
 
 
 class Source(Record):
-    """One row of a video list: what to download."""
+    """A row of a video list: a video to download."""
 
     table: ClassVar[str] = "sources"
     key: ClassVar[str] = "video_id"
@@ -76,29 +76,29 @@ class Video(Record):
     sha256: str
     size_bytes: int = Field(gt=0)
     width: int = Field(gt=0)
-    """As displayed: after rotation, pixels square."""
+    """The width as displayed: after rotation, pixels square."""
     height: int = Field(gt=0)
     fps: float = Field(gt=0)
     """Average rate."""
     frame_count: int = Field(ge=0)
     duration_s: float = Field(gt=0)
-    """From where picture and sound begin to where the last of them ends."""
+    """The time from where picture and sound begin to where the last of them ends."""
     bitrate_bps: int = Field(ge=0)
     video_codec: str
     audio_codec: str
     sample_rate_hz: int = Field(gt=0)
     channels: int = Field(gt=0)
     license: str
-    """As the site states it; empty when it states none."""
+    """The licence as the site states it; empty when it states none."""
     title: str
     uploader: str
     upload_date: str
     """``YYYYMMDD``, or empty."""
     format_id: str
     video_stream: int | None = None
-    """Which of the file's streams the picture is, from 0; none in rows made before it was kept."""
+    """The file's stream of the picture, from 0; none in rows made before it was kept."""
     audio_stream: int | None = None
-    """Which one the sound is."""
+    """The stream of the sound."""
 
 
 class Clip(Record):
@@ -115,7 +115,7 @@ class Clip(Record):
     rms_per_second: list[float]
     """RMS of each second of the clip, waveform in [-1, 1]."""
     candidates: int = Field(ge=1)
-    """How many windows of the video qualified; one of them was drawn. With the lazy draw: 1."""
+    """The windows of the video that qualified; one of them was drawn. With the lazy draw: 1."""
 
 
 class Frame(Record):
@@ -141,20 +141,20 @@ class Frame(Record):
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     sha256: str = ""
-    """Of the image file; empty in rows made before it was kept, whose files cannot be checked."""
+    """The digest of the image; empty in rows made before it was kept, which cannot be checked."""
     size_bytes: int = Field(default=0, ge=0)
-    """Of the image file; 0 in such rows."""
+    """The size of the image file; 0 in such rows."""
 
 
 class SoundClass(Record):
-    """One class of the tagger's own vocabulary."""
+    """A class of the tagger's own vocabulary."""
 
     name: str
     score: float
 
 
 class SoundCategory(Record):
-    """One target category as the tagger hears it."""
+    """A target category as the tagger hears it."""
 
     category: str
     score: float
@@ -162,7 +162,7 @@ class SoundCategory(Record):
 
 
 class Sounds(Record):
-    """What a clip (or one frame's neighbourhood) sounds like."""
+    """The sounds of a clip, or of one frame's neighbourhood."""
 
     table: ClassVar[str] = "sounds"
     key: ClassVar[str] = "clip_id"
@@ -176,7 +176,7 @@ class Sounds(Record):
 
     @property
     def id(self) -> str:
-        """The frame's where there is one, else the clip's; the two are never alike."""
+        """Return the frame's where there is one, else the clip's; the two are never alike."""
         return self.frame_id or self.clip_id
 
 
@@ -208,7 +208,7 @@ class Rle(Record):
 
 
 class MaskSource(Record):
-    """Who drew a mask; see ``Mask`` for the columns."""
+    """The origin of a mask; see ``Mask`` for the columns."""
 
     source: str
     model_digest: str
@@ -217,7 +217,7 @@ class MaskSource(Record):
 
 
 class ReviewedInstance(Record):
-    """One sounding object as a reviewer left it."""
+    """A sounding object as a reviewer left it."""
 
     bbox: BBox
     category: str
@@ -226,14 +226,14 @@ class ReviewedInstance(Record):
     proposal_id: str | None
     """The proposal it came from; none when the reviewer drew it."""
     proposal_iou: float | None = None
-    """Its IoU with that proposal as a person was shown it; a proposal may be gone later. Rules and
+    """The IoU with that proposal as a person was shown it; a proposal may be gone later. Rules and
     simulations, which can be asked again, leave it out."""
     instance_id: str | None = None
     """The instance a mask review speaks of."""
     rle: Rle | None = None
     """The mask, in mask reviews."""
     drawn_by: MaskSource | None = None
-    """Who drew the mask, when the reviewer left it as it was shown."""
+    """The origin of the mask, when the reviewer left it as it was shown."""
 
 
 LATER_COLUMNS = {"proposal_iou", "drawn_by"}
@@ -241,7 +241,7 @@ LATER_COLUMNS = {"proposal_iou", "drawn_by"}
 
 
 class Review(Record):
-    """One decision about one frame. Append-only: a later review is a new row."""
+    """A decision about one frame. Append-only: a later review is a new row."""
 
     table: ClassVar[str] = "reviews"
     key: ClassVar[str] = "review_id"
@@ -389,13 +389,13 @@ def content_id(prefix: str, *parts: object) -> str:
 
 
 def digest_of(value: object) -> str:
-    """SHA-256 over ``value`` as canonical JSON."""
+    """Return the SHA-256 over ``value`` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def arrow_schema(record: type[BaseModel]) -> Any:
-    """The Arrow schema of a record's table (``pyarrow.Schema``)."""
+    """Return the Arrow schema of a record's table (``pyarrow.Schema``)."""
     import pyarrow as pa
 
     return pa.schema(_arrow_fields(record))

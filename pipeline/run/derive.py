@@ -33,11 +33,11 @@ class Derived:
     """The file they were made from, or its name for people."""
     sha256: str
     outcomes: Sequence[Outcome]
-    """One per input row, in the order of the rows."""
+    """An outcome per input row, in the order of the rows."""
     table: str = ""
     """The table of ``file``; empty for the one the spec reads."""
     attempts: Mapping[str, int] | None = None
-    """In a retry: how often each of the rows was tried before."""
+    """The earlier tries of each row, in a retry."""
 
 
 class HeldStep:
@@ -51,7 +51,7 @@ class HeldStep:
 
     @property
     def stage_key(self) -> str:
-        """The key of the step's generation."""
+        """Return the key of the step's generation."""
         return self._generation.key
 
     def commits(self) -> dict[str, Commit]:

@@ -19,7 +19,7 @@ _TIMEOUT_S = 30.0
 
 
 def visible_gpus() -> list[str]:
-    """Every GPU a new process would see, by a name that ``CUDA_VISIBLE_DEVICES`` takes.
+    """Return every GPU a new process would see, by a name that ``CUDA_VISIBLE_DEVICES`` takes.
 
     None where nothing says so: no driver, a driver that does not answer, or all are hidden.
     """
@@ -28,7 +28,7 @@ def visible_gpus() -> list[str]:
 
 
 def named_gpus(value: str) -> list[str]:
-    """The GPUs of a value of ``CUDA_VISIBLE_DEVICES``: indices or UUIDs, as they stand.
+    """Return the GPUs of a value of ``CUDA_VISIBLE_DEVICES``: indices or UUIDs, as they stand.
 
     As CUDA reads it, the first name that can be no GPU ends the list.
 
@@ -46,7 +46,7 @@ def named_gpus(value: str) -> list[str]:
 
 
 def listed_gpus(text: str) -> list[str]:
-    """The UUIDs ``nvidia-smi -L`` prints; for a GPU in MIG mode those of its instances.
+    """Return the UUIDs ``nvidia-smi -L`` prints; for a GPU in MIG mode those of its instances.
 
     UUIDs, because nvidia-smi counts GPUs by their place on the bus and CUDA the fastest first.
 

@@ -39,14 +39,14 @@ _SHORT = {
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """One record of the history and the commit that made it."""
+    """A record of the history and the commit that made it."""
 
     record: Record
     commit: Commit | None
     config: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return it for ``--json``."""
         made = None
         if self.commit:
             made = {
@@ -61,7 +61,7 @@ class HistoryRow:
         return {"table": self.record.table, "row": self.record.model_dump(), "made_by": made}
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Yield lines for people."""
         yield f"{self.record.table:10} {self.record.id}"
         for name in _SHORT[type(self.record)]:
             value = _brief(getattr(self.record, name))
@@ -145,7 +145,7 @@ class _Finder:
         return next(iter(starts.values()), None)
 
     def chain(self, start: Record) -> list[Record]:
-        """From the video down to what ``start`` is, then what came of it."""
+        """Follow the flow from the video down to what ``start`` is, then to what came of it."""
         frame_id = getattr(start, "frame_id", None)
         clip_id = getattr(start, "clip_id", None)
         video_id = getattr(start, "video_id", None)

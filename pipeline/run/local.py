@@ -50,7 +50,7 @@ class ProcessWorker:
             self.pipe.send(message)
 
     def messages(self) -> list[Message]:
-        """What it has said since last asked."""
+        """Return what it has said since last asked."""
         found = []
         with contextlib.suppress(EOFError, OSError):
             while self.pipe.poll():
@@ -58,11 +58,11 @@ class ProcessWorker:
         return found
 
     def is_alive(self) -> bool:
-        """Whether the process runs."""
+        """Say whether the process runs."""
         return self.process.is_alive()
 
     def death(self) -> str:
-        """The signal or exit code it ended with."""
+        """Return the signal or exit code it ended with."""
         code = self.process.exitcode
         if code is not None and code < 0:
             with contextlib.suppress(ValueError):
@@ -122,12 +122,12 @@ class LocalTeam:
         self.num_gpus = len(self._turns) if device in ("auto", "cpu") else 1
 
     def start(self, job: Job, place: int) -> ProcessWorker:
-        """A new process, opening the job's stage."""
+        """Start a process that opens the job's stage."""
         own = {VISIBLE: self._turns[place % len(self._turns)]} if self._turns else {}
         return ProcessWorker(job, own)
 
     def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
-        """Until one has said something or died."""
+        """Wait until one has said something or died."""
         handles: list[Any] = []
         for worker in workers:
             assert isinstance(worker, ProcessWorker)
@@ -136,7 +136,7 @@ class LocalTeam:
 
 
 def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]) -> None:
-    """A worker's life: open the stage, answer messages, end with the parent."""
+    """Live as a worker: open the stage, answer messages, end with the parent."""
     os.environ.update(environment)  # before torch is imported, with the stage's backend
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

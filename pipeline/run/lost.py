@@ -42,7 +42,7 @@ class LostFile(NamedTuple):
 def looked_over(
     workspace: Workspace, record: type[Record], at_most: int | None = None
 ) -> tuple[int, list[LostFile]]:
-    """How many files of a table's rows were looked at, and those that do not look as recorded.
+    """Count a table's files that were looked at, and return those not as recorded.
 
     Nothing is read but sizes, times and notes.
 
@@ -74,7 +74,7 @@ def looked_over(
 def lost_files(
     workspace: Workspace, record: type[Video] | type[Frame], kinds: Collection[str]
 ) -> Iterator[LostFile]:
-    """The files that are lost, each known for sure: what may have changed is hashed."""
+    """Yield the files that are lost, each known for sure: what may have changed is hashed."""
     _, looked = looked_over(workspace, record)
     known = {file.row_id: file for file in looked}
     for row in workspace.rows(record):
@@ -90,7 +90,7 @@ def lost_files(
 
 
 def units_again(workspace: Workspace, stage: str, kinds: Collection[str]) -> list[Unit]:
-    """Units of a stage's rows whose media is lost; each stands for a commit that is there."""
+    """Return units of rows whose media is lost; each stands for a commit that is there."""
     if stage not in MADE_BY or not kinds:
         return []
     record = MADE_BY[stage]
@@ -116,16 +116,16 @@ def units_again(workspace: Workspace, stage: str, kinds: Collection[str]) -> lis
 
 @dataclass(frozen=True)
 class MediaState:
-    """How the files of a table stand, by their looks alone."""
+    """The state of the files of a table, by their looks alone."""
 
     stage: str
-    """Which makes them."""
+    """The stage that makes them."""
     table: str
     files: int
-    """Of the table."""
+    """The number of files of the table."""
     looked_at: int
     missing: int
-    """Of those looked at; so too the next two."""
+    """The missing ones of those looked at; so too the next two."""
     changed: int
     unsure: int
     """Written to since they were hashed: maybe changed."""
@@ -133,12 +133,12 @@ class MediaState:
     """The path of one that is not as recorded; empty when all are."""
 
     def as_dict(self) -> dict[str, int]:
-        """For ``--json``."""
+        """Return the counts for ``--json``."""
         names = ("files", "looked_at", "missing", "changed", "unsure")
         return {name: getattr(self, name) for name in names}
 
     def said(self) -> str:
-        """For people: what is wrong; empty when nothing is."""
+        """Say what is wrong; empty when nothing is."""
         counts = {
             "missing": self.missing,
             "changed": self.changed,
@@ -149,7 +149,7 @@ class MediaState:
         return f"{looked}: {lost}; the first: {self.first}" if lost else ""
 
     def partly(self) -> str:
-        """That not all was looked at, and what looks at all; empty when all was."""
+        """Say that not all was looked at, and what looks at all; empty when all was."""
         if self.looked_at == self.files:
             return ""
         return (
@@ -158,12 +158,12 @@ class MediaState:
         )
 
     def way_back(self) -> str:
-        """The command that makes them again."""
+        """Return the command that makes them again."""
         kind = MISSING if self.missing else CHANGED
         return f"avatar-build retry --stage {self.stage} --kind {kind}"
 
     def line(self) -> str:
-        """Both, where something is wrong."""
+        """Say both, where something is wrong."""
         said = self.said()
         return f"{self.table}: {said}. Make them again: {self.way_back()}" if said else ""
 
@@ -171,7 +171,7 @@ class MediaState:
 def media_states(
     workspace: Workspace, of: str | None = None, at_most: int | None = None
 ) -> list[MediaState]:
-    """How media stands, of the tables that have some.
+    """Look at the media of the tables that have some.
 
     Args:
         workspace: where.

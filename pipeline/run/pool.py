@@ -28,13 +28,13 @@ class UnitSource(Protocol):
     """Hands out units that no other process works on."""
 
     def take(self) -> Unit | None:
-        """A claimed unit; none when there is none just now."""
+        """Claim a unit; none when there is none just now."""
 
     def done(self, unit: Unit) -> None:
-        """The unit is committed."""
+        """Note that the unit is committed."""
 
     def remaining(self) -> int:
-        """Units not known to be committed, those of other processes included."""
+        """Count the units not known to be committed, those of other processes included."""
 
 
 class WorkerError(Exception):
@@ -53,34 +53,34 @@ class RowByRow:
 
     @property
     def index(self) -> int:
-        """The row at hand."""
+        """Return the place of the row at hand."""
         return len(self.outcomes)
 
 
 Message = tuple[str, Any]
-"""To a worker: ``unit``, ``row`` or ``end``. From it: ``ready``, ``beat``, ``done``, ``outcomes``,
-``stop``, ``refused`` or ``bug``."""
+"""A message to a worker: ``unit``, ``row`` or ``end``. From it: ``ready``, ``beat``, ``done``,
+``outcomes``, ``stop``, ``refused`` or ``bug``."""
 
 
 class Worker(Protocol):
     """Something that opens the stage once and then answers messages."""
 
     beats: bool
-    """Whether it says ``beat`` before each batch; otherwise a unit is waited for as a whole."""
+    """True where it says ``beat`` before each batch; else a unit is waited for as a whole."""
 
     def send(self, message: Message) -> None:
         """Give it work; a dead worker is no error here."""
 
     def messages(self) -> list[Message]:
-        """What it has said since last asked."""
+        """Return what it has said since last asked."""
         ...
 
     def is_alive(self) -> bool:
-        """Whether it may say more."""
+        """Say whether it may say more."""
         ...
 
     def death(self) -> str:
-        """How it died, for people."""
+        """Return how it died, for people."""
         ...
 
     def kill(self) -> None:
@@ -99,7 +99,7 @@ class Team(Protocol):
     """GPUs its workers share; 0 where they use none."""
 
     def start(self, job: Job, place: int) -> Worker:
-        """A new worker, opening the job's stage.
+        """Start a worker that opens the job's stage.
 
         Args:
             job: what to run.

@@ -78,7 +78,7 @@ class ActorWorker:
             self.owed = self._actor.answer.remote(message)
 
     def messages(self) -> list[Message]:
-        """Its answer, when it is there."""
+        """Return its answer, when it is there."""
         import ray
 
         if self.owed is None or not ray.wait([self.owed], timeout=0)[0]:
@@ -92,11 +92,11 @@ class ActorWorker:
         return [answer]
 
     def is_alive(self) -> bool:
-        """Whether it has not been seen dead."""
+        """Say whether it has not been seen dead."""
         return not self._died
 
     def death(self) -> str:
-        """What Ray says of it."""
+        """Return what Ray says of it."""
         return self._died or "ended by us"
 
     def kill(self) -> None:
@@ -159,11 +159,11 @@ class RayTeam:
         self._make: Any = as_actor(StageActor)
 
     def start(self, job: Job, place: int) -> ActorWorker:
-        """A new actor, opening the job's stage; Ray chooses its node and its GPU."""
+        """Start an actor that opens the job's stage; Ray chooses its node and its GPU."""
         return ActorWorker(self._make.remote(), job, self._environment)
 
     def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
-        """Until one of them has answered or died."""
+        """Wait until one of them has answered or died."""
         import ray
 
         actors = [worker for worker in workers if isinstance(worker, ActorWorker)]

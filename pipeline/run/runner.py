@@ -35,7 +35,7 @@ from pipeline.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is done; nothing here changes its result."""
+    """The manner of a run; nothing here changes its result."""
 
     workers: int = 0
     """Processes; 0: one per core."""
@@ -51,7 +51,7 @@ class RunOptions:
 
 @dataclass(repr=False)
 class RunSummary:
-    """What a run did."""
+    """The outcome of a run."""
 
     stage: str
     counts: Counter[str] = field(default_factory=Counter)
@@ -66,13 +66,13 @@ class RunSummary:
     pending: int = 0
     """Rows still to do."""
     anew: bool = False
-    """Whether a dry run found that earlier results would be retired."""
+    """True where a dry run found that earlier results would be retired."""
     after: list[str] = field(default_factory=list)
     """Tables whose rows are still to come and add to its work, in a dry run."""
     kept: list[str] = field(default_factory=list)
-    """What was written into ``avatar.toml``, or was not."""
+    """Settings that were written into ``avatar.toml``, or were not."""
     notes: list[str] = field(default_factory=list)
-    """What else the user should know."""
+    """Other lines for the user."""
     seconds: float = 0.0
 
     def __repr__(self) -> str:
@@ -267,7 +267,7 @@ def set_aside_damaged(workspace: Workspace) -> dict[str, int]:
 
 
 def _live(workspace: Workspace, ledger: Ledger) -> list[TableFile]:
-    """The files of a stage that readers read; none while no reader can tell."""
+    """Return the files of a stage that readers read; none while no reader can tell."""
     try:
         tables = {file.table for commit in ledger.commits() for file in commit.files}
         return [file for t in tables - {"drops", "failures"} for file in workspace.files(t)]
@@ -319,7 +319,7 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bo
 def _failures_by_unit(
     ledger: Ledger, chosen: dict[str, FailureRow]
 ) -> list[tuple[Unit, list[FailureRow]]]:
-    """The chosen rows under the newest unit that answered them."""
+    """Return the chosen rows under the newest unit that answered them."""
     units = {unit.name: unit for unit in ledger.checked_plan()}
     home: dict[str, Unit] = {}
     for commit in ledger.commits():
@@ -387,7 +387,7 @@ def _refuse_changes(ledger: Ledger, wanted: Generation, *, redo: bool) -> None:
 
 
 def _key_in_force(ledger: Ledger) -> str:
-    """The key of what stands; where ``stage.json`` is gone its commits tell. Empty: nothing."""
+    """Return the key of what stands; its commits tell if ``stage.json`` is gone. Empty: nothing."""
     if current := ledger.generation():
         return current.key
     keys = {commit.stage_key for commit in ledger.commits()}
@@ -395,7 +395,7 @@ def _key_in_force(ledger: Ledger) -> str:
 
 
 def _changes(old: Generation, new: Generation) -> list[str]:
-    """What the user changed, as ``key: old -> new``; an upstream change is none of it."""
+    """List what the user changed, as ``key: old -> new``; an upstream change is none of it."""
     found = []
     if old.version != new.version:
         found.append(f"version: {old.version} -> {new.version}")
@@ -407,7 +407,7 @@ def _changes(old: Generation, new: Generation) -> list[str]:
 
 
 def _stale_commits(workspace: Workspace, ledger: Ledger) -> list[Commit]:
-    """Commits whose input rows are no longer in their table."""
+    """Return the commits whose input rows are no longer in their table."""
     stale = []
     live: dict[str, set[tuple[str, str]]] = {}
     for commit in ledger.commits():
@@ -481,7 +481,7 @@ def _foreseen(
     options: RunOptions,
     coming: int,
 ) -> list[Unit]:
-    """The units a run would do: what is pending, what no plan names yet, and what is to come."""
+    """Return the units a run would do: pending ones, those in no plan yet, and those to come."""
     anew = _key_in_force(ledger) != wanted.key
     plan = [] if anew else _pending(workspace, ledger, spec, replace(options, part=(1, 1)))
     planned = set() if anew else {(unit.file, unit.sha256) for unit in ledger.plan()}
@@ -545,7 +545,7 @@ def _execute(
 
 
 def make_team(settings: RunConfig, spec: StageSpec, device: str) -> Team:
-    """The executor the settings ask for, with the GPUs it has for a stage on ``device``."""
+    """Make the executor of the settings, with the GPUs it has for a stage on ``device``."""
     if settings.executor == "ray":
         from pipeline.run.ray import RayTeam
 
@@ -556,7 +556,7 @@ def make_team(settings: RunConfig, spec: StageSpec, device: str) -> Team:
 def _size(
     team: Team, workspace: Workspace, spec: StageSpec, options: RunOptions, units: int
 ) -> tuple[int, str]:
-    """How many workers a team gets, and what to say where that is fewer for want of GPUs."""
+    """Return the number of workers, and what to say where GPUs make it fewer."""
     wanted = min(options.workers or team.cores, spec.max_workers or units, units)
     per_gpu = workspace.config.run.workers_per_gpu
     most = team.num_gpus * per_gpu

@@ -1,4 +1,4 @@
-"""What a stage is: records in, outcomes out.
+"""The interface of a stage: records in, outcomes out.
 
 A stage never sees files, units or commits of tables; those belong to the runner. It answers every
 input row once, by id: ``Ok`` with its children, ``Drop`` with a reason, or ``Fail`` with a kind.
@@ -50,7 +50,7 @@ Outcome = Ok | Drop | Fail
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What the runner must know about a stage before it imports anything heavy."""
+    """The facts of a stage that the runner needs before it imports anything heavy."""
 
     name: str
     version: int
@@ -61,7 +61,7 @@ class StageSpec:
     joins: tuple[str, ...] = ()
     """Tables it looks rows up in, by id."""
     rows_per_unit: int = 64
-    """One to five minutes of work."""
+    """The rows of a unit: one to five minutes of work."""
     batch_size: int = 1
     """Rows given to one call of ``process``."""
     row_timeout_s: float = 300.0
@@ -74,7 +74,7 @@ class StageSpec:
 
 @dataclass
 class WorkerContext:
-    """What a stage may use besides its rows; made once per worker."""
+    """The things a stage may use besides its rows; made once per worker."""
 
     storage: Storage
     """The workspace: ``as_local`` to read media, ``publish`` to write it."""
@@ -90,7 +90,7 @@ ConfigT = TypeVar("ConfigT")
 
 
 class Stage(Generic[ConfigT]):
-    """One verb of the pipeline: a spec, and an answer for every row."""
+    """A verb of the pipeline: a spec, and an answer for every row."""
 
     spec: ClassVar[StageSpec]
 
@@ -107,7 +107,7 @@ class Stage(Generic[ConfigT]):
         return {}
 
     def device(self) -> str:
-        """Where the model of a worker runs: ``auto``, ``cpu`` or ``cuda:N``.
+        """Return where the model of a worker runs: ``auto``, ``cpu`` or ``cuda:N``.
 
         ``cpu`` is a stage, or a choice of settings, that uses no GPU. For the others the executor
         shares the GPUs out.

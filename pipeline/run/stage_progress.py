@@ -1,4 +1,4 @@
-"""How far a run of a stage is, counted in rows over all its units."""
+"""The progress of a run of a stage, counted in rows over all its units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a workspace holds and what became of every row: status, failures, drops."""
+"""The contents of a workspace and the outcome of every row: status, failures, drops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.workspace.workspace import Workspace
 
 @dataclass
 class StageStatus:
-    """One stage's books: ``input = ok + dropped + failed + pending``."""
+    """The counts of a stage: ``input = ok + dropped + failed + pending``."""
 
     stage: str
     input: int = 0
@@ -35,24 +35,24 @@ class StageStatus:
 
     @property
     def rows_per_second(self) -> float:
-        """Of one worker."""
+        """Return the rows per second of one worker."""
         done = self.input - self.pending
         return done / self.wall_s if self.wall_s else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json`` and the report."""
+        """Return the counts for ``--json`` and the report."""
         return {**self.__dict__, "rows_per_second": round(self.rows_per_second, 3)}
 
 
 def stage_status(workspace: Workspace) -> list[StageStatus]:
-    """The books of every stage that has run or has input waiting."""
+    """Count the rows of every stage that has run or has input waiting."""
     with workspace.one_moment():
         found = [_status_of(workspace, workspace.ledger(step.name)) for step in FLOW]
     return [status for status in found if status.input]
 
 
 def commits_in_force(workspace: Workspace, ledger: Ledger) -> list[Commit]:
-    """The commits whose input rows are still in their table; the next run retires the others."""
+    """Return the commits whose input is still in its table; the next run retires the others."""
     commits = ledger.commits()
     if ledger.stage not in STAGES:
         return commits
@@ -98,7 +98,7 @@ def _pending_rows(workspace: Workspace, ledger: Ledger, commits: list[Commit]) -
 
 
 def status_lines(found: list[StageStatus]) -> list[str]:
-    """The books as a table for people."""
+    """Lay the counts out as a table for people."""
     if not found:
         return ["Nothing here yet. Start with: avatar-build download --list vggsound.csv"]
     rows = []
@@ -149,7 +149,7 @@ def check_names(workspace: Workspace, stage: str | None, kind: str | None) -> No
 def outcomes(
     workspace: Workspace, stage: str | None = None, kind: str | None = None
 ) -> tuple[list[FailureRow], list[DropRow]]:
-    """The failures and drops of one stage or all, of one kind (or reason) or all."""
+    """Return the failures and drops of one stage or all, of one kind (or reason) or all."""
     failures: list[FailureRow] = []
     drops: list[DropRow] = []
     for table in TABLES:

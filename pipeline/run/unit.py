@@ -63,7 +63,7 @@ class Job:
 def new_job(
     storage: Storage, stage: str, stage_key: str, stage_class: str = "", config: Any = None
 ) -> Job:
-    """A job of this process: a run id of its own, and what code and libraries it runs."""
+    """Make a job of this process: a run id of its own, and its code and libraries."""
     run_id = uuid.uuid4().hex[:12]
     versions = tool_versions()
     return Job(storage, stage, stage_class, config, stage_key, run_id, code_revision(), versions)
@@ -71,7 +71,7 @@ def new_job(
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What an executor reports of a finished unit."""
+    """The report of a finished unit."""
 
     unit: Unit
     counts: dict[str, int]
@@ -84,11 +84,11 @@ class UnitResult:
     wall_s: float
     """Seconds it took."""
     notes: tuple[str, ...] = ()
-    """What else the user should know."""
+    """Other lines for the user."""
 
 
 def read_unit(job: Job, spec: StageSpec, unit: Unit) -> list[Record]:
-    """The input rows of a unit, in their order."""
+    """Return the input rows of a unit, in their order."""
     record = TABLES[spec.reads]
     table = read_arrow(record, job.storage, unit.file, unit.sha256)
     rows = table.slice(unit.first, unit.stop - unit.first)
@@ -159,7 +159,7 @@ def _failure_of(row_id: str, error: Exception) -> Fail:
 
 
 def _of_one_file(error: OSError) -> bool:
-    """Whether the machine refuses a file that is there, and may give the others."""
+    """Say whether the machine refuses a file that is there, and may give the others."""
     one = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
     return error.errno in one and Path(error.filename or "").is_file()
 
@@ -342,7 +342,7 @@ def _commit_again(
 
 
 def _is_same(new: Sequence[Record], old: Sequence[Record]) -> bool:
-    """Whether rows say the same; of a video that came back what its site says now is no change."""
+    """Say whether rows are the same; what a site now says of a video is no change."""
     if [*map(type, new), *map(type, old)] == [Video, Video]:
         one, other = cast(Video, new[0]), cast(Video, old[0])
         return (one.path, one.sha256) == (other.path, other.sha256)
@@ -350,7 +350,7 @@ def _is_same(new: Sequence[Record], old: Sequence[Record]) -> bool:
 
 
 def _put(rows: list[Any], old: list[Any], new: list[Any]) -> list[Any]:
-    """The rows with ``new`` where the first of ``old`` was, else at the end."""
+    """Return the rows with ``new`` where the first of ``old`` was, else at the end."""
     place = rows.index(old[0]) if old else len(rows)
     kept = [row for row in rows[:place] if row not in old]
     return [*kept, *new, *(row for row in rows[place:] if row not in old)]
@@ -395,7 +395,7 @@ def _checked_children(children: Sequence[Record], spec: StageSpec) -> dict[str, 
 
 
 def disk_is_full(storage: Storage) -> bool:
-    """Whether the workspace's disk is as good as full."""
+    """Say whether the workspace's disk is as good as full."""
     free = storage.free_bytes()
     return free is not None and free < _FULL_BELOW_BYTES
 

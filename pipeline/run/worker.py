@@ -16,7 +16,7 @@ from pipeline.workspace.workspace import Lookups
 
 
 def make_scratch(job: Job, name: str) -> Path:
-    """A folder for unfinished files: on the workspace's own disk, so that renaming works."""
+    """Make a folder for unfinished files, on the workspace's own disk so that renaming works."""
     path = job.storage.local_path(f"commits/{job.stage}/work/{job.run_id}/{name}")
     if path is None:
         return Path(tempfile.mkdtemp(prefix="avatar-build-"))
@@ -26,7 +26,7 @@ def make_scratch(job: Job, name: str) -> Path:
 
 @contextlib.contextmanager
 def opened_stage(job: Job, scratch: Path, heartbeat: Callable[[], None]) -> Iterator[Stage[Any]]:
-    """The job's stage, opened; closed at the end.
+    """Open the job's stage; it is closed at the end.
 
     The worker shares the run's lock: should its parent be killed, no new run cleans up under a
     commit that this worker is still making.

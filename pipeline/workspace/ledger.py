@@ -1,4 +1,4 @@
-"""What one stage has done: its generation, its plan and its commits.
+"""The work of one stage: its generation, its plan and its commits.
 
     commits/<stage>/stage.json             the generation: config, version, digests, and their key
                     plan/<n>.json          units, written once; new input appends a file
@@ -50,13 +50,13 @@ DIGEST = "digest"
 """The key under which a JSON file holds the digest of the rest of it."""
 
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""What comes of reading JSON that is not what was written."""
+"""The errors of reading JSON that is not what was written."""
 
 _INDEX_FROM = 64
-"""So many commits that are not in the index make a new one."""
+"""The number of commits outside the index that makes a new one."""
 
 _YOUNG_S = 24 * 3600.0
-"""On an object store, what is younger than this may be another run's work."""
+"""The age under which a file on an object store may be another run's work."""
 
 
 class _Stored:
@@ -67,7 +67,7 @@ class _Stored:
 
 @dataclass(frozen=True)
 class TableFile(_Stored):
-    """One Parquet file a commit answers for."""
+    """A Parquet file that a commit answers for."""
 
     table: str
     """Table name; ``drops`` or ``failures`` for those."""
@@ -109,7 +109,7 @@ class Generation(_Stored):
 
     @property
     def key(self) -> str:
-        """The stage key: SHA-256 over all of it."""
+        """Return the stage key: SHA-256 over all of it."""
         return digest_of(asdict(self))
 
 
@@ -153,12 +153,12 @@ class Commit(_Stored):
     """The numbers of rows by reason and by kind of failure; none in old commits."""
 
     def to_json(self) -> bytes:
-        """As it is stored."""
+        """Return it as it is stored."""
         return _sealed(asdict(self))
 
     @staticmethod
     def from_json(data: bytes, where: str) -> Commit:
-        """Read it back.
+        """Read a commit back.
 
         Raises:
             DamagedError: when it is no commit of this version, or not what was written.
@@ -176,23 +176,23 @@ class Commit(_Stored):
 
 @dataclass
 class Ledger:
-    """One stage's folder below ``commits/``."""
+    """The folder of a stage below ``commits/``."""
 
     storage: Storage
     stage: str
     _commits: dict[str, Commit] = field(default_factory=dict)
     held: list[Commit] | None = None
-    """Its commits of one moment, while ``Workspace.one_moment`` lasts."""
+    """The commits of one moment, while ``Workspace.one_moment`` lasts."""
 
     @property
     def folder(self) -> str:
-        """Where it lives."""
+        """Return where it lives."""
         return f"commits/{self.stage}"
 
     # Reading
 
     def generation(self) -> Generation | None:
-        """The generation whose results are in the tables; none before the first run."""
+        """Return the generation whose results are in the tables; none before the first run."""
         name = f"{self.folder}/stage.json"
         if not self.storage.exists(name):
             return None
@@ -207,7 +207,7 @@ class Ledger:
         return found
 
     def plan(self) -> list[Unit]:
-        """All units, in order.
+        """Return all units, in order.
 
         Raises:
             DamagedError: one of its files is missing or not what was written.
@@ -226,7 +226,7 @@ class Ledger:
         return units
 
     def checked_plan(self) -> list[Unit]:
-        """The plan, where each commit must be of one of its units.
+        """Return the plan, where each commit must be of one of its units.
 
         Raises:
             DamagedError: as ``plan``, or the last of its files is missing.
@@ -247,7 +247,7 @@ class Ledger:
         return DamagedError(f"{name}: {_said(error)}. Put the file back, or {way_out(self.stage)}.")
 
     def commits(self) -> list[Commit]:
-        """All commits, in the order of their units.
+        """Return all commits, in the order of their units.
 
         Raises:
             DamagedError: one is not what was written.
@@ -307,15 +307,15 @@ class Ledger:
         self.storage.write(f"{self.folder}/index.json", seal + b"\n" + text)
 
     def is_committed(self, unit: Unit) -> bool:
-        """Whether the unit is done; one that is done again never is."""
+        """Say whether the unit is done; one that is done again never is."""
         return not unit.again and self.storage.exists(f"{self.folder}/units/{unit.name}.json")
 
     def files(self, table: str) -> list[TableFile]:
-        """The files of ``table`` this stage has committed."""
+        """Return the files of ``table`` this stage has committed."""
         return [file for commit in self.commits() for file in commit.files if file.table == table]
 
     def failures(self, among: Sequence[Commit] | None = None) -> list[FailureRow]:
-        """The rows that stand as failed now: a retry's answer replaces the earlier one.
+        """Return the rows that stand as failed now: a retry's answer replaces the earlier one.
 
         Args:
             among: only of these commits; none takes all.
@@ -329,12 +329,12 @@ class Ledger:
         return list(current.values())
 
     def failures_of(self, commit: Commit) -> list[FailureRow]:
-        """The rows that failed in one unit, whatever became of them later."""
+        """Return the rows that failed in one unit, whatever became of them later."""
         rows: list[FailureRow] = self._outcome_rows(commit, FailureRow, "failures")
         return rows
 
     def drops(self, among: Sequence[Commit] | None = None) -> list[DropRow]:
-        """The rows that were set aside on purpose.
+        """Return the rows that were set aside on purpose.
 
         Args:
             among: only of these commits; none takes all.
@@ -345,13 +345,13 @@ class Ledger:
         return rows
 
     def drop_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
-        """How many drops of these commits there are by reason, most first."""
+        """Count the drops of these commits by reason, most first."""
         if any(commit.endings is None for commit in commits):
             return _counted(row.reason for row in self.drops(commits))
         return _summed(commit.endings["drops"] for commit in commits if commit.endings)
 
     def failure_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
-        """How many failures of these commits there are by kind, most first."""
+        """Count the failures of these commits by kind, most first."""
         if any(commit.endings is None or commit.ids for commit in commits):
             return _counted(row.kind for row in self.failures(commits))
         return _summed(commit.endings["failures"] for commit in commits if commit.endings)
@@ -365,7 +365,7 @@ class Ledger:
         ]
 
     def rows_of(self, commit: Commit, record: type[Record], table: str) -> list[Any]:
-        """The rows of a table (or ``drops``, ``failures``) in one unit, in their order."""
+        """Return the rows of a table (or ``drops``, ``failures``) in one unit, in their order."""
         return self._outcome_rows(commit, record, table)
 
     def forget(self, unit: Unit) -> None:
@@ -522,11 +522,11 @@ class Ledger:
         self.write_index()
 
     def is_interrupted(self) -> bool:
-        """Whether there is work of runs that are alive, or did not clean up."""
+        """Say whether there is work of runs that are alive, or did not clean up."""
         return bool(self.storage.folders(f"{self.folder}/work"))
 
     def _is_old(self, path: str) -> bool:
-        """Whether nobody can be at work on it: on a local disk the lock says so."""
+        """Say whether nobody can be at work on it: on a local disk the lock says so."""
         return self.storage.has_locks or self.storage.age_s(path) > _YOUNG_S
 
     def set_aside(self, live: Sequence[TableFile]) -> int:
@@ -575,7 +575,7 @@ class Ledger:
         return True
 
     def _holds(self, name: str, file: TableFile) -> bool:
-        """Whether ``name`` is the file a commit names; a replaced one may still be the old one."""
+        """Say whether ``name`` is the file of a commit; a replaced one may still be the old one."""
         if not self.storage.exists(name):
             return False
         return hashlib.sha256(self.storage.read(name)).hexdigest() == file.sha256
@@ -608,12 +608,12 @@ class Ledger:
 
 @cache
 def _reader(kind: Any) -> TypeAdapter[Any]:
-    """What reads and checks one kind of stored thing; made when it is first asked for."""
+    """Make what reads and checks one kind of stored thing, when it is first asked for."""
     return TypeAdapter(kind)
 
 
 def _endings(contents: dict[str, tuple[type[Record], list[Any]]]) -> dict[str, dict[str, int]]:
-    """How many rows of a unit were dropped by reason, and failed by kind."""
+    """Count the rows of a unit that were dropped by reason, and that failed by kind."""
     drops, failures = (contents.get(name, (None, []))[1] for name in ("drops", "failures"))
     return {
         "drops": dict(Counter(row.reason for row in drops)),
@@ -626,13 +626,13 @@ def _fields(commit: Commit) -> dict[str, Any]:
 
 
 def _sealed(document: dict[str, Any]) -> bytes:
-    """A JSON file that holds a digest of itself."""
+    """Write a JSON file that holds a digest of itself."""
     whole = {**document, DIGEST: digest_of(document)}
     return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _unsealed(data: bytes) -> dict[str, Any]:
-    """What ``_sealed`` was given; files older than the digest have none.
+    """Read what ``_sealed`` was given; files older than the digest have none.
 
     Raises:
         ValueError: it is not what was written.
@@ -655,7 +655,7 @@ def _segment(number: int) -> str:
 
 
 def _said(error: Exception) -> str:
-    """What is wrong with a JSON file, in one line."""
+    """Say what is wrong with a JSON file, in one line."""
     if isinstance(error, KeyError):
         return f"it has no {error}"
     if isinstance(error, ValidationError):

@@ -145,7 +145,7 @@ class _Marker:
         return json.dumps(told).encode()
 
     def _read(self) -> dict[str, Any]:
-        """The marker that stands there; empty when there is none, or none that can be read."""
+        """Read the marker that stands there; empty when there is none that can be read."""
         try:
             found = json.loads(self._storage.read(self._name))
         except (FileNotFoundError, ValueError):
@@ -154,7 +154,7 @@ class _Marker:
 
 
 class Claims:
-    """Which units this process works on: one locked byte each, so others take different ones."""
+    """The units this process works on: a locked byte each, so others take different ones."""
 
     def __init__(self, handle: TextIO | None) -> None:
         self._handle = handle
@@ -213,7 +213,7 @@ def settings_lock(storage: Storage) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unit_claims(storage: Storage, folder: str) -> Iterator[Claims]:
-    """The claims of this process on that stage's units; all given back at the end."""
+    """Yield the claims of this process on that stage's units; all given back at the end."""
     with _open(storage, f"{folder}/claims.lock") as handle:
         yield Claims(handle)
 

@@ -1,4 +1,4 @@
-"""Whether a media file is still the one its row names.
+"""Tell whether a media file is still the one its row names.
 
 A frame is read whole, and so hashed at every reading. A video is hashed once: how its file looked
 then (size, times of change) is noted below ``media/checked``, outside of the tables, and it is
@@ -28,13 +28,13 @@ CHANGED = "changed_file"
 LOST = (MISSING, CHANGED)
 """Kinds of failure whose way back is to make the file again (``retry``)."""
 UNSURE = "unsure"
-"""Of a file that was written to since it was hashed: only a hash tells whether it is another."""
+"""The state of a file written to since it was hashed: only a hash tells if it is another."""
 
 _NOTES = "media/checked"
 
 
 def frame_bytes(storage: Storage, frame: Frame) -> bytes:
-    """The image file of a frame, as it was sampled; a row without a digest cannot tell.
+    """Read the image file of a frame, as it was sampled; a row without a digest cannot tell.
 
     Raises:
         MediaError: ``missing_file``, ``changed_file``, ``unreadable_file``.
@@ -47,7 +47,7 @@ def frame_bytes(storage: Storage, frame: Frame) -> bytes:
 
 @contextlib.contextmanager
 def video_file(storage: Storage, video: Video, *, always_hash: bool = False) -> Iterator[Path]:
-    """The file of a video as a local path, checked before it is used and after.
+    """Yield the file of a video as a local path, checked before it is used and after.
 
     Args:
         storage: the workspace.
@@ -80,7 +80,7 @@ def note_file(storage: Storage, name: str, sha256: str) -> None:
 
 
 def is_as_made(storage: Storage, name: str) -> bool:
-    """Whether a file without a row is there as ``note_file`` noted it."""
+    """Say whether a file without a row is there as ``note_file`` noted it."""
     path = storage.local_path(name)
     if path is None:
         return storage.exists(name)  # only whole objects are put there, and only by us
@@ -89,7 +89,7 @@ def is_as_made(storage: Storage, name: str) -> bool:
 
 
 def is_there(storage: Storage, name: str, sha256: str, size_bytes: int) -> bool:
-    """Whether ``name`` is a file of this digest and size."""
+    """Say whether ``name`` is a file of this digest and size."""
     if not storage.exists(name) or storage.size(name) != size_bytes:
         return False
     if path := storage.local_path(name):
@@ -99,7 +99,7 @@ def is_there(storage: Storage, name: str, sha256: str, size_bytes: int) -> bool:
 
 
 def file_state(storage: Storage, name: str, sha256: str, size_bytes: int, *, noted: bool) -> str:
-    """How a file stands to its row, by its looks alone; empty when as recorded.
+    """Compare a file with its row, by its looks alone; empty when as recorded.
 
     Args:
         storage: the workspace.
@@ -128,7 +128,7 @@ def file_state(storage: Storage, name: str, sha256: str, size_bytes: int, *, not
 
 
 def changed(path: str, stage: str) -> MediaError:
-    """The error about a file that is another one by now."""
+    """Make the error about a file that is another one by now."""
     return MediaError(
         CHANGED,
         f"{path}: not the file that was recorded. Make it again: 'avatar-build retry --stage"
@@ -138,7 +138,7 @@ def changed(path: str, stage: str) -> MediaError:
 
 
 def missing(path: str, stage: str) -> MediaError:
-    """The error about a file that is gone."""
+    """Make the error about a file that is gone."""
     return MediaError(
         MISSING,
         f"{path}: no such file. Make it again: 'avatar-build retry --stage {stage} --kind"
@@ -151,7 +151,7 @@ def missing(path: str, stage: str) -> MediaError:
 
 
 def holds(path: Path, sha256: str, note: Path) -> bool:
-    """Whether ``path`` is a file of this digest; hashed only where its note does not tell."""
+    """Say whether ``path`` is a file of this digest; hashed only where its note does not tell."""
     try:
         found = path.stat()
         if not sha256 or not stat.S_ISREG(found.st_mode):
@@ -167,7 +167,7 @@ def holds(path: Path, sha256: str, note: Path) -> bool:
 
 
 def noted_digest(note: Path) -> str:
-    """The digest in a note; empty when there is none."""
+    """Return the digest in a note; empty when there is none."""
     noted = _noted(note)
     return str(noted[0]) if noted else ""
 
@@ -203,7 +203,7 @@ def _note_of(name: str) -> str:
 
 
 def _check(storage: Storage, path: Path, video: Video, *, always_hash: bool) -> list[int]:
-    """How the file looks, once it is known to be the video's."""
+    """Return how the file looks, once it is known to be the video's."""
     marks = _look(path, video.path, "download")
     if not video.sha256:  # nothing to hold the file against
         return marks

@@ -19,7 +19,7 @@ _HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]\s*(#.*)?")
 
 
 def with_settings(toml: str, values: Mapping[str, Mapping[str, Any]]) -> str:
-    r"""The text of a settings file with other values in it.
+    r"""Return the text of a settings file with other values in it.
 
     >>> with_settings("[sample]\n#seed = 0\nclip_s = 10  # ours\n", {"sample": {"seed": 7}})
     '[sample]\nseed = 7\nclip_s = 10  # ours\n'
@@ -68,7 +68,7 @@ def _with_line(lines: list[str], section: str, key: str, value: str) -> list[str
 
 
 def _body(lines: list[str], section: str) -> tuple[int | None, int]:
-    """The lines of a section, without its header."""
+    """Return the lines of a section, without its header."""
     first = None
     for place, line in enumerate(lines):
         header = _HEADER.fullmatch(line.rstrip("\r\n"))
@@ -80,7 +80,7 @@ def _body(lines: list[str], section: str) -> tuple[int | None, int]:
 
 
 def _end_of_value(lines: list[str], place: int, stop: int) -> int:
-    """The line behind a value that may take several."""
+    """Return the line behind a value that may take several."""
     for end in range(place + 1, stop + 1):
         try:
             tomllib.loads("".join(lines[place:end]))
@@ -91,7 +91,7 @@ def _end_of_value(lines: list[str], place: int, stop: int) -> int:
 
 
 def _comment_of(line: str) -> str:
-    """The comment at the end of a value's last line, with the space before it."""
+    """Return the comment at the end of a value's last line, with the space before it."""
     text = line.rstrip("\r\n")
     start = text.find("#")
     while start >= 0:

@@ -1,4 +1,4 @@
-"""Where a workspace lives: a local folder or any object store fsspec knows.
+"""The place of a workspace: a local folder or any object store fsspec knows.
 
 Paths are relative to the root and use ``/``. Every write is whole or absent: beside and renamed on
 a local disk, a single put on an object store. Listings bypass caches, or a reader would miss what
@@ -22,7 +22,7 @@ from pipeline.errors import InputError, UsageError
 
 
 class Storage:
-    """Files below one root.
+    """The files below one root.
 
     Args:
         root: a local folder, or a URL such as ``s3://bucket/ws``.
@@ -46,7 +46,7 @@ class Storage:
         return (Storage, (self.url,))
 
     def path(self, name: str) -> Path:
-        """The local path of ``name``; for names that hold a link out of the root too.
+        """Return the local path of ``name``; for names that hold a link out of the root too.
 
         Raises:
             UsageError: on an object store, or when ``name`` leads outside the root.
@@ -61,7 +61,7 @@ class Storage:
 
     @property
     def has_locks(self) -> bool:
-        """Whether locks tell which runs are alive; on an object store nobody knows for sure."""
+        """Say whether locks tell which runs are alive; on an object store nobody knows for sure."""
         return self.local is not None
 
     def free_bytes(self) -> int | None:
@@ -78,13 +78,13 @@ class Storage:
         return path
 
     def exists(self, name: str) -> bool:
-        """Whether ``name`` is a file or folder."""
+        """Say whether ``name`` is a file or folder."""
         if self.local is not None:
             return self.path(name).exists()
         return bool(self._fs.exists(self._remote(name)))
 
     def names(self, folder: str) -> list[str]:
-        """The names of the files directly in ``folder``, sorted; empty when it is missing."""
+        """List the files directly in ``folder`` by name, sorted; empty when it is missing."""
         if self.local is not None:
             try:
                 with os.scandir(self.path(folder)) as entries:
@@ -99,7 +99,7 @@ class Storage:
         return sorted(PurePosixPath(e["name"]).name for e in found if e["type"] == "file")
 
     def folders(self, folder: str) -> list[str]:
-        """The names of the folders directly in ``folder``, sorted; empty when it is missing."""
+        """List the folders directly in ``folder`` by name, sorted; empty when it is missing."""
         if self.local is not None:
             try:
                 with os.scandir(self.path(folder)) as entries:
@@ -119,13 +119,13 @@ class Storage:
             self.path(folder).mkdir(parents=True, exist_ok=True)
 
     def size(self, name: str) -> int:
-        """Bytes of the file ``name``."""
+        """Return the size of the file ``name``, bytes."""
         if self.local is not None:
             return self.path(name).stat().st_size
         return int(self._fs.size(self._remote(name)))
 
     def stamps(self, folder: str) -> dict[str, tuple[int, int]] | None:
-        """Size and time of each file directly in a local ``folder``; none on an object store."""
+        """Return size and time of each file of a local ``folder``; none on an object store."""
         if self.local is None:
             return None
         try:
@@ -136,7 +136,7 @@ class Storage:
             return {}
 
     def age_s(self, name: str) -> float:
-        """Seconds since ``name`` was written; 0 where an object store does not say."""
+        """Return the seconds since ``name`` was written; 0 where an object store does not say."""
         if self.local is not None:
             return time.time() - self.path(name).stat().st_mtime
         try:
@@ -146,7 +146,7 @@ class Storage:
         return (datetime.now(UTC) - written.astimezone(UTC)).total_seconds()
 
     def read(self, name: str) -> bytes:
-        """The whole file ``name``."""
+        """Read the whole file ``name``."""
         if self.local is not None:
             return self.path(name).read_bytes()
         return bytes(self._fs.cat_file(self._remote(name)))
@@ -224,7 +224,7 @@ class Storage:
 
     @contextlib.contextmanager
     def as_local(self, name: str) -> Iterator[Path]:
-        """The file ``name`` as a local path; fetched for the time of the ``with`` when remote."""
+        """Yield the file ``name`` as a local path; a copy that goes again when remote."""
         if self.local is not None:
             yield self.path(name)
             return
@@ -235,7 +235,7 @@ class Storage:
 
     @contextlib.contextmanager
     def _staged(self, path: Path, data: bytes) -> Iterator[Path]:
-        """``data`` in a temporary file next to ``path``, flushed to the disk."""
+        """Write ``data`` to a temporary file next to ``path``, flushed to the disk."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
@@ -249,7 +249,7 @@ class Storage:
 
 
 def _is_so(asked: Callable[[], bool]) -> bool:
-    """The answer about a folder's entry; a link to itself is neither file nor folder."""
+    """Ask about a folder's entry; a link to itself is neither file nor folder."""
     try:
         return asked()
     except OSError:

@@ -30,7 +30,7 @@ class TableError(DamagedError):
 
 
 def to_parquet(record: type[Record], rows: Sequence[Record]) -> bytes:
-    """The rows as one Parquet file; the same rows give the same bytes."""
+    """Write rows as one Parquet file; the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -41,7 +41,7 @@ def to_parquet(record: type[Record], rows: Sequence[Record]) -> bytes:
 
 
 def read_arrow(record: type[Record], storage: Storage, name: str, sha256: str = "") -> Any:
-    """The file ``name`` as a ``pyarrow.Table``; a column younger than the file has its default.
+    """Read a file as a ``pyarrow.Table``; a column younger than the file has its default.
 
     Args:
         record: the table's record.
@@ -108,7 +108,7 @@ def _read(storage: Storage, name: str, sha256: str) -> Any:
 
 
 def committed_bytes(storage: Storage, name: str, sha256: str = "") -> bytes:
-    """The bytes of a file that a commit names, wherever a crash has left it.
+    """Read the bytes of a file that a commit names, wherever a crash has left it.
 
     Raises:
         TableError: when it is missing or not what was committed.
@@ -132,7 +132,7 @@ def committed_bytes(storage: Storage, name: str, sha256: str = "") -> bytes:
 
 
 def _before_its_move(storage: Storage, name: str) -> bytes | None:
-    """A table's file that is committed, but not moved into its table; see ``ledger``."""
+    """Read a table's file that is committed, but not moved into its table; see ``ledger``."""
     top, _, rest = name.partition("/")
     if top == "tables":
         for stage in storage.folders("commits"):
@@ -145,13 +145,13 @@ def _before_its_move(storage: Storage, name: str) -> bytes | None:
 
 
 def _or_again(name: str) -> str:
-    """What to do about a damaged file; nothing of one that is none of the workspace's."""
+    """Say what to do about a damaged file; nothing of one that is none of the workspace's."""
     ours = name.startswith(("commits/", "tables/"))
     return f" Put the file back, or {way_out(_stage_of(name))}." if ours else ""
 
 
 def _stage_of(name: str) -> str:
-    """The stage that committed a file: its folder of commits, or the start of its name."""
+    """Return the stage that committed a file: its folder of commits, or the start of its name."""
     parts = name.split("/")
     return parts[1] if parts[0] == "commits" else parts[-1].rsplit("-", 2)[0]
 
@@ -194,12 +194,12 @@ def to_records(record: type[RecordT], rows: Iterable[dict[str, Any]], where: str
 def read_records(
     record: type[RecordT], storage: Storage, name: str, sha256: str = ""
 ) -> list[RecordT]:
-    """All rows of one file of a table; columns may come in any type that holds their values."""
+    """Read all rows of one file of a table; columns may be of any type that holds their values."""
     return to_records(record, _read(storage, name, sha256).to_pylist(), name)
 
 
 def table_digest(rows: Iterable[Record]) -> str:
-    """SHA-256 over the rows, whatever order or files they came in.
+    """Return the SHA-256 over the rows, whatever order or files they came in.
 
     >>> table_digest([]) == hashlib.sha256(b"").hexdigest()
     True
@@ -228,7 +228,7 @@ class Lookup(Generic[RecordT]):
             self._places.setdefault(value, []).append(place)
 
     def rows(self, value: object) -> list[RecordT]:
-        """All rows whose column equals ``value``, ordered by the table's key."""
+        """Return all rows whose column equals ``value``, ordered by the table's key."""
         places = self._places.get(value, [])
         if not places:
             return []
@@ -237,7 +237,7 @@ class Lookup(Generic[RecordT]):
         return sorted(found, key=lambda row: row.id)
 
     def one(self, value: object) -> RecordT | None:
-        """The only row whose column equals ``value``; none when there is none.
+        """Return the only row whose column equals ``value``; none when there is none.
 
         Raises:
             TableError: when there are several.

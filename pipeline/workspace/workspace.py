@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas
 
 FORMAT = 1
-"""Raised when an older version could misread a workspace."""
+"""The format of a workspace; raised when an older version could misread one."""
 
 _MARKER = "commits/workspace.json"
 
@@ -128,7 +128,7 @@ class Workspace:
         return said
 
     def _check_writable(self) -> None:
-        """A file that its owner protects, or shares by a link, is not replaced by a rename."""
+        """Refuse to replace, by a rename, a file that its owner protects or has linked."""
         path = self.storage.local_path("avatar.toml")
         if path is None or not path.exists():
             return
@@ -138,7 +138,7 @@ class Workspace:
             raise ConfigError("it is read-only")
 
     def _with_typed(self, toml: str, section: str, typed: Mapping[str, Sequence[str]]) -> str:
-        """The file with the typed settings of a section, or of all that are valid together only."""
+        """Return the file with what was typed of a section, or of all if valid only together."""
         resolved = self.config.model_dump(mode="json")
         for sections in ([section], typed):
             values = {
@@ -191,13 +191,13 @@ class Workspace:
         return cls(root)
 
     def ledger(self, stage: str) -> Ledger:
-        """The ledger of one stage."""
+        """Return the ledger of one stage."""
         if stage not in self._ledgers:
             self._ledgers[stage] = Ledger(self.storage, stage)
         return self._ledgers[stage]
 
     def ledgers(self) -> list[Ledger]:
-        """Of every stage that has run here."""
+        """Return the ledgers of every stage that has run here."""
         return [self.ledger(stage) for stage in self.storage.folders("commits")]
 
     @contextlib.contextmanager
@@ -223,7 +223,7 @@ class Workspace:
                 ledger.held = None
 
     def files(self, table: str) -> list[TableFile]:
-        """The committed files of a table, in the order of their names.
+        """Return the committed files of a table, in the order of their names.
 
         A commit that read a file of the table and wrote to it made a copy that stands in for that
         file, for as long as the file itself is in force.
@@ -260,7 +260,7 @@ class Workspace:
         return {f"tables/{table}/{name}" for name in self.storage.names(f"tables/{table}")}
 
     def producers(self, table: str) -> dict[str, str]:
-        """The stages whose commits a table holds, with their stage keys."""
+        """Return the stages whose commits a table holds, with their stage keys."""
         keys = {}
         for ledger in self.ledgers():
             if ledger.files(table) and (generation := ledger.generation()):
@@ -268,7 +268,7 @@ class Workspace:
         return keys
 
     def rows(self, record: type[RecordT]) -> list[RecordT]:
-        """All rows of a record's table, ordered by id."""
+        """Read all rows of a record's table, ordered by id."""
         found = [
             row
             for file in self.files(record.table)
@@ -277,11 +277,11 @@ class Workspace:
         return sorted(found, key=lambda row: row.id)
 
     def digest(self, table: str) -> str:
-        """The digest of a table's rows, whatever units or order made them."""
+        """Return the digest of a table's rows, whatever units or order made them."""
         return table_digest(self.rows(TABLES[table]))
 
     def arrow(self, table: str, among: Sequence[TableFile] | None = None) -> Any:
-        """A table as a ``pyarrow.Table``; columns younger than a file have their defaults.
+        """Read a table as a ``pyarrow.Table``; columns younger than a file have their defaults.
 
         Args:
             table: its name.
@@ -302,7 +302,7 @@ class Workspace:
         return f"Workspace({self.storage.url!r}: {held or 'empty'})"
 
     def table(self, name: str) -> pandas.DataFrame:
-        """A whole table, ordered by id.
+        """Read a whole table, ordered by id.
 
         Raises:
             UsageError: there is none of that name.
@@ -314,7 +314,7 @@ class Workspace:
 
 
 def _read_settings(storage: Storage, where: str) -> str:
-    """The text of ``avatar.toml``; empty where there is none."""
+    """Read the text of ``avatar.toml``; empty where there is none."""
     try:
         data = storage.read("avatar.toml")
     except FileNotFoundError:
@@ -332,7 +332,7 @@ def _read_settings(storage: Storage, where: str) -> str:
 
 
 def _nameless(file: str) -> DamagedError:
-    """About a file in a table that no commit names."""
+    """Make the error about a file in a table that no commit names."""
     match = re.fullmatch(r"(.+)-(\d{6}-[^-]+)", PurePosixPath(file).stem)
     if match is None:
         return DamagedError(f"{file}: no commit names this file. Move it out of the workspace.")
@@ -355,7 +355,7 @@ class Lookups:
         return Workspace(self._storage.url)
 
     def __call__(self, table: str, column: str) -> Lookup[Any]:
-        """Rows of ``table`` by the value of ``column``."""
+        """Return rows of ``table`` by the value of ``column``."""
         if (table, column) not in self._found:
             whole = self._workspace.arrow(table)
             self._found[table, column] = Lookup(TABLES[table], whole, column)

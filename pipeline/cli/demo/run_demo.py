@@ -37,16 +37,16 @@ CommandLine = Callable[[Sequence[str]], object]
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo came to."""
+    """The outcome of a demo."""
 
     workspace: Workspace
     scores: dict[str, float]
-    """Against the truth, by the names the report shows."""
+    """The scores against the truth, by the names the report shows."""
     report: Path
     seconds: float
 
     def scores_lines(self) -> list[str]:
-        """The scores for people."""
+        """Return the scores for people."""
         lines = [click.style("\nAgainst the truth", bold=True)]
         for name, value in self.scores.items():
             shown = f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -54,7 +54,7 @@ class Demo:
         return [*lines, "", f"Done in {self.seconds:.0f} s. Look at it: {self.report}"]
 
     def next_lines(self) -> list[str]:
-        """What to type next."""
+        """Return what to type next."""
         example = next(iter(self.workspace.rows(Mask))).instance_id
         return [
             "\nThe whole history behind one of its masks:",

@@ -1,4 +1,4 @@
-"""How near a run came to the demo's ground truth."""
+"""Score a run against the demo's ground truth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.synthetic.truth import Truth, sounding, truth_box, truth_mask
 
 @dataclass(frozen=True)
 class Recall:
-    """How many of the things to find were found."""
+    """A count of the things to find, and of those that were found."""
 
     found: int
     total: int

@@ -94,7 +94,7 @@ class _FileHandler(BaseHTTPRequestHandler):
 
 
 def _span(header: str, size: int) -> range | None:
-    """The bytes a Range header asks for; none when there are none. Odd headers get everything.
+    """Return the bytes a Range header asks for, if there are any; odd headers get everything.
 
     >>> _span("bytes=2-", 10), _span("bytes=-3", 10), _span("bytes=0-99", 10), _span("", 10)
     (range(2, 10), range(7, 10), range(0, 10), range(0, 10))
