@@ -21,8 +21,10 @@ import numpy as np
 
 from benchmarks.machine import describe
 from pipeline.records import rle
+from pipeline.release.document import AnnotationRow, ImageRow, VideoRow
+from pipeline.release.read import Sounding
 from tavlo.evaluation.evaluate import evaluate
-from tavlo.evaluation.evaluation_set import EvaluationSet, Labelled, LabelledFrame
+from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.predictions import Heatmap, Predictions, upsample
 from tavlo.metrics.localisation import top_fraction_threshold
 
@@ -43,16 +45,30 @@ def whole(frames: int, folder: Path) -> dict[str, float]:
     predictions, dice = Predictions(folder), np.random.default_rng(0)
     inside = np.zeros((360, 640), bool)
     inside[50:200, 100:300] = True
-    thing = Labelled("Single-sound", "dog", [100, 50, 200, 150], rle.encode(inside))
+    mask = rle.encode(inside)
     labelled: list[LabelledFrame] = []
     for number in range(frames // 5):
         video, clip = f"v{number:010d}", f"v{number:010d}_00000000"
         predictions.save(clip, range(5), dice.standard_normal((5, 7, 7)))
         for index in range(5):
-            unseen = number % 7 == 0 and index == 0
-            things = () if unseen else (thing,)
-            name = f"{clip}_{index:04d}"
-            labelled.append(LabelledFrame(video, clip, name, index, (360, 640), unseen, things))
+            image = ImageRow.of(
+                id=len(labelled),
+                file_name=f"metadata/{video}_00000/{index:05d}.jpg",
+                clip_file=f"video/{video}_00000.mp4",
+                width=640,
+                height=360,
+                video_id=video,
+                clip_id=clip,
+                frame_id=f"{clip}_{index:04d}",
+                frame_index=index,
+                off_screen=number % 7 == 0 and index == 0,
+            )
+            thing = AnnotationRow.in_image(
+                image, mask, scenario="Single-sound", audio_visual_category="dog"
+            )
+            things = () if image.off_screen else (Sounding(thing),)
+            row = VideoRow.of(id=video, video_id=video)
+            labelled.append(LabelledFrame(folder, image, row, things))
     videos = frozenset(frame.video_id for frame in labelled[: frames // 11])
     data = EvaluationSet("drawn", True, tuple(labelled), videos)
     wall, cpu = time.perf_counter(), time.process_time()

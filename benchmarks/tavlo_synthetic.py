@@ -334,7 +334,7 @@ def what_time_tells(size: Size, work: Path, names: list[str]) -> Table:
         strokes = {
             sound.actor: since
             for sound in scene.sounds
-            if not sound.muted and (since := sound.stroke(frame.time_s)) is not None
+            if not sound.muted and (since := sound.stroke(frame.time_in_clip_s)) is not None
         }
         sources = sorted(filter(None, strokes), key=lambda name: strokes[name])
         masks = silhouettes(scene, frame.frame_index)

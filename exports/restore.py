@@ -23,8 +23,9 @@ from pipeline.config import SampleConfig
 from pipeline.errors import MediaError, UsageError
 from pipeline.files import sha256_of, write_whole
 from pipeline.media import Media, frames_between
-from pipeline.release.document import ImageRow, VideoRow, read_document
+from pipeline.release.document import ImageRow, VideoRow
 from pipeline.release.layout import ATTRITION
+from pipeline.release.read import read_document
 
 _REACH_S = 0.02
 """How far from its stated time a frame is looked for: half a frame at 25 frames a second."""

@@ -19,8 +19,9 @@ from exports.importers.tree import Tree
 from exports.release.image_bytes import image_size
 from pipeline.records import rle
 from pipeline.records.schema import Scenario
+from pipeline.release.document import VIDEO_ID
 
-_FRAME = re.compile(r"(?:.*/)?([A-Za-z0-9_-]{1,80})_(\d{5,8})/(\d{5,8})\.json")
+_FRAME = re.compile(rf"(?:.*/)?({VIDEO_ID})_(\d{{5,8}})/(\d{{5,8}})\.json")
 _CLIP_S = 10.0
 _NOMINAL_FPS = 25.0
 _TASKS: dict[str, Scenario] = {

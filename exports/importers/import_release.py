@@ -27,7 +27,6 @@ from exports.release.freeze import (
 from exports.release.image_bytes import fingerprint, image_size
 from exports.release.selection import LeftOut
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.records import rle
 from pipeline.records.schema import clip_id, content_id, frame_id
 from pipeline.release import layout
 from pipeline.release.document import (
@@ -181,7 +180,7 @@ def _image(
     if frame.sound is not None:
         suffix = PurePosixPath(frame.sound).suffix.lower()
         media[layout.sound_file(cut, suffix)] = frame.sound
-    return ImageRow(
+    return ImageRow.of(
         id=number,
         file_name=name,
         width=frame.width,
@@ -196,14 +195,9 @@ def _image(
         clip_end_s=frame.end_s,
         clip_file=cut,
         event_time_s=frame.time_s,
-        event_rms=0.0,
-        event_rank=0,
-        sharpness=0.0,
         off_screen=frame.off_screen,
         off_screen_category=frame.off_screen_category,
         verified=True,
-        missing_instances=0,
-        review_ids=[],
         **marks,
     )
 
@@ -215,29 +209,17 @@ def _annotations(
     for frame, image in zip(frames, images, strict=True):
         for place, region in enumerate(frame.regions):
             rows.append(
-                AnnotationRow(
+                AnnotationRow.in_image(
+                    image,
+                    region.mask,
                     id=len(rows) + 1,
-                    image_id=image.id,
                     category_id=categories[region.category],
-                    segmentation=region.mask,
-                    bbox=rle.bbox(region.mask),
-                    area=rle.area(region.mask),
-                    iscrowd=0,
                     audio_visual_category=region.category,
                     scenario=region.scenario,
-                    video_id=image.video_id,
-                    clip_id=image.clip_id,
-                    frame_id=image.frame_id,
-                    frame_index=image.frame_index,
-                    time_s=image.time_s,
                     verified=True,
                     instance_id=content_id("i", image.frame_id, place, region.mask.counts),
-                    proposal_id=None,
-                    review_ids=[],
                     annotated_bbox=region.box,
                     mask_source=region.source,
-                    mask_model_digest="",
-                    mask_predicted_iou=None,
                 )
             )
     return rows
@@ -246,24 +228,15 @@ def _annotations(
 def _videos(frames: Sequence[ReadFrame]) -> list[VideoRow]:
     first = {frame.video_id: frame for frame in reversed(frames)}
     return [
-        VideoRow(
+        VideoRow.of(
             id=video_id,
             video_id=video_id,
             label=frame.label,
             split=frame.split,
             source_url=frame.source_url,
-            title="",
-            uploader="",
-            upload_date="",
-            license="",
             license_id=1,
-            sha256="",
-            size_bytes=0,
             width=frame.width,
             height=frame.height,
-            fps=0.0,
-            duration_s=0.0,
-            format_id="",
         )
         for video_id, frame in sorted(first.items())
     ]

@@ -22,7 +22,7 @@ OFF_SCREEN_TASK = "Off-Screen"
 
 def frame_files(document: Document) -> Iterator[tuple[str, bytes]]:
     """Each frame's JSON: its path in the release and its bytes."""
-    rows = annotations_by_image(document)
+    rows = document.by_image()
     tolerance_px = document.info.polygon_tolerance_px
     for image in document.images:
         content = frame_content(image, rows.get(image.id, []), tolerance_px)
@@ -64,11 +64,3 @@ def off_screen_annotation(image: ImageRow) -> dict[str, Any]:
 def unverified_mark(verified: bool) -> dict[str, bool]:
     """What an annotation that no person decided says beside the authors' keys."""
     return {} if verified else {"verified": False}
-
-
-def annotations_by_image(document: Document) -> dict[int, list[AnnotationRow]]:
-    """The annotations of each image, in the document's order."""
-    rows: dict[int, list[AnnotationRow]] = {}
-    for row in document.annotations:
-        rows.setdefault(row.image_id, []).append(row)
-    return rows

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from exports.release.selection import SelectedFrame, Selection
 from pipeline.errors import AvatarBuildError
-from pipeline.records import rle
 from pipeline.records.schema import Video
 from pipeline.release.document import (
     AnnotationRow,
@@ -40,8 +39,7 @@ def build_document(selection: Selection, info: Info, taxonomy: Sequence[str] = (
     annotations: list[AnnotationRow] = []
     for image_id, item in enumerate(selection.frames, 1):
         images.append(_image(image_id, item, licenses[item.video.license]))
-        for row in _annotations(image_id, item, categories):
-            annotations.append(row.model_copy(update={"id": len(annotations) + 1}))
+        annotations += _annotations(images[-1], item, categories, len(annotations) + 1)
     return Document(
         info=info,
         licenses=[LicenseRow(id=i, name=name, url="") for name, i in licenses.items()],
@@ -109,26 +107,17 @@ def _image(image_id: int, item: SelectedFrame, license_id: int) -> ImageRow:
 
 
 def _annotations(
-    image_id: int, item: SelectedFrame, categories: Mapping[str, int]
-) -> Iterable[AnnotationRow]:
-    frame = item.frame
-    for chosen in item.instances:
+    image: ImageRow, item: SelectedFrame, categories: Mapping[str, int], first: int
+) -> Iterator[AnnotationRow]:
+    for number, chosen in enumerate(item.instances, first):
         instance, mask = chosen.instance, chosen.mask
-        yield AnnotationRow(
-            id=0,
-            image_id=image_id,
+        yield AnnotationRow.in_image(
+            image,
+            mask.rle,
+            id=number,
             category_id=categories[instance.audio_visual_category],
-            segmentation=mask.rle,
-            bbox=list(rle.bbox(mask.rle)),
-            area=rle.area(mask.rle),
-            iscrowd=0,
             audio_visual_category=instance.audio_visual_category,
             scenario=instance.scenario,
-            video_id=frame.video_id,
-            clip_id=frame.clip_id,
-            frame_id=frame.frame_id,
-            frame_index=frame.frame_index,
-            time_s=frame.time_s,
             verified=chosen.verified,
             instance_id=instance.instance_id,
             proposal_id=instance.proposal_id,

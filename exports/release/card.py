@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.release.document import Document, Info, Leak, VideoRow
-from pipeline.release.layout import CROSS_EVENT, DOCUMENT, FIGURES, TWINS
+from pipeline.release.layout import COPIES, CROSS_EVENT, DOCUMENT, FIGURES
 from pipeline.templating import environment, markdown_text, safe_url
 
 LICENCES = "## Licences and attribution"
@@ -55,7 +55,7 @@ def render_card(document: Document, counts: Mapping[str, Any], left_out: Reasons
             per_license=dict(sorted(per_license.items())),
             made=made,
             nameless=sum(not image.image_sha256 for image in document.images),
-            paths={"document": DOCUMENT, "cross_event": CROSS_EVENT, **TWINS},
+            paths={"document": DOCUMENT, "cross_event": CROSS_EVENT, **COPIES},
             figures=FIGURES,
         )
     )

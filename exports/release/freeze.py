@@ -27,7 +27,7 @@ from exports.release.figures import bar_chart
 from exports.release.image_bytes import fingerprint
 from exports.release.leak_audit import audit
 from exports.release.lost_media import Lost, leave_out, without_lost
-from exports.release.parquet import write_twins
+from exports.release.parquet import write_copies
 from exports.release.selection import (
     LeftOut,
     ReleaseTables,
@@ -37,13 +37,13 @@ from exports.release.selection import (
     select,
     tally,
 )
-from exports.release.statistics import SCENARIOS, count, cross_event, with_left_out
+from exports.release.statistics import TABLE_A, count, with_left_out
 from pipeline.config import ExportConfig, SampleConfig
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.files import sha256_of
 from pipeline.media import MadeClip, Media
 from pipeline.release import layout
-from pipeline.release.document import UNVERIFIED_MARK, Document, ImageRow, Info, to_json
+from pipeline.release.document import UNVERIFIED_MARK, Document, ImageRow, Info, write_document
 from pipeline.words import counted
 from pipeline.workspace.recorded import MISSING, frame_bytes, video_file
 from pipeline.workspace.storage import Storage
@@ -291,12 +291,10 @@ def write_annotations(
     """
     reasons = tally(left_out)
     counts = count(document)
-    changing = cross_event(document)
-    _write(folder, layout.DOCUMENT, to_json(document))
-    write_twins(document, folder)
+    write_document(document, folder)
+    write_copies(document, folder)
     for name, data in frame_files(document):
         _write(folder, name, data)
-    _write(folder, layout.CROSS_EVENT, "".join(f"{video}\n" for video in changing).encode())
     statistics = with_left_out(counts, left_out)
     text = json.dumps(statistics, indent=1, ensure_ascii=False)
     _write(folder, layout.STATISTICS, f"{text}\n".encode())
@@ -304,7 +302,7 @@ def write_annotations(
     _write(folder, layout.CARD, card.encode())
     categories = [(row["category"], row["instances"]) for row in counts["per_category"]]
     shown = [(name, number) for name, number in categories if number]
-    scenarios = [(name, counts["instances"][name]) for name in SCENARIOS]
+    scenarios = [(name, counts["instances"][name]) for name in TABLE_A]
     scenarios.append(("Off-screen (frames)", counts["frames"]["off_screen"]))
     for name, chart in (
         ("categories", bar_chart("Instances per category", shown)),

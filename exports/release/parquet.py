@@ -1,4 +1,4 @@
-"""The Parquet twins: the document's lists of videos, images and annotations, column for column."""
+"""The Parquet copies of the document's videos, images and annotations, column for column."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.records.schema import arrow_schema
 from pipeline.release.document import AnnotationRow, Document, ImageRow, Row, VideoRow
-from pipeline.release.layout import TWINS
+from pipeline.release.layout import COPIES
 from pipeline.words import short
 
 ROWS: dict[str, type[Row]] = {
@@ -18,11 +18,11 @@ ROWS: dict[str, type[Row]] = {
 }
 
 
-def write_twins(document: Document, folder: Path) -> None:
-    """Write the twins below ``folder``; the same rows give the same bytes."""
+def write_copies(document: Document, folder: Path) -> None:
+    """Write the copies below ``folder``; the same rows give the same bytes."""
     import pyarrow.parquet as pq
 
-    for name, path in TWINS.items():
+    for name, path in COPIES.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         # A stream, as Arrow takes some paths for addresses.
@@ -31,13 +31,13 @@ def write_twins(document: Document, folder: Path) -> None:
 
 
 def differences(document: Document, folder: Path, name: str) -> str | None:
-    """How the twin of the list ``name`` departs from it; none when they agree."""
+    """Return how the copy of the list ``name`` departs from it; none when they agree."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     expected = _table(ROWS[name], getattr(document, name))
     try:
-        with (folder / TWINS[name]).open("rb") as stream:
+        with (folder / COPIES[name]).open("rb") as stream:
             found = pq.ParquetFile(stream).read()
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read: {short(str(error).splitlines()[0], 200)}"
@@ -58,7 +58,7 @@ def differences(document: Document, folder: Path, name: str) -> str | None:
 
 
 def _with_younger(found: Any, expected: Any, record: type[Row]) -> Any:
-    """A twin written before a column was known, with the column's default in every row."""
+    """Return a copy written before a column was known with its default in every row."""
     import pyarrow as pa
 
     for place, field in enumerate(expected.schema):

@@ -24,7 +24,7 @@ from pipeline.records.schema import (
     Video,
     check_video_id,
 )
-from pipeline.release.scenario_rules import Sounding, contradiction
+from pipeline.release.scenario_rules import contradiction
 from pipeline.words import counted
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -249,7 +249,7 @@ def _frame_reason(
 
 def _contradict(chosen: Sequence[SelectedInstance], frame: Frame) -> bool:
     sounding = [
-        Sounding(item.instance.audio_visual_category, item.instance.scenario, item.mask.area)
+        (item.instance.audio_visual_category, item.instance.scenario, item.mask.area)
         for item in chosen
     ]
     return contradiction(sounding, frame.width * frame.height) is not None

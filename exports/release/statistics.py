@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from exports.release.authors_layout import annotations_by_image
 from exports.release.selection import LeftOut
 from pipeline.release.document import Document
 
-SCENARIOS = ("Single-sound", "Multi-entity", "Mixed-sound")
-"""In the order of Table A."""
+TABLE_A = ("Single-sound", "Multi-entity", "Mixed-sound")
+"""The scenarios in the order of the supplement's Table A."""
 
 
 def count(document: Document) -> dict[str, Any]:
@@ -30,12 +29,12 @@ def count(document: Document) -> dict[str, Any]:
         },
         "instances": {
             "total": len(document.annotations),
-            **_tally((row.scenario for row in document.annotations), SCENARIOS),
+            **_tally((row.scenario for row in document.annotations), TABLE_A),
             **_unstated(document),
         },
         "frames_per_clip": _frames_per_clip(document),
         "per_category": _per_category(document),
-        "cross_event_videos": len(cross_event(document)),
+        "cross_event_videos": len(document.cross_event()),
         "takedowns": document.info.takedowns,
         "leaks": [leak.model_dump() for leak in document.info.leaks],
     }
@@ -44,33 +43,6 @@ def count(document: Document) -> dict[str, Any]:
 def with_left_out(counts: dict[str, Any], left_out: Sequence[LeftOut]) -> dict[str, Any]:
     """``count`` and the rows the release does not have, with their reasons."""
     return {**counts, "left_out": [asdict(item) for item in left_out]}
-
-
-def cross_event(document: Document) -> list[str]:
-    """The videos whose sound changes source (supplement, Algorithm 1), sorted.
-
-    A video belongs when a labelled frame brings a category that none of its earlier labelled frames
-    had. The first labelled frame alone never does. An off-screen frame is a labelled frame: its
-    category has been heard from then on.
-    """
-    rows = annotations_by_image(document)
-    frames: dict[str, list[tuple[float, int, set[str]]]] = defaultdict(list)
-    for image in document.images:
-        categories = {row.audio_visual_category for row in rows.get(image.id, [])}
-        if image.off_screen_category:
-            categories.add(image.off_screen_category)
-        frames[image.video_id].append((image.time_s, image.id, categories))
-    return sorted(video for video, labelled in frames.items() if _changes(labelled))
-
-
-def _changes(labelled: list[tuple[float, int, set[str]]]) -> bool:
-    first, *later = (categories for _, _, categories in sorted(labelled, key=lambda row: row[:2]))
-    seen = set(first)
-    for categories in later:
-        if categories - seen:
-            return True
-        seen |= categories
-    return False
 
 
 def _tally(values: Any, names: Sequence[str]) -> dict[str, int]:
@@ -112,7 +84,7 @@ def _per_category(document: Document) -> list[dict[str, Any]]:
         {
             "category": name,
             "instances": sum(scenarios[name].values()),
-            **{scenario: scenarios[name][scenario] for scenario in SCENARIOS},
+            **{scenario: scenarios[name][scenario] for scenario in TABLE_A},
             "frames": len(frames[name]),
             "off_screen_frames": off_screen[name],
         }

@@ -15,8 +15,8 @@ from exports.report.write_report import Films
 from pipeline.errors import MediaError
 from pipeline.media import BROWSER, Media, make_clip
 from pipeline.records.schema import Clip, Video
-from pipeline.release.document import read_document
 from pipeline.release.layout import DOCUMENT
+from pipeline.release.read import read_document
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
 

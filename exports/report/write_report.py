@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from exports.release.statistics import SCENARIOS
+from exports.release.statistics import TABLE_A
 from exports.report.frame_pictures import ClipView, ReportTables, clip_views
 from pipeline.files import write_whole
 from pipeline.flow import FLOW
@@ -269,7 +269,7 @@ def _charts(tables: ReportTables) -> list[_Chart]:
     categories = Counter(row.audio_visual_category for row in tables.instances)
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
     scenarios: Counter[str] = Counter(row.scenario for row in tables.instances)
-    by_scenario = [(name, scenarios[name]) for name in SCENARIOS]
+    by_scenario = [(name, scenarios[name]) for name in TABLE_A]
     title = "Instances per category"
     if len(ranked) > _BARS:
         title += f" (the first {_BARS} of {len(ranked)})"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from exports.release.authors_layout import annotations_by_image, off_screen_annotation
+from exports.release.authors_layout import off_screen_annotation
 from exports.release.card import LICENCES, UNVERIFIED, stated_rows
 from exports.release.clip_checks import (
     clip_rows,
@@ -24,15 +24,21 @@ from exports.release.clip_checks import (
 )
 from exports.release.image_bytes import fingerprint, hash_distance, image_size
 from exports.release.parquet import differences
-from exports.release.statistics import count, cross_event
+from exports.release.statistics import count
 from pipeline.errors import InputError, MediaError
 from pipeline.media import Media
 from pipeline.records import rle
 from pipeline.records.schema import clip_id, frame_id
 from pipeline.release import layout
-from pipeline.release.document import UNVERIFIED_MARK, AnnotationRow, Document, ImageRow
+from pipeline.release.document import (
+    OF_THE_FRAME,
+    UNVERIFIED_MARK,
+    AnnotationRow,
+    Document,
+    ImageRow,
+)
 from pipeline.release.findings import Finding
-from pipeline.release.scenario_rules import Sounding, contradiction
+from pipeline.release.scenario_rules import contradiction
 from pipeline.templating import markdown_text
 from pipeline.words import short
 
@@ -51,7 +57,7 @@ def expected_files(document: Document) -> set[str]:
         layout.STATISTICS,
         layout.CARD,
         layout.CHECKSUMS,
-        *layout.TWINS.values(),
+        *layout.COPIES.values(),
         *layout.FIGURES.values(),
     }
     for image in document.images:
@@ -130,7 +136,7 @@ def check_references(document: Document, folder: Path) -> Iterator[Finding]:
         if frame is None:
             yield Finding("references", where, f"image {row.image_id} is not in the release")
             continue
-        for column in ("video_id", "clip_id", "frame_id", "frame_index", "time_s"):
+        for column in OF_THE_FRAME:
             expected = getattr(frame, column)
             yield from _same("references", where, column, getattr(row, column), expected)
 
@@ -152,7 +158,7 @@ def _names(image: ImageRow) -> Iterator[Finding]:
 
 def check_off_screen(document: Document, folder: Path) -> Iterator[Finding]:
     """A frame is off-screen or has annotations, never both, never neither."""
-    rows = annotations_by_image(document)
+    rows = document.by_image()
     for image in document.images:
         where = f"image {image.id}"
         if image.off_screen and image.id in rows:
@@ -165,16 +171,14 @@ def check_off_screen(document: Document, folder: Path) -> Iterator[Finding]:
 
 def check_scenarios(document: Document, folder: Path) -> Iterator[Finding]:
     """The scenarios of a frame's instances go together; imported ones are as their source says."""
-    rows = annotations_by_image(document)
+    rows = document.by_image()
     for image in document.images if not document.info.imported_from else []:
         where = f"image {image.id}"
         own = rows.get(image.id, [])
         if any(row.scenario is None for row in own):
             yield Finding("scenarios", where, "an annotation states no scenario")
             continue
-        sounding = [
-            Sounding(row.audio_visual_category, row.scenario or "", row.area) for row in own
-        ]
+        sounding = [(row.audio_visual_category, row.scenario or "", row.area) for row in own]
         broken = contradiction(sounding, image.width * image.height)
         if broken is not None:
             yield Finding("scenarios", where, broken)
@@ -279,9 +283,9 @@ def unmeasured(document: Document, folder: Path) -> int:
     )
 
 
-def check_twins(document: Document, folder: Path) -> Iterator[Finding]:
+def check_copies(document: Document, folder: Path) -> Iterator[Finding]:
     """The Parquet files hold the same rows as the JSON."""
-    for name, path in layout.TWINS.items():
+    for name, path in layout.COPIES.items():
         if (folder / path).is_file():
             difference = differences(document, folder, name)
             if difference is not None:
@@ -290,7 +294,7 @@ def check_twins(document: Document, folder: Path) -> Iterator[Finding]:
 
 def check_authors_layout(document: Document, folder: Path) -> Iterator[Finding]:
     """The authors' files hold the same sizes, tasks, boxes, categories and pixels."""
-    rows = annotations_by_image(document)
+    rows = document.by_image()
     tolerance_px = document.info.polygon_tolerance_px
     for image in document.images:
         name = layout.frame_json(image.file_name)
@@ -379,7 +383,7 @@ def check_statistics(document: Document, folder: Path) -> Iterator[Finding]:
     path = folder / layout.CROSS_EVENT
     if path.is_file():
         listed = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        expected = cross_event(document)
+        expected = document.cross_event()
         for video in sorted(set(listed) ^ set(expected)):
             what = "is not cross-event" if video in listed else "is cross-event and not listed"
             yield Finding("cross_event", layout.CROSS_EVENT, f"{short(video)} {what}")
@@ -389,7 +393,7 @@ def check_statistics(document: Document, folder: Path) -> Iterator[Finding]:
 
 def check_flags(document: Document, folder: Path) -> Iterator[Finding]:
     """``verified`` means the same in the head, the rows and the card."""
-    rows = annotations_by_image(document)
+    rows = document.by_image()
     for image in document.images:
         own = rows.get(image.id, [])
         if own and image.verified != all(row.verified for row in own):
@@ -458,7 +462,7 @@ CHECKS: tuple[Callable[[Document, Path], Iterable[Finding]], ...] = (
     check_masks,
     check_images,
     check_clips,
-    check_twins,
+    check_copies,
     check_authors_layout,
     check_statistics,
     check_flags,

@@ -64,7 +64,7 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
     from exports.release.takedown import tombstones
     from exports.verify.checks import unmeasured
     from exports.verify.verify_release import verify_release
-    from pipeline.release.document import read_document
+    from pipeline.release.read import read_document
     from pipeline.workspace.storage import Storage
 
     findings = verify_release(folder, tombstones(Storage(workspace)))
@@ -186,7 +186,7 @@ def diff(old: str, new: str, rows: int) -> None:
         avatar-build release diff releases/0.1 releases/0.2
     """
     from exports.diff import as_json, as_lines
-    from pipeline.release.document import read_document
+    from pipeline.release.read import read_document
 
     documents = (read_document(Path(old)), read_document(Path(new)))
     output().tell(as_json(*documents), *as_lines(*documents, rows))

@@ -61,8 +61,8 @@ def synth(
     processes = workers if workers is not None else len(os.sched_getaffinity(0))
     with counting("clips", clips, shown=output().shown) as count:
         document = write_world(Path(out), config, clips, processes=processes, show=count)
-    images, rows = document["images"], document["annotations"]
-    off_screen = sum(image["off_screen"] for image in images)
+    images, rows = document.images, document.annotations
+    off_screen = sum(image.off_screen for image in images)
     counts = {"frames": len(images), "off_screen": off_screen, "instances": len(rows)}
     output().tell(
         {"clips": clips, **counts},

@@ -1,33 +1,40 @@
 """The release as one typed document: COCO's JSON with our columns beside COCO's own.
 
-Everything else in a release (Parquet twins, the authors' layout, statistics, card) is computed from
-this document, so they cannot tell different stories, and ``verify`` reads it back through the same
-types. COCO wants integer ids for images, categories and annotations; ours stand beside them
-(``frame_id``, ``instance_id``). A video's ``id`` is its YouTube id.
+Everything else in a release (Parquet copies, the authors' layout, statistics, card) is computed
+from this document, so they cannot tell different stories; whoever makes, reads or checks a release
+does so through these types. COCO wants integer ids for images, categories and annotations; ours
+stand beside them (``frame_id``, ``instance_id``). A video's ``id`` is its YouTube id.
 """
 
 from __future__ import annotations
 
 import json
+import types
+import typing
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.records import rle
 from pipeline.records.schema import BBox, Rle, Scenario
-from pipeline.release.layout import DOCUMENT
+from pipeline.release.layout import CROSS_EVENT, DOCUMENT
 
-VideoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
-"""Eleven characters; only imported releases name videos otherwise."""
+VIDEO_ID = r"[A-Za-z0-9_-]{1,80}"
+"""A video's id: eleven characters; only imported releases name videos otherwise."""
+CLIP_ID = r"[A-Za-z0-9_-]{1,92}"
+"""A clip's id: its video's, an underscore and up to eleven digits of milliseconds."""
+
+VideoId = Annotated[str, Field(pattern=f"^{VIDEO_ID}$")]
+ClipId = Annotated[str, Field(pattern=f"^{CLIP_ID}$")]
 Pixels = Annotated[int, Field(gt=0, le=16384)]
-ImageFile = Annotated[
-    str, Field(pattern=r"^metadata/[A-Za-z0-9_-]{1,80}_[0-9]{5,8}/[0-9]{5,8}\.(jpg|png)$")
-]
-ClipFile = Annotated[str, Field(pattern=r"^video/[A-Za-z0-9_-]{1,80}_[0-9]{5,8}\.mp4$")]
+_CLIP_NAME = f"{VIDEO_ID}_[0-9]{{5,8}}"
+ImageFile = Annotated[str, Field(pattern=rf"^metadata/{_CLIP_NAME}/[0-9]{{5,8}}\.(jpg|png)$")]
+ClipFile = Annotated[str, Field(pattern=rf"^video/{_CLIP_NAME}\.mp4$")]
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""What the Parquet twins can hold."""
+"""An integer that the Parquet copies can hold."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 UNVERIFIED_MARK = "unverified"
@@ -39,6 +46,23 @@ class Row(BaseModel):
     """A part of the document: strict about names, free of NaN. Its ``id`` is COCO's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def blank(cls) -> dict[str, Any]:
+        """Return a value that says nothing for each column that must be stated and may be empty."""
+        columns: dict[str, Any] = {}
+        for name, column in cls.model_fields.items():
+            kind = typing.get_origin(column.annotation) or column.annotation
+            if column.is_required() and kind in (str, int, float, bool, list, dict):
+                columns[name] = kind()
+            elif column.is_required() and kind is types.UnionType:
+                columns[name] = None
+        return columns
+
+    @classmethod
+    def of(cls, **known: Any) -> Self:
+        """Make a row of the columns that are known; the others say nothing."""
+        return cls(**{**cls.blank(), **known})
 
 
 class Leak(Row):
@@ -126,7 +150,7 @@ class ImageRow(Row):
     height: Pixels
     license: Integer
     video_id: VideoId
-    clip_id: str
+    clip_id: ClipId
     frame_id: str
     frame_index: Count
     time_s: float
@@ -162,6 +186,10 @@ class ImageRow(Row):
     """Frames the clip shows before its end; none where ``clip_made`` is empty."""
 
 
+OF_THE_FRAME = ("video_id", "clip_id", "frame_id", "frame_index", "time_s")
+"""The columns of an annotation that repeat its image's."""
+
+
 class AnnotationRow(Row):
     """A sounding object in one frame, with its mask."""
 
@@ -178,7 +206,7 @@ class AnnotationRow(Row):
     scenario: Scenario | None
     """None where an imported release states none."""
     video_id: VideoId
-    clip_id: str
+    clip_id: ClipId
     frame_id: str
     frame_index: Count
     time_s: float
@@ -192,9 +220,17 @@ class AnnotationRow(Row):
     mask_model_digest: str
     mask_predicted_iou: float | None
 
+    @classmethod
+    def in_image(cls, image: ImageRow, mask: Rle, **known: Any) -> AnnotationRow:
+        """Make the row of a mask in an image: what follows from these two is filled in."""
+        follows = {name: getattr(image, name) for name in OF_THE_FRAME}
+        box = rle.bbox(mask)
+        follows |= {"bbox": box, "annotated_bbox": box, "area": rle.area(mask), "iscrowd": 0}
+        return cls.of(image_id=image.id, segmentation=mask, **{**follows, **known})
+
 
 class Document(Row):
-    """``annotations/instances.json``."""
+    """The content of ``annotations/instances.json``."""
 
     info: Info
     licenses: list[LicenseRow]
@@ -203,9 +239,50 @@ class Document(Row):
     categories: list[CategoryRow]
     annotations: list[AnnotationRow]
 
+    def by_image(self) -> dict[int, list[AnnotationRow]]:
+        """Return the annotations of each image that has some, in the document's order."""
+        rows: dict[int, list[AnnotationRow]] = {}
+        for row in self.annotations:
+            rows.setdefault(row.image_id, []).append(row)
+        return rows
+
+    def cross_event(self) -> list[str]:
+        """Return the videos whose sound changes source (supplement, Algorithm 1), sorted.
+
+        A video belongs when a labelled frame brings a category that none of its earlier labelled
+        frames had. The first labelled frame alone never does. An off-screen frame is a labelled
+        frame: its category has been heard from then on.
+        """
+        rows = self.by_image()
+        frames: dict[str, list[tuple[float, int, set[str]]]] = defaultdict(list)
+        for image in self.images:
+            categories = {row.audio_visual_category for row in rows.get(image.id, [])}
+            if image.off_screen_category:
+                categories.add(image.off_screen_category)
+            frames[image.video_id].append((image.time_s, image.id, categories))
+        return sorted(video for video, labelled in frames.items() if _changes(labelled))
+
+
+def _changes(labelled: list[tuple[float, int, set[str]]]) -> bool:
+    first, *later = (categories for _, _, categories in sorted(labelled, key=lambda row: row[:2]))
+    seen = set(first)
+    for categories in later:
+        if categories - seen:
+            return True
+        seen |= categories
+    return False
+
+
+def write_document(document: Document, folder: Path) -> None:
+    """Write the document and its cross-event subset, which all that read labels need."""
+    listed = "".join(f"{video}\n" for video in document.cross_event())
+    for name, data in ((DOCUMENT, to_json(document)), (CROSS_EVENT, listed.encode())):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
 
 def to_json(document: Document) -> bytes:
-    """The document as JSON, one row a line, so that two releases can be compared with diff."""
+    """Return the document as JSON, one row a line, so that two releases can be compared by diff."""
     parts = []
     for name in type(document).model_fields:
         value = getattr(document, name)
@@ -221,26 +298,6 @@ def from_json(data: bytes) -> Document:
         pydantic.ValidationError: naming the place.
     """
     return Document.model_validate_json(data, strict=True)
-
-
-def read_document(folder: Path) -> Document:
-    """The document of the release in ``folder``.
-
-    Raises:
-        UsageError: there is none.
-        AvatarBuildError: it cannot be read.
-    """
-    path = folder / DOCUMENT
-    if not path.is_file():
-        raise UsageError(f"No release at {folder}: {DOCUMENT} is missing.")
-    try:
-        return from_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise AvatarBuildError(
-            f"{path}: {place}: {problem['msg']}. 'avatar-build export --verify' tells more."
-        ) from error
 
 
 def _line(row: Row) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path, PurePosixPath
 from pipeline.errors import AvatarBuildError
 
 DOCUMENT = "annotations/instances.json"
-TWINS = {
+COPIES = {
     "videos": "annotations/videos.parquet",
     "images": "annotations/frames.parquet",
     "annotations": "annotations/instances.parquet",
 }
-"""The Parquet twin of each of the document's lists."""
+"""The Parquet copy of each of the document's lists."""
 CROSS_EVENT = "subsets/cross_event.txt"
 STATISTICS = "statistics.json"
 CARD = "README.md"

@@ -20,12 +20,12 @@ import numpy as np
 
 from pipeline.columns import markdown_table
 from pipeline.errors import AvatarBuildError
+from pipeline.release.scenario_rules import SCENARIOS
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.evaluation.training_overlap import Leak, leak
 from tavlo.metrics.localisation import CURVE, ciou, localisation, top_fraction_threshold
 
-SCENARIOS = ("Single-sound", "Mixed-sound", "Multi-entity")
 TOP_FRACTION = 0.10
 """The fraction of all pixels that is predicted."""
 TOP_FRACTION_DAGGER = 0.05

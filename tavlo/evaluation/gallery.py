@@ -15,8 +15,9 @@ import numpy as np
 
 from pipeline.files import write_whole
 from pipeline.pictures import mask_path
+from pipeline.release.scenario_rules import SCENARIOS
 from pipeline.templating import environment
-from tavlo.evaluation.evaluate import SCENARIOS, Cell, FrameScore, Scores
+from tavlo.evaluation.evaluate import Cell, FrameScore, Scores
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.overlay import Scale, heat_colors
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions

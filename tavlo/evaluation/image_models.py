@@ -100,7 +100,7 @@ def read_pairs(
     for frame in frames:
         if sound_path(data, frame) is None:
             lacking[frame.frame_id] = "no sound in the release"
-        elif not (data.folder / frame.image_file).is_file() and clip_path(data, frame) is None:
+        elif not (data.folder / frame.row.file_name).is_file() and clip_path(data, frame) is None:
             lacking[frame.frame_id] = "no picture in the release"
     notes.miss(lacking)
     there = [frame for frame in frames if frame.frame_id not in lacking]
@@ -132,7 +132,7 @@ def _read(
         return [], {frame.frame_id: str(error) for frame in frames}, None
     pairs, failed = [], {}
     for frame in frames:
-        time_s = frame.time_s
+        time_s = frame.time_in_clip_s
         if timeline is not None and frame.frame_index < len(timeline.pts):
             # Imported releases state times as if every clip had 25 frames a second.
             time_s = float(timeline.time(frame.frame_index))
@@ -152,7 +152,8 @@ def _others(
     labelled = {frame.frame_index for frame in frames}
     for shown in decode_pictures(clip, timeline, [range(len(timeline.pts))]):
         if shown.index not in labelled:
-            frame = replace(frames[0], frame_id="", frame_index=shown.index)
+            row = frames[0].row.model_copy(update={"frame_id": "", "frame_index": shown.index})
+            frame = replace(frames[0], row=row)
             yield Pair(frame, shown.rgb(), sound, float(timeline.time(shown.index)))
 
 

@@ -83,9 +83,9 @@ def test_split(data: EvaluationSet) -> EvaluationSet:
     Raises:
         AvatarBuildError: every sample is of another split.
     """
-    frames = tuple(frame for frame in data.frames if frame.split in ("", "test"))
+    frames = tuple(frame for frame in data.frames if frame.video.split in ("", "test"))
     if not frames:
-        splits = ", ".join(sorted({frame.split for frame in data.frames}))
+        splits = ", ".join(sorted({frame.video.split for frame in data.frames}))
         raise AvatarBuildError(f"{data.folder}: no sample of the test split (there is {splits}).")
     return replace(data, frames=frames)
 
@@ -198,7 +198,7 @@ def _sample(
     frame: LabelledFrame, truth: Truth, predictions: Predictions, post: PostProcessing
 ) -> _Sample:
     heatmap = predictions.heatmap(frame.clip_id, frame.frame_index)
-    image = frame.label or frame.video_id
+    image = frame.video.label or frame.video_id
     sure = post.confidence(heatmap)
     if frame.off_screen:
         return _Sample(image, False, 0.0, 0.0, sure)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 from pipeline.errors import AvatarBuildError
 from pipeline.files import sha256_of
 from pipeline.media import Media, decode_pictures, read_timeline
+from pipeline.release.layout import SOUND_SUFFIXES, sound_file
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 
 Picture = NDArray[np.uint8]
-_SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4")
-"""Endings of sound files, which imported sets have in ``audio/``."""
 
 
 def picture(data: EvaluationSet, frame: LabelledFrame) -> Picture:
-    """A labelled frame in its colours, ``(height, width, 3)``, RGB.
+    """Return a labelled frame in its colours, ``(height, width, 3)``, RGB.
 
     Raises:
         AvatarBuildError: the release has neither its image nor its clip, or it cannot be read, or
             is not the image that was released.
     """
-    path = data.folder / frame.image_file
-    if frame.image_file and path.exists():
+    path = data.folder / frame.row.file_name
+    if path.exists():
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        wanted = (frame.image_sha256, data.released.get(frame.image_file, ""))
+        stated = frame.row.image_sha256 if data.media else ""
+        wanted = (stated, data.released.get(frame.row.file_name, ""))
         if any(one not in ("", digest) for one in wanted):
             raise _changed(data, path, "image")
         pixels = np.frombuffer(content, np.uint8)
@@ -78,23 +78,22 @@ def _changed(data: EvaluationSet, path: Path, what: str) -> AvatarBuildError:
 
 
 def clip_path(data: EvaluationSet, frame: LabelledFrame) -> Path | None:
-    """The frame's clip, if the release has it."""
-    path = data.folder / frame.clip_file
-    return path if frame.clip_file and path.exists() else None
+    """Return the frame's clip, if the release has it."""
+    path = data.folder / frame.row.clip_file
+    return path if path.exists() else None
 
 
 def sound_path(data: EvaluationSet, frame: LabelledFrame) -> Path | None:
-    """The sound that goes with a frame: a file of its own, else its clip; none if neither is."""
-    stem = PurePosixPath(frame.clip_file).stem
-    for suffix in _SOUNDS if stem else ():
-        path = data.folder / "audio" / f"{stem}{suffix}"
-        if path.is_file():
-            return path
-    return clip_path(data, frame)
+    """Return the sound that goes with a frame: a file of its own, else its clip; none if neither.
+
+    Imported sets have sounds of their own.
+    """
+    sounds = (data.folder / sound_file(frame.row.clip_file, end) for end in SOUND_SUFFIXES)
+    return next((path for path in sounds if path.is_file()), clip_path(data, frame))
 
 
 def frames_of(data: EvaluationSet, clip_id: str) -> Sequence[LabelledFrame]:
-    """A clip's labelled frames in the order of time.
+    """Return a clip's labelled frames in the order of time.
 
     Raises:
         AvatarBuildError: the release has no such clip.

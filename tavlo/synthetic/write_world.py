@@ -1,9 +1,9 @@
 """The synthetic world as a folder that training, evaluation and pycocotools read.
 
 ``video/`` holds the clips, ``metadata/`` the labelled frames before they were encoded,
-``annotations/instances.json`` COCO's form with the columns that evaluation needs, ``subsets/`` the
-cross-event videos, ``scenes.json`` what each clip consists of. It is laid out like a release and
-is none: nobody sampled, proposed or reviewed anything.
+``annotations/instances.json`` a release's document, ``subsets/`` the cross-event videos,
+``scenes.json`` what each clip consists of. It is laid out like a release and is none: nobody
+sampled, proposed or reviewed anything.
 """
 
 from __future__ import annotations
@@ -24,13 +24,23 @@ import cv2
 
 from pipeline.errors import UsageError
 from pipeline.records import rle
+from pipeline.records.schema import content_id
+from pipeline.release.document import (
+    AnnotationRow,
+    CategoryRow,
+    Document,
+    ImageRow,
+    Info,
+    VideoRow,
+    write_document,
+)
+from pipeline.release.read import SYNTH
 from pipeline.synthetic.drawing import Painter
 from pipeline.synthetic.render import encode
 from pipeline.synthetic.scene import CATEGORIES, Scene
 from tavlo.synthetic.drawn_clips import (
     KnownFrame,
     WorldConfig,
-    changes_category,
     labelled_frames,
     scene_of,
 )
@@ -46,7 +56,7 @@ def write_world(
     *,
     processes: int = 1,
     show: Callable[[int, str], None] = lambda _done, _note: None,
-) -> dict[str, Any]:
+) -> Document:
     """Write clips 0 to ``clips`` of a world; the folder appears whole or not at all.
 
     Args:
@@ -57,7 +67,7 @@ def write_world(
         show: told how many clips are done, and a note.
 
     Returns:
-        The document of ``annotations/instances.json``.
+        The labels, as they were written.
 
     Raises:
         UsageError: the folder is there already, or there are no clips to write.
@@ -67,48 +77,44 @@ def write_world(
     if folder.exists():
         raise UsageError(f"{folder} exists. Name a folder that does not.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    for name in ("annotations", "subsets", "video"):
-        (beside / name).mkdir(parents=True)
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    (staged / "video").mkdir(parents=True)
     try:
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        changing: list[str] = []
+        images: list[ImageRow] = []
+        annotations: list[AnnotationRow] = []
         scenes: dict[str, Any] = {}
-        for done, (scene, frames) in enumerate(_drawn(beside, config, clips, processes), 1):
+        for done, (scene, frames) in enumerate(_drawn(staged, config, clips, processes), 1):
             scenes[scene.video_id] = scene.model_dump(mode="json")
-            if changes_category(frames):
-                changing.append(scene.video_id)
             for frame in frames:
                 images.append(_image(len(images) + 1, scene, frame))
-                for row in _annotations(images[-1], frame):
-                    annotations.append({"id": len(annotations) + 1, **row})
+                annotations += _annotations(images[-1], frame, len(annotations) + 1)
             show(done, "")
-        document = {
-            "info": {
-                "description": "Synthetic audio-visual localisation clips with exact masks",
-                "version": VERSION,
-                "verified": True,
-                "media": True,
-                "world": asdict(config) | {"clips": clips},
-            },
-            "videos": [{"id": name, "video_id": name} for name in scenes],
-            "images": images,
-            "categories": [{"id": i, "name": name} for name, i in CATEGORY_IDS.items()],
-            "annotations": annotations,
-        }
-        _write_json(beside / "annotations" / "instances.json", document)
-        _write_json(beside / "scenes.json", scenes)
-        listed = "".join(f"{name}\n" for name in changing)
-        (beside / "subsets" / "cross_event.txt").write_text(listed, encoding="utf-8")
-        beside.rename(folder)
+        document = Document(
+            info=Info(
+                description="Synthetic audio-visual localisation clips with exact masks",
+                version=VERSION,
+                verified=True,
+                media=True,
+                polygon_tolerance_px=0.0,
+                provenance={SYNTH: {"config": asdict(config) | {"clips": clips}}},
+            ),
+            licenses=[],
+            videos=[VideoRow.of(id=name, video_id=name) for name in scenes],
+            images=images,
+            categories=[CategoryRow(id=i, name=name) for name, i in CATEGORY_IDS.items()],
+            annotations=annotations,
+        )
+        write_document(document, staged)
+        text = json.dumps(scenes, indent=1) + "\n"
+        (staged / "scenes.json").write_text(text, encoding="utf-8")
+        staged.rename(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
     return document
 
 
 def clip_id_of(scene: Scene) -> str:
-    """The clip's name; a scene is one clip, from its first second."""
+    """Return the clip's id; a scene is one clip, from its first second."""
     return f"{scene.video_id}_00000"
 
 
@@ -116,7 +122,7 @@ Clip = tuple[Scene, tuple[KnownFrame, ...]]
 
 
 def _drawn(folder: Path, config: WorldConfig, clips: int, processes: int) -> Iterator[Clip]:
-    """Each clip's scene and labels, in order, its files written."""
+    """Yield each clip's scene and labels, in order, its files written."""
     make = partial(_make, folder, config)
     if processes <= 1:
         yield from map(make, range(clips))
@@ -146,40 +152,37 @@ def _make(folder: Path, config: WorldConfig, number: int) -> Clip:
     return scene, frames
 
 
-def _image(number: int, scene: Scene, frame: KnownFrame) -> dict[str, Any]:
+def _image(number: int, scene: Scene, frame: KnownFrame) -> ImageRow:
     clip = clip_id_of(scene)
-    return {
-        "id": number,
-        "file_name": f"metadata/{clip}/{frame.index:05d}.png",
-        "width": scene.width,
-        "height": scene.height,
-        "video_id": scene.video_id,
-        "clip_id": clip,
-        "frame_id": f"{clip}_{frame.index:05d}",
-        "frame_index": frame.index,
-        "time_s": frame.index / scene.fps,
-        "clip_start_s": 0.0,
-        "clip_end_s": scene.duration_s,
-        "clip_file": f"video/{clip}.mp4",
-        "off_screen": not frame.instances,
-        "off_screen_category": frame.off_screen_category,
-    }
+    return ImageRow.of(
+        id=number,
+        file_name=f"metadata/{clip}/{frame.index:05d}.png",
+        width=scene.width,
+        height=scene.height,
+        video_id=scene.video_id,
+        clip_id=clip,
+        frame_id=f"{clip}_{frame.index:05d}",
+        frame_index=frame.index,
+        time_s=frame.index / scene.fps,
+        clip_end_s=scene.duration_s,
+        clip_file=f"video/{clip}.mp4",
+        off_screen=not frame.instances,
+        off_screen_category=frame.off_screen_category,
+        verified=True,
+    )
 
 
-def _annotations(image: dict[str, Any], frame: KnownFrame) -> Iterator[dict[str, Any]]:
-    for instance in frame.instances:
-        runs = rle.encode(instance.mask)
-        yield {
-            "image_id": image["id"],
-            "category_id": CATEGORY_IDS[instance.category],
-            "segmentation": runs.model_dump(mode="json"),
-            "bbox": list(rle.bbox(runs)),
-            "area": rle.area(runs),
-            "iscrowd": 0,
-            "audio_visual_category": instance.category,
-            "scenario": instance.scenario,
-        }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+def _annotations(image: ImageRow, frame: KnownFrame, first: int) -> Iterator[AnnotationRow]:
+    for number, instance in enumerate(frame.instances, first):
+        mask = rle.encode(instance.mask)
+        yield AnnotationRow.in_image(
+            image,
+            mask,
+            id=number,
+            category_id=CATEGORY_IDS[instance.category],
+            audio_visual_category=instance.category,
+            scenario=instance.scenario,
+            verified=True,
+            instance_id=content_id("i", image.frame_id, number - first, mask.counts),
+            mask_source="drawn",
+        )

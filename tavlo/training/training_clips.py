@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import os
 import re
 import signal
@@ -23,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import get_context, parent_process
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
@@ -32,7 +31,9 @@ from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, write_cached_clip
 from pipeline.media.container import Media
 from pipeline.media.timeline import exact, read_timeline
 from pipeline.records.schema import clip_id
+from pipeline.release.document import VIDEO_ID
 from pipeline.release.layout import released_digests
+from pipeline.release.read import SYNTH, read_document
 from pipeline.release.video_lists import Shared, VideoNames, parse_row, read_list, read_name
 from pipeline.workspace.recorded import holds, noted_digest, write_note
 
@@ -44,7 +45,6 @@ SILENT_RMS = 1e-3
 calls active, and more than a lossy codec leaves of channels that cancel each other."""
 
 _MEDIA = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
-_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _END_BYTES = 1 << 18
 
 
@@ -128,18 +128,12 @@ def stated_rules(source: Path) -> dict[str, Any]:
     Clips of 20 to 30 frames a second, as in the paper, are taken for granted; a world that
     ``synth`` drew states its own number.
     """
-    path = source / "annotations" / "instances.json"
-    if not path.is_file():
-        return {}
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        lengths = {
-            round(float(image["clip_end_s"]) - float(image["clip_start_s"]), 3)
-            for image in document["images"]
-        }
-        fps = document.get("info", {}).get("world", {}).get("fps")
-    except (ValueError, KeyError, TypeError, AttributeError):
+        document = read_document(source, labels=True)
+    except AvatarBuildError:
         return {}  # what is wrong with it, reading its clips will say
+    lengths = {round(image.clip_end_s - image.clip_start_s, 3) for image in document.images}
+    fps = document.info.provenance.get(SYNTH, {}).get("config", {}).get("fps")
     if len(lengths) != 1 or (length_s := lengths.pop()) <= 0:
         return {}
     counts = [round(rate * length_s) for rate in (20, 30, *([fps] if fps else []))]
@@ -148,26 +142,13 @@ def stated_rules(source: Path) -> dict[str, Any]:
 
 
 def _of_release(folder: Path) -> list[ClipSource]:
-    path = folder / "annotations" / "instances.json"
-    try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-        found = {
-            image["clip_id"]: (image["video_id"], image["clip_file"], float(image["clip_start_s"]))
-            for image in images
-        }
-    except FileNotFoundError as error:
-        raise UsageError(f"{folder}: no release here: {path.name} is missing.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a release of avatar-build ({error!r}).") from error
-    clips = []
     released = released_digests(folder)
-    for name, (video_id, file, _) in sorted(found.items()):
-        inside = PurePosixPath(file)
-        if inside.is_absolute() or ".." in inside.parts:
-            raise UsageError(f"{path}: clip_file {file[:80]!r} leads out of the release.")
-        _check_id(name, str(path))
-        # A clip's file shows the clip from its first frame on.
-        clips.append(ClipSource(name, video_id, folder / inside, 0.0, released.get(file, "")))
+    images = {image.clip_id: image for image in read_document(folder, labels=True).images}
+    # A clip's file shows the clip from its first frame on.
+    clips = [
+        ClipSource(name, row.video_id, folder / row.clip_file, 0.0, released.get(row.clip_file, ""))
+        for name, row in sorted(images.items())
+    ]
     if not any(clip.path.is_file() for clip in clips):
         raise UsageError(
             f"{folder}: a release without clips. Restore them first: 'avatar-build fetch-media"
@@ -234,7 +215,7 @@ def _of_row(cells: Sequence[str], where: Path, number: int, template: str) -> Cl
 
 def _check_id(name: str, where: str) -> str:
     # It becomes a file name.
-    if not _ID.fullmatch(name):
+    if not re.fullmatch(VIDEO_ID, name):
         raise UsageError(f"{where}: {name[:60]!r} is no id: letters, digits, '-' and '_' alone.")
     return name
 
@@ -275,14 +256,8 @@ def held_out_videos(held_out: Path) -> VideoNames:
     """The videos of a release or a list."""
     if not held_out.is_dir():
         return read_list(held_out)
-    path = held_out / "annotations" / "instances.json"
-    try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-        return VideoNames.of(str(image["video_id"]) for image in images)
-    except FileNotFoundError as error:
-        raise UsageError(f"{held_out}: no release here: {path.name} is missing.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a release of avatar-build ({error!r}).") from error
+    images = read_document(held_out, labels=True).images
+    return VideoNames.of(image.video_id for image in images)
 
 
 # The cache

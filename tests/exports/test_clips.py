@@ -261,8 +261,8 @@ def test_a_release_older_than_these_columns_verifies_and_says_what_was_not_compa
         for column in YOUNGER:
             del image[column]
     (folder / DOCUMENT).write_text(json.dumps(content))
-    twin = folder / "annotations/frames.parquet"
-    parquet.write_table(parquet.read_table(twin).drop_columns(list(YOUNGER)), twin)
+    copy = folder / "annotations/frames.parquet"
+    parquet.write_table(parquet.read_table(copy).drop_columns(list(YOUNGER)), copy)
     statistics = json.loads((folder / "statistics.json").read_bytes())
     del statistics["clips_made"]
     (folder / "statistics.json").write_text(json.dumps(statistics))

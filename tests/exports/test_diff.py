@@ -6,7 +6,7 @@ import pytest
 
 from exports.diff import as_json, as_lines, compare
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.release.document import read_document
+from pipeline.release.read import read_document
 from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, WORLD, changed, release, tables
 
@@ -44,5 +44,5 @@ def test_what_is_no_release_is_said(tmp_path: Path) -> None:
         read_document(tmp_path)
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances.json").write_text("{}")
-    with pytest.raises(AvatarBuildError, match="Field required"):
+    with pytest.raises(AvatarBuildError, match="info: field required"):
         read_document(tmp_path)

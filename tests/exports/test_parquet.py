@@ -7,26 +7,26 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from exports.release.parquet import differences, write_twins
+from exports.release.parquet import differences, write_copies
 from pipeline.release.document import from_json
-from pipeline.release.layout import TWINS
+from pipeline.release.layout import COPIES
 from pipeline.workspace.storage import Storage
 from tests.exports.drawn import CAT, DOG, release
 
 
 @pytest.mark.parametrize(
-    ("twin", "name"), [("videos", "videos"), ("frames", "images"), ("instances", "annotations")]
+    ("copy", "name"), [("videos", "videos"), ("frames", "images"), ("instances", "annotations")]
 )
-def test_a_twin_has_the_rows_and_columns_of_the_json(tmp_path: Path, twin: str, name: str) -> None:
+def test_a_copy_has_the_rows_and_columns_of_the_json(tmp_path: Path, copy: str, name: str) -> None:
     release(Storage(tmp_path))
     folder = tmp_path / "releases/1.0/annotations"
     rows = json.loads((folder / "instances.json").read_bytes())[name]
-    path = folder / f"{twin}.parquet"
+    path = folder / f"{copy}.parquet"
     assert list(pd.read_parquet(path).columns) == list(rows[0])
     assert pq.read_table(path).to_pylist() == rows
 
 
-def test_the_twins_join_on_video_and_frame(tmp_path: Path) -> None:
+def test_the_copies_join_on_video_and_frame(tmp_path: Path) -> None:
     release(Storage(tmp_path))
     folder = tmp_path / "releases/1.0/annotations"
     videos, frames, instances = (
@@ -45,6 +45,6 @@ def test_a_path_that_looks_like_an_address_is_a_path(
     monkeypatch.chdir(tmp_path)
     folder = Path("s3:x/releases/1.0")
     made = from_json((folder / "annotations/instances.json").read_bytes())
-    assert all(differences(made, folder, name) is None for name in TWINS)
-    write_twins(made, Path("s3:y"))
-    assert all(differences(made, Path("s3:y"), name) is None for name in TWINS)
+    assert all(differences(made, folder, name) is None for name in COPIES)
+    write_copies(made, Path("s3:y"))
+    assert all(differences(made, Path("s3:y"), name) is None for name in COPIES)

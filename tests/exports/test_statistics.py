@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exports.release.statistics import cross_event
 from pipeline.records.schema import Scenario
 from pipeline.release.document import from_json
 from pipeline.workspace.storage import Storage
@@ -88,7 +87,7 @@ def test_cross_event_agrees_with_the_pseudocode_of_the_supplement(
             expected = [DOG]
             break
         seen |= set(frame.lstrip("-"))
-    assert cross_event(document) == expected
+    assert document.cross_event() == expected
 
 
 def test_table_a_and_the_distributions(tmp_path: Path) -> None:

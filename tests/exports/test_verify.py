@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from exports.release.freeze import write_checksums
-from exports.release.parquet import write_twins
+from exports.release.parquet import write_copies
 from exports.verify.verify_release import verify_release
 from pipeline.cli import cli
 from pipeline.errors import UsageError
@@ -47,14 +47,14 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 
 
 def spoil(folder: Path, change: Callable[[Json], Any], name: str = DOCUMENT) -> None:
-    """Change a JSON file, and the twins and checksums so that nothing else is wrong."""
+    """Change a JSON file, and the copies and checksums so that nothing else is wrong."""
     content = json.loads((folder / name).read_bytes())
     change(content)
     data = json.dumps(content).encode()
     (folder / name).write_bytes(data)
     if name == DOCUMENT:
         with contextlib.suppress(ValueError):  # when the defect is one of form
-            write_twins(from_json(data), folder)
+            write_copies(from_json(data), folder)
     write_checksums(folder)
 
 
@@ -94,8 +94,8 @@ def test_a_release_older_than_the_recorded_digests_verifies_and_says_what_was_no
     for image in content["images"]:
         del image["recorded_sha256"]
     (folder / DOCUMENT).write_text(json.dumps(content))
-    twin = folder / "annotations/frames.parquet"
-    parquet.write_table(parquet.read_table(twin).drop_columns(["recorded_sha256"]), twin)
+    copy = folder / "annotations/frames.parquet"
+    parquet.write_table(parquet.read_table(copy).drop_columns(["recorded_sha256"]), copy)
     write_checksums(folder)
     done = CliRunner().invoke(cli, ["export", "--verify", str(folder)])
     assert done.exit_code == 0, done.output
@@ -378,7 +378,7 @@ def test_a_file_that_is_no_image_is_found(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["videos", "frames", "instances"])
-def test_a_twin_that_says_something_else_is_found(folder: Path, name: str) -> None:
+def test_a_copy_that_says_something_else_is_found(folder: Path, name: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from pipeline.records import rle
+from pipeline.release.document import (
+    AnnotationRow,
+    Document,
+    ImageRow,
+    Info,
+    VideoRow,
+    write_document,
+)
 from tavlo.evaluation.evaluation_set import read_release
 from tavlo.evaluation.predictions import Predictions
 from tests.video_factory import bursts, make_video, scene
@@ -41,49 +47,48 @@ def ellipse(x: int, y: int, w: int, h: int) -> np.ndarray:
 
 def make_release(folder: Path, *, clips: bool = True, images: bool = True) -> Path:
     """What evaluation reads of a release: the document, the subset, clips and images."""
-    rows: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    rows: list[ImageRow] = []
+    annotations: list[AnnotationRow] = []
     for number, (video, index, instances) in enumerate(FRAMES, start=1):
         clip = f"{video}_00000000"
         rows.append(
-            {
-                "id": number,
-                "video_id": video,
-                "clip_id": clip,
-                "frame_id": f"{clip}_{index:04d}",
-                "frame_index": index,
-                "time_s": 20 + index / 25,
-                "clip_start_s": 20.0,
-                "clip_end_s": 22.0,
-                "height": SIZE_HW[0],
-                "width": SIZE_HW[1],
-                "off_screen": instances is None,
-                "file_name": f"metadata/{video}_00020/{index:05d}.png",
-                "clip_file": f"video/{video}_00020.mp4",
-            }
+            ImageRow.of(
+                id=number,
+                video_id=video,
+                clip_id=clip,
+                frame_id=f"{clip}_{index:04d}",
+                frame_index=index,
+                time_s=20 + index / 25,
+                clip_start_s=20.0,
+                clip_end_s=22.0,
+                height=SIZE_HW[0],
+                width=SIZE_HW[1],
+                off_screen=instances is None,
+                file_name=f"metadata/{video}_00020/{index:05d}.png",
+                clip_file=f"video/{video}_00020.mp4",
+            )
         )
         for scenario, category, box in instances or []:
-            row = {
-                "id": len(annotations) + 1,
-                "image_id": number,
-                "scenario": scenario,
-                "audio_visual_category": category,
-                "bbox": list(map(float, box)),
-                "annotated_bbox": list(map(float, box)),
-                "segmentation": rle.encode(ellipse(*box)).model_dump(),
-            }
-            annotations.append(row)
-    document = {
-        "info": {"version": "1.0", "verified": True, "imported_from": ""},
-        "images": rows,
-        "annotations": annotations,
-    }
-    for name, text in (
-        ("annotations/instances.json", json.dumps(document)),
-        ("subsets/cross_event.txt", "video000001\n"),
-    ):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text(text)
+            thing = AnnotationRow.in_image(
+                rows[-1],
+                rle.encode(ellipse(*box)),
+                id=len(annotations) + 1,
+                scenario=scenario,
+                audio_visual_category=category,
+                bbox=list(map(float, box)),
+                annotated_bbox=list(map(float, box)),
+            )
+            annotations.append(thing)
+    document = Document(
+        info=Info.of(version="1.0", verified=True),
+        licenses=[],
+        videos=[VideoRow.of(id=v, video_id=v) for v in sorted({v for v, _, _ in FRAMES})],
+        images=rows,
+        categories=[],
+        annotations=annotations,
+    )
+    write_document(document, folder)
+    (folder / "subsets/cross_event.txt").write_text("video000001\n")
     if clips:
         (folder / "video").mkdir()
         for video in sorted({video for video, _, _ in FRAMES}):
@@ -95,7 +100,7 @@ def make_release(folder: Path, *, clips: bool = True, images: bool = True) -> Pa
                 sound=bursts(2.0, [0.4 * seed]),
             )
     for number, (row, (_, index, _)) in enumerate(zip(rows, FRAMES, strict=True) if images else []):
-        path = folder / str(row["file_name"])
+        path = folder / row.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = scene(SIZE_HW[1], SIZE_HW[0], number)(index)
         cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
+from pipeline.release.document import Document, ImageRow, Info, write_document
 from tavlo.training.data import read_clip
 from tavlo.training.training_clips import (
     CachedClip,
@@ -45,10 +45,23 @@ def clip(number: int, video_id: str = "") -> CachedClip:
 
 def held(folder: Path, *video_ids: str) -> Path:
     """A release that evaluation would read, of these videos."""
-    (folder / "annotations").mkdir(parents=True)
-    images = [{"video_id": name} for name in video_ids]
-    (folder / "annotations" / "instances.json").write_text(json.dumps({"images": images}))
+    images = [image(number, name) for number, name in enumerate(video_ids, 1)]
+    write_document(Document.of(info=Info.of(version="1"), images=images), folder)
     return folder
+
+
+def image(number: int, video_id: str) -> ImageRow:
+    return ImageRow.of(
+        id=number,
+        width=8,
+        height=8,
+        video_id=video_id,
+        clip_id=f"{video_id}_00003000",
+        frame_id=f"{video_id}_00003000_0001",
+        clip_start_s=3.0,
+        file_name=f"metadata/{video_id}_00003/00001.png",
+        clip_file=f"video/{video_id}_00003.mp4",
+    )
 
 
 def test_a_list_names_files_ids_and_starts_in_every_usual_way(tmp_path: Path) -> None:
@@ -100,19 +113,16 @@ def test_a_list_that_cannot_be_read_is_one_line(
 def test_a_folder_or_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no release and no list"):
         read_clips(tmp_path / "none")
-    with pytest.raises(UsageError, match="no release here"):
+    with pytest.raises(UsageError, match="No release at"):
         read_clips(tmp_path)
 
 
 def test_a_release_without_clips_says_how_to_restore_them(tmp_path: Path) -> None:
-    row = {"clip_id": "c", "video_id": "v", "clip_file": "video/c.mp4", "clip_start_s": 3.0}
-    (tmp_path / "annotations").mkdir()
-    document = tmp_path / "annotations" / "instances.json"
-    document.write_text(json.dumps({"images": [row]}))
     with pytest.raises(UsageError, match=r"a release without clips.*fetch-media"):
-        read_clips(tmp_path)
-    document.write_text(json.dumps({"images": [row | {"clip_file": "../../c.mp4"}]}))
-    with pytest.raises(UsageError, match="leads out of the release"):
+        read_clips(held(tmp_path, "abc"))
+    path = tmp_path / "annotations" / "instances.json"
+    path.write_text(path.read_text().replace("video/abc_00003.mp4", "../../abc_00003.mp4"))
+    with pytest.raises(AvatarBuildError, match=r"images\.0\.clip_file: is not written"):
         read_clips(tmp_path)
 
 

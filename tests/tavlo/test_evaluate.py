@@ -19,10 +19,11 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.release.read import read_document
+from pipeline.release.scenario_rules import SCENARIOS
 from tavlo.evaluation.evaluate import (
     DROP,
     FORMATS,
-    SCENARIOS,
     evaluate,
     frames_csv,
     to_latex,
@@ -305,19 +306,47 @@ def test_every_format_tells_the_same_numbers(data: EvaluationSet, predictions: P
 
 
 def test_a_folder_that_is_no_release_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no release here"):
+    with pytest.raises(UsageError, match="No release at"):
         read_release(tmp_path)
     folder = make_release(tmp_path / "r", clips=False, images=False)
     path = folder / "annotations" / "instances.json"
     document = json.loads(path.read_text())
     document["images"][0]["clip_id"] = "../../etc/x"
     path.write_text(json.dumps(document))
-    with pytest.raises(AvatarBuildError, match="is no clip id"):
+    with pytest.raises(AvatarBuildError, match=r"images\.0\.clip_id: is not written"):
         read_release(folder)
     del document["images"][0]["clip_id"]
     path.write_text(json.dumps(document))
     with pytest.raises(AvatarBuildError, match="clip_id"):
         read_release(folder)
+
+
+def test_labels_without_what_no_score_needs_are_read_as_those_of_a_whole_release(
+    tmp_path: Path,
+) -> None:
+    folder = make_release(tmp_path / "r", clips=False, images=False)
+    whole = read_release(folder)
+    path = folder / "annotations" / "instances.json"
+    document = json.loads(path.read_text())
+    # As 'synth' wrote worlds before, with a column of a later version.
+    del document["licenses"], document["videos"], document["categories"]
+    document["info"] = {"version": "1.0", "verified": True, "world": {"fps": 8}}
+    for image in document["images"]:
+        for name in ("license", "event_time_s", "event_rms", "verified", "review_ids"):
+            del image[name]
+        image["of_a_later_version"] = 1
+    for row in document["annotations"]:
+        for name in ("annotated_bbox", "frame_id", "clip_id", "mask_source", "iscrowd"):
+            del row[name]
+    path.write_text(json.dumps(document))
+    found = read_release(folder)
+    assert [frame.frame_id for frame in found.frames] == [f.frame_id for f in whole.frames]
+    for frame, expected in zip(found.frames, whole.frames, strict=True):
+        assert np.array_equal(frame.mask(), expected.mask())
+        assert all(map(np.array_equal, frame.boxes((9, 9)), expected.boxes((9, 9))))
+    assert read_document(folder, labels=True).info.provenance["synth"]["config"]["fps"] == 8
+    with pytest.raises(AvatarBuildError, match="export --verify"):
+        read_document(folder)
 
 
 def with_a_frame_twice(document: Any) -> None:
@@ -330,6 +359,10 @@ def with_an_instance_twice(document: Any) -> None:
 
 def without_the_instances(document: Any) -> None:
     document["annotations"].clear()
+
+
+def without_the_videos(document: Any) -> None:
+    document["videos"].clear()
 
 
 def off_screen_with_instances(document: Any) -> None:
@@ -352,10 +385,11 @@ def of_no_scenario(document: Any) -> None:
         (with_an_instance_twice, "is there 2 times"),
         (without_the_instances, "is not off-screen and has none"),
         (off_screen_with_instances, "is off-screen and has annotations"),
-        (with_a_box_of(1.0, 2.0), "is no box"),
-        (with_a_box_of(1.0, 2.0, math.nan, 4.0), "is no box"),
+        (without_the_videos, "video video000001 is not in the release"),
+        (with_a_box_of(1.0, 2.0), r"annotations\.0\.bbox: .* at least 4 items"),
+        (with_a_box_of(1.0, 2.0, math.nan, 4.0), r"annotations\.0\.bbox\.2: .* finite number"),
         (with_a_box_of(1.0, 2.0, 1e308, 4.0), "is no box"),
-        (of_no_scenario, "is no scenario"),
+        (of_no_scenario, r"annotations\.0\.scenario: .*'Some-sound'"),
     ],
 )
 def test_a_release_that_contradicts_itself_is_not_scored_on(

@@ -37,7 +37,7 @@ def test_each_frame_hears_the_window_around_it_moved_inside_the_clip(
             heat = predictions.heatmap(frame.clip_id, frame.frame_index)
             length = min(2.0, seconds)
             assert heat[9, 3] == pytest.approx(length, abs=0.03)
-            start = min(max(frame.time_s - length / 2, 0), 2.0 - length)
+            start = min(max(frame.time_in_clip_s - length / 2, 0), 2.0 - length)
             if start < loud_s < start + length:
                 assert heat[9, 200] == pytest.approx(loud_s - start, abs=0.05)
     # The clip is 2 s: a window of 10 s is all of it, wherever the frame lies.

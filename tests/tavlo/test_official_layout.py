@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from exports.importers.import_release import import_release
+from exports.verify.verify_release import verify_release
 from tavlo.evaluation.evaluate import evaluate
 from tavlo.evaluation.evaluation_set import read_release
 from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.predict import predict
 from tavlo.evaluation.predictions import GRID_HW, Predictions
+from tavlo.training.training_clips import read_clips
 from tests.tavlo.small import Ear
 from tests.video_factory import bursts, make_video, scene
 
@@ -25,10 +27,15 @@ def polygon(x: int, y: int, side: int) -> list[float]:
     return [x, y, x + side, y, x + side, y + side, x, y + side]
 
 
-def official(folder: Path) -> Path:
+CLIP = "l_7B1wnTNtA_00020"
+LONGEST = f"{'v' * 80}_9999980"
+"""As long as a video's name may be, as late as a clip may be."""
+
+
+def official(folder: Path, clip: str = CLIP) -> Path:
     """``metadata.zip`` and ``video.zip`` with one clip of four labelled frames."""
     folder.mkdir()
-    clip, size = "l_7B1wnTNtA_00020", (96, 72)
+    size = (96, 72)
     # 20 frames a second, which the layout does not tell: its frames are timed for 25.
     sound = bursts(2.5, [2.05])
     make_video(folder / "clip.mp4", frames=50, fps=20, draw=scene(*size), sound=sound)
@@ -61,8 +68,11 @@ def official(folder: Path) -> Path:
     return folder
 
 
-def test_the_authors_files_are_imported_and_scored(tmp_path: Path) -> None:
-    import_release(official(tmp_path / "AVATAR"), tmp_path / "avatar-1")
+@pytest.mark.parametrize("name", [CLIP, LONGEST])
+def test_the_authors_files_are_imported_verified_and_scored(tmp_path: Path, name: str) -> None:
+    import_release(official(tmp_path / "AVATAR", name), tmp_path / "avatar-1")
+    assert verify_release(tmp_path / "avatar-1") == []
+    assert [source.path.stem for source in read_clips(tmp_path / "avatar-1")] == [name]
     data = read_release(tmp_path / "avatar-1")
     assert data.imported_from.startswith("AVATAR")
     (clip,) = {frame.clip_id for frame in data.frames}

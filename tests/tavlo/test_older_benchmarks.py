@@ -221,8 +221,8 @@ def test_an_image_of_is3_succeeds_when_both_its_sounds_do(tmp_path: Path) -> Non
         heat = np.zeros((1, GRID, GRID), np.float32)
         upper = frame.instances[0].bbox[1] == 0
         # The second image's second sound is put where the first one is.
-        heat[0, : GRID // 2 if upper or frame.label.endswith("1") else None] = 1
-        if not upper and frame.label.endswith("0"):
+        heat[0, : GRID // 2 if upper or frame.video.label.endswith("1") else None] = 1
+        if not upper and frame.video.label.endswith("0"):
             heat[0] = np.linspace(0, 1, GRID)[:, None]
         found.save(frame.clip_id, [frame.frame_index], heat)
     row = evaluate_benchmark(data, found).rows["IS3"]
@@ -268,7 +268,7 @@ def test_of_a_set_with_splits_the_test_split_is_scored(tmp_path: Path) -> None:
     (frame,) = test_split(data).frames
     assert frame.video_id == "a"
     # Pictures of multi-source videos are spelt otherwise than their masks.
-    assert (data.folder / frame.image_file).is_file()
+    assert (data.folder / frame.row.file_name).is_file()
     train = EvaluationSet("x", True, data.frames[1:], frozenset(), data.folder, "AVSBench")
     with pytest.raises(AvatarBuildError, match=r"no sample of the test split \(there is train\)"):
         test_split(train)

@@ -124,7 +124,7 @@ def test_an_image_that_is_not_the_released_one_is_no_picture_of_its_frame(tmp_pa
     whole = read_release(folder)
     one, other = whole.frames[:2]
     assert picture(whole, one).any()
-    (folder / one.image_file).write_bytes((folder / other.image_file).read_bytes() + b"0")
+    (folder / one.row.file_name).write_bytes((folder / other.row.file_name).read_bytes() + b"0")
     with pytest.raises(AvatarBuildError, match="not the image that was released"):
         picture(whole, one)
 
