@@ -7,12 +7,13 @@ verified. Its answer depends on the proposals and the bounds alone, not on the d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 from pipeline.config import LabelConfig
 from pipeline.records.schema import (
     LATER_COLUMNS,
+    Decision,
     Frame,
     Proposal,
     Review,
@@ -87,18 +88,35 @@ def _review(frame: Frame, taken: Sequence[Proposal]) -> Review:
             taken, categories, scenarios(categories), strict=True
         )
     ]
-    content = [instance.model_dump(exclude=LATER_COLUMNS) for instance in instances]
+    return automatic_review(frame, ANNOTATOR, "labelled", instances, contents_of(instances))
+
+
+def automatic_review(
+    frame: Frame,
+    annotator: str,
+    decision: Decision,
+    instances: list[ReviewedInstance],
+    content: object,
+    off_screen: str | None = None,
+    reasons: Sequence[str] = (),
+) -> Review:
+    """Make the review of an annotator that is no person; the same content has the same id."""
     return Review(
-        review_id=content_id("r", frame.frame_id, ANNOTATOR, content),
+        review_id=content_id("r", frame.frame_id, annotator, content),
         frame_id=frame.frame_id,
         kind="boxes",
-        annotator=ANNOTATOR,
+        annotator=annotator,
         annotation_id="",
         updated_at="",
         lead_time_s=None,
-        decision="labelled",
-        reject_reasons=[],
-        off_screen_category=None,
+        decision=decision,
+        reject_reasons=list(reasons),
+        off_screen_category=off_screen,
         instances=instances,
         verified=False,
     )
+
+
+def contents_of(instances: Iterable[ReviewedInstance]) -> list[dict[str, Any]]:
+    """Return what decides a review's id of its instances."""
+    return [instance.model_dump(exclude=LATER_COLUMNS) for instance in instances]

@@ -15,18 +15,17 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from labeling.automatic.accept import automatic_review, contents_of
 from pipeline.config import Section
 from pipeline.errors import InputError, UsageError
 from pipeline.records.boxes import clip, iou_matrix
 from pipeline.records.schema import (
-    LATER_COLUMNS,
     Decision,
     Frame,
     Proposal,
     Review,
     ReviewedInstance,
     Scenario,
-    content_id,
 )
 from pipeline.run.stage import Ok, Outcome, Stage, StageSpec, WorkerContext
 
@@ -209,25 +208,9 @@ def _review(frame: Frame, scene: Scene, proposals: Sequence[Proposal]) -> Review
     instances = corrected(scene, proposals)
     off_screen = None if instances else next(iter(scene.off_screen), None)
     decision: Decision = "labelled" if instances else "off_screen" if off_screen else "rejected"
-    content = [
-        decision,
-        off_screen,
-        [instance.model_dump(exclude=LATER_COLUMNS) for instance in instances],
-    ]
-    return Review(
-        review_id=content_id("r", frame.id, ANNOTATOR, content),
-        frame_id=frame.id,
-        kind="boxes",
-        annotator=ANNOTATOR,
-        annotation_id="",
-        updated_at="",
-        lead_time_s=None,
-        decision=decision,
-        reject_reasons=["nothing sounds"] if decision == "rejected" else [],
-        off_screen_category=off_screen,
-        instances=instances,
-        verified=False,
-    )
+    reasons = ["nothing sounds"] if decision == "rejected" else []
+    content = [decision, off_screen, contents_of(instances)]
+    return automatic_review(frame, ANNOTATOR, decision, instances, content, off_screen, reasons)
 
 
 def _read(path: str) -> bytes:

@@ -267,7 +267,7 @@ def unreadable(detail: str) -> InputError:
     return InputError("unreadable_answer", detail)
 
 
-def region(item: Item) -> str:
+def name_region(item: Item) -> str:
     """Name a region to a person."""
     return f"region {_short(item.id)}"
 
@@ -288,23 +288,23 @@ def read_region(shape: type[AnyRegion], kind: str, item: Item, frame: Frame) -> 
     again = f"delete it and {'paint' if shape is Brush else 'draw'} it again"
     if item.type != kind:
         raise unreadable(
-            f"{region(item)} is of the type {_short(item.type)}, not {kind!r}; delete it and draw"
-            " it with the tool of this page"
+            f"{name_region(item)} is of the type {_short(item.type)}, not {kind!r}; delete it and"
+            " draw it with the tool of this page"
         )
     size = item.original_width, item.original_height
     if size != (frame.width, frame.height):
         said = "x".join("?" if side is None else f"{side:g}" for side in size)
         raise InputError(
             "other_size",
-            f"{region(item)} is of a picture of {said}, the frame is"
+            f"{name_region(item)} is of a picture of {said}, the frame is"
             f" {frame.width}x{frame.height}; {again}",
         )
     if math.remainder(item.image_rotation or 0.0, 360.0):
         raise unreadable(
-            f"{region(item)} was drawn on a picture turned by {item.image_rotation:g} degrees;"
+            f"{name_region(item)} was drawn on a picture turned by {item.image_rotation:g} degrees;"
             " delete it and draw it on the upright picture"
         )
-    return read(shape, item.value, region(item), again)
+    return read(shape, item.value, name_region(item), again)
 
 
 def _short(value: object) -> str:

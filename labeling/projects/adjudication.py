@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from labeling.projects.box_project import BoxAnswers, SoundsOfFrames, box_task, region
+from labeling.projects.box_project import BoxAnswers, SoundsOfFrames, box_region, box_task
 from labeling.projects.box_results import SECOND, STATUS_NAMES
 from labeling.projects.labeling_config import PREDICTED, status
 from labeling.projects.project_kind import Project, ProjectKind, Questions
@@ -158,7 +158,7 @@ def _merged(
 def _region(
     name: str, one: ReviewedInstance, who: Iterable[str], frame: Frame
 ) -> list[dict[str, Any]]:
-    items = region(name, one.bbox, one.category, one.scenario, frame)
+    items = box_region(name, one.bbox, one.category, one.scenario, frame)
     return [{**item, "meta": {"text": [" and ".join(who)]}} for item in items]
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelServerError, LabelStudio
-from labeling.projects.mask_project import region
+from labeling.projects.mask_project import mask_region
 from labeling.projects.project_kind import Project
 from labeling.review.instances import every_instance
 from pipeline.errors import InputError, UsageError
@@ -183,7 +183,7 @@ _MOST = 200
 """The most prompts one answer may rest on."""
 
 
-class Found(Protocol):
+class FoundMask(Protocol):
     """A mask as segmenters answer it."""
 
     @property
@@ -205,7 +205,7 @@ class Refiner(Protocol):
         """The segmenter's name."""
         ...
 
-    def refine(self, frame: Frame, box: list[float], points: list[Point]) -> Found:
+    def refine(self, frame: Frame, box: list[float], points: list[Point]) -> FoundMask:
         """Find the thing in a frame that a box and points speak of, both in pixels."""
         ...
 
@@ -271,7 +271,7 @@ class Prompts:
             raise InputError("not_a_number", f"{self.name} computed no number")
         if not found.mask.any():
             return self._prediction([], guess)
-        shown = region(frame, instance, prompt.label, brush.encode(found.mask), guess)
+        shown = mask_region(frame, instance, prompt.label, brush.encode(found.mask), guess)
         return self._prediction([shown], guess)
 
     def _prediction(self, result: list[dict[str, Any]], score: float | None) -> dict[str, Any]:

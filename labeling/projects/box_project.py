@@ -156,32 +156,16 @@ def box_task(
         image: address of the frame's image.
         clips_html: the loop and the context clip.
     """
-    names_shown = set(shown(proposals, frame))
-    audible = sorted(
-        (p for p in proposals if p.proposal_id in names_shown), key=lambda p: p.proposal_id
-    )
+    known = {proposal.proposal_id: proposal for proposal in proposals}
+    audible = [known[name] for name in shown(proposals, frame)]
     spoken = [name for proposal in audible for name in proposal.categories]
     names = list(dict.fromkeys([*vocabulary, *spoken]))  # the list may have changed since
     heard = heard_first(sounds.categories if sounds else [], names)
-    categories = [best_category(proposal, heard) for proposal in audible]
     active = [c.category for c in sounds.categories if c.active] if sounds else []
-    result = []
-    for proposal, category, scenario in zip(
-        audible, categories, prefilled(categories, active), strict=True
-    ):
-        box, *rest = region(proposal.proposal_id, proposal.bbox, category, scenario, frame)
-        result += [{**box, "score": proposal.detector_score}, *rest]
-    if result:
-        result.append(status("status", "Visible"))
-    prediction = {
-        "model_version": PREDICTED,
-        "score": max((proposal.detector_score for proposal in audible), default=0.0),
-        "result": result,
-    }
     return {
         "data": {
             "frame_id": frame.frame_id,
-            "proposals": shown(proposals, frame),
+            "proposals": [proposal.proposal_id for proposal in audible],
             "image": image,
             "clips_html": clips_html,
             "categories": [
@@ -190,7 +174,26 @@ def box_task(
             ],
             "off_screen_categories": [{"value": name, "hotkey": NO_KEY} for name in heard],
         },
-        "predictions": [prediction] if result else [],
+        # A frame without a box is left to the person: neither visible nor rejected.
+        "predictions": [_prediction(audible, heard, active, frame)] if audible else [],
+    }
+
+
+def _prediction(
+    proposals: Sequence[Proposal], heard: Sequence[str], active: Sequence[str], frame: Frame
+) -> dict[str, Any]:
+    """Prefill a task with proposals, each in the category heard best."""
+    categories = [best_category(proposal, heard) for proposal in proposals]
+    result = []
+    for proposal, category, scenario in zip(
+        proposals, categories, prefilled(categories, active), strict=True
+    ):
+        box, *rest = box_region(proposal.proposal_id, proposal.bbox, category, scenario, frame)
+        result += [{**box, "score": proposal.detector_score}, *rest]
+    return {
+        "model_version": PREDICTED,
+        "score": max(proposal.detector_score for proposal in proposals),
+        "result": [*result, status("status", "Visible")],
     }
 
 
@@ -255,7 +258,7 @@ def _keys(sounds: Sounds | None, count: int) -> list[str]:
     return [*keys, *[NO_KEY] * count][:count]
 
 
-def region(
+def box_region(
     name: str, bbox: Sequence[float], category: str, scenario: Scenario, frame: Frame
 ) -> list[dict[str, Any]]:
     """Make a box's region with its category and scenario; the part of it inside the frame."""

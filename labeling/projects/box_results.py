@@ -16,9 +16,9 @@ from labeling.label_studio.shapes import (
     Item,
     Rectangle,
     Said,
+    name_region,
     read,
     read_region,
-    region,
     unreadable,
 )
 from pipeline.errors import InputError
@@ -180,7 +180,7 @@ def _instances(
     found = []
     for name, (item, value) in _by_region(items, frame).items():
         proposal = known.get(name.partition(SECOND)[0])
-        bbox = _bbox(value, region(item), frame)
+        bbox = _bbox(value, name_region(item), frame)
         origin = "added"
         if proposal is not None:
             was = _shown(proposal, frame)
@@ -213,7 +213,9 @@ def _by_region(items: Sequence[Item], frame: Frame) -> dict[str, tuple[Item, Rec
             raise unreadable("a box has no id, so nobody knows what was said of it; delete it")
         value = read_region(Rectangle, "rectanglelabels", item, frame)
         if found.setdefault(item.id, (item, value)) != (item, value):
-            raise unreadable(f"{region(item)} is there twice, not alike; delete both, draw one")
+            raise unreadable(
+                f"{name_region(item)} is there twice, not alike; delete both, draw one"
+            )
     return found
 
 

@@ -25,7 +25,7 @@ from labeling.projects.project_kind import (
 from labeling.review.instances import every_instance
 from labeling.review.overlap import is_sampled
 from pipeline.errors import InputError
-from pipeline.records.reviews import by_frame, deciding, is_withdrawn
+from pipeline.records.reviews import by_frame, deciding, is_sent_back
 from pipeline.records.schema import Frame, Instance, Mask, MaskSource, Review
 from pipeline.run.stage import StageSpec
 from pipeline.words import command_line, counted
@@ -62,10 +62,11 @@ class MaskQuestions(Questions):
             shown = self._shown.get(frame.frame_id, [])
             if not shown:
                 continue
-            said = deciding(of_frame.get(frame.frame_id, []), "masks")
+            rows = of_frame.get(frame.frame_id, [])
+            said = deciding(rows, "masks")
             if any(mask is None and one.instance_id not in failed for one, mask in shown):
                 self._waiting += 1
-            elif said is not None and _sent_back(said):
+            elif is_sent_back(rows):
                 self._sent_back += 1
             elif said is not None and _decides_all(said, shown):
                 self._decided += 1
@@ -181,7 +182,7 @@ def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str)
     questions = asked(shown)
     labels = [question["label"] for question in questions]
     result = [
-        region(frame, instance, label, brush.from_coco(mask.rle), mask.predicted_iou)
+        mask_region(frame, instance, label, brush.from_coco(mask.rle), mask.predicted_iou)
         for label, (instance, mask) in zip(labels, in_reading_order(shown), strict=True)
         if mask is not None
     ]
@@ -223,7 +224,7 @@ def _labels(labels: Sequence[str], keys: Sequence[str]) -> list[dict[str, str]]:
     ]
 
 
-def region(
+def mask_region(
     frame: Frame, instance: Instance, label: str, data: list[int], score: float | None
 ) -> dict[str, Any]:
     """Make a mask's region; one of the same id takes the place of the one there.
@@ -246,10 +247,6 @@ def region(
         "value": {"format": "rle", "rle": data, "brushlabels": [label]},
     }
     return made if score is None else {**made, "score": score}
-
-
-def _sent_back(review: Review) -> bool:
-    return review.decision == "back_to_boxes" and not is_withdrawn(review)
 
 
 def _decides_all(review: Review, shown: Sequence[Shown]) -> bool:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeling.label_studio import brush
-from labeling.label_studio.shapes import Answer, Brush, Item, read, read_region, region, unreadable
+from labeling.label_studio.shapes import (
+    Answer,
+    Brush,
+    Item,
+    name_region,
+    read,
+    read_region,
+    unreadable,
+)
 from labeling.projects.box_results import all_said, one_status, review_of
 from pipeline.errors import InputError
 from pipeline.records import rle
@@ -116,21 +124,21 @@ def _reviewed(label: str, found: Asked, mask: Mask | None) -> ReviewedInstance:
 def _label(item: Item, value: Brush, asked: Mapping[str, Asked]) -> str:
     labels = value.brushlabels or []
     if len(labels) != 1:
-        raise InputError("no_label", f"{region(item)} has {len(labels)} labels; give it one")
+        raise InputError("no_label", f"{name_region(item)} has {len(labels)} labels; give it one")
     if labels[0] not in asked:
         raise InputError(
             "unknown_label",
-            f"{region(item)} is {labels[0]!r}, no instance of this frame; choose another",
+            f"{name_region(item)} is {labels[0]!r}, no instance of this frame; choose another",
         )
     return labels[0]
 
 
 def _pixels(item: Item, value: Brush, frame: Frame) -> Mask:
     if value.degrees:
-        raise unreadable(f"{region(item)} is rotated; delete it and paint it again")
+        raise unreadable(f"{name_region(item)} is rotated; delete it and paint it again")
     try:
         return np.asarray(brush.decode(value.rle, frame.height, frame.width))
     except InputError as error:
         raise InputError(
-            error.kind, f"{region(item)}: {error.detail}; delete it and paint it again"
+            error.kind, f"{name_region(item)}: {error.detail}; delete it and paint it again"
         ) from error

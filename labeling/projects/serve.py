@@ -40,13 +40,15 @@ _KEYMAP = {"region:cycle": {"key": "space"}, "region:delete": {"key": "d"}}
 PINS = Path(__file__).with_name("label-studio.txt")
 """The file of every package of a Label Studio of ours, as tested."""
 
+_LOG = "server.log"
+
 _PASSED_ON = {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"}
 _OF_UV = ("UV_", "XDG_")
 """The beginnings of the names that say where uv keeps what it fetched."""
 
 
 @dataclass
-class Running:
+class RunningServer:
     """A server that answers."""
 
     process: subprocess.Popen[bytes]
@@ -63,7 +65,7 @@ class Running:
             self.process.wait()
 
 
-def start_server(workspace: Workspace) -> Running:
+def start_server(workspace: Workspace) -> RunningServer:
     """Start the workspace's server, and make its token and projects.
 
     Raises:
@@ -87,21 +89,11 @@ def start_server(workspace: Workspace) -> Running:
         )
     server = LabelStudio(url, token)
     command = list(config.server_command) or find_command()
-    options = ["start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
+    command += ["start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
     settings = server_settings(home, workspace.storage.local, password, token)
-    log = home / "server.log"
-    with log.open("ab") as output:
-        try:
-            process = subprocess.Popen(
-                [*command, *options], env=settings, stdout=output, stderr=output, cwd=home
-            )
-        except OSError as error:
-            raise UsageError(
-                f"{command[0]}: cannot be started ({error.strerror}). Mend label.server_command."
-            ) from error
-    running = Running(process, url, home)
+    running = RunningServer(_start(command, settings, home), url, home)
     try:
-        _wait(running, log)
+        _wait(running)
         server.check()
         for kind in (BOXES, MASKS):
             project = open_project(server, config.project, kind)
@@ -111,6 +103,16 @@ def start_server(workspace: Workspace) -> Running:
         raise
     (home / "server.json").write_text(json.dumps({"url": url}) + "\n", encoding="utf-8")
     return running
+
+
+def _start(command: list[str], settings: dict[str, str], home: Path) -> subprocess.Popen[bytes]:
+    with (home / _LOG).open("ab") as log:
+        try:
+            return subprocess.Popen(command, env=settings, stdout=log, stderr=log, cwd=home)
+        except OSError as error:
+            raise UsageError(
+                f"{command[0]}: cannot be started ({error.strerror}). Mend label.server_command."
+            ) from error
 
 
 def find_command() -> list[str]:
@@ -205,7 +207,8 @@ def _answers(port: int, path: str = "/health") -> bool:
     return True
 
 
-def _wait(running: Running, log: Path) -> None:
+def _wait(running: RunningServer) -> None:
+    log = running.home / _LOG
     port = int(running.url.rpartition(":")[2])
     deadline = time.monotonic() + _START_S
     while not _answers(port):

@@ -104,16 +104,10 @@ class CostReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``--json`` shows."""
-        return {
-            "frames": self.frames,
-            "answers": self.answers,
-            "decisions": self.decisions,
-            "seconds_per_frame": self.seconds_per_frame,
-            "seconds_per_mask_frame": self.seconds_per_mask_frame,
-            "by_class": _dicts(self.by_class),
-            "by_category": _dicts(self.by_category),
-            "by_day": _dicts(self.by_day),
+        tables = {
+            name: _dicts(getattr(self, name)) for name in ("by_class", "by_category", "by_day")
         }
+        return {**vars(self), **tables}
 
     def lines(self) -> list[str]:
         """Write it as Markdown."""

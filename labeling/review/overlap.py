@@ -68,6 +68,7 @@ class OverlapPlan:
         for frame in frames:
             name = frame.frame_id
             rows = of_frame.pop(name, [])
+            # Boxes that the masks sent back are asked for anew, whatever was said before.
             asked = [] if is_sent_back(rows) else opinions(rows, "boxes")
             counting = counting_reviews(rows, "boxes")
             adjudicated = [review for review in counting if review.purpose == "adjudicate"]
@@ -76,14 +77,9 @@ class OverlapPlan:
                 hold = holds(review, frame, proposed.get(name, []), config.reuse_iou)
                 (good if hold else self.orphaned).append(review)
             self._held[name] = {review.annotator for review in good}
-            several = is_sampled(name, config.share, config.seed)
-            self.wanted[name] = (
-                EVERYBODY
-                if any(review.purpose == "gold" for review in counting)
-                else config.overlap
-                if several
-                else 1
-            )
+            self.wanted[name] = config.overlap if is_sampled(name, config.share, config.seed) else 1
+            if any(review.purpose == "gold" for review in counting):
+                self.wanted[name] = EVERYBODY
             missing = max(0, self.wanted[name] - len(self._held[name]))
             self.missing[name] = 0 if any(review in good for review in adjudicated) else missing
         for _, rows in sorted(of_frame.items()):

@@ -57,17 +57,8 @@ class Pulled:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``--json`` shows."""
-        return {
-            "project": self.project.number,
-            "tasks": self.tasks,
-            "new": self.new,
-            "edited": self.edited,
-            "taken_back": self.taken_back,
-            "skipped": self.skipped,
-            "bad": [{"frame_id": name, "reason": reason} for name, reason in self.bad],
-            "foreign": self.foreign,
-            "gone": self.gone,
-        }
+        bad = [{"frame_id": name, "reason": reason} for name, reason in self.bad]
+        return {**vars(self), "project": self.project.number, "bad": bad}
 
     def lines(self) -> list[str]:
         """Write it for people."""

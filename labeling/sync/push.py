@@ -57,18 +57,8 @@ class Pushed:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``--json`` shows."""
-        return {
-            "project": self.project.number,
-            "frames": self.frames,
-            "new": self.new,
-            "known": self.known,
-            "skipped": [{"frame_id": name, "reason": reason} for name, reason in self.skipped],
-            "doubled": self.doubled,
-            "renewed": self.renewed,
-            "opened": self.opened,
-            "foreign": self.foreign,
-            "notes": self.notes,
-        }
+        skipped = [{"frame_id": name, "reason": reason} for name, reason in self.skipped]
+        return {**vars(self), "project": self.project.number, "skipped": skipped}
 
     def lines(self) -> list[str]:
         """Write it for people."""
@@ -116,29 +106,37 @@ def push(
         project = open_project(server, workspace.config.label.project, kind)
         if not workspace.config.label.url and workspace.storage.local is not None:
             server.add_local_files(project.number, str(workspace.storage.path("media")))
-        questions, media = kind.questions(workspace, vocabulary), FrameMedia(workspace)
-        pushed = Pushed(project)
-        known = _known_frames(server, questions, pushed)
-        frames = questions.frames()
+        questions = kind.questions(workspace, vocabulary)
+        pushed = Pushed(project, notes=questions.notes())
+        known, frames = _known_frames(server, questions, pushed), questions.frames()
         waiting = [frame for frame in frames if frame.frame_id not in known]
-        pushed.notes = questions.notes()
         pushed.frames, pushed.known = len(frames), len(frames) - len(waiting)
+        make = partial(_task, kind.config, questions, FrameMedia(workspace))
+        # A task's clips are cut as it is made, so each batch is made on all cores and then sent.
         with ThreadPoolExecutor(workspace.config.run.workers or os.cpu_count()) as pool:
             for start in range(0, len(waiting), _BATCH):
                 batch = waiting[start : start + _BATCH]
-                made = list(pool.map(partial(_task, kind.config, questions, media), batch))
-                tasks = [task for task in made if isinstance(task, dict)]
-                if tasks:
-                    pushed.new += server.import_tasks(project.number, tasks)
-                pushed.skipped += [
-                    (frame.frame_id, reason)
-                    for frame, reason in zip(batch, made, strict=True)
-                    if isinstance(reason, str)
-                ]
+                _send(server, pushed, batch, list(pool.map(make, batch)))
                 progress(start + len(batch), len(waiting))
         if questions.asks_several:
             pushed.opened = _open_for_more(server, project, questions, progress)
     return pushed
+
+
+def _send(
+    server: LabelStudio,
+    pushed: Pushed,
+    batch: Sequence[Frame],
+    made: Sequence[dict[str, Any] | str],
+) -> None:
+    """Import the tasks that were made of a batch, and note why others were not."""
+    if tasks := [task for task in made if isinstance(task, dict)]:
+        pushed.new += server.import_tasks(pushed.project.number, tasks)
+    pushed.skipped += [
+        (frame.frame_id, reason)
+        for frame, reason in zip(batch, made, strict=True)
+        if isinstance(reason, str)
+    ]
 
 
 def _task(

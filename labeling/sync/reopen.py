@@ -18,7 +18,7 @@ from labeling.projects.connect import find_project
 from labeling.projects.labeling_config import PREDICTED
 from labeling.projects.project_kind import Project, are_pulled, pulled_at
 from pipeline.errors import InputError
-from pipeline.records.reviews import by_frame, deciding, is_withdrawn
+from pipeline.records.reviews import by_frame, deciding, is_sent_back
 from pipeline.records.schema import Review
 from pipeline.words import command_line, counted
 from pipeline.workspace.workspace import Workspace
@@ -78,12 +78,9 @@ def reopen_boxes(workspace: Workspace, server: LabelStudio) -> Reopened:
 
 def _sent_back(reviews: Iterable[Review]) -> dict[str, Review]:
     """Return the review that sent each frame back, where no newer boxes have answered it."""
-    found = {}
-    for name, rows in by_frame(reviews).items():
-        review = deciding(rows, "masks")
-        if review is not None and review.decision == "back_to_boxes" and not is_withdrawn(review):
-            found[name] = review
-    return found
+    back = {name: rows for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
+    found = {name: deciding(rows, "masks") for name, rows in back.items()}
+    return {name: review for name, review in found.items() if review is not None}
 
 
 def _open(

@@ -87,7 +87,7 @@ def test_boxes_keep_their_link_to_what_was_proposed() -> None:
     assert [one.bbox for one in found] == [LEFT, RIGHT, FAR]
 
 
-def settled(task: dict[str, Any], keep: str) -> list[Any]:
+def adjudicated(task: dict[str, Any], keep: str) -> list[Any]:
     """The adjudicator keeps the boxes of one letter."""
     items = task["predictions"][0]["result"]
     chosen = [item for item in items if item.get("meta", {}).get("text") == [keep]]
@@ -95,16 +95,16 @@ def settled(task: dict[str, Any], keep: str) -> list[Any]:
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_disputed_frame_is_settled_once_and_its_instances_follow(
+def test_a_disputed_frame_is_adjudicated_once_and_its_instances_follow(
     workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     differ(workspace, server, fake)
-    assert categories(workspace)[name(10)] == "cat", "the newest decides until it is settled"
+    assert categories(workspace)[name(10)] == "cat", "the newest decides until it is adjudicated"
     found = push(workspace, server, "adjudication")
     assert (found.new, found.frames) == (1, 1)
     assert push(workspace, server, "adjudication").known == 1
     task = fake.of_frame(name(10), project=2)
-    fake.annotate(task, settled(task, "A"), completed_by=3)
+    fake.annotate(task, adjudicated(task, "A"), completed_by=3)
     assert pull(workspace, server, "adjudication").new == 1
     assert categories(workspace)[name(10)] == "dog"
     again = push(workspace, server, "adjudication")
@@ -125,7 +125,7 @@ def test_an_adjudication_stands_against_later_edits_until_it_is_deleted(
     second = differ(workspace, server, fake)
     push(workspace, server, "adjudication")
     task = fake.of_frame(name(10), project=2)
-    decision = fake.annotate(task, settled(task, "A"), completed_by=3)
+    decision = fake.annotate(task, adjudicated(task, "A"), completed_by=3)
     pull(workspace, server, "adjudication")
     fake.edit(fake.of_frame(name(10)), second, lead_time=9.0)
     pull(workspace, server)
@@ -167,7 +167,7 @@ def test_an_answer_changed_since_is_shown_as_it_is_now(
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_category_that_somebody_typed_can_be_settled_on(
+def test_a_category_that_somebody_typed_can_be_decided_on(
     workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     typed = choice("category_text", "theremin", region="p_10", key="text")
@@ -178,6 +178,6 @@ def test_a_category_that_somebody_typed_can_be_settled_on(
     assert categories(workspace)[name(10)] == "dog"
     push(workspace, server, "adjudication")
     task = fake.of_frame(name(10), project=2)
-    fake.annotate(task, settled(task, "A"), completed_by=3)
+    fake.annotate(task, adjudicated(task, "A"), completed_by=3)
     assert pull(workspace, server, "adjudication").bad == []
     assert categories(workspace)[name(10)] == "theremin"

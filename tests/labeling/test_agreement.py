@@ -158,11 +158,11 @@ def test_only_people_count_and_of_each_the_newest_answer_that_stands() -> None:
     assert agreement([ruled, first, edited, other, deleted], 0.5).frames == 0
 
 
-def test_a_settled_frame_is_no_longer_disputed_and_still_counts_as_disagreement() -> None:
+def test_an_adjudicated_frame_is_no_longer_disputed_and_still_counts_as_disagreement() -> None:
     rows = [answer("1", box(LEFT)), answer("2", box(RIGHT))]
     assert [one.frame_id for one in disputed_frames(rows, 0.5)] == ["f"]
-    settled = answer("3", box(LEFT), purpose="adjudicate")
-    found = agreement([*rows, settled], 0.5)
+    adjudicated = answer("3", box(LEFT), purpose="adjudicate")
+    found = agreement([*rows, adjudicated], 0.5)
     assert (found.disputed, found.adjudicated, found.frames) == ([], 1, 1)
     assert found.everyone.f1 == 0.0
     assert "3" not in found.by_annotator, "the adjudicator is no party"

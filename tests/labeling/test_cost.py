@@ -79,10 +79,10 @@ def test_every_answer_costs_time_and_one_tells_what_became_of_the_boxes() -> Non
     kept = instance("kept", "p_1", [0.0, 0.0, 10.0, 10.0])
     first = decided(kept, day=1, annotator="1", lead_time_s=2.0)
     second = decided(day=2, annotator="2", lead_time_s=4.0, decision="rejected")
-    settled = decided(kept, day=3, annotator="3", lead_time_s=9.0, purpose="adjudicate")
+    adjudicated = decided(kept, day=3, annotator="3", lead_time_s=9.0, purpose="adjudicate")
     found = cost_report([first, second], BOXES)
     assert (found.frames, found.answers, found.decisions) == (1, 2, {"rejected": 1})
-    found = cost_report([first, second, settled], BOXES)
+    found = cost_report([first, second, adjudicated], BOXES)
     assert (found.frames, found.answers, found.decisions) == (1, 3, {"labelled": 1})
     assert found.seconds_per_frame == {"1": 2.0, "2": 4.0, "3": 9.0, "all": 4.0}
     days = found.as_dict()["by_day"]

@@ -26,7 +26,7 @@ from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.projects.annotator_clips import make_clips
 from labeling.projects.box_project import BOXES
 from labeling.projects.connect import find_project
-from labeling.projects.serve import Running, start_server
+from labeling.projects.serve import RunningServer, start_server
 from labeling.review.instances import bring_instances_up_to_date
 from labeling.sync.pull import pull
 from labeling.sync.push import frame_of, push
@@ -54,7 +54,7 @@ class Outside:
 
     def __init__(self, host: Workspace) -> None:
         self._host = host
-        self._running: Running | None = None
+        self._running: RunningServer | None = None
         home = host.storage.path("label-studio")
         (home / "data").mkdir(parents=True)
         (home / "data" / ".env").write_text(f"SECRET_KEY={self.secret}\n", encoding="utf-8")
@@ -64,7 +64,7 @@ class Outside:
         self.api = LabelStudio(self.url, self.token)
 
     @property
-    def running(self) -> Running:
+    def running(self) -> RunningServer:
         assert self._running is not None
         return self._running
 

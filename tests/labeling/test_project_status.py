@@ -85,7 +85,7 @@ def test_gold_tasks_are_counted_apart(
     assert dict(zip(COLUMNS, found.cells(), strict=True))["gold"] == "1"
 
 
-def test_frames_in_dispute_are_in_adjudication_until_they_are_settled(
+def test_frames_in_dispute_are_in_adjudication_until_they_are_adjudicated(
     workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
 ) -> None:
     differ(workspace, server, fake)

@@ -163,7 +163,9 @@ def test_another_run_of_the_segmenter_changes_no_verified_mask(workspace: Worksp
     ledger = workspace.ledger("segment")
     ledger.retire(ledger.commits(), "other settings")
     segment(workspace, "segment-again", left=14)
-    assert len(workspace.rows(Mask)) == 2, "no instance has two masks, also before it is settled"
+    assert len(workspace.rows(Mask)) == 2, (
+        "no instance has two masks, also before it is brought up to date"
+    )
     assert bring_masks_up_to_date(workspace) == 1
     found = masks(workspace)
     assert (found["f1"].source, found["f2"].bbox[0]) == ("annotator", 14.0)
