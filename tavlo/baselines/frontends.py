@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.signal import get_window, resample_poly
+from scipy.signal import get_window
 from torch import Tensor
 
 from pipeline.errors import InputError
@@ -121,40 +121,6 @@ def _resized(picture: Picture, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 # Sounds
-
-
-def mono(samples: NDArray[Any], rate_hz: int, channels: Literal["mean", "first"]) -> Sound:
-    """Make any sound one that the models take: one channel, at ``RATE_HZ``, in [-1, 1].
-
-    None of the authors resamples: at another rate their spectrograms mean something else. What is
-    done is said in the log.
-
-    Args:
-        samples: 16-bit integers or floats in [-1, 1], ``(samples,)`` or ``(samples, channels)``.
-        rate_hz: of ``samples``.
-        channels: what becomes of several.
-
-    Raises:
-        InputError: ``not_a_sound``.
-    """
-    wave = np.asarray(samples)
-    if wave.dtype == np.int16:
-        wave = wave.astype(np.float32) / np.float32(2**15)
-    if wave.ndim not in (1, 2) or not np.issubdtype(wave.dtype, np.floating) or rate_hz <= 0:
-        raise InputError(
-            "not_a_sound",
-            f"{wave.dtype} {wave.shape} at {rate_hz} Hz; a sound is 16-bit integers or floats,"
-            " (samples,) or (samples, channels).",
-        )
-    if wave.ndim == 2:
-        if wave.shape[1] > 1:
-            log.info("%d channels: the %s is taken", wave.shape[1], channels)
-        wave = wave[:, 0] if channels == "first" else wave.mean(1)
-    if rate_hz != RATE_HZ:
-        log.info("resampled from %d to %d Hz", rate_hz, RATE_HZ)
-        common = math.gcd(rate_hz, RATE_HZ)
-        wave = resample_poly(wave.astype(np.float64), RATE_HZ // common, rate_hz // common)
-    return check_sound(np.asarray(wave, np.float32))
 
 
 def check_sound(sound: Sound) -> Sound:

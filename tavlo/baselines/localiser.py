@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 from tavlo.baselines.batching import concatenated, in_batches
 from tavlo.baselines.checkpoints import load_into, read_released
 from tavlo.baselines.encoders import DualEncoder
-from tavlo.baselines.frontends import RATE_HZ, ImageFront, SoundFront, mono
+from tavlo.baselines.frontends import RATE_HZ, ImageFront, SoundFront
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Prior, Sound
 from tavlo.baselines.prior import PriorNetwork, load_prior
 from tavlo.training.recipe import make_recipe
@@ -105,14 +105,6 @@ class Localiser(ImageModel):
         self.network.eval().requires_grad_(False)
         self._prior = prior.to(self.device) if prior is not None else None
         self._image_front, self._sound_front = image_front, sound_front
-
-    def sound(self, samples: NDArray[Any], rate_hz: int) -> Sound:
-        """Make any waveform, ``(samples,)`` or ``(samples, channels)``, one this model takes.
-
-        Raises:
-            InputError: ``not_a_sound``.
-        """
-        return mono(samples, rate_hz, self._sound_front.channels)
 
     def images(self, pictures: Sequence[Picture]) -> Tensor:
         """Make the network's input of pictures, ``(b, 3, y, x)``."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tavlo.baselines.encoders import DualEncoder, Trunk, init_as_ezvsl, max_pool, similarity, unit
+from tavlo.baselines.encoders import DualEncoder, Trunk, init_as_ezvsl, max_pool, unit
 from tavlo.baselines.frontends import EZVSL_SOUND, squeeze_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
@@ -69,14 +69,6 @@ class Slavc(DualEncoder):
         features = max_pool(self.get_submodule(f"{prefix}audnet")(spectrogram))
         heads = [self.get_submodule(f"{prefix}aud_proj{head}")(features) for head in (1, 2)]
         return unit(torch.stack(heads, 1), 2)
-
-    def momentum_maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
-        """Return the copy's maps, by which the authors' training selects; their test does not."""
-        tokens, sounds = (
-            self.encode_picture(image, _COPY),
-            self.encode_sound(spectrogram, _COPY),
-        )
-        return similarity(tokens, sounds) / self.temperature
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``tokens``, ``sounds``, and as ``..._target`` the copy's, of a training batch."""

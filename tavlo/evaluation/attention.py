@@ -159,7 +159,6 @@ def figure(found: Attention, pictures: Sequence[Pictured], every: int, title: st
         title: of the sheet.
     """
     # Without pyplot: it would choose a display, and keep every figure.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     index = [shown.frame_index // every for shown in pictures]
@@ -182,7 +181,6 @@ def figure(found: Attention, pictures: Sequence[Pictured], every: int, title: st
     width = max(1 + len(columns), len(over_time))
     rows = len(pictures) + 1
     sheet = Figure(figsize=(3.2 * width, 2.3 * rows + 0.9), layout="constrained")
-    FigureCanvasAgg(sheet)
     sheet.suptitle(title)
     grid = sheet.add_gridspec(rows, width, height_ratios=[*[1.0] * len(pictures), 1.4])
     ranges = [(float(maps[index].min()), float(maps[index].max())) for _, maps in columns]

@@ -7,16 +7,15 @@ are 95 % by bootstrap over videos, since a video's frames are not independent.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.columns import markdown_table
 from pipeline.errors import AvatarBuildError
@@ -24,7 +23,9 @@ from pipeline.release.scenario_rules import SCENARIOS
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.evaluation.training_overlap import Leak, leak
-from tavlo.metrics.localisation import CURVE, ciou, localisation, top_fraction_threshold
+from tavlo.metrics.bootstrap import Bootstrap, interval
+from tavlo.metrics.localisation import auc_of_each, ciou, top_fraction_threshold
+from tavlo.published.result_table import csv_text
 
 TOP_FRACTION = 0.10
 """The fraction of all pixels that is predicted."""
@@ -34,7 +35,6 @@ DROP = "Cross-event - Total"
 """The paper's delta: how much lower the cross-event subset is."""
 PASSES = 3
 """The times every frame's heatmap is read: twice for the threshold, once for the scores."""
-_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -126,39 +126,50 @@ def evaluate(
     scores.model = predictions.about()
     videos = {frame.video_id for frame in frames}
     scores.leaks = [leak(videos, path) for path in train_lists]
-    draw = _Bootstrap(frames, seed)
-    visible: dict[str, list[tuple[int, float]]] = {}
-    categories: dict[str, list[tuple[int, float]]] = {}
-    negative: list[tuple[int, float]] = []
-    for number, (frame, heatmap) in enumerate(zip(frames, heatmaps(), strict=True)):
-        predicted = heatmap >= threshold
+    for frame, heatmap in zip(frames, heatmaps(), strict=True):
         scores.constant += int(heatmap.min() == heatmap.max())
-        found = FrameScore(frame.frame_id, frame.video_id, {})
-        scores.per_frame.append(found)
-        if frame.off_screen:
-            found.values["Off-screen"] = 1.0 - float(predicted.mean())
-            negative.append((number, found.values["Off-screen"]))
-            continue
-        total = _score(frame, predicted, truth, None)
-        mixed = len({instance.scenario for instance in frame.instances}) > 1
-        for row in _rows_of(frame, data):
-            # Where all instances are of one scenario, its truth is the total's.
-            part = row in SCENARIOS and mixed
-            found.values[row] = _score(frame, predicted, truth, row) if part else total
-            visible.setdefault(row, []).append((number, found.values[row]))
-        for category in {instance.category for instance in frame.instances}:
-            categories.setdefault(category, []).append((number, found.values["Total"]))
-    for row in (*SCENARIOS, "Total", "Cross-event"):
-        if row in visible:
-            scores.rows[row] = draw.localisation(visible[row])
-    if "Cross-event" in visible:
-        scores.rows[DROP] = draw.drop(visible["Cross-event"], visible["Total"])
-    if negative:
-        scores.rows["Off-screen"] = {"TN": draw.mean(negative)}
-        _add_dagger(scores, frames, predictions, draw)
-    for category, values in sorted(categories.items()):
-        scores.per_category[category] = draw.localisation(values)
+        scores.per_frame.append(_score_frame(frame, heatmap >= threshold, truth, data))
+    _fill_rows(scores, frames, predictions, seed)
     return scores
+
+
+def _score_frame(
+    frame: LabelledFrame, predicted: Any, truth: TruthKind, data: EvaluationSet
+) -> FrameScore:
+    found = FrameScore(frame.frame_id, frame.video_id, {})
+    if frame.off_screen:
+        found.values["Off-screen"] = 1.0 - float(predicted.mean())
+        return found
+    total = _score(frame, predicted, truth, None)
+    mixed = len({instance.scenario for instance in frame.instances}) > 1
+    for row in _rows_of(frame, data):
+        # Where all instances are of one scenario, its truth is the total's.
+        part = row in SCENARIOS and mixed
+        found.values[row] = _score(frame, predicted, truth, row) if part else total
+    return found
+
+
+def _fill_rows(
+    scores: Scores, frames: Sequence[LabelledFrame], predictions: Predictions, seed: int
+) -> None:
+    """Summarise the frames' scores by row of the table and by category."""
+    summary = _Summary(scores.per_frame, seed)
+    for row in (*SCENARIOS, "Total", "Cross-event"):
+        if numbers := summary.frames_of(row):
+            scores.rows[row] = summary.localisation(numbers, row)
+    if "Cross-event" in scores.rows:
+        scores.rows[DROP] = summary.drop("Cross-event", "Total")
+    if negative := summary.frames_of("Off-screen"):
+        values = summary.values(negative, "Off-screen")
+        scores.rows["Off-screen"] = {"TN": summary.cell(negative, values)}
+        scores.threshold_dagger, values = _dagger(frames, negative, predictions)
+        scores.rows["Off-screen"]["TN dagger"] = summary.cell(negative, values)
+    sounding: dict[str, list[int]] = {}
+    for number, frame in enumerate(frames):
+        for category in {instance.category for instance in frame.instances}:
+            sounding.setdefault(category, []).append(number)
+    for category, numbers in sorted(sounding.items()):
+        scores.per_category[category] = summary.localisation(numbers, "Total")
 
 
 def _rows_of(frame: LabelledFrame, data: EvaluationSet) -> list[str]:
@@ -204,77 +215,61 @@ def _scored(
     return frames, left_out
 
 
-def _add_dagger(
-    scores: Scores, frames: Sequence[LabelledFrame], predictions: Predictions, draw: _Bootstrap
-) -> None:
-    """TN at the top 5 % of the pixels of the videos that have off-screen frames."""
-    videos = {frame.video_id for frame in frames if frame.off_screen}
+def _dagger(
+    frames: Sequence[LabelledFrame], negative: Sequence[int], predictions: Predictions
+) -> tuple[float, NDArray[np.float64]]:
+    """Return TN at the top 5 % of the pixels of the videos that have off-screen frames.
+
+    Returns:
+        The threshold, and the TN of each frame of ``negative``.
+    """
+    off_screen = [frames[number] for number in negative]
+    videos = {frame.video_id for frame in off_screen}
     chosen = [frame for frame in frames if frame.video_id in videos]
     threshold = top_fraction_threshold(lambda: predictions.heatmaps(chosen), TOP_FRACTION_DAGGER)
-    numbers = [number for number, frame in enumerate(frames) if frame.off_screen]
-    off_screen = [frames[number] for number in numbers]
-    found = [
-        (number, float((heatmap < threshold).mean()))
-        for number, heatmap in zip(numbers, predictions.heatmaps(off_screen), strict=True)
-    ]
-    scores.threshold_dagger = threshold
-    scores.rows["Off-screen"]["TN dagger"] = draw.mean(found)
+    found = [(heatmap < threshold).mean() for heatmap in predictions.heatmaps(off_screen)]
+    return threshold, np.array(found)
 
 
-class _Bootstrap:
-    """Draws videos with replacement, the same draws for every number."""
+class _Summary:
+    """Means of frames' scores with their intervals, all by the same draws of videos."""
 
-    def __init__(self, frames: Sequence[LabelledFrame], seed: int) -> None:
-        names = sorted({frame.video_id for frame in frames})
-        place = {name: number for number, name in enumerate(names)}
-        self._video = np.array([place[frame.video_id] for frame in frames])
-        rng = np.random.default_rng(seed)
-        drawn = rng.integers(0, len(names), (_DRAWS, len(names)))
-        self._times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-        """How often each draw holds each video."""
+    def __init__(self, per_frame: Sequence[FrameScore], seed: int) -> None:
+        self._frames = per_frame
+        self._draws = Bootstrap([frame.video_id for frame in per_frame], seed)
 
-    def localisation(self, found: Sequence[tuple[int, float]]) -> dict[str, Cell]:
-        values, area = _parts(found)
-        summary = localisation(values)
+    def frames_of(self, row: str) -> list[int]:
+        """Return the numbers of the frames that count in a row of the table."""
+        return [number for number, frame in enumerate(self._frames) if row in frame.values]
+
+    def values(self, numbers: Sequence[int], row: str) -> NDArray[np.float64]:
+        return np.array([self._frames[number].values[row] for number in numbers])
+
+    def localisation(self, numbers: Sequence[int], row: str) -> dict[str, Cell]:
+        cious = self.values(numbers, row)
         return {
-            "CIoU": self._cell(found, values, summary.ciou),
-            "success@0.5": self._cell(found, (values >= 0.5).astype(float), summary.success),
-            "AUC": self._cell(found, area, summary.auc),
+            "CIoU": self.cell(numbers, cious),
+            "success@0.5": self.cell(numbers, (cious >= 0.5).astype(float)),
+            "AUC": self.cell(numbers, auc_of_each(cious)),
         }
 
-    def drop(
-        self, subset: Sequence[tuple[int, float]], total: Sequence[tuple[int, float]]
-    ) -> dict[str, Cell]:
-        """Subset minus total, both of the same draws."""
+    def drop(self, subset: str, total: str) -> dict[str, Cell]:
+        """Subtract a row from its subset, draw by draw."""
+        some, whole = self.frames_of(subset), self.frames_of(total)
         cells = {}
-        for metric, some, whole in zip(("CIoU", "AUC"), _parts(subset), _parts(total), strict=True):
-            change = self._means(subset, some) - self._means(total, whole)
-            low, high = np.nanpercentile(change, [2.5, 97.5])
-            centre = float(some.mean() - whole.mean())
-            cells[metric] = Cell(100 * centre, 100 * float(low), 100 * float(high), len(subset))
+        for metric, of_each in (("CIoU", np.asarray), ("AUC", auc_of_each)):
+            a, b = of_each(self.values(some, subset)), of_each(self.values(whole, total))
+            draws = self._draws.means(some, a) - self._draws.means(whole, b)
+            cells[metric] = _cell(float(a.mean() - b.mean()), draws, len(some))
         return cells
 
-    def mean(self, found: Sequence[tuple[int, float]]) -> Cell:
-        values = np.array([value for _, value in found])
-        return self._cell(found, values, float(values.mean()))
-
-    def _cell(self, found: Sequence[tuple[int, float]], values: Any, centre: float) -> Cell:
-        low, high = np.nanpercentile(self._means(found, values), [2.5, 97.5])
-        return Cell(100 * centre, 100 * float(low), 100 * float(high), len(found))
-
-    def _means(self, found: Sequence[tuple[int, float]], values: Any) -> Any:
-        """Return the mean in each draw; NaN in a draw without any of these frames."""
-        video = self._video[[number for number, _ in found]]
-        sums = np.bincount(video, values, self._times.shape[1])
-        counts = self._times @ np.bincount(video, minlength=self._times.shape[1])
-        means = np.full(len(counts), np.nan)
-        return np.divide(self._times @ sums, counts, out=means, where=counts > 0)
+    def cell(self, numbers: Sequence[int], values: NDArray[np.float64]) -> Cell:
+        return _cell(float(values.mean()), self._draws.means(numbers, values), len(numbers))
 
 
-def _parts(found: Sequence[tuple[int, float]]) -> tuple[Any, Any]:
-    """Return each frame's cIoU and its part of the AUC, by trapezoids over its step function."""
-    values = np.array([value for _, value in found])
-    return values, np.trapezoid((values[:, None] >= CURVE).astype(float), CURVE, axis=1)
+def _cell(value: float, draws: NDArray[np.float64], n: int) -> Cell:
+    low, high = interval(draws)
+    return Cell(100 * value, 100 * low, 100 * high, n)
 
 
 # Output
@@ -321,24 +316,18 @@ def to_latex(scores: Scores) -> str:
 
 def to_csv(scores: Scores) -> str:
     """Write all numbers, one a row."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["set", "metric", "percent", "low", "high", "n"])
-    for name, metric, cell in _cells(scores):
-        writer.writerow([name, metric, cell.value, cell.low, cell.high, cell.n])
-    return buffer.getvalue()
+    rows = [[name, metric, *astuple(cell)] for name, metric, cell in _cells(scores)]
+    return csv_text([["set", "metric", "percent", "low", "high", "n"], *rows])
 
 
 def frames_csv(scores: Scores) -> str:
     """Write every frame's own scores, a row each, for paired comparisons of models."""
     names = (*SCENARIOS, "Total", "Cross-event", "Off-screen")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["frame_id", "video_id", *names])
-    for frame in scores.per_frame:
-        values = [frame.values.get(name, "") for name in names]
-        writer.writerow([frame.frame_id, frame.video_id, *values])
-    return buffer.getvalue()
+    rows = [
+        [frame.frame_id, frame.video_id, *(frame.values.get(name) for name in names)]
+        for frame in scores.per_frame
+    ]
+    return csv_text([["frame_id", "video_id", *names], *rows])
 
 
 def to_json(scores: Scores) -> str:

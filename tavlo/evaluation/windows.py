@@ -96,11 +96,9 @@ def window_table(windows: Windows) -> Table:
 def draw_windows(windows: Windows, target: Path) -> None:
     """Draw Figure A's four panels to a PNG file; it is replaced."""
     # Without pyplot: it would choose a display, and keep every figure.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6.4), layout="constrained")
-    FigureCanvasAgg(figure)
     seconds = sorted({at for runs in windows.values() for at in runs}, reverse=True)
     for place, (title, key) in enumerate(_PANELS, start=1):
         axes = figure.add_subplot(2, 2, place)

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError, UsageError
-from tavlo.metrics.localisation import CURVE
-
-_DRAWS = 1000
+from tavlo.metrics.bootstrap import Bootstrap, interval
+from tavlo.metrics.localisation import auc_of_each
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,10 @@ def paired_difference(
         lone = len(set(names) ^ set(others))
         raise AvatarBuildError(f"{second}: not the frames of {first} ({lone} are in one only).")
     if metric == "AUC":
-        before, after = (
-            np.trapezoid((values[:, None] >= CURVE).astype(float), CURVE, axis=1)
-            for values in (before, after)
-        )
+        before, after = auc_of_each(before), auc_of_each(after)
     change = after - before
-    _, place = np.unique(videos, return_inverse=True)
-    sums, counts = np.bincount(place, change), np.bincount(place)
-    drawn = np.random.default_rng(seed).integers(0, len(counts), (_DRAWS, len(counts)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Difference(100 * change.mean(), 100 * float(low), 100 * float(high), len(change))
+    low, high = interval(Bootstrap(videos, seed).means(slice(None), change))
+    return Difference(100 * float(change.mean()), 100 * low, 100 * high, len(change))
 
 
 def _of_row(path: Path, row: str) -> tuple[list[str], list[str], NDArray[np.float64]]:

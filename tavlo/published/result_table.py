@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.columns import markdown_table
 
@@ -50,13 +51,18 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 def to_csv(tables: Sequence[Table]) -> str:
     """Write one number a row, whole."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["table", "row", "column", "value"])
+    rows: list[list[Entry]] = [["table", "row", "column", "value"]]
     for table in tables:
-        for row in table.rows:
-            for column, entry in zip(table.columns[1:], row[1:], strict=True):
-                writer.writerow([table.title, row[0], column, "" if entry is None else entry])
+        for name, *entries in table.rows:
+            pairs = zip(table.columns[1:], entries, strict=True)
+            rows += [[table.title, name, column, entry] for column, entry in pairs]
+    return csv_text(rows)
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Write rows as CSV; None is an empty cell."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
 
 

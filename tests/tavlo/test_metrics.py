@@ -17,7 +17,6 @@ from tavlo.metrics.localisation import (
     predict,
     rank_threshold,
     top_fraction_threshold,
-    true_negatives,
 )
 
 SHAPE = (3, 4)
@@ -54,8 +53,6 @@ def test_auc_is_the_area_under_the_success_curve_step_by_step(values: list[float
 def test_nothing_is_never_zero() -> None:
     with pytest.raises(ValueError, match="no frames"):
         localisation([])
-    with pytest.raises(ValueError, match="no off-screen frames"):
-        true_negatives([], 0.5)
 
 
 @given(HEATMAPS, st.floats(0.01, 1.0))
@@ -74,11 +71,6 @@ def test_a_threshold_over_nothing_or_nan_says_so() -> None:
         top_fraction_threshold(lambda: [np.full(SHAPE, np.nan, np.float32)], 0.1)
     with pytest.raises(ValueError, match=r"not in \(0, 1\]"):
         top_fraction_threshold(lambda: [np.zeros(SHAPE, np.float32)], 0.0)
-
-
-def test_true_negatives_are_pixels_below_the_threshold() -> None:
-    frames = [np.array([[0.1, 0.5]]), np.array([[0.2, 0.9]])]
-    assert true_negatives(frames, 0.5) == 0.5
 
 
 def test_ties_at_the_threshold_are_taken_in_or_left_out() -> None:
