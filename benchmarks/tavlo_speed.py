@@ -3,7 +3,7 @@
     python -m benchmarks.tavlo_speed [--frames 300 --batch 8 --device cuda]
 
 One run multiplies two large matrices, then trains and predicts on random clips of 224 pixels with
-the default network and reads clips from feed files. The floor is the time the counted operations
+the default network and reads clips from the cache. The floor is the time the counted operations
 would take at the matrix rate just measured; a share of it is a fair figure on any machine. The
 targets are for one H200 at 300 frames; on a CPU the same shares are printed beside them.
 """
@@ -138,14 +138,14 @@ def network(
 
 
 def loading(recipe: Recipe) -> float:
-    """CPU seconds to make a training sample of a clip of 300 frames from its feed file."""
+    """CPU seconds to make a training sample of a clip of 300 frames from the cache."""
     import numpy as np
 
     with tempfile.TemporaryDirectory() as name:
         world = Path(name) / "world"
         write_world(world, WorldConfig(seconds=WORLD_S, fps=WORLD_FPS), 2)
         rules = ClipRules(WORLD_S, 200, 300)
-        clips, failed = fill_cache(read_clips(world), Path(name) / "feed", rules, 1)
+        clips, failed = fill_cache(read_clips(world), Path(name) / "cache", rules, 1)
         assert not failed
         times = []
         for number in range(2 * ROUNDS):

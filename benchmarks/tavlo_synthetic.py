@@ -38,7 +38,7 @@ from tavlo.metrics.paired import paired_difference
 from tavlo.published.published_tables import ablation, read_runs, side_by_side
 from tavlo.published.result_table import Entry, Table
 from tavlo.published.result_table import to_markdown as tables_to_markdown
-from tavlo.synthetic.drawn_clips import MIN_SHARE, WorldConfig, scene_of
+from tavlo.synthetic.drawn_clips import MIN_FRACTION, WorldConfig, scene_of
 from tavlo.synthetic.write_world import write_world
 from tavlo.training.data import read_clip
 from tavlo.training.recipe import RECIPES, make_recipe
@@ -339,7 +339,7 @@ def what_time_tells(size: Size, work: Path, names: list[str]) -> Table:
         sources = sorted(filter(None, strokes), key=lambda name: strokes[name])
         masks = silhouettes(scene, frame.frame_index)
         # A thing that has left the picture cannot be pointed at.
-        shown = [a for a in scene.actors if masks[a.name].mean() >= MIN_SHARE]
+        shown = [a for a in scene.actors if masks[a.name].mean() >= MIN_FRACTION]
         kinds = {a.category for a in shown if a.name in sources}
         alike = [a.name for a in shown if a.category in kinds]
         for name, predictions in found.items():

@@ -20,7 +20,7 @@ from tavlo.evaluation.older_benchmarks import USUAL_POST
 from tavlo.evaluation.predict import Answer, Notes
 from tavlo.training.data import read_clip
 from tavlo.training.recipe import Recipe
-from tavlo.training.training_clips import FEED_VERSION, fill_cache, read_clips
+from tavlo.training.training_clips import CACHE_VERSION, fill_cache, read_clips
 from tavlo.training.training_config import TrainConfig
 
 POST = replace(USUAL_POST, upsampling="opencv-bilinear", align_corners=False)
@@ -51,7 +51,7 @@ class ClipPredictor:
             **self.origin,
             "post": POST.as_dict(),
             "preparation": "small copies of whole clips, as in training",
-            "small_copies": FEED_VERSION,
+            "small_copies": CACHE_VERSION,
             "precision": "bf16" if self.config.uses_bf16(self.device) else "float32",
             "predicted_by": code_revision(),
         }

@@ -30,7 +30,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class TavloSizes:
-    """What the weights depend on. The paper fixes D_f (ResNet-18) and the kernel; the rest is ours.
+    """The sizes weights depend on. The paper fixes D_f (ResNet-18) and the kernel, we the rest.
 
     Two blocks and 8 heads of 72 keep the network near its ResNet's cost: at T = 300 and 7x7 the
     attention then takes less than the convolutions.
@@ -53,7 +53,7 @@ class TavloSizes:
     grid: int = 7
     """h = w: the grid of a 224 pixel frame."""
     order: Order = "spatial-temporal"
-    """Which attention comes first; the other is the paper's ablation."""
+    """The attention that comes first; the other order is the paper's ablation."""
     spatial_attention: SpatialAttention = "joint"
     """joint: a frame's audio and visual tokens attend to one another (paper). The others are ours.
     within-modality: audio and visual tokens attend to their own kind alone and meet in the
@@ -86,7 +86,7 @@ class TavloSizes:
 
 
 class Tavlo(nn.Module):
-    """From frames and a spectrogram to one token per sound and cell of a frame's grid.
+    """The network: frames and a spectrogram to one token per sound and cell of a frame's grid.
 
     Args:
         sizes: of the network.
@@ -225,7 +225,7 @@ def _stage(channels: int, width: int, num_blocks: int, stride: int) -> nn.Sequen
 
 
 class AudioEncoder(nn.Module):
-    """One convolution whose kernel is a frame's whole block of the spectrogram (eq. 2 and 3)."""
+    """A convolution whose kernel is a frame's whole block of the spectrogram (eq. 2 and 3)."""
 
     def __init__(self, sizes: TavloSizes) -> None:
         super().__init__()

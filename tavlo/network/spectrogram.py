@@ -1,4 +1,4 @@
-"""The spectrogram TAVLO hears: exactly k steps per frame of its clip.
+"""The spectrogram TAVLO takes: exactly k steps per frame of its clip.
 
 The network's kernel covers K_w = floor(W_a / T) steps (eq. 2). A fixed hop leaves W_a - K_w T steps
 over, and the sound drifts from the picture by up to a frame per K_w frames. Here the steps are laid
@@ -18,14 +18,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SpectrogramConfig:
-    """How sound becomes a picture. Ours: the paper gives no constants."""
+    """The constants of the spectrogram. Ours: the paper gives none."""
 
     sample_rate_hz: int = 16_000
-    """Of the waveform."""
+    """Samples per second of the waveform."""
     window_s: float = 0.025
     """Length of the Hann window: the usual one for speech and sound events."""
     fft_size: int = 2048
-    """Of the zero-padded window: fine enough that the lowest mel band holds several bins."""
+    """Samples of the zero-padded window: the lowest mel band then holds several bins."""
     num_bins: int = 128
     """Mel bands, H_a."""
     low_hz: float = 20.0
@@ -39,7 +39,7 @@ class SpectrogramConfig:
 
 
 def log_mel(waveform: Tensor, num_frames: int, config: SpectrogramConfig) -> Tensor:
-    """The log mel spectrogram of clips, ``k`` steps to each frame.
+    """Compute the log mel spectrogram of clips, ``k`` steps to each frame.
 
     Args:
         waveform: mono, in ``[-1, 1]``, ``(b, samples)``; it lasts as long as the frames do.
@@ -73,7 +73,7 @@ def log_mel(waveform: Tensor, num_frames: int, config: SpectrogramConfig) -> Ten
 
 
 def mel_bands(config: SpectrogramConfig) -> Tensor:
-    """Triangular filters, equally spaced on the mel scale of O'Shaughnessy (1987).
+    """Return triangular filters, equally spaced on the mel scale of O'Shaughnessy (1987).
 
     Returns:
         Weights in ``[0, 1]`` of the Fourier bins from 0 to half the sample rate,

@@ -1,9 +1,9 @@
 """A world with known answers, as a benchmark: clips, and exact masks of what sounds in them.
 
-The things, voices and backgrounds are the demo's. Here they are put together by lot, in the
-proportions of the AVATAR paper. Things move when they sound; a look-alike of what sounds moves too,
-in a rhythm of its own, and other things may; the camera pans. So neither looks nor movement alone
-tell what sounds: the category does where there is one of it, and the rhythm where there are more.
+The things, voices and backgrounds are the demo's. Here they are put together at random, in
+the proportions of the AVATAR paper. Things move when they sound; a look-alike of what sounds moves
+too, in a rhythm of its own, and other things may; the camera pans. So neither looks nor movement
+alone tell what sounds: the category does where there is one of it, the rhythm where there are more.
 
 A clip follows from the seed and its number alone, whatever else is made, and by whom.
 """
@@ -11,7 +11,7 @@ A clip follows from the seed and its number alone, whatever else is made, and by
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -36,7 +36,7 @@ FRAMES_OF_KIND: dict[Kind, float] = {
 }
 """Labelled frames of each kind in the paper (supplement, Table A, by its instances)."""
 CHANGING = 450 / 5_000
-"""Share of videos whose sounding thing changes: the cross-event subset."""
+"""The fraction of videos whose sounding thing changes: the cross-event subset."""
 
 _MAX_FRAMES = 5
 _APART_S = 0.7
@@ -49,8 +49,8 @@ _LATER_S = (0.15, 0.45)
 """So much after the sound begins what moves without one."""
 _TURN_S = 3.0
 """About how long one source sounds where sources change."""
-MIN_SHARE = 0.005
-"""Of the picture: less of a source is not called visible."""
+MIN_FRACTION = 0.005
+"""The fraction of the picture of which less of a source is not called visible."""
 _BACKGROUNDS: tuple[Background, ...] = ("meadow", "room", "street", "stage")
 _STEPS = (0.7548776662466927, 0.5698402909980532)
 """Steps of Roberts' R2 sequence: any run of clips has the proportions, not only a long one."""
@@ -58,10 +58,10 @@ _STEPS = (0.7548776662466927, 0.5698402909980532)
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What every clip has in common."""
+    """The settings that every clip has in common."""
 
     seed: int = 0
-    """Of everything drawn."""
+    """The seed of everything drawn."""
     seconds: float = 10.0
     """Length of a clip."""
     fps: int = 25
@@ -89,78 +89,61 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class SoundingObject:
-    """One sounding thing in view."""
+    """A sounding thing in view."""
 
     scenario: Scenario
     category: str
     mask: Pixels
-    """What can be seen of it, ``(y, x)``."""
+    """The pixels that can be seen, ``(y, x)``."""
 
 
 @dataclass(frozen=True)
 class KnownFrame:
-    """One labelled frame."""
+    """A labelled frame."""
 
     index: int
-    """Of the clip's frames, from 0."""
+    """The number of the frame in its clip, from 0."""
     instances: tuple[SoundingObject, ...]
-    """None of them when what is heard is off screen."""
+    """The sounding things in view; empty when what sounds is off screen."""
     off_screen_category: str | None
-    """Heard in a frame without instances."""
+    """The category that sounds in a frame without instances."""
 
 
 def kind_of(config: WorldConfig, number: int) -> tuple[Kind, bool]:
-    """What a clip shows, and whether its sounding thing changes."""
+    """Return what a clip shows, and whether its sounding thing changes."""
     offset = np.random.default_rng([config.seed, 1]).random(2)
     first, second = ((offset + (number + 1) * np.array(_STEPS)) % 1).tolist()
-    shares = np.cumsum(list(FRAMES_OF_KIND.values())) / sum(FRAMES_OF_KIND.values())
-    place = min(int(np.searchsorted(shares, first, side="right")), len(shares) - 1)
+    fractions = np.cumsum(list(FRAMES_OF_KIND.values())) / sum(FRAMES_OF_KIND.values())
+    place = min(int(np.searchsorted(fractions, first, side="right")), len(fractions) - 1)
     return list(FRAMES_OF_KIND)[place], second < CHANGING
 
 
 def scene_of(config: WorldConfig, number: int) -> Scene:
-    """Draw by lot what clip ``number`` consists of."""
+    """Draw at random what clip ``number`` consists of."""
     kind, changes = kind_of(config, number)
-    dice = np.random.default_rng([config.seed, 2, number])
-    categories, sources = _cast(kind, changes, dice)
+    rng = np.random.default_rng([config.seed, 2, number])
+    categories, turns = _cast(kind, changes, rng)
     unit = config.height / DRAWN_HEIGHT
-    actors = _actors(categories, unit, dice)
-    sounds: list[Sound] = []
-    for start_s, end_s, heard in _spans(config.seconds, sources, dice):
-        audible = {name for name, _ in heard if name is not None}
-        loud = {category for _, category in heard}
-        stroke = partial(_strokes, end_s=end_s, dice=dice)
-        sounds += [
-            Sound(actor=name, category=category, onsets=stroke(start_s), end_s=end_s)
-            for name, category in heard
-        ]
-        for actor in actors:
-            if actor.name in audible:
-                continue
-            if actor.category in loud or dice.random() < _IDLY:
-                moves = Sound(
-                    actor=actor.name,
-                    category=actor.category,
-                    # Not with the sound's first stroke, or nothing would tell them apart there.
-                    onsets=stroke(start_s + float(dice.uniform(*_LATER_S))),
-                    end_s=end_s,
-                    muted=True,
-                )
-                sounds.append(moves)
+    actors = _actors(categories, unit, rng)
+    sounds = [
+        sound
+        for start_s, end_s, sources in _spans(config.seconds, turns, rng)
+        for sound in _sounds(start_s, end_s, sources, actors, rng)
+    ]
     return Scene(
         video_id=f"synth{config.seed}-{number:06d}",
-        label=CATEGORIES[sources[0][0][1]][0],
+        label=CATEGORIES[turns[0][0][1]][0],
         split="train",
         duration_s=config.seconds,
         fps=config.fps,
         gop_s=1.0,
-        background=_BACKGROUNDS[int(dice.integers(len(_BACKGROUNDS)))],
-        seed=int(dice.integers(2**31)),
+        background=_BACKGROUNDS[int(rng.integers(len(_BACKGROUNDS)))],
+        seed=int(rng.integers(2**31)),
         camera=Camera(
-            swing_px=float(dice.uniform(10, 40)) * unit,
-            period_s=float(dice.uniform(8, 20)),
-            phase=float(dice.uniform(0, 2 * math.pi)),
-            drift_px_s=float(dice.choice([0.0, 6.0])) * unit,
+            swing_px=float(rng.uniform(10, 40)) * unit,
+            period_s=float(rng.uniform(8, 20)),
+            phase=float(rng.uniform(0, 2 * math.pi)),
+            drift_px_s=float(rng.choice([0.0, 6.0])) * unit,
         ),
         actors=actors,
         sounds=tuple(sounds),
@@ -170,13 +153,13 @@ def scene_of(config: WorldConfig, number: int) -> Scene:
 
 
 def labelled_frames(scene: Scene) -> tuple[KnownFrame, ...]:
-    """Choose frames at strokes that are heard, up to five, and say what sounds in them.
+    """Choose frames at audible strokes, up to five, and say what sounds in them.
 
     Frames in which a source in view is hidden are passed over, so every source has a mask.
     """
-    dice = np.random.default_rng([scene.seed, 3])
+    rng = np.random.default_rng([scene.seed, 3])
     onsets = {onset for sound in scene.sounds if not sound.muted for onset in sound.onsets}
-    times = dice.permutation(sorted(onsets)).tolist()
+    times = rng.permutation(sorted(onsets)).tolist()
     frames: dict[int, KnownFrame] = {}
     for time_s in times:
         index = round((time_s + _PEAK_S) * scene.fps)
@@ -190,30 +173,30 @@ def labelled_frames(scene: Scene) -> tuple[KnownFrame, ...]:
 
 
 def known_frame(scene: Scene, index: int) -> KnownFrame | None:
-    """What sounds in a frame; none when nothing does, or when it is hidden."""
+    """Return what sounds in a frame; None when nothing does, or when it is hidden."""
     time_s = index / scene.fps
-    heard = [s for s in scene.sounds if not s.muted and s.start_s <= time_s < s.end_s]
-    if not heard:
+    audible = [s for s in scene.sounds if not s.muted and s.start_s <= time_s < s.end_s]
+    if not audible:
         return None
     masks = silhouettes(scene, index)
     kinds = [actor.category for actor in scene.actors]
     found = []
-    for sound in heard:
+    for sound in audible:
         if sound.actor is None:
             continue
         mask = masks[sound.actor]
-        if mask.mean() < MIN_SHARE:
+        if mask.mean() < MIN_FRACTION:
             return None
         # Multi-entity wins over Mixed-sound (paper 3.1.3).
-        scenario: Scenario = "Mixed-sound" if len(heard) > 1 else "Single-sound"
+        scenario: Scenario = "Mixed-sound" if len(audible) > 1 else "Single-sound"
         if kinds.count(sound.category) > 1:
             scenario = "Multi-entity"
         found.append(SoundingObject(scenario, sound.category, mask))
-    return KnownFrame(index, tuple(found), None if found else heard[0].category)
+    return KnownFrame(index, tuple(found), None if found else audible[0].category)
 
 
 def changes_category(frames: Sequence[KnownFrame]) -> bool:
-    """Whether a later labelled frame brings a category none before had (supplement, Alg. 1)."""
+    """Say whether a later frame brings a category that none before had (supplement, Alg. 1)."""
     seen: set[str] = set()
     for number, frame in enumerate(frames):
         here = {instance.category for instance in frame.instances}
@@ -230,21 +213,21 @@ Source = tuple[str | None, str]
 
 
 def _cast(
-    kind: Kind, changes: bool, dice: np.random.Generator
+    kind: Kind, changes: bool, rng: np.random.Generator
 ) -> tuple[list[str], list[list[Source]]]:
-    """Categories of the things in view, by actor; and what sounds, turn by turn."""
-    names = [str(name) for name in dice.permutation(list(CATEGORIES))]
-    many = int(dice.integers(2, 4))
+    """Draw the categories of the things in view, by actor; and what sounds, turn by turn."""
+    names = [str(name) for name in rng.permutation(list(CATEGORIES))]
+    many = int(rng.integers(2, 4))
     if kind == "multi":
         # The first of two or three look-alikes sounds; something else may be there too.
-        others = [names[1]] if changes or (many == 2 and dice.random() < 0.5) else []
+        others = [names[1]] if changes or (many == 2 and rng.random() < 0.5) else []
         categories = [names[0]] * many + others
     else:
         categories = names[: max(many, 3 if kind == "mixed" and changes else 2)]
     last = len(categories) - 1
     sources: list[Source] = [("0", categories[0])]
     if kind == "mixed":
-        hidden = dice.random() < 1 / 3
+        hidden = rng.random() < 1 / 3
         sources.append((None, names[5]) if hidden else ("1", categories[1]))
     if kind == "off":
         sources = [(None, names[5])]
@@ -255,38 +238,66 @@ def _cast(
 
 
 def _spans(
-    seconds: float, turns: list[list[Source]], dice: np.random.Generator
+    seconds: float, turns: list[list[Source]], rng: np.random.Generator
 ) -> list[tuple[float, float, list[Source]]]:
-    """When each turn sounds: the clip cut into about equal parts, the turns again and again."""
-    start_s = float(dice.uniform(0, 0.6))
+    """Draw when each turn sounds: about equal parts of the clip, the turns again and again."""
+    start_s = float(rng.uniform(0, 0.6))
     count = 1 if len(turns) == 1 else max(2, round(seconds / _TURN_S))
     cuts = [start_s]
     for number in range(1, count):
-        cuts.append((number + float(dice.uniform(-0.15, 0.15))) * seconds / count)
+        cuts.append((number + float(rng.uniform(-0.15, 0.15))) * seconds / count)
     cuts.append(seconds)
     return [(round(cuts[n], 3), round(cuts[n + 1], 3), turns[n % len(turns)]) for n in range(count)]
 
 
-def _strokes(start_s: float, end_s: float, dice: np.random.Generator) -> tuple[float, ...]:
-    """Strokes at uneven distances, so that two rhythms never agree for long."""
+def _sounds(
+    start_s: float,
+    end_s: float,
+    sources: Sequence[Source],
+    actors: Sequence[Actor],
+    rng: np.random.Generator,
+) -> Iterator[Sound]:
+    """Let the sources sound, and other things in view move without a sound."""
+    stroke = partial(_strokes, end_s=end_s, rng=rng)
+    for name, category in sources:
+        yield Sound(actor=name, category=category, onsets=stroke(start_s), end_s=end_s)
+    names, categories = zip(*sources, strict=True)
+    for actor in actors:
+        if actor.name in names:
+            continue
+        # A look-alike always moves, anything else now and then.
+        if actor.category in categories or rng.random() < _IDLY:
+            # Not with the sound's first stroke, or nothing would tell them apart there.
+            later_s = start_s + float(rng.uniform(*_LATER_S))
+            yield Sound(
+                actor=actor.name,
+                category=actor.category,
+                onsets=stroke(later_s),
+                end_s=end_s,
+                muted=True,
+            )
+
+
+def _strokes(start_s: float, end_s: float, rng: np.random.Generator) -> tuple[float, ...]:
+    """Draw strokes at uneven distances, so that two rhythms never agree for long."""
     onsets = [start_s]
-    while (later := onsets[-1] + float(dice.uniform(0.6, 1.3))) < end_s - 0.4:
+    while (later := onsets[-1] + float(rng.uniform(0.6, 1.3))) < end_s - 0.4:
         onsets.append(round(later, 3))
     return tuple(onsets)
 
 
-def _actors(categories: Sequence[str], unit: float, dice: np.random.Generator) -> tuple[Actor, ...]:
+def _actors(categories: Sequence[str], unit: float, rng: np.random.Generator) -> tuple[Actor, ...]:
     """Put the things side by side, in any order, nearer or farther."""
     count = len(categories)
-    places = dice.permutation(np.linspace(110, 530, count) + dice.uniform(-35, 35, count))
+    places = rng.permutation(np.linspace(110, 530, count) + rng.uniform(-35, 35, count))
     return tuple(
         Actor(
             name=str(number),
             category=category,
             x=float(place) * unit,
-            y=float(dice.uniform(230, 350)) * unit,
-            size=float(dice.uniform(140, 210)) * unit,
-            flip=bool(dice.random() < 0.5),
+            y=float(rng.uniform(230, 350)) * unit,
+            size=float(rng.uniform(140, 210)) * unit,
+            flip=bool(rng.random() < 0.5),
         )
         for number, (category, place) in enumerate(zip(categories, places, strict=True))
     )

@@ -26,7 +26,7 @@ def draw_curve(rows: Sequence[dict[str, Any]], target: Path) -> None:
 
 
 def curve(rows: Sequence[dict[str, Any]]) -> Figure:
-    """The learning curve of a training's log."""
+    """Draw the learning curve of a training's log."""
     # Without pyplot: it would choose a display, and keep every figure.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -39,7 +39,7 @@ Key = tuple[int, int]
 
 
 class Batch(NamedTuple):
-    """One rank's part of one batch."""
+    """A rank's part of a batch."""
 
     clip_ids: list[str]
     inputs: dict[str, Tensor]

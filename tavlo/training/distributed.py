@@ -1,4 +1,4 @@
-"""One process per GPU, started by torchrun; their batches are contrasted as one.
+"""A process per GPU, started by torchrun; their batches are contrasted as one.
 
 Negatives come from all ranks. Each rank gathers everyone's outputs, puts its own, which carry
 gradients, in their place, and computes the loss of the whole batch. Its gradient is then exact for
@@ -30,7 +30,7 @@ one may have the slower disk."""
 
 @dataclass(frozen=True)
 class Rank:
-    """One of the processes that train together; alone by default."""
+    """A process among those that train together; alone by default."""
 
     index: int = 0
     """The number of this process, from 0."""

@@ -13,11 +13,11 @@ from pipeline.models.register import read_register
 NAME = "resnet18"
 SCRATCH = f"from scratch ('avatar-build models fetch {NAME}' for ImageNet's)"
 _COUNTER = "num_batches_tracked"
-"""Of BatchNorm; older files have none, and with a fixed momentum nothing reads it."""
+"""A counter of BatchNorm; older files have none, and with a fixed momentum nothing reads it."""
 
 
 def imagenet_resnet18() -> tuple[dict[str, Tensor], str] | None:
-    """The registered weights by torchvision's names, and what to call them; none without any.
+    """Read the registered weights, by torchvision's names, and what to call them; None without any.
 
     Raises:
         UsageError: they are registered and not what they were, or no ResNet-18's.

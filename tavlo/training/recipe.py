@@ -1,4 +1,4 @@
-"""What the one training loop needs to know of a model, and every model it can train.
+"""Recipes: all the training loop needs to know of a model, and every model it can train.
 
 A recipe owns a model's inputs, its loss and its heatmaps; the loop in ``tavlo.training.train`` owns
 the rest: data, steps, ranks, checkpoints. A sample's first axis may be of another length in each

@@ -1,4 +1,4 @@
-"""From what a user names to a trained model: clips, cache, split, and the loop over them."""
+"""The way from what a user names to a trained model: clips, cache, split, and the loop."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from tavlo.training.training_clips import (
 from tavlo.training.training_config import TrainConfig
 from tavlo.training.training_log import CURVE, LOG, TrainingLog
 
-_FEED_BYTES, _FEED_CPU_S = 1.02e6, 0.62
-"""Of a clip of 10 s, written; measured in ``benchmarks/results/feed.json``."""
+_CACHED_BYTES, _CACHED_CPU_S = 1.02e6, 0.62
+"""The cost of a clip of 10 s in the cache; measured in ``benchmarks/results/feed.json``."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for."""
+    """A training that is asked for."""
 
     recipe: Recipe
     config: TrainConfig
@@ -49,11 +49,11 @@ class Request:
     """A release or a list."""
     out: Path
     template: str = ""
-    """Where the videos of a list's ids are."""
+    """The path of a video of a list's ids."""
     held_out: Sequence[Path] = ()
     """Releases or lists no video may be from."""
     cache: Path | None = None
-    """Of feed files; ``out/clips`` by default."""
+    """The folder of the clip cache; ``out/clips`` by default."""
     device: str = "auto"
     max_failed: int = 0
     """Clips that may be left out because they cannot be read."""
@@ -62,11 +62,11 @@ class Request:
 
     @property
     def cache_folder(self) -> Path:
-        """Where feed files lie."""
+        """Return the folder of the clip cache."""
         return self.cache or self.out / "clips"
 
     def clips(self) -> tuple[list[ClipSource], list[str]]:
-        """The clips, none of them held out; and sentences on what to know of them.
+        """Read the clips, none of them held out; and sentences on what to know of them.
 
         Raises:
             UsageError: there are none, or some are held out.
@@ -80,7 +80,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training would do."""
+    """The clips, steps, bytes and time of a training, before it is run."""
 
     clips: int
     training: int
@@ -88,25 +88,25 @@ class Plan:
     held_out: list[str]
     steps: int
     first_step: int
-    """Steps already done."""
+    """The number of steps already done."""
     device: str
     cache_missing: int
-    """Feed files to make."""
+    """The number of clips that are not in the cache yet."""
     cache_bytes: int
-    """About, of these."""
+    """The size of these, about."""
     cache_s: float
-    """About, to make them."""
+    """The seconds to make them, about."""
     train_s: float
-    """About, for the steps left; reading aside."""
+    """The seconds of the steps left, about; reading aside."""
     failed: dict[str, str] = field(default_factory=dict)
     """Clips whose file is not there."""
     silent: list[str] = field(default_factory=list)
-    """Silent clips among those whose feed file is there; of the others it is not known yet."""
+    """Silent clips among those in the cache; of the others it is not known yet."""
     notes: list[str] = field(default_factory=list)
-    """What else to know of the clips."""
+    """Sentences on what else to know of the clips."""
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return lines for people."""
         checked = "held against no evaluation release: name it with --held-out"
         if self.held_out:
             checked = f"none of a video in {', '.join(self.held_out)}"
@@ -114,10 +114,10 @@ class Plan:
         lines = [
             f"{self.clips} clips: {self.training} to train on, {self.validation} to choose the"
             f" best; {checked}.",
-            f"{self.cache_missing} feed files to make: {self.cache_bytes / 1e9:.2f} GB, about"
-            f" {_duration(self.cache_s)}; whether their clips are silent is known then."
+            f"{self.cache_missing} clips to put into the cache: {self.cache_bytes / 1e9:.2f} GB,"
+            f" about {_duration(self.cache_s)}; whether they are silent is known then."
             if self.cache_missing
-            else "all feed files are there.",
+            else "all clips are in the cache.",
             f"{self.steps} steps, {left} of them left: about {_duration(self.train_s)} on"
             f" {self.device}.",
         ]
@@ -126,7 +126,7 @@ class Plan:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the values for ``--json``."""
         return asdict(self)
 
 
@@ -162,8 +162,8 @@ def plan(request: Request) -> Plan:
             first_step=first,
             device=str(device),
             cache_missing=missing,
-            cache_bytes=round(missing * _FEED_BYTES * scale),
-            cache_s=missing * _FEED_CPU_S * scale / _cores(),
+            cache_bytes=round(missing * _CACHED_BYTES * scale),
+            cache_s=missing * _CACHED_CPU_S * scale / _cores(),
             train_s=(total - first) * step_s / rank.world_size,
             failed=failed,
             silent=silent,
@@ -201,7 +201,7 @@ def run(request: Request) -> Checkpoint:
 
 
 def closing(request: Request, done: Checkpoint) -> str:
-    """The last words of a training, for people."""
+    """Return the last words of a training, for people."""
     chosen = "no validation, so the last is the best"
     if done.best:
         chosen = f"best at step {done.best['step']:.0f}: validation {done.best['loss']:.4f}"
@@ -244,12 +244,12 @@ def _prepare(
 
 
 def _cores() -> int:
-    """This rank's share of the machine's cores."""
+    """Return how many of the machine's cores this rank has."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _clip_seconds(recipe: Recipe, config: TrainConfig, device: torch.device) -> float:
-    """Forward and backward of one blank clip, seconds; from two short ones, the rest by a line."""
+    """Measure a step of one blank clip, seconds: two short ones, and a line through them."""
     model = recipe.make_model().to(device).train()
     whole = config.max_frames
     lengths = [whole // 2, whole] if device.type == "cuda" else [whole // 16, whole // 8]
@@ -272,7 +272,7 @@ def _clip_seconds(recipe: Recipe, config: TrainConfig, device: torch.device) -> 
 
 
 def _duration(seconds: float) -> str:
-    """For people: two digits are more than an estimate is worth.
+    """Say a duration for people; two digits are more than an estimate is worth.
 
     >>> _duration(42), _duration(600), _duration(90_000)
     ('42 s', '10 min', '25 h')

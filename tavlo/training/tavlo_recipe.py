@@ -35,11 +35,11 @@ class TavloConfig(Section):
     """Every setting of TAVLO that is not the loop's."""
 
     sizes: TavloSizes = TavloSizes()
-    """Of the network."""
+    """The sizes of the network."""
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     """The input of the audio encoder."""
     negatives: Negatives = "mean"
-    """How a picture of another clip answers for all its cells; max and min are the ablation."""
+    """The answer of another clip's picture for all its cells; max and min are the ablation."""
     temperature: float = Field(default=1.0, gt=0)
     """The loss divides by it; 1 is the paper's, whose equation has none."""
     imagenet: bool = True

@@ -37,7 +37,7 @@ from pipeline.release.read import SYNTH, read_document
 from pipeline.release.video_lists import Shared, VideoNames, parse_row, read_list, read_name
 from pipeline.workspace.recorded import holds, noted_digest, write_note
 
-FEED_VERSION = 2
+CACHE_VERSION = 2
 """Raise when ``write_cached_clip`` makes another picture or sound of the same source. 2: the mean
 of the channels, the default tracks, square pixels."""
 SILENT_RMS = 1e-3
@@ -50,56 +50,56 @@ _END_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class ClipSource:
-    """A clip and where it is."""
+    """A clip and the file that holds it."""
 
     clip_id: str
     video_id: str
     path: Path
-    """A file that holds it."""
+    """The file that holds it."""
     start_s: float
-    """Where it starts in the file, seconds from the first frame."""
+    """The start of the clip in the file, seconds from the first frame."""
     sha256: str = ""
-    """Of the file, where a release says so."""
+    """The digest of the file, where a release says so."""
     readings: frozenset[str] = frozenset()
     """Other names its video may have, where only the name of a file tells it."""
 
 
 @dataclass(frozen=True)
 class ClipRules:
-    """What a clip must be to be trained on (paper, 5.1)."""
+    """The rules for a clip that is trained on (paper, 5.1)."""
 
     length_s: float = 10.0
-    """Seconds."""
+    """The length of a clip, seconds."""
     min_frames: int = 200
-    """In it; 20 frames/s in 10 s."""
+    """The fewest frames of a clip: 20 a second."""
     max_frames: int = 300
-    """In it; 30 frames/s in 10 s."""
+    """The most frames of a clip: 30 a second."""
 
     def sentence(self) -> str:
-        """For people."""
+        """Say the rules, for people."""
         return f"Clips of {self.length_s:g} s with {self.min_frames} to {self.max_frames} frames."
 
 
 @dataclass(frozen=True)
 class CachedClip:
-    """A clip whose feed file is there."""
+    """A clip and its copy in the cache."""
 
     clip_id: str
     video_id: str
     path: Path
-    """The feed file."""
+    """The copy."""
     key: str
-    """What it was made from."""
+    """The key of what it was made from."""
     sha256: str = ""
-    """Of the feed file when it was made; empty before."""
+    """The digest of the copy when it was made; empty before."""
     silent: bool = False
-    """Whether it has no sound to speak of (``SILENT_RMS``); the file's name tells."""
+    """True if it has no sound to speak of (``SILENT_RMS``); the file's name tells."""
     readings: frozenset[str] = frozenset()
     """Other names its video may have, as in ``ClipSource``."""
 
 
 def read_clips(source: Path, template: str = "") -> list[ClipSource]:
-    """The clips of a release, or of a list.
+    """Read the clips of a release, or of a list.
 
     A list is text or CSV, one clip a line: a file, or a YouTube id in any of the usual spellings,
     then a comma and the start in seconds where the first cell does not tell it. A file without a
@@ -123,7 +123,7 @@ def read_clips(source: Path, template: str = "") -> list[ClipSource]:
 
 
 def stated_rules(source: Path) -> dict[str, Any]:
-    """What a release says of its clips, as settings of training; nothing of a list.
+    """Return what a release says of its clips, as settings of training; nothing of a list.
 
     Clips of 20 to 30 frames a second, as in the paper, are taken for granted; a world that
     ``synth`` drew states its own number.
@@ -248,12 +248,12 @@ def refuse_overlap(clips: Iterable[ClipSource], held_out: Path) -> list[str]:
 
 
 def seen_videos(trained_on: Iterable[str], release: Path) -> Shared:
-    """Which of the videos a model was trained on a release has."""
+    """Find the videos of a release that a model was trained on."""
     return VideoNames.of(trained_on).shared_with(held_out_videos(release))
 
 
 def held_out_videos(held_out: Path) -> VideoNames:
-    """The videos of a release or a list."""
+    """Read the videos of a release or a list."""
     if not held_out.is_dir():
         return read_list(held_out)
     images = read_document(held_out, labels=True).images
@@ -268,10 +268,10 @@ Show = Callable[[int, int], None]
 
 
 def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
-    """Where a clip's feed file is or will be; writes nothing.
+    """Find a clip's copy in the cache, there or to be made; writes nothing.
 
     The file's name holds the source's size and its two ends: reading all of 10,000 videos at each
-    start would take longer than it would ever tell. Their digests are noted when the feed file is
+    start would take longer than it would ever tell. Their digests are noted when the copy is
     made, beside its own (``pipeline.workspace.recorded``), and looked at by ``fill_cache``.
 
     Raises:
@@ -288,7 +288,7 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
             "missing_file", f"{clip.path}: {error.strerror}", retryable=True
         ) from error
     span = f"{size} {clip.start_s:.6f} {rules.length_s:.6f}"
-    made = f"{FEED_VERSION} {SIZE_PX} {RATE_HZ}"
+    made = f"{CACHE_VERSION} {SIZE_PX} {RATE_HZ}"
     key = hashlib.sha256(f"{made} {span} ".encode() + ends).hexdigest()[:20]
     path = folder / f"{clip.clip_id}-{key}.mkv"
     silent = _silent(path).exists()
@@ -302,27 +302,27 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
 
 
 def _note(path: Path, of: str) -> Path:
-    """Where it is noted how a feed file, or its source, looked when it was hashed last."""
+    """Return the file that notes how a copy, or its source, looked when it was hashed last."""
     return path.parent / "checked" / f"{path.name}.{of}.json"
 
 
 def _is_current(clip: ClipSource, made: CachedClip) -> bool:
-    """Whether the feed file is the one that was made, of the source that is there now."""
+    """Say whether a copy is the one that was made, of the source that is there now."""
     note = _note(made.path, "source")
     source = noted_digest(note)
     if clip.sha256 not in ("", source):
         return False
-    feed = holds(made.path, made.sha256, _note(made.path, "feed"))
-    return feed and holds(clip.path, source, note)
+    whole = holds(made.path, made.sha256, _note(made.path, "feed"))
+    return whole and holds(clip.path, source, note)
 
 
 def _silent(path: Path) -> Path:
-    """The name of a feed file without sound, whichever of its two names is given."""
+    """Return the name of a copy without sound, whichever of its two names is given."""
     return path.with_name(path.name.partition(".")[0] + ".silent.mkv")
 
 
 def silence(clips: Iterable[CachedClip]) -> tuple[list[str], str]:
-    """The silent ones among clips, and a sentence on them; empty where there are none."""
+    """Return the silent ones among clips, and a sentence on them; empty where there are none."""
     found = sorted(clip.clip_id for clip in clips if clip.silent)
     if not found:
         return [], ""
@@ -340,7 +340,7 @@ def fill_cache(
     processes: int,
     show: Show = lambda _done, _failed: None,
 ) -> tuple[list[CachedClip], dict[str, str]]:
-    """Make the feed files that are missing.
+    """Make the copies that are missing.
 
     A file appears under its name when it is whole, so that a run that was killed goes on.
 
@@ -388,7 +388,7 @@ Job = tuple[ClipSource, Path, ClipRules]
 
 
 def _worked(jobs: Sequence[Job], processes: int) -> Iterator[tuple[str, str]]:
-    """Each job's clip and error, as they end."""
+    """Yield each job's clip and error, as they end."""
     if processes <= 1 or len(jobs) <= 1:
         for job in jobs:
             yield _make(job)
@@ -408,8 +408,8 @@ def _worked(jobs: Sequence[Job], processes: int) -> Iterator[tuple[str, str]]:
     except BrokenProcessPool as error:
         names = ", ".join(sorted(job[0].clip_id for job in running.values()))
         raise AvatarBuildError(
-            f"a process died over one of these clips: {names}. Make the cache again with"
-            " --workers 1 to see which, and leave it out."
+            f"a process died over one of these clips: {names}. Leave them out, and put them back"
+            " one by one to see which it is."
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -425,7 +425,7 @@ def _make(job: Job) -> tuple[str, str]:
 
 
 def _make_noted(clip: ClipSource, target: Path, rules: ClipRules) -> None:
-    """Write a clip's feed file, and note what it and its source are."""
+    """Write a clip's copy, and note what it and its source are."""
     if not clip.path.is_file():
         raise MediaError("missing_file", f"{clip.path}: no such file", retryable=True)
     looked = clip.path.stat()
@@ -435,7 +435,7 @@ def _make_noted(clip: ClipSource, target: Path, rules: ClipRules) -> None:
             "changed_file",
             f"{clip.path}: not the clip that was released; see 'avatar-build export --verify'",
         )
-    made = make_feed(clip, target, rules)
+    made = cache_clip(clip, target, rules)
     after = clip.path.stat()
     if (after.st_size, after.st_mtime_ns) != (looked.st_size, looked.st_mtime_ns):
         raise MediaError("changed_file", f"{clip.path}: changed while it was read", retryable=True)
@@ -443,8 +443,8 @@ def _make_noted(clip: ClipSource, target: Path, rules: ClipRules) -> None:
     write_note(made, sha256_of(made), _note(made, "feed"))
 
 
-def make_feed(clip: ClipSource, target: Path, rules: ClipRules) -> Path:
-    """Write a clip's feed file, whole or not at all; return it. A silent one has a name of its own.
+def cache_clip(clip: ClipSource, target: Path, rules: ClipRules) -> Path:
+    """Write a clip's copy, whole or not at all; return it. A silent one has a name of its own.
 
     Raises:
         MediaError: ``short`` when the file ends before the clip does, ``frame_count`` when it has
@@ -497,22 +497,23 @@ def check_failed(failed: Mapping[str, str], max_failed: int) -> None:
 
 
 def data_digest(clips: Collection[CachedClip]) -> str:
-    """SHA-256 of which clips, made from what."""
+    """Return the SHA-256 of which clips, made from what."""
     lines = sorted(f"{clip.clip_id} {clip.key}\n" for clip in clips)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def split(
-    clips: Sequence[CachedClip], share: float, seed: int
+    clips: Sequence[CachedClip], fraction: float, seed: int
 ) -> tuple[list[CachedClip], list[CachedClip]]:
-    """Training and validation clips; all clips that may be of one video are on the same side.
+    """Split into training and validation clips; what may be of one video is on the same side.
 
-    Videos are drawn until at least ``share`` of the clips, and two, are held back: one clip alone
-    has nothing to be told from. No share, none. Files such as ``take_00002.mp4`` and
-    ``take_00007.mp4`` may be parts of one video, and stay together. What is more than half of the
-    clips is trained on, so that files that are merely numbered do not all become validation.
+    Videos are drawn until at least ``fraction`` of the clips, and two, are held back: one clip
+    alone has nothing to be told from. A fraction of 0 holds none back. Files such as
+    ``take_00002.mp4`` and ``take_00007.mp4`` may be parts of one video, and stay together. What is
+    more than half of the clips is trained on, so that files that are merely numbered do not all
+    become validation.
     """
-    wanted = max(share * len(clips), 2) if share else 0
+    wanted = max(fraction * len(clips), 2) if fraction else 0
     video_of = _videos_of(clips)
     videos = sorted(set(video_of.values()))
     # In the order of a digest of their own, so that a longer list moves few of them across.
@@ -534,7 +535,7 @@ def split(
 
 
 def _videos_of(clips: Sequence[CachedClip]) -> dict[str, str]:
-    """One name for all clips that share a reading of their video's name, by clip id."""
+    """Name all clips that share a reading of their video's name alike, by clip id."""
     above: dict[str, str] = {}
 
     def top(name: str) -> str:
@@ -550,7 +551,7 @@ def _videos_of(clips: Sequence[CachedClip]) -> dict[str, str]:
 
 
 def _end_with_parent() -> None:
-    """A process of the pool: Ctrl-C is the parent's to hear, and its death ends this one too."""
+    """Leave Ctrl-C to the parent of this process, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent: Any = parent_process()
 

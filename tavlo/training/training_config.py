@@ -17,14 +17,14 @@ from tavlo.training.training_clips import ClipRules
 
 
 class TrainConfig(Section):
-    """How any recipe is trained."""
+    """The settings of the loop, for any recipe."""
 
     unhashed: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "compile"})
 
     seed: int = Field(default=0, ge=0)
-    """Of weights, order, split and augmentation."""
+    """The seed of weights, order, split and augmentation."""
     epochs: int = Field(default=20, ge=1)
-    """Times all clips are seen. EZ-VSL sees its 10,000 pictures 100 times; a clip here gives 300
+    """Passes over all clips. EZ-VSL makes 100 over its 10,000 pictures; a clip here gives 300
     moments to contrast instead of one, and each costs a ResNet of compute."""
     batch: int = Field(default=32, ge=2)
     """Clips contrasted with one another: over all ranks, whose number must divide it. Each of 300
@@ -38,16 +38,16 @@ class TrainConfig(Section):
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's, on matrices and kernels alone: norms and biases are left free."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """What the rate does after warming up; constant is what the older models have."""
+    """The course of the rate after warming up; constant is what the older models have."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps in which the rate rises from 0: attention starts from random weights. It
-    falls along half a cosine to 0 afterwards."""
+    """Fraction of the steps in which the rate rises from 0: attention starts from random weights.
+    It falls along half a cosine to 0 afterwards."""
     clip_norm: float = Field(default=1.0, ge=0)
     """Gradients are scaled down to this norm, 0 for not: early steps of attention now and then
     leap."""
     validation: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the clips, by video, held back to choose the best checkpoint. The test set is never
-    looked at. 0: the last one is the best."""
+    """Fraction of the clips, by video, held back to choose the best checkpoint. The test set is
+    never looked at. 0: the last one is the best."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """auto: bf16 on a GPU, float32 on a CPU. The loss is always float32."""
     clip_s: float = Field(default=10.0, gt=0)
@@ -59,7 +59,7 @@ class TrainConfig(Section):
     compile: bool = False
     """torch.compile the network; the first steps then take minutes."""
     workers: int = Field(default=-1, ge=-1)
-    """Processes that read clips, per rank; -1 takes the rank's share of the cores, 0 none."""
+    """Processes that read clips, per rank; -1 takes the rank's part of the cores, 0 none."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints: what a kill costs at most. Each epoch ends with one too."""
 
@@ -73,7 +73,7 @@ class TrainConfig(Section):
 
     @property
     def rules(self) -> ClipRules:
-        """What a clip must be."""
+        """The rules a clip must keep."""
         return ClipRules(self.clip_s, self.min_frames, self.max_frames)
 
 
@@ -83,7 +83,7 @@ def read_settings(
     settings: Iterable[str] = (),
     stated: Mapping[str, Any] | None = None,
 ) -> tuple[TrainConfig, Recipe]:
-    """Defaults, the recipe's own before the loop's, then the data's, the file, what was typed.
+    """Read settings; later ones win: defaults, the recipe's, the data's, the file's, those typed.
 
     Args:
         name: of the recipe.

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: ``log.jsonl``, a curve, and TensorBoard's files if asked for.
+"""The traces of a training: ``log.jsonl``, a curve, and TensorBoard's files if asked for.
 
 One JSON object a line: a ``start`` for each time it was started, then steps and validations. A
 training that is gone on with drops the lines after its checkpoint; those steps are done again.
@@ -22,7 +22,7 @@ LOG, CURVE = "log.jsonl", "curve.png"
 
 
 class TrainingLog:
-    """Follows one training.
+    """The log of one training.
 
     Args:
         out: its folder.
@@ -87,20 +87,20 @@ class TrainingLog:
         self._bar = self._stack.enter_context(bar)
 
     def step(self, row: dict[str, Any]) -> None:
-        """A step is done."""
+        """Write the row of a step."""
         self._write(row)
         self._scalars(row)
         self._bar(row["step"], f"loss {row['loss']:.4f}{self._validated}")
 
     def validated(self, row: dict[str, Any]) -> None:
-        """A validation is done."""
+        """Write the row of a validation, and draw the curve."""
         self._write(row)
         self._scalars(row)
         self._validated = f", validation {row['validation_loss']:.4f}"
         draw_curve(read_log(self._out / LOG), self._out / CURVE)
 
     def end(self) -> None:
-        """The training is over."""
+        """Draw the curve and close the files."""
         draw_curve(read_log(self._out / LOG), self._out / CURVE)
         self._stack.close()
 
@@ -116,7 +116,7 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a last line that a kill cut short is left out."""
+    """Read the rows of a log; a last line that a kill cut short is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

@@ -16,11 +16,11 @@ from tavlo.training.training_clips import (
     CachedClip,
     ClipRules,
     ClipSource,
+    cache_clip,
     cached,
     check_failed,
     data_digest,
     fill_cache,
-    make_feed,
     read_clips,
     refuse_overlap,
     seen_videos,
@@ -202,7 +202,7 @@ def test_a_source_that_changed_in_its_middle_is_made_anew_and_is_other_data(tmp_
     assert data_digest(after) != data_digest(before)
 
 
-def test_a_feed_file_that_is_not_the_one_that_was_made_is_made_again(tmp_path: Path) -> None:
+def test_a_cached_clip_that_is_not_the_one_that_was_made_is_made_again(tmp_path: Path) -> None:
     sources = read_clips(small.draw_videos(tmp_path / "videos", small.NAMES[:2]))
     (one, other), _ = fill_cache(sources, tmp_path / "cache", RULES, 1)
     whole = one.path.read_bytes()
@@ -225,7 +225,7 @@ def test_a_clip_that_is_not_the_one_its_release_names_cannot_be_used(tmp_path: P
     assert "not the clip that was released" in failed[source.clip_id]
 
 
-def test_a_feed_file_is_known_by_what_it_was_made_from(tmp_path: Path) -> None:
+def test_a_cached_clip_is_known_by_what_it_was_made_from(tmp_path: Path) -> None:
     source = read_clips(small.draw_videos(tmp_path / "videos", small.NAMES[:1]))[0]
     key = cached(source, tmp_path, RULES).key
     moved = tmp_path / "moved.mp4"
@@ -255,7 +255,7 @@ def test_a_clip_that_does_not_fit_is_named_with_what_is_wrong(
     make_video(tmp_path / "x.mp4", frames=frames, fps=fps, sound=sound)
     source = ClipSource("x_00000000", "x", tmp_path / "x.mp4", 0.0)
     with pytest.raises(MediaError) as error:
-        make_feed(source, tmp_path / "x.mkv", RULES)
+        cache_clip(source, tmp_path / "x.mkv", RULES)
     assert error.value.kind == kind
     assert says in str(error.value)
     assert list(tmp_path.iterdir()) == [tmp_path / "x.mp4"]
@@ -264,14 +264,14 @@ def test_a_clip_that_does_not_fit_is_named_with_what_is_wrong(
 def test_a_start_after_the_end_is_a_short_file(tmp_path: Path) -> None:
     make_video(tmp_path / "x.mp4", frames=10, fps=10, sound=bursts(1.0, [0.3]))
     with pytest.raises(MediaError, match=r"short: x\.mp4: ends at 1\.00 s, the clip at 4 s"):
-        make_feed(ClipSource("x", "x", tmp_path / "x.mp4", 3.0), tmp_path / "x.mkv", RULES)
+        cache_clip(ClipSource("x", "x", tmp_path / "x.mp4", 3.0), tmp_path / "x.mkv", RULES)
 
 
 def test_199_frames_are_one_too_few_for_the_paper(tmp_path: Path) -> None:
     make_video(tmp_path / "x.mp4", frames=199, fps=20, sound=bursts(10.0, [0.3]))
     source = ClipSource("x_00000000", "x", tmp_path / "x.mp4", 0.0)
     with pytest.raises(MediaError, match="199 frames in 10 s"):
-        make_feed(source, tmp_path / "x.mkv", ClipRules())
+        cache_clip(source, tmp_path / "x.mkv", ClipRules())
 
 
 def test_broken_clips_are_counted_named_and_never_replaced(tmp_path: Path) -> None:
@@ -310,8 +310,8 @@ def test_a_clip_is_heard_in_the_mean_of_its_channels(
 def test_sound_that_ends_early_is_followed_by_silence(tmp_path: Path) -> None:
     make_video(tmp_path / "x.mkv", frames=10, fps=10, sound=bursts(0.4, [0.2]), sound_codec="flac")
     source = ClipSource("x_00000000", "x", tmp_path / "x.mkv", 0.0)
-    make_feed(source, tmp_path / "feed.mkv", RULES)
-    heard = read_clip(tmp_path / "feed.mkv", 1.0).waveform
+    cache_clip(source, tmp_path / "copy.mkv", RULES)
+    heard = read_clip(tmp_path / "copy.mkv", 1.0).waveform
     assert heard.shape == (16_000,)
     assert np.abs(heard[:6_400]).max() > 0.1
     assert not heard[6_400:].any()

@@ -113,7 +113,7 @@ def test_shorter_clips_are_filled_up_and_say_so(clips: list[CachedClip]) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_feed_file_broken_since_is_one_line_with_the_clip(
+def test_a_cached_clip_broken_since_is_one_line_with_the_clip(
     clips: list[CachedClip], tmp_path: Path, workers: int
 ) -> None:
     broken = tmp_path / "broken.mkv"

@@ -17,7 +17,7 @@ from tavlo.network.model import Tavlo, TavloSizes
 from tavlo.training.data import collate, read_clip
 from tavlo.training.recipe import Recipe, make_recipe
 from tavlo.training.tavlo_recipe import TavloRecipe
-from tavlo.training.training_clips import ClipSource, make_feed
+from tavlo.training.training_clips import ClipSource, cache_clip
 from tavlo.training.training_config import read_settings
 from tests.tavlo import small
 from tests.video_factory import make_video
@@ -138,8 +138,8 @@ def test_impulses_in_a_file_are_heard_in_their_own_frame(tmp_path: Path) -> None
     for name, frames in (("a", [2, 5, 6]), ("b", [3, 6, 7])):
         path = tmp_path / f"{name}.mkv"
         make_video(path, frames=FRAMES, fps=FRAMES, sound=impulses(frames), sound_codec="flac")
-        make_feed(ClipSource(name, name, path, 0.0), tmp_path / "feed.mkv", small.config().rules)
-        sample = recipe.sample(read_clip(tmp_path / "feed.mkv", 1.0), None)
+        cache_clip(ClipSource(name, name, path, 0.0), tmp_path / "copy.mkv", small.config().rules)
+        sample = recipe.sample(read_clip(tmp_path / "copy.mkv", 1.0), None)
         with torch.no_grad():
             heard.append(model.audio_encoder(sample["spectrogram"].T[None])[0])
         loud = sample["spectrogram"].reshape(FRAMES, -1).amax(1)

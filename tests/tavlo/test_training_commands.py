@@ -174,7 +174,7 @@ def test_silent_clips_are_counted_and_said(
     make_video(tmp_path / "quiet.mp4", frames=10, fps=10, sound=bursts(1.0, [0.5]) * 0.001)
     (tmp_path / "list.csv").write_text(f"{text}quiet.mp4\n")
     words = train_words(tmp_path / "list.csv", tmp_path / "run", "--set", "train.epochs=1")
-    assert "whether their clips are silent is known then" in typed(*words, "--dry-run")
+    assert "whether they are silent is known then" in typed(*words, "--dry-run")
     said = typed(*words)
     assert "1 clips are silent (quiet_00000000)" in said + capsys.readouterr().err
     assert "1 clips are silent (quiet_00000000)" in typed(*words, "--dry-run")
