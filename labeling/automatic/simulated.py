@@ -56,7 +56,7 @@ class TrueObject(_Part):
     name: str
     category: str
     boxes: list[list[float] | None]
-    """``[x, y, w, h]`` per presented frame of the video; none where it cannot be seen."""
+    """The box ``[x, y, w, h]`` per presented frame of the video; none where it cannot be seen."""
 
 
 class TrueSound(_Part):
@@ -80,7 +80,7 @@ class TrueVideo(_Part):
 
 
 class Truth(_Part):
-    """The whole file."""
+    """The truth about a rendered world, as its file has it."""
 
     videos: dict[str, TrueVideo]
 

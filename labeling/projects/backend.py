@@ -188,7 +188,7 @@ class FoundMask(Protocol):
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """``(height, width)`` of the frame; may be empty."""
+        """The mask, ``(height, width)`` of the frame; may be empty."""
         ...
 
     @property
@@ -216,7 +216,7 @@ class Prompt:
 
     label: str
     box: list[float] | None
-    """``[x, y, w, h]`` in pixels; none when no box was drawn."""
+    """The box ``[x, y, w, h]`` in pixels; none when no box was drawn."""
     points: list[Point]
 
 

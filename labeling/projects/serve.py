@@ -49,14 +49,14 @@ _OF_UV = ("UV_", "XDG_")
 
 @dataclass
 class RunningServer:
-    """A server that answers."""
+    """A Label Studio of ours that was started."""
 
     process: subprocess.Popen[bytes]
     url: str
     home: Path
 
     def stop(self) -> None:
-        """End it and what it started."""
+        """End the server and what it started."""
         self.process.terminate()
         try:
             self.process.wait(20)

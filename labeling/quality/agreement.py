@@ -76,7 +76,7 @@ class Tally:
                 self.mask_ious.append(rle.iou(one.rle, other))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows; an undefined kappa is null."""
+        """Return the object that ``--json`` prints; an undefined kappa is null."""
         return {
             "frames": self.frames,
             "status": cohen_kappa(self.statuses).as_dict(),
@@ -98,7 +98,7 @@ class Tally:
         }
 
     def cells(self) -> list[str]:
-        """Return its row of the table."""
+        """Return the cells of a table row."""
         masks = f"{_text(_mean(self.mask_ious))} ({len(self.mask_ious)})" if self.mask_ious else "-"
         return [
             str(self.frames),
@@ -126,7 +126,7 @@ class CategoryTally:
     """Pairs over all matched boxes: this category, or another."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         return {
             "first": self.first,
             "second": self.second,
@@ -138,7 +138,7 @@ class CategoryTally:
         }
 
     def cells(self) -> list[str]:
-        """Return its row of the table."""
+        """Return the cells of a table row."""
         return [
             str(self.first),
             str(self.second),
@@ -162,7 +162,7 @@ class Disputed:
 
 @dataclass
 class Agreement:
-    """Everything compared."""
+    """All comparisons of the answers of a workspace, added up."""
 
     min_iou: float
     frames: int = 0
@@ -181,7 +181,7 @@ class Agreement:
     disputed: list[Disputed] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         return {
             "min_iou": self.min_iou,
             "frames": self.frames,
@@ -202,7 +202,7 @@ class Agreement:
         }
 
     def lines(self) -> list[str]:
-        """Write it as Markdown."""
+        """Return the lines that the command prints, as Markdown."""
         lines = [
             f"{counted(self.frames, 'frame')} answered by several people; boxes match from IoU"
             f" {self.min_iou:g} on."

@@ -59,7 +59,7 @@ class ProposalOutcome:
         }
 
     def cells(self) -> list[str]:
-        """Return its row of the table."""
+        """Return the cells of a table row."""
         whole = self.as_dict()
         rates = [whole[name] for name in ("accept_rate", "move_rate", "remove_rate", "add_rate")]
         return [
@@ -103,14 +103,14 @@ class CostReport:
     """Outcomes by the day of the review (UTC), in order: the trend."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         tables = {
             name: _dicts(getattr(self, name)) for name in ("by_class", "by_category", "by_day")
         }
         return {**vars(self), **tables}
 
     def lines(self) -> list[str]:
-        """Write it as Markdown."""
+        """Return the lines that the command prints, as Markdown."""
         decided = ", ".join(f"{count} {name}" for name, count in sorted(self.decisions.items()))
         lines = [f"{counted(self.frames, 'frame')} decided by people: {decided or 'none'}."]
         if self.answers > self.frames:

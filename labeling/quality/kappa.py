@@ -19,11 +19,11 @@ class Kappa:
     """The kappa, in [-1, 1]; none where it is undefined: no pair, or both said one thing only."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         return {"n": self.n, "agreed": self.agreed, "kappa": self.value}
 
     def sentence(self) -> str:
-        """Write it for people.
+        """Return the words that the command prints.
 
         >>> cohen_kappa([("a", "a"), ("b", "b"), ("a", "b"), ("b", "b")]).sentence()
         '0.50 (75 % of 4)'

@@ -51,11 +51,11 @@ class ProjectStatus:
         return self.answers_to_do * self.seconds_per_task / 3600
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         return {**asdict(self), "hours_left": self.hours_left}
 
     def cells(self) -> list[str]:
-        """Return its row below ``COLUMNS``."""
+        """Return the cells of a table row, below ``COLUMNS``."""
         counts = (self.tasks, self.to_do, self.done, self.gold, self.skipped, self.to_mend)
         rates = (self.seconds_per_task, self.hours_left)
         shown = ["-" if rate is None else f"{rate:.1f}" for rate in rates]
@@ -66,7 +66,8 @@ COLUMNS = [
     *("project", "tasks", "to do", "done", "gold", "skips", "to mend", "in adjudication"),
     *("s per task", "hours left"),
 ]
-"""Seconds are the median of the newest answers pulled, hours one annotator's at that rate."""
+"""Titles of the table; seconds are the median of the newest answers pulled, hours one
+annotator's at that rate."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class Orphan:
     why: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         return asdict(self)
 
     def sentence(self) -> str:
-        """Write it for people."""
+        """Return the words that the command prints."""
         return f"  orphaned: {self.frame_id}, annotator {self.annotator}: {self.why}"
 
 

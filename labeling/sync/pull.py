@@ -56,12 +56,12 @@ class Pulled:
     """Frames whose task was deleted at the server after it was answered; the answers count."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         bad = [{"frame_id": name, "reason": reason} for name, reason in self.bad]
         return {**vars(self), "project": self.project.number, "bad": bad}
 
     def lines(self) -> list[str]:
-        """Write it for people."""
+        """Return the lines that the command prints."""
         parts = [f"{self.new} new", f"{self.edited} edited", f"{self.taken_back} taken back"]
         parts += [f"{self.skipped} skipped"] if self.skipped else []
         parts += [f"{len(self.bad)} to mend"] if self.bad else []
@@ -273,11 +273,11 @@ class _Since:
         self._key = project.key
 
     def read(self) -> str:
-        """Return it as ISO 8601; empty for all tasks."""
+        """Return that time as ISO 8601; empty for all tasks."""
         return self._all().get(self._key, "")
 
     def write(self, since: str) -> None:
-        """Remember it for the next pull."""
+        """Keep a time for the next pull."""
         self._storage.write(self._name, json.dumps({**self._all(), self._key: since}).encode())
 
     def _all(self) -> dict[str, str]:

@@ -56,12 +56,12 @@ class Pushed:
     """Sentences about the frames that are not asked about."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         skipped = [{"frame_id": name, "reason": reason} for name, reason in self.skipped]
         return {**vars(self), "project": self.project.number, "skipped": skipped}
 
     def lines(self) -> list[str]:
-        """Write it for people."""
+        """Return the lines that the command prints."""
         said = f"push: {counted(self.frames, 'frame')}: {counted(self.new, 'new task')}"
         said += f", {self.known} there already"
         said += f", {len(self.skipped)} not sent" if self.skipped else ""

@@ -34,12 +34,12 @@ class Reopened:
     """Frames that could not be opened, with what to do."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` shows."""
+        """Return the object that ``--json`` prints."""
         waiting = [{"frame_id": name, "what": what} for name, what in self.waiting]
         return {"reopened": self.frames, "not_reopened": waiting}
 
     def lines(self) -> list[str]:
-        """Write it for people."""
+        """Return the lines that the command prints."""
         lines = (
             [f"back to boxes: {counted(len(self.frames), 'frame')} opened again."]
             if self.frames
