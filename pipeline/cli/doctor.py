@@ -45,6 +45,7 @@ _JS_RUNTIMES = {
 _DECODERS = ("h264", "aac", "vp9", "opus", "av1")
 
 _EXTRAS = {
+    "label": ("httpx",),
     "models": ("torch", "torchvision", "transformers", "ultralytics", "segment_anything"),
     "train": ("torch", "einops", "tensorboard", "matplotlib"),
     "ray": ("ray",),
