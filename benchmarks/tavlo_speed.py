@@ -30,9 +30,10 @@ from benchmarks.machine import describe
 from tavlo.network.model import similarity
 from tavlo.synthetic.drawn_clips import WorldConfig
 from tavlo.synthetic.write_world import write_world
+from tavlo.training.cached_clips import fill_cache
 from tavlo.training.data import read_clip
 from tavlo.training.recipe import Recipe, make_recipe
-from tavlo.training.training_clips import ClipRules, fill_cache, read_clips
+from tavlo.training.training_clips import ClipRules, read_clips
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS = {

@@ -40,11 +40,12 @@ from tavlo.published.result_table import Entry, Table
 from tavlo.published.result_table import to_markdown as tables_to_markdown
 from tavlo.synthetic.drawn_clips import MIN_FRACTION, WorldConfig, scene_of
 from tavlo.synthetic.write_world import write_world
+from tavlo.training.cached_clips import fill_cache
 from tavlo.training.data import read_clip
 from tavlo.training.recipe import RECIPES, make_recipe
 from tavlo.training.setup import Request, run
 from tavlo.training.train import BEST
-from tavlo.training.training_clips import fill_cache, read_clips
+from tavlo.training.training_clips import read_clips
 from tavlo.training.training_config import TrainConfig, train_config
 
 RESULTS = Path(__file__).parent / "results"

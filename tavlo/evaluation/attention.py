@@ -23,9 +23,10 @@ from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.predictions import GRID_HW
 from tavlo.evaluation.release_media import frames_of, picture
 from tavlo.network.model import AstBlock, Tavlo, similarity
+from tavlo.training.cached_clips import fill_cache
 from tavlo.training.data import read_clip
 from tavlo.training.tavlo_recipe import TavloRecipe
-from tavlo.training.training_clips import fill_cache, read_clips
+from tavlo.training.training_clips import read_clips
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,9 +18,10 @@ from pipeline.versions import code_revision
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.older_benchmarks import USUAL_POST
 from tavlo.evaluation.predict import Answer, Notes
+from tavlo.training.cached_clips import CACHE_VERSION, fill_cache
 from tavlo.training.data import read_clip
 from tavlo.training.recipe import Recipe
-from tavlo.training.training_clips import CACHE_VERSION, fill_cache, read_clips
+from tavlo.training.training_clips import read_clips
 from tavlo.training.training_config import TrainConfig
 
 POST = replace(USUAL_POST, upsampling="opencv-bilinear", align_corners=False)

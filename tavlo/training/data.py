@@ -30,9 +30,9 @@ from pipeline.errors import AvatarBuildError, MediaError
 from pipeline.files import sha256_of
 from pipeline.media.clip_cache import RATE_HZ, ClipTensors, read_cached_clip
 from pipeline.workspace.recorded import CHANGED
+from tavlo.training.cached_clips import CachedClip
 from tavlo.training.distributed import Rank
 from tavlo.training.recipe import Recipe
-from tavlo.training.training_clips import CachedClip
 
 Key = tuple[int, int]
 """The index of a clip and the epoch."""

@@ -15,23 +15,14 @@ import torch
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, ClipTensors
 from pipeline.progress import counting
+from tavlo.training.cached_clips import CachedClip, cached, check_failed, fill_cache, silence
 from tavlo.training.checkpoint import Checkpoint
 from tavlo.training.data import collate
 from tavlo.training.distributed import Rank, distributed, merge_over_ranks
 from tavlo.training.recipe import Recipe
+from tavlo.training.split import split
 from tavlo.training.train import BEST, LAST, TrainingData, num_steps, resumable, run_network, train
-from tavlo.training.training_clips import (
-    CachedClip,
-    ClipRules,
-    ClipSource,
-    cached,
-    check_failed,
-    fill_cache,
-    read_clips,
-    refuse_overlap,
-    silence,
-    split,
-)
+from tavlo.training.training_clips import ClipRules, ClipSource, read_clips, refuse_overlap
 from tavlo.training.training_config import TrainConfig
 from tavlo.training.training_log import CURVE, LOG, TrainingLog
 

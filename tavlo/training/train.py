@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.versions import code_revision
+from tavlo.training.cached_clips import CachedClip, silence
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
 from tavlo.training.data import (
     Batch,
@@ -32,7 +33,6 @@ from tavlo.training.data import (
 )
 from tavlo.training.distributed import Rank, gather, sum_over_ranks, wrap_ddp
 from tavlo.training.recipe import Recipe, make_recipe
-from tavlo.training.training_clips import CachedClip, data_digest, silence
 from tavlo.training.training_config import TrainConfig, train_config
 from tavlo.training.training_log import TrainingLog
 
@@ -63,6 +63,12 @@ class TrainingData:
             "silent": silence([*self.training, *self.validation])[0],
             "notes": self.notes,
         }
+
+
+def data_digest(clips: Collection[CachedClip]) -> str:
+    """Return the SHA-256 of which clips, made from what."""
+    lines = sorted(f"{clip.clip_id} {clip.key}\n" for clip in clips)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def num_steps(config: TrainConfig, num_clips: int) -> tuple[int, int]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
+from tavlo.training.cached_clips import fill_cache
 from tavlo.training.data import ClipDataset, train_batches
 from tavlo.training.distributed import distributed, gather, wrap_ddp
 from tavlo.training.train import train
-from tavlo.training.training_clips import fill_cache, read_clips
+from tavlo.training.training_clips import read_clips
 from tests.tavlo import small
 from tests.tavlo.small import WithoutBatchNorm
 

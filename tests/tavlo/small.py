@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, ClipTensors
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Sound
+from tavlo.training.cached_clips import CachedClip, fill_cache
 from tavlo.training.recipe import Recipe, make_recipe
 from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import TrainingData
-from tavlo.training.training_clips import CachedClip, fill_cache, read_clips
+from tavlo.training.training_clips import read_clips
 from tavlo.training.training_config import TrainConfig, train_config
 from tests.video_factory import bursts, make_video, scene
 

@@ -8,8 +8,8 @@ import torch
 
 from tavlo.evaluation.attention import Attention, Pictured, attention, figure
 from tavlo.network.model import AttentionLayer, Tavlo, TavloSizes, similarity
-from tavlo.training.curve import curve
 from tavlo.training.recipe import make_recipe
+from tavlo.training.training_log import curve_figure
 from tests.tavlo import small
 
 
@@ -77,6 +77,6 @@ def test_axes_say_the_frames_they_show() -> None:
 def test_a_learning_curve_is_marked_at_whole_steps() -> None:
     for steps in (1, 2, 3, 5, 40, 1000):
         rows = [{"step": step, "loss": 1 / step} for step in range(1, steps + 1)]
-        (axes,) = curve(rows).axes
+        (axes,) = curve_figure(rows).axes
         marks = axes.get_xticks()
         assert (marks == marks.round()).all(), steps

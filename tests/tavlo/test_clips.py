@@ -11,20 +11,16 @@ import pytest
 
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.release.document import Document, ImageRow, Info, write_document
+from tavlo.training.cached_clips import CachedClip, cache_clip, cached, check_failed, fill_cache
 from tavlo.training.data import read_clip
+from tavlo.training.split import split
+from tavlo.training.train import data_digest
 from tavlo.training.training_clips import (
-    CachedClip,
     ClipRules,
     ClipSource,
-    cache_clip,
-    cached,
-    check_failed,
-    data_digest,
-    fill_cache,
     read_clips,
     refuse_overlap,
     seen_videos,
-    split,
 )
 from tests.tavlo import small
 from tests.video_factory import bursts, make_video

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import AvatarBuildError
+from tavlo.training.cached_clips import CachedClip
 from tavlo.training.data import (
     Batch,
     ClipDataset,
@@ -18,7 +19,6 @@ from tavlo.training.data import (
     validation_batches,
 )
 from tavlo.training.distributed import Rank
-from tavlo.training.training_clips import CachedClip
 from tests.tavlo import small
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tavlo.training.cached_clips import CachedClip
 from tavlo.training.data import ClipDataset, train_batches
 from tavlo.training.distributed import Rank
 from tavlo.training.train import train
-from tavlo.training.training_clips import CachedClip
 from tavlo.training.training_log import LOG, read_log
 from tests.tavlo import small
 from tests.tavlo.small import WithoutBatchNorm

@@ -14,10 +14,11 @@ from pipeline.errors import AvatarBuildError, ConfigError
 from pipeline.media.clip_cache import RATE_HZ, ClipTensors
 from pipeline.models.register import add
 from tavlo.network.model import Tavlo, TavloSizes
+from tavlo.training.cached_clips import cache_clip
 from tavlo.training.data import collate, read_clip
 from tavlo.training.recipe import Recipe, make_recipe
 from tavlo.training.tavlo_recipe import TavloRecipe
-from tavlo.training.training_clips import ClipSource, cache_clip
+from tavlo.training.training_clips import ClipSource
 from tavlo.training.training_config import read_settings
 from tests.tavlo import small
 from tests.video_factory import make_video

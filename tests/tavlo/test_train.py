@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.network.model import Tavlo
+from tavlo.training.cached_clips import CachedClip
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
 from tavlo.training.setup import Request, plan
 from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import BEST, LAST, num_steps, train
-from tavlo.training.training_clips import CachedClip
 from tavlo.training.training_config import read_settings
 from tavlo.training.training_log import CURVE, LOG, read_log
 from tests.tavlo import small

@@ -21,10 +21,11 @@ torch = pytest.importorskip("torch")
 from pipeline.media.clip_cache import RATE_HZ, SIZE_PX  # noqa: E402
 from tavlo.baselines.interface import open_model  # noqa: E402
 from tavlo.baselines.neighbours import find_neighbours  # noqa: E402
+from tavlo.training.cached_clips import CachedClip, fill_cache  # noqa: E402
 from tavlo.training.data import read_clip  # noqa: E402
 from tavlo.training.recipe import make_recipe  # noqa: E402
 from tavlo.training.train import BEST, TrainingData, train  # noqa: E402
-from tavlo.training.training_clips import CachedClip, ClipRules, ClipSource, fill_cache  # noqa: E402
+from tavlo.training.training_clips import ClipRules, ClipSource  # noqa: E402
 from tavlo.training.training_config import train_config  # noqa: E402
 from tests.video_factory import make_video  # noqa: E402
 

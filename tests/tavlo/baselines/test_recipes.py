@@ -25,11 +25,11 @@ from tavlo.baselines.recipes import SslTieRecipe, middle_frame  # noqa: E402
 from tavlo.baselines.slavc import Slavc  # noqa: E402
 from tavlo.baselines.sslalignment import alignment_loss, localisation_scores  # noqa: E402
 from tavlo.baselines.ssltie import equivariance, ssltie_loss, warped  # noqa: E402
+from tavlo.training.cached_clips import CachedClip  # noqa: E402
 from tavlo.training.checkpoint import load_checkpoint  # noqa: E402
 from tavlo.training.data import ClipDataset, collate  # noqa: E402
 from tavlo.training.recipe import Recipe, make_recipe  # noqa: E402
 from tavlo.training.train import BEST, LAST, train  # noqa: E402
-from tavlo.training.training_clips import CachedClip  # noqa: E402
 from tavlo.training.training_config import read_settings  # noqa: E402
 from tests.tavlo import small  # noqa: E402
 
