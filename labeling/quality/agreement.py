@@ -257,7 +257,6 @@ def agreement(reviews: Iterable[Review], min_iou: float) -> Agreement:
     found = Agreement(min_iou)
     for frame_id, rows in sorted(by_frame(reviews).items()):
         boxes = sorted(opinions(rows, "boxes"), key=lambda row: row.annotator)
-        _score_gold(found, rows, boxes)
         comparisons = [compare(a, b, min_iou) for a, b in combinations(boxes, 2)]
         found.frames += bool(comparisons)
         for comparison in comparisons:
@@ -268,7 +267,16 @@ def agreement(reviews: Iterable[Review], min_iou: float) -> Agreement:
         for first, second in combinations(masks, 2):
             for tally, same_way in _tallies(found, first, second):
                 tally.add_masks(*((first, second) if same_way else (second, first)))
-        _dispute(found, frame_id, rows, boxes, comparisons)
+        counting = counting_reviews(rows, "boxes")
+        purpose = counting[0].purpose if counting else "label"
+        if purpose == "gold":
+            for answer in boxes:
+                found.gold[answer.annotator].add(compare(answer, counting[0], min_iou))
+        found.adjudicated += purpose == "adjudicate"
+        about = {name for comparison in comparisons for name in comparison.disputes()}
+        # A known answer and an adjudication decide a frame, whatever people differ on.
+        if about and purpose == "label":
+            found.disputed.append(Disputed(frame_id, tuple(sorted(about)), tuple(boxes)))
     for name, category in found.by_category.items():
         category.this_or_not = [
             (str(a == name), str(b == name)) for a, b in found.everyone.categories
@@ -307,28 +315,6 @@ def _by_category(found: Agreement, comparison: Comparison) -> None:
         tallies[one.category].first += 1
     for one in comparison.only_second:
         tallies[one.category].second += 1
-
-
-def _score_gold(found: Agreement, rows: Iterable[Review], boxes: Iterable[Review]) -> None:
-    counting = counting_reviews(rows, "boxes")
-    if counting and counting[0].purpose == "gold":
-        for answer in boxes:
-            found.gold[answer.annotator].add(compare(answer, counting[0], found.min_iou))
-
-
-def _dispute(
-    found: Agreement,
-    frame_id: str,
-    rows: Iterable[Review],
-    boxes: list[Review],
-    comparisons: list[Comparison],
-) -> None:
-    counting = counting_reviews(rows, "boxes")
-    purpose = counting[0].purpose if counting else "label"
-    found.adjudicated += purpose == "adjudicate"
-    about = {name for comparison in comparisons for name in comparison.disputes()}
-    if about and purpose == "label":
-        found.disputed.append(Disputed(frame_id, tuple(sorted(about)), tuple(boxes)))
 
 
 def _dicts(rows: Mapping[str, Tally | CategoryTally]) -> dict[str, Any]:

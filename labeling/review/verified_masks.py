@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.records import rle
-from pipeline.records.reviews import by_frame, counting_reviews
+from pipeline.records.reviews import by_frame, deciding
 from pipeline.records.schema import Mask, Review, ReviewedInstance, digest_of
 from pipeline.run.derive import Derived, commit_derived, hold
 from pipeline.run.stage import Ok, StageSpec
@@ -58,10 +58,9 @@ def verified_masks(reviews: Sequence[Review], instances: dict[str, str]) -> dict
     """
     found: dict[str, Mask] = {}
     for frame_id, rows in by_frame(reviews).items():
-        counting = counting_reviews(rows, "masks")
-        if not counting:
+        review = deciding(rows, "masks")
+        if review is None:
             continue
-        review = max(counting, key=lambda row: (row.updated_at, row.review_id))
         for spoken in review.instances:
             if instances.get(spoken.instance_id or "") == frame_id:
                 mask = _mask(spoken, review)
