@@ -201,7 +201,7 @@ def _categories(reader: csv.DictReader[str], where: str) -> Iterator[Category]:
 
 @cache
 def audioset_classes() -> tuple[str, ...]:
-    """AudioSet's 527 classes, in the order of a tagger's outputs."""
+    """Return AudioSet's 527 classes, in the order of a tagger's outputs."""
     return _column("audioset_classes.csv", "display_name")
 
 
@@ -213,7 +213,7 @@ def openimages_classes() -> tuple[str, ...]:
 
 @cache
 def _audioset_children() -> dict[str, tuple[str, ...]]:
-    """Children by parent, over the whole ontology: 105 of its 632 nodes are no classes."""
+    """Return children by parent, over the whole ontology: 105 of its 632 nodes are no classes."""
     children: dict[str, tuple[str, ...]] = {}
     for row in csv.DictReader(io.StringIO(_shipped("audioset_edges.csv"), newline="")):
         children[row["parent_name"]] = (*children.get(row["parent_name"], ()), row["child_name"])

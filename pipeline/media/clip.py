@@ -237,7 +237,7 @@ def _compare_sound(span: _Span, clip: Media, clip_start: Fraction) -> None:
 
 
 def _loudness(sound: SoundEnergy) -> NDArray[np.float64]:
-    """RMS in 50 ms around each hop; silence where there is no sound."""
+    """Return the RMS in 50 ms around each hop; silence where there is no sound."""
     whole = max(1, int(sound.count.max(initial=0)))
     mean = np.convolve(sound.energy / whole, np.full(5, 0.2), "same")
     return np.asarray(np.sqrt(mean))

@@ -157,7 +157,7 @@ def _moving(container: InputContainer) -> list[VideoStream]:
 
 
 def _rank(stream: Stream) -> tuple[bool, bool, bool]:
-    """Smallest for what is played; of equals the first in the file is taken."""
+    """Rank what is played: smallest first; of equals the first in the file is taken."""
     one_frame = stream.frames == 1  # a poster or a blank, though not marked as such
     default = bool(stream.disposition & Disposition.default)
     return one_frame, not default, bool(stream.disposition & _SECONDARY)

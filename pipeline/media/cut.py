@@ -81,7 +81,7 @@ def _uncuttable(media: Media, why: str) -> MediaError:
 
 
 def _keyframe(timeline: Timeline, index: int) -> int:
-    """Timestamp of the keyframe that frame ``index`` needs."""
+    """Return the timestamp of the keyframe that frame ``index`` needs."""
     at = int(np.searchsorted(timeline.key_pts, timeline.pts[index], side="right"))
     return int(timeline.key_pts[max(0, at - 1)])
 

@@ -27,8 +27,8 @@ _TICK = Fraction(1, 90_000)
 """The unit of a film's times, seconds."""
 _AAC_RATE_HZ = 48_000
 _AAC_BITS = 4
-"""Per sample: 192 kbit/s a channel at 48 kHz. White noise, the hardest case, then keeps 98 % of its
-RMS; with the encoder's usual 1.4 it loses 18 %.
+"""Bits per sample: 192 kbit/s a channel at 48 kHz. White noise, the hardest case, then keeps 98 %
+of its RMS; with the encoder's usual 1.4 it loses 18 %.
 """
 Timed = tuple[Fraction, NDArray[np.uint8]]
 """A picture: its time in seconds, and its colours ``(height, width, 3)``."""
@@ -136,7 +136,7 @@ def _for_aac(
 
 
 def _add_voice(mp4: OutputContainer, channels: int, rate_hz: int) -> Any:
-    """AAC that keeps loudness: all frequencies, and noise as it was instead of other noise."""
+    """Add AAC that keeps loudness: all frequencies, and noise as it was, not other noise."""
     options = {"aac_pns": "0", "cutoff": str(rate_hz // 2)}
     voice: Any = mp4.add_stream("aac", rate=rate_hz, layout=LAYOUTS[channels], options=options)
     voice.bit_rate = _AAC_BITS * rate_hz * channels

@@ -81,7 +81,7 @@ class Picture:
         return _oriented(image, self.frame)
 
     def sharpness(self) -> float:
-        """Variance of the 3x3 Laplacian of the 8-bit luma (edges mirrored), as decoded.
+        """Return the variance of the 3x3 Laplacian of the 8-bit luma (edges mirrored), as decoded.
 
         As decoded, for frames of one video are compared, and making pixels square would add a blur
         of its own. 16-bit arithmetic is exact here, and four times as fast as OpenCV's CV_64F.
@@ -231,7 +231,7 @@ class Pixels:
         self._check()
 
     def aspect(self) -> Fraction:
-        """Width over height of the pixels of what was decoded last.
+        """Return the width over the height of the pixels of what was decoded last.
 
         Raises:
             MediaError: ``pixel_aspect``.

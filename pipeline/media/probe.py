@@ -213,7 +213,7 @@ def _bitrate(path: Path, duration_s: float) -> int:
 
 
 def _indexed_frames(container: InputContainer) -> int:
-    """Presented frames by the index; 0 when it does not hold them all."""
+    """Count the presented frames in the index; 0 when it does not hold them all."""
     video = choose_video(container)
     if not _is_indexed(container):
         return 0

@@ -50,13 +50,13 @@ class SoundEnergy:
     """Samples of each hop, those of silence where the file has no sound too."""
 
     def rms_per_second(self) -> NDArray[np.float64]:
-        """RMS of each second."""
+        """Return the RMS of each second."""
         shape = (-1, self.hops_per_s)
         energy, count = self.energy.reshape(shape), self.count.reshape(shape)
         return _rms(energy.sum(axis=1), count.sum(axis=1))
 
     def short_time_rms(self, window_hops: int) -> NDArray[np.float64]:
-        """RMS of every window of ``window_hops`` hops inside the span.
+        """Return the RMS of every window of ``window_hops`` hops inside the span.
 
         Value ``i`` is centred ``(i + window_hops / 2) / hops_per_s`` after the span's start.
         """

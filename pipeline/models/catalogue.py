@@ -55,7 +55,7 @@ class Model:
 def _released(
     model: str, variants: str, repository: str, licence: str, about_mb: float
 ) -> Iterator[Model]:
-    """Checkpoints behind the shared folder that a repository's README names."""
+    """Yield the checkpoints behind the shared folder that a repository's README names."""
     page = f"https://github.com/{repository}"
     for variant in variants.split():
         file = RemoteFile(f"{variant}.pth", "")

@@ -122,7 +122,7 @@ def _check_tensors(path: Path) -> None:
 
 
 def _numbers() -> list[Any]:
-    """NumPy's numbers, which authors' checkpoints hold beside their tensors."""
+    """Return NumPy's numbers, which authors' checkpoints hold besides tensors."""
     import numpy as np
 
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 _NEEDED = re.compile(r"(?:GLOBAL|global|class) ([\w.]+\.\w+)")
-"""What a pickle asks for, in the words of torch's refusal."""
+"""The names a pickle asks for, in the words of torch's refusal."""
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:

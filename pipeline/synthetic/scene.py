@@ -74,7 +74,7 @@ class Sound(_Part):
         return self.onsets[0]
 
     def stroke(self, time_s: float) -> float | None:
-        """Seconds since the latest stroke began; none outside of the sound."""
+        """Return the seconds since the latest stroke began; none outside of the sound."""
         if not self.start_s <= time_s < self.end_s:
             return None
         return time_s - max(onset for onset in self.onsets if onset <= time_s)

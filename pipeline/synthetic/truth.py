@@ -81,7 +81,7 @@ def truth_of(scene: Scene) -> VideoTruth:
 
 
 def frame_at(video: VideoTruth, time_s: float) -> int:
-    """Index of the presented frame that is on the screen at ``time_s``."""
+    """Return the index of the presented frame that is on the screen at ``time_s``."""
     return int(time_s * video["fps"] + _ROUNDED)
 
 
@@ -99,7 +99,7 @@ def truth_mask(truth: Truth, video_id: str, name: str, time_s: float) -> NDArray
 
 
 def sounding(truth: Truth, video_id: str, time_s: float) -> list[str]:
-    """Names of the drawn objects that sound at ``time_s``; no sources off screen."""
+    """Return the names of the drawn objects that sound at ``time_s``; no sources off screen."""
     video = truth["videos"][video_id]
     heard = {s["object"] for s in video["sounds"] if s["start_s"] <= time_s < s["end_s"]}
     return [entry["name"] for entry in video["objects"] if entry["name"] in heard]

@@ -64,7 +64,7 @@ def _voice(sound: Sound, length: int, draw: np.random.Generator) -> Wave:
 
 
 def _tone(hz: Wave | float, time: Wave, harmonics: tuple[float, ...]) -> Wave:
-    """Harmonics of a pitch that may glide; ``hz`` per sample or constant."""
+    """Make the harmonics of a pitch that may glide; ``hz`` per sample or constant."""
     phase = 2 * np.pi * np.cumsum(np.broadcast_to(hz, time.shape)) / RATE_HZ
     waves = [a * np.sin((k + 1) * phase) for k, a in enumerate(harmonics)]
     return np.asarray(np.sum(waves, axis=0))

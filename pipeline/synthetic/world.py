@@ -47,7 +47,7 @@ def scenes(seed: int = 0) -> list[Scene]:
 
 
 def _one_sounds(seed: int) -> Iterator[Scene]:
-    """Single-sound: one thing is heard, and it is in view."""
+    """Yield Single-sound: one thing is heard, and it is in view."""
     yield _scene(
         seed,
         "dogInMeadow",
@@ -94,7 +94,7 @@ def _one_sounds(seed: int) -> Iterator[Scene]:
 
 
 def _several_sound(seed: int) -> Iterator[Scene]:
-    """Mixed-sound: two at once, both in view or one of them off screen; then cross-event."""
+    """Yield Mixed-sound: two at once, both in view or one off screen; then cross-event."""
     yield _scene(
         seed,
         "dogAndDrums",
@@ -149,7 +149,7 @@ def _several_sound(seed: int) -> Iterator[Scene]:
 
 
 def _one_of_many(seed: int) -> Iterator[Scene]:
-    """Multi-entity: one of several look-alikes sounds, in front of another or behind it."""
+    """Yield Multi-entity: one of several look-alikes sounds, before another or behind it."""
     yield _scene(
         seed,
         "twoDogs_one",
@@ -185,7 +185,7 @@ def _one_of_many(seed: int) -> Iterator[Scene]:
 
 
 def _nobody_in_view(seed: int) -> Iterator[Scene]:
-    """Off-screen: what is heard is not in the picture, and what is in it keeps still."""
+    """Yield Off-screen: what is heard is not in the picture, and what is in it keeps still."""
     yield _scene(
         seed,
         "hornOffScrn",
@@ -301,7 +301,7 @@ def _scene(
 
 
 def _onsets(cue: _Cue, draw: np.random.Generator) -> tuple[float, ...]:
-    """Strokes ``every_s`` apart, give or take a twelfth; none in the last half of a gap."""
+    """Make strokes ``every_s`` apart, give or take a twelfth; none in the last half of a gap."""
     onsets = [cue.start_s]
     while onsets[-1] + 1.5 * cue.every_s < cue.end_s:
         onsets.append(round(onsets[-1] + cue.every_s * float(draw.uniform(11, 13)) / 12, 3))

@@ -18,7 +18,7 @@ _CANDIDATES = 10_000
 
 
 def in_batches(inputs: Iterable[FrameInput], most: int) -> Iterator[list[FrameInput]]:
-    """Neighbours of one size together, ``most`` at once (at least one)."""
+    """Yield neighbours of one size together, ``most`` at once (at least one)."""
     batch: list[FrameInput] = []
     for item in inputs:
         if batch and (len(batch) >= most or item.image.shape != batch[0].image.shape):
@@ -49,7 +49,7 @@ def box_precision(config: ProposeConfig, device: torch.device) -> Precision:
 def best_boxes(
     boxes_xyxy: torch.Tensor, scores: torch.Tensor, config: ProposeConfig
 ) -> list[tuple[list[float], int, float]]:
-    """Boxes with class and score, best first; one place may give several classes.
+    """Return boxes with class and score, best first; one place may give several classes.
 
     Args:
         boxes_xyxy: corners, ``(n, 4)``.

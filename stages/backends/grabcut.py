@@ -52,7 +52,7 @@ class GrabCutSegmenter:
         return {}
 
     def open(self, storage: Storage) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
     def segment(self, prompts: Iterable[Prompt]) -> Iterator[list[Segmented]]:
         """Yield one mask per box; empty where the box leaves nothing to tell it from."""
@@ -61,7 +61,7 @@ class GrabCutSegmenter:
             yield [Segmented(self._mask(bgr, box), None) for box in prompt.boxes]
 
     def embed(self, image: Image) -> Image:
-        """Nothing is computed of a whole frame; the picture as OpenCV wants it."""
+        """Return the picture as OpenCV wants it; nothing is computed of a whole frame."""
         return cv2.cvtColor(image, cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
     def refine(self, embedding: Image, hint: Hint) -> Segmented:

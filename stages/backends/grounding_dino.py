@@ -137,7 +137,7 @@ class PromptedDetector:
     def _boxes(
         self, item: FrameInput, boxes: Sequence[torch.Tensor], scores: Sequence[torch.Tensor]
     ) -> list[Detection]:
-        """One frame's boxes of all prompts; each prompt scores its own names alone."""
+        """Join a frame's boxes of all prompts; each prompt scores its own names alone."""
         import torch
 
         size = torch.tensor([item.frame.width, item.frame.height], device=self._device)

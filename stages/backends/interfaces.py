@@ -90,7 +90,7 @@ class Backend(Protocol):
     """It is a model, which runs on the device of the settings."""
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Digests of the files that decide its answers; called before any worker starts."""
+        """Return digests of the files that decide its answers; called before any worker starts."""
         ...
 
     def open(self, storage: Storage) -> None:

@@ -60,7 +60,7 @@ _MIN_LEVELS = 1.5
 """Evidence above this counts; compression noise stays below."""
 
 _LEVELS = (0.0, 0.15, 0.3, 0.5)
-"""Where regions are cut, between _MIN_LEVELS and the frame's strongest evidence."""
+"""Heights at which regions are cut, between _MIN_LEVELS and the frame's strongest evidence."""
 
 _GAPS_PX = (2, 5, 9, 15)
 """Parts up to twice this apart, at working size, are one region."""
@@ -139,7 +139,7 @@ class MotionDetector:
 
 
 def motion_evidence(reference: Grey, before: Sequence[Grey], after: Sequence[Grey]) -> Evidence:
-    """Mean evidence of motion in ``reference`` over its comparable neighbours; zeros without."""
+    """Average the evidence of motion in ``reference`` over comparable neighbours; zeros without."""
     nothing = np.zeros(reference.shape, np.float32)
     corners = cv2.goodFeaturesToTrack(reference, 600, 0.005, 5)
     if corners is None:
@@ -162,7 +162,7 @@ def motion_evidence(reference: Grey, before: Sequence[Grey], after: Sequence[Gre
 def moving_regions(
     evidence: Evidence,
 ) -> Iterator[tuple[tuple[int, int, int, int], float]]:
-    """Candidate boxes ``(x, y, w, h)`` at working size with their scores, in [0, 1]."""
+    """Find candidate boxes ``(x, y, w, h)`` at working size with their scores, in [0, 1]."""
     strongest = float(np.percentile(evidence, 99.5))
     if strongest <= _MIN_LEVELS:
         return
@@ -179,7 +179,7 @@ def moving_regions(
 def _evidence_against(
     reference: Grey, other: Grey, corners: NDArray[np.float32]
 ) -> Evidence | None:
-    """One neighbour's evidence; none when the camera's motion cannot be told (a cut, a blank)."""
+    """Return a neighbour's evidence; none where the camera's motion cannot be told (a cut)."""
     flow, back = _flow(reference, other), _flow(other, reference)
     columns, rows = corners.astype(int).T
     camera, agreeing = cv2.estimateAffine2D(
@@ -218,7 +218,7 @@ def _flow(start: Grey, end: Grey) -> NDArray[np.float32]:
 
 
 def _misfit(reference: Grey, other: Grey, places: Sequence[NDArray[np.float32]]) -> Evidence:
-    """Grey levels between the reference and ``other`` looked up at ``places`` (x, y)."""
+    """Return the grey levels between the reference and ``other`` looked up at ``places`` (x, y)."""
     moved = cv2.remap(
         other, places[0], places[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
@@ -227,7 +227,7 @@ def _misfit(reference: Grey, other: Grey, places: Sequence[NDArray[np.float32]])
 
 
 def _connected(hot: NDArray[np.bool_], gap: int) -> list[tuple[int, int, int, int]]:
-    """Boxes of what connects once gaps are closed by a disc of radius ``gap``."""
+    """Return boxes of what connects once gaps are closed by a disc of radius ``gap``."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * gap + 1, 2 * gap + 1))
     padded = np.pad(hot, gap).astype(np.uint8)  # else closing reaches to the image's edge
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc)[gap:-gap, gap:-gap]
@@ -256,7 +256,7 @@ def _score(evidence: Evidence, box: tuple[int, int, int, int]) -> float:
 
 
 def _spread(pictures: Sequence[Picture]) -> list[Picture]:
-    """Up to ``_NEIGHBOURS`` of the pictures, evenly spread, the ends among them."""
+    """Choose up to ``_NEIGHBOURS`` of the pictures, evenly spread, the ends among them."""
     if len(pictures) <= _NEIGHBOURS:
         return list(pictures)
     places = np.linspace(0, len(pictures) - 1, _NEIGHBOURS).round().astype(int)

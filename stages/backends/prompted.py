@@ -99,7 +99,7 @@ class PromptedSegmenter(ABC):
 
     @abstractmethod
     def pixels(self, image: Image) -> torch.Tensor:
-        """``(3, height, width)`` of a frame, on the CPU; called by another thread."""
+        """Make ``(3, height, width)`` of a frame, on the CPU; called by another thread."""
 
     @abstractmethod
     def encode(self, pixels: torch.Tensor) -> Sequence[Any]:
@@ -107,7 +107,7 @@ class PromptedSegmenter(ABC):
 
     @abstractmethod
     def decode(self, embedding: Any, frame: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``(n, 3, height, width)`` in the frame's size, and predicted IoUs ``(n, 3)``.
+        """Return logits ``(n, 3, height, width)`` in the frame's size, predicted IoUs ``(n, 3)``.
 
         With points there is nothing ambiguous: one mask in place of three.
         """
@@ -184,7 +184,7 @@ class PromptedSegmenter(ABC):
 
 
 def _corners(boxes: Sequence[Sequence[float]]) -> NDArray[np.float32]:
-    """``[x, y, w, h]`` as x0, y0, x1, y1."""
+    """Return boxes ``[x, y, w, h]`` as x0, y0, x1, y1."""
     xywh = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
@@ -216,7 +216,7 @@ def choose_mask(
 
 
 def _box_iou(mask: NDArray[np.bool_], box: NDArray[np.floating[Any]]) -> float:
-    """IoU of a mask's bounding box with a box."""
+    """Return the IoU of a mask's bounding box with a box."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if not columns.size:
         return 0.0

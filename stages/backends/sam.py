@@ -102,7 +102,7 @@ def load_sam(size: str, path: Path) -> Any:
 
 
 def fused_attention(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """SAM's attention with decomposed relative positions, as one fused product.
+    """Compute SAM's attention with decomposed relative positions as one fused product.
 
     The authors add ``rel_h[query, key row] + rel_w[query, key column]`` to the map of scores. The
     same sum is a dot product when each query is lengthened by its rows of ``rel_h`` and ``rel_w``

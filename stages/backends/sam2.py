@@ -24,7 +24,7 @@ _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 
 _SHARED = "shared_image_embedding.positional_embedding"
 _SHARED_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
-"""One matrix under two names; a file need hold it once."""
+"""The second name of one matrix; a file need hold it once."""
 
 
 class Sam2Segmenter(PromptedSegmenter):

@@ -25,11 +25,11 @@ class LabelTagger:
         self.name = config.tagger
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Nothing but the rows decides its answers."""
+        """Return nothing: only the rows decide."""
         return {}
 
     def open(self, storage: Storage) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
     def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]]]:
         """Yield the label as the one class of every span."""

@@ -37,7 +37,7 @@ _STRIDE = 32
 """The network halves an image five times."""
 
 _GREY = 114
-"""What the margins are filled with, as in training."""
+"""The grey that the margins are filled with, as in training."""
 
 _NO_CHECKPOINT = (
     TypeError,
@@ -50,7 +50,7 @@ _NO_CHECKPOINT = (
     EOFError,
     pickle.UnpicklingError,
 )
-"""What ultralytics raises about files that are not its own."""
+"""The exceptions of ultralytics about files that are not its own."""
 
 _QUIET = {
     "YOLO_OFFLINE": "true",
@@ -109,7 +109,7 @@ class YoloDetector:
         return [self._boxes(one, answer) for one, answer in zip(batch, answers, strict=True)]
 
     def _boxes(self, one: _Prepared, answer: torch.Tensor) -> list[Detection]:
-        """Boxes of one image; ``answer`` is ``(4 + classes, places)``, centres and sides first."""
+        """Return an image's boxes; ``answer`` is ``(4 + classes, places)``, centres and sides first."""
         import torch
 
         centres, halves = answer[:2], answer[2:4] / 2
@@ -147,7 +147,7 @@ class _Prepared:
         ).astype(np.uint8, copy=False)
 
     def in_frame(self, xyxy: Sequence[float]) -> list[float]:
-        """``[x, y, w, h]`` in the frame of a box in the network's image."""
+        """Return a box of the network's image as ``[x, y, w, h]`` in the frame."""
         x0, y0, x1, y1 = xyxy
         x, y = x0 - self._left, y0 - self._top
         return [side / self._scale for side in (x, y, x1 - x0, y1 - y0)]

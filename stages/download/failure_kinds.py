@@ -254,7 +254,7 @@ def _retry_after(error: BaseException) -> float | None:
 
 
 def parse_retry_after(value: str) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3).
+    """Return the seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3).
 
     >>> parse_retry_after("120"), parse_retry_after("soon")
     (120.0, None)

@@ -246,7 +246,7 @@ class FetchVideos(Stage[DownloadConfig]):
 
 
 def pace_of(config: DownloadConfig) -> Pace:
-    """YouTube's pace, or a mirror's own, which has no hourly bound."""
+    """Return YouTube's pace, or a mirror's own, which has no hourly bound."""
     if config.source_template:
         return Pace(config.mirror_sleep_s, None)
     return Pace(
@@ -271,7 +271,7 @@ def _site_of(
 
 
 def backoff_s(video_id: str, attempt: int, failure: SiteFailure, config: DownloadConfig) -> float:
-    """Seconds to wait after the ``attempt``-th failure: doubling, jittered by id, or as asked."""
+    """Return the wait after the ``attempt``-th failure: doubling, jittered by id, or as asked."""
     digest = hashlib.sha256(f"{video_id} {attempt}".encode()).digest()
     jitter = 1 + 0.5 * int.from_bytes(digest[:4]) / 2**32
     seconds = config.backoff_s * 2.0 ** (attempt - 1) * jitter

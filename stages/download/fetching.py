@@ -82,7 +82,7 @@ class Watch:
 
 
 def public_url(url: str) -> str:
-    """``url`` without what may be secret: password, query, fragment.
+    """Return ``url`` without what may be secret: password, query, fragment.
 
     >>> public_url("https://me:pw@host:8000/a/-1pRmoJIGQc.mp4?token=x#y")
     'https://host:8000/a/-1pRmoJIGQc.mp4'
@@ -114,7 +114,7 @@ class Redactor:
         self._secrets = sorted((s for s in found if len(s) >= _MIN_SECRET), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        """``text`` without secrets."""
+        """Return ``text`` without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return _URL.sub(lambda match: public_url(match[0]), text)

@@ -23,7 +23,7 @@ _CLIP_NAME = re.compile(r"(.+)_(\d{6})\.mp4", re.DOTALL)
 """``<id>_<start, six digits>.mp4``; an id may itself hold ``_``."""
 
 _TWO_COLUMN_SPLIT = "test"
-"""What the two-column list is a list of; it has no column that says so."""
+"""The split that the two-column list is of; it has no column that says so."""
 
 _FORMS = (
     "4 columns (YouTube id, start second, label, split) or"

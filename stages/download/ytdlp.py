@@ -125,7 +125,7 @@ class YtDlp:
 
 
 class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
-    """One YoutubeDL, doing one video at a time."""
+    """A YoutubeDL, doing one video at a time."""
 
     def __init__(
         self,
@@ -325,7 +325,7 @@ def _hls_only(formats: Sequence[Mapping[str, Any]]) -> SiteFailure:
 
 
 class _MirrorIE(InfoExtractor):  # type: ignore[misc]  # yt-dlp has no types
-    """One file by its id, at an address made from the template."""
+    """A file by its id, at an address made from the template."""
 
     IE_NAME = "mirror"
     IE_DESC = False
@@ -352,7 +352,7 @@ class _Silence:
     """Takes yt-dlp's chatter: everything that matters comes as an exception."""
 
     def debug(self, message: str) -> None:
-        """Nothing."""
+        """Drop a message."""
 
     info = warning = error = debug
 

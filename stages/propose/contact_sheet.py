@@ -135,7 +135,7 @@ def draw(image: Image, things: Sequence[Thing]) -> Image:
 
 
 def _label(image: Image, text: str, x: int, y: int, color: tuple[int, int, int]) -> None:
-    """Text on its own ground, inside of the picture."""
+    """Write text on its own ground, inside of the picture."""
     text = text.encode("ascii", "replace").decode()  # all that OpenCV's font has
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
     x = max(0, min(x, image.shape[1] - width - 4))
@@ -147,7 +147,7 @@ def _label(image: Image, text: str, x: int, y: int, color: tuple[int, int, int])
 
 
 def sheet(tiles: Sequence[tuple[Image, str]]) -> Image:
-    """Pictures with captions side by side, three in a row.
+    """Lay pictures with captions side by side, three in a row.
 
     Args:
         tiles: at least one; all are drawn as wide as each other.

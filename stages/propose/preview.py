@@ -200,7 +200,7 @@ def compare(
 
 
 def _audible(rows: Iterable[Proposal]) -> dict[str, str]:
-    """Frames by the ids of their audible boxes."""
+    """Return frames by the ids of their audible boxes."""
     return {row.proposal_id: row.frame_id for row in rows if row.audible}
 
 

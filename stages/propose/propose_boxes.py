@@ -128,7 +128,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
         return _Asked(frame, video, sounds, data, of)
 
     def _detections(self, asked: Sequence[_Asked]) -> dict[str, list[Detection]]:
-        """Boxes by frame: kept ones, and of the rest what the detector says now."""
+        """Return the boxes by frame: kept ones, and for the rest what the detector says now."""
         found: dict[str, list[Detection]] = {}
         new = []
         for one in asked:
@@ -166,7 +166,7 @@ def kept_answers(
 
 
 def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:
-    """Boxes as they were kept: x, y, w, h, score, class."""
+    """Make boxes of what was kept: x, y, w, h, score, class."""
     return [Detection([x, y, w, h], name, score) for x, y, w, h, score, name in answer]
 
 

@@ -36,7 +36,7 @@ class FrameRefiner:
         self._segmenter.open(storage)
         self._kept = kept
         self._embeddings: OrderedDict[tuple[str, str], Any] = OrderedDict()
-        """By the frame's id and the digest of its file."""
+        """Embeddings by the frame's id and the digest of its file."""
         self._lock = threading.Lock()
 
     @property

@@ -190,7 +190,7 @@ class CavMae(nn.Module):
         return tokens
 
     def image_tokens(self, image: Tensor | None) -> Tensor:
-        """Pictures ``(b, c, h * p, w * p)`` after the video blocks, ``(b, n, d)``."""
+        """Encode pictures ``(b, c, h * p, w * p)`` by the video blocks, ``(b, n, d)``."""
         if image is None:
             raise ValueError("this mode needs pictures")
         tokens: Tensor = self.patch_embed_v(image) + self.pos_embed_v + self.modality_v  # (b, n, d)

@@ -26,7 +26,7 @@ _MEAN, _DEVIATION = -5.081, 4.4849
 
 
 def filter_bank(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log mel energies of a waveform.
+    """Compute the log mel energies of a waveform.
 
     Args:
         wave: at ``RATE_HZ`` in [-1, 1], ``(samples,)``, at least ``MIN_SAMPLES``.

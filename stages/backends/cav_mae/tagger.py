@@ -41,7 +41,7 @@ _MODES: dict[str, tuple[Mode, ...]] = {
     "pictures": ("videoonly",),
     "both": ("multimodal", "missingaudioonly", "missingvideoonly"),
 }
-"""What a checkpoint may be run as; the first is the one it was tuned for."""
+"""The modes a checkpoint may be run in; the first is the one it was tuned for."""
 
 _KEPT = 20
 """Classes kept of each span, loudest first."""
@@ -50,12 +50,12 @@ _DECODED_AHEAD = 32
 """Clips decoded while the network works."""
 
 _INPUT_PX = 1024 * 128
-"""Of a spectrogram; a picture has a third of it and counts as much."""
+"""Values of a spectrogram; a picture has a third of them and counts as much."""
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What the network is given of one clip."""
+    """The network's inputs of a clip."""
 
     spans: int
     audio: NDArray[np.float32] | None
@@ -152,7 +152,7 @@ class CavMaeTagger:
     def scores(
         self, audio: NDArray[np.float32] | None, images: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
-        """Probabilities of the classes, ``(b, k)``; ``(b * r, k)`` with r pictures to a sound.
+        """Return the classes' probabilities, ``(b, k)``; ``(b * r, k)`` with r pictures to a sound.
 
         Args:
             audio: as the network's, ``(b, s, f)``.
