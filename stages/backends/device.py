@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
+from pipeline.devices import choose_device
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,16 @@ def need_packages(*names: str) -> None:
             f"{', '.join(missing)}: not installed. Run pip install 'avatar-build[models]', or make"
             " a workspace that needs none: 'avatar-build init DIR --profile offline'."
         )
+
+
+def worker_device(setting: str) -> torch.device:
+    """Choose the device of a worker; on a CPU each takes one thread, for processes fill it."""
+    import torch
+
+    device = choose_device(setting)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    return device
 
 
 @contextlib.contextmanager

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ProposeConfig
-from pipeline.devices import choose_device
 from pipeline.errors import UsageError
 from pipeline.models import require
 from pipeline.records.schema import digest_of
 from pipeline.workspace.storage import Storage
 from stages.backends.detectors import best_boxes, box_precision, frames_at_once, in_batches
-from stages.backends.device import ahead, halving, inference
+from stages.backends.device import ahead, halving, inference, worker_device
 from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 from stages.taxonomy import load_taxonomy
 
@@ -86,11 +85,7 @@ class PromptedDetector:
         Raises:
             UsageError: they are not here, not what was registered, or not such a network.
         """
-        import torch
-
-        self._device = choose_device(self._config.device)
-        if self._device.type == "cpu":
-            torch.set_num_threads(1)  # processes fill the machine, not threads
+        self._device = worker_device(self._config.device)
         parts = load_parts(require(self.name).path)
         self._network, self._look, tokenize = parts
         self._network.to(self._device)

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
-from pipeline.devices import choose_device
 from pipeline.models import require
 from pipeline.workspace.storage import Storage
-from stages.backends.device import ahead, halving, inference, need_packages
+from stages.backends.device import ahead, halving, inference, need_packages, worker_device
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 if TYPE_CHECKING:
@@ -79,11 +78,7 @@ class PromptedSegmenter(ABC):
         Raises:
             UsageError: they are not here, not what was registered, or not of this model.
         """
-        import torch
-
-        self._device = choose_device(self._config.device)
-        if self._device.type == "cpu":
-            torch.set_num_threads(1)  # processes fill the machine, not threads
+        self._device = worker_device(self._config.device)
         file = require(self.name)
         self.digest = file.sha256
         self.load(file.path, self._device)

@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import ProposeConfig
-from pipeline.devices import choose_device
 from pipeline.errors import UsageError
 from pipeline.models import require
 from pipeline.workspace.storage import Storage
 from stages.backends.detectors import best_boxes, box_precision, frames_at_once, in_batches
-from stages.backends.device import ahead, halving, inference
+from stages.backends.device import ahead, halving, inference, worker_device
 from stages.backends.interfaces import Detection, FrameInput, Image, Vocabulary
 from stages.taxonomy import openimages_classes
 
@@ -82,9 +81,7 @@ class YoloDetector:
         """
         import torch
 
-        self._device = choose_device(self._config.device)
-        if self._device.type == "cpu":
-            torch.set_num_threads(1)  # processes fill the machine, not threads
+        self._device = worker_device(self._config.device)
         network = load_network(require(self.name).path)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
 
@@ -109,7 +106,7 @@ class YoloDetector:
         return [self._boxes(one, answer) for one, answer in zip(batch, answers, strict=True)]
 
     def _boxes(self, one: _Prepared, answer: torch.Tensor) -> list[Detection]:
-        """Return an image's boxes; ``answer`` is ``(4 + classes, places)``, centres and sides first."""
+        """Return an image's boxes of ``(4 + classes, places)``, centres and sides first."""
         import torch
 
         centres, halves = answer[:2], answer[2:4] / 2

@@ -30,7 +30,7 @@ def active_categories(
     Returns:
         Every category with a class among ``classes``, active or not.
     """
-    target = {heard.name: heard.score for heard in classes if taxonomy.of_audioset(heard.name)}
+    target = {one.name: one.score for one in classes if taxonomy.of_audioset(one.name)}
     strongest = max(target.values(), default=0.0)
     ranked = sorted(target, key=lambda name: -target[name])
     first = {name for name in ranked if ranked.index(name) < config.active_top_k}

@@ -27,13 +27,16 @@ _ABSURD_SIDE = 10
 
 
 @dataclass(frozen=True)
-class Guided:
+class AudioGuidance:
     """The sounds' verdict on a box."""
 
     categories: list[str]
     """Categories it may be, loudest first; active ones alone where any is."""
     audible: bool
     audio_score: float
+
+
+_Guided = tuple[Detection, AudioGuidance]
 
 
 def categories_of(
@@ -66,24 +69,25 @@ def proposals_of(
     Args:
         frame: the frame.
         found: all boxes of the detector, in any order.
-        sounds: what is heard.
+        sounds: the tags of its sound.
         detector: its name.
         categories: of its classes.
         config: bounds and thresholds.
     """
-    possible = []
+    possible: list[_Guided] = []
     for d in found:
         names = categories(d.name)
         inside = _within_bounds(d, frame, config)
         if inside and names != []:
-            possible.append((Detection(inside, d.name, d.score), guided(names, sounds)))
+            possible.append((Detection(inside, d.name, d.score), audio_guidance(names, sounds)))
     possible.sort(key=lambda pair: (not pair[1].audible, -pair[0].score, pair[0].name))
-    kept: list[tuple[Detection, Guided]] = []
-    for d, heard in possible:
+    kept: list[_Guided] = []
+    for one in possible:
         if len(kept) == config.max_boxes:
             break
-        if not any(_repeats(d, heard, *other, config.nms_iou) for other in kept):
-            kept.append((d, heard))
+        # A box that repeats a better one would be a second question about one thing.
+        if not any(_repeats(one, better, config.nms_iou) for better in kept):
+            kept.append(one)
     return [
         Proposal(
             proposal_id=content_id("p", frame.frame_id, detector, d.name, d.bbox),
@@ -92,28 +96,28 @@ def proposals_of(
             detector=detector,
             detector_class=d.name,
             detector_score=d.score,
-            categories=heard.categories,
-            audible=heard.audible,
-            audio_score=heard.audio_score,
+            categories=guidance.categories,
+            audible=guidance.audible,
+            audio_score=guidance.audio_score,
         )
-        for d, heard in kept
+        for d, guidance in kept
     ]
 
 
-def guided(categories: Sequence[str] | None, sounds: Sounds) -> Guided:
+def audio_guidance(categories: Sequence[str] | None, sounds: Sounds) -> AudioGuidance:
     """Judge a box by the sounds.
 
     Args:
         categories: what the box may be; none when it may be anything.
-        sounds: what is heard.
+        sounds: the tags of its sound.
     """
-    score = {heard.category: heard.score for heard in sounds.categories}
-    active = [heard.category for heard in sounds.categories if heard.active]
+    score = {one.category: one.score for one in sounds.categories}
+    active = [one.category for one in sounds.categories if one.active]
     possible = list(score) if categories is None else list(categories)
     audible = [category for category in active if category in possible]
     kept = audible or (list(categories) if categories is not None else [])
     loudest = max((score.get(category, 0.0) for category in kept), default=0.0)
-    return Guided(kept, bool(audible), loudest)
+    return AudioGuidance(kept, bool(audible), loudest)
 
 
 def rounded(found: Sequence[Detection], frame: Frame) -> list[Detection]:
@@ -145,9 +149,8 @@ def _within_bounds(d: Detection, frame: Frame, config: ProposeConfig) -> list[fl
     return box if box and config.min_area <= fraction <= config.max_area else None
 
 
-def _repeats(
-    d: Detection, heard: Guided, other: Detection, other_heard: Guided, max_iou: float
-) -> bool:
+def _repeats(one: _Guided, better: _Guided, max_iou: float) -> bool:
     """Say whether a better box has the same class or category at the same place."""
-    same = d.name == other.name or not set(heard.categories).isdisjoint(other_heard.categories)
+    (d, mine), (other, theirs) = one, better
+    same = d.name == other.name or not set(mine.categories).isdisjoint(theirs.categories)
     return same and iou(d.bbox, other.bbox) > max_iou

@@ -109,8 +109,8 @@ def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
         config.propose,
     )
     # Frames of clips without a target category are not shown to the detector at all.
-    heard = {row.clip_id for row in sounds if row.categories}
-    unknown = sum(row.clip_id in heard and row.frame_id not in found for row in frames)
+    shown = {row.clip_id for row in sounds if row.categories}
+    unknown = sum(row.clip_id in shown and row.frame_id not in found for row in frames)
     return compare(proposals, again, workspace.rows(Review), len(frames), unknown)
 
 
@@ -142,12 +142,12 @@ def propose_again(
     config: ProposeConfig,
 ) -> list[Proposal]:
     """Return the rows ``propose`` would make of these answers."""
-    heard: dict[str, list[Sounds]] = {}
+    by_clip: dict[str, list[Sounds]] = {}
     for row in sounds:
-        heard.setdefault(row.clip_id, []).append(row)
+        by_clip.setdefault(row.clip_id, []).append(row)
     rows = []
     for frame in frames:
-        own = sounds_of(frame, heard.get(frame.clip_id, []))
+        own = sounds_of(frame, by_clip.get(frame.clip_id, []))
         if own is not None and own.categories:
             rows += proposals_of(frame, found[frame.frame_id], own, detector, categories, config)
     return rows

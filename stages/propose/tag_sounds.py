@@ -86,15 +86,15 @@ class TagSounds(Stage[HearConfig]):
                 yield self._answered(asked, kept)
             else:
                 new.append(asked)
-        for asked, heard in zip(new, self.tagger.tag(one.query for one in new), strict=True):
+        for asked, tags in zip(new, self.tagger.tag(one.query for one in new), strict=True):
             clip_id = asked.query.clip.clip_id
-            if not isinstance(heard, InputError):
-                self._keep(asked, heard)
-                yield self._answered(asked, heard)
-            elif heard.kind == _NOTHING_TO_HEAR:
-                yield Drop(clip_id, heard.kind, heard.detail)
+            if not isinstance(tags, InputError):
+                self._keep(asked, tags)
+                yield self._answered(asked, tags)
+            elif tags.kind == _NOTHING_TO_HEAR:
+                yield Drop(clip_id, tags.kind, tags.detail)
             else:
-                yield Fail(clip_id, heard.kind, heard.detail, heard.retryable)
+                yield Fail(clip_id, tags.kind, tags.detail, tags.retryable)
             self._ctx.heartbeat()
 
     def _ask(self, clip: Clip) -> _Asked | None:
@@ -110,7 +110,7 @@ class TagSounds(Stage[HearConfig]):
         of = digest_of([video.sha256, video.label, spans])
         return _Asked(AudioQuery(clip, video, spans), frames, of)
 
-    def _answered(self, asked: _Asked, heard: Sequence[Sequence[SoundClass]]) -> Ok:
+    def _answered(self, asked: _Asked, tags: Sequence[Sequence[SoundClass]]) -> Ok:
         clip_id = asked.query.clip.clip_id
         return Ok(
             clip_id,
@@ -122,7 +122,7 @@ class TagSounds(Stage[HearConfig]):
                     classes=list(classes),
                     categories=self._categories(classes),
                 )
-                for frame, classes in zip(asked.frames, heard, strict=True)
+                for frame, classes in zip(asked.frames, tags, strict=True)
             ],
         )
 
@@ -130,9 +130,9 @@ class TagSounds(Stage[HearConfig]):
         if self.tagger.vocabulary == "audioset":
             return active_categories(classes, self._taxonomy, self.config)
         return [
-            SoundCategory(category=category, score=heard.score, active=True)
-            for heard in classes
-            for category in self._taxonomy.of_vggsound(heard.name)
+            SoundCategory(category=category, score=found.score, active=True)
+            for found in classes
+            for category in self._taxonomy.of_vggsound(found.name)
         ]
 
     def _kept(self, asked: _Asked) -> list[list[SoundClass]] | None:
@@ -141,10 +141,10 @@ class TagSounds(Stage[HearConfig]):
             return None
         return [[SoundClass(name=name, score=score) for name, score in row] for row in answer]
 
-    def _keep(self, asked: _Asked, heard: Sequence[Sequence[SoundClass]]) -> None:
+    def _keep(self, asked: _Asked, tags: Sequence[Sequence[SoundClass]]) -> None:
         if self.tagger.vocabulary != "audioset":
             return  # a label costs less than a file
-        answer = [[[found.name, found.score] for found in row] for row in heard]
+        answer = [[[found.name, found.score] for found in row] for row in tags]
         self._answers.put(asked.query.clip.clip_id, asked.of, answer, self._ctx.scratch)
 
 

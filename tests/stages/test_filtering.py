@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.records.boxes import iou
 from pipeline.records.schema import Proposal, SoundCategory, Sounds
 from stages.backends.interfaces import Detection
-from stages.propose.filtering import Guided, categories_of, guided, proposals_of
+from stages.propose.filtering import AudioGuidance, audio_guidance, categories_of, proposals_of
 from stages.taxonomy import load_taxonomy
 from tests.rows import frame, sounds
 
@@ -45,13 +45,13 @@ HEARD = heard(dog=True, cat=False, singing=True)
 def test_what_is_heard_decides_what_a_box_may_be(
     categories: list[str] | None, kept: list[str], audible: bool, score: float
 ) -> None:
-    found = guided(categories, HEARD)
+    found = audio_guidance(categories, HEARD)
     assert (found.categories, found.audible) == (kept, audible)
     assert found.audio_score == pytest.approx(score)
 
 
 def test_a_classless_box_is_inaudible_where_nothing_is_active() -> None:
-    assert guided(None, heard(dog=False)) == Guided([], False, 0.0)
+    assert audio_guidance(None, heard(dog=False)) == AudioGuidance([], False, 0.0)
 
 
 def proposed(found: list[Detection], sound: Sounds = HEARD, **settings: Any) -> list[Proposal]:

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import HearConfig
-from pipeline.devices import choose_device
 from pipeline.errors import InputError, MediaError, UsageError
 from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline, waveform
 from pipeline.models import require
 from pipeline.records.schema import SoundClass
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
-from stages.backends.device import ahead, halving, inference
+from stages.backends.device import ahead, halving, inference, worker_device
 from stages.backends.interfaces import AudioQuery
 from stages.taxonomy import audioset_classes
 
@@ -90,14 +89,10 @@ class CavMaeTagger:
         Raises:
             UsageError: they are not here, not what was registered, or not of this network.
         """
-        import torch
-
         from stages.backends.cav_mae.cav_mae_model import load_cav_mae
 
         self._storage = storage
-        self._device = choose_device(self._config.device)
-        if self._device.type == "cpu":
-            torch.set_num_threads(1)  # processes fill the machine, not threads
+        self._device = worker_device(self._config.device)
         path = require(self.name).path
         model = load_cav_mae(path)
         if model.sizes.num_classes != len(audioset_classes()):
@@ -111,9 +106,9 @@ class CavMaeTagger:
     def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]] | InputError]:
         """Yield the loudest classes of each clip's spans; decoding goes on meanwhile."""
         for batch in self._batches(ahead(asked, self._prepare, _DECODED_AHEAD)):
-            heard = iter(halving([one for one in batch if isinstance(one, _Prepared)], self._run))
+            tagged = iter(halving([one for one in batch if isinstance(one, _Prepared)], self._run))
             for one in batch:
-                yield one if isinstance(one, InputError) else next(heard)
+                yield one if isinstance(one, InputError) else next(tagged)
 
     def _batches(
         self, prepared: Iterable[_Prepared | InputError]
