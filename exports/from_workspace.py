@@ -8,7 +8,7 @@ from typing import Any
 
 from exports.release.freeze import ReleaseSummary, write_release
 from exports.release.selection import ReleaseTables
-from exports.release.takedown import tombstones
+from exports.release.takedown import read_takedowns
 from exports.report.films import cut_films, find_films
 from exports.report.frame_pictures import pictured_clips
 from exports.report.write_report import ReportTables, write_report
@@ -39,7 +39,7 @@ def export_workspace(
         config=config,
         provenance=provenance(workspace),
         taxonomy=taxonomy,
-        takedowns=[stone.video_id for stone in tombstones(workspace.storage)],
+        takedowns=[one.video_id for one in read_takedowns(workspace.storage)],
         leak_lists=leak_lists,
     )
 

@@ -146,13 +146,13 @@ def _restore(
             if state == "other":
                 return "changed", Counter(), f"frame {image.frame_id} looks otherwise"
             counts[state] += 1
-            written.append(_beside(folder, image.file_name))
+            written.append(_partial(folder, image.file_name))
             written[-1][0].write_bytes(data)
         for name in dict.fromkeys(image.clip_file for image in images):
             rows = [image for image in images if image.clip_file == name]
             measured = measured_of_rows(rows, lambda row: pictures[row.file_name])
             measured = replace(measured, other_source=not same)
-            written.append(_beside(folder, name))
+            written.append(_partial(folder, name))
             make_measured(Media(video), written[-1][0], measured, config)
         for temporary, target in written:
             temporary.replace(target)
@@ -178,7 +178,7 @@ def _frame(video: Path, image: ImageRow, jpeg_quality: int) -> bytes:
     return picture.encode(image.file_name.rpartition(".")[2], jpeg_quality)
 
 
-def _beside(folder: Path, name: str) -> tuple[Path, Path]:
+def _partial(folder: Path, name: str) -> tuple[Path, Path]:
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}"), target

@@ -17,9 +17,9 @@ from exports.importers.frames import Notes, ReadFrame
 from exports.importers.tree import Tree
 from exports.release.freeze import (
     ReleaseSummary,
-    appear,
-    beside,
     check_version,
+    publish_folder,
+    staged_folder,
     summary_of,
     write_annotations,
     write_checksums,
@@ -74,14 +74,14 @@ def import_release(source: Path, target: Path, form: str = "") -> ReleaseSummary
     else:
         document, left_out, media = _foreign(tree, form, version)
     storage = Storage(target.absolute().parent)
-    with beside(storage, version, ".") as folder:
+    with staged_folder(storage, version, ".") as folder:
         for name, where in media.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(tree.read(where))
         counts = write_annotations(document, left_out, folder)
         write_checksums(folder)
-        appear(folder, storage, target.name)
+        publish_folder(folder, storage, target.name)
     return summary_of(document, counts, left_out, str(target))
 
 

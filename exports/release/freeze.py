@@ -1,4 +1,4 @@
-"""Freeze the tables into a release: gather, write beside, rename.
+"""Freeze the tables into a release: gather, write into a staged folder, publish it.
 
 The folder appears whole or not at all. On an object store, which cannot rename a folder, the
 checksums are put last, and a folder without them is no release.
@@ -120,7 +120,7 @@ def write_release(
         provenance: per stage what made its rows, as plain JSON; the card shows ``config`` and
             ``code_revisions``.
         taxonomy: category names whose ids stay the same from release to release.
-        takedowns: videos with a tombstone: left out, and named in the head and the card.
+        takedowns: videos that were taken down: left out, and named in the head and the card.
         leak_lists: training lists the release is held against; see ``exports.release.leak_audit``.
 
     Raises:
@@ -157,7 +157,7 @@ def write_release(
         return document.model_copy(update={"info": info.model_copy(update={"leaks": leaks})})
 
     document = describe(selection)  # what is wrong with the tables is said before clips are made
-    with beside(storage, version) as folder:
+    with staged_folder(storage, version) as folder:
         made: dict[str, MadeClip] = {}
         if media:
             made, unfit = _make_clips(selection, storage, folder, sampling(provenance))
@@ -169,7 +169,7 @@ def write_release(
         document = document.model_copy(update={"images": images})
         counts = write_annotations(document, selection.left_out, folder)
         write_checksums(folder)
-        appear(folder, storage, target)
+        publish_folder(folder, storage, target)
     return summary_of(document, counts, selection.left_out, target, lost)
 
 
@@ -380,7 +380,7 @@ def _write(folder: Path, name: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def beside(storage: Storage, version: str, place: str = "releases") -> Iterator[Path]:
+def staged_folder(storage: Storage, version: str, place: str = "releases") -> Iterator[Path]:
     """A folder to build in, on the release's disk; gone afterwards whatever happened."""
     if storage.local is None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -400,7 +400,7 @@ def beside(storage: Storage, version: str, place: str = "releases") -> Iterator[
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def appear(folder: Path, storage: Storage, target: str) -> None:
+def publish_folder(folder: Path, storage: Storage, target: str) -> None:
     """Move a finished folder to its place, whole; on an object store the checksums last."""
     if storage.local is not None:
         try:

@@ -1,8 +1,8 @@
-"""Tombstones: videos whose makers, or the law, want them out.
+"""Takedowns: videos whose makers, or the law, want them out.
 
-A tombstone is a small file of the workspace, ``takedowns/<video_id>.json``; no table is edited. The
-next release leaves the video out everywhere and names the tombstone in its head and its card.
-``verify`` fails on a release that still has it: it reads the tombstones of the workspace in which
+A takedown is a small file of the workspace, ``takedowns/<video_id>.json``; no table is edited. The
+next release leaves the video out everywhere and names the takedown in its head and its card.
+``verify`` fails on a release that still has it: it reads the takedowns of the workspace in which
 the release lies, of the one it is called for, and of the release's own head.
 """
 
@@ -19,12 +19,13 @@ from pipeline.errors import AvatarBuildError, InputError, UsageError
 from pipeline.records.schema import check_video_id
 from pipeline.release.document import Document
 from pipeline.release.findings import Finding
+from pipeline.release.layout import DOCUMENT
 from pipeline.workspace.storage import Storage
 
 _FOLDER = "takedowns"
 
 
-class Tombstone(BaseModel):
+class Takedown(BaseModel):
     """A video that no release may have from ``date`` on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,8 +35,8 @@ class Tombstone(BaseModel):
     reason: str
 
 
-def bury(storage: Storage, video_id: str, reason: str = "") -> Tombstone:
-    """Set the tombstone of a video; one that stands already stays as it is.
+def record_takedown(storage: Storage, video_id: str, reason: str = "") -> Takedown:
+    """Record that a video is taken down; a record that is there stays as it is.
 
     Raises:
         UsageError: not a YouTube id.
@@ -44,48 +45,48 @@ def bury(storage: Storage, video_id: str, reason: str = "") -> Tombstone:
         check_video_id(video_id)
     except InputError as error:
         raise UsageError(f"takedown: {error.detail}") from error
-    stone = Tombstone(video_id=video_id, date=datetime.now(UTC).date(), reason=reason)
+    takedown = Takedown(video_id=video_id, date=datetime.now(UTC).date(), reason=reason)
     name = f"{_FOLDER}/{video_id}.json"
-    if not storage.create(name, stone.model_dump_json().encode() + b"\n"):
+    if not storage.create(name, takedown.model_dump_json().encode() + b"\n"):
         return _read(storage, name)
-    return stone
+    return takedown
 
 
-def tombstones(storage: Storage) -> list[Tombstone]:
-    """All tombstones of a workspace, by video."""
+def read_takedowns(storage: Storage) -> list[Takedown]:
+    """Return all takedowns of a workspace, by video."""
     names = [name for name in storage.names(_FOLDER) if name.endswith(".json")]
     return [_read(storage, f"{_FOLDER}/{name}") for name in names]
 
 
 def releases_with(storage: Storage, video_id: str) -> list[str]:
-    """The workspace's releases that still name a video."""
+    """Return the workspace's releases that still name a video."""
     found = []
     for version in storage.folders("releases"):
-        name = f"releases/{version}/annotations/instances.json"
+        name = f"releases/{version}/{DOCUMENT}"
         if storage.exists(name) and json.dumps(video_id).encode() in storage.read(name):
             found.append(f"releases/{version}")
     return found
 
 
-def still_there(document: Document, stones: list[Tombstone]) -> Iterator[Finding]:
-    """The videos of a release that have a tombstone, in the workspace or in its own head."""
-    dates = {stone.video_id: f"was taken down on {stone.date}" for stone in stones}
-    buried = dict.fromkeys(document.info.takedowns, "is named as taken down") | dates
+def still_there(document: Document, takedowns: list[Takedown]) -> Iterator[Finding]:
+    """Yield the videos of a release that were taken down, by the workspace or its own head."""
+    dates = {one.video_id: f"was taken down on {one.date}" for one in takedowns}
+    gone = dict.fromkeys(document.info.takedowns, "is named as taken down") | dates
     for video in document.videos:
-        if video.id in buried:
-            yield Finding("takedown", f"video {video.id}", buried[video.id])
+        if video.id in gone:
+            yield Finding("takedown", f"video {video.id}", gone[video.id])
 
 
 def workspace_around(release: Path) -> Storage | None:
-    """The workspace whose ``releases/`` a release lies in, if it does."""
+    """Return the workspace whose ``releases/`` a release lies in, if it does."""
     root = release.resolve().parent.parent
     inside = release.resolve().parent.name == "releases"
     return Storage(root) if inside and (root / "commits/workspace.json").is_file() else None
 
 
-def _read(storage: Storage, name: str) -> Tombstone:
+def _read(storage: Storage, name: str) -> Takedown:
     try:
-        return Tombstone.model_validate_json(storage.read(name))
+        return Takedown.model_validate_json(storage.read(name))
     except ValidationError as error:
         problem = error.errors()[0]
         raise AvatarBuildError(

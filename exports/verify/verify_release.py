@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from exports.release.takedown import Tombstone, still_there, workspace_around
-from exports.release.takedown import tombstones as read_tombstones
+from exports.release.takedown import Takedown, read_takedowns, still_there, workspace_around
 from exports.verify.checks import CHECKS, expected_files, restorable_files
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of
@@ -29,12 +28,12 @@ __all__ = ["Finding", "verify_release"]
 _CHECKSUM = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-def verify_release(folder: Path, tombstones: Sequence[Tombstone] = ()) -> list[Finding]:
+def verify_release(folder: Path, takedowns: Sequence[Takedown] = ()) -> list[Finding]:
     """Everything that is wrong with the release in ``folder``; empty when it is sound.
 
     Args:
         folder: the release.
-        tombstones: videos it must not have any more. Those of the workspace whose ``releases/`` it
+        takedowns: videos it must not have any more. Those of the workspace whose ``releases/`` it
             lies in are added.
 
     Raises:
@@ -52,8 +51,8 @@ def verify_release(folder: Path, tombstones: Sequence[Tombstone] = ()) -> list[F
         return findings + unreadable
     findings += _complete(document, files - restored)
     around = workspace_around(folder)
-    stones = [*tombstones, *(read_tombstones(around) if around else [])]
-    findings += still_there(document, stones)
+    takedowns = [*takedowns, *(read_takedowns(around) if around else [])]
+    findings += still_there(document, takedowns)
     for check in CHECKS:
         findings += check(document, folder)
     return findings

@@ -38,7 +38,7 @@ def export(
 ) -> None:
     """Freeze the tables into a release, or verify one.
 
-    A release with a video that was taken down does not verify: tombstones are read from the
+    A release with a video that was taken down does not verify: takedowns are read from the
     workspace it lies in and from --workspace.
 
     \b
@@ -61,13 +61,13 @@ def export(
 
 def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
     from exports.release.leak_audit import audit
-    from exports.release.takedown import tombstones
+    from exports.release.takedown import read_takedowns
     from exports.verify.checks import unmeasured
     from exports.verify.verify_release import verify_release
     from pipeline.release.read import read_document
     from pipeline.workspace.storage import Storage
 
-    findings = verify_release(folder, tombstones(Storage(workspace)))
+    findings = verify_release(folder, read_takedowns(Storage(workspace)))
     leaks = [audit(read_document(folder), path) for path in lists]
     said = output()
     said.tell(
@@ -194,7 +194,7 @@ def diff(old: str, new: str, rows: int) -> None:
 
 @cli.command()
 @click.argument("video_id", metavar="ID", type=SomeId())
-@click.option("--reason", default="", help="Kept beside the tombstone, in no release.")
+@click.option("--reason", default="", help="Kept beside the takedown, in no release.")
 @workspace_options
 def takedown(workspace: str, settings: tuple[str, ...], video_id: str, reason: str) -> None:
     """Keep a video out of every release from now on.
@@ -202,15 +202,15 @@ def takedown(workspace: str, settings: tuple[str, ...], video_id: str, reason: s
     \b
         avatar-build takedown --workspace ws -1pRmoJIGQc
     """
-    from exports.release.takedown import bury, releases_with
+    from exports.release.takedown import record_takedown, releases_with
 
     storage = open_workspace(workspace, settings).storage
-    stone = bury(storage, video_id, reason)
+    takedown = record_takedown(storage, video_id, reason)
     older = releases_with(storage, video_id)
     said = output()
     said.tell(
-        {**stone.model_dump(mode="json"), "still_in": older},
-        f"{video_id}: taken down on {stone.date}. The next release will not have it.",
+        {**takedown.model_dump(mode="json"), "still_in": older},
+        f"{video_id}: taken down on {takedown.date}. The next release will not have it.",
     )
     if older:
         said.say(f"Still in {', '.join(older)}: export a new version and withdraw these.")

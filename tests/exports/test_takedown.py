@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from exports.release.freeze import write_release as write
-from exports.release.takedown import bury, releases_with, tombstones
+from exports.release.takedown import read_takedowns, record_takedown, releases_with
 from exports.verify.verify_release import verify_release
 from pipeline.config import ExportConfig
 from pipeline.errors import UsageError
@@ -24,14 +24,14 @@ def after_takedown(storage: Storage) -> Path:
         media=False,
         config=ExportConfig(),
         provenance=PROVENANCE,
-        takedowns=[stone.video_id for stone in tombstones(storage)],
+        takedowns=[takedown.video_id for takedown in read_takedowns(storage)],
     )
     return storage.path("releases/2.0")
 
 
-def test_the_next_release_has_no_trace_of_the_video_but_its_tombstone(tmp_path: Path) -> None:
+def test_the_next_release_has_no_trace_of_the_video_but_its_takedown(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    bury(storage, DOG, "asked by its maker")
+    record_takedown(storage, DOG, "asked by its maker")
     folder = after_takedown(storage)
     assert verify_release(folder) == []
     document = from_json((folder / "annotations/instances.json").read_bytes())
@@ -62,13 +62,13 @@ def test_an_old_release_that_still_has_it_does_not_verify(tmp_path: Path) -> Non
     release(storage)
     old = storage.path("releases/1.0")
     assert verify_release(old) == []
-    stone = bury(storage, CAT)
+    takedown = record_takedown(storage, CAT)
     assert [str(finding) for finding in verify_release(old)] == [
-        f"takedown: video {CAT}: was taken down on {stone.date}"
+        f"takedown: video {CAT}: was taken down on {takedown.date}"
     ]
     moved = old.rename(tmp_path / "elsewhere")
     assert verify_release(moved) == []
-    assert len(verify_release(moved, tombstones(storage))) == 1
+    assert len(verify_release(moved, read_takedowns(storage))) == 1
 
 
 def test_releases_that_still_name_it_are_listed(tmp_path: Path) -> None:
@@ -78,13 +78,13 @@ def test_releases_that_still_name_it_are_listed(tmp_path: Path) -> None:
     assert releases_with(storage, "x" * 11) == []
 
 
-def test_a_tombstone_keeps_its_first_date_and_reason(tmp_path: Path) -> None:
+def test_a_takedown_keeps_its_first_date_and_reason(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    first = bury(storage, CAT, "first")
-    assert bury(storage, CAT, "second") == first
-    assert tombstones(storage) == [first]
+    first = record_takedown(storage, CAT, "first")
+    assert record_takedown(storage, CAT, "second") == first
+    assert read_takedowns(storage) == [first]
 
 
 def test_what_is_no_youtube_id_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a YouTube id"):
-        bury(Storage(tmp_path), "../../etc/x")
+        record_takedown(Storage(tmp_path), "../../etc/x")
