@@ -1,4 +1,4 @@
-"""What changed between two releases, row by row.
+"""The comparison of two releases, row by row.
 
 Rows are matched by the ids made from content (YouTube id, ``frame_id``, ``instance_id``). COCO's
 numbers follow the order of the rows and say nothing about them, so they are not compared.
@@ -25,18 +25,18 @@ _NUMBERS = {"id", "image_id", "category_id", "license_id"}
 
 @dataclass(frozen=True)
 class Difference:
-    """One row that one release has and the other has not, or has otherwise."""
+    """A row that one release has and the other has not, or has otherwise."""
 
     kind: str
     id: str
     change: str
     """``added``, ``removed`` or ``changed``."""
     columns: tuple[str, ...] = ()
-    """Which columns changed."""
+    """The columns that changed."""
 
 
 def compare(old: Document, new: Document) -> list[Difference]:
-    """Every row that is not the same in both, by kind and id."""
+    """Return every row that is not the same in both, by kind and id."""
     found = []
     for kind, (name, key) in _KINDS.items():
         before, after = _by_key(getattr(old, name), key), _by_key(getattr(new, name), key)
@@ -54,7 +54,7 @@ def compare(old: Document, new: Document) -> list[Difference]:
 
 
 def table(old: Document, new: Document, found: Sequence[Difference]) -> list[dict[str, Any]]:
-    """Per kind: rows in both releases, and how many were added, removed and changed."""
+    """Count the rows of each kind in both releases, and those added, removed and changed."""
     rows = []
     for kind, (name, _) in _KINDS.items():
         changes = [item.change for item in found if item.kind == kind]
@@ -70,7 +70,7 @@ def table(old: Document, new: Document, found: Sequence[Difference]) -> list[dic
 
 
 def as_json(old: Document, new: Document) -> dict[str, Any]:
-    """The whole comparison for machines."""
+    """Return the whole comparison for machines."""
     found = compare(old, new)
     return {
         "versions": [old.info.version, new.info.version],
@@ -81,7 +81,7 @@ def as_json(old: Document, new: Document) -> dict[str, Any]:
 
 
 def as_lines(old: Document, new: Document, most: int) -> list[str]:
-    """The comparison for people: the table, then at most ``most`` rows."""
+    """Return the comparison for people: the table, then at most ``most`` rows."""
     found = compare(old, new)
     lines = [f"{old.info.version} -> {new.info.version}"]
     lines.append(f"{'':10}{'before':>9}{'after':>9}{'added':>9}{'removed':>9}{'changed':>9}")

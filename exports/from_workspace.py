@@ -1,4 +1,4 @@
-"""From a workspace to what a release and a report are made of."""
+"""The way from a workspace to what a release and a report are made of."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def export_workspace(
 
 
 def release_tables(workspace: Workspace) -> ReleaseTables:
-    """All rows a release can be made of.
+    """Return all rows a release can be made of.
 
     A review of a frame that another sampling left out waits for it; 'settle' lists it as dropped.
     """
@@ -62,7 +62,7 @@ def release_tables(workspace: Workspace) -> ReleaseTables:
 
 
 def provenance(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Per stage: its key, its settings, and the code and libraries of its commits.
+    """Return each stage's key and settings, and the code and libraries of its commits.
 
     Nothing in it depends on when or how often the stage ran.
     """

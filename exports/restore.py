@@ -1,4 +1,4 @@
-"""Bring the media of an ids-only release back, and keep the books of what is gone.
+"""The restoring of an ids-only release's media, with a ledger of what is gone.
 
 Each frame is cut from the video as it is today and held against its fingerprint: the file's own
 digest, or, where libraries encode differently, how it looks. A video with a frame that looks
@@ -33,13 +33,13 @@ _REACH_S = 0.02
 
 @dataclass(frozen=True)
 class Attrition:
-    """What became of one video."""
+    """The end of one video's restoring."""
 
     video_id: str
     status: str
     """``restored``, ``changed``, or why it cannot be had: ``private``, ``removed``, ..."""
     date: str
-    """Of the latest attempt, ISO 8601."""
+    """The day of the latest attempt, ISO 8601."""
     frames: int
     exact: int
     """Frames whose files are the released ones byte for byte."""
@@ -53,7 +53,7 @@ class Attrition:
 
 
 Answers = Iterable[tuple[str, Path | None, str, str]]
-"""Per video: its id, its file or none, and the kind and detail of why there is none."""
+"""The id of each video, its file or none, and the kind and detail of why there is none."""
 
 
 def fetch_media(
@@ -104,7 +104,7 @@ def fetch_media(
 
 
 def read_ledger(folder: Path) -> dict[str, Attrition]:
-    """The ledger of earlier attempts, by video; empty when there was none.
+    """Return the ledger of earlier attempts, by video; empty when there was none.
 
     Raises:
         UsageError: the file is not a ledger.
@@ -166,7 +166,7 @@ def _restore(
 
 
 def _frame(video: Path, image: ImageRow, jpeg_quality: int) -> bytes:
-    """The frame shown nearest to the stated time, encoded as the sample stage does."""
+    """Return the frame shown nearest to the stated time, encoded as the sample stage does."""
     near = frames_between(video, max(0.0, image.time_s - _REACH_S), image.time_s + _REACH_S)
     pictures = sorted(near, key=lambda picture: abs(float(picture.time) - image.time_s))
     if not pictures:

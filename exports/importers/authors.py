@@ -37,12 +37,12 @@ _SIZE = 16_384
 
 
 def matches(tree: Tree) -> bool:
-    """Whether any file lies where this layout has its frames."""
+    """Say whether any file lies where this layout has its frames."""
     return any(_FRAME.fullmatch(name) for name in tree.names)
 
 
 def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
-    """Every frame that can be read; what cannot be is noted.
+    """Yield every frame that can be read; what cannot be is noted.
 
     The time of a frame is its index over 25 frames a second: the layout does not tell the rate.
     """
@@ -90,7 +90,7 @@ def _youtube(video_id: str) -> str:
 
 
 def _size(content: Any, tree: Tree, image: str | None) -> tuple[int, int] | None:
-    """As stated; from the image where nothing is."""
+    """Return the size as stated; the image's where nothing is."""
     if not isinstance(content, dict):
         return None
     stated = finite([content.get("original_width"), content.get("original_height")], 2)
@@ -105,7 +105,7 @@ def _size(content: Any, tree: Tree, image: str | None) -> tuple[int, int] | None
 def _annotations(
     content: dict[str, Any], size: tuple[int, int], name: str, notes: Notes
 ) -> tuple[list[Region], bool, str | None]:
-    """The frame's regions; or that it is off-screen, and what sounds then."""
+    """Return the frame's regions; or that it is off-screen, and what sounds then."""
     regions: list[Region] = []
     unseen: list[str | None] = []
     found = content.get("annotations")
@@ -139,7 +139,7 @@ def _region(
     category: str,
     scenario: Scenario | None,
 ) -> Region | str:
-    """From the polygons; from the box where there are none."""
+    """Make a region of the polygons; of the box where there are none."""
     width, height = size
     box, polygons = annotation.get("bbox"), annotation.get("segmentation")
     if polygons:

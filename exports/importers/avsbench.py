@@ -26,12 +26,12 @@ _LENGTH_S = 5.0
 
 
 def matches(tree: Tree) -> bool:
-    """Whether there is a folder of masks."""
+    """Say whether there is a folder of masks."""
     return any("gt_masks" in PurePosixPath(name).parts for name in tree.names)
 
 
 def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
-    """Every frame; one with an empty mask is off-screen, and noted.
+    """Yield every frame; one with an empty mask is off-screen, and noted.
 
     Nothing visible sounds in it. Whether anything sounds the set does not say.
     """
@@ -80,7 +80,7 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
 
 
 def _videos(tree: Tree) -> dict[str, tuple[str, str]]:
-    """Split and category of each video, from the CSV files."""
+    """Return the split and category of each video, from the CSV files."""
     found: dict[str, tuple[str, str]] = {}
     for name in tree.ending(".csv"):
         text = tree.read(name).decode("utf-8", errors="replace")

@@ -48,7 +48,7 @@ _SECONDS = 10.0
 
 
 def read_vggss(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
-    """``vggss.json``: a list of ``{file, class, bbox}``, ``[x0, y0, x1, y1]`` as fractions."""
+    """Read ``vggss.json``: a list of ``{file, class, bbox}``, ``[x0, y0, x1, y1]`` as fractions."""
     (name,) = _named(tree, "vggss.json")
     images, clips = tree.by_stem(".jpg", ".jpeg", ".png"), tree.by_stem(".mp4")
     sounds = sounds_by_stem(tree)
@@ -97,7 +97,7 @@ def read_vggss(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
 
 
 def read_flickr(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
-    """One XML per sample with the boxes of three annotators, in 256-pixel units.
+    """Read one XML per sample with the boxes of three annotators, in 256-pixel units.
 
     Every box is an instance of its own, so no vote is lost: the usual consensus map is the sum of
     a frame's masks over 2, capped at 1.
@@ -134,7 +134,7 @@ def read_flickr(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
 
 
 def read_is3(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
-    """``IS3_annotation.json``: ``{image, audio, gt_box}``, boxes ``[x0, y0, x1, y1]`` of 224.
+    """Read ``IS3_annotation.json``: ``{image, audio, gt_box}``, boxes ``[x0, y0, x1, y1]`` of 224.
 
     Two sounds go with each image, so each entry is a frame of its own. Masks are taken from
     ``gt_segmentation/`` where they are.
@@ -184,7 +184,7 @@ def _is3_box(corners: Any, width: int, height: int, category: str) -> Region | s
 
 
 def _is3_category(sound: str) -> str:
-    """``<a>_<b>_<number>_<which>``: the part of the two that sounds.
+    """Return the part of ``<a>_<b>_<number>_<which>`` that sounds.
 
     >>> _is3_category("dog_train_17_train"), _is3_category("dog_train_17_1")
     ('train', 'dog')
@@ -211,7 +211,7 @@ def _single(
 
 
 def _silent_pairs(tree: Tree, notes: Notes, index: int, time_s: float) -> Iterator[ReadFrame]:
-    """``video,audio,label``: the picture of one sample with the sound of another, off-screen."""
+    """Read ``video,audio,label``: one sample's picture with another's sound, off-screen."""
     images, clips = tree.by_stem(".jpg", ".jpeg", ".png"), tree.by_stem(".mp4")
     sounds = {**clips, **sounds_by_stem(tree)}
     for name in tree.ending("_plus_silent.csv"):
@@ -245,7 +245,7 @@ def _frame_size(tree: Tree, image: str | None) -> tuple[int, int]:
 
 
 def _flickr_boxes(data: bytes) -> list[list[float]] | None:
-    """Every box of every annotator; none when the file is not such XML.
+    """Return every box of every annotator; none when the file is not such XML.
 
     The first child of a box is its number; the next four are the corners.
     """

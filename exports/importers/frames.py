@@ -1,4 +1,4 @@
-"""What every reader gives, and the geometry they share."""
+"""The frames that every reader gives, and the geometry they share."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ NOMINAL = 224
 
 @dataclass(frozen=True)
 class Region:
-    """One annotated thing."""
+    """An annotated thing."""
 
     category: str
     scenario: Scenario | None
     mask: Rle
     box: list[float]
-    """As stated, ``[x, y, w, h]`` in pixels; the mask's own where only a mask is."""
+    """The box as stated, ``[x, y, w, h]`` in pixels; the mask's own where only a mask is."""
     source: str
     """``annotator`` for a mask, ``box`` for a filled rectangle."""
 
 
 @dataclass(frozen=True)
 class ReadFrame:
-    """One annotated frame of another layout."""
+    """An annotated frame of another layout."""
 
     video_id: str
     start_s: float
@@ -58,7 +58,7 @@ class ReadFrame:
 
 @dataclass
 class Notes:
-    """What was dropped or changed on the way, with reasons."""
+    """Notes of what was dropped or changed on the way, with reasons."""
 
     rows: list[LeftOut] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class Notes:
 
 
 def rectangle(corners: Sequence[int], width: int, height: int) -> Rle | None:
-    """The mask of a box ``x0, y0, x1, y1`` in pixels, ends left out; none when it is empty."""
+    """Return the mask of a box ``x0, y0, x1, y1`` in pixels, ends left out; none when empty."""
     x0, y0, x1, y1 = corners
     mask = np.zeros((height, width), dtype=bool)
     mask[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)] = True
@@ -78,7 +78,7 @@ def rectangle(corners: Sequence[int], width: int, height: int) -> Rle | None:
 def box_region(
     box: Any, width: int, height: int, category: str, scenario: Scenario | None = None
 ) -> Region | str:
-    """A region from a box ``[x, y, w, h]`` in pixels, or why there is none."""
+    """Make a region of a box ``[x, y, w, h]`` in pixels, or why there is none."""
     numbers = finite(box, 4)
     if numbers is None or max(abs(n) for n in numbers) > 4 * max(width, height):
         return "absurd_box"
@@ -92,7 +92,7 @@ def box_region(
 def fraction_region(
     corners: Any, width: int, height: int, category: str
 ) -> tuple[Region | str, bool]:
-    """A region from corners ``[x0, y0, x1, y1]`` as fractions of the frame, or why there is none.
+    """Make a region of corners ``[x0, y0, x1, y1]`` in fractions of the frame, or say why not.
 
     Fractions are clipped to the frame and their pixels cut off, not rounded, as VGG-SS's own
     evaluation does; the box is kept as stated, so that its pixels on another grid can be told.
@@ -115,7 +115,7 @@ def fraction_region(
 
 
 def finite(value: Any, length: int) -> list[float] | None:
-    """``length`` finite numbers, or none."""
+    """Return ``length`` finite numbers, or none."""
     if not isinstance(value, list | tuple) or len(value) != length:
         return None
     if any(isinstance(n, bool) or not isinstance(n, int | float) for n in value):
@@ -128,7 +128,7 @@ def finite(value: Any, length: int) -> list[float] | None:
 
 
 def polygons_mask(polygons: Any, width: int, height: int) -> Rle | str:
-    """The mask of a list of flat polygons, or why there is none.
+    """Return the mask of a list of flat polygons, or why there is none.
 
     Polygons are filled and united, as COCO's tools do, with one exception: a polygon that lies
     within the others and runs the other way round is a hole (OpenCV's contours come so).

@@ -50,7 +50,7 @@ FORMATS: dict[str, tuple[str, Callable[[Tree], bool], Reader]] = {
     "avsbench": ("AVSBench", avsbench.matches, avsbench.read),
     "flickr": ("Flickr-SoundNet", lambda tree: bool(tree.ending(".xml")), boxes.read_flickr),
 }
-"""By name: what it is, whether a folder looks like it, and its reader. Looked for in this order."""
+"""The title of each format, whether a folder looks like it, and its reader; tried in order."""
 
 
 def import_release(source: Path, target: Path, form: str = "") -> ReleaseSummary:
@@ -86,7 +86,7 @@ def import_release(source: Path, target: Path, form: str = "") -> ReleaseSummary
 
 
 def _own(tree: Tree) -> tuple[Document, list[LeftOut], dict[str, str]]:
-    """One of our own releases, as it is."""
+    """Read one of our own releases as it is."""
     try:
         document = from_json(tree.read(layout.DOCUMENT))
         stated = json.loads(tree.read(layout.STATISTICS))["left_out"]
@@ -150,7 +150,7 @@ def _has(tree: Tree, file: str) -> bool:
 
 
 def _without_doubles(frames: Sequence[ReadFrame], notes: Notes) -> list[ReadFrame]:
-    """The first of frames with the same name; downloads hold folders twice."""
+    """Return the first of frames with the same name; downloads hold folders twice."""
     kept: dict[str, ReadFrame] = {}
     for frame in frames:
         name = frame_id(clip_id(frame.video_id, frame.start_s), frame.index)

@@ -39,7 +39,7 @@ class Tree:
         """Every file, ``/`` between folders."""
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file.
+        """Return the bytes of a file.
 
         Raises:
             AvatarBuildError: a broken or oversized member of an archive.
@@ -57,11 +57,11 @@ class Tree:
             raise AvatarBuildError(f"{archive.filename}: {name[:80]!r}: {error}.") from error
 
     def ending(self, *suffixes: str) -> list[str]:
-        """The names with one of these endings, in any case."""
+        """Return the names with one of these endings, in any case."""
         return [name for name in self.names if name.lower().endswith(suffixes)]
 
     def by_stem(self, *suffixes: str) -> dict[str, str]:
-        """Stem to name, of the files with these endings; the first of equal stems."""
+        """Return stem to name, of the files with these endings; the first of equal stems."""
         found: dict[str, str] = {}
         for name in self.ending(*suffixes):
             found.setdefault(PurePosixPath(name).stem, name)
@@ -90,5 +90,5 @@ class Tree:
 
 
 def sounds_by_stem(tree: Tree) -> dict[str, str]:
-    """The sound files of a tree."""
+    """Return the sound files of a tree, by their stems."""
     return tree.by_stem(*(suffix for suffix in SOUND_SUFFIXES if suffix != ".mp4"))

@@ -21,7 +21,7 @@ OFF_SCREEN_TASK = "Off-Screen"
 
 
 def frame_files(document: Document) -> Iterator[tuple[str, bytes]]:
-    """Each frame's JSON: its path in the release and its bytes."""
+    """Yield each frame's JSON: its path in the release and its bytes."""
     rows = document.by_image()
     tolerance_px = document.info.polygon_tolerance_px
     for image in document.images:
@@ -32,7 +32,7 @@ def frame_files(document: Document) -> Iterator[tuple[str, bytes]]:
 def frame_content(
     image: ImageRow, rows: list[AnnotationRow], tolerance_px: float = 0.0
 ) -> dict[str, Any]:
-    """One frame in the authors' form; polygons are exact when ``tolerance_px`` is 0."""
+    """Return one frame in the authors' form; polygons are exact when ``tolerance_px`` is 0."""
     annotations: list[dict[str, Any]] = [
         {
             "task": row.scenario,
@@ -53,7 +53,7 @@ def frame_content(
 
 
 def off_screen_annotation(image: ImageRow) -> dict[str, Any]:
-    """The one annotation of an off-screen frame."""
+    """Return the one annotation of an off-screen frame."""
     return {
         "task": OFF_SCREEN_TASK,
         "audio_visual_category": image.off_screen_category or "",
@@ -62,5 +62,5 @@ def off_screen_annotation(image: ImageRow) -> dict[str, Any]:
 
 
 def unverified_mark(verified: bool) -> dict[str, bool]:
-    """What an annotation that no person decided says beside the authors' keys."""
+    """Return what an annotation that no person decided says beside the authors' keys."""
     return {} if verified else {"verified": False}

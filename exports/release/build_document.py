@@ -1,4 +1,4 @@
-"""Number the rows of a selection and put them into the release's document."""
+"""The numbering of a selection's rows and put them into the release's document."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.release.layout import clip_file, image_file
 
 
 def build_document(selection: Selection, info: Info, taxonomy: Sequence[str] = ()) -> Document:
-    """Number what was selected and put it into COCO's shape.
+    """Make the document of a selection: number its rows and put them into COCO's shape.
 
     Args:
         selection: sorted; the numbers follow its order.

@@ -15,7 +15,7 @@ LICENCES = "## Licences and attribution"
 """The heading of the last part."""
 
 UNVERIFIED = "**Unverified.**"
-"""How the card warns; its presence is checked by ``verify``."""
+"""The card's warning; ``verify`` looks for it."""
 
 
 Reasons = Mapping[str, int]
@@ -23,7 +23,7 @@ Reasons = Mapping[str, int]
 
 
 def render_card(document: Document, counts: Mapping[str, Any], left_out: Reasons) -> str:
-    """The card as Markdown.
+    """Render the card as Markdown.
 
     Args:
         document: the release.
@@ -62,7 +62,7 @@ def render_card(document: Document, counts: Mapping[str, Any], left_out: Reasons
 
 
 def stated_rows(document: Document, counts: Mapping[str, Any], left_out: Reasons) -> list[str]:
-    """Every table row of the card that states a fact of the release; ``verify`` looks for them."""
+    """Return the card's table rows that state facts of the release; ``verify`` looks for them."""
     return [
         *_count_rows(document, counts),
         *_left_out_rows(left_out),

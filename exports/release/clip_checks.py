@@ -1,4 +1,4 @@
-"""Whether a clip's file is what was measured: its sound, its frames, the pictures saved of them.
+"""The check that a clip's file is what was measured: its sound, frames and saved pictures.
 
 The same questions are asked of a clip that was just made, before the release appears, and from
 outside, of any release that says what was measured. Each tolerance stands here with its reason.
@@ -37,23 +37,24 @@ from pipeline.media import (
 from pipeline.release.document import Document, ImageRow
 
 RMS_OFF = {"remuxed": 0.02, "encoded": 0.08}
-"""By how a clip was made: how far RMS may be from what was measured, as a share of it.
+"""The tolerance of RMS by how a clip was made, as a fraction of what was measured.
 
 Remuxed sound is the source's but for the blocks that lack what came before them (MP3, Opus, AC-3:
 0.5 % of the first second). Our AAC gives white noise back 2 % quieter and clicks 3 %.
 """
 OTHER_SOURCE_OFF = 0.15
-"""The same for a clip restored from another encode of its video; sites encode again."""
+"""The tolerance for a clip restored from another encode of its video; sites encode again."""
 SILENCE = 1e-3
 """RMS below which a difference does not count: a tenth of what is active."""
 EVENT_OFF = 2
-"""How many times as far the short-time RMS at an event may be: encoders smear loudness by 20 ms."""
+"""The factor by which the short-time RMS at an event may be further off: encoders smear loudness
+by 20 ms."""
 PICTURE_OFF = 0.25
-"""How far a clip's frame may be from the saved one: mean squared difference of grey levels, as a
-share of the saved picture's variance. Another picture has 1 and more, JPEG and our H.264 0.02."""
+"""The tolerance of a clip's frame: mean squared difference of grey levels to the saved one, as a
+fraction of that one's variance. Another picture has 1 and more, JPEG and our H.264 0.02."""
 BESIDE = 1.5
-"""How many times as far as the frame beside it the clip's frame may be: of a still scene one
-encode is as good as the next."""
+"""The factor by which a clip's frame may be further off than the frame beside it: of a still scene
+one encode is as good as the next."""
 GREY = 4.0
 """A mean squared difference that never counts: noise of two levels."""
 NOT_AS_MEASURED = "not_as_measured"
@@ -76,7 +77,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a clip's file must hold."""
+    """The facts that a clip's file must agree with."""
 
     start_s: float
     end_s: float
@@ -84,15 +85,15 @@ class Measured:
     labelled: Sequence[Labelled]
     made: Made = "remuxed"
     first_s: float | None = None
-    """When its first frame is shown, seconds in the source; none where nobody knows."""
+    """The time its first frame is shown, seconds in the source; none where nobody knows."""
     frames: int | None = None
-    """How many it shows before its end; none where nobody knows."""
+    """The number of frames before its end; none where nobody knows."""
     other_source: bool = False
-    """Whether it may come from another encode of the video than the one that was measured."""
+    """True where it may come from another encode of the video than the one that was measured."""
 
 
 def clip_rows(document: Document) -> list[list[ImageRow]]:
-    """The rows of each clip's frames, clip by clip."""
+    """Return the rows of each clip's frames, clip by clip."""
     clips: dict[str, list[ImageRow]] = {}
     for image in document.images:
         clips.setdefault(image.clip_file, []).append(image)
@@ -100,14 +101,14 @@ def clip_rows(document: Document) -> list[list[ImageRow]]:
 
 
 def is_measured(rows: Sequence[ImageRow]) -> bool:
-    """Whether the rows of a clip say what its sound was; older and imported releases do not."""
+    """Say whether a clip's rows tell what its sound was; older and imported releases do not."""
     return bool(rows[0].clip_rms_per_second)
 
 
 def measured_of_rows(
     images: Sequence[ImageRow], picture: Callable[[ImageRow], bytes | None]
 ) -> Measured:
-    """What the rows of one clip's frames say of it; ``picture`` gives an image's bytes."""
+    """Return what the rows of one clip say of it; ``picture`` gives an image's bytes."""
     first = images[0]
     return Measured(
         start_s=first.clip_start_s,
@@ -124,7 +125,7 @@ def measured_of_rows(
 def measured_of_tables(
     items: Sequence[SelectedFrame], picture: Callable[[SelectedFrame], bytes | None]
 ) -> Measured:
-    """What the tables say of one clip, before it has a file."""
+    """Return what the tables say of one clip, before it has a file."""
     clip = items[0].clip
     return Measured(
         start_s=clip.start_s,
@@ -135,7 +136,7 @@ def measured_of_tables(
 
 
 def sampling(provenance: Mapping[str, Mapping[str, Any]]) -> SampleConfig:
-    """The settings events were found with; what a release does not say is as by default."""
+    """Return the settings events were found with; what a release does not say is as by default."""
     stated = provenance.get("sample", {}).get("config")
     stated, names = stated if isinstance(stated, dict) else {}, SampleConfig.model_fields
     try:
@@ -160,7 +161,7 @@ def make_measured(media: Media, target: Path, measured: Measured, config: Sample
 
 
 def differences_of_clip(media: Media, measured: Measured, config: SampleConfig) -> Iterator[str]:
-    """Everything in which a clip's file is not what was measured.
+    """Yield everything in which a clip's file is not what was measured.
 
     Raises:
         MediaError: it cannot be read.
@@ -221,7 +222,7 @@ def _heard(media: Media, zero: Fraction, seconds: int, hops: int) -> SoundEnergy
 
 
 def _frames_differ(media: Media, timeline: Timeline, measured: Measured) -> Iterator[str]:
-    """Time and look of each labelled frame."""
+    """Compare the time and look of each labelled frame."""
     count = len(timeline.pts)
     for frame in sorted(measured.labelled, key=lambda one: one.frame_index):
         index = frame.frame_index
@@ -265,7 +266,7 @@ def _looks_otherwise(media: Media, timeline: Timeline, frame: Labelled) -> str:
 
 
 def _grey(frame: Labelled) -> NDArray[np.uint8] | None:
-    """The saved picture; none when it is not one of the row's size, which others look at."""
+    """Return the saved picture; none when it has not the row's size, which others look at."""
     if frame.image is None or image_size(frame.image) != (frame.width, frame.height):
         return None
     grey = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_GRAYSCALE)

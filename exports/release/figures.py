@@ -12,7 +12,7 @@ _ROW, _LABEL, _BAR, _VALUE = 22, 190, 380, 70
 def bar_chart(
     title: str, bars: Sequence[tuple[str, int]], color: str = "#3b6ea5", limit: int = 100
 ) -> str:
-    """Horizontal bars, one a row, longest possible for the largest value.
+    """Draw horizontal bars, one a row, longest possible for the largest value.
 
     Args:
         title: the heading.

@@ -1,4 +1,4 @@
-"""Freeze the tables into a release: gather, write into a staged folder, publish it.
+"""The freezing of tables into a release: gather, write into a staged folder, publish it.
 
 The folder appears whole or not at all. On an object store, which cannot rename a folder, the
 checksums are put last, and a folder without them is no release.
@@ -56,7 +56,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class ReleaseSummary:
-    """What was written."""
+    """A summary of the release that was written."""
 
     version: str
     path: str
@@ -75,11 +75,11 @@ class ReleaseSummary:
     """Media files that are gone or another one by now, and what to do."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return what ``--json`` tells."""
         return asdict(self)
 
     def sentence(self) -> str:
-        """For people."""
+        """Return the summary for people."""
         note = "" if self.verified else ", UNVERIFIED"
         text = (
             f"{self.path}{note}: {counted(self.videos, 'video')}, {counted(self.frames, 'frame')} "
@@ -180,7 +180,7 @@ def summary_of(
     path: str,
     lost: Sequence[str] = (),
 ) -> ReleaseSummary:
-    """What was written to ``path``; ``counts`` are ``statistics.count`` of the document."""
+    """Summarise what was written to ``path``; ``counts`` are ``statistics.count`` of it."""
     return ReleaseSummary(
         version=document.info.version,
         path=path,
@@ -214,7 +214,7 @@ def check_version(version: str) -> str:
 
 
 def unverified_version(version: str) -> str:
-    """A version that says itself that people have not checked everything.
+    """Return a version that says itself that people have not checked everything.
 
     >>> unverified_version("0.1"), unverified_version("1.0+lab")
     ('0.1+unverified', '1.0+lab.unverified')
@@ -258,7 +258,7 @@ def _nothing(
 
 
 def _need_known(selection: Selection, taxonomy: set[str]) -> None:
-    """Names people typed are most often misspelt; a release must not grow categories in silence."""
+    """Refuse categories outside the taxonomy: names people typed are most often misspelt."""
     for item in selection.frames:
         for chosen in item.instances:
             category = chosen.instance.audio_visual_category
@@ -319,7 +319,7 @@ def _images(
     folder: Path,
     made: Mapping[str, MadeClip],
 ) -> list[ImageRow]:
-    """The image rows with what is known of their files; copies images where media is shipped."""
+    """Return the image rows with what is known of their files; copy images that are shipped."""
     rows = []
     for item, image in zip(selection.frames, document.images, strict=True):
         marks: dict[str, Any] = {}
@@ -345,7 +345,7 @@ def _images(
 def _make_clips(
     selection: Selection, storage: Storage, folder: Path, config: SampleConfig
 ) -> tuple[dict[str, MadeClip], dict[str, Lost]]:
-    """Make each clip once; the made ones by clip, and why there is none by video."""
+    """Make each clip once; return the made ones by clip, and why there is none by video."""
     clips: dict[str, list[SelectedFrame]] = {}
     for item in selection.frames:
         clips.setdefault(item.clip.clip_id, []).append(item)
@@ -381,7 +381,7 @@ def _write(folder: Path, name: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def staged_folder(storage: Storage, version: str, place: str = "releases") -> Iterator[Path]:
-    """A folder to build in, on the release's disk; gone afterwards whatever happened."""
+    """Yield a folder to build in, on the release's disk; gone afterwards whatever happened."""
     if storage.local is None:
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)

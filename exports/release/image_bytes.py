@@ -1,4 +1,4 @@
-"""What is asked of an image's bytes: its size, from the header alone, and how it looks.
+"""Facts of an image's bytes: its size, from the header alone, and how it looks.
 
 A hostile image cannot cost much: its size is known before anything is decoded.
 """
@@ -22,7 +22,7 @@ _MOST_PIXELS = 1 << 26
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels of a JPEG or PNG; none when it is neither, or cut short.
+    """Return a JPEG's or PNG's width and height in pixels; none when it is neither, or cut short.
 
     >>> image_size(_PNG + struct.pack(">I4sII", 13, b"IHDR", 640, 360))
     (640, 360)
@@ -46,7 +46,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
 
 
 def difference_hash(data: bytes) -> str:
-    """How an image looks, in 64 bits as 16 hex digits; empty when it cannot be decoded.
+    """Return how an image looks, in 64 bits as 16 hex digits; empty when it cannot be decoded.
 
     Each bit says whether one of 9x8 grey patches is clearly darker than its right neighbour (dHash,
     with a margin so that noise in flat parts says nothing). Another encode of the same frame flips
@@ -66,7 +66,7 @@ def difference_hash(data: bytes) -> str:
 
 
 def fingerprint(data: bytes) -> dict[str, str]:
-    """The columns of an image row that say which image it is."""
+    """Return the columns of an image row that say which image it is."""
     return {
         "image_sha256": hashlib.sha256(data).hexdigest(),
         "image_dhash": difference_hash(data),
@@ -74,7 +74,7 @@ def fingerprint(data: bytes) -> dict[str, str]:
 
 
 def hash_distance(one: str, other: str) -> int:
-    """How many of 64 bits two hashes differ in.
+    """Count the bits of 64 in which two hashes differ.
 
     >>> hash_distance("00000000000000ff", "000000000000000f")
     4

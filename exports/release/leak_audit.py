@@ -22,7 +22,7 @@ def audit(document: Document, path: Path) -> Leak:
 
 
 def overlap(images: Sequence[ImageRow], name: str, data: bytes, listed: VideoNames) -> Leak:
-    """What a list and the frames of a release have in common.
+    """Return what a list and the frames of a release have in common.
 
     A clip overlaps when a listed span of its video shares time with it; where the list tells no
     start, when the video is there.

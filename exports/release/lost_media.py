@@ -27,7 +27,7 @@ class Lost(NamedTuple):
 def without_lost(
     selection: Selection, storage: Storage, *, media: bool
 ) -> tuple[Selection, list[str]]:
-    """The selection less the frames whose image or video is not the recorded one.
+    """Return the selection less the frames whose image or video is not the recorded one.
 
     Args:
         selection: of the tables.
@@ -56,7 +56,7 @@ def without_lost(
 def leave_out(
     selection: Selection, videos: Mapping[str, Lost], frames: Mapping[str, Lost]
 ) -> Selection:
-    """The selection less some videos with all their frames, and some frames, each by its id."""
+    """Return the selection less some videos with all their frames, and some frames, by ids."""
     left_out = [
         *selection.left_out,
         *(LeftOut("video", name, "", lost.reason, lost.detail) for name, lost in videos.items()),

@@ -1,4 +1,4 @@
-"""What goes into a release: which frames, which instances, and why the others do not.
+"""The choice of what goes into a release: frames, instances, and why the others do not.
 
 Nothing is lost in silence: every frame, instance and mask of the tables is either selected or named
 in ``left_out`` with its reason. Tables that contradict each other are refused.
@@ -64,7 +64,7 @@ class SelectedInstance:
 
     @property
     def verified(self) -> bool:
-        """Whether a person decided both the box and the mask."""
+        """True where a person decided both the box and the mask."""
         return self.instance.verified and self.mask.verified
 
 
@@ -92,17 +92,17 @@ class Selection:
     left_out: tuple[LeftOut, ...]
 
     def reasons(self) -> dict[str, int]:
-        """How many rows were left out, by ``kind reason``."""
+        """Count the rows that were left out, by ``kind reason``."""
         return tally(self.left_out)
 
 
 def tally(left_out: Iterable[LeftOut]) -> dict[str, int]:
-    """How many rows were left out, by ``kind reason``."""
+    """Count the rows that were left out, by ``kind reason``."""
     return dict(sorted(Counter(f"{item.kind} {item.reason}" for item in left_out).items()))
 
 
 def reasons_of(tallied: Mapping[str, int]) -> str:
-    """What was left out, for people.
+    """Return what was left out, for people.
 
     >>> reasons_of({"frame no_instance_released": 2, "video taken_down": 1})
     '2 frames (no_instance_released), 1 video (taken_down)'
@@ -165,7 +165,7 @@ def select(
 
 
 def _without(tables: ReleaseTables, videos: set[str]) -> ReleaseTables:
-    """The tables less some videos and all that came from them."""
+    """Return the tables less some videos and all that came from them."""
     if not videos:
         return tables
     gone = {frame.frame_id for frame in tables.frames if frame.video_id in videos}
@@ -232,7 +232,7 @@ def _select_frame(
 def _frame_reason(
     boxes: list[Review], masks: list[Review], instances: list[Instance]
 ) -> str | None:
-    """Why a frame as a whole is left out, or none."""
+    """Return why a frame as a whole is left out, or none."""
     if not boxes and not instances:
         return "not_labelled"
     decisions = {

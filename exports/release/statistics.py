@@ -1,4 +1,4 @@
-"""What a release counts: supplement Table A, per category, per scenario, and Algorithm 1."""
+"""The counts of a release: supplement Table A, per category, per scenario, and Algorithm 1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLE_A = ("Single-sound", "Multi-entity", "Mixed-sound")
 
 
 def count(document: Document) -> dict[str, Any]:
-    """Everything that can be counted from the document alone."""
+    """Count everything that can be counted from the document alone."""
     return {
         "version": document.info.version,
         "verified": document.info.verified,
@@ -41,7 +41,7 @@ def count(document: Document) -> dict[str, Any]:
 
 
 def with_left_out(counts: dict[str, Any], left_out: Sequence[LeftOut]) -> dict[str, Any]:
-    """``count`` and the rows the release does not have, with their reasons."""
+    """Return ``count`` and the rows the release does not have, with their reasons."""
     return {**counts, "left_out": [asdict(item) for item in left_out]}
 
 
@@ -51,25 +51,25 @@ def _tally(values: Any, names: Sequence[str]) -> dict[str, int]:
 
 
 def _clips_made(document: Document) -> dict[str, dict[str, int]]:
-    """How many clips were remuxed and how many encoded, where clips are shipped."""
+    """Count the clips that were remuxed and how many encoded, where clips are shipped."""
     made = {image.clip_id: image.clip_made for image in document.images if image.clip_made}
     return {"clips_made": dict(sorted(Counter(made.values()).items()))} if made else {}
 
 
 def _unstated(document: Document) -> dict[str, int]:
-    """Instances without a scenario, where an imported release has some."""
+    """Count the instances without a scenario, where an imported release has some."""
     number = sum(row.scenario is None for row in document.annotations)
     return {"scenario not stated": number} if number else {}
 
 
 def _frames_per_clip(document: Document) -> dict[str, int]:
-    """How many clips have 1, 2, ... labelled frames."""
+    """Count the clips that have 1, 2, ... labelled frames."""
     per_clip = Counter(image.clip_id for image in document.images)
     return {str(frames): clips for frames, clips in sorted(Counter(per_clip.values()).items())}
 
 
 def _per_category(document: Document) -> list[dict[str, Any]]:
-    """Every category that occurs, most instances first (the paper's Fig. T)."""
+    """Count every category that occurs, most instances first (the paper's Fig. T)."""
     frames: dict[str, set[int]] = defaultdict(set)
     scenarios: dict[str, Counter[str | None]] = defaultdict(Counter)
     off_screen: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Which clips a report can play, and where they lie.
+"""The clips a report can play, and where they lie.
 
 A clip's file is that of a release, or one cut on request into ``media/clips`` of the workspace.
 """
@@ -50,7 +50,7 @@ def cut_films(storage: Storage, clips: Iterable[Clip], videos: Iterable[Video]) 
 
 
 def find_films(storage: Storage, clips: Iterable[Clip], target: Path) -> Films:
-    """The clips that can be played by a page at ``target``."""
+    """Return the clips that can be played by a page at ``target``."""
     released, without = _released(storage)
     here = set(storage.names(_FOLDER))
     addresses = {}
@@ -71,7 +71,7 @@ def find_films(storage: Storage, clips: Iterable[Clip], target: Path) -> Films:
 
 
 def _released(storage: Storage) -> tuple[dict[tuple[str, float, float], str], list[str]]:
-    """Clip files of releases by id and span, and the releases that ship none."""
+    """Return clip files of releases by id and span, and the releases that ship none."""
     files: dict[tuple[str, float, float], str] = {}
     without = []
     for version in storage.folders("releases"):
@@ -89,11 +89,11 @@ def _released(storage: Storage) -> tuple[dict[tuple[str, float, float], str], li
 
 
 def _cut_name(clip: Clip) -> str:
-    """The file a clip is cut into; its name holds what decides it."""
+    """Return the file a clip is cut into; its name holds what decides it."""
     return f"{_FOLDER}/{clip.clip_id}_{round(clip.end_s * 1000):08d}.mp4"
 
 
 def _relative(storage: Storage, name: str, target: Path) -> str:
-    """An address a browser finds from the page; a leading './' keeps an id from being a scheme."""
+    """Return an address for a browser; a leading './' keeps an id from being a scheme."""
     way = os.path.relpath(storage.path(name).absolute(), target.absolute().parent)
     return f"./{quote(Path(way).as_posix())}"

@@ -70,16 +70,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class FrameView:
-    """One picture with its overlays and caption."""
+    """A picture with its overlays and caption."""
 
     frame: Frame
     jpeg: str
     """Base64; empty when there is no picture to show."""
     gone: str
-    """Why a picture that was to be shown is not: what became of its file."""
+    """The reason a picture that was to be shown is not: what became of its file."""
     shapes: list[Shape]
     labels: list[tuple[str, str, str]]
-    """Per instance: category, scenario, color."""
+    """Category, scenario and color of each instance."""
     state: str
     """``labelled``, ``off-screen``, ``rejected``, ``no label yet``, ..."""
     note: str
@@ -88,30 +88,30 @@ class FrameView:
 
 @dataclass(frozen=True)
 class ClipView:
-    """One clip with its pictures in time order."""
+    """A clip with its pictures in time order."""
 
     clip: Clip
     video: Video
     bars: list[tuple[float, float]]
-    """Per second: RMS, and its share of the clip's loudest second."""
+    """RMS of each second, and its fraction of the clip's loudest second."""
     heard: list[tuple[str, float, bool]]
     """Category, score, active."""
     frames: list[FrameView]
     pictured: bool
-    """Whether its pictures are in the page."""
+    """True where its pictures are in the page."""
     film: str
     """Address of the clip with its sound; empty where there is none."""
 
 
 def pictured_clips(clips: Iterable[Clip], count: int) -> list[Clip]:
-    """At most ``count`` of them: a draw by name, so the same ones every time."""
+    """Return at most ``count`` clips: a draw by name, so the same ones every time."""
     return sorted(clips, key=lambda clip: digest_of(clip.clip_id))[:count]
 
 
 def clip_views(
     storage: Storage, tables: ReportTables, max_pictured: int, films: Mapping[str, str]
 ) -> Iterator[ClipView]:
-    """Every clip, those with pictures first.
+    """Yield every clip, those with pictures first.
 
     Args:
         storage: the workspace the frames are read from.
@@ -153,7 +153,7 @@ class _Painter:
         self._masks = {mask.instance_id: mask for mask in tables.masks}
 
     def view(self, frame: Frame, *, pictured: bool) -> FrameView:
-        """The frame's picture, if it is to have one, its overlays and caption."""
+        """Return the frame's picture, if it is to have one, its overlays and caption."""
         shapes: list[Shape] = []
         for proposal in self._proposals.get(frame.frame_id, []):
             kind = "audible" if proposal.audible else "unheard"
@@ -203,7 +203,7 @@ def _picture(storage: Storage, frame: Frame) -> tuple[str, str]:
 
 
 def _state(reviews: Sequence[Review], instances: Sequence[Instance]) -> tuple[str, str]:
-    """What was decided about a frame, and a word more."""
+    """Return what was decided about a frame, and a word more."""
     boxes = counting_reviews(reviews, "boxes")
     if not boxes:
         return ("labelled", "") if instances else ("no label yet", "")

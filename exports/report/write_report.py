@@ -51,9 +51,9 @@ class Films:
     """The clips a report can play."""
 
     addresses: Mapping[str, str]
-    """By ``clip_id``."""
+    """The address of each clip, by ``clip_id``."""
     silence: str
-    """Why there are no others; empty where nothing is to be said."""
+    """The reason there are no others; empty where nothing is to be said."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def write_report(
 
 
 def _gallery(views: Iterable[ClipView]) -> dict[str, Any]:
-    """The clips as HTML: the first page in the document, the others as text for its script."""
+    """Return the clips as HTML: the first page as such, the others as text for its script."""
     template = environment("exports").get_template("clip.html.j2")
     kinds: tuple[dict[str, int], ...] = ({}, {}, {})  # category, scenario, state to number
     first: list[Markup] = []
@@ -184,7 +184,7 @@ def _script_json(value: Any) -> Markup:
 
 
 def _labelling(tables: ReportTables) -> list[tuple[str, str]]:
-    """What people's reviews cost and how far they agree; nothing when there are none."""
+    """Return what people's reviews cost and how far they agree; nothing without reviews."""
     reviews = [review for review in tables.reviews if _by_a_person(review)]
     if not reviews:
         return []
@@ -219,7 +219,7 @@ def _labelling(tables: ReportTables) -> list[tuple[str, str]]:
 
 
 def _by_a_person(review: Review) -> bool:
-    """Whether somebody's work; a known answer is nobody's."""
+    """Say whether a review is somebody's work; a known answer is nobody's."""
     return review.verified and review.purpose != "gold"
 
 
@@ -250,7 +250,7 @@ def _backends(tables: ReportTables) -> list[tuple[str, list[str]]]:
 
 
 def _reasons(drops: Sequence[DropRow], failures: Sequence[FailureRow]) -> list[_Reason]:
-    """Every way a row ended early, per stage, most frequent first."""
+    """Return every way a row ended early, per stage, most frequent first."""
     groups: dict[tuple[str, bool, str, bool], list[tuple[str, str]]] = {}
     for drop in drops:
         key = (drop.stage, False, drop.reason, False)
@@ -280,7 +280,7 @@ def _charts(tables: ReportTables) -> list[_Chart]:
 
 
 def _flat(scores: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested scores as lines of name and value."""
+    """Return nested scores as lines of name and value."""
     lines: list[tuple[str, str]] = []
     for name, value in scores.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What must hold between the parts of a release: one function per kind of defect."""
+"""The laws that hold between the parts of a release: one function per kind of defect."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ _TIMEOUT_S = 120.0
 """After which a clip is given up; one of 10 s takes less than a second."""
 
 ALIKE_BITS = 10
-"""Of a fingerprint's 64 bits, how many another encode of the same frame may flip."""
+"""The number of a fingerprint's 64 bits that another encode of the same frame may flip."""
 
 
 def expected_files(document: Document) -> set[str]:
-    """Every file a release with this document has."""
+    """Return every file a release with this document has."""
     names = {
         layout.DOCUMENT,
         layout.CROSS_EVENT,
@@ -68,7 +68,7 @@ def expected_files(document: Document) -> set[str]:
 
 
 def restorable_files(document: Document) -> set[str]:
-    """What may lie there besides: what ``fetch-media`` adds, and sounds of imported sets."""
+    """Return what may lie there besides: what ``fetch-media`` adds, and sounds of imported sets."""
     clips = {image.clip_file for image in document.images}
     ends = layout.SOUND_SUFFIXES if document.info.imported_from else ()
     sounds = {layout.sound_file(clip, end) for clip in clips for end in ends}
@@ -78,7 +78,7 @@ def restorable_files(document: Document) -> set[str]:
 
 
 def check_ids(document: Document, folder: Path) -> Iterator[Finding]:
-    """Ids are there once; a video belongs to one split."""
+    """Check that ids are there once and that a video belongs to one split."""
     for column, values in (
         ("licenses.id", [row.id for row in document.licenses]),
         ("categories.id", [row.id for row in document.categories]),
@@ -107,7 +107,7 @@ def check_ids(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def check_references(document: Document, folder: Path) -> Iterator[Finding]:
-    """What one row says of another is what the other says of itself."""
+    """Check that what one row says of another is what the other says of itself."""
     licenses = {row.id: row.name for row in document.licenses}
     videos = {row.id: row for row in document.videos}
     for video in document.videos:
@@ -142,7 +142,7 @@ def check_references(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def _names(image: ImageRow) -> Iterator[Finding]:
-    """Ids and paths are made from content; nothing else may stand in their place."""
+    """Check that ids and paths are those that are made from content."""
     where = f"image {image.id}"
     clip = clip_id(image.video_id, image.clip_start_s)
     suffix = "x.png" if image.file_name.endswith(".png") else "x.jpg"
@@ -157,7 +157,7 @@ def _names(image: ImageRow) -> Iterator[Finding]:
 
 
 def check_off_screen(document: Document, folder: Path) -> Iterator[Finding]:
-    """A frame is off-screen or has annotations, never both, never neither."""
+    """Check that a frame is off-screen or has annotations, never both, never neither."""
     rows = document.by_image()
     for image in document.images:
         where = f"image {image.id}"
@@ -170,7 +170,7 @@ def check_off_screen(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def check_scenarios(document: Document, folder: Path) -> Iterator[Finding]:
-    """The scenarios of a frame's instances go together; imported ones are as their source says."""
+    """Check that a frame's scenarios go together; imported ones are as their source says."""
     rows = document.by_image()
     for image in document.images if not document.info.imported_from else []:
         where = f"image {image.id}"
@@ -185,7 +185,7 @@ def check_scenarios(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def check_masks(document: Document, folder: Path) -> Iterator[Finding]:
-    """A mask decodes, lies in its image, and has the box and area the annotation states."""
+    """Check that a mask decodes, lies in its image, and has the box and area its row states."""
     images = {row.id: row for row in document.images}
     for row in document.annotations:
         image = images.get(row.image_id)
@@ -208,7 +208,7 @@ def check_masks(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def compare_image(data: bytes, image: ImageRow) -> str:
-    """How an image file stands to its row: ``exact``, ``alike``, ``unchecked`` or ``other``."""
+    """Compare an image file to its row: ``exact``, ``alike``, ``unchecked`` or ``other``."""
     if not image.image_sha256:
         return "unchecked"
     found = fingerprint(data)
@@ -225,7 +225,7 @@ def _is_recorded(data: bytes, image: ImageRow) -> bool:
 
 
 def check_images(document: Document, folder: Path) -> Iterator[Finding]:
-    """Each image file has the size its row states, and is the image that was released."""
+    """Check that each image file has the size its row states and is the one released."""
     allowed = {"exact", "unchecked"} if document.info.media else {"exact", "alike", "unchecked"}
     for image in document.images:
         path = folder / image.file_name
@@ -248,7 +248,7 @@ def check_images(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def check_clips(document: Document, folder: Path) -> Iterator[Finding]:
-    """Each clip's file has the sound and the frames that its rows say were measured."""
+    """Check that each clip's file has the sound and frames that its rows say were measured."""
     config = sampling(document.info.provenance)
     for rows in clip_rows(document):
         facts = {(row.clip_made, row.clip_first_s, row.clip_frames) for row in rows}
@@ -269,14 +269,14 @@ def check_clips(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def _saved(folder: Path, image: ImageRow) -> bytes | None:
-    """The image to hold a clip against; none where it is not there or another one."""
+    """Return the image to hold a clip against; none where it is not there or another one."""
     path = folder / image.file_name
     data = path.read_bytes() if path.is_file() else None
     return data if data is not None and compare_image(data, image) != "other" else None
 
 
 def unmeasured(document: Document, folder: Path) -> int:
-    """How many clips lie there of which no row says what was measured: nothing is checked."""
+    """Count the clips of which no row says what was measured: nothing is checked."""
     return sum(
         (folder / rows[0].clip_file).is_file() and not is_measured(rows)
         for rows in clip_rows(document)
@@ -284,7 +284,7 @@ def unmeasured(document: Document, folder: Path) -> int:
 
 
 def check_copies(document: Document, folder: Path) -> Iterator[Finding]:
-    """The Parquet files hold the same rows as the JSON."""
+    """Check that the Parquet files hold the same rows as the JSON."""
     for name, path in layout.COPIES.items():
         if (folder / path).is_file():
             difference = differences(document, folder, name)
@@ -293,7 +293,7 @@ def check_copies(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def check_authors_layout(document: Document, folder: Path) -> Iterator[Finding]:
-    """The authors' files hold the same sizes, tasks, boxes, categories and pixels."""
+    """Check that the authors' files hold the same sizes, tasks, boxes, categories and pixels."""
     rows = document.by_image()
     tolerance_px = document.info.polygon_tolerance_px
     for image in document.images:
@@ -337,7 +337,7 @@ def _frame_difference(
 
 
 def _same_pixels(polygons: Any, row: AnnotationRow, tolerance_px: float) -> bool:
-    """Whether polygons fill the mask; outlines that were simplified may differ beside themselves.
+    """Say whether polygons fill the mask; simplified outlines may differ beside themselves.
 
     Moving an outline by at most t changes only pixels within t of it, before and after.
     """
@@ -362,7 +362,7 @@ def _corners(polygon: list[float]) -> list[tuple[float, float]]:
 
 
 def check_statistics(document: Document, folder: Path) -> Iterator[Finding]:
-    """Counts and the cross-event list are those of the document; left out means not in it."""
+    """Check that counts and the cross-event list are the document's; left out means not in it."""
     path = folder / layout.STATISTICS
     if path.is_file():
         try:
@@ -392,7 +392,7 @@ def check_statistics(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def check_flags(document: Document, folder: Path) -> Iterator[Finding]:
-    """``verified`` means the same in the head, the rows and the card."""
+    """Check that ``verified`` means the same in the head, the rows and the card."""
     rows = document.by_image()
     for image in document.images:
         own = rows.get(image.id, [])
@@ -414,7 +414,7 @@ def check_flags(document: Document, folder: Path) -> Iterator[Finding]:
 
 
 def check_card(document: Document, folder: Path) -> Iterator[Finding]:
-    """The card states the release's counts, what was left out, leaks and attribution, as they are.
+    """Check that the card states the counts, what was left out, leaks and attribution.
 
     Only these rows are compared: the prose around them may change from version to version.
     """
@@ -446,7 +446,7 @@ def _first_cell(row: str) -> str:
 
 
 def _left_out(folder: Path) -> dict[str, int]:
-    """The reasons of ``statistics.json``; none when it cannot be read, which is found elsewhere."""
+    """Return the reasons of ``statistics.json``; none when unreadable, which is found elsewhere."""
     try:
         rows = json.loads((folder / layout.STATISTICS).read_bytes())["left_out"]
         return dict(Counter(f"{row['kind']} {row['reason']}" for row in rows))
@@ -468,11 +468,11 @@ CHECKS: tuple[Callable[[Document, Path], Iterable[Finding]], ...] = (
     check_flags,
     check_card,
 )
-"""Each is given the document and the release's folder."""
+"""Checks that are each given the document and the release's folder."""
 
 
 def mask_box(inside: NDArray[np.bool_]) -> list[float]:
-    """The smallest ``[x, y, w, h]`` that holds a mask; zeros when it is empty."""
+    """Return the smallest ``[x, y, w, h]`` that holds a mask; zeros when it is empty."""
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if not len(rows):
         return [0.0, 0.0, 0.0, 0.0]

@@ -1,4 +1,4 @@
-"""Check a release from outside: trust nothing in it, repair nothing, name every finding.
+"""The check of a release from outside: trust nothing in it, repair nothing, name every finding.
 
 The release may come from anyone. Only plain files below its folder are opened, by names this code
 makes itself or has checked; links are a finding and end the check.
@@ -29,7 +29,7 @@ _CHECKSUM = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def verify_release(folder: Path, takedowns: Sequence[Takedown] = ()) -> list[Finding]:
-    """Everything that is wrong with the release in ``folder``; empty when it is sound.
+    """Return everything that is wrong with the release in ``folder``; empty when it is sound.
 
     Args:
         folder: the release.
@@ -59,7 +59,7 @@ def verify_release(folder: Path, takedowns: Sequence[Takedown] = ()) -> list[Fin
 
 
 def _walk(folder: Path) -> tuple[set[str], list[Finding]]:
-    """The plain files below ``folder``, and everything that is neither file nor folder."""
+    """Return the plain files below ``folder``, and everything that is neither file nor folder."""
     files: set[str] = set()
     odd: list[Finding] = []
     for root, folders, names in os.walk(folder):

@@ -1,1 +1,1 @@
-"""What a release is: its document, its files, the rules it obeys."""
+"""The release: its document, its files, the rules it obeys, and its reader."""

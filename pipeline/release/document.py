@@ -83,18 +83,18 @@ class Leak(Row):
 
 
 class Info(Row):
-    """What the release is and where it comes from."""
+    """The head: what the release is and where it comes from."""
 
     description: str
     version: str
     verified: bool
     """False: boxes or masks in it were decided by no person."""
     media: bool
-    """Whether clips and frames are shipped with it."""
+    """True where clips and frames are shipped with it."""
     polygon_tolerance_px: float = Field(ge=0)
-    """How far an outline of the authors' layout may lie from its mask; 0: exact."""
+    """The pixels an outline of the authors' layout may lie off its mask; 0: exact."""
     provenance: dict[str, dict[str, Any]]
-    """Per stage what made its rows: settings, digests, code revisions, library versions."""
+    """The makers of each stage's rows: settings, digests, code revisions, library versions."""
     takedowns: list[VideoId] = []
     """Videos that were taken down before this release; it has none of them."""
     leaks: list[Leak] = []
@@ -112,7 +112,7 @@ class LicenseRow(Row):
 
 
 class CategoryRow(Row):
-    """What sounds."""
+    """A category of things that sound."""
 
     id: Integer
     name: str
@@ -168,22 +168,22 @@ class ImageRow(Row):
     """Instances of the frame that were left out of the release."""
     review_ids: list[str]
     image_sha256: Sha256 = ""
-    """Of the image file; empty when it was not at hand."""
+    """The digest of the image file; empty when it was not at hand."""
     image_dhash: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
-    """Its difference hash: 16 hex digits that survive another encode."""
+    """The image's difference hash: 16 hex digits that survive another encode."""
     recorded_sha256: Sha256 = ""
-    """Of the image file when it was sampled, as the tables have it; empty where they had none,
-    in imported releases and in older ones."""
+    """The digest of the image file when it was sampled; empty where the tables had none, and in
+    imported and older releases."""
     clip_rms_per_second: Annotated[list[float], Field(max_length=3600)] = []
     """RMS of each second of the clip as it was measured; empty in imported and older releases."""
     clip_made: Literal["", "remuxed", "encoded"] = ""
-    """How the clip's file came to be: the source's packets, or encoded anew where these cannot be
-    cut; empty where no clip is shipped, and in imported and older releases."""
+    """The way the clip's file came to be: the source's packets, or encoded anew where these cannot
+    be cut; empty where no clip is shipped, and in imported and older releases."""
     clip_first_s: Seconds | None = None
-    """When the clip's first frame is shown, seconds in the source; none where ``clip_made`` is
+    """The time the clip's first frame is shown, seconds in the source; none where ``clip_made`` is
     empty."""
     clip_frames: Annotated[int, Field(gt=0, lt=2**63)] | None = None
-    """Frames the clip shows before its end; none where ``clip_made`` is empty."""
+    """The number of frames the clip shows before its end; none where ``clip_made`` is empty."""
 
 
 OF_THE_FRAME = ("video_id", "clip_id", "frame_id", "frame_index", "time_s")
@@ -204,7 +204,7 @@ class AnnotationRow(Row):
     iscrowd: int = Field(ge=0, le=0)
     audio_visual_category: str
     scenario: Scenario | None
-    """None where an imported release states none."""
+    """The way it sounds; none where an imported release states none."""
     video_id: VideoId
     clip_id: ClipId
     frame_id: str

@@ -1,4 +1,4 @@
-"""What is found wrong with a release."""
+"""The findings: what is wrong with a release."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a release."""
+    """A defect of a release."""
 
     check: str
-    """Which check found it."""
+    """The check that found it."""
     where: str
     message: str
 

@@ -1,4 +1,4 @@
-"""Where each thing lies in a release. The authors name clips and frames with five digits."""
+"""The place of each thing in a release. The authors name clips and frames with five digits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ATTRITION = "attrition.csv"
 FIGURES = {"categories": "figures/categories.svg", "scenarios": "figures/scenarios.svg"}
 
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".mp4")
-"""Of sound files of their own, which imported sets have where clips are missing or others."""
+"""Endings of sound files, which imported sets have where clips are missing or others."""
 
 _IMAGE_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}
 
 
 def clip_name(video_id: str, start_s: float) -> str:
-    """The authors' name of a clip: its video and its start in whole seconds.
+    """Return the authors' name of a clip: its video and its start in whole seconds.
 
     >>> clip_name("l_7B1wnTNtA", 20.0)
     'l_7B1wnTNtA_00020'
@@ -37,12 +37,12 @@ def clip_name(video_id: str, start_s: float) -> str:
 
 
 def clip_file(video_id: str, start_s: float) -> str:
-    """The clip's file in the release."""
+    """Return the clip's file in the release."""
     return f"video/{clip_name(video_id, start_s)}.mp4"
 
 
 def sound_file(clip: str, suffix: str) -> str:
-    """The sound that goes with a clip's frames in place of the clip's own.
+    """Return the sound that goes with a clip's frames in place of the clip's own.
 
     >>> sound_file("video/l_7B1wnTNtA_00020.mp4", ".wav")
     'audio/l_7B1wnTNtA_00020.wav'
@@ -51,7 +51,7 @@ def sound_file(clip: str, suffix: str) -> str:
 
 
 def image_file(video_id: str, start_s: float, frame_index: int, source: str) -> str:
-    """The frame's image in the release; it keeps the format it was saved in.
+    """Return the frame's image in the release; it keeps the format it was saved in.
 
     >>> image_file("l_7B1wnTNtA", 20.0, 254, "media/frames/x.jpg")
     'metadata/l_7B1wnTNtA_00020/00254.jpg'
@@ -66,7 +66,7 @@ def image_file(video_id: str, start_s: float, frame_index: int, source: str) -> 
 
 
 def frame_json(image: str) -> str:
-    """The authors' annotation file beside an image.
+    """Return the authors' annotation file beside an image.
 
     >>> frame_json("metadata/l_7B1wnTNtA_00020/00254.jpg")
     'metadata/l_7B1wnTNtA_00020/00254.json'
@@ -75,7 +75,7 @@ def frame_json(image: str) -> str:
 
 
 def released_digests(folder: Path) -> dict[str, str]:
-    """The digests a release states of its files; restored ones are not among them."""
+    """Return the digests a release states of its files; restored ones are not among them."""
     try:
         text = (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

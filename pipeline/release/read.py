@@ -38,7 +38,7 @@ TruthKind = Literal["mask", "box"]
 Pixels = NDArray[np.bool_]
 
 SYNTH = "synth"
-"""Whose settings a world's provenance has."""
+"""The name under which a world's provenance has its settings."""
 
 _NEEDED: dict[type[Row], set[str]] = {
     Info: {"version", "verified"},
@@ -54,28 +54,28 @@ _NEEDED: dict[type[Row], set[str]] = {
 
 @dataclass(frozen=True)
 class Sounding:
-    """One thing that sounds, in one frame."""
+    """A thing that sounds, in one frame."""
 
     row: AnnotationRow
 
     @property
     def category(self) -> str:
-        """What it is."""
+        """Return what it is."""
         return self.row.audio_visual_category
 
     @property
     def scenario(self) -> str | None:
-        """How it sounds; none where an imported release does not say."""
+        """Return how it sounds; none where an imported release does not say."""
         return self.row.scenario
 
     @property
     def bbox(self) -> list[float]:
-        """The mask's box ``[x, y, w, h]``, pixels."""
+        """Return the mask's box ``[x, y, w, h]``, pixels."""
         return self.row.bbox
 
     @property
     def drawn(self) -> bool:
-        """Whether the mask was drawn; else it is the box, filled."""
+        """Say whether the mask was drawn; else it is the box, filled."""
         return self.row.mask_source != "box"
 
     def __repr__(self) -> str:
@@ -88,7 +88,7 @@ class Sounding:
 
 @dataclass(frozen=True)
 class LabelledFrame:
-    """One labelled frame: with what sounds in it, or off-screen with nothing."""
+    """A labelled frame: with what sounds in it, or off-screen with nothing."""
 
     folder: Path
     row: ImageRow
@@ -101,57 +101,57 @@ class LabelledFrame:
 
     @property
     def id(self) -> str:
-        """The ``frame_id``."""
+        """Return the ``frame_id``."""
         return self.row.frame_id
 
     @property
     def frame_id(self) -> str:
-        """Its id, as the tables have it."""
+        """Return the ``frame_id``."""
         return self.row.frame_id
 
     @property
     def clip_id(self) -> str:
-        """The id of its clip."""
+        """Return the id of its clip."""
         return self.row.clip_id
 
     @property
     def video_id(self) -> str:
-        """The id of its video."""
+        """Return the id of its video."""
         return self.row.video_id
 
     @property
     def frame_index(self) -> int:
-        """Which of the clip's frames it is, from 0."""
+        """Return its place among the clip's frames, from 0."""
         return self.row.frame_index
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Its height and width, pixels."""
+        """Return its height and width, pixels."""
         return self.row.height, self.row.width
 
     @property
     def off_screen(self) -> bool:
-        """Whether the source of the sound cannot be seen."""
+        """Say whether the source of the sound cannot be seen."""
         return self.row.off_screen
 
     @property
     def time_in_clip_s(self) -> float:
-        """Seconds from the clip's first frame."""
+        """Return the seconds from the clip's first frame."""
         return self.row.time_s - self.row.clip_start_s
 
     @property
     def clip_s(self) -> float:
-        """Seconds of the clip."""
+        """Return the seconds of the clip."""
         return self.row.clip_end_s - self.row.clip_start_s
 
     @property
     def image_path(self) -> Path:
-        """Where the image lies when media is there."""
+        """Return the path of the image, where media is there."""
         return self.folder / self.row.file_name
 
     @property
     def clip_path(self) -> Path:
-        """Where the clip lies when media is there."""
+        """Return the path of the clip, where media is there."""
         return self.folder / self.row.clip_file
 
     def image(self) -> NDArray[np.uint8]:
@@ -236,22 +236,22 @@ class Release:
 
     @property
     def info(self) -> Info:
-        """Version, whether people verified it, where it comes from."""
+        """Return its version, whether people verified it, where it comes from."""
         return self.document.info
 
     @property
     def categories(self) -> list[str]:
-        """The names, in the order of their ids."""
+        """Return the names, in the order of their ids."""
         return [row.name for row in self.document.categories]
 
     @cached_property
     def videos(self) -> dict[str, VideoRow]:
-        """The videos by YouTube id."""
+        """Return the videos by YouTube id."""
         return {video.id: video for video in self.document.videos}
 
     @cached_property
     def cross_event(self) -> frozenset[str]:
-        """The ids of the cross-event subset."""
+        """Return the ids of the cross-event subset."""
         return frozenset(self.document.cross_event())
 
     @cached_property
@@ -337,7 +337,7 @@ def _from_labels(data: bytes) -> Document:
 
 
 def _completed(raw: dict[str, Any]) -> dict[str, Any]:
-    """A document with all columns, of one that has what labels need: the others say nothing."""
+    """Return a document with all columns, of one that has what labels need."""
     info = dict(raw["info"])
     if world := info.pop("world", None):  # as 'synth' noted its settings before
         info["provenance"] = {SYNTH: {"config": world}}

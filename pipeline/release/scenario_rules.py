@@ -1,4 +1,4 @@
-"""What the scenarios of one frame's instances must not say together (paper, section 3.1.3)."""
+"""The rules of what one frame's scenarios may not say together (paper, section 3.1.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a video is named, in any list, file or release: one way to read it, one way to compare.
+"""Names of videos, in any list, file or release: one way to read them, one way to compare.
 
 A join by text finds none of these in another: ``<id>_000020`` (VGGSound files, seconds in six
 digits), ``<id>_00020`` (AVATAR, five), ``<id>_20000_30000`` (milliseconds, from and to),
@@ -41,14 +41,14 @@ _ENDING = re.compile(
     r"|gz|tar|zip|part)$",
     re.IGNORECASE,
 )
-"""Of files; "take.v2" is a name."""
+"""Endings of files; "take.v2" is a name."""
 _YOUTUBES = re.compile(r"(?:youtube(?:-nocookie)?\.com|youtu\.be)/", re.IGNORECASE)
 _SECONDS = re.compile(r"\d{1,6}(\.\d+)?")
 _PADDED = {5, 6, 8}
 """Digits of a start in names of clips: AVATAR's, VGGSound's, ours."""
 
 _COLUMNS = {"id", "ids", "file", "filename", "name", "video", "video_id", "youtube_id", "ytid"}
-"""How lists head the column of names, or call it in JSON."""
+"""Headings of the column of names, or call it in JSON."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class VideoName:
     """A video, and where in it a clip starts, as far as a name tells."""
 
     name: str
-    """In full, without folders and endings."""
+    """The full name, without folders and endings."""
     youtube_id: str = ""
     """The id that the name surely holds; empty where it may be a name of another kind."""
     readings: frozenset[str] = frozenset()
@@ -66,12 +66,12 @@ class VideoName:
 
     @property
     def video_id(self) -> str:
-        """The video, in one word: its YouTube id, else the name in full."""
+        """Return the video, in one word: its YouTube id, else the name in full."""
         return self.youtube_id or self.name
 
     @property
     def sure(self) -> set[str]:
-        """The readings that it has in any case."""
+        """Return the readings that it has in any case."""
         return {self.name, self.video_id}
 
 
@@ -111,7 +111,7 @@ def read_name(text: str) -> VideoName:
 
 
 def _without_span(name: str) -> Iterator[str]:
-    """What is left of a name when its end is a clip's span."""
+    """Yield what is left of a name when its end is a clip's span."""
     base, _, last = name.rpartition("_")
     if base and last.isdecimal() and len(last) in _PADDED:
         yield base
@@ -135,7 +135,7 @@ def _start(first: str | None, last: str | None) -> float | None:
 
 
 def _stem(name: str) -> str:
-    """A file's name without folders and endings."""
+    """Return a file's name without folders and endings."""
     plain = name.strip().strip("\"'").replace("\\", "/").rstrip("/").rpartition("/")[2].strip()
     while (shorter := _ENDING.sub("", plain).strip()) not in (plain, ""):
         # yt-dlp puts the format before the ending: "<id>.f137.mp4".
@@ -144,7 +144,7 @@ def _stem(name: str) -> str:
 
 
 def safe_id(name: str) -> str:
-    """A name that can be a video's id: itself, or its safe part and a digest.
+    """Return a name that can be a video's id: itself, or its safe part and a digest.
 
     >>> safe_id("l_7B1wnTNtA"), safe_id("baby laughter/1")
     ('l_7B1wnTNtA', 'baby-laughter-1-aa48d4f6')
@@ -157,15 +157,15 @@ def safe_id(name: str) -> str:
 
 @dataclass(frozen=True)
 class Shared:
-    """What two collections of videos have in common."""
+    """The videos that two collections have in common."""
 
     same: list[VideoName]
-    """Of the first, those that are in the second."""
+    """The names of the first that are in the second."""
     unsure: list[tuple[str, str]]
     """Names of the first that may be of a video of the second, which is named with each."""
 
     def doubt(self) -> str:
-        """A sentence on what could not be told; empty when all could."""
+        """Return a sentence on what could not be told; empty when all could."""
         if not self.unsure:
             return ""
         one, other = self.unsure[0]
@@ -194,21 +194,21 @@ class VideoNames:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> VideoNames:
-        """The videos of names as they stand in releases and checkpoints."""
+        """Take the videos of names as they stand in releases and checkpoints."""
         return cls([read_name(text) for text in sorted(set(texts))])
 
     def __len__(self) -> int:
-        """How many different videos."""
+        """Count the different videos."""
         return len({one.video_id for one in self.names})
 
     def same(self, one: VideoName) -> list[VideoName]:
-        """The names of the same video."""
+        """Return the names of the same video."""
         found = [other for text in sorted(one.sure) for other in self._maybe.get(text, ())]
         found += [other for text in sorted(one.readings) for other in self._sure.get(text, ())]
         return list(dict.fromkeys(found))
 
     def shared_with(self, others: VideoNames) -> Shared:
-        """Which of these are among others."""
+        """Return which of these are among others."""
         same, unsure = [], []
         for one in self.names:
             if others.same(one):
@@ -218,14 +218,14 @@ class VideoNames:
         return Shared(same, unsure)
 
     def doubt(self) -> str:
-        """A sentence on lines that name no video; empty when there are none."""
+        """Return a sentence on lines that name no video; empty when there are none."""
         if not self.unread:
             return ""
         return f"{len(self.unread)} lines name no video ({self.unread[0][:60]!r})."
 
 
 def read_list(path: Path) -> VideoNames:
-    """The videos of a training list: text or CSV, one a line, or JSON with names in it.
+    """Read the videos of a training list: text or CSV, one a line, or JSON with names in it.
 
     The first column names them, or the one with a heading such as ``video_id``. What can be no
     video's name (a word without a digit) is kept aside and counted.
@@ -255,7 +255,7 @@ def read_list(path: Path) -> VideoNames:
 
 
 def parse_row(row: Sequence[str]) -> VideoName | None:
-    """One line of a list, its name first; none when that can be no video's.
+    """Read one line of a list, its name first; none when that can be no video's.
 
     >>> parse_row(["l_7B1wnTNtA", " 20", "dog", "test"]).start_s, parse_row(["dog"])
     (20.0, None)
@@ -310,7 +310,7 @@ def _of_json(path: Path, text: str) -> Iterator[list[str]]:
 
 
 def _strings(value: Any, *, called: bool) -> Iterator[tuple[str, bool]]:
-    """Every text in a JSON value, names of objects too, and whether it is called a video's name."""
+    """Yield every text in a JSON value, names too, and whether it is called a video's name."""
     if isinstance(value, str):
         yield value, called
     elif isinstance(value, int) and called and not isinstance(value, bool):

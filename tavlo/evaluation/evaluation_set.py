@@ -32,7 +32,7 @@ _FAR_PX = 1e6
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What a release asks of a model."""
+    """The frames and facts of a release that a model is scored on."""
 
     name: str
     verified: bool
@@ -41,13 +41,13 @@ class EvaluationSet:
     cross_event: frozenset[str]
     """Videos of the cross-event subset."""
     folder: Path = Path()
-    """Where it lies, for its media."""
+    """The release's folder, for its media."""
     imported_from: str = ""
-    """What the release was made of; empty for our own."""
+    """The foreign set it was made of; empty for our own."""
     released: dict[str, str] = field(default_factory=dict, repr=False)
     """Digests of its files as they were released."""
     media: bool = False
-    """Whether its images are the released ones; restored ones may only look alike."""
+    """True where its images are the released ones; restored ones may only look alike."""
 
 
 def read_release(folder: Path) -> EvaluationSet:
