@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 class Asked:
     """The options of ``evaluate`` as typed."""
 
-    release: str
-    predictions: str | None
+    release: Path
+    predictions: Path | None
     checkpoint: str | None
     model: str
     prior: str
     variant: str
     windows: tuple[float, ...]
-    cache: str | None
+    cache: Path | None
     device: str
     allow_overlap: bool
     avatar_tables: bool
@@ -39,22 +39,25 @@ class Asked:
     gt: Literal["mask", "box"]
     max_missing: int
     seed: int
-    train_lists: tuple[str, ...]
-    out: str | None
+    train_lists: tuple[Path, ...]
+    out: Path | None
     gallery: bool
     clips: tuple[str, ...]
 
 
 _COUNT = click.IntRange(min=0)
+_PATH = click.Path(path_type=Path)
 _OPTIONS = (
     click.option(
         "--release",
+        type=_PATH,
         required=True,
         metavar="DIR",
         help="A release, or an imported VGG-SS, Flickr-SoundNet, IS3 or AVSBench.",
     ),
     click.option(
         "--predictions",
+        type=_PATH,
         metavar="DIR",
         help="Heatmaps: <clip_id>.npz (or .parquet) with frame_index (n,) and heatmap (n, y, x),"
         " any resolution.",
@@ -85,6 +88,7 @@ _OPTIONS = (
     ),
     click.option(
         "--cache",
+        type=_PATH,
         metavar="DIR",
         help="Keep TAVLO's small copies of the clips for a next checkpoint.",
     ),
@@ -116,12 +120,14 @@ _OPTIONS = (
     click.option(
         "--train-list",
         "train_lists",
+        type=_PATH,
         multiple=True,
         metavar="FILE",
         help="What the model was trained on: tell how much of it is scored. Repeatable.",
     ),
     click.option(
         "--out",
+        type=_PATH,
         metavar="DIR",
         help="Write scores.md, .tex, .csv, .json and frames.csv there, over earlier results.",
     ),
@@ -183,14 +189,14 @@ def evaluate_images(**typed: Any) -> None:
 def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
     from tavlo.evaluation.evaluation_set import read_release
 
-    data = read_release(Path(asked.release))
+    data = read_release(asked.release)
     of_avatar = not data.imported_from or data.imported_from.startswith("AVATAR")
     older = not (of_avatar or asked.avatar_tables)
     _check_usage(asked, older=older)
     if older:
-        from tavlo.evaluation.older_benchmarks import test_split
+        from tavlo.evaluation.older_benchmarks import select_test_split
 
-        data = test_split(data)
+        data = select_test_split(data)
     model = _open(asked, data) if asked.checkpoint else None
     of_images = model is not None and model.of_images
     if (asked.windows or asked.retrieval) and not of_images:
@@ -200,7 +206,7 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
         windows = asked.windows or (10.0,)
     by_window = bool(asked.windows) or (earlier_name and windows != (None,))
     # Without --out, heatmaps of a folder are scored and nothing is written.
-    out = Path(asked.out or "")
+    out = asked.out or Path()
     places = {at: out / f"window-{at:g}" if by_window else out for at in windows}
     found: Mapping[float | None, Predictions]
     if model is None:
@@ -210,7 +216,7 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
         _remove_earlier(asked, places.values(), model.about if by_window else None)
         name = "heatmaps" if by_window or earlier_name else "predictions"
         chosen = None if by_window else asked.predictions
-        targets = {at: Path(chosen or place / name) for at, place in places.items()}
+        targets = {at: chosen or place / name for at, place in places.items()}
         found = _predict(asked, data, model, targets)
     if older:
         _score_older(asked, data, model, found[None])
@@ -250,7 +256,7 @@ def _open(asked: Asked, data: EvaluationSet) -> ImagePredictor | ClipPredictor:
         prior=asked.prior,
         variant=asked.variant,
         device=asked.device,
-        cache=Path(asked.cache) if asked.cache else None,
+        cache=asked.cache,
         allow_overlap=asked.allow_overlap,
     )
     if doubt:
@@ -263,7 +269,8 @@ def _stored(asked: Asked) -> Predictions:
     from tavlo.evaluation.predictions import Predictions
     from tavlo.evaluation.training_overlap import refuse_seen
 
-    found = Predictions(Path(str(asked.predictions)))
+    assert asked.predictions is not None
+    found = Predictions(asked.predictions)
     if not asked.allow_overlap:
         refuse_seen(found.about(), str(asked.predictions))
     return found
@@ -278,7 +285,7 @@ def _remove_earlier(
 
     if not asked.out:
         return
-    out, again = Path(asked.out), set(places)
+    out, again = asked.out, set(places)
     if windows_of is not None:
         remove_windows(out, windows_of, again)
     if any([remove_results(folder) for folder in {out, *again}]):
@@ -328,7 +335,7 @@ def _score(
             asked.gt,
             max_missing=asked.max_missing,
             seed=asked.seed,
-            train_lists=[Path(name) for name in asked.train_lists],
+            train_lists=asked.train_lists,
             show=show,
         )
     if asked.out:
@@ -366,14 +373,15 @@ def _score_older(
     )
     from tavlo.published.result_table import to_markdown
 
-    lists = [Path(name) for name in asked.train_lists]
-    scores = evaluate_benchmark(data, found, max_missing=asked.max_missing, train_lists=lists)
+    scores = evaluate_benchmark(
+        data, found, max_missing=asked.max_missing, train_lists=asked.train_lists
+    )
     if asked.retrieval and isinstance(model, ImagePredictor):
         rows, failed = retrieve(data, model.model, max_missing=asked.max_missing)
         scores.rows |= rows
         scores.left_out |= failed
     if asked.out:
-        write_benchmark_scores(scores, Path(asked.out))
+        write_benchmark_scores(scores, asked.out)
     output().tell(scores.as_dict(), to_markdown([benchmark_table(scores)]).rstrip("\n"))
 
 

@@ -111,6 +111,13 @@ class PairRecipe(Recipe, Generic[Settings]):
         """Return all settings."""
         return self.settings.model_dump(mode="json")
 
+    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
+        """Make ``image`` ``(3, y, x)`` and ``spectrogram`` ``(1, f, s)``, as EZ-VSL does."""
+        picture = middle_frame(clip)
+        if rng is not None:
+            picture = shifted_crop(picture, rng)
+        return {"image": self._image(picture), "spectrogram": self._spectrogram(clip.waveform)}
+
     def _image(self, picture: Picture) -> Tensor:
         return self.published.image_front(picture)
 
@@ -135,13 +142,6 @@ class EzVslRecipe(PairRecipe[ImageNetSettings]):
         """Put ImageNet's weights into the picture's trunk, where they are registered."""
         assert isinstance(model, EzVsl)
         return _initialise(self.settings, [model.imgnet])
-
-    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        """Make ``image`` ``(3, y, x)`` and ``spectrogram`` ``(1, f, s)``."""
-        picture = middle_frame(clip)
-        if rng is not None:
-            picture = shifted_crop(picture, rng)
-        return {"image": self._image(picture), "spectrogram": self._spectrogram(clip.waveform)}
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         """See ``ezvsl_loss``."""
@@ -168,13 +168,6 @@ class SlavcRecipe(PairRecipe[SlavcSettings]):
         started = _initialise(self.settings, [trunk])
         model.reset_momentum_encoder()
         return started
-
-    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        """Make the same sample as EZ-VSL's."""
-        picture = middle_frame(clip)
-        if rng is not None:
-            picture = shifted_crop(picture, rng)
-        return {"image": self._image(picture), "spectrogram": self._spectrogram(clip.waveform)}
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         """See ``slavc_loss``."""

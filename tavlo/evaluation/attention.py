@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +14,18 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.errors import AvatarBuildError
 from pipeline.files import replacing
 from tavlo.evaluation.clip_models import ClipPredictor
 from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.image_models import ImagePredictor
+from tavlo.evaluation.predict import Notes
 from tavlo.evaluation.predictions import GRID_HW
 from tavlo.evaluation.release_media import frames_of, picture
 from tavlo.network.model import AstBlock, Tavlo, similarity
-from tavlo.training.cached_clips import fill_cache
-from tavlo.training.data import read_clip
 from tavlo.training.tavlo_recipe import TavloRecipe
-from tavlo.training.training_clips import read_clips
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Maps = NDArray[np.float32]
@@ -117,26 +114,23 @@ def write_attention(
     """
     if not isinstance(predictor, ClipPredictor):
         return []
-    recipe, model, config = predictor.recipe, predictor.model.cpu(), predictor.config
+    recipe, model = predictor.recipe, predictor.model.cpu()
     if not isinstance(recipe, TavloRecipe) or not isinstance(model, Tavlo):
         return []
     frames = frames_of(data, clip_id)
-    wanted = [clip for clip in read_clips(data.folder) if clip.clip_id == clip_id]
-    with tempfile.TemporaryDirectory(prefix="attention-") as scratch:
-        ready, failed = fill_cache(wanted, Path(scratch), config.rules, 1)
-        if failed:
-            raise AvatarBuildError(f"{clip_id}: {failed[clip_id]}")
-        tensors = read_clip(ready[0].path, config.clip_s, ready[0].sha256)
+    ((_, tensors),) = predictor.read(data, [clip_id], Notes(len(frames)))
     batch = {name: value[None] for name, value in recipe.sample(tensors, None).items()}
     found = attention(model, batch)
-    every = recipe.settings.every
-    pictures = []
-    for frame in frames:
-        image = picture(data, frame)
-        truth = frame.truth(GRID_HW) if frame.instances else None
-        pictures.append(Pictured(frame.frame_index, image, truth))
+    pictures = [
+        Pictured(
+            frame.frame_index,
+            picture(data, frame),
+            frame.truth(GRID_HW) if frame.instances else None,
+        )
+        for frame in frames
+    ]
     with replacing(target) as path:
-        figure(found, pictures, every, clip_id).savefig(path, format="png", dpi=100)
+        figure(found, pictures, recipe.settings.every, clip_id).savefig(path, format="png", dpi=100)
     return [target]
 
 
@@ -164,49 +158,24 @@ def figure(found: Attention, pictures: Sequence[Pictured], every: int, title: st
 
     index = [shown.frame_index // every for shown in pictures]
     marks = [str(shown.frame_index) for shown in pictures]
-    blocks = len(found.sound_over_time)
     columns: list[tuple[str, Maps]] = [("heatmap (eq. 16)", found.heat)]
-    if found.within_frame is not None:
-        columns += [
-            (f"block {number}: the sound looks at", maps)
-            for number, maps in enumerate(found.within_frame, start=1)
-        ]
-    over_time = [
-        (f"block {number}: {what} over time", maps[number - 1])
-        for number in range(1, blocks + 1)
-        for what, maps in (
-            ("the sound", found.sound_over_time),
-            ("its best location", found.location_over_time),
-        )
-    ]
-    width = max(1 + len(columns), len(over_time))
-    rows = len(pictures) + 1
+    for number, maps in enumerate(found.within_frame if found.within_frame is not None else (), 1):
+        columns.append((f"block {number}: the sound looks at", maps))
+    over_time = []
+    pairs = zip(found.sound_over_time, found.location_over_time, strict=True)
+    for number, (sound, location) in enumerate(pairs, start=1):
+        over_time.append((f"block {number}: the sound over time", sound))
+        over_time.append((f"block {number}: its best location over time", location))
+    width, rows = max(1 + len(columns), len(over_time)), len(pictures) + 1
     sheet = Figure(figsize=(3.2 * width, 2.3 * rows + 0.9), layout="constrained")
     sheet.suptitle(title)
     grid = sheet.add_gridspec(rows, width, height_ratios=[*[1.0] * len(pictures), 1.4])
-    ranges = [(float(maps[index].min()), float(maps[index].max())) for _, maps in columns]
     for row, shown in enumerate(pictures):
-        image, truth = shown.image, shown.truth
-        shape = image.shape[:2]
-        outline = None
-        if truth is not None:
-            outline = cv2.resize(truth.astype(np.float32), shape[::-1])
-        panels = [(f"frame {shown.frame_index}", None, (0.0, 1.0))] + [
-            (what if row == 0 else "", maps[index[row]], limits)
-            for (what, maps), limits in zip(columns, ranges, strict=True)
-        ]
-        for column, (said, heat, (low, high)) in enumerate(panels):
+        _panel(sheet.add_subplot(grid[row, 0]), shown, f"frame {shown.frame_index}")
+        for column, (what, maps) in enumerate(columns, start=1):
             axes = sheet.add_subplot(grid[row, column])
-            axes.imshow(image if heat is None else image.mean(-1), cmap="gray")
-            if heat is not None:
-                large = cv2.resize(heat, shape[::-1], interpolation=cv2.INTER_NEAREST)
-                axes.imshow(large, cmap="turbo", alpha=0.6, vmin=low, vmax=high)
-                axes.set_xlabel(f"{heat.min():.3f} to {heat.max():.3f}", fontsize=8)
-            if outline is not None:
-                axes.contour(outline, [0.5], colors="lime", linewidths=1.5)
-            axes.set_title(said, fontsize=9)
-            axes.set_xticks([])
-            axes.set_yticks([])
+            # One scale of colour per column, so that frames can be compared.
+            _panel(axes, shown, "" if row else what, maps[index[row]], maps[index])
     for column, (name, weights) in enumerate(over_time):
         axes = sheet.add_subplot(grid[rows - 1, column])
         axes.imshow(weights, cmap="viridis", vmin=0)
@@ -216,6 +185,24 @@ def figure(found: Attention, pictures: Sequence[Pictured], every: int, title: st
         axes.set_xticks(index, marks, fontsize=8, rotation=90)
         axes.set_yticks(index, marks, fontsize=8)
     return sheet
+
+
+def _panel(
+    axes: Axes, shown: Pictured, said: str, heat: Maps | None = None, scale: Maps | None = None
+) -> None:
+    """Draw a frame with its truth outlined, and a map over it in the colours of ``scale``."""
+    size = shown.image.shape[1::-1]
+    axes.imshow(shown.image if heat is None else shown.image.mean(-1), cmap="gray")
+    if heat is not None and scale is not None:
+        large = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)
+        axes.imshow(large, cmap="turbo", alpha=0.6, vmin=scale.min(), vmax=scale.max())
+        axes.set_xlabel(f"{heat.min():.3f} to {heat.max():.3f}", fontsize=8)
+    if shown.truth is not None:
+        outline = cv2.resize(shown.truth.astype(np.float32), size)
+        axes.contour(outline, [0.5], colors="lime", linewidths=1.5)
+    axes.set_title(said, fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])
 
 
 def _numbers(values: Tensor) -> Maps:

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from pipeline.errors import AvatarBuildError
+from pipeline.media.clip_cache import ClipTensors
 from pipeline.versions import code_revision
-from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
+from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.older_benchmarks import USUAL_POST
 from tavlo.evaluation.predict import Answer, Notes
 from tavlo.training.cached_clips import CACHE_VERSION, fill_cache
@@ -70,28 +71,40 @@ class ClipPredictor:
             UsageError: the release has no clips.
             AvatarBuildError: a clip lacks a labelled frame.
         """
-        frames: dict[str, list[LabelledFrame]] = defaultdict(list)
+        labelled: dict[str, set[int]] = defaultdict(set)
         for frame in data.frames:
-            frames[frame.clip_id].append(frame)
-        clips = [clip for clip in read_clips(data.folder) if clip.clip_id in frames]
+            labelled[frame.clip_id].add(frame.frame_index)
+        model = self.model.to(self.device)
+        for clip_id, tensors in self.read(data, labelled, notes):
+            index = sorted(labelled[clip_id])
+            if index[-1] >= len(tensors.frames):
+                raise AvatarBuildError(
+                    f"{clip_id}: frame {index[-1]} is labelled, and the clip has"
+                    f" {len(tensors.frames)} frames. Verify the release: 'avatar-build export"
+                    f" --verify {data.folder}'."
+                )
+            if clip_id in every_frame_of:
+                index = list(range(len(tensors.frames)))
+            with self.config.autocast(self.device):
+                heatmaps = self.recipe.heatmaps(model, tensors, index)
+            yield Answer(clip_id, index, dict.fromkeys(windows, heatmaps))
+
+    def read(
+        self, data: EvaluationSet, wanted: Collection[str], notes: Notes
+    ) -> Iterator[tuple[str, ClipTensors]]:
+        """Yield some clips by id, as the model was trained on them; note those that cannot be read.
+
+        Raises:
+            UsageError: the release has no clips.
+            AvatarBuildError: more frames lack their clip than may.
+        """
+        clips = [clip for clip in read_clips(data.folder) if clip.clip_id in wanted]
         with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
             notes.show(0, "making small copies")
             processes = len(os.sched_getaffinity(0))
             cache = self.cache or Path(scratch)
             ready, failed = fill_cache(clips, cache, self.config.rules, processes)
-            notes.miss({one.frame_id: why for clip, why in failed.items() for one in frames[clip]})
-            model = self.model.to(self.device)
+            reasons = {one.frame_id: failed.get(one.clip_id, "") for one in data.frames}
+            notes.miss({frame: why for frame, why in reasons.items() if why})
             for clip in ready:
-                tensors = read_clip(clip.path, self.config.clip_s, clip.sha256)
-                index = sorted({frame.frame_index for frame in frames[clip.clip_id]})
-                if index[-1] >= len(tensors.frames):
-                    raise AvatarBuildError(
-                        f"{clip.clip_id}: frame {index[-1]} is labelled, and the clip has"
-                        f" {len(tensors.frames)} frames. Verify the release: 'avatar-build export"
-                        f" --verify {data.folder}'."
-                    )
-                if clip.clip_id in every_frame_of:
-                    index = list(range(len(tensors.frames)))
-                with self.config.autocast(self.device):
-                    heatmaps = self.recipe.heatmaps(model, tensors, index)
-                yield Answer(clip.clip_id, index, dict.fromkeys(windows, heatmaps))
+                yield clip.clip_id, read_clip(clip.path, self.config.clip_s, clip.sha256)

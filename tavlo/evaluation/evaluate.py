@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.columns import markdown_table
-from pipeline.errors import AvatarBuildError
 from pipeline.release.scenario_rules import SCENARIOS
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
@@ -113,7 +112,7 @@ def evaluate(
     Raises:
         AvatarBuildError: more heatmaps are missing, or nothing is left.
     """
-    frames, left_out = _scored(data, predictions, max_missing)
+    frames, left_out = predictions.split(data.frames, max_missing)
     done = itertools.count(1)
 
     def heatmaps() -> Iterator[Heatmap]:
@@ -185,34 +184,6 @@ def _score(frame: LabelledFrame, predicted: Any, truth: TruthKind, scenario: str
     value = ciou(predicted, frame.truth(GRID_HW, truth, scenario))
     # Nothing predicted where the truth is too small for the grid: nothing was localised.
     return 0.0 if np.isnan(value) else value
-
-
-def _scored(
-    data: EvaluationSet, predictions: Predictions, max_missing: int
-) -> tuple[list[LabelledFrame], dict[str, str]]:
-    left_out: dict[str, str] = {}
-    missing: list[str] = []
-    frames: list[LabelledFrame] = []
-    failed = predictions.about().get("failed", {})
-    for frame in data.frames:
-        if not frame.off_screen and not frame.instances:
-            left_out[frame.frame_id] = "no instance in the release"
-        elif not predictions.has(frame):
-            left_out[frame.frame_id] = failed.get(frame.frame_id, "no prediction")
-            missing.append(frame.frame_id)
-        else:
-            frames.append(frame)
-    if len(missing) > max_missing:
-        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        told = [why for name in missing if (why := left_out[name]) != "no prediction"]
-        raise AvatarBuildError(
-            f"{len(missing)} of {len(data.frames)} labelled frames have no prediction"
-            f" ({some}{f': {told[0]}' if told else ''})."
-            f" A short set is not scored as if whole; allow it with --max-missing {len(missing)}."
-        )
-    if not frames:
-        raise AvatarBuildError("no labelled frame has a prediction.")
-    return frames, left_out
 
 
 def _dagger(

@@ -44,16 +44,16 @@ class SoundCounts:
 
     def sentences(self, model: ImageModel, windows: Sequence[float | None] = (None,)) -> list[str]:
         """Say what was done to sounds that are not as the model takes them."""
-        said = []
-        for rate, count in sorted(self.rates_hz.items()):
-            if rate != model.sample_rate_hz:
-                said.append(
-                    f"{count} sounds at {rate} Hz were resampled to {model.sample_rate_hz}."
-                )
-        for number, count in sorted(self.channels.items()):
-            if number > 1:
-                how = model.channels
-                said.append(f"{count} sounds have {number} channels; the {how} of them is heard.")
+        said = [
+            f"{count} sounds at {rate} Hz were resampled to {model.sample_rate_hz}."
+            for rate, count in sorted(self.rates_hz.items())
+            if rate != model.sample_rate_hz
+        ]
+        said += [
+            f"{count} sounds have {number} channels; the {model.channels} of them is heard."
+            for number, count in sorted(self.channels.items())
+            if number > 1
+        ]
         shortest = min(self.shortest_s, *(window or float("inf") for window in windows))
         if self.rates_hz and shortest < model.window_s:
             said.append(

@@ -77,7 +77,7 @@ class BenchmarkScores:
         return asdict(self)
 
 
-def test_split(data: EvaluationSet) -> EvaluationSet:
+def select_test_split(data: EvaluationSet) -> EvaluationSet:
     """Return the samples of the test split; all of them where the set states no split.
 
     Raises:
@@ -111,20 +111,8 @@ def evaluate_benchmark(
     """
     truth = _kind(data)
     about = predictions.about()
-    scores = BenchmarkScores(data.name, left_out=_never_there(data), model=about)
-    frames = []
-    for frame in data.frames:
-        if predictions.has(frame):
-            frames.append(frame)
-        else:
-            why = about.get("failed", {}).get(frame.frame_id, "no prediction")
-            scores.left_out[frame.frame_id] = why
-    lacking = len(data.frames) - len(frames)
-    if lacking > max_missing or not frames:
-        raise AvatarBuildError(
-            f"{lacking} of {len(data.frames)} samples have no prediction. A short set is not scored"
-            f" as if whole; allow it with --max-missing {lacking}."
-        )
+    frames, missing = predictions.split(data.frames, max_missing)
+    scores = BenchmarkScores(data.name, left_out=_never_there(data) | missing, model=about)
     post = _post(about, scores)
     videos = {frame.video_id for frame in frames if not frame.off_screen}
     scores.leaks = [leak(videos, path) for path in train_lists]

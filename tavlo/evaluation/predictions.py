@@ -99,6 +99,33 @@ class Predictions:
         """Say whether a heatmap of the frame is there."""
         return frame.frame_index in self._clip(frame.clip_id)
 
+    def split(
+        self, frames: Sequence[LabelledFrame], max_missing: int
+    ) -> tuple[list[LabelledFrame], dict[str, str]]:
+        """Return the frames that have a heatmap, and why each other one has none, by id.
+
+        Raises:
+            AvatarBuildError: more than ``max_missing`` have none, or all.
+        """
+        failed = self.about().get("failed", {})
+        found, missing = [], {}
+        for frame in frames:
+            if self.has(frame):
+                found.append(frame)
+            else:
+                missing[frame.frame_id] = failed.get(frame.frame_id, "no prediction")
+        if len(missing) > max_missing:
+            some = ", ".join(list(missing)[:5]) + (", ..." if len(missing) > 5 else "")
+            told = [f": {why}" for why in missing.values() if why != "no prediction"][:1]
+            raise AvatarBuildError(
+                f"{len(missing)} of {len(frames)} labelled frames have no prediction"
+                f" ({''.join([some, *told])}). A short set is not scored as if whole; allow it with"
+                f" --max-missing {len(missing)}."
+            )
+        if not found:
+            raise AvatarBuildError("no labelled frame has a prediction.")
+        return found, missing
+
     def indices(self, clip_id: str) -> list[int]:
         """List a clip's frames that have a heatmap, ascending; most often the labelled ones."""
         return sorted(self._clip(clip_id))

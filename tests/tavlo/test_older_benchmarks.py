@@ -22,7 +22,7 @@ from tavlo.evaluation.older_benchmarks import (
     consensus,
     evaluate_benchmark,
     retrieve,
-    test_split,
+    select_test_split,
     union,
     write_benchmark_scores,
 )
@@ -173,7 +173,7 @@ def test_what_is_missing_stands_beside_the_numbers(tmp_path: Path) -> None:
     data = vggss(tmp_path, [*BOXES, [[0.5, 0.5, 0.4, 0.9]]])
     found = predicted(data, tmp_path / "heat")
     (tmp_path / "heat" / f"{data.frames[1].clip_id}.npz").unlink()
-    with pytest.raises(AvatarBuildError, match="1 of 4 samples have no prediction"):
+    with pytest.raises(AvatarBuildError, match="1 of 4 labelled frames have no prediction"):
         evaluate_benchmark(data, found)
     scores = evaluate_benchmark(data, Predictions(tmp_path / "heat"), max_missing=1)
     assert scores.left_out == {
@@ -265,13 +265,13 @@ def test_of_a_set_with_splits_the_test_split_is_scored(tmp_path: Path) -> None:
     import_release(source, tmp_path / "avs-1")
     data = read_release(tmp_path / "avs-1")
     assert len(data.frames) == 2
-    (frame,) = test_split(data).frames
+    (frame,) = select_test_split(data).frames
     assert frame.video_id == "a"
     # Pictures of multi-source videos are spelt otherwise than their masks.
     assert (data.folder / frame.row.file_name).is_file()
     train = EvaluationSet("x", True, data.frames[1:], frozenset(), data.folder, "AVSBench")
     with pytest.raises(AvatarBuildError, match=r"no sample of the test split \(there is train\)"):
-        test_split(train)
+        select_test_split(train)
 
 
 class Shade(ImageModel):
