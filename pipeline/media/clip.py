@@ -119,6 +119,7 @@ def make_clip(
 
     try:
         try:
+            # A cut is quick and loses nothing; pictures are coded anew only where it shows others.
             cut(media, timeline, wanted, end, target, codecs)
             return made("remuxed", "")
         except MediaError as error:

@@ -85,6 +85,7 @@ def write_cached_clip(media: Media, start_s: float, end_s: float, target: Path) 
         for number, shown in enumerate(decode_pictures(media, timeline, [span])):
             if shown.damaged:
                 raise MediaError("damaged", f"{media.path.name}: a frame at {float(shown.time)} s")
+            # Evenly spaced, whatever the source's times are: training reads frames by number.
             small = cv2.resize(shown.rgb(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
             yield number / rate, np.asarray(small, np.uint8)
 

@@ -103,6 +103,7 @@ def probe(path: Path) -> MediaFacts:
             video_stream=video.index,
             audio_stream=audio.index if audio else None,
         )
+        # A whole index was checked; without one the header's end is held against the packets.
         claimed = None if _is_indexed(container) else file_end(container)
     if facts.audio_codec is not None:
         _check_sound(media)

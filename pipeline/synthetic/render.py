@@ -17,6 +17,7 @@ import av
 import cv2
 import numpy as np
 
+from pipeline.media.waveform import audio_frame
 from pipeline.synthetic.drawing import Painter
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.truth import Truth, truth_of
@@ -71,6 +72,7 @@ def render_world(
         done += scene.duration_s
         if progress is not None:
             progress(round(done), total)
+    # The list names more than is drawn: a web page in place of a video, and a video that is gone.
     rows = [(s.video_id, str(int(s.duration_s) // 4), s.label, s.split) for s in chosen]
     if video_ids is None or HTML_ID in video_ids:
         (world.videos / f"{HTML_ID}.mp4").write_text(_WEB_PAGE)
@@ -109,9 +111,6 @@ def encode(scene: Scene, path: Path) -> None:
             image.pts, image.time_base = index, Fraction(1, scene.fps)
             container.mux(picture.encode(image))
             start, end = (round((index + k) * RATE_HZ / scene.fps) for k in (0, 1))
-            samples = np.ascontiguousarray(sound[:, start:end])
-            block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
-            block.sample_rate, block.pts, block.time_base = RATE_HZ, start, Fraction(1, RATE_HZ)
-            container.mux(voice.encode(block))
+            container.mux(voice.encode(audio_frame(sound[:, start:end], start, RATE_HZ)))
         container.mux(picture.encode(None))
         container.mux(voice.encode(None))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-Draw = np.random.Generator
+Generator = np.random.Generator
 Colour = tuple[int, int, int]
 
 DRAWN_HEIGHT = 360
@@ -21,25 +21,25 @@ DRAWN_HEIGHT = 360
 _FLOOR_Y = 240
 
 
-def panorama(background: str, width: int, height: int, top: int, draw: Draw) -> Image:
+def panorama(background: str, width: int, height: int, top: int, rng: Generator) -> Image:
     """Paint a background, ``(height, width, 3)``; ``top`` rows lie above the picture."""
     image = np.zeros((height, width, 3), np.uint8)
-    _PAINTERS[background](image, top + _FLOOR_Y, draw)
-    grain = 7 * _noise(image.shape[:2], 3, draw) + 5 * _noise(image.shape[:2], 24, draw)
+    _PAINTERS[background](image, top + _FLOOR_Y, rng)
+    grain = 7 * _noise(image.shape[:2], 3, rng) + 5 * _noise(image.shape[:2], 24, rng)
     grained: Image = np.clip(image + grain[..., None], 0, 255).astype(np.uint8)
     return grained
 
 
-def _meadow(image: Image, floor: int, draw: Draw) -> None:
+def _meadow(image: Image, floor: int, rng: Generator) -> None:
     height, width = image.shape[:2]
     _gradient(image, 0, floor, (246, 206, 138), (235, 240, 222))
     for _ in range(width // 110):
-        x, y = _place(draw, 0, width, 20, floor // 2)
+        x, y = _place(rng, 0, width, 20, floor // 2)
         for dx, dy, size in ((-22, 4, 14), (0, -4, 20), (22, 3, 15), (8, 7, 16)):
             centre = (x + dx, y + dy)
             cv2.ellipse(image, (centre, (2.4 * size, 1.5 * size), 0), (255, 252, 248), -1)
     for rise, colour in ((62, (150, 176, 128)), (30, (118, 178, 142))):
-        phase, wave = draw.uniform(0, 6), draw.uniform(110, 170)
+        phase, wave = rng.uniform(0, 6), rng.uniform(110, 170)
         along = np.arange(width)
         crest = floor - rise * (0.62 + 0.38 * np.sin(along / wave + phase))
         edge = np.stack([along, crest], axis=1)
@@ -47,22 +47,22 @@ def _meadow(image: Image, floor: int, draw: Draw) -> None:
         cv2.fillPoly(image, [np.rint(hill).astype(np.int32)], colour, cv2.LINE_AA)
     _gradient(image, floor, height, (128, 212, 186), (92, 186, 156))
     for _ in range(width * 2):
-        x, y = _place(draw, 0, width, floor + 4, height)
+        x, y = _place(rng, 0, width, floor + 4, height)
         tall = 3 + (y - floor) // 14
-        green = tuple(int(c * draw.uniform(0.78, 1.08)) for c in (96, 184, 150))
-        tip = (x + int(draw.integers(-3, 4)), y - tall)
+        green = tuple(int(c * rng.uniform(0.78, 1.08)) for c in (96, 184, 150))
+        tip = (x + int(rng.integers(-3, 4)), y - tall)
         cv2.line(image, (x, y), tip, green, 1, cv2.LINE_AA)
     petals = ((255, 255, 255), (203, 160, 250), (120, 214, 255), (240, 170, 160))
     for _ in range(width // 9):
-        x, y = _place(draw, 0, width, floor + 10, height)
+        x, y = _place(rng, 0, width, floor + 10, height)
         size = 2 + (y - floor) // 60
-        colour = petals[int(draw.integers(len(petals)))]
+        colour = petals[int(rng.integers(len(petals)))]
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
             cv2.circle(image, (x + dx * size, y + dy * size), size, colour, -1, cv2.LINE_AA)
         cv2.circle(image, (x, y), size, (70, 190, 245), -1, cv2.LINE_AA)
 
 
-def _room(image: Image, floor: int, draw: Draw) -> None:
+def _room(image: Image, floor: int, rng: Generator) -> None:
     width = image.shape[1]
     image[:floor] = (206, 220, 224)
     for x in range(0, width, 36):
@@ -70,16 +70,16 @@ def _room(image: Image, floor: int, draw: Draw) -> None:
         for y in range(12 + 18 * (x // 36 % 2), floor, 36):
             rhomb = np.array([(x + 9, y - 6), (x + 13, y), (x + 9, y + 6), (x + 5, y)], np.int32)
             cv2.fillConvexPoly(image, rhomb, (176, 190, 160), cv2.LINE_AA)
-    left = int(draw.integers(60, 130))
+    left = int(rng.integers(60, 130))
     while left < width - 150:
-        if draw.random() < 0.5:
+        if rng.random() < 0.5:
             _window(image, left, floor - 180)
         else:
-            _framed_picture(image, left, floor - 165, draw)
-        left += int(draw.integers(170, 240))
+            _framed_picture(image, left, floor - 165, rng)
+        left += int(rng.integers(170, 240))
     image[floor - 14 : floor] = (238, 244, 246)
     image[floor - 15] = image[floor - 1] = (150, 170, 180)
-    _planks(image, floor, (112, 160, 204), draw)
+    _planks(image, floor, (112, 160, 204), rng)
     rug = (width / 2, floor + 72), (width * 0.72, 84.0)
     for shrink, colour in ((1, (150, 120, 190)), (0.9, (222, 220, 236)), (0.82, (170, 150, 206))):
         axes = (rug[1][0] * shrink, rug[1][1] * shrink)
@@ -97,31 +97,31 @@ def _window(image: Image, x: int, y: int) -> None:
     cv2.rectangle(image, (x - 8, y + 120), (x + 118, y + 129), (225, 234, 240), -1)
 
 
-def _framed_picture(image: Image, x: int, y: int, draw: Draw) -> None:
+def _framed_picture(image: Image, x: int, y: int, rng: Generator) -> None:
     cv2.rectangle(image, (x, y), (x + 84, y + 66), (92, 132, 170), -1)
     cv2.rectangle(image, (x + 7, y + 7), (x + 77, y + 59), (228, 240, 246), -1)
     for _ in range(4):
-        centre = _place(draw, x + 20, x + 64, y + 20, y + 46)
-        colour = tuple(int(c) for c in draw.integers(90, 220, 3))
-        cv2.circle(image, centre, int(draw.integers(6, 13)), colour, -1, cv2.LINE_AA)
+        centre = _place(rng, x + 20, x + 64, y + 20, y + 46)
+        colour = tuple(int(c) for c in rng.integers(90, 220, 3))
+        cv2.circle(image, centre, int(rng.integers(6, 13)), colour, -1, cv2.LINE_AA)
     cv2.rectangle(image, (x, y), (x + 84, y + 66), (60, 90, 120), 1)
 
 
-def _street(image: Image, floor: int, draw: Draw) -> None:
+def _street(image: Image, floor: int, rng: Generator) -> None:
     height, width = image.shape[:2]
     _gradient(image, 0, floor, (236, 196, 150), (238, 232, 220))
     walls = ((150, 186, 222), (176, 206, 196), (206, 190, 170), (168, 168, 214), (170, 214, 230))
-    x = -int(draw.integers(0, 60))
+    x = -int(rng.integers(0, 60))
     while x < width:
-        wide, tall = int(draw.integers(100, 150)), int(draw.integers(120, 185))
-        colour = walls[int(draw.integers(len(walls)))]
+        wide, tall = int(rng.integers(100, 150)), int(rng.integers(120, 185))
+        colour = walls[int(rng.integers(len(walls)))]
         cv2.rectangle(image, (x, floor - tall), (x + wide, floor), colour, -1)
         roof = np.array([(x - 4, floor - tall), (x + wide // 2, floor - tall - 34)], np.int32)
         roof = np.concatenate([roof, [[x + wide + 4, floor - tall]]]).astype(np.int32)
         cv2.fillPoly(image, [roof], (86, 96, 164), cv2.LINE_AA)
         for wx in range(x + 14, x + wide - 24, 34):
             for wy in range(floor - tall + 14, floor - 46, 40):
-                lit = (170, 232, 250) if draw.random() < 0.3 else (214, 190, 150)
+                lit = (170, 232, 250) if rng.random() < 0.3 else (214, 190, 150)
                 cv2.rectangle(image, (wx, wy), (wx + 20, wy + 26), lit, -1)
                 cv2.rectangle(image, (wx, wy), (wx + 20, wy + 26), (240, 244, 246), 2)
         door = x + wide // 2 - 10
@@ -137,10 +137,10 @@ def _street(image: Image, floor: int, draw: Draw) -> None:
         cv2.rectangle(image, (x, floor + 84), (x + 46, floor + 89), (210, 232, 238), -1)
 
 
-def _stage(image: Image, floor: int, draw: Draw) -> None:
+def _stage(image: Image, floor: int, rng: Generator) -> None:
     height, width = image.shape[:2]
     x = np.arange(width)
-    folds = 0.5 + 0.5 * np.sin(x / 9.0 + 1.6 * np.sin(x / 61.0 + draw.uniform(0, 6)))
+    folds = 0.5 + 0.5 * np.sin(x / 9.0 + 1.6 * np.sin(x / 61.0 + rng.uniform(0, 6)))
     cloth = np.array([74, 56, 150]) + folds[:, None] * np.array([40, 40, 70])
     image[:floor] = np.clip(cloth, 0, 255)
     cv2.rectangle(image, (0, 0), (width, 34), (70, 48, 130), -1)
@@ -151,7 +151,7 @@ def _stage(image: Image, floor: int, draw: Draw) -> None:
         y = 74 + round(8 * np.sin(left / 40))
         cv2.circle(image, (left, y), 5, (150, 226, 252), -1, cv2.LINE_AA)
         cv2.circle(image, (left, y), 2, (235, 250, 255), -1, cv2.LINE_AA)
-    _planks(image, floor, (120, 172, 214), draw)
+    _planks(image, floor, (120, 172, 214), rng)
     light = np.zeros(image.shape[:2], np.float32)
     for share in (0.3, 0.62):
         foot = round(share * width)
@@ -163,14 +163,14 @@ def _stage(image: Image, floor: int, draw: Draw) -> None:
     image[:] = np.clip(image + glow[..., None] * np.array([0.7, 0.95, 1.0]), 0, 255)
 
 
-def _planks(image: Image, floor: int, colour: tuple[int, int, int], draw: Draw) -> None:
+def _planks(image: Image, floor: int, colour: tuple[int, int, int], rng: Generator) -> None:
     height, width = image.shape[:2]
     y, tall = floor, 14
     while y < height:
-        x = -int(draw.integers(0, 120))
+        x = -int(rng.integers(0, 120))
         while x < width:
-            wide = int(draw.integers(90, 160))
-            shade = draw.uniform(0.88, 1.06)
+            wide = int(rng.integers(90, 160))
+            shade = rng.uniform(0.88, 1.06)
             board = tuple(min(255, int(c * shade)) for c in colour)
             cv2.rectangle(image, (x, y), (x + wide, y + tall), board, -1)
             edge = tuple(int(c * 0.74) for c in colour)
@@ -186,19 +186,19 @@ def _gradient(image: Image, top: int, bottom: int, above: Colour, below: Colour)
     image[top:bottom] = np.rint(rows)[:, None].astype(np.uint8)
 
 
-def _place(draw: Draw, left: int, right: int, top: int, bottom: int) -> tuple[int, int]:
-    return int(draw.integers(left, right)), int(draw.integers(top, bottom))
+def _place(rng: Generator, left: int, right: int, top: int, bottom: int) -> tuple[int, int]:
+    return int(rng.integers(left, right)), int(rng.integers(top, bottom))
 
 
-def _noise(shape: tuple[int, ...], grain_px: int, draw: Draw) -> NDArray[np.float32]:
+def _noise(shape: tuple[int, ...], grain_px: int, rng: Generator) -> NDArray[np.float32]:
     """Smooth noise in about [-1, 1] whose blotches are ``grain_px`` wide."""
     height, width = shape
-    coarse = draw.uniform(-1, 1, (height // grain_px + 2, width // grain_px + 2))
+    coarse = rng.uniform(-1, 1, (height // grain_px + 2, width // grain_px + 2))
     smooth = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     return smooth.astype(np.float32)
 
 
-_PAINTERS: dict[str, Callable[[Image, int, Draw], None]] = {
+_PAINTERS: dict[str, Callable[[Image, int, Generator], None]] = {
     "meadow": _meadow,
     "room": _room,
     "street": _street,

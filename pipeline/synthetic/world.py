@@ -270,20 +270,20 @@ def _scene(
     width: int = 640,
     label: str = "",
 ) -> Scene:
-    draw = np.random.default_rng([seed, *video_id.encode()])
+    rng = np.random.default_rng([seed, *video_id.encode()])
     return Scene(
         video_id=video_id,
         label=label or CATEGORIES[cues[0].category][0],
-        split="test" if draw.random() < 0.3 else "train",
+        split="test" if rng.random() < 0.3 else "train",
         duration_s=duration_s,
         fps=fps,
-        gop_s=float(draw.integers(2, 6)),
+        gop_s=float(rng.integers(2, 6)),
         background=background,
-        seed=int(draw.integers(2**31)),
+        seed=int(rng.integers(2**31)),
         camera=Camera(
-            swing_px=float(draw.uniform(24, 40)),
-            period_s=float(draw.uniform(14, 20)),
-            phase=float(draw.uniform(0, 2 * math.pi)),
+            swing_px=float(rng.uniform(24, 40)),
+            period_s=float(rng.uniform(14, 20)),
+            phase=float(rng.uniform(0, 2 * math.pi)),
             drift_px_s=drift_px_s,
         ),
         actors=tuple(actors),
@@ -291,7 +291,7 @@ def _scene(
             Sound(
                 actor=cue.actor,
                 category=cue.category,
-                onsets=_onsets(cue, draw),
+                onsets=_onsets(cue, rng),
                 end_s=cue.end_s,
             )
             for cue in cues
@@ -300,9 +300,9 @@ def _scene(
     )
 
 
-def _onsets(cue: _Cue, draw: np.random.Generator) -> tuple[float, ...]:
+def _onsets(cue: _Cue, rng: np.random.Generator) -> tuple[float, ...]:
     """Make strokes ``every_s`` apart, give or take a twelfth; none in the last half of a gap."""
     onsets = [cue.start_s]
     while onsets[-1] + 1.5 * cue.every_s < cue.end_s:
-        onsets.append(round(onsets[-1] + cue.every_s * float(draw.uniform(11, 13)) / 12, 3))
+        onsets.append(round(onsets[-1] + cue.every_s * float(rng.uniform(11, 13)) / 12, 3))
     return tuple(onsets)

@@ -81,6 +81,7 @@ def import_list(
         answers: list[Outcome] = [Ok(row.id, [row]) for row in new]
         answers += [*result.drops, *result.failures]
         sha256 = sha256_of(path)
+        # The same selection of the same list has the same key, so that again it commits nothing.
         rows = Derived(
             digest_of([sha256, sorted(answer.id for answer in answers)])[:12],
             path.name,

@@ -181,6 +181,7 @@ def compare(
     human = [row for rows in by_frame(reviews).values() for row in opinions(rows, "boxes")]
     audible_now, audible_then = _audible(now), _audible(then)
     lost = audible_now.keys() - audible_then.keys()
+    # A review made from no proposal is lost, too, where its frame keeps no audible box.
     emptied = set(audible_now.values()) - set(audible_then.values())
     orphaned = [
         review
