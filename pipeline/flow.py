@@ -44,16 +44,16 @@ class Step:
 
     def load(self) -> Any:
         """Import the stage's class (``pipeline.run.stage.Stage``)."""
-        return _load(self.stage)
+        return imported(self.stage)
 
     def load_derive(self) -> Callable[[Any], int]:
         """Import the function that takes a workspace and returns how many files are new."""
-        found: Callable[[Any], int] = _load(self.derive)
+        found: Callable[[Any], int] = imported(self.derive)
         return found
 
     def load_project(self) -> Any:
         """Import the kind of project (``labeling.projects.project_kind.ProjectKind``)."""
-        return _load(self.project)
+        return imported(self.project)
 
 
 FLOW = (
@@ -192,6 +192,7 @@ def automatic_stages() -> list[str]:
     return [name for name, step in STAGES.items() if not step.of_people]
 
 
-def _load(place: str) -> Any:
+def imported(place: str) -> Any:
+    """Import what ``module:name`` says."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -7,7 +7,6 @@ input row ends as exactly one of ok, dropped or failed, or nothing is committed.
 from __future__ import annotations
 
 import errno
-import importlib
 import time
 import traceback
 import uuid
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.errors import DamagedError, InputError, StopRun, machine_says
+from pipeline.flow import imported
 from pipeline.records.schema import TABLES, DropRow, FailureRow, Record, Video, by_table, digest_of
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
 from pipeline.versions import code_revision, tool_versions
@@ -55,8 +55,7 @@ class Job:
 
     def make_stage(self) -> Stage[Any]:
         """Construct the stage; nothing heavy happens before its ``open``."""
-        module, _, name = self.stage_class.partition(":")
-        stage: Stage[Any] = getattr(importlib.import_module(module), name)(self.config)
+        stage: Stage[Any] = imported(self.stage_class)(self.config)
         return stage
 
 
@@ -203,30 +202,26 @@ def commit_unit(
     answers = _by_id(ids, outcomes, spec.name)
     if unit.again:
         return _commit_again(job, spec, unit, answers, clock)
-    children: list[Record] = []
-    drops: list[DropRow] = []
-    failures: list[FailureRow] = []
-    attempts = dict(zip(unit.ids, unit.attempts, strict=True))
+    answered = [answers[row_id] for row_id in ids]
+    tries = dict(zip(unit.ids, unit.attempts, strict=True))
     now = _now()
-    for row_id in ids:
-        answer = answers[row_id]
-        if isinstance(answer, Ok):
-            children += answer.rows
-        elif isinstance(answer, Drop):
-            drops.append(_drop_row(answer, spec.name, now))
-        else:
-            failures.append(
-                FailureRow(
-                    input_id=row_id,
-                    stage=spec.name,
-                    kind=answer.kind,
-                    retryable=answer.retryable,
-                    detail=answer.detail,
-                    attempts=attempts.get(row_id, 0) + 1,
-                    last_time=now,
-                )
-            )
-    tables = _checked_children(children, spec)
+    tables = _checked_children(
+        [row for answer in answered if isinstance(answer, Ok) for row in answer.rows], spec
+    )
+    drops = [_drop_row(one, spec.name, now) for one in answered if isinstance(one, Drop)]
+    failures = [
+        FailureRow(
+            input_id=one.id,
+            stage=spec.name,
+            kind=one.kind,
+            retryable=one.retryable,
+            detail=one.detail,
+            attempts=tries.get(one.id, 0) + 1,
+            last_time=now,
+        )
+        for one in answered
+        if isinstance(one, Fail)
+    ]
     counts = {
         "input": len(ids),
         "ok": len(ids) - len(drops) - len(failures),
@@ -248,7 +243,7 @@ def commit_unit(
             "first": unit.first,
             "stop": unit.stop,
         },
-        files=(),
+        files=(),  # the ledger names them as it writes them
         counts=counts,
         code_revision=job.code_revision,
         versions=job.versions,
@@ -257,12 +252,8 @@ def commit_unit(
         cpu_s=cpu_s,
         ids=unit.ids,
     )
-    contents: dict[str, tuple[type[Record], list[Any]]] = {
-        table: (TABLES[table], list(found)) for table, found in tables.items()
-    }
-    contents["drops"] = (DropRow, drops)
-    contents["failures"] = (FailureRow, failures)
     try:
+        contents = _contents(tables, drops, failures)
         Ledger(job.storage, spec.name).commit(commit, contents, job.run_id)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -274,6 +265,16 @@ def commit_unit(
     reasons = Counter(row.reason for row in drops)
     kinds = Counter(row.kind for row in failures)
     return UnitResult(unit, counts, bugs, dict(reasons), dict(kinds), wall_s)
+
+
+def _contents(
+    tables: dict[str, list[Any]], drops: list[DropRow], failures: list[FailureRow]
+) -> dict[str, tuple[type[Record], list[Any]]]:
+    """Pair the rows of each table, of drops and of failures with their record."""
+    found: dict[str, tuple[type[Record], list[Any]]] = {
+        table: (TABLES[table], rows) for table, rows in tables.items()
+    }
+    return {**found, "drops": (DropRow, drops), "failures": (FailureRow, failures)}
 
 
 def _commit_again(
@@ -308,7 +309,7 @@ def _commit_again(
         }
         counts.update({f"children:{table}": len(rows) for table, rows in new.items()})
         if all(_is_same(new.get(table, []), rows) for table, rows in mine.items()):
-            continue
+            continue  # the media alone was lost: its rows, and all made of them, are still true
         changed = True
         notes.append(
             f"{row_id}: what came is not what was recorded. Its rows are replaced; the next run of"
@@ -321,10 +322,6 @@ def _commit_again(
             drops.append(_drop_row(answer, spec.name, _now()))
     if changed:
         failures = ledger.rows_of(old, FailureRow, "failures")
-        contents: dict[str, tuple[type[Record], list[Any]]] = {
-            table: (TABLES[table], rows) for table, rows in tables.items()
-        }
-        contents |= {"drops": (DropRow, drops), "failures": (FailureRow, failures)}
         dropped = len(drops)
         new_counts = {
             **old.counts,
@@ -335,7 +332,7 @@ def _commit_again(
         made = replace(
             old, counts=new_counts, code_revision=job.code_revision, versions=job.versions
         )
-        ledger.replace(old, made, contents, job.run_id)
+        ledger.replace(old, made, _contents(tables, drops, failures), job.run_id)
     wall_s, _ = clock.seconds()
     told = dict(counts), tuple(bugs), dict(reasons), dict(kinds), wall_s, tuple(notes)
     return UnitResult(unit, *told)

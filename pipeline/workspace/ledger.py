@@ -25,7 +25,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import zip_longest
 from pathlib import PurePosixPath
@@ -44,7 +44,7 @@ from pipeline.errors import DamagedError
 from pipeline.records.schema import DropRow, FailureRow, Record, digest_of
 from pipeline.words import plain, short
 from pipeline.workspace.storage import Storage
-from pipeline.workspace.table import committed_bytes, read_records, to_parquet, way_out
+from pipeline.workspace.table import RecordT, committed_bytes, read_records, to_parquet, way_out
 
 DIGEST = "digest"
 """The key under which a JSON file holds the digest of the rest of it."""
@@ -330,8 +330,7 @@ class Ledger:
 
     def failures_of(self, commit: Commit) -> list[FailureRow]:
         """Return the rows that failed in one unit, whatever became of them later."""
-        rows: list[FailureRow] = self._outcome_rows(commit, FailureRow, "failures")
-        return rows
+        return self.rows_of(commit, FailureRow, "failures")
 
     def drops(self, among: Sequence[Commit] | None = None) -> list[DropRow]:
         """Return the rows that were set aside on purpose.
@@ -341,7 +340,7 @@ class Ledger:
         """
         rows = []
         for commit in self.commits() if among is None else among:
-            rows += self._outcome_rows(commit, DropRow, "drops")
+            rows += self.rows_of(commit, DropRow, "drops")
         return rows
 
     def drop_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
@@ -356,17 +355,14 @@ class Ledger:
             return _counted(row.kind for row in self.failures(commits))
         return _summed(commit.endings["failures"] for commit in commits if commit.endings)
 
-    def _outcome_rows(self, commit: Commit, record: type[Any], table: str) -> list[Any]:
+    def rows_of(self, commit: Commit, record: type[RecordT], table: str) -> list[RecordT]:
+        """Return the rows of a table (or ``drops``, ``failures``) in one unit, in their order."""
         files = [file for file in commit.files if file.table == table]
         return [
             row
             for file in files
             for row in read_records(record, self.storage, file.file, file.sha256)
         ]
-
-    def rows_of(self, commit: Commit, record: type[Record], table: str) -> list[Any]:
-        """Return the rows of a table (or ``drops``, ``failures``) in one unit, in their order."""
-        return self._outcome_rows(commit, record, table)
 
     def forget(self, unit: Unit) -> None:
         """Read a unit's commit anew: another process has replaced it."""
@@ -418,17 +414,12 @@ class Ledger:
         for table, (record, rows) in contents.items():
             if not rows:
                 continue
-            data = to_parquet(record, rows)
-            if table in ("drops", "failures"):
-                name = f"{self.folder}/{table}/{commit.unit}.{run_id}.parquet"
-                self.storage.write(name, data)
-            else:
-                name = f"tables/{table}/{self.stage}-{commit.unit}.parquet"
-                work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{commit.unit}.parquet"
-                self.storage.write(work, data)
-                moves.append((work, name))
-            files.append(TableFile(table, name, hashlib.sha256(data).hexdigest(), len(rows)))
-        whole = Commit(**{**_fields(commit), "files": tuple(files), "endings": _endings(contents)})
+            file, work = self._write(
+                commit.unit, table, to_parquet(record, rows), len(rows), run_id
+            )
+            files.append(file)
+            moves += [(work, file.file)] if work else []
+        whole = replace(commit, files=tuple(files), endings=_endings(contents))
         if not self.storage.create(f"{self.folder}/units/{commit.unit}.json", whole.to_json()):
             for work, _ in moves:
                 self.storage.remove(work)
@@ -469,27 +460,32 @@ class Ledger:
             if not rows and stood is None:
                 continue  # a table that had rows keeps its file, an empty one
             data = to_parquet(record, rows)
-            digest = hashlib.sha256(data).hexdigest()
-            if stood is not None and stood.sha256 == digest:
+            if stood is not None and stood.sha256 == hashlib.sha256(data).hexdigest():
                 files.append(stood)
                 continue
-            name = f"{self.folder}/{table}/{new.unit}.{run_id}.parquet"
-            if table in ("drops", "failures"):
-                self.storage.write(name, data)
-            else:
-                name = f"tables/{table}/{self.stage}-{new.unit}.parquet"
-                work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{new.unit}.parquet"
-                self.storage.write(work, data)
-                moves.append((work, name))
+            file, work = self._write(new.unit, table, data, len(rows), run_id)
+            files.append(file)
+            if work:
+                moves.append((work, file.file))
                 if stood is not None:
                     kept = f"{home}/{stood.sha256[:12]}--{stood.file.replace('/', '--')}"
                     self.storage.write(kept, self.storage.read(stood.file))
-            files.append(TableFile(table, name, digest, len(rows)))
-        whole = Commit(**{**_fields(new), "files": tuple(files), "endings": _endings(contents)})
+        whole = replace(new, files=tuple(files), endings=_endings(contents))
         self.storage.write(f"{self.folder}/units/{new.unit}.json", whole.to_json())
         for work, name in moves:
             with contextlib.suppress(FileNotFoundError):
                 self.storage.move(work, name)
+
+    def _write(
+        self, unit: str, table: str, data: bytes, rows: int, run_id: str
+    ) -> tuple[TableFile, str]:
+        """Write a file of a unit; a table's is in the work folder, named too, until it is moved."""
+        name, work = f"{self.folder}/{table}/{unit}.{run_id}.parquet", ""
+        if table not in ("drops", "failures"):
+            name = f"tables/{table}/{self.stage}-{unit}.parquet"
+            work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{unit}.parquet"
+        self.storage.write(work or name, data)
+        return TableFile(table, name, hashlib.sha256(data).hexdigest(), rows), work
 
     # Cleaning: only while no other run of the stage is alive
 
@@ -619,10 +615,6 @@ def _endings(contents: dict[str, tuple[type[Record], list[Any]]]) -> dict[str, d
         "drops": dict(Counter(row.reason for row in drops)),
         "failures": dict(Counter(row.kind for row in failures)),
     }
-
-
-def _fields(commit: Commit) -> dict[str, Any]:
-    return {name: getattr(commit, name) for name in commit.__dataclass_fields__}
 
 
 def _sealed(document: dict[str, Any]) -> bytes:
