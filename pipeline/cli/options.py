@@ -86,6 +86,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from pipeline.run.runner import RunOptions
 
+        # These two are settings that have an option of their own.
         if max_failed is not None:
             settings = (*settings, f"run.max_failed={json.dumps(max_failed)}")
         if workers is not None:

@@ -58,20 +58,9 @@ def set_aside(workspace: Workspace, options: RunOptions) -> None:
 
 
 def _say(summary: RunSummary, options: RunOptions) -> None:
-    counts = dict(summary.counts)
+    counts = summary.counts
     said = output()
-    told = {
-        "stage": summary.stage,
-        **counts,
-        "reasons": dict(summary.reasons),
-        "kinds": dict(summary.kinds),
-        "pending": summary.pending,
-        "workers": summary.workers,
-        "waits_for": summary.after,
-        "notes": [*summary.kept, *summary.notes],
-        "seconds": round(summary.seconds, 2),
-    }
-    said.result.setdefault("stages", []).append(told)
+    said.result.setdefault("stages", []).append(summary.as_dict())
     if options.dry_run:
         workers = f", workers: {summary.workers}" if summary.workers else ""
         tables = " and ".join(summary.after)

@@ -85,6 +85,20 @@ class RunSummary:
         waiting = f", {self.pending} pending" if self.pending else ""
         return f"{self.stage}: {ended}{waiting}{f'; made {made}' if made else ''}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` says of the run."""
+        return {
+            "stage": self.stage,
+            **self.counts,
+            "reasons": dict(self.reasons),
+            "kinds": dict(self.kinds),
+            "pending": self.pending,
+            "workers": self.workers,
+            "waits_for": self.after,
+            "notes": [*self.kept, *self.notes],
+            "seconds": round(self.seconds, 2),
+        }
+
     def add(self, result: UnitResult) -> None:
         """Count a committed unit."""
         self.counts.update(result.counts)
@@ -152,27 +166,15 @@ def run_stage(
     stage_class = step.load()
     spec = stage_class.spec
     stage = stage_class(config)
-    ledger = workspace.ledger(spec.name)
     started = time.perf_counter()
     summary = RunSummary(spec.name)
     if options.dry_run:
-        # Neither locks nor mends anything: it may stand beside a run, or on a read-only disk.
-        generation = _generation(workspace, stage, config)
-        _refuse_changes(ledger, generation, redo=options.redo)
-        units = _foreseen(workspace, ledger, spec, generation, options, coming)
-        units += units_again(workspace, name, options.again)
-        current = ledger.generation()
-        summary.anew = current is not None and current.key != generation.key
         summary.after = [
             table
             for table in (spec.reads, *spec.joins)
             if table in to_come and (table == spec.reads or to_come[table])
         ]
-        summary.pending = sum(_num_rows(unit) for unit in units)
-        if units and workspace.config.run.executor == "local":
-            team = LocalTeam(stage.device())
-            summary.workers, note = _size(team, workspace, spec, options, len(units))
-            summary.notes += [note] if note else []
+        _foresee(workspace, stage, config, options, summary, coming)
         return summary
     if is_derived(spec.reads, *spec.joins):
         bring_up_to_date(workspace)
@@ -183,6 +185,33 @@ def run_stage(
             bring_up_to_date(workspace)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _foresee(
+    workspace: Workspace,
+    stage: Stage[Any],
+    config: Any,
+    options: RunOptions,
+    summary: RunSummary,
+    coming: int,
+) -> None:
+    """Count what a run would do.
+
+    It neither locks nor mends anything: it may stand beside a run, or on a read-only disk.
+    """
+    spec = stage.spec
+    ledger = workspace.ledger(spec.name)
+    generation = _generation(workspace, stage, config)
+    _refuse_changes(ledger, generation, redo=options.redo)
+    units = _foreseen(workspace, ledger, spec, generation, options, coming)
+    units += units_again(workspace, spec.name, options.again)
+    current = ledger.generation()
+    summary.anew = current is not None and current.key != generation.key
+    summary.pending = sum(_num_rows(unit) for unit in units)
+    if units and workspace.config.run.executor == "local":
+        team = LocalTeam(stage.device())
+        summary.workers, note = _size(team, workspace, spec, options, len(units))
+        summary.notes += [note] if note else []
 
 
 def _run(
@@ -203,6 +232,7 @@ def _run(
     with run_lock(workspace.storage, ledger.folder) as lock:
         if lock.alone:
             ledger.recover()
+        # What another generation made leaves the tables before anything is planned anew.
         generation = _generation(workspace, stage, config)
         retired = _take_up_generation(workspace, ledger, generation, lock, redo=options.redo)
         if retired:
@@ -213,7 +243,7 @@ def _run(
             lines = [state.line() for state in media_states(workspace, spec.name)]
             summary.notes += [line for line in lines if line]
         units += units_again(workspace, spec.name, options.again)
-        lock.share()
+        lock.share()  # from here on other runs of the stage may help
 
         def keep() -> None:
             """Write typed settings down before the first result, and not where no model opens."""
@@ -523,6 +553,7 @@ def _execute(
         progress.say(f"{spec.name}: {note}")
     progress = progress or Progress.silent()
 
+    # Called in this process for each commit, whoever made it: here a run can still be stopped.
     def committed(result: UnitResult) -> None:
         if result.unit.again:
             ledger.forget(result.unit)
