@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickletools
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.models.catalogue import Model
-from pipeline.models.tensors import why_unreadable
+from pipeline.models.tensors import read_checkpoint
 from pipeline.signatures import HEAD_BYTES, LFS_POINTER, WEB_PAGE, looks_like
 
 
@@ -106,31 +104,5 @@ def _check_ultralytics(path: Path) -> None:
 
 def _check_tensors(path: Path) -> None:
     """Load it as its loader will: tensors and plain values alone."""
-    import torch
-
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_numbers()):
-            warnings.simplefilter("ignore")  # what it cannot read is an error anyway
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch makes of other bytes can be anything
-        raise UsageError(
-            f"{path}: not a readable checkpoint of tensors ({why_unreadable(error)}). Fetch it"
-            " again."
-        ) from error
-    if not isinstance(found, Mapping):
+    if not isinstance(found := read_checkpoint(path), Mapping):
         raise UsageError(f"{path}: holds a {type(found).__name__}, not named tensors.")
-
-
-def _numbers() -> list[Any]:
-    """Return NumPy's numbers, which authors' checkpoints hold besides tensors."""
-    import numpy as np
-
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return [
-        *named,
-        np.dtype,
-        np.dtypes.Float64DType,
-        np.dtypes.Float32DType,
-        np.dtypes.Int64DType,
-    ]

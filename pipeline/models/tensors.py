@@ -7,7 +7,9 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pipeline.errors import UsageError
 
@@ -29,25 +31,44 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """
     import torch
 
-    try:
-        if path.suffix == ".safetensors":
-            found = _load_safetensors(path)
-        else:
-            with warnings.catch_warnings():
-                # What it cannot read is an error anyway.
-                warnings.filterwarnings("ignore", "Detected pickle protocol")
-                found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch makes of other bytes can be anything
-        raise UsageError(
-            f"{path}: not a readable checkpoint of tensors ({why_unreadable(error)}). Fetch it"
-            " again: 'avatar-build models fetch'."
-        ) from error
+    found = read_checkpoint(path)
     if not isinstance(found, Mapping):
         raise UsageError(f"{path}: holds a {type(found).__name__}, not named tensors.")
     for name, value in found.items():
         if not isinstance(value, torch.Tensor):
             raise UsageError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor.")
     return dict(found)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read tensors, plain values and NumPy's numbers on the CPU; no code of the file is run.
+
+    Raises:
+        UsageError: it cannot be read so.
+    """
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(numpy_numbers()):
+            # What it cannot read is an error anyway.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch makes of other bytes can be anything
+        raise UsageError(
+            f"{path}: not a readable checkpoint of tensors ({why_unreadable(error)}). Fetch it"
+            " again: 'avatar-build models fetch'."
+        ) from error
+
+
+def numpy_numbers() -> list[Any]:
+    """Return NumPy's numbers, which authors' checkpoints hold besides tensors."""
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    # NumPy 1 wrote the first name.
+    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    dtypes = np.dtypes
+    return [*named, np.dtype, dtypes.Float64DType, dtypes.Float32DType, dtypes.Int64DType]
 
 
 def why_unreadable(error: Exception) -> str:

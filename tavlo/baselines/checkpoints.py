@@ -14,24 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from pipeline.models import check_state_dict
+from pipeline.models.tensors import numpy_numbers
 
 log = logging.getLogger("avatar_build.baselines")
-
-_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
-_NUMBERS: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-]
 
 
 def load_into(
@@ -114,7 +104,7 @@ def trained_here(path: Path) -> bool:
 
 def _load(path: Path, wrapper: str) -> Mapping[str, Any]:
     try:
-        with torch.serialization.safe_globals(_NUMBERS):
+        with torch.serialization.safe_globals(numpy_numbers()):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needs = re.search(r"(?:GLOBAL|global|class) ([\w.]+\.\w+)", str(error))
