@@ -116,20 +116,13 @@ def _all_models() -> Iterator[Model]:
     yield _yolo("m", 50.3, "Open Images V7 mAP 33.6")
     yield _yolo("l", 84, "Open Images V7 mAP 34.9")
     yield _yolo("x", 130.5, "Open Images V7 mAP 36.3")
-    yield _hub(
-        "mm-grounding-dino-tiny", "detector", f"{_MM}tiny_o365v1_goldg_v3det", _DINO_FILES, 690
-    )
-    yield _hub(
-        "mm-grounding-dino-base", "detector", f"{_MM}base_o365v1_goldg_v3det", _DINO_FILES, 930
-    )
-    yield _hub(
-        "mm-grounding-dino-large",
-        "detector",
-        f"{_MM}large_o365v2_oiv6_goldg",
-        _DINO_FILES,
-        1400,
-        "trained on Open Images V6 among others",
-    )
+    for size, trained_on, about_mb, note in (
+        ("tiny", "o365v1_goldg_v3det", 690, ""),
+        ("base", "o365v1_goldg_v3det", 930, ""),
+        ("large", "o365v2_oiv6_goldg", 1400, "trained on Open Images V6 among others"),
+    ):
+        name, repository = f"mm-grounding-dino-{size}", f"{_MM}{size}_{trained_on}"
+        yield _hub(name, "detector", repository, _DINO_FILES, about_mb, note)
     yield _hub(
         "grounding-dino-tiny", "detector", "IDEA-Research/grounding-dino-tiny", _DINO_FILES, 690
     )
