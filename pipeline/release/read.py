@@ -262,11 +262,13 @@ class Release:
         return len(self.document.images)
 
     def __iter__(self) -> Iterator[LabelledFrame]:
-        return (self[place] for place in range(len(self)))
+        return map(self._frame, self.document.images)
 
     def __getitem__(self, place: int) -> LabelledFrame:
-        row = self.document.images[place]
-        own = tuple(Sounding(annotation) for annotation in self._rows.get(row.id, []))
+        return self._frame(self.document.images[place])
+
+    def _frame(self, row: ImageRow) -> LabelledFrame:
+        own = tuple(map(Sounding, self._rows.get(row.id, ())))
         return LabelledFrame(self.folder, row, self.videos[row.video_id], own)
 
 
