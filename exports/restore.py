@@ -80,6 +80,7 @@ def fetch_media(
     missing = [videos[name] for name, rows in images.items() if not _is_whole(folder, rows)]
     config = sampling(document.info.provenance)
     for video_id, file, kind, detail in fetch(missing):
+        # The file is not kept: only what was cut from it, and only if all of it looks the same.
         if file is None:
             counts: Counter[str] = Counter()
             status, same = kind, False

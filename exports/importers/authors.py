@@ -67,7 +67,7 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         if not regions and not off_screen:
             notes.add("frame", name, "no_usable_annotation")
             continue
-        start_s = float(start)
+        start_s = float(start)  # a clip's name has whole seconds
         yield ReadFrame(
             video_id=video_id,
             start_s=start_s,

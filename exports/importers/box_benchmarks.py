@@ -56,6 +56,7 @@ def read_vggss(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
     for number, row in enumerate(_list(tree, name)):
         file = row.get("file") if isinstance(row, dict) else None
         match = _VGGSS_NAME.fullmatch(file) if isinstance(file, str) else None
+        # A file listed twice would count twice; the first is kept.
         if match is None or file in seen:
             notes.add("frame", f"{name}#{number}", "twice" if match else "no_video_id")
             continue

@@ -115,14 +115,8 @@ def _foreign(tree: Tree, form: str, version: str) -> tuple[Document, list[LeftOu
     whole = all(name in media for i in images for name in (i.file_name, i.clip_file))
     names = sorted({region.category for frame in frames for region in frame.regions})
     categories = {name: number for number, name in enumerate(names, 1)}
-    info = Info(
-        description=title,
-        version=version,
-        verified=True,
-        media=whole,
-        polygon_tolerance_px=0.0,
-        provenance={},
-        imported_from=title,
+    info = Info.of(
+        description=title, version=version, verified=True, media=whole, imported_from=title
     )
     document = Document(
         info=info,

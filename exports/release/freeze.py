@@ -158,6 +158,7 @@ def write_release(
 
     document = describe(selection)  # what is wrong with the tables is said before clips are made
     with staged_folder(storage, version) as folder:
+        # A clip that cannot be made as it was measured takes its video out, so clips come first.
         made: dict[str, MadeClip] = {}
         if media:
             made, unfit = _make_clips(selection, storage, folder, sampling(provenance))
@@ -165,6 +166,7 @@ def write_release(
             if unfit:
                 selection = leave_out(selection, unfit, {})
                 document = describe(selection)
+        # Only now is it known which files there are, and what they hold.
         images = _images(selection, document, storage, folder, made)
         document = document.model_copy(update={"images": images})
         counts = write_annotations(document, selection.left_out, folder)

@@ -202,6 +202,7 @@ def _select_frame(
         else:
             _check_mask(mask, frame)
             chosen.append(SelectedInstance(instance, mask))
+    # A frame of which nothing is left would call its sound silent.
     if not off_screen and not chosen:
         reason = reason or "no_instance_released"
     if _contradict(chosen, frame):
@@ -213,6 +214,7 @@ def _select_frame(
     if reason is not None:
         return None, [LeftOut("frame", frame.frame_id, frame.frame_id, reason), *left_out]
     chosen.sort(key=lambda item: item.instance.instance_id)
+    # What a later review replaced, or an off-screen frame denies, the ground truth does not lack.
     missing = sum(item.reason not in ("superseded", "frame_off_screen") for item in left_out)
     clip = index.clips[frame.clip_id]
     selected = SelectedFrame(

@@ -118,6 +118,7 @@ def write_report(
             labelling=_labelling(tables),
             silence=films.silence,
             num_films=len(films.addresses),
+            # The page's policy lets nothing load but its own script, and films if there are some.
             film_source="'self' file:" if films.addresses else "'none'",
             script=Markup(script),
             script_digest=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",

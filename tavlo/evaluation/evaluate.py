@@ -21,7 +21,7 @@ from pipeline.columns import markdown_table
 from pipeline.release.scenario_rules import SCENARIOS
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
-from tavlo.evaluation.training_overlap import Leak, leak
+from tavlo.evaluation.training_overlap import TrainingOverlap, training_overlap
 from tavlo.metrics.bootstrap import Bootstrap, interval
 from tavlo.metrics.localisation import auc_of_each, ciou, top_fraction_threshold
 from tavlo.published.result_table import csv_text
@@ -76,7 +76,7 @@ class Scores:
     """Frames not scored, with why."""
     model: dict[str, Any] = field(default_factory=dict)
     """The contents of ``model.json``, by the model that made the heatmaps."""
-    leaks: list[Leak] = field(default_factory=list)
+    leaks: list[TrainingOverlap] = field(default_factory=list)
     """Training lists the scored videos were held against."""
     constant: int = 0
     """Frames whose heatmap has one value everywhere: all of it is predicted or nothing."""
@@ -124,7 +124,7 @@ def evaluate(
     scores = Scores(data.name, data.verified, truth, threshold, None, left_out=left_out)
     scores.model = predictions.about()
     videos = {frame.video_id for frame in frames}
-    scores.leaks = [leak(videos, path) for path in train_lists]
+    scores.leaks = [training_overlap(videos, path) for path in train_lists]
     for frame, heatmap in zip(frames, heatmaps(), strict=True):
         scores.constant += int(heatmap.min() == heatmap.max())
         scores.per_frame.append(_score_frame(frame, heatmap >= threshold, truth, data))

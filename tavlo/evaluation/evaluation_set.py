@@ -54,7 +54,7 @@ class EvaluationSet:
 
 @contextmanager
 def _without_collecting() -> Iterator[None]:
-    """Pause the collector: of many thousands of new rows none is garbage, and it would look twice."""
+    """Pause the collector: of thousands of new rows none is garbage, and it would look twice."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -30,7 +30,7 @@ from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.image_models import SoundCounts, read_pairs
 from tavlo.evaluation.predict import Notes
 from tavlo.evaluation.predictions import GRID_HW, Predictions
-from tavlo.evaluation.training_overlap import Leak, leak
+from tavlo.evaluation.training_overlap import TrainingOverlap, training_overlap
 from tavlo.metrics.localisation import ciou, localisation
 from tavlo.metrics.older_metrics import Segmentation, detection, interactive, recall_at
 from tavlo.published.result_table import Entry, Table
@@ -69,7 +69,7 @@ class BenchmarkScores:
     """Samples not scored, with why: of the set's own list and of the media."""
     model: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    leaks: list[Leak] = field(default_factory=list)
+    leaks: list[TrainingOverlap] = field(default_factory=list)
     """Training lists the set was held against."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def evaluate_benchmark(
     scores = BenchmarkScores(data.name, left_out=_never_there(data) | missing, model=about)
     post = _post(about, scores)
     videos = {frame.video_id for frame in frames if not frame.off_screen}
-    scores.leaks = [leak(videos, path) for path in train_lists]
+    scores.leaks = [training_overlap(videos, path) for path in train_lists]
     if truth == "mask":
         scores.rows[data.imported_from] = _masks(frames, predictions, post)
         return scores

@@ -13,7 +13,7 @@ from tavlo.evaluation.evaluation_set import EvaluationSet
 
 
 @dataclass(frozen=True)
-class Leak:
+class TrainingOverlap:
     """The overlap of a training list and a scored set."""
 
     list_name: str
@@ -43,7 +43,7 @@ class Leak:
         return said
 
 
-def leak(videos: Collection[str], path: Path) -> Leak:
+def training_overlap(videos: Collection[str], path: Path) -> TrainingOverlap:
     """Hold scored videos against a training list, however it spells its clips.
 
     Raises:
@@ -53,7 +53,7 @@ def leak(videos: Collection[str], path: Path) -> Leak:
     scored = VideoNames.of(videos)
     found = scored.shared_with(listed)
     shared = len({one.video_id for one in found.same})
-    return Leak(
+    return TrainingOverlap(
         list_name=path.name,
         list_ids=len(listed),
         shared=shared,

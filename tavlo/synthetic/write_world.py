@@ -38,12 +38,7 @@ from pipeline.release.read import SYNTH
 from pipeline.synthetic.drawing import Painter
 from pipeline.synthetic.render import encode
 from pipeline.synthetic.scene import CATEGORIES, Scene
-from tavlo.synthetic.drawn_clips import (
-    KnownFrame,
-    WorldConfig,
-    labelled_frames,
-    scene_of,
-)
+from tavlo.synthetic.drawn_clips import KnownFrame, WorldConfig, labelled_frames, scene_of
 
 VERSION = "synthetic"
 CATEGORY_IDS = {name: number for number, name in enumerate(CATEGORIES, 1)}
@@ -89,16 +84,15 @@ def write_world(
                 images.append(_image(len(images) + 1, scene, frame))
                 annotations += _annotations(images[-1], frame, len(annotations) + 1)
             show(done, "")
-        document = Document(
-            info=Info(
+        document = Document.of(
+            info=Info.of(
                 description="Synthetic audio-visual localisation clips with exact masks",
                 version=VERSION,
                 verified=True,
                 media=True,
-                polygon_tolerance_px=0.0,
+                # Training reads from here how long clips are.
                 provenance={SYNTH: {"config": asdict(config) | {"clips": clips}}},
             ),
-            licenses=[],
             videos=[VideoRow.of(id=name, video_id=name) for name in scenes],
             images=images,
             categories=[CategoryRow(id=i, name=name) for name, i in CATEGORY_IDS.items()],
