@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -77,6 +78,7 @@ def train_tavlo(
         avatar-build train-tavlo --data train.csv --held-out releases/1.0 --out runs/tavlo
         avatar-build train-tavlo --data releases/0.1 --out runs/small --set train.batch=8 --dry-run
     """
+    # Torch takes seconds to import, and --help needs none of it.
     from tavlo.training.setup import Request, closing, plan, run
     from tavlo.training.training_clips import stated_rules
     from tavlo.training.training_config import read_settings
@@ -98,10 +100,10 @@ def train_tavlo(
     )
     if dry_run:
         found = plan(request)
-        output().tell(found.as_dict(), *found.lines())
+        output().tell(asdict(found), *found.lines())
         return
     done = run(request)
     if os.environ.get("RANK", "0") != "0":
-        return
+        return  # the first rank speaks for all
     books = {key: done.data[key] for key in ("clips", "failed", "silent")}
     output().tell({"step": done.step, "best": done.best, **books}, closing(request, done))

@@ -70,13 +70,8 @@ class WorldConfig:
     """Rows; the picture is 16:9, its width rounded to even."""
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("seed", self.seed, 0),
-            ("seconds", self.seconds, 2),
-            ("fps", self.fps, 4),
-            ("height", self.height, 36),
-        ):
-            if value < least:
+        for name, least in {"seed": 0, "seconds": 2, "fps": 4, "height": 36}.items():
+            if (value := getattr(self, name)) < least:
                 raise UsageError(f"--{name} {value}: it must be at least {least}.")
         if self.height % 2:
             raise UsageError(f"--height {self.height}: H.264 needs an even number of rows.")
@@ -166,8 +161,7 @@ def labelled_frames(scene: Scene) -> tuple[KnownFrame, ...]:
         near = any(abs(index - other) < _APART_S * scene.fps for other in frames)
         if near or index >= scene.num_frames or len(frames) == _MAX_FRAMES:
             continue
-        known = known_frame(scene, index)
-        if known is not None:
+        if known := known_frame(scene, index):
             frames[index] = known
     return tuple(frames[index] for index in sorted(frames))
 

@@ -116,16 +116,16 @@ def _silent(path: Path) -> Path:
     return path.with_name(path.name.partition(".")[0] + ".silent.mkv")
 
 
-def silence(clips: Iterable[CachedClip]) -> tuple[list[str], str]:
-    """Return the silent ones among clips, and a sentence on them; empty where there are none."""
+def silence(clips: Iterable[CachedClip]) -> tuple[list[str], list[str]]:
+    """Return the silent ones among clips, and a sentence on them if there are any."""
     found = sorted(clip.clip_id for clip in clips if clip.silent)
     if not found:
-        return [], ""
+        return [], []
     some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-    return found, (
+    return found, [
         f"{len(found)} clips are silent ({some}): no second of the mean of their channels reaches"
         " -60 dB. They are trained on as they are; take them out of the list if that is not meant."
-    )
+    ]
 
 
 Job = tuple[ClipSource, Path, ClipRules]

@@ -199,7 +199,7 @@ def validation_batches(data: ClipDataset, size: int, rank: Rank, workers: int) -
 def _load(data: ClipDataset, keys: Iterator[list[Key]], workers: int) -> Iterator[Batch]:
     loader: DataLoader[Any] = DataLoader(
         data,
-        batch_sampler=_BatchSampler(keys),
+        batch_sampler=keys,
         num_workers=workers,
         # A generator of its own, or it draws from the step's: a resumed training would drop out
         # others.
@@ -224,16 +224,6 @@ def _forkserver(data: ClipDataset) -> BaseContext:
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__, type(data.recipe).__module__])
     return context
-
-
-class _BatchSampler:
-    """The batches of one pass; ``DataLoader`` wants an iterable, not an iterator."""
-
-    def __init__(self, keys: Iterator[list[Key]]) -> None:
-        self._keys = keys
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return self._keys
 
 
 def _one_thread(_worker: int) -> None:

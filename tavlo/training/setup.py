@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +116,6 @@ class Plan:
         lines += [f"{name}: {why}" for name, why in sorted(self.failed.items())[:5]]
         return lines
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the values for ``--json``."""
-        return asdict(self)
-
 
 def plan(request: Request) -> Plan:
     """Say what ``run`` would do, and write nothing.
@@ -138,7 +134,7 @@ def plan(request: Request) -> Plan:
     training, validation = split(found, config.validation, config.seed)
     _, total = num_steps(config, len(training))
     silent, said = silence(found)
-    notes += [said] if said else []
+    notes += said
     missing = sum(not clip.path.exists() for clip in found)
     scale = config.clip_s / 10.0
     first = state.step if state else 0
@@ -229,8 +225,7 @@ def _prepare(
             " train on beside the validation, as clips that may be of one video by their names are"
             " not parted; name more, or --set train.validation=0."
         )
-    said = silence(ready)[1]
-    notes = [*notes, *([said] if said else [])]
+    notes = [*notes, *silence(ready)[1]]
     return TrainingData(training, validation, dict(sorted(failed.items())), notes)
 
 
@@ -243,8 +238,8 @@ def _clip_seconds(recipe: Recipe, config: TrainConfig, device: torch.device) -> 
     """Measure a step of one blank clip, seconds: two short ones, and a line through them."""
     model = recipe.make_model().to(device).train()
     whole = config.max_frames
-    lengths = [whole // 2, whole] if device.type == "cuda" else [whole // 16, whole // 8]
-    lengths = [max(1, length) for length in lengths]
+    parts = (2, 1) if device.type == "cuda" else (16, 8)
+    lengths = [max(1, whole // part) for part in parts]
     took = []
     for length in [lengths[0], *lengths]:  # the first one warms up
         clip = ClipTensors(

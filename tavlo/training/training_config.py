@@ -96,6 +96,7 @@ def read_settings(
         ConfigError: naming the place and the value.
         UsageError: there is no such recipe or file.
     """
+    # What the file says, then what was typed over it.
     values: dict[str, Any] = {}
     if file is not None:
         try:

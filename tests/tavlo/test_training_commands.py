@@ -139,6 +139,8 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(listed: Path, tmp_path:
     lines = typed(*train_words(listed, out, "--dry-run"))
     assert "8 clips: 6 to train on, 2 to choose the best" in lines
     assert "--held-out" in lines
+    lines = typed(*train_words(listed, out, "--dry-run", "--set", "tavlo.sizes.meeting=alone"))
+    assert lines.count("tavlo.sizes.meeting=alone is now called spatial_attention=none.") == 1
     assert not out.exists()
 
 
