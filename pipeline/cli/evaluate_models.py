@@ -187,7 +187,10 @@ def evaluate_images(**typed: Any) -> None:
 
 
 def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
+    from tavlo.evaluation.evaluate import FORMATS
     from tavlo.evaluation.evaluation_set import read_release
+    from tavlo.evaluation.predictions import Predictions
+    from tavlo.evaluation.training_overlap import refuse_seen
 
     data = read_release(asked.release)
     of_avatar = not data.imported_from or data.imported_from.startswith("AVATAR")
@@ -210,7 +213,10 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
     places = {at: out / f"window-{at:g}" if by_window else out for at in windows}
     found: Mapping[float | None, Predictions]
     if model is None:
-        found = {None: _stored(asked)}
+        assert asked.predictions is not None
+        found = {None: Predictions(asked.predictions)}
+        if not asked.allow_overlap:
+            refuse_seen(found[None].about(), str(asked.predictions))
         _remove_earlier(asked, [out])
     else:
         _remove_earlier(asked, places.values(), model.about if by_window else None)
@@ -226,7 +232,7 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
         _tell_windows(str(model.about["name"]), scores, out)
     else:
         (told,) = scores.values()
-        output().tell(told.as_dict(), _markdown(told))
+        output().tell(told.as_dict(), FORMATS["md"](told).rstrip("\n"))
 
 
 def _check_usage(asked: Asked, *, older: bool) -> None:
@@ -262,18 +268,6 @@ def _open(asked: Asked, data: EvaluationSet) -> ImagePredictor | ClipPredictor:
     if doubt:
         click.echo(f"{asked.checkpoint}: {doubt}", err=True)
     return model
-
-
-def _stored(asked: Asked) -> Predictions:
-    """Open heatmaps that are there, by whatever model."""
-    from tavlo.evaluation.predictions import Predictions
-    from tavlo.evaluation.training_overlap import refuse_seen
-
-    assert asked.predictions is not None
-    found = Predictions(asked.predictions)
-    if not asked.allow_overlap:
-        refuse_seen(found.about(), str(asked.predictions))
-    return found
 
 
 def _remove_earlier(
@@ -387,12 +381,13 @@ def _score_older(
 
 def _tell_windows(name: str, scores: Mapping[float | None, Scores], out: Path) -> None:
     """Tell each window's scores, and draw several beside one another."""
+    from tavlo.evaluation.evaluate import FORMATS
     from tavlo.evaluation.windows import draw_windows, of_scores, window_table
     from tavlo.published.result_table import to_markdown
 
     windowed = {at: found for at, found in scores.items() if at is not None}
     told = {f"{at:g}": found.as_dict() for at, found in windowed.items()}
-    output().tell({"windows": told}, _markdown(windowed[max(windowed)]))
+    output().tell({"windows": told}, FORMATS["md"](windowed[max(windowed)]))
     if len(windowed) > 1:
         runs = of_scores(name, windowed)
         table = to_markdown([window_table(runs)])
@@ -400,9 +395,3 @@ def _tell_windows(name: str, scores: Mapping[float | None, Scores], out: Path) -
         draw_windows(runs, out / "windows.png")
         output().say(table)
         click.echo(f"{out / 'windows.png'}", err=True)
-
-
-def _markdown(scores: Scores) -> str:
-    from tavlo.evaluation.evaluate import to_markdown
-
-    return to_markdown(scores).rstrip("\n")

@@ -79,7 +79,7 @@ class FineTrunk(Trunk):
 class DualEncoder(nn.Module, ABC):
     """A model that compares visual tokens with a sound, by one cosine per head.
 
-    ``forward`` gives what its loss needs; ``maps`` and the vectors are its answers.
+    ``forward`` gives what its loss needs, ``maps`` and the vectors are its answers.
     """
 
     temperature: float = 1.0
@@ -92,6 +92,14 @@ class DualEncoder(nn.Module, ABC):
     @abstractmethod
     def encode_sound(self, spectrogram: Tensor) -> Tensor:
         """Encode sounds ``(b, 1, f, s)`` as vectors ``(b, k, c)``, length one."""
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Encode a training batch: ``tokens`` ``(b, k, c, h, w)``, ``sounds`` ``(b, k, c)``."""
+        tokens, sounds = (
+            self.encode_picture(batch["image"]),
+            self.encode_sound(batch["spectrogram"]),
+        )
+        return {"tokens": tokens, "sounds": sounds}
 
     def maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
         """Return the mean of the heads' cosines over the temperature, ``(b, h, w)``."""

@@ -46,13 +46,6 @@ class EzVsl(DualEncoder):
         sounds = unit(self.aud_proj(max_pool(self.audnet(spectrogram))), 1)
         return rearrange(sounds, "b c -> b 1 c")
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Encode a training batch: ``tokens`` ``(b, 1, c, h, w)``, ``sounds`` ``(b, 1, c)``."""
-        return {
-            "tokens": self.encode_picture(batch["image"]),
-            "sounds": self.encode_sound(batch["spectrogram"]),
-        }
-
 
 def ezvsl_logits(tokens: Tensor, sounds: Tensor) -> Tensor:
     """Compute each token's cosine with each sound, over the temperature.

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -272,19 +272,11 @@ def _htk_bands() -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0)
 
 
-def _close_density(wave: Tensor) -> Tensor:
-    return log_density(wave, 159)
-
-
-def _wide_density(wave: Tensor) -> Tensor:
-    return log_density(wave, 238)
-
-
-EZVSL_SOUND = SoundFront(3, "middle", (0, 3), _wide_density, 2**15 - 1, "mean")
+EZVSL_SOUND = SoundFront(3, "middle", (0, 3), partial(log_density, hop=238), 2**15 - 1, "mean")
 """``(1, 257, 200)``; SLAVC's too."""
-LVS_SOUND = SoundFront(10, "start", (0, 10), _wide_density)
+LVS_SOUND = SoundFront(10, "start", (0, 10), partial(log_density, hop=238))
 """``(1, 257, 671)``."""
-SSLALIGNMENT_SOUND = SoundFront(10, "start", (3.5, 6.5), _close_density)
+SSLALIGNMENT_SOUND = SoundFront(10, "start", (3.5, 6.5), partial(log_density, hop=159))
 """``(1, 257, 299)``."""
 SSLTIE_SOUND = SoundFront(10, "start", (0, 10), mel_decibels)
 """``(1, 257, 670)``."""

@@ -49,13 +49,6 @@ class Lvs(DualEncoder):
         """See ``DualEncoder``."""
         return rearrange(unit(max_pool(self.audnet(spectrogram)), 1), "b c -> b 1 c")
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Encode a training batch: ``tokens`` ``(b, 1, c, h, w)``, ``sounds`` ``(b, 1, c)``."""
-        return {
-            "tokens": self.encode_picture(batch["image"]),
-            "sounds": self.encode_sound(batch["spectrogram"]),
-        }
-
 
 class TriMap(NamedTuple):
     """The cosines and logits that the contrast of LVS looks at."""

@@ -62,10 +62,11 @@ class ObjectPrior(ImageModel):
 
     def heatmaps(self, pictures: Sequence[Picture], sounds: Sequence[Sound]) -> NDArray[np.float32]:
         """See ``ImageModel``; the sounds are not heard and may be missing."""
-        found = [
-            self.post.upsample(self._run(self.network, image).astype(np.float32))
-            for image in in_batches(lambda part: _images(pictures[part]), len(pictures))
-        ]
+        found = []
+        for image in in_batches(lambda part: _images(pictures[part]), len(pictures)):
+            with torch.inference_mode():
+                maps = self.network(image.to(self.device)).float().cpu().numpy()
+            found.append(self.post.upsample(maps))
         return concatenated(found, (GRID, GRID))
 
     def embeddings(
@@ -73,11 +74,6 @@ class ObjectPrior(ImageModel):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Refuse: there are none to compare."""
         raise UsageError("object-prior hears nothing: there is no retrieval with it.")
-
-    def _run(self, network: torch.nn.Module, image: Tensor) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            found: NDArray[np.float32] = network(image.to(self.device)).float().cpu().numpy()
-        return found
 
 
 class _PriorOpener:

@@ -112,32 +112,27 @@ def compare_with_published(paper: str, runs: Runs) -> list[Table]:
         runs: by the paper's name of the model; others get lines of their own at the end.
     """
     source, tables = read_published(paper)
-    result = []
-    used: set[str] = set()
+    used = {_run_of(method, table, runs) for table in tables.values() for method in table["rows"]}
+    finished = []
     for table in tables.values():
         keys = [(row, metric) for row, metric in table["columns"]]
         rows: list[list[Entry]] = []
         for method, values in table["rows"].items():
             rows.append([method, "published", *values, "", ""])
-            alias = table.get("same_as", {}).get(method, method)
-            name = _matching(method, runs) or _matching(alias, runs)
+            name = _run_of(method, table, runs)
             if name is None:
                 reason = table.get("not_here", {}).get(method, NOT_RUN)
                 rows.append([method, "ours", *[None] * len(keys), "", f"not run: {reason}"])
                 continue
-            used.add(name)
             change = [_minus(*pair) for pair in zip(_values(runs[name], keys), values, strict=True)]
             rows.append([method, "ours", *_told(runs[name], keys)])
             rows.append([method, "difference", *change, "", ""])
-        result.append((table["title"], keys, rows))
-    finished = []
-    for title, keys, rows in result:
-        for name in runs:
-            if name not in used and any(key in runs[name].numbers for key in keys):
+        for name in (one for one in runs if one not in used):
+            if any(key in runs[name].numbers for key in keys):
                 rows.append([name, "ours", *_told(runs[name], keys)])
         columns = ["Method", "", *(" ".join(key) for key in keys), "trained on", "remark"]
         notes = [f"Percent. Published: {source}"]
-        finished.append(Table(title, columns, rows, notes))
+        finished.append(Table(table["title"], columns, rows, notes))
     return finished
 
 
@@ -213,7 +208,9 @@ def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _matching(method: str, runs: Runs) -> str | None:
-    """Return the run of a published name, spaces and case aside."""
+def _run_of(method: str, table: Mapping[str, Any], runs: Runs) -> str | None:
+    """Return the run of a published row, or of its row in another table, spaces and case aside."""
     plain = {"".join(name.split()).lower(): name for name in runs}
-    return plain.get("".join(method.split()).lower())
+    names = (method, table.get("same_as", {}).get(method, method))
+    found = (plain.get("".join(name.split()).lower()) for name in names)
+    return next((name for name in found if name is not None), None)
