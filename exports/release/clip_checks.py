@@ -52,7 +52,7 @@ by 20 ms."""
 PICTURE_OFF = 0.25
 """The tolerance of a clip's frame: mean squared difference of grey levels to the saved one, as a
 fraction of that one's variance. Another picture has 1 and more, JPEG and our H.264 0.02."""
-BESIDE = 1.5
+NEIGHBOUR_OFF = 1.5
 """The factor by which a clip's frame may be further off than the frame beside it: of a still scene
 one encode is as good as the next."""
 GREY = 4.0
@@ -188,13 +188,13 @@ def _sound_differs(
         return
     hops = round(1 / config.rms_hop_s)
     sound = _heard(media, timeline.start - late, seconds, hops)
-    share = OTHER_SOURCE_OFF if measured.other_source else RMS_OFF[measured.made]
+    allowed = OTHER_SOURCE_OFF if measured.other_source else RMS_OFF[measured.made]
     for second, (found, expected) in enumerate(
         zip(sound.rms_per_second(), measured.rms_per_second, strict=True)
     ):
         # What the source plays before the clip's first frame is not in the clip.
-        quieter = expected - found > share * expected + SILENCE and not (second == 0 and late)
-        if quieter or found - expected > share * expected + SILENCE:
+        quieter = expected - found > allowed * expected + SILENCE and not (second == 0 and late)
+        if quieter or found - expected > allowed * expected + SILENCE:
             yield f"second {second} has RMS {found:.4f}, {expected:.4f} was measured"
             return
     window = round(config.rms_window_s / config.rms_hop_s)
@@ -203,7 +203,7 @@ def _sound_differs(
         at = round((frame.event_time_s - measured.start_s) * hops - window / 2)
         if not frame.event_rms or not late * hops <= at < len(loud):
             continue
-        if abs(loud[at] - frame.event_rms) > EVENT_OFF * share * frame.event_rms + SILENCE:
+        if abs(loud[at] - frame.event_rms) > EVENT_OFF * allowed * frame.event_rms + SILENCE:
             yield (
                 f"the event at {frame.event_time_s:g} s has RMS {loud[at]:.4f}, "
                 f"{frame.event_rms:.4f} was measured"
@@ -260,7 +260,7 @@ def _looks_otherwise(media: Media, timeline: Timeline, frame: Labelled) -> str:
     here = unlike.pop(index)
     if here > PICTURE_OFF * float(saved.var()) + GREY:
         return "is not the picture that was saved"
-    if unlike and here > BESIDE * min(unlike.values()) + GREY:
+    if unlike and here > NEIGHBOUR_OFF * min(unlike.values()) + GREY:
         return "is less like the saved picture than the frame beside it"
     return ""
 
