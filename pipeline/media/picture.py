@@ -91,11 +91,15 @@ class Picture:
 
     def encode(self, image_format: str, jpeg_quality: int) -> bytes:
         """Return the picture as displayed, as the bytes of a ``jpg`` or ``png`` file."""
-        options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if image_format == "jpg" else []
-        bgr = np.ascontiguousarray(self.rgb()[:, :, ::-1])
-        done, data = cv2.imencode(f".{image_format}", bgr, options)
-        assert done
-        return data.tobytes()
+        return encode_image(self.rgb(), image_format, jpeg_quality)
+
+
+def encode_image(rgb: NDArray[np.uint8], image_format: str, jpeg_quality: int) -> bytes:
+    """Return colours ``(height, width, 3)`` as the bytes of a ``jpg`` or ``png`` file."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if image_format == "jpg" else []
+    done, data = cv2.imencode(f".{image_format}", np.ascontiguousarray(rgb[:, :, ::-1]), options)
+    assert done
+    return data.tobytes()
 
 
 def decode_pictures(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.media.picture import encode_image
 from pipeline.pictures import category_color, draw_outline
 from pipeline.records import rle
 from pipeline.records.schema import Frame, Instance, Mask, Proposal
@@ -88,14 +89,8 @@ def _write(workspace: Workspace, stage: str, things: Mapping[str, Sequence[Thing
     names = []
     for clip_id, frames in sorted(clips.items()):
         tiles = list(_tiles(workspace, sorted(frames, key=lambda one: one.time_s), things))
-        ok, packed = cv2.imencode(
-            ".jpg",
-            cv2.cvtColor(sheet(tiles), cv2.COLOR_RGB2BGR),
-            [cv2.IMWRITE_JPEG_QUALITY, _QUALITY],
-        )
-        assert ok
         names.append(f"sheets/{stage}/{clip_id}.jpg")
-        workspace.storage.write(names[-1], packed.tobytes())
+        workspace.storage.write(names[-1], encode_image(sheet(tiles), "jpg", _QUALITY))
     return names
 
 
