@@ -58,14 +58,14 @@ class FrameWiseRecipe(Recipe):
     def make_model(self) -> nn.Module:
         return FrameWise(self.settings.shared.sizes)
 
-    def sample(self, clip: ClipTensors, dice: np.random.Generator | None) -> dict[str, Tensor]:
+    def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """Some single frames ``(t, y, x, 3)`` and the whole clip's spectrogram ``(s, f)``."""
-        whole = self._inputs.sample(clip, dice)
+        whole = self._inputs.sample(clip, rng)
         count, frames = self.settings.frames, whole["frames"]
-        if dice is None:
+        if rng is None:
             chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
         else:
-            chosen = dice.choice(len(frames), count, replace=len(frames) < count)
+            chosen = rng.choice(len(frames), count, replace=len(frames) < count)
         return {"frames": frames[torch.from_numpy(chosen)], "spectrogram": whole["spectrogram"]}
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:

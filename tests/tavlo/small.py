@@ -99,9 +99,9 @@ def data(ready: Sequence[CachedClip], held: int = 2) -> TrainingData:
 
 def blank(num_frames: int, seed: int = 0) -> ClipTensors:
     """Noise in the shape of a clip of one second."""
-    dice = np.random.default_rng(seed)
-    frames = dice.integers(0, 256, (num_frames, SIZE_PX, SIZE_PX, 3), np.uint8)
-    return ClipTensors(frames, dice.normal(0, 0.1, RATE_HZ).astype(np.float32))
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (num_frames, SIZE_PX, SIZE_PX, 3), np.uint8)
+    return ClipTensors(frames, rng.normal(0, 0.1, RATE_HZ).astype(np.float32))
 
 
 class WithoutBatchNorm(TavloRecipe):

@@ -28,8 +28,8 @@ def test_an_impulse_is_loudest_in_the_frame_it_falls_into(num_frames: int) -> No
 
 
 def test_sound_moved_by_a_frame_moves_the_spectrogram_by_a_frame() -> None:
-    dice = torch.Generator().manual_seed(0)
-    waveform = torch.randn(1, 160_000, generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    waveform = torch.randn(1, 160_000, generator=rng)
     per_frame = 160_000 // 250
     before = log_mel(waveform, 250, CONFIG)
     after = log_mel(waveform.roll(per_frame, -1), 250, CONFIG)

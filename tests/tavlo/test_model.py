@@ -102,14 +102,15 @@ def test_the_blocks_equal_a_slow_second_definition(order: str) -> None:
     torch.manual_seed(2)
     sizes = TavloSizes(**{**vars(SMALL), "order": order})
     net = Tavlo(sizes).double().eval()
-    sound = torch.randn(1, 3, 512, dtype=torch.float64)
-    places = torch.randn(1, 3, 2, 2, 512, dtype=torch.float64)
+    audio = torch.randn(1, 3, 512, dtype=torch.float64)
+    visual = torch.randn(1, 3, 2, 2, 512, dtype=torch.float64)
     tokens = torch.zeros(3, 5, 528, dtype=torch.float64)
     for t in range(3):
-        tokens[t, 0] = torch.cat([sound[0, t], net.time_position[t]])  # eq. 5
-        for place in range(4):
-            seen = places[0, t, place // 2, place % 2] + net.space_position[place // 2, place % 2]
-            tokens[t, 1 + place] = torch.cat([seen, net.time_position[t]])  # eq. 4
+        tokens[t, 0] = torch.cat([audio[0, t], net.time_position[t]])  # eq. 5
+        for cell in range(4):
+            row, column = divmod(cell, 2)
+            placed = visual[0, t, row, column] + net.space_position[row, column]
+            tokens[t, 1 + cell] = torch.cat([placed, net.time_position[t]])  # eq. 4
     for block in net.blocks:
         assert isinstance(block, AstBlock)
         steps = ["space", "time"] if order == "spatial-temporal" else ["time", "space"]
@@ -119,9 +120,9 @@ def test_the_blocks_equal_a_slow_second_definition(order: str) -> None:
             else:
                 columns = [slow_attention(block.temporal, tokens[:, n]) for n in range(5)]
                 tokens = torch.stack(columns, 1)
-    fast_sound, fast_places = net.attend(sound, places)
-    torch.testing.assert_close(fast_sound[0], tokens[:, 0])
-    torch.testing.assert_close(fast_places[0].flatten(1, 2), tokens[:, 1:])
+    fast_audio, fast_visual = net.attend(audio, visual)
+    torch.testing.assert_close(fast_audio[0], tokens[:, 0])
+    torch.testing.assert_close(fast_visual[0].flatten(1, 2), tokens[:, 1:])
 
 
 @torch.no_grad()
@@ -136,10 +137,10 @@ def test_each_sound_embedding_hears_its_own_frame_only(net: Tavlo) -> None:
 
 @torch.no_grad()
 def test_the_order_of_frames_matters(net: Tavlo) -> None:
-    sound, places = features(5)
+    audio, visual = features(5)
     turned = torch.tensor([4, 2, 0, 3, 1])
-    straight = net.attend(sound, places)[0]
-    permuted = net.attend(sound[:, turned], places[:, turned])[0]
+    straight = net.attend(audio, visual)[0]
+    permuted = net.attend(audio[:, turned], visual[:, turned])[0]
     assert (straight[:, turned] - permuted).abs().max() > 1e-4
 
 
@@ -171,12 +172,12 @@ def test_audio_and_visual_tokens_know_of_each_other_only_if_joint(
     torch.manual_seed(4)
     net = Tavlo(TavloSizes(**{**vars(SMALL), "order": order, "spatial_attention": attention}))
     net.eval()
-    sound, places = features(5)
-    heard, seen = net.attend(sound, places)
-    other_heard, _ = net.attend(sound, places + torch.randn_like(places))
-    _, other_seen = net.attend(sound + torch.randn_like(sound), places)
-    assert torch.equal(heard, other_heard) is (attention != "joint")
-    assert torch.equal(seen, other_seen) is (attention != "joint")
+    audio, visual = features(5)
+    audio_tokens, visual_tokens = net.attend(audio, visual)
+    other_audio, _ = net.attend(audio, visual + torch.randn_like(visual))
+    _, other_visual = net.attend(audio + torch.randn_like(audio), visual)
+    assert torch.equal(audio_tokens, other_audio) is (attention != "joint")
+    assert torch.equal(visual_tokens, other_visual) is (attention != "joint")
 
 
 @torch.no_grad()
@@ -184,31 +185,33 @@ def test_audio_and_visual_tokens_know_of_each_other_only_if_joint(
 def test_without_spatial_attention_a_cell_knows_nothing_of_others(attention: str) -> None:
     torch.manual_seed(5)
     net = Tavlo(TavloSizes(**{**vars(SMALL), "spatial_attention": attention})).eval()
-    sound, places = features(5)
-    other = places.clone()
+    audio, visual = features(5)
+    other = visual.clone()
     other[:, :, 0, 0] += torch.randn_like(other[:, :, 0, 0])
-    _, seen = net.attend(sound, places)
-    _, other_seen = net.attend(sound, other)
-    assert not torch.equal(seen[:, :, 0, 0], other_seen[:, :, 0, 0])
-    assert torch.equal(seen[:, :, 0, 1:], other_seen[:, :, 0, 1:]) is (attention == "none")
+    _, visual_tokens = net.attend(audio, visual)
+    _, other_visual = net.attend(audio, other)
+    assert not torch.equal(visual_tokens[:, :, 0, 0], other_visual[:, :, 0, 0])
+    assert torch.equal(visual_tokens[:, :, 0, 1:], other_visual[:, :, 0, 1:]) is (
+        attention == "none"
+    )
 
 
 @torch.no_grad()
 def test_blocks_whose_residuals_begin_at_zero_change_nothing_yet() -> None:
     net = Tavlo(TavloSizes(**{**vars(SMALL), "residual_init": "zero"})).eval()
-    sound, places = features(5)
-    heard, seen = net.attend(sound, places)
-    assert torch.equal(heard[..., :512], sound)
-    assert torch.equal(seen[..., :512], places + net.space_position)
+    audio, visual = features(5)
+    audio_tokens, visual_tokens = net.attend(audio, visual)
+    assert torch.equal(audio_tokens[..., :512], audio)
+    assert torch.equal(visual_tokens[..., :512], visual + net.space_position)
 
 
 def test_cosines_are_never_of_half_precision() -> None:
-    sound, places = torch.randn(1, 2, 8), torch.randn(1, 2, 3, 3, 8)
+    audio, visual = torch.randn(1, 2, 8), torch.randn(1, 2, 3, 3, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = similarity(sound, places)
-    assert torch.equal(inside, similarity(sound, places))
-    assert similarity(sound.bfloat16(), places.bfloat16()).dtype == torch.float32
-    assert similarity(sound.double(), places.double()).dtype == torch.float64
+        inside = similarity(audio, visual)
+    assert torch.equal(inside, similarity(audio, visual))
+    assert similarity(audio.bfloat16(), visual.bfloat16()).dtype == torch.float32
+    assert similarity(audio.double(), visual.double()).dtype == torch.float64
 
 
 def test_recomputing_gives_the_same_gradients() -> None:
@@ -217,8 +220,8 @@ def test_recomputing_gives_the_same_gradients() -> None:
     for recompute in (False, True):
         torch.manual_seed(3)
         net = Tavlo(SMALL, recompute=recompute).train()
-        sound, places = tokens(net, batch)
-        torch.autograd.backward(similarity(sound, places).sum())
+        audio, visual = tokens(net, batch)
+        torch.autograd.backward(similarity(audio, visual).sum())
         gradients.append([p.grad for p in net.blocks.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
@@ -254,8 +257,8 @@ def test_fewer_and_narrower_stages_see_small_pictures_as_finely() -> None:
     # The middle place sees 51 pixels: 27 of the first block, 24 more of the second.
     torch.autograd.backward(answer[0, :, 3, 3].sum())
     assert frames.grad is not None
-    seen = frames.grad[0].abs().amax((0, 1)).nonzero()
-    assert int(seen.max() - seen.min()) + 1 <= 51
+    reached = frames.grad[0].abs().amax((0, 1)).nonzero()
+    assert int(reached.max() - reached.min()) + 1 <= 51
 
 
 @pytest.mark.parametrize(("num_frames", "size"), [(300, 64), (12, 16), (2, 3), (1, 8)])
