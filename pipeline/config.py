@@ -625,9 +625,6 @@ def render_value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(render_value(item) for item in value) + "]"
     if isinstance(value, dict):
-        return (
-            "{"
-            + ", ".join(f"{render_value(k)} = {render_value(v)}" for k, v in value.items())
-            + "}"
-        )
+        pairs = (f"{render_value(key)} = {render_value(held)}" for key, held in value.items())
+        return "{" + ", ".join(pairs) + "}"
     return repr(value)

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.errors import MediaError
 from pipeline.files import sha256_of, write_whole
+from pipeline.flow import FLOW
 from pipeline.records.schema import Frame, Video
 from pipeline.workspace.storage import Storage
 
@@ -31,6 +32,9 @@ UNSURE = "unsure"
 """The state of a file written to since it was hashed: only a hash tells if it is another."""
 
 _NOTES = "media/checked"
+_VIDEOS_BY, _FRAMES_BY = (
+    next(step.name for step in FLOW if step.writes == record.table) for record in (Video, Frame)
+)
 
 
 def frame_bytes(storage: Storage, frame: Frame) -> bytes:
@@ -39,9 +43,9 @@ def frame_bytes(storage: Storage, frame: Frame) -> bytes:
     Raises:
         MediaError: ``missing_file``, ``changed_file``, ``unreadable_file``.
     """
-    data = _read(storage, frame.path, "sample")
+    data = _read(storage, frame.path, _FRAMES_BY)
     if frame.sha256 and hashlib.sha256(data).hexdigest() != frame.sha256:
-        raise changed(frame.path, "sample")
+        raise _lost(CHANGED, frame.path, _FRAMES_BY)
     return data
 
 
@@ -60,15 +64,15 @@ def video_file(storage: Storage, video: Video, *, always_hash: bool = False) -> 
     path = storage.local_path(video.path)
     if path is None:
         if not storage.exists(video.path):
-            raise missing(video.path, "download")
+            raise _lost(MISSING, video.path, _VIDEOS_BY)
         with storage.as_local(video.path) as fetched:
             if video.sha256 and sha256_of(fetched) != video.sha256:
-                raise changed(video.path, "download")
+                raise _lost(CHANGED, video.path, _VIDEOS_BY)
             yield fetched
         return
     before = _check(storage, path, video, always_hash=always_hash)
     yield path
-    if _look(path, video.path, "download") != before:
+    if _look(path, video.path, _VIDEOS_BY) != before:
         _check(storage, path, video, always_hash=True)
 
 
@@ -127,24 +131,11 @@ def file_state(storage: Storage, name: str, sha256: str, size_bytes: int, *, not
     return UNSURE if note and note[:3] != [sha256, *_marks(found)[:2]] else ""
 
 
-def changed(path: str, stage: str) -> MediaError:
-    """Make the error about a file that is another one by now."""
-    return MediaError(
-        CHANGED,
-        f"{path}: not the file that was recorded. Make it again: 'avatar-build retry --stage"
-        f" {stage} --kind {CHANGED}'",
-        retryable=True,
-    )
-
-
-def missing(path: str, stage: str) -> MediaError:
-    """Make the error about a file that is gone."""
-    return MediaError(
-        MISSING,
-        f"{path}: no such file. Make it again: 'avatar-build retry --stage {stage} --kind"
-        f" {MISSING}'",
-        retryable=True,
-    )
+def _lost(kind: str, path: str, stage: str) -> MediaError:
+    """Make the error about a file that is gone, or another one by now."""
+    what = "no such file" if kind == MISSING else "not the file that was recorded"
+    again = f"'avatar-build retry --stage {stage} --kind {kind}'"
+    return MediaError(kind, f"{path}: {what}. Make it again: {again}", retryable=True)
 
 
 # Files and their notes, wherever they lie
@@ -204,7 +195,7 @@ def _note_of(name: str) -> str:
 
 def _check(storage: Storage, path: Path, video: Video, *, always_hash: bool) -> list[int]:
     """Return how the file looks, once it is known to be the video's."""
-    marks = _look(path, video.path, "download")
+    marks = _look(path, video.path, _VIDEOS_BY)
     if not video.sha256:  # nothing to hold the file against
         return marks
     try:
@@ -216,7 +207,7 @@ def _check(storage: Storage, path: Path, video: Video, *, always_hash: bool) -> 
     except OSError as error:
         raise _unreadable(video.path, error) from error
     if not same:
-        raise changed(video.path, "download")
+        raise _lost(CHANGED, video.path, _VIDEOS_BY)
     return marks
 
 
@@ -224,9 +215,9 @@ def _look(path: Path, name: str, stage: str) -> list[int]:
     try:
         found = path.stat()
     except OSError as error:  # no file, a link to nothing or to itself, a folder that is a file
-        raise missing(name, stage) from error
+        raise _lost(MISSING, name, stage) from error
     if not stat.S_ISREG(found.st_mode):
-        raise changed(name, stage)
+        raise _lost(CHANGED, name, stage)
     if not os.access(path, os.R_OK):
         raise _unreadable(name, PermissionError(13, "Permission denied"))
     return _marks(found)
@@ -238,7 +229,7 @@ def _read(storage: Storage, name: str, stage: str) -> bytes:
     try:
         return storage.read(name)
     except FileNotFoundError as error:
-        raise missing(name, stage) from error
+        raise _lost(MISSING, name, stage) from error
 
 
 def _unreadable(name: str, error: OSError) -> MediaError:
