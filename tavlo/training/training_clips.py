@@ -15,7 +15,7 @@ from pipeline.records.schema import clip_id
 from pipeline.release.document import VIDEO_ID
 from pipeline.release.layout import released_digests
 from pipeline.release.read import SYNTH, read_document
-from pipeline.release.video_lists import Shared, VideoNames, parse_row, read_list, read_name
+from pipeline.release.video_lists import VideoNames, parse_row, read_list, read_name
 
 _MEDIA = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
 
@@ -199,11 +199,6 @@ def refuse_overlap(clips: Iterable[ClipSource], held_out: Path) -> list[str]:
             " nothing; take them out of the list."
         )
     return [f"{held_out}: {doubt}" for doubt in (found.doubt(), kept.doubt()) if doubt]
-
-
-def seen_videos(trained_on: Iterable[str], release: Path) -> Shared:
-    """Find the videos of a release that a model was trained on."""
-    return VideoNames.of(trained_on).shared_with(held_out_videos(release))
 
 
 def held_out_videos(held_out: Path) -> VideoNames:
