@@ -37,10 +37,14 @@ def verify_release(folder: Path, takedowns: Sequence[Takedown] = ()) -> list[Fin
             lies in are added.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder, or it holds nothing of a release.
     """
     if not folder.is_dir():
         raise UsageError(f"No release at {folder}. 'avatar-build export' writes releases/VERSION.")
+    if not any((folder / name).exists() for name in (layout.DOCUMENT, layout.CHECKSUMS)):
+        raise UsageError(
+            f"No release at {folder}: neither {layout.DOCUMENT} nor {layout.CHECKSUMS} is there."
+        )
     files, odd = _walk(folder)
     if odd:
         return odd

@@ -21,8 +21,8 @@ from pipeline.cli import (  # noqa: F401
     train_tavlo,
     weights,
 )
-from pipeline.cli.options import cli
-from pipeline.cli.output import Output, ending
+from pipeline.cli.common.options import cli
+from pipeline.cli.common.output import Output, ending
 
 __all__ = ["cli", "main"]
 

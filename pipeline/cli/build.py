@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.options import cli, device_option, open_workspace, run_options
-from pipeline.cli.output import output
-from pipeline.cli.running import listed, run_stages, say_sheets, set_aside
+from pipeline.cli.common.options import cli, device_option, open_workspace, run_options
+from pipeline.cli.common.output import output
+from pipeline.cli.common.running import listed, run_stages, say_sheets, set_aside
 from pipeline.flow import STAGES, automatic_stages, stages_of
 from pipeline.words import command_line, counted
 

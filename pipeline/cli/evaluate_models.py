@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.cli.options import cli
-from pipeline.cli.output import output
+from pipeline.cli.common.options import cli
+from pipeline.cli.common.output import output
 
 if TYPE_CHECKING:
     from tavlo.evaluation.clip_models import ClipPredictor

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import (
+from pipeline.cli.common.options import (
     cli,
     device_option,
     open_workspace,
     run_options,
     workspace_options,
 )
-from pipeline.cli.output import Failed, output
-from pipeline.cli.running import run_stages
+from pipeline.cli.common.output import Failed, output
+from pipeline.cli.common.running import run_stages
 from pipeline.errors import AvatarBuildError
 from pipeline.flow import PROJECTS
 from pipeline.words import command_line

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli.groups import SomeId
-from pipeline.cli.options import cli, open_workspace, workspace_options
-from pipeline.cli.output import Failed, output
-from pipeline.cli.running import one_line
+from pipeline.cli.common.groups import SomeId
+from pipeline.cli.common.options import cli, open_workspace, workspace_options
+from pipeline.cli.common.output import Failed, output
+from pipeline.cli.common.running import one_line
 
 
 @cli.command()

@@ -12,7 +12,7 @@ import pandas
 
 from exports.from_workspace import workspace_report
 from exports.loading import Release, load_release
-from pipeline.cli.steps import freeze, run_by_name
+from pipeline.cli.common.steps import freeze, run_by_name
 from pipeline.records.schema import DropRow, FailureRow
 from pipeline.run.runner import RunOptions, RunSummary
 from pipeline.run.status import outcomes, stage_status

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.groups import SomeId
-from pipeline.cli.options import cli, open_workspace, workspace_options
-from pipeline.cli.output import Failed, output
-from pipeline.cli.running import listed
+from pipeline.cli.common.groups import SomeId
+from pipeline.cli.common.options import cli, open_workspace, workspace_options
+from pipeline.cli.common.output import Failed, output
+from pipeline.cli.common.running import listed
 from pipeline.words import counted
 
 
@@ -46,7 +46,7 @@ def export(
         avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
     """
-    from pipeline.cli.steps import freeze
+    from pipeline.cli.common.steps import freeze
 
     lists = [Path(name) for name in leaks]
     if verify:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import cli
-from pipeline.cli.output import output
+from pipeline.cli.common.options import cli
+from pipeline.cli.common.output import output
 
 if TYPE_CHECKING:
     from tavlo.published.result_table import Table

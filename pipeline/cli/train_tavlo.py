@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import cli
-from pipeline.cli.output import output
+from pipeline.cli.common.options import cli
+from pipeline.cli.common.output import output
 
 
 @cli.command("train-tavlo")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.options import cli
-from pipeline.cli.output import Failed, output
+from pipeline.cli.common.options import cli
+from pipeline.cli.common.output import Failed, output
 
 if TYPE_CHECKING:
     from pipeline.models import ModelFile

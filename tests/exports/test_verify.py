@@ -115,8 +115,13 @@ def test_no_folder_is_a_usage_error(tmp_path: Path) -> None:
         verify_release(tmp_path / "none")
 
 
-def test_an_empty_folder_is_no_release(tmp_path: Path) -> None:
-    assert set(found(tmp_path)) == {"checksums", "schema"}
+def test_a_folder_of_other_things_is_no_release(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match="neither annotations/instances.json nor CHECKSUMS"):
+        verify_release(tmp_path)
+    (tmp_path / "CHECKSUMS.sha256").touch()
+    assert {"checksums", "schema"} <= set(found(tmp_path))
 
 
 # --- files and checksums ---

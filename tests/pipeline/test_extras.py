@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from pipeline.cli.groups import EXTRA_OF
+from pipeline.cli.common.groups import EXTRA_OF
 from tests.conftest import ROOT
 from tests.tavlo.release_factory import heatmaps, make_release
 

@@ -102,8 +102,8 @@ flow = sys.modules["pipeline.flow"] = pipeline.flow = types.ModuleType("pipeline
 exec(compile(changed, "flow.py", "exec"), flow.__dict__)
 
 from exports.from_workspace import workspace_report
-from pipeline.cli.options import device_option
-from pipeline.cli.steps import run_by_name
+from pipeline.cli.common.options import device_option
+from pipeline.cli.common.steps import run_by_name
 from pipeline.run.runner import RunOptions
 from pipeline.run.status import stage_status
 from pipeline.workspace.table import way_out

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
-from pipeline.cli.output import Output
+from pipeline.cli.common.output import Output
 from pipeline.records.schema import Video
 from pipeline.run.local import ProcessWorker
 from pipeline.run.unit import new_job

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from pipeline.cli.output import Failed
+from pipeline.cli.common.output import Failed
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of
 from pipeline.models.catalogue import MODELS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.groups import Root
+from pipeline.cli.common.groups import Root
 from pipeline.flow import STAGES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.output import Failed, output
+from pipeline.cli.common.output import Failed, output
 from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.output import Output, ending
+from pipeline.cli.common.output import Output, ending
 from pipeline.errors import UsageError
 
 _ID = re.compile(r"-[A-Za-z0-9_-]{10,}(#[0-9]+)?")
