@@ -189,19 +189,6 @@ def known_frame(scene: Scene, index: int) -> KnownFrame | None:
     return KnownFrame(index, tuple(found), None if found else audible[0].category)
 
 
-def changes_category(frames: Sequence[KnownFrame]) -> bool:
-    """Say whether a later frame brings a category that none before had (supplement, Alg. 1)."""
-    seen: set[str] = set()
-    for number, frame in enumerate(frames):
-        here = {instance.category for instance in frame.instances}
-        if frame.off_screen_category is not None:
-            here.add(frame.off_screen_category)
-        if number and here - seen:
-            return True
-        seen |= here
-    return False
-
-
 Source = tuple[str | None, str]
 """An actor's name, none when it is off screen, and the category."""
 

@@ -118,7 +118,7 @@ def test_no_folder_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_folder_of_other_things_is_no_release(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / name).touch()
-    with pytest.raises(UsageError, match="neither annotations/instances.json nor CHECKSUMS"):
+    with pytest.raises(UsageError, match=r"neither annotations/instances\.json nor CHECKSUMS"):
         verify_release(tmp_path)
     (tmp_path / "CHECKSUMS.sha256").touch()
     assert {"checksums", "schema"} <= set(found(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,6 @@ from tavlo.synthetic.drawn_clips import (
     FRAMES_OF_KIND,
     KnownFrame,
     WorldConfig,
-    changes_category,
     kind_of,
     known_frame,
     labelled_frames,
@@ -42,6 +42,19 @@ WORLD = WorldConfig(seed=3, seconds=4, fps=8, height=72)
 def drawn(clips: int = 150) -> list[tuple[Scene, tuple[KnownFrame, ...]]]:
     scenes = [scene_of(WORLD, number) for number in range(clips)]
     return [(scene, labelled_frames(scene)) for scene in scenes]
+
+
+def changes_category(frames: Sequence[KnownFrame]) -> bool:
+    """Say whether a later frame brings a category that none before had (supplement, Alg. 1)."""
+    seen: set[str] = set()
+    for number, frame in enumerate(frames):
+        here = {instance.category for instance in frame.instances}
+        if frame.off_screen_category is not None:
+            here.add(frame.off_screen_category)
+        if number and here - seen:
+            return True
+        seen |= here
+    return False
 
 
 def test_any_run_of_clips_has_the_papers_proportions() -> None:
