@@ -118,7 +118,7 @@ class Predictions:
             some = ", ".join(list(missing)[:5]) + (", ..." if len(missing) > 5 else "")
             told = [f": {why}" for why in missing.values() if why != "no prediction"][:1]
             raise AvatarBuildError(
-                f"{len(missing)} of {len(frames)} labelled frames have no prediction"
+                f"No prediction for {len(missing)} of {len(frames)} labelled frames"
                 f" ({''.join([some, *told])}). A short set is not scored as if whole; allow it with"
                 f" --max-missing {len(missing)}."
             )

@@ -131,7 +131,7 @@ def test_a_short_set_is_refused_and_when_allowed_lists_what_is_missing(
     data: EvaluationSet, predictions: Predictions, tmp_path: Path
 ) -> None:
     (tmp_path / "heat" / "video000002_00000000.npz").unlink()
-    with pytest.raises(AvatarBuildError, match=r"2 of 6 labelled frames have no prediction"):
+    with pytest.raises(AvatarBuildError, match="No prediction for 2 of 6 labelled frames"):
         evaluate(data, predictions)
     scores = evaluate(data, predictions, max_missing=2)
     assert set(scores.left_out.values()) == {"no prediction"}

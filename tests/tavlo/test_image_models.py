@@ -95,7 +95,7 @@ def test_missing_media_is_counted_named_and_refused_unless_allowed(tmp_path: Pat
     assert len(scores.left_out) == 3
     assert "no sound in the release" in scores.left_out["video000002_00000000_0005"]
     assert "no image" in scores.left_out["video000001_00000000_0003"]
-    with pytest.raises(AvatarBuildError, match="3 of 6 labelled frames have no prediction"):
+    with pytest.raises(AvatarBuildError, match="No prediction for 3 of 6 labelled frames"):
         evaluate(data, found[1.0], max_missing=2)
 
 

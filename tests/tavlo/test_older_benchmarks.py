@@ -173,7 +173,7 @@ def test_what_is_missing_stands_beside_the_numbers(tmp_path: Path) -> None:
     data = vggss(tmp_path, [*BOXES, [[0.5, 0.5, 0.4, 0.9]]])
     found = predicted(data, tmp_path / "heat")
     (tmp_path / "heat" / f"{data.frames[1].clip_id}.npz").unlink()
-    with pytest.raises(AvatarBuildError, match="1 of 4 labelled frames have no prediction"):
+    with pytest.raises(AvatarBuildError, match="No prediction for 1 of 4 labelled frames"):
         evaluate_benchmark(data, found)
     scores = evaluate_benchmark(data, Predictions(tmp_path / "heat"), max_missing=1)
     assert scores.left_out == {
