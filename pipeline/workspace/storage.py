@@ -85,33 +85,25 @@ class Storage:
 
     def names(self, folder: str) -> list[str]:
         """List the files directly in ``folder`` by name, sorted; empty when it is missing."""
-        if self.local is not None:
-            try:
-                with os.scandir(self.path(folder)) as entries:
-                    return sorted(e.name for e in entries if _is_so(e.is_file))
-            except FileNotFoundError:
-                return []
-        self._fs.invalidate_cache()
-        try:
-            found = self._fs.ls(self._remote(folder), detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(PurePosixPath(e["name"]).name for e in found if e["type"] == "file")
+        return self._list(folder, "file", os.DirEntry.is_file)
 
     def folders(self, folder: str) -> list[str]:
         """List the folders directly in ``folder`` by name, sorted; empty when it is missing."""
-        if self.local is not None:
-            try:
-                with os.scandir(self.path(folder)) as entries:
-                    return sorted(e.name for e in entries if _is_so(e.is_dir))
-            except FileNotFoundError:
-                return []
-        self._fs.invalidate_cache()
+        return self._list(folder, "directory", os.DirEntry.is_dir)
+
+    def _list(
+        self, folder: str, kind: str, is_one: Callable[[os.DirEntry[str]], bool]
+    ) -> list[str]:
+        """List one kind of entry: ``kind`` is fsspec's word, ``is_one`` asks the local disk."""
         try:
+            if self.local is not None:
+                with os.scandir(self.path(folder)) as entries:
+                    return sorted(entry.name for entry in entries if _is_so(is_one, entry))
+            self._fs.invalidate_cache()
             found = self._fs.ls(self._remote(folder), detail=True)
         except FileNotFoundError:
             return []
-        return sorted(PurePosixPath(e["name"]).name for e in found if e["type"] == "directory")
+        return sorted(PurePosixPath(entry["name"]).name for entry in found if entry["type"] == kind)
 
     def make_folder(self, folder: str) -> None:
         """Make ``folder`` where folders exist at all."""
@@ -248,10 +240,10 @@ class Storage:
             temporary.unlink(missing_ok=True)
 
 
-def _is_so(asked: Callable[[], bool]) -> bool:
+def _is_so(asked: Callable[[os.DirEntry[str]], bool], entry: os.DirEntry[str]) -> bool:
     """Ask about a folder's entry; a link to itself is neither file nor folder."""
     try:
-        return asked()
+        return asked(entry)
     except OSError:
         return False
 
