@@ -24,6 +24,7 @@ from typing import Literal
 
 from pipeline.config import Config, DownloadConfig, LabelConfig, RunConfig
 from pipeline.errors import AvatarBuildError
+from pipeline.extras import EXTRAS, missing
 from pipeline.flow import STAGES
 from pipeline.run.gpus import VISIBLE, visible_gpus
 from pipeline.run.lost import media_states
@@ -44,25 +45,8 @@ _JS_RUNTIMES = {
 
 _DECODERS = ("h264", "aac", "vp9", "opus", "av1")
 
-_EXTRAS = {
-    "label": ("httpx",),
-    "models": ("torch", "torchvision", "transformers", "ultralytics", "segment_anything"),
-    "train": ("torch", "einops", "tensorboard", "matplotlib"),
-    "ray": ("ray",),
-}
-
 _BACKENDS = ("tagger", "detector", "segmenter")
 """The settings that choose one."""
-
-_PACKAGES = {
-    "cav-mae": ("torch",),
-    "yolov8": ("torch", "ultralytics"),
-    "mm-grounding-dino": ("torch", "transformers"),
-    "grounding-dino": ("torch", "transformers"),
-    "sam-vit": ("torch", "segment_anything"),
-    "sam2": ("torch", "transformers"),
-}
-"""What a backend imports, by how its name begins; the others import nothing of an extra."""
 
 _VIDEO_BYTES = 18_000_000
 """A 4-minute video at 600 kb/s, the mean of the paper's kind of source."""
@@ -261,10 +245,10 @@ def _ffmpeg(config: DownloadConfig) -> Check:
 
 
 def _extras() -> Iterator[Check]:
-    for extra, modules in _EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        detail = f"without {', '.join(missing)}" if missing else "installed"
-        advice = f"For its commands: pip install 'avatar-build[{extra}]'" if missing else ""
+    for extra, packages in EXTRAS.items():
+        lacking = missing(packages)
+        detail = f"without {', '.join(lacking)}" if lacking else "installed"
+        advice = f"For its commands: pip install 'avatar-build[{extra}]'" if lacking else ""
         yield Check(f"extra {extra}", "ok", detail, advice)
 
 
@@ -295,13 +279,6 @@ def _chosen(config: Config) -> Iterator[Check]:
             continue
         section = getattr(config, step.section)
         backend = next(getattr(section, key) for key in _BACKENDS if hasattr(section, key))
-        packages = next((p for start, p in _PACKAGES.items() if backend.startswith(start)), ())
-        missing = [one for one in packages if importlib.util.find_spec(one) is None]
-        if missing:
-            detail = f"{backend} needs {', '.join(missing)}"
-            advice = "pip install 'avatar-build[models]', or choose another backend in avatar.toml"
-            yield Check(name, "bad", detail, advice)
-            continue
         stage = step.load()(section)
         try:
             stage.fingerprint()
@@ -319,7 +296,7 @@ def _chosen(config: Config) -> Iterator[Check]:
 
 
 def _ray(run: RunConfig) -> Iterator[Check]:
-    if run.executor == "ray" and importlib.util.find_spec("ray") is None:
+    if run.executor == "ray" and missing(EXTRAS["ray"]):
         advice = "pip install 'avatar-build[ray]', or set run.executor to local"
         yield Check("executor", "bad", "run.executor is ray, which is not installed", advice)
 

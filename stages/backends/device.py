@@ -7,7 +7,6 @@ a stage's class.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 from pipeline.devices import choose_device
-from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -23,20 +21,6 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
-
-
-def need_packages(*names: str) -> None:
-    """Insist that packages of the extra ``models`` are installed; imports none of them.
-
-    Raises:
-        UsageError: one is not.
-    """
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"{', '.join(missing)}: not installed. Run pip install 'avatar-build[models]', or make"
-            " a workspace that needs none: 'avatar-build init DIR --profile offline'."
-        )
 
 
 def worker_device(setting: str) -> torch.device:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import UsageError
+from pipeline.extras import need_packages
 from pipeline.models import require
 from pipeline.records.schema import digest_of
 from pipeline.workspace.storage import Storage
@@ -76,6 +77,7 @@ class PromptedDetector:
 
     def fingerprint(self) -> Mapping[str, str]:
         """Return the digests of the weights and of what is asked for."""
+        need_packages("torch", "transformers")
         names = load_taxonomy(self._config.taxonomy).prompts
         return {"weights": require(self.name).sha256, "prompts": digest_of(names)}
 

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
+from pipeline.extras import need_packages
 from pipeline.models import require
 from pipeline.workspace.storage import Storage
-from stages.backends.device import ahead, halving, inference, need_packages, worker_device
+from stages.backends.device import ahead, halving, inference, worker_device
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import UsageError
+from pipeline.extras import need_packages
 from pipeline.models import require
 from pipeline.workspace.storage import Storage
 from stages.backends.detectors import best_boxes, box_precision, frames_at_once, in_batches
@@ -71,6 +72,7 @@ class YoloDetector:
 
     def fingerprint(self) -> Mapping[str, str]:
         """Return the digest of the weights."""
+        need_packages("torch", "ultralytics")
         return {"weights": require(self.name).sha256}
 
     def open(self, storage: Storage) -> None:

@@ -7,9 +7,13 @@ import os
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
-from pipeline.cli.common.groups import EXTRA_OF
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.extras import EXTRAS, need_packages
 from tests.conftest import ROOT
 from tests.tavlo.release_factory import heatmaps, make_release
 
@@ -30,13 +34,20 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def test_every_extra_that_is_named_brings_the_package() -> None:
+def test_each_extra_brings_the_packages_that_are_named_and_the_core_none_of_them() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for package, extra in EXTRA_OF.items():
-        name = {"PIL": "pillow"}.get(package, package.replace("_", "-"))
+    core = {line.partition(">")[0] for line in project["dependencies"]}
+    for extra, packages in EXTRAS.items():
+        names = {"pillow" if name == "PIL" else name.replace("_", "-") for name in packages}
         brought = project["optional-dependencies"][extra]
-        assert any(line.startswith(f"{name}>") for line in brought), package
-        assert not any(line.startswith(f"{name}>") for line in project["dependencies"]), package
+        assert names == {line.partition(">")[0] for line in brought}, extra
+        assert not names & core, extra
+
+
+def test_a_package_that_is_not_installed_is_one_line_that_says_how_to_get_it() -> None:
+    need_packages("click")
+    with pytest.raises(UsageError, match=r"no_such_package: not installed.*avatar-build\[models\]"):
+        need_packages("click", "no_such_package")
 
 
 def test_without_httpx_only_what_talks_to_a_label_server_names_its_extra(tmp_path: Path) -> None:
@@ -81,7 +92,7 @@ def test_without_torch_a_command_works_or_names_the_extra(tmp_path: Path) -> Non
     ]  # fmt: skip
     done = subprocess.run(
         [
-            *(sys.executable, "-c", HIDDEN.format(hidden=[*EXTRA_OF])),
+            *(sys.executable, "-c", HIDDEN.format(hidden=sorted(set(chain(*EXTRAS.values()))))),
             json.dumps([*needing, *working]),
         ],
         capture_output=True,

@@ -12,22 +12,10 @@ import click
 
 from pipeline.cli.common.output import Output, ending
 from pipeline.errors import UsageError
+from pipeline.extras import extra_of
 
 _ID = re.compile(r"-[A-Za-z0-9_-]{10,}(#[0-9]+)?")
 """An id as it may be typed: a YouTube id that begins with '-', or one that is made from it."""
-
-
-EXTRA_OF = {
-    **dict.fromkeys(
-        ("einops", "matplotlib", "PIL", "tensorboard", "torch", "torchvision"), "train"
-    ),
-    **dict.fromkeys(
-        ("kaldi_native_fbank", "segment_anything", "transformers", "ultralytics"), "models"
-    ),
-    "ray": "ray",
-    "httpx": "label",
-}
-"""The extra that brings a package which the core has not."""
 
 
 class SomeId(click.ParamType[str]):
@@ -71,11 +59,12 @@ class Command(click.Command):
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
-            if package not in EXTRA_OF:
+            extra = extra_of(package)
+            if extra is None:
                 raise
             raise UsageError(
                 f"'avatar-build {_name(ctx)}' needs {package}, which is not installed: pip install"
-                f" 'avatar-build[{EXTRA_OF[package]}]'."
+                f" 'avatar-build[{extra}]'."
             ) from error
 
     def _mark_ids(self, args: list[str]) -> list[str]:

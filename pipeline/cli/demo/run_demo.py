@@ -6,7 +6,6 @@ by a simulated annotator with a name of its own.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import statistics
@@ -23,6 +22,7 @@ from labeling.automatic.simulated import SimulatedConfig
 from pipeline.cli.demo.scores import mask_ious, proposal_recall
 from pipeline.cli.demo.server import serve
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.extras import EXTRAS, missing
 from pipeline.records.schema import Frame, Instance, Mask, Proposal
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.stage_progress import Progress
@@ -97,7 +97,7 @@ def run_demo(folder: Path, seed: int, run: CommandLine) -> Demo:
     typed("segment", *place)
     typed("export", *place, "--version", VERSION, "--unverified")
     typed("export", "--verify", str(root / "releases" / VERSION))
-    train_tiny(folder, typed)
+    train_tiny(folder, typed, missing(EXTRAS["train"]))
     typed("status", *place)
     workspace = Workspace(root)
     scores = score(workspace, world)
@@ -169,24 +169,16 @@ def _simulate(root: Path, world: World) -> None:
     )
 
 
-def _is_here(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def train_tiny(
-    folder: Path, typed: Callable[..., None], is_here: Callable[[str], bool] = _is_here
-) -> None:
+def train_tiny(folder: Path, typed: Callable[..., None], lacking: Sequence[str] = ()) -> None:
     """Train a tiny TAVLO on the release and print its tables; without torch, say so.
 
     Args:
         folder: of the demo.
         typed: runs a command.
-        is_here: whether a package is installed.
+        lacking: packages of the extra ``train`` that are not installed.
     """
-    libraries = ("torch", "torchvision", "einops", "matplotlib")
-    missing = [name for name in libraries if not is_here(name)]
-    if missing:
-        click.echo(f"\nNo TAVLO is trained: {missing[0]} is not installed (avatar-build[train]).")
+    if lacking:
+        click.echo(f"\nNo TAVLO is trained: {lacking[0]} is not installed (avatar-build[train]).")
         return
     click.echo(
         click.style("\n# A tiny TAVLO, trained and scored on the same clips: ", bold=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import HearConfig
 from pipeline.errors import InputError, MediaError, UsageError
+from pipeline.extras import need_packages
 from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline, waveform
 from pipeline.models import require
 from pipeline.records.schema import SoundClass
@@ -81,6 +82,7 @@ class CavMaeTagger:
 
     def fingerprint(self) -> Mapping[str, str]:
         """Return the digest of the weights."""
+        need_packages("torch", "kaldi_native_fbank")
         return {"weights": require(self.name).sha256}
 
     def open(self, storage: Storage) -> None:

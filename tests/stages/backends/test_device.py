@@ -15,16 +15,9 @@ from stages.backends.device import (
     ahead,
     halving,
     inference,
-    need_packages,
 )
 
 CPU = torch.device("cpu")
-
-
-def test_a_package_that_is_not_installed_is_one_line_that_says_how_to_get_it() -> None:
-    need_packages("torch")
-    with pytest.raises(UsageError, match=r"no_such_package: not installed.*avatar-build\[models\]"):
-        need_packages("torch", "no_such_package")
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
