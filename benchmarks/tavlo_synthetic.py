@@ -34,7 +34,7 @@ from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
 from tavlo.evaluation.open_predictor import open_predictor
 from tavlo.evaluation.predict import predict
 from tavlo.evaluation.predictions import GRID_HW, Predictions
-from tavlo.metrics.paired import paired_difference
+from tavlo.metrics.bootstrap import paired_difference
 from tavlo.published.published_tables import ablation, read_runs, side_by_side
 from tavlo.published.result_table import Entry, Table
 from tavlo.published.result_table import to_markdown as tables_to_markdown

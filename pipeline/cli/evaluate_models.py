@@ -275,7 +275,7 @@ def _remove_earlier(
 ) -> None:
     """Remove an earlier evaluation's files from ``--out``."""
     from tavlo.evaluation.evaluate import remove_results
-    from tavlo.evaluation.windows import remove_windows
+    from tavlo.published.published_tables import remove_windows
 
     if not asked.out:
         return
@@ -382,14 +382,14 @@ def _score_older(
 def _tell_windows(name: str, scores: Mapping[float | None, Scores], out: Path) -> None:
     """Tell each window's scores, and draw several beside one another."""
     from tavlo.evaluation.evaluate import FORMATS
-    from tavlo.evaluation.windows import draw_windows, of_scores, window_table
+    from tavlo.published.published_tables import draw_windows, read_windows, window_table
     from tavlo.published.result_table import to_markdown
 
     windowed = {at: found for at, found in scores.items() if at is not None}
     told = {f"{at:g}": found.as_dict() for at, found in windowed.items()}
     output().tell({"windows": told}, FORMATS["md"](windowed[max(windowed)]))
     if len(windowed) > 1:
-        runs = of_scores(name, windowed)
+        runs = read_windows([f"{name}={out}/window-{at:g}/scores.json" for at in windowed])
         table = to_markdown([window_table(runs)])
         (out / "windows.md").write_text(table, encoding="utf-8")
         draw_windows(runs, out / "windows.png")

@@ -79,7 +79,7 @@ def windows(runs: tuple[str, ...], out: str | None) -> None:
         avatar-build tables windows ezvsl=ezvsl/window-10/scores.json \
 ezvsl=ezvsl/window-1/scores.json --out windows
     """
-    from tavlo.evaluation.windows import draw_windows, read_windows, window_table
+    from tavlo.published.published_tables import draw_windows, read_windows, window_table
 
     found = read_windows(list(runs))
     if out:

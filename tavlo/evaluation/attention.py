@@ -20,7 +20,6 @@ from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.predict import Notes
 from tavlo.evaluation.predictions import GRID_HW
-from tavlo.evaluation.release_media import frames_of, picture
 from tavlo.network.model import AstBlock, Tavlo, similarity
 from tavlo.training.tavlo_recipe import TavloRecipe
 
@@ -117,14 +116,14 @@ def write_attention(
     recipe, model = predictor.recipe, predictor.model.cpu()
     if not isinstance(recipe, TavloRecipe) or not isinstance(model, Tavlo):
         return []
-    frames = frames_of(data, clip_id)
+    frames = data.frames_of(clip_id)
     ((_, tensors),) = predictor.read(data, [clip_id], Notes(len(frames)))
     batch = {name: value[None] for name, value in recipe.sample(tensors, None).items()}
     found = attention(model, batch)
     pictures = [
         Pictured(
             frame.frame_index,
-            picture(data, frame),
+            data.picture(frame),
             frame.truth(GRID_HW) if frame.instances else None,
         )
         for frame in frames

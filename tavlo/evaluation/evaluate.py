@@ -18,35 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.columns import markdown_table
+from pipeline.files import write_whole
 from pipeline.release.scenario_rules import SCENARIOS
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
 from tavlo.evaluation.training_overlap import TrainingOverlap, training_overlap
-from tavlo.metrics.bootstrap import Bootstrap, interval
+from tavlo.metrics.bootstrap import Bootstrap, Cell
 from tavlo.metrics.localisation import auc_of_each, ciou, top_fraction_threshold
+from tavlo.published.published_tables import DROP
 from tavlo.published.result_table import csv_text
 
 TOP_FRACTION = 0.10
 """The fraction of all pixels that is predicted."""
 TOP_FRACTION_DAGGER = 0.05
 """The same on the videos with off-screen frames only (the paper's dagger column)."""
-DROP = "Cross-event - Total"
-"""The paper's delta: how much lower the cross-event subset is."""
 PASSES = 3
 """The times every frame's heatmap is read: twice for the threshold, once for the scores."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number of a table with its interval."""
-
-    value: float
-    """Percent."""
-    low: float
-    """Lower end of the 95 % interval."""
-    high: float
-    n: int
-    """Frames."""
 
 
 @dataclass(frozen=True)
@@ -231,16 +218,11 @@ class _Summary:
         for metric, of_each in (("CIoU", np.asarray), ("AUC", auc_of_each)):
             a, b = of_each(self.values(some, subset)), of_each(self.values(whole, total))
             draws = self._draws.means(some, a) - self._draws.means(whole, b)
-            cells[metric] = _cell(float(a.mean() - b.mean()), draws, len(some))
+            cells[metric] = Cell.of(float(a.mean() - b.mean()), draws, len(some))
         return cells
 
     def cell(self, numbers: Sequence[int], values: NDArray[np.float64]) -> Cell:
-        return _cell(float(values.mean()), self._draws.means(numbers, values), len(numbers))
-
-
-def _cell(value: float, draws: NDArray[np.float64], n: int) -> Cell:
-    low, high = interval(draws)
-    return Cell(100 * value, 100 * low, 100 * high, n)
+        return Cell.of(float(values.mean()), self._draws.means(numbers, values), len(numbers))
 
 
 # Output
@@ -317,10 +299,9 @@ FORMATS: dict[str, Callable[[Scores], str]] = {
 
 def write_scores(scores: Scores, folder: Path) -> None:
     """Write ``scores`` in every format, and ``frames.csv``."""
-    folder.mkdir(parents=True, exist_ok=True)
     for ending, write in FORMATS.items():
-        (folder / f"scores.{ending}").write_text(write(scores), encoding="utf-8")
-    (folder / "frames.csv").write_text(frames_csv(scores), encoding="utf-8")
+        write_whole(folder / f"scores.{ending}", write(scores))
+    write_whole(folder / "frames.csv", frames_csv(scores))
 
 
 _RESULTS = (*(f"scores.{ending}" for ending in FORMATS if ending != "json"), "frames.csv")

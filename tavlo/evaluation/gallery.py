@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from pipeline.files import write_whole
+from pipeline.media.picture import encode_image
 from pipeline.pictures import mask_path
 from pipeline.release.scenario_rules import SCENARIOS
 from pipeline.templating import environment
-from tavlo.evaluation.evaluate import Cell, FrameScore, Scores
-from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
+from tavlo.evaluation.evaluate import FrameScore, Scores
+from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, Picture
 from tavlo.evaluation.overlay import Scale, heat_colors
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
-from tavlo.evaluation.release_media import Picture, picture
 
 _EACH = 3
 """The number of best, of middling and of worst frames shown."""
@@ -43,34 +43,6 @@ _MEANINGS = {
 }
 
 
-@dataclass(frozen=True)
-class View:
-    """A picture with its layers and caption."""
-
-    frame: LabelledFrame
-    jpeg: str
-    """Base64, as all pictures."""
-    heat: str
-    """A PNG whose opacity grows with the heat."""
-    predicted: str
-    """SVG path on the grid of heatmaps."""
-    truth: str
-    score: float
-    """Percent."""
-    metric: str
-    categories: list[str]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A scenario with its numbers and pictures."""
-
-    name: str
-    meaning: str
-    cells: dict[str, Cell]
-    views: list[View]
-
-
 def write_gallery(
     data: EvaluationSet, predictions: Predictions, scores: Scores, target: Path
 ) -> Path:
@@ -86,12 +58,15 @@ def write_gallery(
         predictions.heatmaps([frames[name] for name in sorted(shown)]), scores.threshold
     )
     sections = [
-        Section(
-            name,
-            _MEANINGS[name],
-            scores.rows[name],
-            [_view(data, frames[f.frame_id], f, name, predictions, scores, scale) for f in found],
-        )
+        {
+            "name": name,
+            "meaning": _MEANINGS[name],
+            "cells": scores.rows[name],
+            "views": [
+                _view(data, frames[one.frame_id], one, name, predictions, scores, scale)
+                for one in found
+            ],
+        }
         for name, found in chosen.items()
     ]
     page = (
@@ -137,40 +112,42 @@ def _view(
     predictions: Predictions,
     scores: Scores,
     scale: Scale,
-) -> View:
+) -> dict[str, Any]:
+    """Return a picture with its layers and caption, for the template."""
     heatmap = predictions.heatmap(frame.clip_id, frame.frame_index)
     row = section if section in found.values else next(iter(found.values))
     scenario = section if section in SCENARIOS else None
     truth = frame.truth(GRID_HW, scores.truth, scenario) if frame.instances else None
-    return View(
-        frame=frame,
-        jpeg=_jpeg(picture(data, frame)),
-        heat=_heat(heatmap, scale),
-        predicted=mask_path(heatmap >= scores.threshold),
-        truth=mask_path(truth) if truth is not None else "",
-        score=100 * found.values[row],
-        metric="TN" if row == "Off-screen" else "cIoU",
-        categories=sorted({instance.category for instance in frame.instances}),
-    )
+    return {
+        "frame": frame,
+        "jpeg": _jpeg(data.picture(frame)),
+        "heat": _heat(heatmap, scale),
+        # Outlines are SVG paths on the grid of heatmaps.
+        "predicted": mask_path(heatmap >= scores.threshold),
+        "truth": mask_path(truth) if truth is not None else "",
+        "score": 100 * found.values[row],
+        "metric": "TN" if row == "Off-screen" else "cIoU",
+        "categories": sorted({instance.category for instance in frame.instances}),
+    }
 
 
 def _jpeg(image: Picture) -> str:
     height, width = image.shape[:2]
     size = (_WIDTH, max(1, round(height * _WIDTH / width)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80]
-    )
-    assert done
-    return base64.b64encode(data.tobytes()).decode("ascii")
+    return _base64(encode_image(np.asarray(small, np.uint8), "jpg", 80))
 
 
 def _heat(heatmap: Heatmap, scale: Scale) -> str:
-    heat = scale.heat(heatmap)
-    small = cv2.resize(heat, (_HEAT_WIDTH, _HEAT_WIDTH), interpolation=cv2.INTER_AREA)
+    """Return a PNG whose opacity grows with the heat."""
+    size = (_HEAT_WIDTH, _HEAT_WIDTH)
+    small = cv2.resize(scale.heat(heatmap), size, interpolation=cv2.INTER_AREA)
     heat = np.asarray(small, np.float32)
-    colors = cv2.cvtColor(heat_colors(heat), cv2.COLOR_RGB2BGR)
-    layers = np.dstack([colors, (255 * _ALPHA * heat).astype(np.uint8)])
-    done, data = cv2.imencode(".png", layers)
+    opacity = (255 * _ALPHA * heat).astype(np.uint8)
+    done, data = cv2.imencode(".png", np.dstack([heat_colors(heat)[..., ::-1], opacity]))
     assert done
-    return base64.b64encode(data.tobytes()).decode("ascii")
+    return _base64(data.tobytes())
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -21,7 +21,6 @@ from tavlo.baselines.frontends import window_around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.predict import Answer, Notes
-from tavlo.evaluation.release_media import check_released, clip_path, picture, sound_path
 
 _TOGETHER = 64
 """Frames whose pictures and sounds are in memory at once."""
@@ -98,13 +97,13 @@ def read_pairs(
     """
     lacking = {}
     for frame in frames:
-        if sound_path(data, frame) is None:
+        if data.sound_path(frame) is None:
             lacking[frame.frame_id] = "no sound in the release"
-        elif not (data.folder / frame.row.file_name).is_file() and clip_path(data, frame) is None:
+        elif not (data.folder / frame.row.file_name).is_file() and data.clip_path(frame) is None:
             lacking[frame.frame_id] = "no picture in the release"
     notes.miss(lacking)
     there = [frame for frame in frames if frame.frame_id not in lacking]
-    groups = [list(group) for _, group in itertools.groupby(there, lambda f: sound_path(data, f))]
+    groups = [list(group) for _, group in itertools.groupby(there, lambda f: data.sound_path(f))]
     read = in_threads(lambda group: _read(data, group, model, every_frame_of), groups)
     for pairs, failed, sound in read:
         notes.miss(failed)
@@ -120,12 +119,12 @@ def _read(
     every_frame_of: Collection[str],
 ) -> tuple[list[Pair], dict[str, str], FileSound | None]:
     """Read the frames of one sound; return those that cannot be read with why, and the sound."""
-    path, clip = sound_path(data, frames[0]), clip_path(data, frames[0])
+    path, clip = data.sound_path(frames[0]), data.clip_path(frames[0])
     assert path is not None
     try:
-        check_released(data, path)
+        data.check_released(path)
         if clip is not None and clip != path:
-            check_released(data, clip)
+            data.check_released(clip)
         sound = read_sound(path, model.sample_rate_hz, model.channels)
         timeline = read_timeline(Media(clip)) if clip is not None else None
     except AvatarBuildError as error:
@@ -137,7 +136,7 @@ def _read(
             # Imported releases state times as if every clip had 25 frames a second.
             time_s = float(timeline.time(frame.frame_index))
         try:
-            pairs.append(Pair(frame, picture(data, frame), sound.wave, time_s))
+            pairs.append(Pair(frame, data.picture(frame), sound.wave, time_s))
         except AvatarBuildError as error:
             failed[frame.frame_id] = str(error)
     if clip is not None and timeline is not None and frames[0].clip_id in every_frame_of:

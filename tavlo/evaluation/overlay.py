@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, decode_pictures, encode_film, read_timeline, waveform
+from pipeline.media.picture import encode_image
 from pipeline.pictures import draw_outline
-from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, Pixels
+from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, Picture, Pixels
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
-from tavlo.evaluation.release_media import Picture, check_released, clip_path, frames_of, picture
 
 _STRENGTH = 0.65
 """Opacity of the hottest pixels."""
@@ -103,7 +103,7 @@ def write_overlays(
         AvatarBuildError: the release has no such clip, or not its media; nothing is predicted.
         MediaError: the clip cannot be read.
     """
-    frames = [frame for frame in frames_of(data, clip_id) if predictions.has(frame)]
+    frames = [frame for frame in data.frames_of(clip_id) if predictions.has(frame)]
     if not frames:
         raise AvatarBuildError(f"--clip {clip_id!r}: there is no heatmap of its labelled frames.")
     indices = predictions.indices(clip_id)
@@ -111,18 +111,14 @@ def write_overlays(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for frame in frames:
-        image = picture(data, frame)
+        image = data.picture(frame)
         truth = frame.truth(GRID_HW) if frame.instances else None
         painted = paint(image, predictions.heatmap(clip_id, frame.frame_index), scale, truth)
         written.append(folder / f"{frame.frame_id}.jpg")
-        cv2.imwrite(
-            str(written[-1]),
-            cv2.cvtColor(painted, cv2.COLOR_RGB2BGR),
-            [cv2.IMWRITE_JPEG_QUALITY, 90],
-        )
-    clip = clip_path(data, frames[0])
+        written[-1].write_bytes(encode_image(painted, "jpg", 90))
+    clip = data.clip_path(frames[0])
     if clip is not None:
-        check_released(data, clip)
+        data.check_released(clip)
         written.append(folder / f"{clip_id}.mp4")
         _film(clip, frames, predictions, scale, written[-1])
     return written

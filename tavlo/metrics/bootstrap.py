@@ -1,14 +1,43 @@
-"""The bootstrap over videos; a video's frames are not independent."""
+"""The bootstrap over videos: a video's frames are not independent.
+
+Both models' scores of a frame depend on the frame, so the difference of two is far better known
+than either number: videos are drawn, and each draw gives both models' means.
+"""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.metrics.localisation import auc_of_each
+
 _DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of a table with its interval."""
+
+    value: float
+    """Percent."""
+    low: float
+    """Lower end of the 95 % interval, by bootstrap over videos."""
+    high: float
+    n: int
+    """Frames."""
+
+    @classmethod
+    def of(cls, value: float, draws: NDArray[np.float64], n: int) -> Self:
+        """Turn a fraction and its draws into percent; draws that are NaN do not count."""
+        low, high = np.nanpercentile(draws, [2.5, 97.5])
+        return cls(100 * value, 100 * float(low), 100 * float(high), n)
 
 
 class Bootstrap:
@@ -35,7 +64,42 @@ class Bootstrap:
         return means
 
 
-def interval(means: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of draws; those that are NaN do not count."""
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def paired_difference(
+    first: Path, second: Path, metric: str, row: str = "Total", seed: int = 0
+) -> Cell:
+    """Subtract a model's scores from another's, frame by frame, by their ``frames.csv``.
+
+    Args:
+        first: of the model compared with.
+        second: of the other.
+        metric: ``CIoU`` or ``AUC``.
+        row: of the tables: a scenario, ``Cross-event``, or all frames with a visible source.
+        seed: of the bootstrap.
+
+    Raises:
+        UsageError: a file is missing.
+        AvatarBuildError: they do not hold the same frames.
+    """
+    names, videos, before = _of_row(first, row)
+    others, _, after = _of_row(second, row)
+    if names != others:
+        lone = len(set(names) ^ set(others))
+        raise AvatarBuildError(f"{second}: not the frames of {first} ({lone} are in one only).")
+    if metric == "AUC":
+        before, after = auc_of_each(before), auc_of_each(after)
+    change = after - before
+    draws = Bootstrap(videos, seed).means(slice(None), change)
+    return Cell.of(float(change.mean()), draws, len(change))
+
+
+def _of_row(path: Path, row: str) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Read frame ids, their videos and their cIoU, in the order of the file."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            frames = [frame for frame in csv.DictReader(file) if frame.get(row)]
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}. 'evaluate --out' writes it.") from error
+    if not frames:
+        raise AvatarBuildError(f"{path}: no frame of {row} with a cIoU in it.")
+    values = np.array([float(frame[row]) for frame in frames])
+    return [f["frame_id"] for f in frames], [f["video_id"] for f in frames], values

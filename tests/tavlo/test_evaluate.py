@@ -21,16 +21,10 @@ import pytest
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.release.read import read_document
 from pipeline.release.scenario_rules import SCENARIOS
-from tavlo.evaluation.evaluate import (
-    DROP,
-    FORMATS,
-    evaluate,
-    frames_csv,
-    to_latex,
-    to_markdown,
-)
+from tavlo.evaluation.evaluate import FORMATS, evaluate, frames_csv, to_latex, to_markdown
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
 from tavlo.evaluation.predictions import Predictions
+from tavlo.published.published_tables import DROP
 from tests.tavlo.release_factory import FRAMES, SIZE_HW, ellipse, make_release
 
 

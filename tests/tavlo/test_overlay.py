@@ -20,7 +20,6 @@ from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
 from tavlo.evaluation.gallery import best_middle_worst, write_gallery
 from tavlo.evaluation.overlay import Scale, paint, write_overlays
 from tavlo.evaluation.predictions import GRID_HW, Predictions
-from tavlo.evaluation.release_media import picture
 from tests.tavlo.release_factory import FRAMES, make_release
 
 
@@ -109,7 +108,7 @@ def test_a_frame_without_image_comes_from_its_clip(tmp_path: Path) -> None:
     data = read_release(make_release(tmp_path / "r", images=False))
     media = Media(tmp_path / "r/video/video000001_00020.mp4")
     (wanted,) = decode_pictures(media, read_timeline(media), [range(3, 4)])
-    assert (picture(data, data.frames[0]) == wanted.rgb()).all()
+    assert (data.picture(data.frames[0]) == wanted.rgb()).all()
 
 
 def test_an_image_that_is_not_the_released_one_is_no_picture_of_its_frame(tmp_path: Path) -> None:
@@ -123,10 +122,10 @@ def test_an_image_that_is_not_the_released_one_is_no_picture_of_its_frame(tmp_pa
     path.write_text(json.dumps(document))
     whole = read_release(folder)
     one, other = whole.frames[:2]
-    assert picture(whole, one).any()
+    assert whole.picture(one).any()
     (folder / one.row.file_name).write_bytes((folder / other.row.file_name).read_bytes() + b"0")
     with pytest.raises(AvatarBuildError, match="not the image that was released"):
-        picture(whole, one)
+        whole.picture(one)
 
 
 @pytest.mark.parametrize(
@@ -139,11 +138,11 @@ def test_no_image_or_clip_is_scored_that_its_release_does_not_list(
     digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     (folder / "CHECKSUMS.sha256").write_text(f"{digest}  {name}\n")
     data = read_release(folder)
-    assert picture(data, data.frames[0]).any()
+    assert data.picture(data.frames[0]).any()
     with (folder / name).open("ab") as file:
         file.write(b"0")
     with pytest.raises(AvatarBuildError, match=f"{name}: not the .* that was released"):
-        picture(data, data.frames[0])
+        data.picture(data.frames[0])
 
 
 def test_a_release_without_media_names_the_frame_and_what_to_do(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import AvatarBuildError, UsageError
-from tavlo.metrics.paired import paired_difference
+from tavlo.metrics.bootstrap import paired_difference
 from tavlo.published.published_tables import (
     ablation,
     compare_with_published,
