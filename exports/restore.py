@@ -13,11 +13,12 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 
-from exports.release.clip_checks import NOT_AS_MEASURED, make_measured, measured_of_rows, sampling
+from pydantic import BaseModel, ConfigDict
+
+from exports.release.clip_checks import NOT_AS_MEASURED, make_measured, sampling
 from exports.verify.checks import compare_image
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError, UsageError
@@ -31,9 +32,10 @@ _REACH_S = 0.02
 """How far from its stated time a frame is looked for: half a frame at 25 frames a second."""
 
 
-@dataclass(frozen=True)
-class Attrition:
+class Attrition(BaseModel):
     """The end of one video's restoring."""
+
+    model_config = ConfigDict(frozen=True)
 
     video_id: str
     status: str
@@ -113,24 +115,10 @@ def read_ledger(folder: Path) -> dict[str, Attrition]:
     path = folder / ATTRITION
     if not path.is_file():
         return {}
-    columns = [field.name for field in fields(Attrition)]
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    if any(list(row) != columns for row in rows):
+    if any(list(row) != list(Attrition.model_fields) for row in rows):
         raise UsageError(f"{path} is not a ledger of fetch-media. Move it away and run again.")
-    return {
-        row["video_id"]: Attrition(
-            video_id=row["video_id"],
-            status=row["status"],
-            date=row["date"],
-            frames=int(row["frames"]),
-            exact=int(row["exact"]),
-            alike=int(row["alike"]),
-            unchecked=int(row["unchecked"]),
-            same_source=row["same_source"] == "True",
-            detail=row["detail"],
-        )
-        for row in rows
-    }
+    return {row["video_id"]: Attrition.model_validate(row) for row in rows}
 
 
 def _restore(
@@ -139,10 +127,10 @@ def _restore(
     """Cut the frames and clips of one video: all of them, or none."""
     counts: Counter[str] = Counter()
     written: list[tuple[Path, Path]] = []
-    pictures: dict[str, bytes] = {}
+    pictures: dict[str, bytes | None] = {}
     try:
         for image in images:
-            data = pictures[image.file_name] = _frame(video, image, config.jpeg_quality)
+            data = pictures[image.frame_id] = _frame(video, image, config.jpeg_quality)
             state = compare_image(data, image)
             if state == "other":
                 return "changed", Counter(), f"frame {image.frame_id} looks otherwise"
@@ -151,10 +139,10 @@ def _restore(
             written[-1][0].write_bytes(data)
         for name in dict.fromkeys(image.clip_file for image in images):
             rows = [image for image in images if image.clip_file == name]
-            measured = measured_of_rows(rows, lambda row: pictures[row.file_name])
-            measured = replace(measured, other_source=not same)
             written.append(_partial(folder, name))
-            make_measured(Media(video), written[-1][0], measured, config)
+            make_measured(
+                Media(video), written[-1][0], rows, pictures, config, other_source=not same
+            )
         for temporary, target in written:
             temporary.replace(target)
     except MediaError as error:
@@ -192,7 +180,7 @@ def _is_whole(folder: Path, images: Sequence[ImageRow]) -> bool:
 
 def _write_ledger(folder: Path, ledger: dict[str, Attrition]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Attrition)], lineterminator="\n")
+    writer = csv.DictWriter(text, list(Attrition.model_fields), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(ledger[video_id]) for video_id in sorted(ledger))
+    writer.writerows(ledger[video_id].model_dump() for video_id in sorted(ledger))
     write_whole(folder / ATTRITION, text.getvalue())

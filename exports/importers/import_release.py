@@ -18,11 +18,10 @@ from exports.importers.tree import Tree
 from exports.release.freeze import (
     ReleaseSummary,
     check_version,
-    publish_folder,
-    staged_folder,
+    new_release,
     summary_of,
     write_annotations,
-    write_checksums,
+    write_file,
 )
 from exports.release.image_bytes import fingerprint, image_size
 from exports.release.selection import LeftOut
@@ -73,15 +72,10 @@ def import_release(source: Path, target: Path, form: str = "") -> ReleaseSummary
         document, left_out, media = _own(tree)
     else:
         document, left_out, media = _foreign(tree, form, version)
-    storage = Storage(target.absolute().parent)
-    with staged_folder(storage, version, ".") as folder:
+    with new_release(Storage(target.absolute().parent), target.name) as folder:
         for name, where in media.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(tree.read(where))
+            write_file(folder / name, tree.read(where))
         counts = write_annotations(document, left_out, folder)
-        write_checksums(folder)
-        publish_folder(folder, storage, target.name)
     return summary_of(document, counts, left_out, str(target))
 
 

@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.records import rle
-from pipeline.release.document import AnnotationRow, Document, ImageRow
+from pipeline.release.document import Document, ImageRow
 from pipeline.release.layout import frame_json
-
-OFF_SCREEN_TASK = "Off-Screen"
 
 
 def frame_files(document: Document) -> Iterator[tuple[str, bytes]]:
@@ -25,42 +23,35 @@ def frame_files(document: Document) -> Iterator[tuple[str, bytes]]:
     rows = document.by_image()
     tolerance_px = document.info.polygon_tolerance_px
     for image in document.images:
-        content = frame_content(image, rows.get(image.id, []), tolerance_px)
-        yield frame_json(image.file_name), (json.dumps(content, ensure_ascii=False) + "\n").encode()
-
-
-def frame_content(
-    image: ImageRow, rows: list[AnnotationRow], tolerance_px: float = 0.0
-) -> dict[str, Any]:
-    """Return one frame in the authors' form; polygons are exact when ``tolerance_px`` is 0."""
-    annotations: list[dict[str, Any]] = [
-        {
-            "task": row.scenario,
-            "bbox": row.bbox,
-            "segmentation": rle.to_polygons(rle.decode(row.segmentation), tolerance_px),
-            "audio_visual_category": row.audio_visual_category,
-            **unverified_mark(row.verified),
+        annotations: list[dict[str, Any]] = [
+            {
+                "task": row.scenario,
+                "bbox": row.bbox,
+                "segmentation": rle.to_polygons(rle.decode(row.segmentation), tolerance_px),
+                "audio_visual_category": row.audio_visual_category,
+                **_unverified_mark(row.verified),
+            }
+            for row in rows.get(image.id, [])
+        ]
+        if image.off_screen:
+            annotations.append(off_screen_annotation(image))
+        content = {
+            "original_width": image.width,
+            "original_height": image.height,
+            "annotations": annotations,
         }
-        for row in rows
-    ]
-    if image.off_screen:
-        annotations.append(off_screen_annotation(image))
-    return {
-        "original_width": image.width,
-        "original_height": image.height,
-        "annotations": annotations,
-    }
+        yield frame_json(image.file_name), (json.dumps(content, ensure_ascii=False) + "\n").encode()
 
 
 def off_screen_annotation(image: ImageRow) -> dict[str, Any]:
     """Return the one annotation of an off-screen frame."""
     return {
-        "task": OFF_SCREEN_TASK,
+        "task": "Off-Screen",
         "audio_visual_category": image.off_screen_category or "",
-        **unverified_mark(image.verified),
+        **_unverified_mark(image.verified),
     }
 
 
-def unverified_mark(verified: bool) -> dict[str, bool]:
+def _unverified_mark(verified: bool) -> dict[str, bool]:
     """Return what an annotation that no person decided says beside the authors' keys."""
     return {} if verified else {"verified": False}

@@ -1,12 +1,13 @@
-"""The numbering of a selection's rows and put them into the release's document."""
+"""The numbering of a selection's rows, and their way into the release's document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from exports.release.selection import SelectedFrame, Selection
 from pipeline.errors import AvatarBuildError
-from pipeline.records.schema import Video
+from pipeline.records.schema import Record
 from pipeline.release.document import (
     AnnotationRow,
     CategoryRow,
@@ -14,6 +15,7 @@ from pipeline.release.document import (
     ImageRow,
     Info,
     LicenseRow,
+    Row,
     VideoRow,
 )
 from pipeline.release.layout import clip_file, image_file
@@ -43,7 +45,10 @@ def build_document(selection: Selection, info: Info, taxonomy: Sequence[str] = (
     return Document(
         info=info,
         licenses=[LicenseRow(id=i, name=name, url="") for name, i in licenses.items()],
-        videos=[_video(videos[key], licenses[videos[key].license]) for key in sorted(videos)],
+        videos=[
+            VideoRow(id=name, license_id=licenses[video.license], **_shared(video, VideoRow))
+            for name, video in sorted(videos.items())
+        ],
         images=images,
         categories=[CategoryRow(id=i, name=name) for name, i in categories.items()],
         annotations=annotations,
@@ -71,31 +76,15 @@ def _check_clip_names(frames: Iterable[SelectedFrame]) -> None:
             )
 
 
-def _video(video: Video, license_id: int) -> VideoRow:
-    shared = video.model_dump(include=set(VideoRow.model_fields))
-    return VideoRow(id=video.video_id, license_id=license_id, **shared)
-
-
 def _image(image_id: int, item: SelectedFrame, license_id: int) -> ImageRow:
     frame, clip = item.frame, item.clip
     return ImageRow(
         id=image_id,
         file_name=image_file(frame.video_id, clip.start_s, frame.frame_index, frame.path),
-        width=frame.width,
-        height=frame.height,
         license=license_id,
-        video_id=frame.video_id,
-        clip_id=frame.clip_id,
-        frame_id=frame.frame_id,
-        frame_index=frame.frame_index,
-        time_s=frame.time_s,
         clip_start_s=clip.start_s,
         clip_end_s=clip.end_s,
         clip_file=clip_file(frame.video_id, clip.start_s),
-        event_time_s=frame.event_time_s,
-        event_rms=frame.event_rms,
-        event_rank=frame.event_rank,
-        sharpness=frame.sharpness,
         off_screen=item.off_screen,
         off_screen_category=item.off_screen_category,
         verified=item.verified,
@@ -103,6 +92,7 @@ def _image(image_id: int, item: SelectedFrame, license_id: int) -> ImageRow:
         review_ids=list(item.review_ids),
         recorded_sha256=frame.sha256,
         clip_rms_per_second=list(clip.rms_per_second),
+        **_shared(frame, ImageRow),
     )
 
 
@@ -116,14 +106,15 @@ def _annotations(
             mask.rle,
             id=number,
             category_id=categories[instance.audio_visual_category],
-            audio_visual_category=instance.audio_visual_category,
-            scenario=instance.scenario,
-            verified=chosen.verified,
-            instance_id=instance.instance_id,
-            proposal_id=instance.proposal_id,
-            review_ids=sorted(instance.review_ids),
             annotated_bbox=list(instance.bbox),
             mask_source=mask.source,
             mask_model_digest=mask.model_digest,
             mask_predicted_iou=mask.predicted_iou,
+            **_shared(instance, AnnotationRow, but={"bbox"})
+            | {"verified": chosen.verified, "review_ids": sorted(instance.review_ids)},
         )
+
+
+def _shared(record: Record, row: type[Row], but: Collection[str] = ()) -> dict[str, Any]:
+    """Return the columns that a row of the release has from a row of the tables as they are."""
+    return record.model_dump(include=set(row.model_fields) - set(but))

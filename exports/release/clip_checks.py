@@ -6,8 +6,7 @@ outside, of any release that says what was measured. Each tolerance stands here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exports.release.image_bytes import image_size
-from exports.release.selection import SelectedFrame
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError
 from pipeline.media import (
@@ -60,36 +58,8 @@ GREY = 4.0
 NOT_AS_MEASURED = "not_as_measured"
 """The kind of failure of a clip that is another one."""
 
-
-@dataclass(frozen=True)
-class Labelled:
-    """A labelled frame of a clip, as its row has it."""
-
-    frame_index: int
-    time_s: float
-    event_time_s: float
-    event_rms: float
-    width: int
-    height: int
-    image: bytes | None
-    """The saved picture; none where it is not at hand."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The facts that a clip's file must agree with."""
-
-    start_s: float
-    end_s: float
-    rms_per_second: Sequence[float]
-    labelled: Sequence[Labelled]
-    made: Made = "remuxed"
-    first_s: float | None = None
-    """The time its first frame is shown, seconds in the source; none where nobody knows."""
-    frames: int | None = None
-    """The number of frames before its end; none where nobody knows."""
-    other_source: bool = False
-    """True where it may come from another encode of the video than the one that was measured."""
+Pictures = Mapping[str, bytes | None]
+"""The saved picture of each frame, by ``frame_id``; none where it is not at hand."""
 
 
 def clip_rows(document: Document) -> list[list[ImageRow]]:
@@ -105,36 +75,6 @@ def is_measured(rows: Sequence[ImageRow]) -> bool:
     return bool(rows[0].clip_rms_per_second)
 
 
-def measured_of_rows(
-    images: Sequence[ImageRow], picture: Callable[[ImageRow], bytes | None]
-) -> Measured:
-    """Return what the rows of one clip say of it; ``picture`` gives an image's bytes."""
-    first = images[0]
-    return Measured(
-        start_s=first.clip_start_s,
-        end_s=first.clip_end_s,
-        rms_per_second=first.clip_rms_per_second,
-        labelled=[_labelled(image, picture(image)) for image in images],
-        made=first.clip_made or "encoded",
-        first_s=first.clip_first_s,
-        frames=first.clip_frames,
-        other_source=not first.clip_made,  # only fetch-media can have put one there
-    )
-
-
-def measured_of_tables(
-    items: Sequence[SelectedFrame], picture: Callable[[SelectedFrame], bytes | None]
-) -> Measured:
-    """Return what the tables say of one clip, before it has a file."""
-    clip = items[0].clip
-    return Measured(
-        start_s=clip.start_s,
-        end_s=clip.end_s,
-        rms_per_second=clip.rms_per_second,
-        labelled=[_labelled(item.frame, picture(item)) for item in items],
-    )
-
-
 def sampling(provenance: Mapping[str, Mapping[str, Any]]) -> SampleConfig:
     """Return the settings events were found with; what a release does not say is as by default."""
     stated = provenance.get("sample", {}).get("config")
@@ -145,53 +85,83 @@ def sampling(provenance: Mapping[str, Mapping[str, Any]]) -> SampleConfig:
         return SampleConfig()
 
 
-def make_measured(media: Media, target: Path, measured: Measured, config: SampleConfig) -> MadeClip:
+def make_measured(
+    media: Media,
+    target: Path,
+    rows: Sequence[ImageRow],
+    pictures: Pictures,
+    config: SampleConfig,
+    *,
+    other_source: bool,
+) -> MadeClip:
     """Make the clip that was measured; a remux that is another one is encoded.
+
+    Args:
+        media: the video.
+        target: the clip's file.
+        rows: of the clip's frames.
+        pictures: what was saved of them.
+        config: the settings its events were found with.
+        other_source: whether the video may be another encode than the one that was measured.
 
     Raises:
         MediaError: ``not_as_measured`` when an encode is another one too, and as ``make_clip``.
     """
+    start_s, end_s = rows[0].clip_start_s, rows[0].clip_end_s
 
     def accept(path: Path, late: Fraction, made: Made) -> None:
-        now = replace(measured, made=made, first_s=float(exact(measured.start_s) + late))
-        for difference in differences_of_clip(Media(path, media.timeout_s), now, config):
+        marks = {"clip_made": made, "clip_first_s": float(exact(start_s) + late)}
+        now = [row.model_copy(update=marks) for row in rows]
+        clip = Media(path, media.timeout_s)
+        for difference in differences_of_clip(
+            clip, now, pictures, config, other_source=other_source
+        ):
             raise MediaError(NOT_AS_MEASURED, f"{media.path.name}: its clip {difference}")
 
-    return make_clip(media, measured.start_s, measured.end_s, target, accept=accept)
+    return make_clip(media, start_s, end_s, target, accept=accept)
 
 
-def differences_of_clip(media: Media, measured: Measured, config: SampleConfig) -> Iterator[str]:
-    """Yield everything in which a clip's file is not what was measured.
+def differences_of_clip(
+    media: Media,
+    rows: Sequence[ImageRow],
+    pictures: Pictures,
+    config: SampleConfig,
+    *,
+    other_source: bool,
+) -> Iterator[str]:
+    """Yield everything in which a clip's file is not what the rows of its frames say.
 
     Raises:
         MediaError: it cannot be read.
     """
     timeline = read_timeline(media)
-    end = exact(measured.end_s - (measured.first_s or measured.start_s))
-    if measured.frames is not None:
-        wrong = shown_before(timeline, measured.frames, end)
+    clip = rows[0]
+    first_s = clip.clip_start_s if clip.clip_first_s is None else clip.clip_first_s
+    if clip.clip_frames is not None:
+        wrong = shown_before(timeline, clip.clip_frames, exact(clip.clip_end_s - first_s))
         if wrong:
             yield wrong
             return  # the frames below would be counted wrong
-    late = Fraction(0)
-    if measured.first_s is not None:
-        late = exact(measured.first_s) - exact(measured.start_s)
-    yield from _sound_differs(media, timeline, measured, late, config)
-    yield from _frames_differ(media, timeline, measured)
+    late = exact(first_s) - exact(clip.clip_start_s)
+    allowed = OTHER_SOURCE_OFF if other_source else RMS_OFF[clip.clip_made or "encoded"]
+    yield from _sound_differs(media, timeline, rows, late, allowed, config)
+    yield from _frames_differ(media, timeline, rows, pictures)
 
 
 def _sound_differs(
-    media: Media, timeline: Timeline, measured: Measured, late: Fraction, config: SampleConfig
+    media: Media,
+    timeline: Timeline,
+    rows: Sequence[ImageRow],
+    late: Fraction,
+    allowed: float,
+    config: SampleConfig,
 ) -> Iterator[str]:
-    seconds = len(measured.rms_per_second)
-    if not seconds:
+    measured = rows[0].clip_rms_per_second
+    if not measured:
         return
     hops = round(1 / config.rms_hop_s)
-    sound = _heard(media, timeline.start - late, seconds, hops)
-    allowed = OTHER_SOURCE_OFF if measured.other_source else RMS_OFF[measured.made]
-    for second, (found, expected) in enumerate(
-        zip(sound.rms_per_second(), measured.rms_per_second, strict=True)
-    ):
+    sound = _heard(media, timeline.start - late, len(measured), hops)
+    for second, (found, expected) in enumerate(zip(sound.rms_per_second(), measured, strict=True)):
         # What the source plays before the clip's first frame is not in the clip.
         quieter = expected - found > allowed * expected + SILENCE and not (second == 0 and late)
         if quieter or found - expected > allowed * expected + SILENCE:
@@ -199,14 +169,14 @@ def _sound_differs(
             return
     window = round(config.rms_window_s / config.rms_hop_s)
     loud = sound.short_time_rms(window)
-    for frame in measured.labelled:
-        at = round((frame.event_time_s - measured.start_s) * hops - window / 2)
-        if not frame.event_rms or not late * hops <= at < len(loud):
+    for row in rows:
+        at = round((row.event_time_s - row.clip_start_s) * hops - window / 2)
+        if not row.event_rms or not late * hops <= at < len(loud):
             continue
-        if abs(loud[at] - frame.event_rms) > EVENT_OFF * allowed * frame.event_rms + SILENCE:
+        if abs(loud[at] - row.event_rms) > EVENT_OFF * allowed * row.event_rms + SILENCE:
             yield (
-                f"the event at {frame.event_time_s:g} s has RMS {loud[at]:.4f}, "
-                f"{frame.event_rms:.4f} was measured"
+                f"the event at {row.event_time_s:g} s has RMS {loud[at]:.4f}, "
+                f"{row.event_rms:.4f} was measured"
             )
             return
 
@@ -221,30 +191,28 @@ def _heard(media: Media, zero: Fraction, seconds: int, hops: int) -> SoundEnergy
         return SoundEnergy(0, hops, nothing, nothing.astype(np.int64))
 
 
-def _frames_differ(media: Media, timeline: Timeline, measured: Measured) -> Iterator[str]:
+def _frames_differ(
+    media: Media, timeline: Timeline, rows: Sequence[ImageRow], pictures: Pictures
+) -> Iterator[str]:
     """Compare the time and look of each labelled frame."""
-    count = len(timeline.pts)
-    for frame in sorted(measured.labelled, key=lambda one: one.frame_index):
-        index = frame.frame_index
-        if index >= count:
+    for row in sorted(rows, key=lambda one: one.frame_index):
+        index = row.frame_index
+        if index >= len(timeline.pts):
             yield f"has no frame {index}"
             return
-        if measured.first_s is not None:
-            off = float(timeline.time(index)) - (frame.time_s - measured.first_s)
+        if row.clip_first_s is not None:
+            off = float(timeline.time(index)) - (row.time_s - row.clip_first_s)
             if abs(off) > TICK_S:
                 yield f"shows frame {index} {abs(off):.3f} s off"
                 return
-        wrong = _looks_otherwise(media, timeline, frame)
+        saved = _grey(row, pictures[row.frame_id])
+        wrong = "" if saved is None else _looks_otherwise(media, timeline, index, saved)
         if wrong:
             yield f"frame {index} {wrong}"
             return
 
 
-def _looks_otherwise(media: Media, timeline: Timeline, frame: Labelled) -> str:
-    saved = _grey(frame)
-    if saved is None:
-        return ""
-    index = frame.frame_index
+def _looks_otherwise(media: Media, timeline: Timeline, index: int, saved: NDArray[np.uint8]) -> str:
     near = range(max(0, index - 1), min(len(timeline.pts), index + 2))
     unlike: dict[int, float] = {}
     for picture in decode_pictures(media, timeline, [near]):
@@ -265,23 +233,11 @@ def _looks_otherwise(media: Media, timeline: Timeline, frame: Labelled) -> str:
     return ""
 
 
-def _grey(frame: Labelled) -> NDArray[np.uint8] | None:
+def _grey(row: ImageRow, image: bytes | None) -> NDArray[np.uint8] | None:
     """Return the saved picture; none when it has not the row's size, which others look at."""
-    if frame.image is None or image_size(frame.image) != (frame.width, frame.height):
+    if image is None or image_size(image) != (row.width, row.height):
         return None
-    grey = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if grey is None or grey.shape != (frame.height, frame.width):
+    grey = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if grey is None or grey.shape != (row.height, row.width):
         return None
     return np.asarray(grey, np.uint8)
-
-
-def _labelled(row: Any, image: bytes | None) -> Labelled:
-    return Labelled(
-        frame_index=row.frame_index,
-        time_s=row.time_s,
-        event_time_s=row.event_time_s,
-        event_rms=row.event_rms,
-        width=row.width,
-        height=row.height,
-        image=image,
-    )

@@ -13,32 +13,30 @@ import re
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exports.release.authors_layout import frame_files
 from exports.release.build_document import build_document
 from exports.release.card import render_card
-from exports.release.clip_checks import make_measured, measured_of_tables, sampling
+from exports.release.clip_checks import clip_rows, make_measured, sampling
 from exports.release.figures import bar_chart
 from exports.release.image_bytes import fingerprint
 from exports.release.leak_audit import audit
-from exports.release.lost_media import Lost, leave_out, without_lost
+from exports.release.lost_media import leave_out, without_lost
 from exports.release.parquet import write_copies
 from exports.release.selection import (
     LeftOut,
     ReleaseTables,
-    SelectedFrame,
     Selection,
     reasons_of,
     select,
     tally,
 )
-from exports.release.statistics import TABLE_A, count, with_left_out
-from pipeline.config import ExportConfig, SampleConfig
+from exports.release.statistics import TABLE_A, count
+from pipeline.config import ExportConfig
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.files import sha256_of
 from pipeline.media import MadeClip, Media
@@ -157,12 +155,12 @@ def write_release(
         return document.model_copy(update={"info": info.model_copy(update={"leaks": leaks})})
 
     document = describe(selection)  # what is wrong with the tables is said before clips are made
-    with staged_folder(storage, version) as folder:
+    with new_release(storage, target) as folder:
         # A clip that cannot be made as it was measured takes its video out, so clips come first.
         made: dict[str, MadeClip] = {}
         if media:
-            made, unfit = _make_clips(selection, storage, folder, sampling(provenance))
-            lost += [one.detail for one in unfit.values()]
+            made, unfit = _make_clips(selection, document, storage, folder)
+            lost += [error.detail for error in unfit.values()]
             if unfit:
                 selection = leave_out(selection, unfit, {})
                 document = describe(selection)
@@ -170,8 +168,6 @@ def write_release(
         images = _images(selection, document, storage, folder, made)
         document = document.model_copy(update={"images": images})
         counts = write_annotations(document, selection.left_out, folder)
-        write_checksums(folder)
-        publish_folder(folder, storage, target)
     return summary_of(document, counts, selection.left_out, target, lost)
 
 
@@ -247,7 +243,7 @@ def _nothing(
             "Nothing to release: no frame is labelled. Label frames first ('avatar-build label "
             "push', or 'label accept' without people)."
         )
-    reasons = reasons_of(selection.reasons())
+    reasons = reasons_of(tally(selection.left_out))
     if lost:
         return AvatarBuildError(f"Nothing to release: {reasons}. {lost[0]}")
     hint = (
@@ -291,17 +287,16 @@ def write_annotations(
     Returns:
         ``statistics.count`` of it.
     """
-    reasons = tally(left_out)
     counts = count(document)
     write_document(document, folder)
     write_copies(document, folder)
     for name, data in frame_files(document):
-        _write(folder, name, data)
-    statistics = with_left_out(counts, left_out)
+        write_file(folder / name, data)
+    statistics = {**counts, "left_out": [asdict(item) for item in left_out]}
     text = json.dumps(statistics, indent=1, ensure_ascii=False)
-    _write(folder, layout.STATISTICS, f"{text}\n".encode())
-    card = render_card(document, counts, reasons)
-    _write(folder, layout.CARD, card.encode())
+    write_file(folder / layout.STATISTICS, f"{text}\n".encode())
+    card = render_card(document, counts, tally(left_out))
+    write_file(folder / layout.CARD, card.encode())
     categories = [(row["category"], row["instances"]) for row in counts["per_category"]]
     shown = [(name, number) for name, number in categories if number]
     scenarios = [(name, counts["instances"][name]) for name in TABLE_A]
@@ -310,7 +305,7 @@ def write_annotations(
         ("categories", bar_chart("Instances per category", shown)),
         ("scenarios", bar_chart("Instances per scenario", scenarios)),
     ):
-        _write(folder, layout.FIGURES[name], chart.encode())
+        write_file(folder / layout.FIGURES[name], chart.encode())
     return counts
 
 
@@ -338,81 +333,83 @@ def _images(
                 raise
         else:
             if document.info.media:
-                _write(folder, image.file_name, data)
+                write_file(folder / image.file_name, data)
             marks |= fingerprint(data)
         rows.append(image.model_copy(update=marks))
     return rows
 
 
 def _make_clips(
-    selection: Selection, storage: Storage, folder: Path, config: SampleConfig
-) -> tuple[dict[str, MadeClip], dict[str, Lost]]:
+    selection: Selection, document: Document, storage: Storage, folder: Path
+) -> tuple[dict[str, MadeClip], dict[str, MediaError]]:
     """Make each clip once; return the made ones by clip, and why there is none by video."""
-    clips: dict[str, list[SelectedFrame]] = {}
-    for item in selection.frames:
-        clips.setdefault(item.clip.clip_id, []).append(item)
+    config = sampling(document.info.provenance)
+    items = {item.frame.frame_id: item for item in selection.frames}
     made: dict[str, MadeClip] = {}
-    unfit: dict[str, Lost] = {}
-    for name, items in clips.items():
-        clip, video = items[0].clip, items[0].video
+    unfit: dict[str, MediaError] = {}
+    clips = clip_rows(document)
+    for rows in clips:
+        video = items[rows[0].frame_id].video
         if video.video_id in unfit:
             continue
-        target = folder / layout.clip_file(clip.video_id, clip.start_s)
+        target = folder / rows[0].clip_file
         target.parent.mkdir(parents=True, exist_ok=True)
-        measured = measured_of_tables(items, lambda one: frame_bytes(storage, one.frame))
+        saved = {row.frame_id: frame_bytes(storage, items[row.frame_id].frame) for row in rows}
         try:
             with video_file(storage, video) as source:
-                made[name] = make_measured(
-                    Media(source, config.decode_timeout_s), target, measured, config
+                media = Media(source, config.decode_timeout_s)
+                made[rows[0].clip_id] = make_measured(
+                    media, target, rows, saved, config, other_source=False
                 )
         except MediaError as error:
             why = error.detail.removeprefix(f"{Path(video.path).name}: ")
-            unfit[video.video_id] = Lost(error.kind, f"{video.path}: {why}")
-    for name, items in clips.items():
-        if name in made and items[0].video.video_id in unfit:
-            clip = items[0].clip
-            (folder / layout.clip_file(clip.video_id, clip.start_s)).unlink()
+            unfit[video.video_id] = MediaError(error.kind, f"{video.path}: {why}")
+    for rows in clips:
+        if rows[0].clip_id in made and rows[0].video_id in unfit:
+            (folder / rows[0].clip_file).unlink()
     return made, unfit
 
 
-def _write(folder: Path, name: str, data: bytes) -> None:
-    path = folder / name
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file of a release that is being made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 
 
 @contextlib.contextmanager
-def staged_folder(storage: Storage, version: str, place: str = "releases") -> Iterator[Path]:
-    """Yield a folder to build in, on the release's disk; gone afterwards whatever happened."""
-    if storage.local is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
-        return
-    releases = storage.path(place)
-    releases.mkdir(parents=True, exist_ok=True)
-    for old in releases.glob(".*.partial"):
-        # A killed export leaves its folder; a day later nobody is writing to it.
-        if time.time() - old.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(old, ignore_errors=True)
-    folder = releases / f".{version}.{uuid.uuid4().hex[:8]}.partial"
-    folder.mkdir()
-    try:
+def new_release(storage: Storage, target: str) -> Iterator[Path]:
+    """Yield a folder to build in; when the ``with`` ends well it is ``target``, with checksums.
+
+    The folder lies on the release's disk and takes its place whole; on an object store the
+    checksums come last. It is gone afterwards whatever happened.
+    """
+    place = storage.local_path(target)
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for old in place.parent.glob(".*.partial"):
+            # A killed export leaves its folder; a day later nobody is writing to it.
+            if time.time() - old.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(old, ignore_errors=True)
+    name = PurePosixPath(target).name
+    with tempfile.TemporaryDirectory(
+        prefix=f".{name}.",
+        suffix=".partial",
+        dir=None if place is None else place.parent,
+        ignore_cleanup_errors=True,
+    ) as temporary:
+        folder = Path(temporary) / name
+        folder.mkdir()
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def publish_folder(folder: Path, storage: Storage, target: str) -> None:
-    """Move a finished folder to its place, whole; on an object store the checksums last."""
-    if storage.local is not None:
+        write_checksums(folder)
+        if place is None:
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            files.sort(key=lambda path: path.name == layout.CHECKSUMS)
+            for path in files:
+                storage.publish(path, f"{target}/{path.relative_to(folder).as_posix()}")
+            return
         try:
-            folder.rename(storage.path(target))
+            folder.rename(place)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another export was faster
                 raise _taken(target) from error
             raise
-        return
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    files.sort(key=lambda path: path.name == layout.CHECKSUMS)
-    for path in files:
-        storage.publish(path, f"{target}/{path.relative_to(folder).as_posix()}")

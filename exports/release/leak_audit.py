@@ -6,27 +6,21 @@ Names are compared, however a list spells its clips (``pipeline.release.video_li
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.release.document import Document, ImageRow, Leak
+from pipeline.release.document import Document, Leak
 from pipeline.release.video_lists import VideoNames, read_list, read_name
 
 _SPAN_S = 10.0
 
 
 def audit(document: Document, path: Path) -> Leak:
-    """Hold a release against one training list."""
-    listed = read_list(path)
-    return overlap(document.images, path.name, path.read_bytes(), listed)
-
-
-def overlap(images: Sequence[ImageRow], name: str, data: bytes, listed: VideoNames) -> Leak:
-    """Return what a list and the frames of a release have in common.
+    """Return what a training list and a release have in common.
 
     A clip overlaps when a listed span of its video shares time with it; where the list tells no
     start, when the video is there.
     """
+    listed, images = read_list(path), document.images
     ours = VideoNames.of(image.video_id for image in images)
     shared = ours.shared_with(listed)
     starts = {
@@ -45,8 +39,8 @@ def overlap(images: Sequence[ImageRow], name: str, data: bytes, listed: VideoNam
         )
     ]
     return Leak(
-        list_name=name,
-        list_sha256=hashlib.sha256(data).hexdigest(),
+        list_name=path.name,
+        list_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         list_ids=len(listed),
         videos=sorted(video_id for video_id, found in starts.items() if found),
         clips=len(seen),

@@ -8,20 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from exports.release.selection import LeftOut, Selection
 from pipeline.errors import MediaError
-from pipeline.records.schema import Frame, Video
 from pipeline.workspace.recorded import MISSING, frame_bytes, video_file
 from pipeline.workspace.storage import Storage
-
-
-class Lost(NamedTuple):
-    """A file of the selection that cannot be released."""
-
-    reason: str
-    detail: str
 
 
 def without_lost(
@@ -37,60 +28,46 @@ def without_lost(
     Returns:
         What is left, and a line about each file that is lost.
     """
-    videos: dict[str, Lost] = {}
-    if media:
-        rows = {item.video.video_id: item.video for item in selection.frames}
-        for video_id, video in rows.items():
-            if lost := _of_video(storage, video):
-                videos[video_id] = lost
-    frames: dict[str, Lost] = {}
+    videos: dict[str, MediaError] = {}
+    frames: dict[str, MediaError] = {}
+    rows = {item.video.video_id: item.video for item in selection.frames} if media else {}
+    for video_id, video in rows.items():
+        try:
+            with video_file(storage, video, always_hash=True):
+                pass
+        except MediaError as error:
+            videos[video_id] = error
     for item in selection.frames:
-        if item.video.video_id not in videos and (
-            lost := _of_frame(storage, item.frame, media=media)
-        ):
-            frames[item.frame.frame_id] = lost
-    said = [lost.detail for lost in (*videos.values(), *frames.values())]
+        try:
+            if item.video.video_id not in videos:
+                frame_bytes(storage, item.frame)
+        except MediaError as error:
+            if error.kind != MISSING or media:
+                frames[item.frame.frame_id] = error
+    said = [error.detail for error in (*videos.values(), *frames.values())]
     return leave_out(selection, videos, frames), said
 
 
 def leave_out(
-    selection: Selection, videos: Mapping[str, Lost], frames: Mapping[str, Lost]
+    selection: Selection, videos: Mapping[str, MediaError], frames: Mapping[str, MediaError]
 ) -> Selection:
     """Return the selection less some videos with all their frames, and some frames, by ids."""
     left_out = [
         *selection.left_out,
-        *(LeftOut("video", name, "", lost.reason, lost.detail) for name, lost in videos.items()),
+        *(LeftOut("video", name, "", why.kind, why.detail) for name, why in videos.items()),
     ]
     kept = []
     for item in selection.frames:
         name = item.frame.frame_id
-        if lost := videos.get(item.video.video_id):
-            lost = Lost(f"video_{lost.reason}", "")  # the video's own row tells more
+        if why := videos.get(item.video.video_id):
+            why = MediaError(f"video_{why.kind}", "")  # the video's own row tells more
         else:
-            lost = frames.get(name)
-        if lost is None:
+            why = frames.get(name)
+        if why is None:
             kept.append(item)
             continue
-        left_out.append(LeftOut("frame", name, name, lost.reason, lost.detail))
+        left_out.append(LeftOut("frame", name, name, why.kind, why.detail))
         for chosen in item.instances:
-            instance = chosen.instance.instance_id
-            left_out.append(LeftOut("instance", instance, name, lost.reason))
+            left_out.append(LeftOut("instance", chosen.instance.instance_id, name, why.kind))
     left_out.sort(key=lambda row: (row.frame_id, row.kind, row.id))
     return replace(selection, frames=tuple(kept), left_out=tuple(left_out))
-
-
-def _of_video(storage: Storage, video: Video) -> Lost | None:
-    try:
-        with video_file(storage, video, always_hash=True):
-            return None
-    except MediaError as error:
-        return Lost(error.kind, error.detail)
-
-
-def _of_frame(storage: Storage, frame: Frame, *, media: bool) -> Lost | None:
-    try:
-        frame_bytes(storage, frame)
-    except MediaError as error:
-        if error.kind != MISSING or media:
-            return Lost(error.kind, error.detail)
-    return None

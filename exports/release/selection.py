@@ -29,6 +29,9 @@ from pipeline.words import counted
 
 RecordT = TypeVar("RecordT", bound=Record)
 
+_OF_VIDEOS = ("videos", "clips", "frames")
+"""Tables whose rows name their video; those of the others name their frame."""
+
 
 @dataclass(frozen=True)
 class ReleaseTables:
@@ -90,10 +93,6 @@ class Selection:
 
     frames: tuple[SelectedFrame, ...]
     left_out: tuple[LeftOut, ...]
-
-    def reasons(self) -> dict[str, int]:
-        """Count the rows that were left out, by ``kind reason``."""
-        return tally(self.left_out)
 
 
 def tally(left_out: Iterable[LeftOut]) -> dict[str, int]:
@@ -169,14 +168,11 @@ def _without(tables: ReleaseTables, videos: set[str]) -> ReleaseTables:
     if not videos:
         return tables
     gone = {frame.frame_id for frame in tables.frames if frame.video_id in videos}
-    return ReleaseTables(
-        videos=[row for row in tables.videos if row.video_id not in videos],
-        clips=[row for row in tables.clips if row.video_id not in videos],
-        frames=[row for row in tables.frames if row.video_id not in videos],
-        reviews=[row for row in tables.reviews if row.frame_id not in gone],
-        instances=[row for row in tables.instances if row.frame_id not in gone],
-        masks=[row for row in tables.masks if row.frame_id not in gone],
-    )
+    kept = {}
+    for name, rows in vars(tables).items():
+        column, left_out = ("video_id", videos) if name in _OF_VIDEOS else ("frame_id", gone)
+        kept[name] = [row for row in rows if getattr(row, column) not in left_out]
+    return ReleaseTables(**kept)
 
 
 def _select_frame(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-from exports.release.selection import LeftOut
 from pipeline.release.document import Document
 
 TABLE_A = ("Single-sound", "Multi-entity", "Mixed-sound")
@@ -16,6 +13,9 @@ TABLE_A = ("Single-sound", "Multi-entity", "Mixed-sound")
 
 def count(document: Document) -> dict[str, Any]:
     """Count everything that can be counted from the document alone."""
+    scenarios: Counter[str | None] = Counter(row.scenario for row in document.annotations)
+    # An imported release may have instances without a scenario.
+    unstated = {"scenario not stated": scenarios[None]} if scenarios[None] else {}
     return {
         "version": document.info.version,
         "verified": document.info.verified,
@@ -29,8 +29,8 @@ def count(document: Document) -> dict[str, Any]:
         },
         "instances": {
             "total": len(document.annotations),
-            **_tally((row.scenario for row in document.annotations), TABLE_A),
-            **_unstated(document),
+            **{name: scenarios[name] for name in TABLE_A},
+            **unstated,
         },
         "frames_per_clip": _frames_per_clip(document),
         "per_category": _per_category(document),
@@ -40,26 +40,10 @@ def count(document: Document) -> dict[str, Any]:
     }
 
 
-def with_left_out(counts: dict[str, Any], left_out: Sequence[LeftOut]) -> dict[str, Any]:
-    """Return ``count`` and the rows the release does not have, with their reasons."""
-    return {**counts, "left_out": [asdict(item) for item in left_out]}
-
-
-def _tally(values: Any, names: Sequence[str]) -> dict[str, int]:
-    counts = Counter(values)
-    return {name: counts[name] for name in names}
-
-
 def _clips_made(document: Document) -> dict[str, dict[str, int]]:
     """Count the clips that were remuxed and how many encoded, where clips are shipped."""
     made = {image.clip_id: image.clip_made for image in document.images if image.clip_made}
     return {"clips_made": dict(sorted(Counter(made.values()).items()))} if made else {}
-
-
-def _unstated(document: Document) -> dict[str, int]:
-    """Count the instances without a scenario, where an imported release has some."""
-    number = sum(row.scenario is None for row in document.annotations)
-    return {"scenario not stated": number} if number else {}
 
 
 def _frames_per_clip(document: Document) -> dict[str, int]:

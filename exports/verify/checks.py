@@ -19,7 +19,6 @@ from exports.release.clip_checks import (
     clip_rows,
     differences_of_clip,
     is_measured,
-    measured_of_rows,
     sampling,
 )
 from exports.release.image_bytes import fingerprint, hash_distance, image_size
@@ -260,9 +259,11 @@ def check_clips(document: Document, folder: Path) -> Iterator[Finding]:
         path = folder / first.clip_file
         if not path.is_file() or not is_measured(rows):
             continue
-        measured = measured_of_rows(rows, lambda row: _saved(folder, row))
+        saved = {row.frame_id: _saved(folder, row) for row in rows}
+        clip = Media(path, _TIMEOUT_S)
+        restored = not first.clip_made  # only fetch-media can have put one there
         try:
-            for difference in differences_of_clip(Media(path, _TIMEOUT_S), measured, config):
+            for difference in differences_of_clip(clip, rows, saved, config, other_source=restored):
                 yield Finding("clips", first.clip_file, difference)
         except MediaError as error:
             yield Finding("clips", first.clip_file, short(f"{error.kind}: {error.detail}"))
