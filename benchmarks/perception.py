@@ -193,17 +193,14 @@ def judged(workspace: Any, truth: list[Thing], seconds: dict[str, float]) -> dic
             (
                 one
                 for one in frames
-                if one.video_id == thing.video_id
-                and abs(one.time_s - thing.time_s) <= SAME_FRAME_S
+                if one.video_id == thing.video_id and abs(one.time_s - thing.time_s) <= SAME_FRAME_S
             ),
             None,
         )
         if frame is None:
             hit["not sampled"] += 1
             continue
-        over = [
-            b for b in boxes.get(frame.frame_id, []) if iou(b.bbox, thing.bbox) >= FOUND_IOU
-        ]
+        over = [b for b in boxes.get(frame.frame_id, []) if iou(b.bbox, thing.bbox) >= FOUND_IOU]
         named = any(thing.category in b.categories for b in over)
         hit.update({"asked": 1, "box": bool(over), "named": named})
         own = per_category.setdefault(thing.category, Counter())

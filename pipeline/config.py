@@ -251,6 +251,10 @@ class InferenceConfig(Section):
     batch_mpx: float = Field(default=8.0, gt=0)
     """Pixels given to the model at once, millions; halved by itself when memory runs out."""
 
+    def backends(self) -> list[str]:
+        """Return the chosen backends; one with weights under the name of these weights."""
+        raise NotImplementedError
+
 
 class HearConfig(InferenceConfig):
     """The sounds of a clip (paper 3.1.3); the first half of `propose`."""
@@ -296,6 +300,10 @@ class HearConfig(InferenceConfig):
     """The k strongest target classes of a clip are active, too. 0: no such rule."""
     active_floor: float = Field(default=0.05, ge=0, le=1)
     """Score under which active_relative and active_top_k activate nothing."""
+
+    def backends(self) -> list[str]:
+        """Return the tagger, or the checkpoint of the one that has several."""
+        return [self.weights if self.tagger == "cav-mae" else self.tagger]
 
 
 class ProposeConfig(InferenceConfig):
@@ -356,6 +364,10 @@ class ProposeConfig(InferenceConfig):
     """Longest side of the image given to yolov8*, pixels. The others' model folders say theirs."""
     motion_window_s: float = Field(default=0.2, gt=0)
     """The motion detector looks this far before and after the frame, seconds."""
+
+    def backends(self) -> list[str]:
+        """Return the detector."""
+        return [self.detector]
 
     @model_validator(mode="after")
     def _score_is_kept(self) -> ProposeConfig:
@@ -454,6 +466,10 @@ class SegmentConfig(InferenceConfig):
     min_mask_area: float = Field(default=0.02, ge=0, le=1)
     """Smallest mask, as a fraction of its box; below it the row fails as empty_mask."""
 
+    def backends(self) -> list[str]:
+        """Return the segmenter."""
+        return [self.segmenter]
+
 
 class ExportConfig(Section):
     """The release."""
@@ -506,6 +522,28 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Settings `init --profile` writes into avatar.toml. paper: the paper's own models, whose weights
 `models fetch` gets. offline: no weights, no people, no network."""
+
+
+def check_profile(profile: str) -> None:
+    """Insist that a profile is one of ``PROFILES``.
+
+    Raises:
+        UsageError: it is not; names those there are.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"--profile {profile!r}: there is {', '.join(PROFILES)}.")
+
+
+def profile_backends(profile: str) -> list[str]:
+    """Return what hears, sees and cuts in a workspace of a profile, in the order of the flow.
+
+    Raises:
+        UsageError: there is no such profile.
+    """
+    check_profile(profile)
+    config = Config.model_validate(PROFILES[profile])
+    sections = (getattr(config, name) for name in Config.model_fields)
+    return [name for one in sections if isinstance(one, InferenceConfig) for name in one.backends()]
 
 
 def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar.toml") -> Config:

@@ -46,19 +46,49 @@ def models_list() -> None:
 
 
 @models.command("fetch")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def models_fetch(names: tuple[str, ...]) -> None:
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option("--profile", metavar="P", help="All that a workspace of 'init --profile P' runs.")
+@click.option("--dry-run", is_flag=True, help="Only say what would come: sizes and licences.")
+def models_fetch(names: tuple[str, ...], profile: str | None, dry_run: bool) -> None:
     """Fetch weights from where their authors put them; goes on where it broke off.
+
+    What is here already is hashed again and stays. Sizes and licences are said first.
 
     \b
         avatar-build models fetch sam-vit-h cav-mae-as-46.6
+        avatar-build models fetch --profile light
     """
+    from pipeline.columns import columns
+    from pipeline.config import profile_backends
+    from pipeline.errors import UsageError
+    from pipeline.models.catalogue import MODELS
     from pipeline.models.fetch import fetch
-    from pipeline.models.register import find_model
+    from pipeline.models.register import find_model, read_register, require, verify
     from pipeline.progress import transfers
 
-    for model in [find_model(name) for name in names]:
-        with transfers(shown=output().shown) as show:
+    if not names and profile is None:
+        raise UsageError("models fetch: name models, or a profile: --profile light.")
+    of_profile = [name for name in profile_backends(profile) if name in MODELS] if profile else []
+    chosen = [find_model(name) for name in dict.fromkeys([*names, *of_profile])]
+    wrong = {model.name: read_register(model.name) and verify(model.name) for model in chosen}
+    to_come = [model for model in chosen if wrong[model.name] != ""]
+    rows = []
+    for model in chosen:
+        state = wrong[model.name]
+        here = "is here" if state == "" else "to fetch" if state is None else f"again: {state}"
+        rows.append([model.name, f"{model.about_mb:.0f} MB", model.licence, here])
+    said = output()
+    for line in columns(["model", "size", "licence", ""], rows, right={"size"}):
+        said.say(line)
+    said.say(f"To fetch: about {sum(model.about_mb for model in to_come):.0f} MB.")
+    if dry_run:
+        said.tell({"to_fetch": [model.name for model in to_come]})
+        return
+    for model in chosen:
+        if model not in to_come:
+            _say_model(require(model.name))
+            continue
+        with transfers(shown=said.shown) as show:
             got = fetch(model, show)
         _say_model(got)
 

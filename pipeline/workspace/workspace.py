@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pipeline.config import (
-    PROFILES,
     Config,
+    check_profile,
     load_config,
     render_toml,
     render_value,
@@ -165,8 +165,8 @@ class Workspace:
         Raises:
             UsageError: unknown profile, or the folder holds other things.
         """
-        if profile is not None and profile not in PROFILES:
-            raise UsageError(f"--profile {profile!r}: there is {', '.join(sorted(PROFILES))}.")
+        if profile is not None:
+            check_profile(profile)
         storage = Storage(root)
         try:
             if storage.exists(_MARKER):
