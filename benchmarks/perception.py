@@ -1,11 +1,11 @@
 """What each choice of ears and eyes finds on real videos whose sounding things are known by eye.
 
-    python -m benchmarks.perception --videos DIR --models DIR --out benchmarks/results/perception.json
+    python -m benchmarks.perception --videos DIR --models DIR --out perception.json
 
 ``DIR`` of the videos holds ``<id>.mp4``, a list in VGGSound's columns (``*.csv``) and
-``ground_truth.json``: frames by ``video_id`` and ``time_s``, each with ``instances`` of ``category``
-and ``bbox`` ``[x, y, w, h]`` in pixels. ``DIR`` of the models holds the publishers' files under
-their own names; a combination whose weights are not there says so in place of figures.
+``ground_truth.json``: frames by ``video_id`` and ``time_s``, each with ``instances`` of
+``category`` and ``bbox`` ``[x, y, w, h]`` in pixels. ``DIR`` of the models holds the publishers'
+files under their own names; a combination whose weights are not there says so in place of figures.
 
 The videos go through the package's own stages with the shipped settings of a profile. CPU seconds
 are those of the stage's rows in this process, on one thread, with the model open already; per clip

@@ -20,14 +20,15 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pipeline.config import Config, DownloadConfig, LabelConfig, RunConfig
+from pipeline.config import PROFILES, Config, DownloadConfig, LabelConfig, RunConfig
 from pipeline.errors import AvatarBuildError
 from pipeline.extras import EXTRAS, missing
 from pipeline.flow import STAGES
 from pipeline.run.gpus import VISIBLE, visible_gpus
 from pipeline.run.lost import media_states
+from pipeline.run.stage import Stage
 from pipeline.words import counted, size
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
@@ -44,9 +45,6 @@ _JS_RUNTIMES = {
 """Program and least version yt-dlp takes for YouTube's challenges; it enables deno alone itself."""
 
 _DECODERS = ("h264", "aac", "vp9", "opus", "av1")
-
-_BACKENDS = ("tagger", "detector", "segmenter")
-"""The settings that choose one."""
 
 _VIDEO_BYTES = 18_000_000
 """A 4-minute video at 600 kb/s, the mean of the paper's kind of source."""
@@ -87,6 +85,7 @@ def run_checks(storage: Storage, config: Config, today: datetime.date | None = N
         *_extras(),
         _gpu(config.run),
         *_chosen(config),
+        *_profiles(),
         *_token(config.label),
         *_ray(config.run),
     ]
@@ -274,25 +273,47 @@ def _token(config: LabelConfig) -> Iterator[Check]:
 def _chosen(config: Config) -> Iterator[Check]:
     """Look for what the stages that may run models need for the backends of these settings."""
     gpus: int | None = None
-    for name, step in STAGES.items():
-        if not step.uses_device:
-            continue
-        section = getattr(config, step.section)
-        backend = next(getattr(section, key) for key in _BACKENDS if hasattr(section, key))
-        stage = step.load()(section)
-        try:
-            stage.fingerprint()
-        except AvatarBuildError as error:
-            yield Check(name, "bad", f"{backend} cannot run", str(error))
+    for name, (stage, backends, wrong) in _backends(config).items():
+        if wrong:
+            yield Check(name, "bad", f"{backends} cannot run", wrong)
             continue
         device = stage.device()
         if device.startswith("cuda"):
             gpus = len(visible_gpus()) if gpus is None else gpus
             if int(device.partition(":")[2] or 0) >= gpus:
-                detail = f"{backend} is to run on {device}; GPUs seen: {gpus}"
+                detail = f"{backends} is to run on {device}; GPUs seen: {gpus}"
                 yield Check(name, "bad", detail, f"Set {name}.device to auto or cpu.")
                 continue
-        yield Check(name, "ok", f"{backend}: what it needs is here")
+        yield Check(name, "ok", f"{backends}: what it needs is here")
+
+
+def _profiles() -> Iterator[Check]:
+    """Say which profiles of ``init`` could run on this machine."""
+    for profile, settings in PROFILES.items():
+        found = _backends(Config.model_validate(settings)).values()
+        name, wrong = f"profile {profile}", {wrong: None for _, _, wrong in found if wrong}
+        if wrong:
+            advice = f"For it: avatar-build models fetch --profile {profile}"
+            yield Check(
+                name, "ok", f"not yet: {'; '.join(one.split('. ')[0] for one in wrong)}", advice
+            )
+        else:
+            yield Check(name, "ok", "can run")
+
+
+def _backends(config: Config) -> dict[str, tuple[Stage[Any], str, str]]:
+    """Return each stage that may run models, its backends, and why they cannot run or nothing."""
+    found = {}
+    for name, step in STAGES.items():
+        if step.uses_device:
+            section, wrong = getattr(config, step.section), ""
+            stage: Stage[Any] = step.load()(section)
+            try:
+                stage.fingerprint()
+            except AvatarBuildError as error:
+                wrong = str(error)
+            found[name] = (stage, " + ".join(section.backends()), wrong)
+    return found
 
 
 def _ray(run: RunConfig) -> Iterator[Check]:

@@ -37,6 +37,10 @@ def run_stages(
     progress = Progress(shown=output().shown, each_unit=output().verbose)
     failed: list[str] = []
     to_come: dict[str, bool] = {}
+    if models := [stage for stage in stages if STAGES[stage].uses_device]:
+        sections = ((stage, getattr(workspace.config, STAGES[stage].section)) for stage in models)
+        said = (f"{stage} with {' and '.join(one.backends())}" for stage, one in sections)
+        output().hint(f"Backends: {', '.join(said)}.")
     for stage in stages:
         more = coming if stage == stages[0] else 0
         summary = run_stage(workspace, stage, options, progress, coming=more, to_come=to_come)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from pipeline import config
 from pipeline.cli import cli
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.models.catalogue import MODELS, Model, RemoteFile
 from pipeline.models.fetch import fetch
-from pipeline.models.register import require
+from pipeline.models.register import add, require
 from tests.video_server import HTML, Fault, VideoServer, serving
 
 DATA = random.Random(0).randbytes(300_000)
@@ -66,6 +69,49 @@ def test_the_command_fetches_registers_and_says_what_it_got(model: Model) -> Non
         CliRunner().invoke(
             cli, ["models", "fetch", "nano"], standalone_mode=False, catch_exceptions=False
         )
+
+
+@pytest.fixture
+def profile(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A profile that runs ``tiny``, ``large`` of the same file and a rule without weights."""
+    large = dataclasses.replace(model, name="large", licence="BSD-2-Clause", about_mb=1.2)
+    monkeypatch.setitem(MODELS, "large", large)
+    names = ["tiny", "motion", "large"]
+    monkeypatch.setattr(config, "profile_backends", lambda profile: names)
+    return names
+
+
+def command(*words: str) -> Any:
+    done = CliRunner().invoke(cli, ["models", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_profile_says_sizes_and_licences_first_then_fetches_what_is_missing(
+    profile: list[str], server: VideoServer
+) -> None:
+    foreseen = command("fetch", "--profile", "light", "--dry-run")
+    assert "1 MB" in foreseen
+    assert "BSD-2-Clause" in foreseen
+    assert "Apache-2.0" in foreseen
+    assert "To fetch: about 2 MB." in foreseen
+    assert not server.requests, "a dry run asks nobody"
+    said = command("fetch", "--profile", "light")
+    assert said.index("To fetch") < said.index("SHA-256"), "what will come is said before it comes"
+    assert require("tiny").sha256 == require("large").sha256 == DIGEST
+    asked = len(server.requests)
+    assert "To fetch: about 0 MB." in command("fetch", "--profile", "light")
+    assert len(server.requests) == asked
+
+
+def test_of_a_profile_partly_here_what_changed_comes_again(
+    profile: list[str], server: VideoServer
+) -> None:
+    command("fetch", "--profile", "light")
+    require("large").path.write_bytes(DATA[:-1])
+    said = command("fetch", "--profile", "light", "--json")
+    assert json.loads(said)["error"] is None
+    assert require("large").path.read_bytes() == DATA
 
 
 def test_a_second_fetch_asks_for_nothing(model: Model, server: VideoServer) -> None:
@@ -180,7 +226,10 @@ def test_a_model_of_several_files_is_a_folder_with_one_digest(
     found = fetch(several)
     assert (found.path / "config.json").read_bytes() == b"{}"
     (found.path / "config.json").write_bytes(b"{ }")
-    assert fetch(several).sha256 != found.sha256, "another file, another digest"
+    assert fetch(several) == found, "what was changed since it came is fetched again"
+    assert (found.path / "config.json").read_bytes() == b"{}"
+    (found.path / "config.json").write_bytes(b"{ }")
+    assert add("tiny", found.path).sha256 != found.sha256, "another file, another digest"
 
 
 def test_a_web_page_is_not_taken_for_weights(tmp_path: Path) -> None:
