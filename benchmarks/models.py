@@ -175,7 +175,7 @@ def open_backend(name: str, device: str, root: Path) -> Callable[[int], Iterable
     role = find_model(name).role
     settings: dict[str, Any] = {"device": device}
     if role == "detector":
-        config = ProposeConfig(detector=name, **settings)
+        config = ProposeConfig(detectors=[name], **settings)
         backend = make_backend(DETECTORS, name, config)
         item = FrameInput(frame(width=WIDTH, height=HEIGHT), image, video())
         run = lambda count: backend.detect([item] * count)  # noqa: E731

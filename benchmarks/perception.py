@@ -113,7 +113,7 @@ def measure(combination: str, videos: Path, base: Path) -> dict[str, Any]:
     try:
         typed = [
             f"hear.tagger={tagger}",
-            f"propose.detector={detectors[0]}",
+            f"propose.detectors={json.dumps(detectors)}",
             f"segment.segmenter={segmenter}",
             # Every box is asked about, so that each mask is one the stage would be asked for.
             "label.accept_score=0",

@@ -11,7 +11,7 @@ import re
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -40,6 +40,32 @@ class Section(BaseModel):
 
     private: ClassVar[frozenset[str]] = frozenset()
     """Settings that may hold a password: what was typed of them is never written down."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Today's names by old ones, which files, commands and commits of before still use."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, values: Any) -> Any:
+        return cls.todays_names(values) if isinstance(values, Mapping) else values
+
+    @classmethod
+    def todays_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings under today's names; where there may be several now, one is a list.
+
+        Raises:
+            ValueError: a setting is given under both names.
+        """
+        found = dict(values)
+        for old, new in cls.renamed.items():
+            if old not in found:
+                continue
+            if new in found:
+                raise ValueError(f"{old} is the old name of {new}: give one of them")
+            value = found.pop(old)
+            several = get_origin(cls.model_fields[new].annotation) is list
+            found[new] = [value] if several and not isinstance(value, list) else value
+        return found
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide results, for the stage key."""
@@ -306,12 +332,26 @@ class HearConfig(InferenceConfig):
         return [self.weights if self.tagger == "cav-mae" else self.tagger]
 
 
+DetectorName = Literal[
+    "motion",
+    "yolov8n-oiv7",
+    "yolov8s-oiv7",
+    "yolov8m-oiv7",
+    "yolov8l-oiv7",
+    "yolov8x-oiv7",
+    "mm-grounding-dino-tiny",
+    "mm-grounding-dino-base",
+    "mm-grounding-dino-large",
+    "grounding-dino-tiny",
+]
+
+
 class ProposeConfig(InferenceConfig):
     """Boxes around what may sound (paper 3.1.3)."""
 
     inference: ClassVar[frozenset[str]] = frozenset(
         {
-            "detector",
+            "detectors",
             "precision",
             "raw_score",
             "raw_iou",
@@ -322,24 +362,19 @@ class ProposeConfig(InferenceConfig):
     )
     """Settings of the detector itself. The others choose among its boxes, without looking again."""
 
-    detector: Literal[
-        "motion",
-        "yolov8n-oiv7",
-        "yolov8s-oiv7",
-        "yolov8m-oiv7",
-        "yolov8l-oiv7",
-        "yolov8x-oiv7",
-        "mm-grounding-dino-tiny",
-        "mm-grounding-dino-base",
-        "mm-grounding-dino-large",
-        "grounding-dino-tiny",
-    ] = "motion"
-    """Detector that draws boxes. motion: class-agnostic regions that move at the event.
-    yolov8x-oiv7: the paper's, of Open Images' classes (AGPL-3.0). *grounding-dino-*: finds what the
-    target categories look like by name (Apache-2.0)."""
-    openimages: Literal["exact", "generic"] = "exact"
-    """Open Images classes that may be a category. exact: its own. generic: broader ones too, such
-    as Musical instrument for a clarinet; 19 shipped categories have no other."""
+    renamed: ClassVar[Mapping[str, str]] = {"detector": "detectors", "openimages": "classes"}
+
+    detectors: list[DetectorName] = Field(default=["motion"], min_length=1)
+    """Detectors that draw boxes, one or several; each box keeps the name of its own. motion:
+    class-agnostic regions that move at the event. yolov8x-oiv7: the paper's, of Open Images'
+    classes (AGPL-3.0). *grounding-dino-*: finds what the target categories look like by name
+    (Apache-2.0)."""
+    motion: Literal["where-needed", "always"] = "where-needed"
+    """Frames that motion looks at beside other detectors. where-needed: those where a category is
+    heard that is none of the others' classes, for that category alone. always: all."""
+    classes: Literal["exact", "generic"] = "exact"
+    """A detector's classes that may be a category. exact: its own. generic: broader ones too, such
+    as Musical instrument for a clarinet; 19 shipped categories have no other in Open Images."""
     taxonomy: str = ""
     """CSV of target categories; empty: the one that ships with the package. The same as under
     [hear]."""
@@ -366,17 +401,36 @@ class ProposeConfig(InferenceConfig):
     """The motion detector looks this far before and after the frame, seconds."""
 
     def backends(self) -> list[str]:
-        """Return the detector."""
-        return [self.detector]
+        """Return the detectors."""
+        return list(self.detectors)
 
     @model_validator(mode="after")
     def _score_is_kept(self) -> ProposeConfig:
-        if self.detector != "motion" and self.min_score < self.raw_score:
+        if self.detectors != ["motion"] and self.min_score < self.raw_score:
             raise ValueError(
                 f"min_score {self.min_score} is below raw_score {self.raw_score}, under which the"
                 " detector's boxes are not kept"
             )
         return self
+
+    @model_validator(mode="after")
+    def _none_twice(self) -> ProposeConfig:
+        for place, name in enumerate(self.detectors):
+            if name in self.detectors[:place]:
+                raise ValueError(
+                    f"detectors names {name} twice; there are {', '.join(get_args(DetectorName))}"
+                )
+        return self
+
+    def of(self, detector: str) -> ProposeConfig:
+        """Return the settings as one of the detectors sees them: as if it were alone."""
+        return self.model_copy(update={"detectors": [detector]})
+
+    @property
+    def detector(self) -> str:
+        """Return the name of the only detector."""
+        (name,) = self.detectors
+        return name
 
 
 class LabelConfig(Section):
@@ -511,12 +565,12 @@ class Config(Section):
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "hear": {"tagger": "cav-mae"},
-        "propose": {"detector": "yolov8x-oiv7"},
+        "propose": {"detectors": ["yolov8x-oiv7"]},
         "segment": {"segmenter": "sam-vit-h"},
     },
     "offline": {
         "hear": {"tagger": "vggsound-label"},
-        "propose": {"detector": "motion"},
+        "propose": {"detectors": ["motion"]},
         "segment": {"segmenter": "grabcut"},
     },
 }
@@ -562,6 +616,7 @@ def load_config(toml: str, settings: Iterable[str] = (), *, where: str = "avatar
     except (ValueError, RecursionError) as error:  # also a number or a nesting without end
         raise ConfigError(f"{where}: not valid TOML: {error}.") from error
     _validated(values, where)
+    values = todays_names(values)
     for setting in settings:
         section, key, value = _section_setting(setting)
         values.setdefault(section, {})[key] = value
@@ -596,7 +651,29 @@ def parse_setting(setting: str, form: str = "section.key=value") -> tuple[list[s
 
 def _section_setting(setting: str) -> tuple[str, str, Any]:
     (section, *key), value = parse_setting(setting)
-    return section, ".".join(key), value
+    ((name, value),) = _section(section).todays_names({".".join(key): value}).items()
+    return section, name, value
+
+
+def todays_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by section under today's names."""
+    return {
+        name: _section(name).todays_names(value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+    }
+
+
+def every_name(section: str, key: str) -> list[str]:
+    """Return a setting's name and those it had before."""
+    renamed = _section(section).renamed
+    return [key, *(old for old, new in renamed.items() if new == key)]
+
+
+def _section(name: str) -> type[Section]:
+    """Return the kind of a section; of one that there is not, one without settings."""
+    field = Config.model_fields.get(name)
+    kind: Any = field.annotation if field else Section
+    return kind  # type: ignore[no-any-return]
 
 
 def _typed_value(text: str) -> Any:

@@ -131,7 +131,7 @@ def propose(
 
     \b
         avatar-build propose --workers 4 --contact-sheet
-        avatar-build propose --preview propose.min_score=0.3 propose.openimages=generic
+        avatar-build propose --preview propose.min_score=0.3 propose.classes=generic
     """
     if more_previewed and not previewed:
         raise click.UsageError(f"{more_previewed[0]!r}: settings come after --set or --preview.")

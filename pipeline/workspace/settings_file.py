@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config import render_value
+from pipeline.config import every_name, render_value, todays_names
 from pipeline.errors import ConfigError
 
 _HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]\s*(#.*)?")
@@ -31,7 +31,7 @@ def with_settings(toml: str, values: Mapping[str, Mapping[str, Any]]) -> str:
     Raises:
         ConfigError: the file is laid out so that it cannot be changed line by line.
     """
-    wanted = tomllib.loads(toml)
+    wanted = todays_names(tomllib.loads(toml))
     lines = toml.splitlines(keepends=True)
     for section, chosen in values.items():
         for key, value in chosen.items():
@@ -39,7 +39,7 @@ def with_settings(toml: str, values: Mapping[str, Mapping[str, Any]]) -> str:
             lines = _with_line(lines, section, key, render_value(value))
     text = "".join(lines)
     try:
-        exact = tomllib.loads(text) == wanted
+        exact = todays_names(tomllib.loads(text)) == wanted
     except tomllib.TOMLDecodeError:
         exact = False
     if not exact:
@@ -57,10 +57,11 @@ def _with_line(lines: list[str], section: str, key: str, value: str) -> list[str
     if not lines[first - 1].endswith("\n"):
         lines = [*lines[: first - 1], lines[first - 1] + newline, *lines[first:]]
     new = f"{key} = {value}"
+    names = "|".join(map(re.escape, every_name(section, key)))
     for commented in (False, True):
         for place in range(first, stop):
             mark = r"#\s*" if commented else r"\s*"
-            if re.match(rf"{mark}{re.escape(key)}\s*=", lines[place]):
+            if re.match(rf"{mark}(?:{names})\s*=", lines[place]):
                 end = place + 1 if commented else _end_of_value(lines, place, stop)
                 note = "" if commented else _comment_of(lines[end - 1])
                 return [*lines[:place], new + note + newline, *lines[end:]]

@@ -1,23 +1,29 @@
-"""Choose among a detector's boxes by what is heard: audio-guided filtering (paper 3.1.3).
+"""Choose among the detectors' boxes by what is heard: audio-guided filtering (paper 3.1.3).
 
 All of it is arithmetic on what is in tables and answers, so thresholds change without a model. A
 box may be every category its class maps to; of those, the active ones stay. A box none of whose
 categories is active is kept and marked inaudible: another threshold or an annotator may bring it
 back. A box whose class is no category's is none of ours.
+
+Several detectors are one list in the end. Scores of two that name classes are compared as they are.
+The score of one that names none (``motion``) says how a region stands out and nothing of a class,
+so it is never held against another detector's: such a box gives way to every other box of its
+category at its place, and where room is short the two kinds take turns, a named one first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
 from pipeline.records.boxes import clip, iou
 from pipeline.records.schema import Frame, Proposal, Sounds, content_id
-from stages.backends.interfaces import Detection, Vocabulary
-from stages.taxonomy import Taxonomy
+from stages.backends.interfaces import Detection, Detector, Vocabulary
+from stages.taxonomy import Taxonomy, openimages_classes
 
 CategoriesOf = Callable[[str], list[str] | None]
 """The categories a detector's class may be; none when it may be anything."""
@@ -36,7 +42,98 @@ class AudioGuidance:
     audio_score: float
 
 
-_Guided = tuple[Detection, AudioGuidance]
+@dataclass(frozen=True)
+class _Guided:
+    """A box with what is heard of it."""
+
+    detector: str
+    named: bool
+    """Its class means something."""
+    box: Detection
+    guidance: AudioGuidance
+
+
+class AudioFilter:
+    """The rules by which boxes become proposals.
+
+    Args:
+        detectors: those whose boxes there are.
+        taxonomy: the target categories.
+        config: bounds and thresholds.
+    """
+
+    def __init__(
+        self, detectors: Sequence[Detector], taxonomy: Taxonomy, config: ProposeConfig
+    ) -> None:
+        self._config = config
+        self._categories = {
+            one.name: categories_of(one.vocabulary, taxonomy, config) for one in detectors
+        }
+        self._named = [one.name for one in detectors if one.vocabulary != "none"]
+        self._known = {
+            category
+            for one in detectors
+            for category in known_categories(one.vocabulary, taxonomy, config)
+        }
+
+    def wants(self, detector: str, sounds: Sounds) -> bool:
+        """Say whether a detector has anything to find in a frame with these sounds."""
+        return not self._only_needed(detector) or bool(self._needed(sounds))
+
+    def proposals(
+        self, frame: Frame, found: Mapping[str, Sequence[Detection]], sounds: Sounds
+    ) -> list[Proposal]:
+        """Return a frame's boxes as rows: audible ones first, then by score.
+
+        Args:
+            frame: the frame.
+            found: all boxes of the detectors that looked at it, by their names, in any order.
+            sounds: the tags of its sound.
+        """
+        possible = [
+            one
+            for name in self._categories  # of equal boxes, the first detector's stays
+            for one in self._possible(name, found.get(name, ()), frame, sounds)
+        ]
+        possible.sort(
+            key=lambda one: (
+                not one.guidance.audible,
+                not one.named,
+                -one.box.score,
+                one.box.name,
+            )
+        )
+        kept: list[_Guided] = []
+        for one in possible:
+            # A box that repeats a better one would be a second question about one thing.
+            if not any(_repeats(one, better, self._config.nms_iou) for better in kept):
+                kept.append(one)
+        return [_row(frame, one) for one in _taking_turns(kept)[: self._config.max_boxes]]
+
+    def _possible(
+        self, detector: str, boxes: Sequence[Detection], frame: Frame, sounds: Sounds
+    ) -> Iterable[_Guided]:
+        needed = self._needed(sounds) if self._only_needed(detector) else None
+        for d in boxes:
+            names = self._categories[detector](d.name) if needed is None else needed
+            inside = _within_bounds(d, frame, self._config)
+            if inside and names != []:
+                box = Detection(inside, d.name, d.score)
+                guidance = audio_guidance(names, sounds)
+                yield _Guided(detector, detector in self._named, box, guidance)
+
+    def _only_needed(self, detector: str) -> bool:
+        """Say whether a detector serves what the others have no class for, and nothing else."""
+        beside = bool(self._named) and detector not in self._named
+        return beside and self._config.motion == "where-needed"
+
+    def _needed(self, sounds: Sounds) -> list[str]:
+        """Return the categories that are heard and are no class of any detector."""
+        return [
+            one.category
+            for one in sounds.categories
+            if one.active and one.category not in self._known
+        ]
 
 
 def categories_of(
@@ -47,61 +144,27 @@ def categories_of(
     Args:
         vocabulary: the detector's.
         taxonomy: the target categories.
-        config: says whether generic Open Images classes count.
+        config: says whether generic classes count.
     """
     if vocabulary == "none":
         return lambda name: None
     if vocabulary == "prompts":
         return taxonomy.of_prompt
-    return lambda name: taxonomy.of_openimages(name, generic=config.openimages == "generic")
+    return lambda name: taxonomy.of_openimages(name, generic=config.classes == "generic")
 
 
-def proposals_of(
-    frame: Frame,
-    found: Sequence[Detection],
-    sounds: Sounds,
-    detector: str,
-    categories: CategoriesOf,
-    config: ProposeConfig,
-) -> list[Proposal]:
-    """Return a frame's boxes as rows, audible ones first, then by score.
-
-    Args:
-        frame: the frame.
-        found: all boxes of the detector, in any order.
-        sounds: the tags of its sound.
-        detector: its name.
-        categories: of its classes.
-        config: bounds and thresholds.
-    """
-    possible: list[_Guided] = []
-    for d in found:
-        names = categories(d.name)
-        inside = _within_bounds(d, frame, config)
-        if inside and names != []:
-            possible.append((Detection(inside, d.name, d.score), audio_guidance(names, sounds)))
-    possible.sort(key=lambda pair: (not pair[1].audible, -pair[0].score, pair[0].name))
-    kept: list[_Guided] = []
-    for one in possible:
-        if len(kept) == config.max_boxes:
-            break
-        # A box that repeats a better one would be a second question about one thing.
-        if not any(_repeats(one, better, config.nms_iou) for better in kept):
-            kept.append(one)
-    return [
-        Proposal(
-            proposal_id=content_id("p", frame.frame_id, detector, d.name, d.bbox),
-            frame_id=frame.frame_id,
-            bbox=d.bbox,
-            detector=detector,
-            detector_class=d.name,
-            detector_score=d.score,
-            categories=guidance.categories,
-            audible=guidance.audible,
-            audio_score=guidance.audio_score,
-        )
-        for d, guidance in kept
-    ]
+def known_categories(
+    vocabulary: Vocabulary, taxonomy: Taxonomy, config: ProposeConfig
+) -> list[str]:
+    """Return the categories that a detector has a class for, in the taxonomy's order."""
+    if vocabulary == "none":
+        return []
+    every = [one.name for one in taxonomy.categories]
+    if vocabulary == "prompts":
+        return every
+    of = categories_of(vocabulary, taxonomy, config)
+    found = {category for name in openimages_classes() for category in of(name) or ()}
+    return [name for name in every if name in found]
 
 
 def audio_guidance(categories: Sequence[str] | None, sounds: Sounds) -> AudioGuidance:
@@ -151,6 +214,35 @@ def _within_bounds(d: Detection, frame: Frame, config: ProposeConfig) -> list[fl
 
 def _repeats(one: _Guided, better: _Guided, max_iou: float) -> bool:
     """Say whether a better box has the same class or category at the same place."""
-    (d, mine), (other, theirs) = one, better
-    same = d.name == other.name or not set(mine.categories).isdisjoint(theirs.categories)
-    return same and iou(d.bbox, other.bbox) > max_iou
+    same_class = (one.detector, one.box.name) == (better.detector, better.box.name)
+    mine, theirs = one.guidance.categories, better.guidance.categories
+    same = same_class or not set(mine).isdisjoint(theirs)
+    return same and iou(one.box.bbox, better.box.bbox) > max_iou
+
+
+def _taking_turns(kept: Sequence[_Guided]) -> list[_Guided]:
+    """Let named boxes and others alternate, audible ones before the rest, each in its order."""
+    ordered: list[_Guided] = []
+    for audible in (True, False):
+        named, others = (
+            [one for one in kept if one.guidance.audible == audible and one.named == kind]
+            for kind in (True, False)
+        )
+        turns = chain.from_iterable(zip_longest(named, others))
+        ordered += [one for one in turns if one is not None]
+    return ordered
+
+
+def _row(frame: Frame, one: _Guided) -> Proposal:
+    box, guidance = one.box, one.guidance
+    return Proposal(
+        proposal_id=content_id("p", frame.frame_id, one.detector, box.name, box.bbox),
+        frame_id=frame.frame_id,
+        bbox=box.bbox,
+        detector=one.detector,
+        detector_class=box.name,
+        detector_score=box.score,
+        categories=guidance.categories,
+        audible=guidance.audible,
+        audio_score=guidance.audio_score,
+    )

@@ -1,7 +1,7 @@
 """Say what other thresholds would change, from tables and kept answers alone; no model runs.
 
 The same arithmetic as the stages' own is done again over the whole of ``sounds`` and the kept
-answers of the detector, and its rows are compared with those that stand.
+answers of the detectors, and its rows are compared with those that stand.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Config, HearConfig, ProposeConfig, load_config, render_toml
+from pipeline.config import Config, HearConfig, ProposeConfig, load_config, render_toml, typed_keys
 from pipeline.errors import UsageError
 from pipeline.records.reviews import by_frame, opinions
 from pipeline.records.schema import Frame, Proposal, Review, Sounds
 from pipeline.workspace.workspace import Workspace
-from stages.backends.interfaces import DETECTORS, Detection, Detector, make_backend
+from stages.backends.interfaces import Detection
 from stages.propose.activity import active_categories, check_active_scores
-from stages.propose.filtering import CategoriesOf, categories_of, proposals_of
-from stages.propose.propose_boxes import from_answer, kept_answers, sounds_of
+from stages.propose.filtering import AudioFilter
+from stages.propose.propose_boxes import from_answer, kept_answers, make_detectors, sounds_of
 from stages.taxonomy import Taxonomy, load_taxonomy
+
+Found = dict[str, dict[str, list[Detection]]]
+"""Boxes by frame, then by detector."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Preview:
         ]
         if self.unanswered:
             said.append(
-                f"{self.unanswered} frames have no kept answer of the detector: boxes they might"
+                f"{self.unanswered} frames have no kept answer of a detector: boxes they might"
                 " gain are not counted."
             )
         return said
@@ -93,24 +96,24 @@ def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
     if generation is None:
         raise UsageError("propose: has not run in this workspace; there is nothing to compare.")
     made_with = ProposeConfig.model_validate(generation.config)
-    detector: Detector = make_backend(DETECTORS, made_with.detector, made_with)
+    detectors = make_detectors(made_with)
     taxonomy = load_taxonomy(config.hear.taxonomy)
     frames, proposals = workspace.rows(Frame), workspace.rows(Proposal)
-    answers = kept_answers(workspace.storage, made_with, generation.fingerprint)
-    answered = {row.frame_id: answers.get(row.frame_id) for row in frames}
-    found = {name: from_answer(answer) for name, answer in answered.items() if answer is not None}
-    sounds = [tag_again(row, taxonomy, config.hear) for row in workspace.rows(Sounds)]
-    again = propose_again(
-        frames,
-        sounds,
-        with_table(found, proposals, frames),
-        detector.name,
-        categories_of(detector.vocabulary, taxonomy, config.propose),
-        config.propose,
+    found: Found = {row.frame_id: {} for row in frames}
+    for one in detectors:
+        answers = kept_answers(workspace.storage, made_with, generation.fingerprint, one.name)
+        for row in frames:
+            if (answer := answers.get(row.frame_id)) is not None:
+                found[row.frame_id][one.name] = from_answer(answer)
+    sounds = sounds_by_frame(
+        frames, [tag_again(row, taxonomy, config.hear) for row in workspace.rows(Sounds)]
     )
-    # Frames of clips without a target category are not shown to the detector at all.
-    shown = {row.clip_id for row in sounds if row.categories}
-    unknown = sum(row.clip_id in shown and row.frame_id not in found for row in frames)
+    rules = AudioFilter(detectors, taxonomy, config.propose)
+    again = propose_again(frames, sounds, with_table(found, proposals), rules)
+    unknown = sum(
+        any(rules.wants(d.name, own) and d.name not in found[name] for d in detectors)
+        for name, own in sounds.items()
+    )
     return compare(proposals, again, workspace.rows(Review), len(frames), unknown)
 
 
@@ -122,35 +125,38 @@ def tag_again(sounds: Sounds, taxonomy: Taxonomy, config: HearConfig) -> Sounds:
     return sounds.model_copy(update={"categories": categories})
 
 
-def with_table(
-    found: Mapping[str, list[Detection]], proposals: Iterable[Proposal], frames: Iterable[Frame]
-) -> dict[str, list[Detection]]:
-    """Return the boxes of every frame: the kept answer, or what the table has of it."""
-    table: dict[str, list[Detection]] = {row.frame_id: [] for row in frames}
+def sounds_by_frame(frames: Iterable[Frame], rows: Iterable[Sounds]) -> dict[str, Sounds]:
+    """Return what is heard of each frame that a detector is shown.
+
+    Frames of clips without a target category are not shown to any.
+    """
+    by_clip: dict[str, list[Sounds]] = {}
+    for row in rows:
+        by_clip.setdefault(row.clip_id, []).append(row)
+    every = {one.frame_id: sounds_of(one, by_clip.get(one.clip_id, [])) for one in frames}
+    return {name: own for name, own in every.items() if own is not None and own.categories}
+
+
+def with_table(found: Found, proposals: Iterable[Proposal]) -> Found:
+    """Return every frame's boxes by detector: the kept answer, or what the table has of it."""
+    table: Found = {name: {} for name in found}
     for row in proposals:
         if row.frame_id in table:
-            table[row.frame_id].append(Detection(row.bbox, row.detector_class, row.detector_score))
-    return table | dict(found)
+            box = Detection(row.bbox, row.detector_class, row.detector_score)
+            table[row.frame_id].setdefault(row.detector, []).append(box)
+    return {name: table[name] | answers for name, answers in found.items()}
 
 
 def propose_again(
-    frames: Iterable[Frame],
-    sounds: Iterable[Sounds],
-    found: Mapping[str, list[Detection]],
-    detector: str,
-    categories: CategoriesOf,
-    config: ProposeConfig,
+    frames: Iterable[Frame], sounds: Mapping[str, Sounds], found: Found, rules: AudioFilter
 ) -> list[Proposal]:
     """Return the rows ``propose`` would make of these answers."""
-    by_clip: dict[str, list[Sounds]] = {}
-    for row in sounds:
-        by_clip.setdefault(row.clip_id, []).append(row)
-    rows = []
-    for frame in frames:
-        own = sounds_of(frame, by_clip.get(frame.clip_id, []))
-        if own is not None and own.categories:
-            rows += proposals_of(frame, found[frame.frame_id], own, detector, categories, config)
-    return rows
+    return [
+        proposal
+        for frame in frames
+        if frame.frame_id in sounds
+        for proposal in rules.proposals(frame, found[frame.frame_id], sounds[frame.frame_id])
+    ]
 
 
 def compare(
@@ -167,7 +173,7 @@ def compare(
         then: the rows that would.
         reviews: all there are.
         frames: how many there are.
-        unanswered: how many of them the detector's answer is not known of.
+        unanswered: how many of them a detector's answer is not known of.
     """
     counts: dict[str, tuple[int, int]] = {}
     pairs_now, pairs_then = (
@@ -220,8 +226,8 @@ def _check_previewable(settings: Iterable[str], config: Config) -> None:
     if config.hear.tagger != "vggsound-label":
         thresholds |= {f"hear.{name}" for name in active}
     for setting in settings:
-        name = setting.partition("=")[0].strip()
-        if name not in thresholds:
+        ((section, (key,)),) = typed_keys([setting]).items()
+        if f"{section}.{key}" not in thresholds:
             raise UsageError(
                 f"--preview {setting}: only thresholds can be previewed, here"
                 f" {', '.join(sorted(thresholds))}."

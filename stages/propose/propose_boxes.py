@@ -3,7 +3,8 @@
 Reads ``frames``, writes ``proposals``. A box is audible when one of its categories is active in
 the clip's sounds. A box that is not is kept and marked, so that an annotator can bring it back.
 What the detector answers is kept beside the frames (``stages.propose.model_outputs``): after a
-change of any threshold the stage runs again, but the detector does not.
+change of any threshold the stage runs again, but the detector does not. Each detector's answers are
+kept apart, so one that joins is the only one that looks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead
 from stages.backends.frame_image import decode_frame_image
 from stages.backends.interfaces import DETECTORS, Detection, Detector, FrameInput, make_backend
-from stages.propose.filtering import categories_of, proposals_of, rounded
+from stages.propose.filtering import AudioFilter, rounded
 from stages.propose.model_outputs import Answers
 from stages.taxonomy import load_taxonomy
 
@@ -61,29 +62,37 @@ class ProposeBoxes(Stage[ProposeConfig]):
 
     def __init__(self, config: ProposeConfig) -> None:
         self.config = config
-        self.detector: Detector = make_backend(DETECTORS, config.detector, config)
+        self.detectors = make_detectors(config)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Return the detector's digests, and the taxonomy's where classes go through it."""
-        own = dict(self.detector.fingerprint())
-        if self.detector.vocabulary == "none":
-            return own
-        return own | {"taxonomy": load_taxonomy(self.config.taxonomy).digest}
+        """Return the detectors' digests, and the taxonomy's where classes go through it."""
+        found: dict[str, str] = {}
+        for one in self.detectors:
+            prefix = _prefix(self.config, one.name)
+            found |= {f"{prefix}{key}": digest for key, digest in one.fingerprint().items()}
+        if any(one.vocabulary != "none" for one in self.detectors):
+            found["taxonomy"] = load_taxonomy(self.config.taxonomy).digest
+        return found
 
     def device(self) -> str:
-        """Return the settings' device where the detector is a model."""
-        return self.config.device if self.detector.has_weights else "cpu"
+        """Return the settings' device where a detector is a model."""
+        return self.config.device if any(one.has_weights for one in self.detectors) else "cpu"
 
     def open(self, ctx: WorkerContext) -> None:
-        """Load the detector."""
+        """Load the detectors."""
         cv2.setNumThreads(1)  # processes fill the machine, not threads
         self._ctx = ctx
         self._videos = ctx.lookup("videos", "video_id")
         self._sounds = ctx.lookup("sounds", "clip_id")
         taxonomy = load_taxonomy(self.config.taxonomy)
-        self._categories = categories_of(self.detector.vocabulary, taxonomy, self.config)
-        self._answers = kept_answers(ctx.storage, self.config, self.fingerprint())
-        self.detector.open(ctx.storage)
+        self._filter = AudioFilter(self.detectors, taxonomy, self.config)
+        fingerprint = self.fingerprint()
+        self._answers = {
+            one.name: kept_answers(ctx.storage, self.config, fingerprint, one.name)
+            for one in self.detectors
+        }
+        for one in self.detectors:
+            one.open(ctx.storage)
 
     def process(self, rows: Sequence[Frame]) -> Iterator[Outcome]:
         """Yield each frame's boxes; drop a frame without one, or without a target sound."""
@@ -94,20 +103,17 @@ class ProposeBoxes(Stage[ProposeConfig]):
                 asked.append(outcome)
             else:
                 yield outcome
-        found = self._detections(asked)
+        found: dict[str, dict[str, list[Detection]]] = {one.frame.frame_id: {} for one in asked}
+        for detector in self.detectors:
+            wanted = [one for one in asked if self._filter.wants(detector.name, one.sounds)]
+            for frame_id, boxes in self._detections(detector, wanted).items():
+                found[frame_id][detector.name] = boxes
         for one in asked:
-            proposals = proposals_of(
-                one.frame,
-                found[one.frame.frame_id],
-                one.sounds,
-                self.detector.name,
-                self._categories,
-                self.config,
-            )
+            proposals = self._filter.proposals(one.frame, found[one.frame.frame_id], one.sounds)
             if proposals:
                 yield Ok(one.frame.frame_id, proposals)
             else:
-                yield Drop(one.frame.frame_id, self.detector.nothing)
+                yield Drop(one.frame.frame_id, self.detectors[0].nothing)
 
     def _ask(self, frame: Frame) -> _Asked | Outcome:
         video = self._videos.one(frame.video_id)
@@ -127,12 +133,15 @@ class ProposeBoxes(Stage[ProposeConfig]):
         of = hashlib.sha256(data + video.sha256.encode()).hexdigest()
         return _Asked(frame, video, sounds, data, of)
 
-    def _detections(self, asked: Sequence[_Asked]) -> dict[str, list[Detection]]:
+    def _detections(
+        self, detector: Detector, asked: Sequence[_Asked]
+    ) -> dict[str, list[Detection]]:
         """Return the boxes by frame: kept ones, and for the rest what the detector says now."""
+        answers = self._answers[detector.name]
         found: dict[str, list[Detection]] = {}
         new = []
         for one in asked:
-            answer = self._answers.get(one.frame.frame_id, one.of)
+            answer = answers.get(one.frame.frame_id, one.of)
             if answer is None:
                 new.append(one)
             else:
@@ -140,29 +149,46 @@ class ProposeBoxes(Stage[ProposeConfig]):
         if not new:
             return found
         inputs = ahead(new, _frame_input, _DECODED_AHEAD)
-        for one, boxes in zip(new, self.detector.detect(inputs), strict=True):
+        for one, boxes in zip(new, detector.detect(inputs), strict=True):
             kept = rounded(boxes, one.frame)
             answer = [[*d.bbox, d.score, d.name] for d in kept]
-            self._answers.put(one.frame.frame_id, one.of, answer, self._ctx.scratch)
+            answers.put(one.frame.frame_id, one.of, answer, self._ctx.scratch)
             found[one.frame.frame_id] = kept
             self._ctx.heartbeat()
         return found
 
 
+def make_detectors(config: ProposeConfig) -> list[Detector]:
+    """Make the detectors of the settings, in their order."""
+    return [make_backend(DETECTORS, name, config.of(name)) for name in config.detectors]
+
+
 def kept_answers(
-    storage: Storage, config: ProposeConfig, fingerprint: Mapping[str, str]
+    storage: Storage, config: ProposeConfig, fingerprint: Mapping[str, str], detector: str
 ) -> Answers:
-    """Return the detector's answers under these settings.
+    """Return a detector's answers under these settings; which others there are plays no part.
 
     Args:
         storage: the workspace.
         config: its settings of inference count.
         fingerprint: of the stage; the taxonomy in it plays no part.
+        detector: its name.
     """
-    decided_by = {key: getattr(config, key) for key in sorted(config.inference)}
-    weights = {key: value for key, value in fingerprint.items() if key != "taxonomy"}
+    settings = {key: getattr(config, key) for key in config.inference - {"detectors"}}
+    prefix = _prefix(config, detector)
+    digests = {
+        key.removeprefix(prefix): digest
+        for key, digest in fingerprint.items()
+        if key != "taxonomy" and key.startswith(prefix)
+    }
+    decided_by = settings | {"detector": detector} | digests
     version = ProposeBoxes.spec.version
-    return Answers(storage, "detections", decided_by | weights | {"version": version})
+    return Answers(storage, "detections", decided_by | {"version": version})
+
+
+def _prefix(config: ProposeConfig, detector: str) -> str:
+    """Return what stands before the names of a detector's digests where there are several."""
+    return f"{detector}." if len(config.detectors) > 1 else ""
 
 
 def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:

@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from pipeline.config import PROFILES, Config, DownloadConfig, load_config, render_toml
+from pipeline.config import (
+    PROFILES,
+    Config,
+    DownloadConfig,
+    ProposeConfig,
+    load_config,
+    render_toml,
+)
 from pipeline.errors import ConfigError
 
 
@@ -51,6 +58,15 @@ def test_typed_settings_win_over_the_file() -> None:
         ("", "sample.seed", r"write it as section.key=value"),
         ("", "sample.min_active_s=11", r"min_active_s 11 is more than clip_s 10"),
         ("", "download.min_fps=50", r"min_fps 50.0 is above max_fps 40.0"),
+        ("", "propose.detectors=[]", r"propose.detectors: .*at least 1"),
+        ("", 'propose.detectors=["nope"]', r"should be 'motion', 'yolov8n.*\(got 'nope'\)"),
+        ("", "propose.detector=nope", r"should be 'motion', 'yolov8n.*\(got 'nope'\)"),
+        ("", 'propose.detectors=["motion", "motion"]', r"names motion twice; there are .*yolov8n"),
+        (
+            "[propose]\ndetector = 'motion'\ndetectors = ['motion']",
+            "",
+            r"detector is the old name of detectors: give one of them",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_place_and_value(
@@ -82,3 +98,17 @@ def test_what_cannot_change_a_result_stays_out_of_the_stage_key() -> None:
     assert "secret" not in str(secret.deciding())
     assert DownloadConfig(min_fps=10.0).deciding() != base
     assert DownloadConfig.unhashed <= set(DownloadConfig.model_fields)
+
+
+def test_an_old_name_of_a_setting_is_todays_setting_wherever_it_stands() -> None:
+    several = ["yolov8n-oiv7", "motion"]
+    wanted = ProposeConfig(detectors=["yolov8n-oiv7"], classes="generic")
+    old = '[propose]\ndetector = "yolov8n-oiv7"\nopenimages = "generic"\n'
+    typed = ["propose.detector=yolov8n-oiv7", "propose.openimages=generic"]
+    kept = {"detector": "yolov8n-oiv7", "openimages": "generic"}
+    assert load_config(old).propose == load_config("", typed).propose == wanted
+    assert ProposeConfig.model_validate(kept) == wanted
+    assert load_config(old, [f"propose.detectors={several}"]).propose.detectors == several
+    assert load_config(f"[propose]\ndetectors = {several}", typed[:1]).propose.detectors == [
+        "yolov8n-oiv7"
+    ]

@@ -215,7 +215,7 @@ def test_a_gpu_that_is_not_there_is_bad(
     monkeypatch.setattr("pipeline.cli.doctor.visible_gpus", lambda: ["0"])
     monkeypatch.setattr("stages.propose.propose_boxes.ProposeBoxes.fingerprint", lambda self: {})
     for device, state in (("cuda:0", "ok"), ("cuda:1", "bad"), ("cpu", "ok")):
-        config = Config(propose=ProposeConfig(detector="yolov8n-oiv7", device=device))
+        config = Config(propose=ProposeConfig(detectors=["yolov8n-oiv7"], device=device))
         found = {check.name: check for check in run_checks(workspace.storage, config)}["propose"]
         assert found.state == state, (device, found)
 

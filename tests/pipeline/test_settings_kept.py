@@ -165,3 +165,12 @@ def test_comments_beside_a_value_stay() -> None:
     text = with_settings(FILES[3], {"sample": {"seed": 7}, "export": {"title": "z"}})
     assert "seed = 7   # a '#' in it\n" in text
     assert with_settings(FILES[2], {"sample": {"seed": 7}}) == "[sample]\r\nseed = 7 # mine\r\n"
+
+
+def test_a_setting_takes_the_line_of_its_old_name() -> None:
+    values = {"propose": {"detectors": ["yolov8n-oiv7", "motion"]}}
+    wanted = '[propose]\ndetectors = ["yolov8n-oiv7", "motion"]\nmin_score = 0.1\n'
+    for line in ('detector = "motion"', '#detector = "motion"', '#detectors = ["motion"]'):
+        assert with_settings(f"[propose]\n{line}\nmin_score = 0.1\n", values) == wanted
+    old = '[propose]\ndetector = "motion"\n#min_score = 0.05\n'
+    assert with_settings(old, {"propose": {"min_score": 0.1}}).startswith(old[:30])

@@ -10,7 +10,8 @@ from pipeline.errors import ConfigError
 from pipeline.records.boxes import iou
 from pipeline.records.schema import Proposal, SoundCategory, Sounds
 from stages.backends.interfaces import Detection
-from stages.propose.filtering import AudioGuidance, audio_guidance, categories_of, proposals_of
+from stages.propose.filtering import AudioFilter, AudioGuidance, audio_guidance
+from stages.propose.propose_boxes import make_detectors
 from stages.taxonomy import load_taxonomy
 from tests.rows import frame, sounds
 
@@ -55,14 +56,19 @@ def test_a_classless_box_is_inaudible_where_nothing_is_active() -> None:
 
 
 def proposed(found: list[Detection], sound: Sounds = HEARD, **settings: Any) -> list[Proposal]:
-    config = ProposeConfig(detector="yolov8n-oiv7", **settings)
-    categories = categories_of("openimages", TAXONOMY, config)
-    return proposals_of(frame(), found, sound, "yolov8n-oiv7", categories, config)
+    return together({"yolov8n-oiv7": found}, sound, **settings)
 
 
 def moving(found: list[Detection], **settings: Any) -> list[Proposal]:
-    config = ProposeConfig(**settings)
-    return proposals_of(frame(), found, HEARD, "motion", lambda name: None, config)
+    return together({"motion": found}, **settings)
+
+
+def together(
+    found: dict[str, list[Detection]], sound: Sounds = HEARD, **settings: Any
+) -> list[Proposal]:
+    """The rows of several detectors, or of one."""
+    config = ProposeConfig(detectors=list(found), **settings)
+    return AudioFilter(make_detectors(config), TAXONOMY, config).proposals(frame(), found, sound)
 
 
 def box(*bbox: float, score: float = 0.5, name: str = "Dog") -> Detection:
@@ -92,7 +98,7 @@ def test_generic_classes_are_proposed_only_when_asked_for() -> None:
     found = [box(0, 0, 50, 50, name="Musical instrument")]
     sound = heard(clarinet=True)
     assert proposed(found, sound) == []
-    (one,) = proposed(found, sound, openimages="generic")
+    (one,) = proposed(found, sound, classes="generic")
     assert one.categories == ["clarinet"]
 
 
@@ -158,7 +164,7 @@ def test_filtering_equals_a_slow_second_definition() -> None:
             max_boxes=6,
             nms_iou=0.3,
             min_area=0.01,
-            openimages="generic" if generic else "exact",
+            classes="generic" if generic else "exact",
         )
         assert rows == slow(found, sound, generic)
 
@@ -189,7 +195,7 @@ def proposed_singly(found: list[Detection], sound: Sounds, generic: bool) -> lis
     return [
         row
         for d in found
-        for row in proposed([d], sound, min_score=0.2, min_area=0.01, openimages=choice)
+        for row in proposed([d], sound, min_score=0.2, min_area=0.01, classes=choice)
     ]
 
 
@@ -205,3 +211,98 @@ def test_both_halves_of_propose_read_one_list_of_categories() -> None:
     with pytest.raises(ConfigError, match="name one file in both"):
         load_config("", ["propose.taxonomy=mine.csv"])
     load_config("", ["propose.taxonomy=mine.csv", "hear.taxonomy=mine.csv"])
+
+
+def motion_box(*bbox: float, score: float = 0.5) -> Detection:
+    return Detection(list(bbox), "moving region", score)
+
+
+SITAR = heard(dog=True, sitar=True)
+"""Open Images has a class of the first alone."""
+
+
+def test_motion_serves_what_is_heard_and_has_no_class_beside_it() -> None:
+    found = {"yolov8n-oiv7": [box(0, 0, 50, 50)], "motion": [motion_box(90, 0, 50, 50)]}
+    rows = together(found, SITAR)
+    assert [(p.detector, p.categories) for p in rows] == [
+        ("yolov8n-oiv7", ["dog"]),
+        ("motion", ["sitar"]),
+    ]
+    assert len(together(found, heard(dog=True))) == 1
+    always = together(found, heard(dog=True), motion="always")
+    assert [p.categories for p in always] == [["dog"], ["dog"]]
+    assert [p.categories for p in together(found, SITAR, motion="always")][1] == ["dog", "sitar"]
+    assert len(together({"motion": found["motion"]}, heard(dog=True))) == 1, "nothing else looks"
+
+
+def test_a_region_gives_way_to_a_named_box_of_its_category_whatever_the_scores() -> None:
+    dogs = [box(0, 0, 50, 50, score=0.1)]
+    found = {"yolov8n-oiv7": dogs, "motion": [motion_box(0, 0, 50, 48, score=0.99)]}
+    (only,) = together(found, heard(dog=True), motion="always")
+    assert only.detector == "yolov8n-oiv7"
+    assert len(together(found, SITAR)) == 2, "a dog is no sitar"
+
+
+def test_where_room_is_short_named_boxes_and_regions_take_turns() -> None:
+    dogs = [box(40 * n, 0, 30, 30, score=0.1 + n / 100) for n in range(5)]
+    regions = [motion_box(40 * n, 60, 30, 30, score=0.9 + n / 100) for n in range(5)]
+    for most in range(1, 11):
+        rows = together({"motion": regions, "yolov8n-oiv7": dogs}, SITAR, max_boxes=most)
+        assert len(rows) == most
+        assert [p.detector == "motion" for p in rows] == [n % 2 == 1 for n in range(most)]
+        for name in ("motion", "yolov8n-oiv7"):
+            scores = [p.detector_score for p in rows if p.detector == name]
+            assert scores == sorted(scores, reverse=True)
+    one_dog = together({"motion": regions, "yolov8n-oiv7": dogs[:1]}, SITAR, max_boxes=4)
+    assert [p.detector for p in one_dog] == ["yolov8n-oiv7", "motion", "motion", "motion"]
+
+
+def test_two_detectors_that_name_classes_share_one_suppression() -> None:
+    found = {
+        "yolov8n-oiv7": [box(0, 0, 50, 50, score=0.5), box(90, 0, 50, 50, score=0.4, name="Cat")],
+        "grounding-dino-tiny": [box(0, 0, 50, 48, score=0.6, name="dog")],
+    }
+    rows = together(found, heard(dog=True, cat=True))
+    assert [(p.detector, p.detector_class) for p in rows] == [
+        ("grounding-dino-tiny", "dog"),
+        ("yolov8n-oiv7", "Cat"),
+    ]
+
+
+def test_several_detectors_equal_the_rules_read_aloud_and_their_order_is_no_matter() -> None:
+    dice = random.Random(9)
+    for _ in range(60):
+        names = ["Man", "Woman", "Dog", "Cat"]
+        found = {
+            detector: [
+                box(
+                    *(dice.uniform(0, 250), dice.uniform(0, 130), 60, 50),
+                    score=dice.random(),
+                    name="moving region" if detector == "motion" else dice.choice(names),
+                )
+                for _ in range(8)
+            ]
+            for detector in ("yolov8n-oiv7", "motion", "yolov8x-oiv7")
+        }
+        sound = heard(singing=dice.random() < 0.7, dog=dice.random() < 0.7, sitar=True)
+        rows = together(found, sound, max_boxes=7, nms_iou=0.3, min_score=0.1)
+        backwards = dict(reversed(found.items()))
+        assert together(backwards, sound, max_boxes=7, nms_iou=0.3, min_score=0.1) == rows
+        every = together(found, sound, max_boxes=1000, nms_iou=0.3, min_score=0.1)
+        assert rows == every[:7]
+        singly = [
+            p
+            for name, boxes in found.items()
+            for d in boxes
+            for p in together({"yolov8n-oiv7": []} | {name: [d]}, sound, min_score=0.1)
+        ]
+
+        def before(p: Proposal) -> tuple[bool, bool, float]:
+            return (not p.audible, p.detector == "motion", -p.detector_score)
+
+        kept: list[Proposal] = []
+        for p in sorted(singly, key=before):
+            rivals = [k for k in kept if iou(k.bbox, p.bbox) > 0.3]
+            if not any(set(k.categories) & set(p.categories) for k in rivals):
+                kept.append(p)
+        assert sorted(every, key=before) == kept

@@ -22,8 +22,17 @@ from pipeline.records.schema import (
 from pipeline.workspace.ledger import Generation
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Detection
-from stages.propose.filtering import categories_of
-from stages.propose.preview import compare, preview_settings, propose_again, tag_again, with_table
+from stages.propose.filtering import AudioFilter
+from stages.propose.preview import (
+    Found,
+    compare,
+    preview_settings,
+    propose_again,
+    sounds_by_frame,
+    tag_again,
+    with_table,
+)
+from stages.propose.propose_boxes import make_detectors
 from stages.taxonomy import load_taxonomy
 from tests.rows import frame, proposal, sounds
 
@@ -108,23 +117,27 @@ def test_the_preview_equals_a_slow_recount() -> None:
         )
         for row in frames
     ]
-    found = {
-        row.frame_id: [
-            Detection([dice.uniform(0, 250), 5, 60, 60], dice.choice(classes), dice.random())
-            for _ in range(6)
-        ]
+    found: Found = {
+        row.frame_id: {
+            "yolov8n-oiv7": [
+                Detection([dice.uniform(0, 250), 5, 60, 60], dice.choice(classes), dice.random())
+                for _ in range(6)
+            ]
+        }
         for row in frames
     }
 
     def rows(hear: HearConfig, propose: ProposeConfig) -> list[Proposal]:
-        categories = categories_of("openimages", TAXONOMY, propose)
-        again = [tag_again(row, TAXONOMY, hear) for row in heard]
-        return propose_again(frames, again, found, "yolov8n-oiv7", categories, propose)
+        again = sounds_by_frame(frames, [tag_again(row, TAXONOMY, hear) for row in heard])
+        rules = AudioFilter(make_detectors(propose), TAXONOMY, propose)
+        return propose_again(frames, again, found, rules)
 
-    now = rows(HearConfig(active_score=0.5), ProposeConfig(min_score=0.3))
+    now = rows(
+        HearConfig(active_score=0.5), ProposeConfig(detectors=["yolov8n-oiv7"], min_score=0.3)
+    )
     then = rows(
         HearConfig(active_score=0.7, active_relative=0.0),
-        ProposeConfig(min_score=0.2, openimages="generic"),
+        ProposeConfig(detectors=["yolov8n-oiv7"], min_score=0.2, classes="generic"),
     )
     reviews = [
         review(f"r{n}", row, *[p.proposal_id for p in now if p.frame_id == row.frame_id][:1])
@@ -155,14 +168,21 @@ def test_the_label_of_a_list_has_no_threshold() -> None:
 def test_a_frame_without_a_kept_answer_has_what_the_table_has() -> None:
     a, b = frame(1), frame(2)
     answer = [Detection([1, 2, 3, 4], "Dog", 0.5)]
-    found = with_table({a.frame_id: answer}, [box("p1", a), box("p2", b)], [a, b])
-    assert found[a.frame_id] == answer
-    assert found[b.frame_id] == [Detection([10, 10, 40, 40], "moving region", 0.8)]
+    kept: Found = {a.frame_id: {"motion": answer}, b.frame_id: {}}
+    found = with_table(kept, [box("p1", a), box("p2", b)])
+    assert found[a.frame_id]["motion"] == answer
+    assert found[b.frame_id]["motion"] == [Detection([10, 10, 40, 40], "moving region", 0.8)]
 
 
 @pytest.mark.parametrize(
     "setting",
-    ["propose.raw_score=0.2", "propose.detector=motion", "sample.seed=2", "hear.active_score=0.3"],
+    [
+        "propose.raw_score=0.2",
+        "propose.detector=motion",
+        "propose.detectors=[]",
+        "sample.seed=2",
+        "hear.active_score=0.3",
+    ],
 )
 def test_only_thresholds_can_be_previewed(workspace: Workspace, setting: str) -> None:
     with pytest.raises(UsageError, match=r"only thresholds can be previewed.*propose\.min_score"):

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
-from pipeline.records.schema import Proposal
+from pipeline.records.schema import Proposal, SoundCategory
 from pipeline.run.stage import Drop, Fail, Ok
 from pipeline.run.unit import process_batch
 from pipeline.workspace.storage import Storage
@@ -35,12 +35,16 @@ def test_tags_of_the_frames_own_neighbourhood_come_before_those_of_its_clip() ->
 class Recorded:
     """A detector that answers from a table, and remembers what it was shown."""
 
-    name = "recorded"
     has_weights = False
     nothing = "nothing_here"
-    vocabulary: Vocabulary = "none"
 
-    def __init__(self, answers: Mapping[str, list[Detection]]) -> None:
+    def __init__(
+        self,
+        answers: Mapping[str, list[Detection]],
+        name: str = "recorded",
+        vocabulary: Vocabulary = "none",
+    ) -> None:
+        self.name, self.vocabulary = name, vocabulary
         self.answers = answers
         self.shown: list[FrameInput] = []
 
@@ -71,15 +75,16 @@ def opened(
     **tables: Any,
 ) -> ProposeBoxes:
     stage = ProposeBoxes(config or ProposeConfig())
-    stage.detector = Recorded(answers)
+    stage.detectors = [Recorded(answers)]
     known: dict[str, Any] = {"videos": [video()], "sounds": [sounds()]}
     stage.open(context(folder, **(known | tables)))
     return stage
 
 
 def recorded(stage: ProposeBoxes) -> Recorded:
-    assert isinstance(stage.detector, Recorded)
-    return stage.detector
+    (only,) = stage.detectors
+    assert isinstance(only, Recorded)
+    return only
 
 
 def test_a_frames_boxes_become_rows(tmp_path: Path) -> None:
@@ -184,7 +189,7 @@ def test_a_box_that_is_none_fails_its_frame_alone(tmp_path: Path, wrong: Detecti
 
 def test_a_frame_without_a_box_is_dropped_with_the_detectors_reason(tmp_path: Path) -> None:
     stage = stage_over(tmp_path, [frame(3)])
-    stage.detector = Recorded({})
+    recorded(stage).answers = {}
     assert list(stage.process([frame(3)])) == [Drop(frame(3).id, "nothing_here")]
 
 
@@ -228,3 +233,52 @@ def test_a_frame_file_that_is_not_the_frame_is_unreadable(
         cv2.imwrite(str(path), np.zeros((36, 64, 3), np.uint8))
     with pytest.raises(InputError, match=f"unreadable_frame: .*{message}"):
         list(stage.process([frame(3)]))
+
+
+def several(folder: Path, *detectors: Recorded, **tables: Any) -> ProposeBoxes:
+    stage = ProposeBoxes(ProposeConfig(detectors=["yolov8n-oiv7", "motion"]))
+    stage.detectors = list(detectors)
+    known: dict[str, Any] = {"videos": [video()], "sounds": [sounds()]}
+    stage.open(context(folder, **(known | tables)))
+    return stage
+
+
+def test_a_detector_that_joins_is_the_only_one_that_looks(tmp_path: Path) -> None:
+    frames = [frame(n) for n in (3, 9, 12)]
+    first = list(stage_over(tmp_path, frames).process(frames))
+    old, new = Recorded({}), Recorded({}, "other")
+    assert list(several(tmp_path, old, new).process(frames)) == first
+    assert (len(old.shown), len(new.shown)) == (0, 3)
+    again = Recorded({}, "other")
+    assert list(several(tmp_path, Recorded({}), again).process(frames)) == first
+    assert again.shown == []
+
+
+def test_each_row_keeps_the_detector_that_drew_it(tmp_path: Path) -> None:
+    stage_over(tmp_path, [frame(3)])
+    dog = Recorded({frame(3).id: [detection(200, 9, 40, 40, name="Dog")]}, "named", "openimages")
+    drum = sounds(categories=[heard("dog"), heard("sitar")])
+    other = Recorded({frame(3).id: [detection(9, 9, 40, 40), detection(200, 9, 40, 39)]}, "free")
+    (outcome,) = several(tmp_path, dog, other, sounds=[drum]).process([frame(3)])
+    assert isinstance(outcome, Ok)
+    rows = [row for row in outcome.rows if isinstance(row, Proposal)]
+    assert [(row.detector, row.categories) for row in rows] == [
+        ("named", ["dog"]),
+        ("free", ["sitar"]),
+        ("free", ["sitar"]),
+    ]
+
+
+def heard(category: str) -> SoundCategory:
+    return SoundCategory(category=category, score=0.5, active=True)
+
+
+def test_motion_looks_only_where_a_category_is_heard_that_has_no_class(tmp_path: Path) -> None:
+    frames = [frame(3), frame(9, "wwwwwwwwwww")]
+    stage_over(tmp_path, frames)
+    clips = [sounds(), sounds("wwwwwwwwwww", categories=[heard("sitar")])]
+    videos = [video(), video("wwwwwwwwwww")]
+    named, free = Recorded({}, "named", "openimages"), Recorded({}, "free")
+    list(several(tmp_path, named, free, sounds=clips, videos=videos).process(frames))
+    assert [item.frame for item in named.shown] == frames
+    assert [item.frame for item in free.shown] == frames[1:]

@@ -114,7 +114,9 @@ def test_the_whole_stage_maps_names_to_categories(
 
     (tmp_path / "media" / "frames").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / frame(3).path), noise(3).image)
-    config = ProposeConfig(detector=name, raw_score=0.0, min_score=0.0, max_boxes=50, nms_iou=1.0)
+    config = ProposeConfig(
+        detectors=[name], raw_score=0.0, min_score=0.0, max_boxes=50, nms_iou=1.0
+    )
     stage = ProposeBoxes(config)
     assert set(stage.fingerprint()) == {"weights", "prompts", "taxonomy"}
     stage.open(context(tmp_path, videos=[video()], sounds=[sounds()]))
@@ -192,7 +194,7 @@ def test_another_list_of_categories_is_asked_for_and_counts_as_another_model(
     )
     one = detector(name, taxonomy=str(mine))
     assert one._names == ["dog", "kazoo"]
-    shipped = PromptedDetector(ProposeConfig(detector=name))
+    shipped = PromptedDetector(ProposeConfig(detectors=[name]))
     assert one.fingerprint()["prompts"] != shipped.fingerprint()["prompts"]
     (found,) = one.detect([noise(1)])
     assert {d.name for d in found} == {"dog", "kazoo"}

@@ -169,7 +169,7 @@ def test_weights_that_are_not_as_registered_do_not_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVATAR_BUILD_MODELS", str(tmp_path / "register"))
-    stage = ProposeBoxes(ProposeConfig(detector=DETECTOR))
+    stage = ProposeBoxes(ProposeConfig(detectors=[DETECTOR]))
     with pytest.raises(UsageError, match=r"no weights on this machine.*models fetch.*offline"):
         stage.fingerprint()
     path = register_yolo(tmp_path)
@@ -242,11 +242,12 @@ def test_a_network_that_answers_no_number_fails_the_frame(registered: Path, tmp_
 
     (tmp_path / "media" / "frames").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / frame(3).path), noise(3).image)
-    stage = ProposeBoxes(ProposeConfig(detector=DETECTOR, image_px=320))
+    stage = ProposeBoxes(ProposeConfig(detectors=[DETECTOR], image_px=320))
     stage.open(context(tmp_path, videos=[video()], sounds=[sounds()]))
-    assert isinstance(stage.detector, YoloDetector)
+    (only,) = stage.detectors
+    assert isinstance(only, YoloDetector)
     with torch.no_grad():
-        next(stage.detector._network.parameters()).fill_(float("inf"))
+        next(only._network.parameters()).fill_(float("inf"))
     (outcome,) = process_batch(stage, [frame(3)])
     assert isinstance(outcome, Fail)
     assert outcome.kind == "not_a_number"
@@ -353,7 +354,7 @@ def test_a_missing_frame_file_is_a_failure_row(
     proposed: Workspace, registered: Path, tmp_path: Path
 ) -> None:
     rows = proposed.rows(Frame)[:2]
-    stage = ProposeBoxes(ProposeConfig(detector=DETECTOR, image_px=320))
+    stage = ProposeBoxes(ProposeConfig(detectors=[DETECTOR], image_px=320))
     heard = [sounds(clip_id=row.clip_id) for row in rows]
     stage.open(
         context(tmp_path, videos=[video(row.video_id) for row in rows[:1]], sounds=heard[:1])
