@@ -48,7 +48,7 @@ class _Guided:
 
     detector: str
     named: bool
-    """Its class means something."""
+    """True where its detector names classes."""
     box: Detection
     guidance: AudioGuidance
 
