@@ -14,8 +14,16 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from exports.importers.frames import Notes, ReadFrame, Region, box_region, finite, polygons_mask
-from exports.importers.tree import Tree
+from exports.importers.frames import (
+    Notes,
+    ReadFrame,
+    Region,
+    box_region,
+    finite,
+    polygons_mask,
+    youtube,
+)
+from exports.importers.tree import PICTURES, Tree
 from exports.release.image_bytes import image_size
 from pipeline.records import rle
 from pipeline.records.schema import Scenario
@@ -47,7 +55,7 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
     The time of a frame is its index over 25 frames a second: the layout does not tell the rate.
     """
     clips = tree.by_stem(".mp4")
-    images = {name.rpartition(".")[0]: name for name in tree.ending(".jpg", ".jpeg", ".png")}
+    images = {name.rpartition(".")[0]: name for name in tree.ending(*PICTURES)}
     for name in tree.names:
         match = _FRAME.fullmatch(name)
         if match is None:
@@ -70,9 +78,9 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         start_s = float(start)  # a clip's name has whole seconds
         yield ReadFrame(
             video_id=video_id,
-            start_s=start_s,
-            end_s=start_s + _CLIP_S,
-            index=int(index),
+            clip_start_s=start_s,
+            clip_end_s=start_s + _CLIP_S,
+            frame_index=int(index),
             time_s=start_s + int(index) / _NOMINAL_FPS,
             width=size[0],
             height=size[1],
@@ -81,12 +89,8 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
             off_screen_category=category,
             image=image,
             clip=clips.get(PurePosixPath(name).parent.name),
-            source_url=_youtube(video_id),
+            source_url=youtube(video_id),
         )
-
-
-def _youtube(video_id: str) -> str:
-    return f"https://www.youtube.com/watch?v={video_id}" if len(video_id) == 11 else ""
 
 
 def _size(content: Any, tree: Tree, image: str | None) -> tuple[int, int] | None:
@@ -147,7 +151,7 @@ def _region(
         if isinstance(mask, str):
             return mask
         stated = finite(box, 4) or [float(n) for n in rle.bbox(mask)]
-        return Region(category, scenario, mask, stated, "annotator")
+        return Region(category, mask, stated, "annotator", scenario)
     if box:
         return box_region(box, width, height, category, scenario)
     return "no_geometry"

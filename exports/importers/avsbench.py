@@ -16,9 +16,8 @@ from pathlib import PurePosixPath
 import cv2
 import numpy as np
 
-from exports.importers.frames import Notes, ReadFrame, Region
-from exports.importers.tree import Tree, sounds_by_stem
-from pipeline.records import rle
+from exports.importers.frames import Notes, ReadFrame, mask_region
+from exports.importers.tree import Tree
 from pipeline.release.video_lists import safe_id
 
 _FILE = re.compile(r"(.+?)(?:\.mp4)?_(\d{1,3})\.png")
@@ -43,7 +42,6 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         if "gt_masks" not in PurePosixPath(name).parts
         and (match := _FILE.fullmatch(PurePosixPath(name).name))
     }
-    sounds = sounds_by_stem(tree)
     for name in tree.ending(".png"):
         path = PurePosixPath(name)
         match = _FILE.fullmatch(path.name)
@@ -56,24 +54,21 @@ def read(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         regions = []
         split, category = about.get(match[1], ("", ""))
         if grey.any():
-            mask = rle.encode(grey > 0)
-            box = rle.bbox(mask)
-            regions.append(Region(category or "unknown", None, mask, box, "annotator"))
+            regions.append(mask_region(grey > 0, category or "unknown"))
         else:
             notes.add("mask", name, "no_source_kept_as_off_screen", name)
         second = int(match[2])
         yield ReadFrame(
             video_id=safe_id(match[1]),
-            start_s=0.0,
-            end_s=_LENGTH_S,
-            index=second,
+            clip_end_s=_LENGTH_S,
+            frame_index=second,
             time_s=float(second),
             width=grey.shape[1],
             height=grey.shape[0],
             regions=regions,
             off_screen=not regions,
             image=pictures.get(match.groups()),
-            sound=sounds.get(match[1]),
+            sound=tree.beside(match[1])["sound"],
             label=category,
             split=split,
         )

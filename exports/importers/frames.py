@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exports.release.selection import LeftOut
 from pipeline.errors import InputError
@@ -23,28 +24,29 @@ class Region:
     """An annotated thing."""
 
     category: str
-    scenario: Scenario | None
     mask: Rle
     box: list[float]
     """The box as stated, ``[x, y, w, h]`` in pixels; the mask's own where only a mask is."""
     source: str
     """``annotator`` for a mask, ``box`` for a filled rectangle."""
+    scenario: Scenario | None = None
 
 
 @dataclass(frozen=True)
 class ReadFrame:
-    """An annotated frame of another layout."""
+    """An annotated frame of another layout; what has a release's name goes there as it is."""
 
     video_id: str
-    start_s: float
-    end_s: float
-    index: int
-    time_s: float
     width: int
     height: int
-    regions: Sequence[Region]
+    regions: Sequence[Region] = ()
     off_screen: bool = False
     off_screen_category: str | None = None
+    clip_start_s: float = 0.0
+    clip_end_s: float = 10.0
+    """The end of the clip; the nominal length of a sound where a layout tells none."""
+    frame_index: int = 0
+    time_s: float = 0.0
     image: str | None = None
     """The image's name in the tree."""
     clip: str | None = None
@@ -86,7 +88,7 @@ def box_region(
     mask = rectangle([int(x), int(y), math.ceil(x + w), math.ceil(y + h)], width, height)
     if w <= 0 or h <= 0 or mask is None:
         return "box_without_area"
-    return Region(category, scenario, mask, numbers, "box")
+    return Region(category, mask, numbers, "box", scenario)
 
 
 def fraction_region(
@@ -111,7 +113,18 @@ def fraction_region(
         return "box_without_area", clipped != numbers
     left, top, right, bottom = (n * size for n, size in zip(clipped, sizes, strict=True))
     box = [left, top, right - left, bottom - top]
-    return Region(category, None, mask, box, "box"), clipped != numbers
+    return Region(category, mask, box, "box"), clipped != numbers
+
+
+def mask_region(inside: NDArray[np.bool_], category: str) -> Region:
+    """Make a region of a mask that somebody drew."""
+    mask = rle.encode(inside)
+    return Region(category, mask, rle.bbox(mask), "annotator")
+
+
+def youtube(video_id: str) -> str:
+    """Return the address of a video; empty when its id is not YouTube's."""
+    return f"https://www.youtube.com/watch?v={video_id}" if len(video_id) == 11 else ""
 
 
 def finite(value: Any, length: int) -> list[float] | None:

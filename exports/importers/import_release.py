@@ -7,7 +7,8 @@ releases leave out. Nothing is made up: a scenario that is not stated stays empt
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,6 +36,7 @@ from pipeline.release.document import (
     ImageRow,
     Info,
     LicenseRow,
+    Row,
     VideoRow,
     from_json,
 )
@@ -44,8 +46,8 @@ Reader = Callable[[Tree, Notes], Iterator[ReadFrame]]
 
 FORMATS: dict[str, tuple[str, Callable[[Tree], bool], Reader]] = {
     "avatar": ("AVATAR, the authors' layout", authors.matches, authors.read),
-    "vggss": ("VGG-SS", lambda tree: _has(tree, "vggss.json"), boxes.read_vggss),
-    "is3": ("IS3", lambda tree: _has(tree, "is3_annotation.json"), boxes.read_is3),
+    "vggss": ("VGG-SS", lambda tree: bool(tree.named("vggss.json")), boxes.read_vggss),
+    "is3": ("IS3", lambda tree: bool(tree.named("is3_annotation.json")), boxes.read_is3),
     "avsbench": ("AVSBench", avsbench.matches, avsbench.read),
     "flickr": ("Flickr-SoundNet", lambda tree: bool(tree.ending(".xml")), boxes.read_flickr),
 }
@@ -99,7 +101,9 @@ def _own(tree: Tree) -> tuple[Document, list[LeftOut], dict[str, str]]:
 def _foreign(tree: Tree, form: str, version: str) -> tuple[Document, list[LeftOut], dict[str, str]]:
     title, reader = _recognised(tree, form)
     notes = Notes()
-    frames = sorted(reader(tree, notes), key=lambda f: (f.video_id, f.time_s, f.start_s, f.index))
+    frames = sorted(
+        reader(tree, notes), key=lambda f: (f.video_id, f.time_s, f.clip_start_s, f.frame_index)
+    )
     frames = _without_doubles(frames, notes)
     if not frames:
         reasons = sorted({row.reason for row in notes.rows})
@@ -133,15 +137,12 @@ def _recognised(tree: Tree, form: str) -> tuple[str, Reader]:
     raise UsageError(f"No layout recognised. Known: {known}; name one with --format.")
 
 
-def _has(tree: Tree, file: str) -> bool:
-    return any(PurePosixPath(name).name.lower() == file for name in tree.names)
-
-
-def _without_doubles(frames: Sequence[ReadFrame], notes: Notes) -> list[ReadFrame]:
-    """Return the first of frames with the same name; downloads hold folders twice."""
+def _without_doubles(frames: Iterable[ReadFrame], notes: Notes) -> list[ReadFrame]:
+    """Sort frames and return the first of each name; downloads hold folders twice."""
     kept: dict[str, ReadFrame] = {}
-    for frame in frames:
-        name = frame_id(clip_id(frame.video_id, frame.start_s), frame.index)
+    order = operator.attrgetter("video_id", "time_s", "clip_start_s", "frame_index")
+    for frame in sorted(frames, key=order):
+        name = frame_id(clip_id(frame.video_id, frame.clip_start_s), frame.frame_index)
         if name in kept:
             notes.add("frame", name, "twice")
         else:
@@ -152,9 +153,11 @@ def _without_doubles(frames: Sequence[ReadFrame], notes: Notes) -> list[ReadFram
 def _image(
     number: int, frame: ReadFrame, tree: Tree, media: dict[str, str], notes: Notes
 ) -> ImageRow:
-    clip = clip_id(frame.video_id, frame.start_s)
-    name = layout.image_file(frame.video_id, frame.start_s, frame.index, frame.image or "x.jpg")
-    cut = layout.clip_file(frame.video_id, frame.start_s)
+    start_s = frame.clip_start_s
+    clip = clip_id(frame.video_id, start_s)
+    source = frame.image or "x.jpg"
+    name = layout.image_file(frame.video_id, start_s, frame.frame_index, source)
+    cut = layout.clip_file(frame.video_id, start_s)
     marks: dict[str, Any] = {}
     if frame.image is not None:
         data = tree.read(frame.image)
@@ -171,23 +174,20 @@ def _image(
     return ImageRow.of(
         id=number,
         file_name=name,
-        width=frame.width,
-        height=frame.height,
         license=1,
-        video_id=frame.video_id,
         clip_id=clip,
-        frame_id=frame_id(clip, frame.index),
-        frame_index=frame.index,
-        time_s=frame.time_s,
-        clip_start_s=frame.start_s,
-        clip_end_s=frame.end_s,
+        frame_id=frame_id(clip, frame.frame_index),
         clip_file=cut,
         event_time_s=frame.time_s,
-        off_screen=frame.off_screen,
-        off_screen_category=frame.off_screen_category,
         verified=True,
+        **_shared(frame, ImageRow),
         **marks,
     )
+
+
+def _shared(frame: ReadFrame, row: type[Row]) -> dict[str, Any]:
+    """Return the columns that a row of the release has from a frame as they are."""
+    return {name: value for name, value in vars(frame).items() if name in row.model_fields}
 
 
 def _annotations(
@@ -216,15 +216,6 @@ def _annotations(
 def _videos(frames: Sequence[ReadFrame]) -> list[VideoRow]:
     first = {frame.video_id: frame for frame in reversed(frames)}
     return [
-        VideoRow.of(
-            id=video_id,
-            video_id=video_id,
-            label=frame.label,
-            split=frame.split,
-            source_url=frame.source_url,
-            license_id=1,
-            width=frame.width,
-            height=frame.height,
-        )
+        VideoRow.of(id=video_id, license_id=1, **_shared(frame, VideoRow))
         for video_id, frame in sorted(first.items())
     ]

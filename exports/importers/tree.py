@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import zipfile
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.release.layout import SOUND_SUFFIXES
 
+PICTURES = (".jpg", ".jpeg", ".png")
 _MOST_BYTES = 1 << 30
 """Larger members of an archive are not read."""
 
@@ -60,12 +63,35 @@ class Tree:
         """Return the names with one of these endings, in any case."""
         return [name for name in self.names if name.lower().endswith(suffixes)]
 
-    def by_stem(self, *suffixes: str) -> dict[str, str]:
-        """Return stem to name, of the files with these endings; the first of equal stems."""
+    def by_stem(self, *suffixes: str, folder: str = "") -> dict[str, str]:
+        """Return stem to name, of the files with these endings; the first of equal stems.
+
+        Args:
+            suffixes: endings, in any case.
+            folder: only files somewhere below a folder of this name; empty takes all.
+        """
         found: dict[str, str] = {}
         for name in self.ending(*suffixes):
-            found.setdefault(PurePosixPath(name).stem, name)
+            path = PurePosixPath(name)
+            if not folder or folder in path.parts:
+                found.setdefault(path.stem, name)
         return found
+
+    def named(self, file: str) -> str | None:
+        """Return the first file of this name, given in small letters, in any folder and case."""
+        return next((n for n in self.names if PurePosixPath(n).name.lower() == file), None)
+
+    def beside(self, sample: str) -> dict[str, Any]:
+        """Return the image, clip and sound named like a sample, as ``ReadFrame`` takes them."""
+        return {kind: names.get(sample) for kind, names in self._samples.items()}
+
+    @cached_property
+    def _samples(self) -> dict[str, dict[str, str]]:
+        return {
+            "image": self.by_stem(*PICTURES),
+            "clip": self.by_stem(".mp4"),
+            "sound": self.by_stem(*(suffix for suffix in SOUND_SUFFIXES if suffix != ".mp4")),
+        }
 
     def _walk(self, root: Path) -> None:
         for folder, _, names in os.walk(root):
@@ -87,8 +113,3 @@ class Tree:
         for info in archive.infolist():
             if not info.is_dir():
                 self._zipped[prefix + info.filename] = (archive, info)
-
-
-def sounds_by_stem(tree: Tree) -> dict[str, str]:
-    """Return the sound files of a tree, by their stems."""
-    return tree.by_stem(*(suffix for suffix in SOUND_SUFFIXES if suffix != ".mp4"))
