@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.common.options import cli, device_option, open_workspace, run_options
+from pipeline.cli.common.options import (
+    cli,
+    device_option,
+    run_options,
+    setting_option,
+    template_option,
+)
 from pipeline.cli.common.output import output
 from pipeline.cli.common.running import listed, run_stages, say_sheets, set_aside
 from pipeline.flow import STAGES, automatic_stages, stages_of
@@ -52,22 +57,20 @@ def init(folder: str, profile: str | None) -> None:
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N (matching) rows."
 )
-@click.option("--require-license", metavar="L", help="Drop videos not under it, e.g. cc-by.")
-@click.option(
-    "--source-template",
-    metavar="T",
-    help="Fetch from a mirror or archive: 'http://host/{video_id}.mp4', '/data/{video_id}.mp4'.",
+@setting_option(
+    "--require-license",
+    sets=["download.require_license"],
+    metavar="L",
+    help="Drop videos not under it, e.g. cc-by.",
 )
+@template_option
 @run_options
 def download(
-    workspace: str,
-    settings: tuple[str, ...],
+    workspace: Workspace,
     options: RunOptions,
     list_file: str | None,
     labels: tuple[str, ...],
     limit: int | None,
-    require_license: str | None,
-    source_template: str | None,
 ) -> None:
     """Fetch the whole original videos of a list, and keep those the paper's filter passes.
 
@@ -79,30 +82,26 @@ def download(
     """
     from stages.download.import_list import import_list
 
-    for key, value in (("require_license", require_license), ("source_template", source_template)):
-        if value is not None:
-            settings = (*settings, f"download.{key}={json.dumps(value)}")
-    opened = open_workspace(workspace, settings)
-    set_aside(opened, options)
+    set_aside(workspace, options)
     coming = 0
     if list_file is not None:
-        imported = import_list(opened, Path(list_file), labels, limit, dry_run=options.dry_run)
+        imported = import_list(workspace, Path(list_file), labels, limit, dry_run=options.dry_run)
         output().tell({"list": imported.as_dict()}, imported.sentence())
         coming = imported.new if options.dry_run else 0
-    elif not opened.files("sources"):
+    elif not workspace.files("sources"):
         raise click.UsageError("no list yet: name one with --list vggsound.csv.")
-    run_stages(opened, stages_of("download"), options, coming=coming)
+    run_stages(workspace, stages_of("download"), options, coming=coming)
 
 
 @cli.command()
 @run_options
-def sample(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
+def sample(workspace: Workspace, options: RunOptions) -> None:
     """Draw a clip from each video and choose the sharpest frame of each of its sound events.
 
     \b
         avatar-build sample --set sample.max_frames=3
     """
-    run_stages(open_workspace(workspace, settings), stages_of("sample"), options)
+    run_stages(workspace, stages_of("sample"), options)
 
 
 @cli.command()
@@ -120,8 +119,7 @@ def sample(workspace: str, settings: tuple[str, ...], options: RunOptions) -> No
 @device_option
 @run_options
 def propose(
-    workspace: str,
-    settings: tuple[str, ...],
+    workspace: Workspace,
     options: RunOptions,
     previewed: tuple[str, ...],
     more_previewed: tuple[str, ...],
@@ -135,18 +133,17 @@ def propose(
     """
     if more_previewed and not previewed:
         raise click.UsageError(f"{more_previewed[0]!r}: settings come after --set or --preview.")
-    opened = open_workspace(workspace, settings)
     if previewed:
         from stages.propose.preview import preview_settings
 
-        found = preview_settings(opened, [*previewed, *more_previewed])
+        found = preview_settings(workspace, [*previewed, *more_previewed])
         output().tell(found.as_dict(), *found.lines())
         return
-    run_stages(opened, stages_of("propose"), options)
+    run_stages(workspace, stages_of("propose"), options)
     if sheets and not options.dry_run:
         from stages.propose.contact_sheet import proposal_sheets
 
-        say_sheets(proposal_sheets(opened))
+        say_sheets(proposal_sheets(workspace))
 
 
 @cli.command()
@@ -155,43 +152,36 @@ def propose(
 )
 @device_option
 @run_options
-def segment(workspace: str, settings: tuple[str, ...], options: RunOptions, sheets: bool) -> None:
+def segment(workspace: Workspace, options: RunOptions, sheets: bool) -> None:
     """Turn each instance's box into a mask.
 
     \b
         avatar-build segment --device cuda:0 --contact-sheet
     """
-    opened = open_workspace(workspace, settings)
-    run_stages(opened, stages_of("segment"), options)
+    run_stages(workspace, stages_of("segment"), options)
     if sheets and not options.dry_run:
         from stages.propose.contact_sheet import mask_sheets
 
-        say_sheets(mask_sheets(opened))
+        say_sheets(mask_sheets(workspace))
 
 
 @cli.command()
 @device_option
 @run_options
-def run(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
+def run(workspace: Workspace, options: RunOptions) -> None:
     """Run every automatic stage up to the proposals, and segment what is labelled.
 
     \b
         avatar-build run --units 3/16      # the third of sixteen tasks of a job array
     """
-    run_stages(open_workspace(workspace, settings), automatic_stages(), options)
+    run_stages(workspace, automatic_stages(), options)
 
 
 @cli.command()
 @click.option("--stage", required=True, help="The stage whose failed rows to do again.")
 @click.option("--kind", help="Only failures of this kind. Default: all that may pass next time.")
 @run_options
-def retry(
-    workspace: str,
-    settings: tuple[str, ...],
-    options: RunOptions,
-    stage: str,
-    kind: str | None,
-) -> None:
+def retry(workspace: Workspace, options: RunOptions, stage: str, kind: str | None) -> None:
     """Do failed rows again, and rows whose media is lost, and only those.
 
     A kept video (download) or a frame's image (sample) that is gone or another one by now is made
@@ -210,30 +200,28 @@ def retry(
 
     if stage not in STAGES:
         raise click.UsageError(f"--stage {stage!r}: there is {', '.join(STAGES)}.")
-    opened = open_workspace(workspace, settings)
-    check_names(opened, stage, None if kind in LOST else kind)
-    rows = plan_retry(opened, stage, kind, dry_run=options.dry_run)
+    check_names(workspace, stage, None if kind in LOST else kind)
+    rows = plan_retry(workspace, stage, kind, dry_run=options.dry_run)
     again = tuple(one for one in LOST if kind in (None, one))
-    lost = sum(len(unit.ids) for unit in units_again(opened, stage, again))
+    lost = sum(len(unit.ids) for unit in units_again(workspace, stage, again))
     more = f", {counted(lost, 'row')} whose media is lost" if lost else ""
     said = f"{stage}: {counted(rows, 'failed row')} to do again{more}."
     output().tell({"rows": rows, "lost": lost}, said)
     if not (rows or lost) and kind is None:
-        _say_final(opened, stage)
+        _say_final(workspace, stage)
     if not (rows or lost) or options.dry_run:
         return
-    options = replace(options, again=again)
-    run_stages(opened, [stage], options)
+    run_stages(workspace, [stage], replace(options, again=again))
 
 
-def _say_final(opened: Workspace, stage: str) -> None:
+def _say_final(workspace: Workspace, stage: str) -> None:
     """Say what failed for good, and how to do it again all the same."""
     from collections import Counter
 
-    final = Counter(row.kind for row in opened.ledger(stage).failures() if not row.retryable)
+    final = Counter(row.kind for row in workspace.ledger(stage).failures() if not row.retryable)
     if final:
         kind = next(iter(dict(final.most_common(1))))
-        words = ("retry", "--workspace", opened.storage.url, "--stage", stage, "--kind", kind)
+        words = ("retry", "--workspace", workspace.storage.url, "--stage", stage, "--kind", kind)
         output().say(
             f"{stage}: {counted(final.total(), 'row')} failed for good"
             f" ({listed(final.most_common())}); to do some again all the same, name their kind: "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +11,9 @@ import click
 from pipeline.cli.common.options import (
     cli,
     device_option,
-    open_workspace,
+    in_workspace,
     run_options,
-    workspace_options,
+    setting_option,
 )
 from pipeline.cli.common.output import Failed, output
 from pipeline.cli.common.running import run_stages
@@ -35,16 +33,15 @@ def label() -> None:
 
 @label.command()
 @run_options
-def accept(workspace: str, settings: tuple[str, ...], options: RunOptions) -> None:
+def accept(workspace: Workspace, options: RunOptions) -> None:
     """Take proposals above a bound as they are, without a person: the release is unverified.
 
     \b
         avatar-build label accept --set label.accept_score=0.6
     """
-    opened = open_workspace(workspace, settings)
-    run_stages(opened, ["accept"], options)
+    run_stages(workspace, ["accept"], options)
     if not options.dry_run:
-        _say_instances(opened)
+        _say_instances(workspace)
 
 
 def _say_instances(workspace: Workspace) -> None:
@@ -53,31 +50,17 @@ def _say_instances(workspace: Workspace) -> None:
 
 
 def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which Label Studio; they arrive as settings."""
-
-    @wraps(command)
-    def gathered(
-        *args: Any,
-        url: str | None,
-        token_file: str | None,
-        settings: tuple[str, ...],
-        **kwargs: Any,
-    ) -> Any:
-        for key, value in (("url", url), ("token_file", token_file)):
-            if value is not None:
-                settings = (*settings, f"label.{key}={json.dumps(value)}")
-        return command(*args, settings=settings, **kwargs)
-
-    for option in (
-        click.option(
-            "--token-file",
-            metavar="FILE",
-            help="Its token, readable by you alone; or set AVATAR_LABEL_TOKEN.",
-        ),
-        click.option("--url", help="A Label Studio of yours. Default: that of 'label serve'."),
-    ):
-        gathered = option(gathered)
-    return workspace_options(gathered)
+    """Add the options that say which Label Studio; they are settings."""
+    url = setting_option(
+        "--url", sets=["label.url"], help="A Label Studio of yours. Default: that of 'label serve'."
+    )
+    token_file = setting_option(
+        "--token-file",
+        sets=["label.token_file"],
+        metavar="FILE",
+        help="Its token, readable by you alone; or set AVATAR_LABEL_TOKEN.",
+    )
+    return in_workspace(url(token_file(command)))
 
 
 _LISTED = 10
@@ -87,8 +70,8 @@ _KIND = click.argument("kind", type=click.Choice(list(PROJECTS)))
 
 
 @label.command()
-@workspace_options
-def serve(workspace: str, settings: tuple[str, ...]) -> None:
+@in_workspace
+def serve(workspace: Workspace) -> None:
     """Run a Label Studio for this workspace on the loopback interface, until Ctrl-C.
 
     \b
@@ -98,7 +81,7 @@ def serve(workspace: str, settings: tuple[str, ...]) -> None:
 
     said = output()
     said.hint("Starting Label Studio; the first start takes about a minute.")
-    running = start_server(open_workspace(workspace, settings))
+    running = start_server(workspace)
     try:
         said.tell(
             {"url": running.url, "user": USER, "home": str(running.home)},
@@ -116,7 +99,7 @@ def serve(workspace: str, settings: tuple[str, ...]) -> None:
 @label.command()
 @device_option
 @_server_options
-def backend(workspace: str, settings: tuple[str, ...]) -> None:
+def backend(workspace: Workspace) -> None:
     """Answer annotators' points and boxes with masks of the segmenter, until Ctrl-C.
 
     It runs on the machine of Label Studio, in a terminal of its own, and is made known to the
@@ -131,11 +114,10 @@ def backend(workspace: str, settings: tuple[str, ...]) -> None:
     from labeling.projects.mask_project import MASKS
     from stages.segment.refine import FrameRefiner
 
-    opened = open_workspace(workspace, settings)
-    config = opened.config.label
-    server = connect(opened)
-    refiner = FrameRefiner(opened.storage, opened.config.segment, config.backend_frames)
-    prompts = Prompts(opened, refiner)
+    config = workspace.config.label
+    server = connect(workspace)
+    refiner = FrameRefiner(workspace.storage, workspace.config.segment, config.backend_frames)
+    prompts = Prompts(workspace, refiner)
     with Backend(prompts, config.backend_port, lambda line: click.echo(line, err=True)) as running:
         project = open_project(server, config.project, MASKS)
         connect_backend(server, project, running)
@@ -151,14 +133,16 @@ def backend(workspace: str, settings: tuple[str, ...]) -> None:
 
 @label.command()
 @_KIND
-@click.option(
+@setting_option(
     "--overlap",
+    sets=["label.overlap"],
     type=click.IntRange(min=1),
     metavar="N",
     help="Let N people answer a share of the frames.",
 )
-@click.option(
+@setting_option(
     "--share",
+    sets=["label.share"],
     type=click.FloatRange(0, 1),
     metavar="S",
     help="Which share; a larger contains a smaller.",
@@ -170,14 +154,7 @@ def backend(workspace: str, settings: tuple[str, ...]) -> None:
     help="Known answers, mixed in unmarked for everybody: JSON lines, or a table of reviews.",
 )
 @_server_options
-def push(
-    workspace: str,
-    settings: tuple[str, ...],
-    kind: str,
-    overlap: int | None,
-    share: float | None,
-    gold: Path | None,
-) -> None:
+def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
     """Send to annotators what they have not answered: boxes, masks, or what they differ on.
 
     \b
@@ -193,15 +170,11 @@ def push(
 
     if gold is not None and kind != "boxes":
         raise click.UsageError("--gold goes with boxes.")
-    for key, value in (("overlap", overlap), ("share", share)):
-        if value is not None:
-            settings = (*settings, f"label.{key}={value}")
-    opened = open_workspace(workspace, settings)
-    server = connect(opened)
+    server = connect(workspace)
     if gold is not None:
-        set_gold(opened, gold)
+        set_gold(workspace, gold)
     project = PROJECTS[kind].load_project()
-    pushed = sync.push(opened, server, project, _vocabulary(opened), _counter())
+    pushed = sync.push(workspace, server, project, _vocabulary(workspace), _counter())
     output().tell(pushed.as_dict(), *pushed.lines())
     if pushed.skipped:
         raise Failed(f"label push {kind}: not all could be sent; see above.")
@@ -210,7 +183,7 @@ def push(
 @label.command()
 @_KIND
 @_server_options
-def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
+def pull(workspace: Workspace, kind: str) -> None:
     """Bring what annotators decided into the tables; what they should mend is listed.
 
     Frames that were sent back from the masks are opened again among the boxes.
@@ -224,19 +197,18 @@ def pull(workspace: str, settings: tuple[str, ...], kind: str) -> None:
     from labeling.sync import pull as sync
     from labeling.sync.reopen import Reopened, reopen_boxes
 
-    opened = open_workspace(workspace, settings)
-    server = connect(opened)
-    pulled = sync.pull(opened, server, PROJECTS[kind].load_project(), _vocabulary(opened))
-    reopened = reopen_boxes(opened, server) if kind == "masks" else Reopened()
+    server = connect(workspace)
+    pulled = sync.pull(workspace, server, PROJECTS[kind].load_project(), _vocabulary(workspace))
+    reopened = reopen_boxes(workspace, server) if kind == "masks" else Reopened()
     output().tell({**pulled.as_dict(), **reopened.as_dict()}, *pulled.lines(), *reopened.lines())
-    _say_instances(opened)
+    _say_instances(workspace)
     if pulled.bad or reopened.waiting:
         raise Failed(f"label pull {kind}: some tasks are to mend; see above.")
 
 
 @label.command("status")
 @_server_options
-def label_status(workspace: str, settings: tuple[str, ...]) -> None:
+def label_status(workspace: Workspace) -> None:
     """Show how far annotators are: to do, done, skipped, in adjudication, time left.
 
     Answers that no longer fit what is proposed now are listed; the next push asks again.
@@ -248,8 +220,7 @@ def label_status(workspace: str, settings: tuple[str, ...]) -> None:
     from labeling.sync.project_status import COLUMNS, orphans, project_statuses
     from pipeline.columns import columns
 
-    opened = open_workspace(workspace, settings)
-    found, orphaned = project_statuses(opened, connect(opened)), orphans(opened)
+    found, orphaned = project_statuses(workspace, connect(workspace)), orphans(workspace)
     rows = [project.cells() for project in found]
     said = output()
     said.tell(
@@ -263,15 +234,15 @@ def label_status(workspace: str, settings: tuple[str, ...]) -> None:
     if not found:
         said.say(
             "Nothing pushed yet. Start with: "
-            + command_line("label", "push", "boxes", "--workspace", workspace)
+            + command_line("label", "push", "boxes", "--workspace", workspace.storage.url)
         )
     if (more := len(orphaned) - _LISTED) > 0:
         said.say(f"  and {more} more orphaned answers; --json lists all.")
 
 
 @label.command("report")
-@workspace_options
-def label_report(workspace: str, settings: tuple[str, ...]) -> None:
+@in_workspace
+def label_report(workspace: Workspace) -> None:
     """Show what became of proposals and what a frame costs, by class, category and day.
 
     \b
@@ -280,14 +251,13 @@ def label_report(workspace: str, settings: tuple[str, ...]) -> None:
     from labeling.quality.cost import cost_report
     from pipeline.records.schema import Proposal, Review
 
-    opened = open_workspace(workspace, settings)
-    found = cost_report(opened.rows(Review), opened.rows(Proposal))
+    found = cost_report(workspace.rows(Review), workspace.rows(Proposal))
     output().tell(found.as_dict(), *found.lines())
 
 
 @label.command("agreement")
-@workspace_options
-def label_agreement(workspace: str, settings: tuple[str, ...]) -> None:
+@in_workspace
+def label_agreement(workspace: Workspace) -> None:
     """Show how far people agree with one another and with gold answers, as Markdown.
 
     Frames on which they do not are settled by: label push adjudication.
@@ -298,12 +268,11 @@ def label_agreement(workspace: str, settings: tuple[str, ...]) -> None:
     from labeling.quality.agreement import agreement
     from pipeline.records.schema import Review
 
-    opened = open_workspace(workspace, settings)
-    found = agreement(opened.rows(Review), opened.config.label.agreement_iou)
+    found = agreement(workspace.rows(Review), workspace.config.label.agreement_iou)
     said = output()
     said.tell(found.as_dict(), *found.lines())
     if found.disputed:
-        settle = command_line("label", "push", "adjudication", "--workspace", workspace)
+        settle = command_line("label", "push", "adjudication", "--workspace", workspace.storage.url)
         said.hint(f"Have them settled: {settle}")
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pipeline.cli.common.groups import SomeId
-from pipeline.cli.common.options import cli, open_workspace, workspace_options
+from pipeline.cli.common.options import cli, in_workspace
 from pipeline.cli.common.output import Failed, output
 from pipeline.cli.common.running import one_line
 
+if TYPE_CHECKING:
+    from pipeline.workspace.workspace import Workspace
+
 
 @cli.command()
-@workspace_options
-def status(workspace: str, settings: tuple[str, ...]) -> None:
+@in_workspace
+def status(workspace: Workspace) -> None:
     """Count per stage the rows in, done, dropped, failed and waiting; rate and time left.
 
     \b
@@ -21,9 +26,8 @@ def status(workspace: str, settings: tuple[str, ...]) -> None:
     from pipeline.run.lost import LOOKED_AT, media_states
     from pipeline.run.status import stage_status, status_lines
 
-    opened = open_workspace(workspace, settings)
-    with opened.one_moment():
-        found, media = stage_status(opened), media_states(opened, at_most=LOOKED_AT)
+    with workspace.one_moment():
+        found, media = stage_status(workspace), media_states(workspace, at_most=LOOKED_AT)
     states = {state.stage: state.as_dict() for state in media}
     rows = [stage.as_dict() | {"media": states.get(stage.stage, {})} for stage in found]
     notes = [line for state in media for line in (state.line(), state.partly()) if line]
@@ -34,10 +38,9 @@ def status(workspace: str, settings: tuple[str, ...]) -> None:
 @click.option("--stage", help="Only of this stage.")
 @click.option("--kind", help="Only of this kind or reason.")
 @click.option("--drops/--no-drops", default=False, help="Rows set aside on purpose too.")
-@workspace_options
+@in_workspace
 def failures(
-    workspace: str,
-    settings: tuple[str, ...],
+    workspace: Workspace,
     stage: str | None,
     kind: str | None,
     drops: bool,
@@ -50,9 +53,8 @@ def failures(
     from pipeline.columns import columns
     from pipeline.run.status import check_names, outcomes
 
-    opened = open_workspace(workspace, settings)
-    check_names(opened, stage, kind)
-    failed, dropped = outcomes(opened, stage, kind)
+    check_names(workspace, stage, kind)
+    failed, dropped = outcomes(workspace, stage, kind)
     shown = dropped if drops else []
     said = output()
     said.tell(
@@ -82,8 +84,8 @@ def failures(
 
 @cli.command()
 @click.argument("some_id", metavar="ID", type=SomeId())
-@workspace_options
-def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
+@in_workspace
+def why(workspace: Workspace, some_id: str) -> None:
     """Print the whole history behind one id: video, clip, frame, proposal, instance or mask.
 
     \b
@@ -91,7 +93,7 @@ def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
     """
     from pipeline.run.history import history
 
-    steps, outcomes_of_rows = history(open_workspace(workspace, settings), some_id)
+    steps, outcomes_of_rows = history(workspace, some_id)
     said = output()
     said.tell(
         {
@@ -115,8 +117,8 @@ def why(workspace: str, settings: tuple[str, ...], some_id: str) -> None:
     help="Clips with pictures.",
 )
 @click.option("--clips", "cut_clips", is_flag=True, help="Cut those clips too, to be heard.")
-@workspace_options
-def report(workspace: str, settings: tuple[str, ...], max_clips: int, cut_clips: bool) -> None:
+@in_workspace
+def report(workspace: Workspace, max_clips: int, cut_clips: bool) -> None:
     """Write report.html: what happened per stage, and pictures of every clip.
 
     Clips of a release with media can be heard in it; --clips cuts the others into media/clips.
@@ -127,7 +129,7 @@ def report(workspace: str, settings: tuple[str, ...], max_clips: int, cut_clips:
     from exports.from_workspace import workspace_report
 
     path = workspace_report(
-        open_workspace(workspace, settings),
+        workspace,
         max_clips=max_clips,
         cut_clips=cut_clips,
         say=lambda line: click.echo(line, err=True),
@@ -141,8 +143,8 @@ def config() -> None:
 
 
 @config.command("show")
-@workspace_options
-def config_show(workspace: str, settings: tuple[str, ...]) -> None:
+@in_workspace
+def config_show(workspace: Workspace) -> None:
     """Print the settings in force, defaults included.
 
     \b
@@ -150,25 +152,24 @@ def config_show(workspace: str, settings: tuple[str, ...]) -> None:
     """
     from pipeline.config import render_toml
 
-    found = open_workspace(workspace, settings).config
+    found = workspace.config
     output().tell(found.model_dump(mode="json"), render_toml(resolved=found).rstrip("\n"))
 
 
 @config.command("validate")
-@workspace_options
-def config_validate(workspace: str, settings: tuple[str, ...]) -> None:
+@in_workspace
+def config_validate(workspace: Workspace) -> None:
     """Check avatar.toml; exit 2 names what is wrong in it.
 
     \b
         avatar-build config validate
     """
-    open_workspace(workspace, settings)
     output().tell({"valid": True}, "avatar.toml is valid.")
 
 
 @cli.command()
-@workspace_options
-def doctor(workspace: str, settings: tuple[str, ...]) -> None:
+@in_workspace
+def doctor(workspace: Workspace) -> None:
     """Check what a run needs: yt-dlp, JavaScript runtime, cookies, disk, codecs. No network.
 
     \b
@@ -176,8 +177,7 @@ def doctor(workspace: str, settings: tuple[str, ...]) -> None:
     """
     from pipeline.cli.doctor import check_media, run_checks
 
-    opened = open_workspace(workspace, settings)
-    checks = [*run_checks(opened.storage, opened.config), *check_media(opened)]
+    checks = [*run_checks(workspace.storage, workspace.config), *check_media(workspace)]
     said = output()
     said.tell({"checks": [check.__dict__ for check in checks]})
     for check in checks:

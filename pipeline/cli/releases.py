@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.common.groups import SomeId
-from pipeline.cli.common.options import cli, open_workspace, workspace_options
+from pipeline.cli.common.options import (
+    cli,
+    in_workspace,
+    open_workspace,
+    place_option,
+    set_option,
+    settings_typed,
+    template_option,
+)
 from pipeline.cli.common.output import Failed, output
 from pipeline.cli.common.running import listed
 from pipeline.words import counted
+
+if TYPE_CHECKING:
+    from pipeline.workspace.workspace import Workspace
 
 
 @cli.command()
@@ -26,7 +37,8 @@ from pipeline.words import counted
     metavar="LIST",
     help="A training list to hold the release against; the card tells the overlap. Repeatable.",
 )
-@workspace_options
+@place_option
+@set_option
 def export(
     workspace: str,
     settings: tuple[str, ...],
@@ -101,13 +113,9 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
 
 @cli.command("fetch-media")
 @click.argument("folder", metavar="DIR")
-@click.option(
-    "--source-template",
-    metavar="T",
-    help="Fetch from a mirror or archive: 'http://host/{video_id}.mp4', '/data/{video_id}.mp4'.",
-)
+@template_option
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A download setting.")
-def fetch_media(folder: str, source_template: str | None, settings: tuple[str, ...]) -> None:
+def fetch_media(folder: str, settings: tuple[str, ...]) -> None:
     """Restore clips and frames of a release that ships without media, and list what is gone.
 
     Frames are held against the release's fingerprints. attrition.csv in DIR keeps, with dates,
@@ -124,9 +132,7 @@ def fetch_media(folder: str, source_template: str | None, settings: tuple[str, .
     from pipeline.config import load_config
     from stages.download.refetch import Again, refetch
 
-    if source_template is not None:
-        settings = (*settings, f"download.source_template={json.dumps(source_template)}")
-    config = load_config("", settings).download
+    config = load_config("", settings_typed(settings)).download
     statuses: Counter[str] = Counter()
     said = output()
     said.tell({"videos": []})
@@ -195,8 +201,8 @@ def diff(old: str, new: str, rows: int) -> None:
 @cli.command()
 @click.argument("video_id", metavar="ID", type=SomeId())
 @click.option("--reason", default="", help="Kept beside the takedown, in no release.")
-@workspace_options
-def takedown(workspace: str, settings: tuple[str, ...], video_id: str, reason: str) -> None:
+@in_workspace
+def takedown(workspace: Workspace, video_id: str, reason: str) -> None:
     """Keep a video out of every release from now on.
 
     \b
@@ -204,7 +210,7 @@ def takedown(workspace: str, settings: tuple[str, ...], video_id: str, reason: s
     """
     from exports.release.takedown import record_takedown, releases_with
 
-    storage = open_workspace(workspace, settings).storage
+    storage = workspace.storage
     takedown = record_takedown(storage, video_id, reason)
     older = releases_with(storage, video_id)
     said = output()

@@ -93,6 +93,7 @@ END = ')\n"""The steps, as the data flows."""'
 
 WITH_THE_LINE = f"""
 import json, sys, types
+import click
 from pathlib import Path
 import pipeline
 source = Path("pipeline/flow.py").read_text(encoding="utf-8")
@@ -102,8 +103,9 @@ flow = sys.modules["pipeline.flow"] = pipeline.flow = types.ModuleType("pipeline
 exec(compile(changed, "flow.py", "exec"), flow.__dict__)
 
 from exports.from_workspace import workspace_report
-from pipeline.cli.common.options import device_option
+from pipeline.cli.common.options import device_option, in_workspace
 from pipeline.cli.common.steps import run_by_name
+from pipeline.errors import AvatarBuildError
 from pipeline.run.runner import RunOptions
 from pipeline.run.status import stage_status
 from pipeline.workspace.table import way_out
@@ -116,13 +118,25 @@ def told():
     return found["refuse"]
 
 before = told()
+@click.command()
+@device_option
+@in_workspace
+def place(workspace):
+    pass
+
+def placed():
+    try:
+        place.main(["-w", sys.argv[1], "--device", "cpu"], standalone_mode=False)
+    except AvatarBuildError as error:
+        return str(error)
+
 workspace = Workspace(sys.argv[1])
 run_by_name(workspace, "refuse", RunOptions(workers=1))
 print(json.dumps({{
     "status": [before, told()],
     "report": "refuse every row" in workspace_report(workspace).read_text(encoding="utf-8"),
     "run": "refuse" in flow.automatic_stages(),
-    "device": device_option(lambda settings: settings)(device="cpu", settings=()),
+    "device": placed(),
     "way out": way_out("refuse"),
 }}))
 """
@@ -137,5 +151,5 @@ def test_a_line_is_all_a_new_stage_needs(workspace: Workspace, tmp_path: Path) -
     assert said["status"] == [[2, 0], [0, 2]]
     assert said["report"]
     assert said["run"]
-    assert 'sample.device="cpu"' in said["device"]
+    assert "sample.device" in said["device"], "sampling has no such setting"
     assert said["way out"] == "do its rows again: 'avatar-build refuse --redo'"

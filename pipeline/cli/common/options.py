@@ -47,99 +47,128 @@ def cli() -> None:
     """
 
 
-def workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--workspace`` and ``--set``."""
-    for option in (
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="A setting, e.g. sample.active_rms=0.02. What decides results is written into"
-            " avatar.toml with them; the rest is for this call. Repeatable.",
-        ),
-        click.option(
-            "-w",
-            "--workspace",
-            default=".",
-            metavar="DIR",
-            help="The workspace: a folder or an object-store URL. Default: the current folder.",
-        ),
-    ):
-        command = option(command)
-    return command
+_SETTINGS = f"{__name__}.settings"
+"""The place in click's context of settings that were typed as options of their own."""
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command that runs a stage; they arrive as one ``RunOptions``."""
+def setting_option(*names: str, sets: Sequence[str], **how: Any) -> Callable[..., Any]:
+    """Make an option that is another way to type settings; it wins over ``--set``.
 
+    Args:
+        names: as click takes them.
+        sets: the settings that get its value.
+        how: all else click takes.
+    """
+
+    def noted(context: click.Context, _option: click.Parameter, value: Any) -> None:
+        if value is not None:
+            typed = [f"{key}={json.dumps(value)}" for key in sets]
+            context.meta.setdefault(_SETTINGS, []).extend(typed)
+
+    return click.option(*names, expose_value=False, callback=noted, **how)
+
+
+def settings_typed(settings: Sequence[str]) -> list[str]:
+    """Return what ``--set`` was given, and then what options of their own were."""
+    return [*settings, *click.get_current_context().meta.get(_SETTINGS, [])]
+
+
+place_option = click.option(
+    "-w",
+    "--workspace",
+    default=".",
+    metavar="DIR",
+    help="The workspace: a folder or an object-store URL. Default: the current folder.",
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting, e.g. sample.active_rms=0.02. What decides results is written into avatar.toml"
+    " with them; the rest is for this call. Repeatable.",
+)
+
+
+def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--workspace`` and ``--set``; the workspace arrives open, with these settings."""
+
+    @place_option
+    @set_option
     @wraps(command)
-    def gathered(
-        *args: Any,
-        workers: int | None,
-        units: str,
-        redo: bool,
-        dry_run: bool,
-        max_failed: str | None,
-        settings: tuple[str, ...],
-        **kwargs: Any,
-    ) -> Any:
-        from pipeline.run.runner import RunOptions
+    def opened(*args: Any, workspace: str, settings: Sequence[str], **kwargs: Any) -> Any:
+        return command(*args, workspace=open_workspace(workspace, settings), **kwargs)
 
-        # These two are settings that have an option of their own.
-        if max_failed is not None:
-            settings = (*settings, f"run.max_failed={json.dumps(max_failed)}")
-        if workers is not None:
-            settings = (*settings, f"run.workers={workers}")
-        options = RunOptions(part=_part(units), redo=redo, dry_run=dry_run)
-        return command(*args, options=options, settings=settings, **kwargs)
-
-    for option in (
-        click.option("--max-failed", metavar="N|P%", help="Exit 1 when more rows fail than this."),
-        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-        click.option(
-            "--redo", is_flag=True, help="Retire results made with other settings, and start anew."
-        ),
-        click.option(
-            "--units",
-            default="1/1",
-            metavar="I/N",
-            help="Do every N-th unit only, from the I-th on: one task of a job array.",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=0),
-            metavar="N",
-            help="Processes. Default: one per core; fewer where models share GPUs.",
-        ),
-    ):
-        gathered = option(gathered)
-    return workspace_options(gathered)
-
-
-def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--device``, which becomes a setting of each stage that uses a device."""
-
-    @click.option("--device", metavar="D", help="Where models run: auto, cpu, cuda or cuda:N.")
-    @wraps(command)
-    def placed(*args: Any, device: str | None, settings: tuple[str, ...], **kwargs: Any) -> Any:
-        if device is not None:
-            sections = [step.section for step in STAGES.values() if step.uses_device]
-            settings = (*settings, *(f"{name}.device={json.dumps(device)}" for name in sections))
-        return command(*args, settings=settings, **kwargs)
-
-    return placed
-
-
-def _part(units: str) -> tuple[int, int]:
-    first, slash, count = units.partition("/")
-    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-        raise click.BadParameter(f"{units!r}: write it as I/N with 1 <= I <= N, e.g. 3/16.")
-    return int(first), int(count)
+    return opened
 
 
 def open_workspace(workspace: str, settings: Sequence[str]) -> Workspace:
     """Open the workspace of the options, with what was typed on top of its settings."""
     from pipeline.workspace.workspace import Workspace
 
-    return Workspace(workspace, settings)
+    return Workspace(workspace, settings_typed(settings))
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that runs a stage; they arrive as one ``RunOptions``."""
+
+    @in_workspace
+    @setting_option(
+        "--workers",
+        sets=["run.workers"],
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Processes. Default: one per core; fewer where models share GPUs.",
+    )
+    @click.option(
+        "--units",
+        "part",
+        default="1/1",
+        metavar="I/N",
+        callback=_part,
+        help="Do every N-th unit only, from the I-th on: one task of a job array.",
+    )
+    @click.option(
+        "--redo", is_flag=True, help="Retire results made with other settings, and start anew."
+    )
+    @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+    @setting_option(
+        "--max-failed",
+        sets=["run.max_failed"],
+        metavar="N|P%",
+        help="Exit 1 when more rows fail than this.",
+    )
+    @wraps(command)
+    def gathered(
+        *args: Any, part: tuple[int, int], redo: bool, dry_run: bool, **kwargs: Any
+    ) -> Any:
+        from pipeline.run.runner import RunOptions
+
+        options = RunOptions(part=part, redo=redo, dry_run=dry_run)
+        return command(*args, options=options, **kwargs)
+
+    return gathered
+
+
+def _part(_context: click.Context, _option: click.Parameter, units: str) -> tuple[int, int]:
+    first, slash, count = units.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise click.BadParameter(f"{units!r}: write it as I/N with 1 <= I <= N, e.g. 3/16.")
+    return int(first), int(count)
+
+
+device_option = setting_option(
+    "--device",
+    sets=[f"{step.section}.device" for step in STAGES.values() if step.uses_device],
+    metavar="D",
+    help="Where models run: auto, cpu, cuda or cuda:N.",
+)
+"""``--device``, a setting of each stage that uses a device."""
+
+template_option = setting_option(
+    "--source-template",
+    sets=["download.source_template"],
+    metavar="T",
+    help="Fetch from a mirror or archive: 'http://host/{video_id}.mp4', '/data/{video_id}.mp4'.",
+)
+"""``--source-template``, of what fetches videos."""
