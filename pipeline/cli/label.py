@@ -16,7 +16,7 @@ from pipeline.cli.common.options import (
     setting_option,
 )
 from pipeline.cli.common.output import Failed, output
-from pipeline.cli.common.running import run_stages
+from pipeline.cli.common.running import category_names, run_stages
 from pipeline.errors import AvatarBuildError
 from pipeline.flow import PROJECTS
 from pipeline.words import command_line
@@ -174,8 +174,14 @@ def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
     if gold is not None:
         set_gold(workspace, gold)
     project = PROJECTS[kind].load_project()
-    pushed = sync.push(workspace, server, project, _vocabulary(workspace), _counter())
-    output().tell(pushed.as_dict(), *pushed.lines())
+    said = output()
+
+    def show(done: int, total: int) -> None:
+        if said.shown:
+            click.echo(f"push: {done} of {total} frames", err=True)
+
+    pushed = sync.push(workspace, server, project, category_names(workspace), show)
+    said.tell(pushed.as_dict(), *pushed.lines())
     if pushed.skipped:
         raise Failed(f"label push {kind}: not all could be sent; see above.")
 
@@ -198,7 +204,7 @@ def pull(workspace: Workspace, kind: str) -> None:
     from labeling.sync.reopen import Reopened, reopen_boxes
 
     server = connect(workspace)
-    pulled = sync.pull(workspace, server, PROJECTS[kind].load_project(), _vocabulary(workspace))
+    pulled = sync.pull(workspace, server, PROJECTS[kind].load_project(), category_names(workspace))
     reopened = reopen_boxes(workspace, server) if kind == "masks" else Reopened()
     output().tell({**pulled.as_dict(), **reopened.as_dict()}, *pulled.lines(), *reopened.lines())
     _say_instances(workspace)
@@ -274,19 +280,3 @@ def label_agreement(workspace: Workspace) -> None:
     if found.disputed:
         settle = command_line("label", "push", "adjudication", "--workspace", workspace.storage.url)
         said.hint(f"Have them settled: {settle}")
-
-
-def _vocabulary(workspace: Workspace) -> list[str]:
-    from stages.taxonomy import load_taxonomy
-
-    return [c.name for c in load_taxonomy(workspace.config.hear.taxonomy).categories]
-
-
-def _counter() -> Callable[[int, int], None]:
-    said = output()
-
-    def show(done: int, total: int) -> None:
-        if said.shown:
-            click.echo(f"push: {done} of {total} frames", err=True)
-
-    return show

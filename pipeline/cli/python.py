@@ -12,9 +12,11 @@ import pandas
 
 from exports.from_workspace import workspace_report
 from exports.loading import Release, load_release
-from pipeline.cli.common.steps import freeze, run_by_name
+from pipeline.cli.common.running import freeze
+from pipeline.errors import UsageError
+from pipeline.flow import STAGES, stages_of
 from pipeline.records.schema import DropRow, FailureRow
-from pipeline.run.runner import RunOptions, RunSummary
+from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.run.status import outcomes, stage_status
 from pipeline.workspace import workspace
 from stages.download.import_list import import_list
@@ -39,8 +41,13 @@ class Workspace(workspace.Workspace):
             UsageError: there is no such stage, or results of other settings are in the way.
             AvatarBuildError: the run had to stop; what is committed stays.
         """
+        names = [name for name, step in STAGES.items() if step.section]
+        if stage not in names:
+            raise UsageError(f"{stage!r} is no stage: there is {', '.join(names)}.")
         options = RunOptions(workers or self.config.run.workers, redo=redo, dry_run=dry_run)
-        return run_by_name(self, stage, options)
+        done = [run_stage(self, one, options) for one in stages_of(stage) or [stage]]
+        done[-1].notes[:0] = map(repr, done[:-1])
+        return done[-1]
 
     def download(
         self,

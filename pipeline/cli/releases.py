@@ -19,7 +19,7 @@ from pipeline.cli.common.options import (
     template_option,
 )
 from pipeline.cli.common.output import Failed, output
-from pipeline.cli.common.running import listed
+from pipeline.cli.common.running import freeze, listed
 from pipeline.words import counted
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ def export(
         avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
     """
-    from pipeline.cli.common.steps import freeze
-
     lists = [Path(name) for name in leaks]
     if verify:
         _verify(Path(verify), workspace, lists)

@@ -25,11 +25,9 @@ def address(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def ask(
-    address: str, path: str, method: str = "GET", **headers: str
-) -> tuple[int, dict[str, str], bytes]:
+def ask(address: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
-    connection.request(method, path, headers=headers)
+    connection.request(method, path)
     answer = connection.getresponse()
     result = answer.status, dict(answer.getheaders()), answer.read()
     connection.close()
@@ -43,36 +41,8 @@ def test_it_listens_on_loopback_alone(address: str) -> None:
 def test_a_file_comes_whole(address: str) -> None:
     status, headers, body = ask(address, "/-aaaaaaaaaa.mp4")
     assert (status, body) == (200, BODY)
-    assert headers["Accept-Ranges"] == "bytes"
     assert headers["Content-Length"] == str(len(BODY))
-    assert headers["Content-Type"] == "video/mp4"
-
-
-@pytest.mark.parametrize(
-    ("asked", "start", "stop"),
-    [
-        ("bytes=100-199", 100, 200),
-        ("bytes=200000-", 200_000, 256_000),
-        ("bytes=-5", 255_995, 256_000),
-        ("bytes=255999-999999999", 255_999, 256_000),
-    ],
-)
-def test_a_range_is_exactly_those_bytes(address: str, asked: str, start: int, stop: int) -> None:
-    status, headers, body = ask(address, "/-aaaaaaaaaa.mp4", Range=asked)
-    assert (status, body) == (206, BODY[start:stop])
-    assert headers["Content-Range"] == f"bytes {start}-{stop - 1}/256000"
-
-
-@pytest.mark.parametrize("asked", ["bytes=256000-", "bytes=-0", "bytes=9-3"])
-def test_a_range_without_bytes_is_refused(address: str, asked: str) -> None:
-    status, headers, body = ask(address, "/-aaaaaaaaaa.mp4", Range=asked)
-    assert (status, body) == (416, b"")
-    assert headers["Content-Range"] == "bytes */256000"
-
-
-@pytest.mark.parametrize("asked", ["bytes=-", "lines=1-2", "bytes=0-1,5-6", "bytes=" + "9" * 5000])
-def test_a_range_nobody_understands_gets_everything(address: str, asked: str) -> None:
-    assert ask(address, "/-aaaaaaaaaa.mp4", Range=asked)[::2] == (200, BODY)
+    assert headers["Content-type"] == "video/mp4"
 
 
 def test_head_says_what_get_would_send(address: str) -> None:

@@ -104,12 +104,10 @@ exec(compile(changed, "flow.py", "exec"), flow.__dict__)
 
 from exports.from_workspace import workspace_report
 from pipeline.cli.common.options import device_option, in_workspace
-from pipeline.cli.common.steps import run_by_name
+from pipeline.cli.python import Workspace
 from pipeline.errors import AvatarBuildError
-from pipeline.run.runner import RunOptions
 from pipeline.run.status import stage_status
 from pipeline.workspace.table import way_out
-from pipeline.workspace.workspace import Workspace
 from stages.download import import_list
 
 def told():
@@ -131,7 +129,7 @@ def placed():
         return str(error)
 
 workspace = Workspace(sys.argv[1])
-run_by_name(workspace, "refuse", RunOptions(workers=1))
+workspace.run("refuse", workers=1)
 print(json.dumps({{
     "status": [before, told()],
     "report": "refuse every row" in workspace_report(workspace).read_text(encoding="utf-8"),

@@ -1,1 +1,1 @@
-"""Parts that all commands share: options, output, running stages, the steps without words."""
+"""Parts that all commands share: options, output, running stages."""

@@ -99,9 +99,19 @@ def _switch(name: str, *spellings: str, help: str) -> click.Option:
 
 
 class Group(click.Group):
-    """Lists its commands in the order they were made, each with a whole sentence."""
+    """Lists its commands in the order they were made, each with a whole sentence.
+
+    Args:
+        sections: names of commands by the headings of the help; all under one where there are none.
+    """
 
     command_class = Command
+
+    def __init__(
+        self, *args: Any, sections: Mapping[str, Iterable[str]] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections = sections or {"Commands": self.commands}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note whose words these are."""
@@ -109,43 +119,24 @@ class Group(click.Group):
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return them in the order they joined."""
-        return list(self.commands)
+        """Return them in the order of the help."""
+        return [name for names in self.sections.values() for name in names]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section."""
-        self._write_section("Commands", self.list_commands(ctx), formatter)
-
-    def _write_section(
-        self, title: str, names: Iterable[str], formatter: click.HelpFormatter
-    ) -> None:
-        rows = [(name, _first_sentence(self.commands[name])) for name in names]
-        with formatter.section(title):
-            formatter.write_dl(rows)
+        """Write a section per heading."""
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                commands = {name: self.commands[name] for name in names}
+                formatter.write_dl(
+                    [(name, one.get_short_help_str(limit=1_000)) for name, one in commands.items()]
+                )
 
 
 Group.group_class = Group  # also of the groups below the root
 
 
 class Root(Group):
-    """Lists its commands by what they are for, and ends each with the JSON that was asked for.
-
-    Args:
-        sections: names of commands by the headings of the help.
-    """
-
-    def __init__(self, *args: Any, sections: Mapping[str, Iterable[str]], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sections = sections
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return them as the sections have them."""
-        return [name for names in self.sections.values() for name in names]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section per part of the flow."""
-        for title, names in self.sections.items():
-            self._write_section(title, names, formatter)
+    """Ends each command with the JSON that was asked for."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note that JSON is wanted before anything can be wrong with the rest."""
@@ -169,10 +160,6 @@ class Root(Group):
             raise error from (None if error is caught else caught)
         said.print_json()
         return value
-
-
-def _first_sentence(command: click.Command) -> str:
-    return command.get_short_help_str(limit=1_000)
 
 
 def _name(context: click.Context) -> str:

@@ -1,8 +1,9 @@
-"""Run stages for a command and say what happened."""
+"""Run stages and freeze releases for a command, and say what happened."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ from pipeline.cli.common.output import Failed, output
 from pipeline.words import command_line, counted
 
 if TYPE_CHECKING:
+    from exports.release.freeze import ReleaseSummary
     from pipeline.run.runner import RunOptions, RunSummary
     from pipeline.workspace.workspace import Workspace
 
@@ -115,6 +117,37 @@ def _too_many_failed(workspace: Workspace, summary: RunSummary) -> str:
         bugs = counted(len(summary.bugs), "row")
         return f"{summary.stage}: {bugs} raised an exception nobody foresaw."
     return ""
+
+
+def category_names(workspace: Workspace) -> list[str]:
+    """Return the target categories of a workspace's settings."""
+    from stages.taxonomy import load_taxonomy
+
+    taxonomy = load_taxonomy(workspace.config.hear.taxonomy)
+    return [category.name for category in taxonomy.categories]
+
+
+def freeze(
+    workspace: Workspace,
+    version: str,
+    *,
+    unverified: bool,
+    ids_only: bool,
+    leak_lists: Sequence[Path] = (),
+) -> ReleaseSummary:
+    """Freeze the tables into a release, with what people said last."""
+    from exports.from_workspace import export_workspace
+    from pipeline.run.derive import bring_up_to_date
+
+    bring_up_to_date(workspace)
+    return export_workspace(
+        workspace,
+        version,
+        unverified=unverified,
+        ids_only=ids_only,
+        taxonomy=category_names(workspace),
+        leak_lists=leak_lists,
+    )
 
 
 def say_sheets(names: Sequence[str]) -> None:
