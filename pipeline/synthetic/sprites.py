@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,8 +63,18 @@ class Pen:
         self.line(points, _INK, width + 3.2)
         self.line(points, colour, width)
 
-    def eye(self, x: float, y: float, size: float = 5) -> None:
+    def both(self, draw: Callable[..., None], place: Any, *rest: Any, **how: Any) -> None:
+        """Draw a shape on one half and its mirror image on the other."""
+        draw(place, *rest, **how)
+        if "turn" in how:
+            how["turn"] = -how["turn"]
+        a_point = isinstance(place, tuple)
+        other = [(100 - x, y) for x, y in ([place] if a_point else place)]
+        draw(other[0] if a_point else other, *rest, **how)
+
+    def eye(self, centre: Point, size: float = 5) -> None:
         """Draw an eye that looks at us."""
+        x, y = centre
         self.oval((x, y), (size * 0.85, size), _WHITE, outline=1.2)
         self.oval((x, y + 0.8), (size * 0.5, size * 0.62), _INK, outline=0)
         self.oval((x + size * 0.2, y - size * 0.25), (size * 0.2, size * 0.22), _WHITE, outline=0)
@@ -127,11 +138,9 @@ def _dog(pen: Pen, colour: str, loud: bool) -> None:
     pen.limb([(68, 84), (84, 80), (90, 66 if loud else 70)], colour, 6)
     pen.blob([(50, 48), (70, 62), (76, 86), (62, 97), (38, 97), (24, 86), (30, 62)], colour)
     pen.oval((50, 78), (13, 15), light, outline=0)
-    for x in (37, 63):
-        pen.oval((x, 94), (10, 5), light)
+    pen.both(pen.oval, (37, 94), (10, 5), light)
     pen.oval((50, 32), (28, 25), colour)
-    for x, turn in ((22, 14), (78, -14)):
-        pen.oval((x, 34), (8.5, 19), ear, turn=turn)
+    pen.both(pen.oval, (22, 34), (8.5, 19), ear, turn=14)
     pen.oval((64, 27), (10, 11), light, outline=0)
     pen.line([(34, 59), (50, 63), (66, 59)], "#d8423f", 4.5)
     pen.oval((50, 65), (3.5, 3.5), "#f6c445")
@@ -142,8 +151,7 @@ def _dog(pen: Pen, colour: str, loud: bool) -> None:
     pen.oval((50, 37), (6, 4), _INK)
     if not loud:
         pen.line([(42, 45), (46, 47.5), (50, 45), (54, 47.5), (58, 45)])
-    pen.eye(38, 27)
-    pen.eye(62, 27)
+    pen.both(pen.eye, (38, 27))
 
 
 def _cat(pen: Pen, colour: str, loud: bool) -> None:
@@ -151,8 +159,7 @@ def _cat(pen: Pen, colour: str, loud: bool) -> None:
     pen.limb([(66, 90), (88, 86), (90, 66), (80, 52)], dark, 6)
     pen.blob([(50, 48), (66, 60), (72, 86), (62, 97), (38, 97), (28, 86), (34, 60)], colour)
     pen.oval((50, 76), (11, 15), light, outline=0)
-    for x in (40, 60):
-        pen.oval((x, 94), (8.5, 5), light)
+    pen.both(pen.oval, (40, 94), (8.5, 5), light)
     for x, tip in ((30, 20), (70, 80)):
         pen.shape([(x - 12, 24), (tip, 1), (x + 12, 18)], colour)
         pen.shape([(x - 6, 20), (tip + (x - tip) * 0.25, 7), (x + 6, 17)], "#f2a0a0", outline=0)
@@ -166,35 +173,23 @@ def _cat(pen: Pen, colour: str, loud: bool) -> None:
     else:
         pen.line([(44, 46), (47, 49), (50, 45), (53, 49), (56, 46)])
     pen.shape([(46.5, 40), (53.5, 40), (50, 44)], "#ef7f86", outline=1)
-    for side in (-1, 1):
-        pen.line([(50 + side * 16, 42), (50 + side * 33, 39)], width=1)
-        pen.line([(50 + side * 16, 45), (50 + side * 33, 47)], width=1)
-    for x in (37, 63):
-        pen.oval((x, 31), (6, 6.5), "#d9ee7c", outline=1.2)
-        pen.oval((x, 31), (2.2, 5.6), _INK, outline=0)
+    pen.both(pen.line, [(66, 42), (83, 39)], width=1)
+    pen.both(pen.line, [(66, 45), (83, 47)], width=1)
+    pen.both(pen.oval, (37, 31), (6, 6.5), "#d9ee7c", outline=1.2)
+    pen.both(pen.oval, (37, 31), (2.2, 5.6), _INK, outline=0)
 
 
 def _frog(pen: Pen, colour: str, loud: bool) -> None:
     dark, light = mix(colour, "#0a3a10", 0.4), mix(colour, "#fffbd0", 0.7)
-    for side in (-1, 1):
-        pen.oval((50 + side * 32, 80), (15, 17), dark, turn=side * 20)
-        pen.blob(
-            [
-                (50 + side * 18, 92),
-                (50 + side * 34, 88),
-                (50 + side * 46, 97),
-                (50 + side * 20, 98),
-            ],
-            colour,
-        )
+    pen.both(pen.oval, (82, 80), (15, 17), dark, turn=20)
+    pen.both(pen.blob, [(68, 92), (84, 88), (96, 97), (70, 98)], colour)
     pen.oval((50, 70), (29, 28), colour)
     pen.oval((50, 80), (18, 17), light, outline=0)
     if loud:
         pen.oval((50, 70), (20, 14), light)
     pen.oval((50, 46), (34, 22), colour)
-    for x in (30, 70):
-        pen.oval((x, 26), (12, 12), colour)
-        pen.eye(x, 25, 8)
+    pen.both(pen.oval, (30, 26), (12, 12), colour)
+    pen.both(pen.eye, (30, 25), 8)
     if loud:
         pen.oval((50, 53), (21, 8.5), "#7c2430")
         pen.oval((50, 57), (12, 4), "#f28d8d", outline=0)
@@ -202,9 +197,8 @@ def _frog(pen: Pen, colour: str, loud: bool) -> None:
         pen.line([(24, 48), (36, 56), (50, 58), (64, 56), (76, 48)], width=2)
     for x, y in ((50, 33), (44, 38), (57, 38)):
         pen.oval((x, y), (2.4, 1.8), dark, outline=0)
-    for x in (38, 62):
-        pen.line([(x, 84), (x, 94)], dark, 3)
-        pen.oval((x, 96), (7, 3), colour)
+    pen.both(pen.line, [(38, 84), (38, 94)], dark, 3)
+    pen.both(pen.oval, (38, 96), (7, 3), colour)
 
 
 def _bird(pen: Pen, colour: str, loud: bool) -> None:
@@ -228,36 +222,30 @@ def _bird(pen: Pen, colour: str, loud: bool) -> None:
     else:
         pen.shape([(78, 28), (97, 36), (77, 43)], "#f08a24")
         pen.line([(78, 36), (94, 36)], width=1.2)
-    pen.eye(66, 28, 7)
+    pen.eye((66, 28), 7)
     pen.oval((62, 41), (5, 3.2), "#f7a07a", outline=0)
 
 
 def _baby(pen: Pen, colour: str, loud: bool) -> None:
     skin, cheek = "#f7cfae", "#f29a8e"
-    for side in (-1, 1):
-        arm = [(50 + side * 18, 66), (50 + side * 32, 62), (50 + side * 38, 50 if loud else 74)]
-        pen.limb(arm, skin, 8)
-        pen.oval((50 + side * 24, 91), (15, 7), skin, turn=side * 8)
-        pen.oval((50 + side * 36, 89), (5.5, 7), skin)
+    pen.both(pen.limb, [(68, 66), (82, 62), (88, 50 if loud else 74)], skin, 8)
+    pen.both(pen.oval, (74, 91), (15, 7), skin, turn=8)
+    pen.both(pen.oval, (86, 89), (5.5, 7), skin)
     pen.blob([(50, 54), (68, 62), (72, 84), (62, 95), (38, 95), (28, 84), (32, 62)], colour)
     pen.blob([(28, 80), (50, 84), (72, 80), (66, 96), (34, 96)], _WHITE)
     for x in (44, 50, 56):
         pen.oval((x, 72), (1.6, 1.6), _WHITE, outline=0.8)
-    for side in (-1, 1):
-        pen.oval((50 + side * 31, 36), (6, 7), skin)
+    pen.both(pen.oval, (81, 36), (6, 7), skin)
     pen.oval((50, 34), (31, 28), skin)
     pen.line([(50, 6), (57, 2), (60, 9), (53, 12), (49, 8)], "#8a5a2b", 2.6)
-    for x in (30, 70):
-        pen.oval((x, 44), (6, 4), cheek, outline=0)
+    pen.both(pen.oval, (30, 44), (6, 4), cheek, outline=0)
     if loud:
         pen.oval((50, 48), (11, 10), "#8c2735")
         pen.oval((50, 54), (7, 4), "#f28d8d", outline=0)
-        for side in (-1, 1):
-            pen.line([(50 + side * 8, 30), (50 + side * 14, 33), (50 + side * 20, 29)], width=2.2)
-            pen.oval((50 + side * 22, 40), (3, 5), "#7cc4ee", outline=1)
+        pen.both(pen.line, [(58, 30), (64, 33), (70, 29)], width=2.2)
+        pen.both(pen.oval, (72, 40), (3, 5), "#7cc4ee", outline=1)
     else:
-        for x in (38, 62):
-            pen.eye(x, 32, 5.5)
+        pen.both(pen.eye, (38, 32), 5.5)
         pen.line([(44, 48), (50, 50), (56, 48)], width=2)
     pen.oval((50, 40), (2.6, 2), mix(skin, cheek, 0.6), outline=0)
 
@@ -281,18 +269,16 @@ def _car(pen: Pen, colour: str, loud: bool) -> None:
     pen.shape([(90, 80), (99, 80), (99, 86), (90, 86)], "#c9ced6")
     pen.oval((92, 69), (4.5, 5.5), "#fff3a0" if loud else "#f3d36a")
     pen.oval((6.5, 69), (3, 4.5), "#d8423f")
-    for x in (25, 75):
-        pen.oval((x, 86), (12, 12), "#3b3b45")
-        pen.oval((x, 86), (6, 6), "#d5d9de", outline=1.2)
-        pen.oval((x, 86), (2, 2), "#3b3b45", outline=0)
+    pen.both(pen.oval, (25, 86), (12, 12), "#3b3b45")
+    pen.both(pen.oval, (25, 86), (6, 6), "#d5d9de", outline=1.2)
+    pen.both(pen.oval, (25, 86), (2, 2), "#3b3b45", outline=0)
 
 
 def _alarm_clock(pen: Pen, colour: str, loud: bool) -> None:
-    for side in (-1, 1):
-        pen.limb([(50 + side * 22, 84), (50 + side * 31, 96)], "#c98f2b", 5)
-        pen.line([(50 + side * 24, 26), (50 + side * 20, 34)], width=5)
-        pen.oval((50 + side * 27, 19), (17, 13), "#f2b632", turn=side * 32)
-        pen.line([(50 + side * 20, 13), (50 + side * 29, 10)], "#ffe7a3", 2)
+    pen.both(pen.limb, [(72, 84), (81, 96)], "#c98f2b", 5)
+    pen.both(pen.line, [(74, 26), (70, 34)], width=5)
+    pen.both(pen.oval, (77, 19), (17, 13), "#f2b632", turn=32)
+    pen.both(pen.line, [(70, 13), (79, 10)], "#ffe7a3", 2)
     pen.limb([(50, 24), (58 if loud else 50, 8)], "#9aa0a8", 2.5)
     pen.oval((59 if loud else 50, 7), (6, 4.5), "#9aa0a8", turn=25 if loud else 0)
     pen.oval((50, 57), (37, 37), colour)
@@ -301,8 +287,7 @@ def _alarm_clock(pen: Pen, colour: str, loud: bool) -> None:
         at = np.radians(30 * hour)
         out = (50 + 24.5 * np.sin(at), 57 - 24.5 * np.cos(at))
         pen.oval(out, (1.9, 1.9) if hour % 3 == 0 else (1.1, 1.1), _INK, outline=0)
-    for x in (38, 62):
-        pen.oval((x, 59), (2.6, 3.6), _INK, outline=0)
+    pen.both(pen.oval, (38, 59), (2.6, 3.6), _INK, outline=0)
     if loud:
         pen.oval((50, 70), (7.5, 6), "#8c2735", outline=1.4)
     else:
@@ -314,10 +299,9 @@ def _alarm_clock(pen: Pen, colour: str, loud: bool) -> None:
 
 def _drum_kit(pen: Pen, colour: str, loud: bool) -> None:
     dark, tilt = mix(colour, "#1c0f22", 0.35), 14 if loud else -4
-    for side in (-1, 1):
-        pen.limb([(50 + side * 38, 24), (50 + side * 36, 94)], "#a9b0b8", 1.4)
-        pen.limb([(50 + side * 36, 82), (50 + side * 44, 96)], "#a9b0b8", 1.4)
-        pen.oval((50 + side * 36, 23), (13, 3.6), "#f2c53d", turn=-side * tilt)
+    pen.both(pen.limb, [(88, 24), (86, 94)], "#a9b0b8", 1.4)
+    pen.both(pen.limb, [(86, 82), (94, 96)], "#a9b0b8", 1.4)
+    pen.both(pen.oval, (86, 23), (13, 3.6), "#f2c53d", turn=-tilt)
     for x, turn in ((33, 8), (67, -8)):
         pen.blob([(x - 14, 38), (x + 14, 38), (x + 12, 54), (x - 12, 54)], colour)
         pen.oval((x, 38), (14.5, 5.5), "#fbf3e4", turn=turn)
@@ -357,9 +341,7 @@ def _violin(pen: Pen, colour: str, loud: bool) -> None:
         mix(colour, _WHITE, 0.25),
         outline=0,
     )
-    for side in (-1, 1):
-        f_hole = [(50 + side * 12, 66), (50 + side * 9, 69), (50 + side * 11, 77)]
-        pen.line([*f_hole, (50 + side * 8, 80)], width=1.6)
+    pen.both(pen.line, [(62, 66), (59, 69), (61, 77), (58, 80)], width=1.6)
     pen.shape([(47, 44), (53, 44), (52.6, 66), (47.4, 66)], _INK, outline=0.8)
     pen.shape([(46, 84), (54, 84), (51.5, 95), (48.5, 95)], _INK, outline=0.8)
     pen.shape([(43, 75), (57, 75), (56, 78), (44, 78)], "#f0c98b", outline=1)
@@ -375,9 +357,8 @@ def _guitar(pen: Pen, colour: str, loud: bool) -> None:
     for y in range(18, 48, 5):
         pen.line([(46.5, y), (53.5, y)], "#d5d9de", 0.7)
     pen.shape([(44, 1.5), (56, 1.5), (54.5, 15), (45.5, 15)], dark)
-    for side in (-1, 1):
-        for y in (4, 8, 12):
-            pen.oval((50 + side * 7.6, y), (2, 1.5), "#e8e2d0", outline=1)
+    for y in (4, 8, 12):
+        pen.both(pen.oval, (57.6, y), (2, 1.5), "#e8e2d0", outline=1)
     right = [(62, 43), (70, 50), (67, 60), (69, 66), (79, 77), (75, 92), (60, 98)]
     pen.blob([(50, 43), *right, *[(100 - x, y) for x, y in reversed(right)]], colour)
     inner = [(60, 46), (66, 52), (63, 60), (66, 68), (74, 78), (71, 89), (59, 94)]
@@ -392,8 +373,7 @@ def _guitar(pen: Pen, colour: str, loud: bool) -> None:
     pen.shape([(40, 83), (60, 83), (60, 87), (40, 87)], dark, outline=1)
     _strings(pen, (47.2, 48.3, 49.4, 50.6, 51.7, 52.8), 14, 84)
     if loud:
-        pen.line([(60, 60), (64, 65), (60, 70)], "#fff6cf", 1.6)
-        pen.line([(40, 60), (36, 65), (40, 70)], "#fff6cf", 1.6)
+        pen.both(pen.line, [(60, 60), (64, 65), (60, 70)], "#fff6cf", 1.6)
 
 
 DRAWINGS: dict[str, tuple[Callable[[Pen, str, bool], None], str]] = {
