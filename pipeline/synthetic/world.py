@@ -32,7 +32,7 @@ class _Video(NamedTuple):
     drift_px_s: float = 0.0
     width: int = 640
     label: str = ""
-    """Its label in the list; empty for that of the first sound."""
+    """The label in the list; empty for that of the first sound."""
 
 
 class _Cue(NamedTuple):
