@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tavlo.evaluation.image_models import ImagePredictor
     from tavlo.evaluation.predictions import Predictions
 
+    Model = ImagePredictor | ClipPredictor
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -26,7 +28,7 @@ class Asked:
 
     release: Path
     predictions: Path | None
-    checkpoint: str | None
+    checkpoint: str
     model: str
     prior: str
     variant: str
@@ -47,96 +49,81 @@ class Asked:
 
 _COUNT = click.IntRange(min=0)
 _PATH = click.Path(path_type=Path)
+
+
+def _folder(name: str, help: str, *, required: bool = False) -> click.Option:
+    return click.Option([name], type=_PATH, metavar="DIR", required=required, help=help)
+
+
+def _text(name: str, metavar: str, help: str) -> click.Option:
+    return click.Option([name], default="", metavar=metavar, help=help)
+
+
+def _switch(name: str, help: str) -> click.Option:
+    return click.Option([name], is_flag=True, help=help)
+
+
 _OPTIONS = (
-    click.option(
+    _folder(
         "--release",
-        type=_PATH,
+        "A release, or an imported VGG-SS, Flickr-SoundNet, IS3 or AVSBench.",
         required=True,
-        metavar="DIR",
-        help="A release, or an imported VGG-SS, Flickr-SoundNet, IS3 or AVSBench.",
     ),
-    click.option(
+    _folder(
         "--predictions",
-        type=_PATH,
-        metavar="DIR",
-        help="Heatmaps: <clip_id>.npz (or .parquet) with frame_index (n,) and heatmap (n, y, x),"
+        "Heatmaps: <clip_id>.npz (or .parquet) with frame_index (n,) and heatmap (n, y, x),"
         " any resolution.",
     ),
-    click.option(
+    _text(
         "--checkpoint",
-        metavar="FILE",
-        help="Compute a model's heatmaps first, into --predictions or OUT/predictions: of"
-        " train-tavlo, or with --model of its authors; a file or a registered name.",
+        "FILE",
+        "Compute a model's heatmaps first, into --predictions or OUT/predictions: of train-tavlo,"
+        " or with --model of its authors; a file or a registered name.",
     ),
-    click.option(
-        "--model", default="", metavar="NAME", help="ezvsl, slavc, ssltie, lvs, sslalignment, ..."
-    ),
-    click.option(
-        "--prior", default="", metavar="FILE", help="Mix in the object prior: ImageNet's ResNet-18."
-    ),
-    click.option(
-        "--variant", default="", metavar="V", help="Another of the authors' post-processings."
-    ),
-    click.option(
-        "--window",
-        "windows",
+    _text("--model", "NAME", "ezvsl, slavc, ssltie, lvs, sslalignment, ..."),
+    _text("--prior", "FILE", "Mix in the object prior: ImageNet's ResNet-18."),
+    _text("--variant", "V", "Another of the authors' post-processings."),
+    click.Option(
+        ["--window", "windows"],
         type=click.FloatRange(min=0, min_open=True),
         multiple=True,
         metavar="S",
         help="Seconds of sound around each frame, for models of one picture; results go to"
         " OUT/window-S. Repeatable. Default: 10, in OUT.",
     ),
-    click.option(
-        "--cache",
-        type=_PATH,
-        metavar="DIR",
-        help="Keep TAVLO's small copies of the clips for a next checkpoint.",
-    ),
-    click.option(
-        "--device",
+    _folder("--cache", "Keep TAVLO's small copies of the clips for a next checkpoint."),
+    click.Option(
+        ["--device"],
         default="auto",
         show_default=True,
         metavar="D",
         help="auto, cpu, cuda or cuda:N.",
     ),
-    click.option(
-        "--allow-overlap", is_flag=True, help="Score a model on videos it was trained on."
-    ),
-    click.option(
-        "--avatar-tables", is_flag=True, help="AVATAR's tables on an older benchmark, not its own."
-    ),
-    click.option("--retrieval", is_flag=True, help="Also R@1, 5, 10 between pictures and sounds."),
-    click.option("--gt", type=click.Choice(["mask", "box"]), default="mask", show_default=True),
-    click.option(
-        "--max-missing",
-        "--max-failed",
-        "max_missing",
+    _switch("--allow-overlap", "Score a model on videos it was trained on."),
+    _switch("--avatar-tables", "AVATAR's tables on an older benchmark, not its own."),
+    _switch("--retrieval", "Also R@1, 5, 10 between pictures and sounds."),
+    click.Option(["--gt"], type=click.Choice(["mask", "box"]), default="mask", show_default=True),
+    click.Option(
+        ["--max-missing", "--max-failed", "max_missing"],
         type=_COUNT,
         default=0,
         metavar="N",
         help="Frames that may lack a heatmap, or the picture or sound for one.",
     ),
-    click.option("--seed", type=_COUNT, default=0, show_default=True, help="Of the bootstrap."),
-    click.option(
-        "--train-list",
-        "train_lists",
+    click.Option(["--seed"], type=_COUNT, default=0, show_default=True, help="Of the bootstrap."),
+    click.Option(
+        ["--train-list", "train_lists"],
         type=_PATH,
         multiple=True,
         metavar="FILE",
         help="What the model was trained on: tell how much of it is scored. Repeatable.",
     ),
-    click.option(
-        "--out",
-        type=_PATH,
-        metavar="DIR",
-        help="Write scores.md, .tex, .csv, .json and frames.csv there, over earlier results.",
+    _folder(
+        "--out", "Write scores.md, .tex, .csv, .json and frames.csv there, over earlier results."
     ),
-    click.option(
-        "--gallery", is_flag=True, help="Write gallery.html to --out: frames per scenario."
-    ),
-    click.option(
-        "--clip",
-        "clips",
+    _switch("--gallery", "Write gallery.html to --out: frames per scenario."),
+    click.Option(
+        ["--clip", "clips"],
         multiple=True,
         metavar="ID",
         help="Write overlays/ to --out: this clip's labelled frames and a film, and where"
@@ -145,14 +132,7 @@ _OPTIONS = (
 )
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-@cli.command()
-@_options
+@cli.command(params=[*_OPTIONS])
 def evaluate(**typed: Any) -> None:
     """Score any model on a release with the AVATAR paper's tables, or on an older set with its own.
 
@@ -171,8 +151,7 @@ def evaluate(**typed: Any) -> None:
     _evaluate(Asked(**typed))
 
 
-@cli.command("evaluate-images")
-@_options
+@cli.command("evaluate-images", params=[*_OPTIONS])
 def evaluate_images(**typed: Any) -> None:
     """Do what ``evaluate`` does, by its earlier name for models of one picture and one sound.
 
@@ -200,7 +179,22 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
         from tavlo.evaluation.older_benchmarks import select_test_split
 
         data = select_test_split(data)
-    model = _open(asked, data) if asked.checkpoint else None
+    model = None
+    if asked.checkpoint:
+        from tavlo.evaluation.open_predictor import open_predictor
+
+        model, doubt = open_predictor(
+            asked.checkpoint,
+            data,
+            model=asked.model,
+            prior=asked.prior,
+            variant=asked.variant,
+            device=asked.device,
+            cache=asked.cache,
+            allow_overlap=asked.allow_overlap,
+        )
+        if doubt:
+            click.echo(f"{asked.checkpoint}: {doubt}", err=True)
     of_images = model is not None and model.of_images
     if (asked.windows or asked.retrieval) and not of_images:
         raise click.UsageError("--window and --retrieval ask a model of one picture and one sound.")
@@ -252,24 +246,6 @@ def _check_usage(asked: Asked, *, older: bool) -> None:
         raise click.UsageError("--retrieval is between the samples of an imported set.")
 
 
-def _open(asked: Asked, data: EvaluationSet) -> ImagePredictor | ClipPredictor:
-    from tavlo.evaluation.open_predictor import open_predictor
-
-    model, doubt = open_predictor(
-        str(asked.checkpoint),
-        data,
-        model=asked.model,
-        prior=asked.prior,
-        variant=asked.variant,
-        device=asked.device,
-        cache=asked.cache,
-        allow_overlap=asked.allow_overlap,
-    )
-    if doubt:
-        click.echo(f"{asked.checkpoint}: {doubt}", err=True)
-    return model
-
-
 def _remove_earlier(
     asked: Asked, places: Iterable[Path], windows_of: Mapping[str, Any] | None = None
 ) -> None:
@@ -287,10 +263,7 @@ def _remove_earlier(
 
 
 def _predict(
-    asked: Asked,
-    data: EvaluationSet,
-    model: ImagePredictor | ClipPredictor,
-    targets: Mapping[float | None, Path],
+    asked: Asked, data: EvaluationSet, model: Model, targets: Mapping[float | None, Path]
 ) -> dict[float | None, Predictions]:
     from pipeline.progress import counting
     from tavlo.evaluation.predict import predict
@@ -312,11 +285,7 @@ def _predict(
 
 
 def _score(
-    asked: Asked,
-    data: EvaluationSet,
-    model: ImagePredictor | ClipPredictor | None,
-    found: Predictions,
-    place: Path,
+    asked: Asked, data: EvaluationSet, model: Model | None, found: Predictions, place: Path
 ) -> Scores:
     """Fill AVATAR's tables; write them and draw what is asked for."""
     from pipeline.progress import counting
@@ -352,10 +321,7 @@ def _score(
 
 
 def _score_older(
-    asked: Asked,
-    data: EvaluationSet,
-    model: ImagePredictor | ClipPredictor | None,
-    found: Predictions,
+    asked: Asked, data: EvaluationSet, model: Model | None, found: Predictions
 ) -> None:
     """Score an older benchmark as its own papers do."""
     from tavlo.evaluation.image_models import ImagePredictor

@@ -26,15 +26,7 @@ from pipeline.cli.common.output import output
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Processes; default: one per core."
 )
-def synth(
-    out: str,
-    clips: int,
-    seed: int | None,
-    seconds: float | None,
-    fps: int | None,
-    height: int | None,
-    workers: int | None,
-) -> None:
+def synth(out: str, clips: int, workers: int | None, **world: float | None) -> None:
     """Draw a world in which it is known what sounds where, as a benchmark to train and score on.
 
     Things move when they sound, and look-alikes out of time; scenarios and cross-event come in the
@@ -56,8 +48,7 @@ def synth(
     from tavlo.synthetic.drawn_clips import WorldConfig
     from tavlo.synthetic.write_world import write_world
 
-    given = {"seed": seed, "seconds": seconds, "fps": fps, "height": height}
-    config = WorldConfig(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    config = WorldConfig(**{key: value for key, value in world.items() if value is not None})  # type: ignore[arg-type]
     processes = workers if workers is not None else len(os.sched_getaffinity(0))
     with counting("clips", clips, shown=output().shown) as count:
         document = write_world(Path(out), config, clips, processes=processes, show=count)

@@ -5,37 +5,48 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipeline.cli.common.options import cli
 from pipeline.cli.common.output import output
 
+_PATH = click.Path(path_type=Path)
+
 
 @cli.command("train-tavlo")
 @click.option(
     "--data",
+    "source",
+    type=_PATH,
     required=True,
     metavar="PATH",
     help="What to train on: a release, or a list with a clip a line, 'FILE[,START]' or 'ID,START'.",
 )
-@click.option("--out", required=True, metavar="DIR", help="Checkpoints, log and curve go there.")
+@click.option(
+    "--out", type=_PATH, required=True, metavar="DIR", help="Checkpoints, log and curve go there."
+)
 @click.option("--recipe", default="tavlo", show_default=True, metavar="NAME", help="The model.")
 @click.option(
     "--held-out",
+    type=_PATH,
     multiple=True,
     metavar="PATH",
     help="A release or list for evaluation: a video of it among --data is refused. Repeatable.",
 )
 @click.option(
     "--source-template",
+    "template",
     default="",
     metavar="T",
     help="Where the videos of a list's ids are: '/data/{video_id}.mp4', or clips cut already:"
     " '/clips/{video_id}_{start:06d}.mp4'.",
 )
-@click.option("--cache", metavar="DIR", help="Small copies of the clips. Default: OUT/clips.")
-@click.option("--config", "config_file", metavar="TOML", help="Settings: [train], [tavlo].")
+@click.option(
+    "--cache", type=_PATH, metavar="DIR", help="Small copies of the clips. Default: OUT/clips."
+)
+@click.option("--config", "file", type=_PATH, metavar="TOML", help="Settings: [train], [tavlo].")
 @click.option(
     "--set",
     "settings",
@@ -56,18 +67,7 @@ from pipeline.cli.common.output import output
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
 @click.option("--dry-run", is_flag=True, help="Say clips, steps, bytes and time, and do nothing.")
 def train_tavlo(
-    data: str,
-    out: str,
-    recipe: str,
-    held_out: tuple[str, ...],
-    source_template: str,
-    cache: str | None,
-    config_file: str | None,
-    settings: tuple[str, ...],
-    device: str,
-    max_failed: int,
-    tensorboard: bool,
-    dry_run: bool,
+    recipe: str, file: Path | None, settings: tuple[str, ...], dry_run: bool, **asked: Any
 ) -> None:
     """Train TAVLO on a release's clips or a list of clips; no labels are used.
 
@@ -83,21 +83,8 @@ def train_tavlo(
     from tavlo.training.training_clips import stated_rules
     from tavlo.training.training_config import read_settings
 
-    file = Path(config_file) if config_file else None
-    train_config, model = read_settings(recipe, file, settings, stated_rules(Path(data)))
-    request = Request(
-        recipe=model,
-        config=train_config,
-        source=Path(data),
-        out=Path(out),
-        template=source_template,
-        held_out=[Path(name) for name in held_out],
-        cache=Path(cache) if cache else None,
-        device=device,
-        max_failed=max_failed,
-        tensorboard=tensorboard,
-        shown=output().shown,
-    )
+    config, model = read_settings(recipe, file, settings, stated_rules(asked["source"]))
+    request = Request(model, config, shown=output().shown, **asked)
     if dry_run:
         found = plan(request)
         output().tell(asdict(found), *found.lines())
