@@ -64,7 +64,7 @@ benchmarks: $(READY) ## Measure again what benchmarks/results holds (each takes 
 	$(BIN)/python -m benchmarks.download
 	$(BIN)/python -m benchmarks.models --out benchmarks/results/models.json
 	$(BIN)/python -m benchmarks.evaluate
-	$(BIN)/python -m benchmarks.feed
+	$(BIN)/python -m benchmarks.clip_cache
 	$(BIN)/python -m benchmarks.release
 	$(BIN)/python -m benchmarks.baselines
 	$(BIN)/python -m benchmarks.tavlo_speed

@@ -65,9 +65,9 @@ def measure(model: Published, device: str, batch: int) -> dict[str, float]:
         device=device,
     )
     see, hear = (net.to(device) for net in plain(fine=model not in (EZVSL, SLAVC)))
-    dice = np.random.default_rng(0)
-    pictures = list(dice.integers(0, 256, (batch, 360, 640, 3), np.uint8))
-    sounds = list(dice.normal(0, 0.1, (batch, 160_000)).astype(np.float32))
+    rng = np.random.default_rng(0)
+    pictures = list(rng.integers(0, 256, (batch, 360, 640, 3), np.uint8))
+    sounds = list(rng.normal(0, 0.1, (batch, 160_000)).astype(np.float32))
     image, spectrogram = ours.images(pictures), ours.spectrograms(sounds)
     there = image.to(device), spectrogram.to(device)
     maps = np.asarray(ours.network.maps(*there).cpu().numpy(), np.float32)

@@ -3,7 +3,7 @@
     python -m benchmarks.evaluate [--frames 24266]
 
 Random 7x7 heatmaps are brought to 224x224 and counted twice, as evaluation does; the reference
-sorts all pixels of a smaller share of the frames at once, as one would without thinking of memory.
+sorts all pixels of fewer frames at once, as one would without thinking of memory.
 Then heatmap files of as many frames, five a clip, are scored against masks of 640x360 pixels.
 """
 
@@ -29,27 +29,27 @@ from tavlo.evaluation.predictions import Heatmap, Predictions, upsample
 from tavlo.metrics.localisation import top_fraction_threshold
 
 RESULT = Path(__file__).parent / "results" / "evaluate.json"
-SHARE = 0.10
+FRACTION = 0.10
 REFERENCE_FRAMES = 2_000
 
 
 def heatmaps(frames: int) -> Iterator[Heatmap]:
     """The same random heatmaps at every call, one at a time."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(frames):
-        yield upsample(dice.standard_normal((7, 7)).astype(np.float32))
+        yield upsample(rng.standard_normal((7, 7)).astype(np.float32))
 
 
 def whole(frames: int, folder: Path) -> dict[str, float]:
     """Score as many frames as a release of them would be."""
-    predictions, dice = Predictions(folder), np.random.default_rng(0)
+    predictions, rng = Predictions(folder), np.random.default_rng(0)
     inside = np.zeros((360, 640), bool)
     inside[50:200, 100:300] = True
     mask = rle.encode(inside)
     labelled: list[LabelledFrame] = []
     for number in range(frames // 5):
         video, clip = f"v{number:010d}", f"v{number:010d}_00000000"
-        predictions.save(clip, range(5), dice.standard_normal((5, 7, 7)))
+        predictions.save(clip, range(5), rng.standard_normal((5, 7, 7)))
         for index in range(5):
             image = ImageRow.of(
                 id=len(labelled),
@@ -87,7 +87,7 @@ def main() -> None:
     frames = parser.parse_args().frames
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
-    threshold = top_fraction_threshold(lambda: heatmaps(frames), SHARE)
+    threshold = top_fraction_threshold(lambda: heatmaps(frames), FRACTION)
     ours = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -97,9 +97,9 @@ def main() -> None:
 
     cpu = time.process_time()
     pixels = np.sort(np.concatenate([h.ravel() for h in heatmaps(REFERENCE_FRAMES)]))
-    expected = float(pixels[len(pixels) - round(len(pixels) * SHARE)])
+    expected = float(pixels[len(pixels) - round(len(pixels) * FRACTION)])
     reference_s = time.process_time() - cpu
-    assert top_fraction_threshold(lambda: heatmaps(REFERENCE_FRAMES), SHARE) == expected
+    assert top_fraction_threshold(lambda: heatmaps(REFERENCE_FRAMES), FRACTION) == expected
     result = {
         "what": "exact top 10 % threshold over all pixels of 224x224 heatmaps",
         "machine": describe(),

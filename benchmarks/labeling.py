@@ -122,8 +122,8 @@ def _prompt_row(
         "answer after that, CPU ms": round(1000 * statistics.median(cpu for _, cpu in whole), 1),
         "the segmenter alone, CPU ms": round(1000 * statistics.median(cpu for _, cpu in alone), 1),
     }
-    share = row["answer after that, CPU ms"] / row["the segmenter alone, CPU ms"]
-    return {**row, "answer / the segmenter alone": round(share, 2)}
+    fraction = row["answer after that, CPU ms"] / row["the segmenter alone, CPU ms"]
+    return {**row, "answer / the segmenter alone": round(fraction, 2)}
 
 
 def cost(act: Callable[[], Any]) -> tuple[float, float]:

@@ -3,7 +3,8 @@
 Decoding the source at full size and shrinking it again each epoch costs 3 to 4 times as much as
 decoding a small copy. Of the small copies, H.264 with a keyframe every 30 frames is both smaller
 and cheaper than all keyframes, and a tenth of the size of JPEGs (the measurements are in
-``benchmarks/results/feed.json``). The sound is stored without loss, as what a spectrogram needs.
+``benchmarks/results/clip_cache.json``). The sound is stored without loss, as what a spectrogram
+needs.
 """
 
 from __future__ import annotations

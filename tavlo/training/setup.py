@@ -27,7 +27,7 @@ from tavlo.training.training_config import TrainConfig
 from tavlo.training.training_log import CURVE, LOG, TrainingLog
 
 _CACHED_BYTES, _CACHED_CPU_S = 1.02e6, 0.62
-"""The cost of a clip of 10 s in the cache; measured in ``benchmarks/results/feed.json``."""
+"""The cost of a clip of 10 s in the cache; measured in ``benchmarks/results/clip_cache.json``."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a training clip costs: read from its small copy, or from the source each time.
 
-    python -m benchmarks.feed
+    python -m benchmarks.clip_cache
 
 A generated minute of 640x360 video at 30 frames/s is cut into clips of 10 s; CPU time of one
 process, medians of 5 interleaved rounds. Targets: 2.5 times cheaper, 1.2 MB per clip at most.
@@ -23,13 +23,13 @@ from benchmarks.media import draw_minute, join
 from pipeline.media import Media, frames_between, read_timeline, waveform
 from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, read_cached_clip, write_cached_clip
 
-RESULT = Path(__file__).parent / "results" / "feed.json"
+RESULT = Path(__file__).parent / "results" / "clip_cache.json"
 ROUNDS = 5
 STARTS = (0.0, 20.0, 40.0)
 
 
 def from_source(path: Path, start_s: float) -> None:
-    """Decode, shrink and hear the clip from the source."""
+    """Decode and shrink the clip's frames from the source, and read its sound."""
     for picture in frames_between(path, start_s, start_s + 9.99):
         cv2.resize(picture.rgb(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
     media = Media(path)
@@ -51,18 +51,18 @@ def main() -> None:
         draw_minute(folder / "silent.mp4")
         source = folder / "minute.mp4"
         join(folder / "silent.mp4", 1, source)
-        feeds = {start: folder / f"{start:.0f}.mkv" for start in STARTS}
+        copies = {start: folder / f"{start:.0f}.mkv" for start in STARTS}
         written = [
-            cpu_s(lambda s=start, f=feed: write_cached_clip(Media(source), s, s + 10, f))  # type: ignore[misc]
-            for start, feed in feeds.items()
+            cpu_s(lambda s=start, f=copy: write_cached_clip(Media(source), s, s + 10, f))  # type: ignore[misc]
+            for start, copy in copies.items()
         ]
-        copies, sources = [], []
+        cached, sources = [], []
         for _ in range(ROUNDS):
-            for start, feed in feeds.items():
-                copies.append(cpu_s(lambda f=feed: read_cached_clip(f)))  # type: ignore[misc]
+            for start, copy in copies.items():
+                cached.append(cpu_s(lambda f=copy: read_cached_clip(f)))  # type: ignore[misc]
                 sources.append(cpu_s(lambda s=start: from_source(source, s)))  # type: ignore[misc]
-        sizes = [feed.stat().st_size for feed in feeds.values()]
-    read, slow = statistics.median(copies), statistics.median(sources)
+        sizes = [copy.stat().st_size for copy in copies.values()]
+    read, slow = statistics.median(cached), statistics.median(sources)
     result = {
         "what": "CPU of reading a 10 s clip for training, small copy against source",
         "machine": describe(),
