@@ -132,3 +132,12 @@ def _where(error: OSError) -> str:
     # A rename or link has two paths, and it is the target that could not be made.
     path = error.filename2 or error.filename
     return f"{os.fsdecode(path)}: " if isinstance(path, (str, bytes)) else ""
+
+
+def numpy_says(error: Exception) -> str:
+    """Say why NumPy read no arrays from a file, without its advice to run the file's code.
+
+    >>> numpy_says(ValueError("Object arrays cannot be loaded when allow_pickle=False"))
+    'not an .npz of numbers'
+    """
+    return "not an .npz of numbers" if "pickle" in str(error) else str(error)

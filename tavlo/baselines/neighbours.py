@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.errors import AvatarBuildError, UsageError, numpy_says
 from pipeline.files import replacing, sha256_of
 
 _BLOCK = 1024
@@ -113,7 +113,7 @@ def read_neighbours(path: Path) -> Neighbours:
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no table of neighbours.") from error
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: not a table of neighbours ({error}).") from error
+        raise UsageError(f"{path}: not a table of neighbours ({numpy_says(error)}).") from error
     for table in tables:
         fits = table.ndim == 2 and len(table) == len(names) and table.shape[1] > 0
         if not fits or table.min() < 0 or table.max() >= len(names):

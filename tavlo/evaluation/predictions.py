@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.errors import AvatarBuildError, UsageError, numpy_says
 from tavlo.evaluation.evaluation_set import LabelledFrame
 
 GRID_HW = (224, 224)
@@ -175,7 +175,7 @@ class Predictions:
         except _UNREADABLE as error:
             raise AvatarBuildError(
                 f"{path}: not predictions: it must hold frame_index (n,) and heatmap (n, y, x):"
-                f" {error}"
+                f" {numpy_says(error)}"
             ) from error
         self._check_maker(path, arrays)
         return _checked(path, arrays.frame_index, arrays.heatmap)

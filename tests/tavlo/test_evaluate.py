@@ -225,6 +225,7 @@ def test_the_bootstrap_draws_videos_and_pairs_subset_with_total(
     ("arrays", "message"),
     [
         ({"frame_index": np.arange(2)}, "not predictions"),
+        ({"frame_index": np.array([{}])}, r"heatmap \(n, y, x\): not an \.npz of numbers$"),
         ({"frame_index": np.arange(2), "heatmap": np.zeros((3, 7, 7))}, r"\(2,\), heatmap \(3,"),
         ({"frame_index": np.array([3, 3]), "heatmap": np.zeros((2, 7, 7))}, "there twice"),
         (
