@@ -290,9 +290,21 @@ class HearConfig(InferenceConfig):
     )
     """Settings of the tagger itself. The others choose among its classes, without hearing again."""
 
-    tagger: Literal["vggsound-label", "cav-mae"] = "vggsound-label"
+    tagger: Literal[
+        "vggsound-label",
+        "cav-mae",
+        "efficientat-mn01-as",
+        "efficientat-mn02-as",
+        "efficientat-mn04-as",
+        "efficientat-mn05-as",
+        "efficientat-mn10-as",
+        "efficientat-mn20-as",
+        "efficientat-mn30-as",
+        "efficientat-mn40-as",
+    ] = "vggsound-label"
     """Tagger of categories. vggsound-label: the list's own label, through the taxonomy. cav-mae:
-    the paper's, of AudioSet's classes."""
+    the paper's, of AudioSet's classes. efficientat-*: of the same classes, small networks that take
+    milliseconds a clip on one core (MIT)."""
     weights: Literal[
         "cav-mae-as-46.6",
         "cav-mae-as-full-51.2",
@@ -307,9 +319,9 @@ class HearConfig(InferenceConfig):
     """Mode of cav-mae; auto: as its checkpoint was tuned. missing*: one that hears and sees is
     given one of the two."""
     scope: Literal["clip", "frame"] = "clip"
-    """Span that is tagged. clip: the whole clip once, the length cav-mae was trained on (of longer
-    ones it hears the first 10.24 s). frame: a window around each frame's sound event, for what
-    sounds in turns; cav-mae was not trained on spans so short."""
+    """Span that is tagged. clip: the whole clip once, the length the taggers were trained on (of
+    longer ones cav-mae hears the first 10.24 s). frame: a window around each frame's sound event,
+    for what sounds in turns; they were not trained on spans so short."""
     window_s: float = Field(default=2.0, ge=0.1, le=10.24)
     """Length of a frame's window, cut at the clip's edges, seconds."""
     taxonomy: str = ""

@@ -127,7 +127,11 @@ def _open_as(model: Model, path: Path) -> None:
     Raises:
         UsageError: a tensor is missing, of another shape, or none of the model's.
     """
-    if model.role == "tagger":
+    if model.name.startswith("efficientat"):
+        from stages.backends.efficientat.efficientat_model import load_efficientat
+
+        load_efficientat(path, model.name)
+    elif model.role == "tagger":
         from stages.backends.cav_mae.cav_mae_model import load_cav_mae
 
         load_cav_mae(path)

@@ -72,6 +72,16 @@ def _cav_mae(name: str, key: str, note: str) -> Model:
     return Model(label, "tagger", "state-dict", licence, (file,), 660, note)
 
 
+def _efficientat(
+    width: str, mean_ap: int, about_mb: float, num_bytes: int | None = None, sha256: str = ""
+) -> Model:
+    file = f"mn{width}_as_mAP_{mean_ap}.pt"
+    url = f"https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/{file}"
+    remote = RemoteFile(file, url, num_bytes, sha256)
+    name, note = f"efficientat-mn{width}-as", f"AudioSet-2M: {mean_ap / 10:.1f} mAP"
+    return Model(name, "tagger", "state-dict", "MIT", (remote,), about_mb, note)
+
+
 def _yolo(size: str, about_mb: float, note: str) -> Model:
     file = f"yolov8{size}-oiv7.pt"
     url = f"https://github.com/ultralytics/assets/releases/download/v8.4.0/{file}"
@@ -111,6 +121,16 @@ def _all_models() -> Iterator[Model]:
     yield _cav_mae("vgg_66.0", "q66s3mu526mj2x6", "VGGSound, both: 65.9 % accuracy")
     yield _cav_mae("vgg_65.5", "f4wrbxv2unewss9", "VGGSound, both: 65.5 % accuracy")
     yield _cav_mae("vgg_59.8", "l4rj0sgpnt08bp2", "VGGSound, audio only: 59.8 % accuracy")
+    mn04 = 4_066_513, "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
+    mn10 = 19_708_753, "0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e"
+    yield _efficientat("01", 298, 0.6)
+    yield _efficientat("02", 378, 1.4)
+    yield _efficientat("04", 432, 4.1, *mn04)
+    yield _efficientat("05", 443, 5.9)
+    yield _efficientat("10", 471, 19.7, *mn10)
+    yield _efficientat("20", 478, 72)
+    yield _efficientat("30", 482, 157)
+    yield _efficientat("40", 484, 274)
     yield _yolo("n", 7, "Open Images V7 mAP 18.4")
     yield _yolo("s", 21.9, "Open Images V7 mAP 27.7")
     yield _yolo("m", 50.3, "Open Images V7 mAP 33.6")

@@ -166,9 +166,15 @@ class Refiner(Segmenter, Protocol):
         ...
 
 
+_EFFICIENTAT = "stages.backends.efficientat.efficientat_tagger:EfficientAtTagger"
+
 TAGGERS = {
-    "vggsound-label": "stages.backends.vggsound_label:LabelTagger",
+    "vggsound-label": "stages.backends.hearing.vggsound_label:LabelTagger",
     "cav-mae": "stages.backends.cav_mae.tagger:CavMaeTagger",
+    **{
+        f"efficientat-mn{width}-as": _EFFICIENTAT
+        for width in ("01", "02", "04", "05", "10", "20", "30", "40")
+    },
 }
 DETECTORS = {
     "motion": "stages.backends.motion:MotionDetector",

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import HearConfig
-from pipeline.errors import InputError, MediaError, UsageError
+from pipeline.errors import MediaError, UsageError
 from pipeline.extras import need_packages
-from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline, waveform
+from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline
 from pipeline.models import require
-from pipeline.records.schema import SoundClass
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
-from stages.backends.device import ahead, halving, inference, worker_device
+from stages.backends.device import inference, worker_device
+from stages.backends.hearing.span_tags import SpanTags, span_waveform, tag_spans
 from stages.backends.interfaces import AudioQuery
 from stages.taxonomy import audioset_classes
 
@@ -43,12 +43,6 @@ _MODES: dict[str, tuple[Mode, ...]] = {
 }
 """The modes a checkpoint may be run in; the first is the one it was tuned for."""
 
-_KEPT = 20
-"""Classes kept of each span, loudest first."""
-
-_DECODED_AHEAD = 32
-"""Clips decoded while the network works."""
-
 _INPUT_PX = 1024 * 128
 """Values of a spectrogram; a picture has a third of them and counts as much."""
 
@@ -64,9 +58,10 @@ class _Prepared:
     """``(spans * pictures, c, height, width)``; none likewise."""
 
     @property
-    def inputs(self) -> int:
-        """Number of inputs the network gets of it."""
-        return max(0 if part is None else len(part) for part in (self.audio, self.images))
+    def values(self) -> int:
+        """Values of its inputs; a picture counts as much as a spectrogram."""
+        inputs = max(0 if part is None else len(part) for part in (self.audio, self.images))
+        return inputs * _INPUT_PX
 
 
 class CavMaeTagger:
@@ -105,45 +100,23 @@ class CavMaeTagger:
             )
         self._model = model.to(self._device)
 
-    def tag(self, asked: Iterable[AudioQuery]) -> Iterator[list[list[SoundClass]] | InputError]:
+    def tag(self, asked: Iterable[AudioQuery]) -> Iterator[SpanTags]:
         """Yield the loudest classes of each clip's spans; decoding goes on meanwhile."""
-        for batch in self._batches(ahead(asked, self._prepare, _DECODED_AHEAD)):
-            tagged = iter(halving([one for one in batch if isinstance(one, _Prepared)], self._run))
-            for one in batch:
-                yield one if isinstance(one, InputError) else next(tagged)
-
-    def _batches(
-        self, prepared: Iterable[_Prepared | InputError]
-    ) -> Iterator[list[_Prepared | InputError]]:
         # One clip at a time costs a CPU nothing, and its answer does not depend on its neighbours.
-        on_cpu = self._device.type == "cpu"
-        most = 1 if on_cpu else max(1, int(self._config.batch_mpx * 1e6) // _INPUT_PX)
-        batch: list[_Prepared | InputError] = []
-        inputs = 0
-        for one in prepared:
-            grows = one.inputs if isinstance(one, _Prepared) else 0
-            if batch and inputs + grows > most:
-                yield batch
-                batch, inputs = [], 0
-            batch.append(one)
-            inputs += grows
-        if batch:
-            yield batch
+        most = 0 if self._device.type == "cpu" else self._config.batch_mpx * 1e6
+        yield from tag_spans(self.name, asked, self._prepare, self._score, most)
 
-    def _prepare(self, asked: AudioQuery) -> _Prepared | InputError:
+    def _prepare(self, asked: AudioQuery) -> _Prepared:
         audio = images = None
-        try:
-            with video_file(self._storage, asked.video) as path:
-                media = Media(path)
-                timeline = read_timeline(media)
-                if "video" not in self._mode:
-                    audio = np.stack([_sound(media, timeline, span) for span in asked.spans])
-                if "audio" not in self._mode:
-                    fps = asked.video.fps
-                    pictures = [_pictures(media, timeline, span, fps) for span in asked.spans]
-                    images = np.concatenate(pictures)
-        except InputError as error:
-            return error
+        with video_file(self._storage, asked.video) as path:
+            media = Media(path)
+            timeline = read_timeline(media)
+            if "video" not in self._mode:
+                audio = np.stack([_sound(media, timeline, span) for span in asked.spans])
+            if "audio" not in self._mode:
+                fps = asked.video.fps
+                pictures = [_pictures(media, timeline, span, fps) for span in asked.spans]
+                images = np.concatenate(pictures)
         return _Prepared(len(asked.spans), audio, images)
 
     def scores(
@@ -166,26 +139,16 @@ class CavMaeTagger:
             # sigmoid: AudioSet's classes do not exclude each other.
             return np.asarray(logits.sigmoid().cpu().numpy(), np.float32)
 
-    def _run(self, batch: Sequence[_Prepared]) -> list[list[list[SoundClass]] | InputError]:
-        if not batch:
-            return []
+    def _score(self, batch: Sequence[_Prepared]) -> NDArray[np.float32]:
+        """Return the probabilities of spans, ``(spans, k)``; the mean over a span's pictures."""
         audio = [one.audio for one in batch if one.audio is not None]
         images = [one.images for one in batch if one.images is not None]
         scores = self.scores(
             np.concatenate(audio) if audio else None, np.concatenate(images) if images else None
         )
         spans = sum(one.spans for one in batch)
-        means = scores.reshape(spans, -1, scores.shape[-1]).mean(axis=1)
-        answers: list[list[list[SoundClass]] | InputError] = []
-        first = 0
-        for one in batch:
-            mine = means[first : first + one.spans]
-            first += one.spans
-            if np.isfinite(mine).all():
-                answers.append([loudest(row) for row in mine])
-            else:
-                answers.append(InputError("not_a_number", f"{self.name} computed no number"))
-        return answers
+        means: NDArray[np.float32] = scores.reshape(spans, -1, scores.shape[-1]).mean(axis=1)
+        return means
 
 
 def mode_of(config: HearConfig) -> Mode:
@@ -207,17 +170,6 @@ def mode_of(config: HearConfig) -> Mode:
     )
 
 
-def loudest(scores: NDArray[np.float32]) -> list[SoundClass]:
-    """Return the classes of highest score, best first, equals in AudioSet's order.
-
-    Args:
-        scores: probabilities, ``(k,)``.
-    """
-    rounded = np.round(scores.astype(np.float64), 6)
-    order = np.argsort(-rounded, kind="stable")[:_KEPT]
-    return [SoundClass(name=audioset_classes()[k], score=float(rounded[k])) for k in order]
-
-
 def _sound(media: Media, timeline: Timeline, span: tuple[float, float]) -> NDArray[np.float32]:
     """Return the network's input of a span's sound, ``(s, f)``.
 
@@ -226,11 +178,7 @@ def _sound(media: Media, timeline: Timeline, span: tuple[float, float]) -> NDArr
     """
     from stages.backends.cav_mae.filter_bank import MIN_SAMPLES, RATE_HZ, model_input
 
-    wave = waveform(media, timeline, *span, RATE_HZ)
-    if len(wave) < MIN_SAMPLES:
-        name = media.path.name
-        raise MediaError("no_audio", f"{name}: {len(wave)} samples from {span[0]:g} s on")
-    return model_input(wave)
+    return model_input(span_waveform(media, timeline, span, RATE_HZ, MIN_SAMPLES, "first"))
 
 
 def _pictures(

@@ -17,11 +17,12 @@ from pipeline.config import HearConfig
 from pipeline.errors import InputError, UsageError
 from pipeline.media import Media, decode_pictures, read_timeline
 from pipeline.models.register import add
-from pipeline.records.schema import Clip, Frame, SoundClass, Sounds
+from pipeline.records.schema import Clip, Frame, Sounds
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
-from stages.backends.cav_mae.tagger import CavMaeTagger, loudest, mode_of
+from stages.backends.cav_mae.tagger import CavMaeTagger, mode_of
+from stages.backends.hearing.span_tags import tag_spans
 from stages.backends.interfaces import AudioQuery
 from stages.taxonomy import audioset_classes
 from tests.conftest import ROOT
@@ -227,8 +228,7 @@ def test_batches_give_what_clips_alone_give(checkpoint: Path, tmp_path: Path) ->
     # The second has two windows: what belongs to whom must survive the batch.
     asked = [query(paths[0]), query(paths[1], (0, 2), (1, 3.5)), query(paths[2])]
     alone = list(tagger.tag(asked))
-    prepared = [tagger._prepare(one) for one in asked]
-    together = tagger._run([one for one in prepared if not isinstance(one, InputError)])
+    together = list(tag_spans("x", asked, tagger._prepare, tagger._score, 1e9))
     assert [len(one) for one in together if not isinstance(one, InputError)] == [1, 2, 1]
     for one, same in zip(alone, together, strict=True):
         assert not isinstance(one, InputError)
@@ -278,7 +278,6 @@ def test_pictures_are_prepared_from_the_frames_of_the_span(tmp_path: Path) -> No
     path = make_video(tmp_path / "v.mp4", frames=100)
     tagger = opened(tmp_path, weights="cav-mae-as-20.0")
     found = tagger._prepare(query(path, (1.0, 3.0)))
-    assert not isinstance(found, InputError)
     assert found.audio is None
     assert found.images is not None
     assert found.images.shape == (10, 3, 224, 224)
@@ -312,7 +311,6 @@ def test_seeing_and_hearing_is_the_mean_of_the_probabilities_over_ten_pictures(
     (heard,) = tagger.tag([asked])
     assert not isinstance(heard, InputError)
     given = tagger._prepare(asked)
-    assert not isinstance(given, InputError)
     assert given.images is not None
     each = [tagger.scores(given.audio, image[None])[0] for image in given.images]
     assert len(each) == 10
@@ -370,15 +368,3 @@ def test_a_checkpoint_is_run_as_it_was_tuned_and_as_nothing_else() -> None:
     ):
         with pytest.raises(UsageError, match=r"hear\.mode"):
             mode_of(wrong)
-
-
-def test_the_loudest_come_first_and_equals_in_audiosets_order() -> None:
-    scores = np.full(527, 0.25, np.float32)
-    scores[[7, 500]] = 0.5, 0.75
-    names = [audioset_classes()[k] for k in (500, 7, *range(18))]
-    names = list(dict.fromkeys([*names, audioset_classes()[18]]))
-    assert loudest(scores)[:2] == [
-        SoundClass(name=names[0], score=0.75),
-        SoundClass(name=names[1], score=0.5),
-    ]
-    assert [heard.name for heard in loudest(scores)] == names

@@ -1,0 +1,1 @@
+"""EfficientAT, small convolutional sound taggers: network, mel spectrogram, tagger."""
