@@ -177,7 +177,7 @@ TAGGERS = {
     },
 }
 DETECTORS = {
-    "motion": "stages.backends.motion:MotionDetector",
+    "motion": "stages.backends.motion.motion_detector:MotionDetector",
     **{f"yolov8{size}-oiv7": "stages.backends.yolo:YoloDetector" for size in "nsmlx"},
     **{
         name: "stages.backends.grounding_dino:PromptedDetector"

@@ -18,7 +18,7 @@ from pipeline.records.boxes import iou
 from pipeline.records.schema import Frame
 from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, FrameInput
-from stages.backends.motion import MotionDetector
+from stages.backends.motion.motion_detector import MotionDetector
 from tests.rows import frame, video
 from tests.video_factory import bursts, chained, make_video
 

@@ -1,0 +1,7 @@
+"""Boxes around what moves at the event, whatever it is; no weights.
+
+motion_detector  the detector: a frame, its neighbours in the source, the clip's other events
+bars             the picture inside the frame, without bars beside it
+evidence         how strongly each pixel speaks for motion of its own, the camera's taken off
+regions          candidate boxes in the evidence, and how each stands out
+"""
