@@ -1,4 +1,4 @@
-"""How strongly each pixel of a frame speaks for motion that is not the camera's."""
+"""The evidence, pixel by pixel, of motion in a frame that is not the camera's."""
 
 from __future__ import annotations
 
