@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.common.options import (
+    COUNT,
+    PATH,
+    SOME,
     cli,
     device_option,
     run_options,
@@ -52,11 +55,11 @@ def init(folder: str, profile: str | None) -> None:
 
 
 @cli.command()
-@click.option("--list", "list_file", metavar="CSV", help="vggsound.csv or test.csv, no header.")
-@click.option("--labels", multiple=True, metavar="LABEL", help="Only rows so labelled. Repeatable.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N (matching) rows."
+    "--list", "list_file", type=PATH, metavar="CSV", help="vggsound.csv or test.csv, no header."
 )
+@click.option("--labels", multiple=True, metavar="LABEL", help="Only rows so labelled. Repeatable.")
+@click.option("--limit", type=SOME, metavar="N", help="Only the first N (matching) rows.")
 @setting_option(
     "--require-license",
     sets=["download.require_license"],
@@ -68,7 +71,7 @@ def init(folder: str, profile: str | None) -> None:
 def download(
     workspace: Workspace,
     options: RunOptions,
-    list_file: str | None,
+    list_file: Path | None,
     labels: tuple[str, ...],
     limit: int | None,
 ) -> None:
@@ -85,7 +88,7 @@ def download(
     set_aside(workspace, options)
     coming = 0
     if list_file is not None:
-        imported = import_list(workspace, Path(list_file), labels, limit, dry_run=options.dry_run)
+        imported = import_list(workspace, list_file, labels, limit, dry_run=options.dry_run)
         output().tell({"list": imported.as_dict()}, imported.sentence())
         coming = imported.new if options.dry_run else 0
     elif not workspace.files("sources"):
@@ -230,15 +233,11 @@ def _say_final(workspace: Workspace, stage: str) -> None:
 
 
 @cli.command()
-@click.option("-w", "--workspace", default="demo-workspace", show_default=True, metavar="DIR")
 @click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the rendered world.",
+    "-w", "--workspace", type=PATH, default="demo-workspace", show_default=True, metavar="DIR"
 )
-def demo(workspace: str, seed: int) -> None:
+@click.option("--seed", type=COUNT, default=0, show_default=True, help="Of the rendered world.")
+def demo(workspace: Path, seed: int) -> None:
     """Render a small world, run the whole chain on it, score it and write a report.
 
     \b
@@ -249,8 +248,6 @@ def demo(workspace: str, seed: int) -> None:
     said = output()
     aside = contextlib.redirect_stdout(io.StringIO() if said.quiet else sys.stderr)
     with contextlib.nullcontext() if said.shown else aside:
-        done = run_demo(
-            Path(workspace), seed, lambda words: cli.main(list(words), standalone_mode=False)
-        )
+        done = run_demo(workspace, seed, lambda words: cli.main(list(words), standalone_mode=False))
     said.tell({"scores": done.scores, "report": str(done.report)}, *done.scores_lines())
     said.hint("\n".join(done.next_lines()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pipeline.cli.common.options import cli
+from pipeline.cli.common.options import COUNT, PATH, POSITIVE, cli
 from pipeline.cli.common.output import output
 
 if TYPE_CHECKING:
@@ -47,12 +47,8 @@ class Asked:
     clips: tuple[str, ...]
 
 
-_COUNT = click.IntRange(min=0)
-_PATH = click.Path(path_type=Path)
-
-
 def _folder(name: str, help: str, *, required: bool = False) -> click.Option:
-    return click.Option([name], type=_PATH, metavar="DIR", required=required, help=help)
+    return click.Option([name], type=PATH, metavar="DIR", required=required, help=help)
 
 
 def _text(name: str, metavar: str, help: str) -> click.Option:
@@ -85,7 +81,7 @@ _OPTIONS = (
     _text("--variant", "V", "Another of the authors' post-processings."),
     click.Option(
         ["--window", "windows"],
-        type=click.FloatRange(min=0, min_open=True),
+        type=POSITIVE,
         multiple=True,
         metavar="S",
         help="Seconds of sound around each frame, for models of one picture; results go to"
@@ -105,15 +101,15 @@ _OPTIONS = (
     click.Option(["--gt"], type=click.Choice(["mask", "box"]), default="mask", show_default=True),
     click.Option(
         ["--max-missing", "--max-failed", "max_missing"],
-        type=_COUNT,
+        type=COUNT,
         default=0,
         metavar="N",
         help="Frames that may lack a heatmap, or the picture or sound for one.",
     ),
-    click.Option(["--seed"], type=_COUNT, default=0, show_default=True, help="Of the bootstrap."),
+    click.Option(["--seed"], type=COUNT, default=0, show_default=True, help="Of the bootstrap."),
     click.Option(
         ["--train-list", "train_lists"],
-        type=_PATH,
+        type=PATH,
         multiple=True,
         metavar="FILE",
         help="What the model was trained on: tell how much of it is scored. Repeatable.",

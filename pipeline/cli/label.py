@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.common.options import (
+    PATH,
+    SOME,
     cli,
     device_option,
     in_workspace,
@@ -136,7 +138,7 @@ def backend(workspace: Workspace) -> None:
 @setting_option(
     "--overlap",
     sets=["label.overlap"],
-    type=click.IntRange(min=1),
+    type=SOME,
     metavar="N",
     help="Let N people answer a share of the frames.",
 )
@@ -149,7 +151,7 @@ def backend(workspace: Workspace) -> None:
 )
 @click.option(
     "--gold",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Known answers, mixed in unmarked for everybody: JSON lines, or a table of reviews.",
 )

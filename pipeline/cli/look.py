@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.common.groups import SomeId
-from pipeline.cli.common.options import cli, in_workspace
+from pipeline.cli.common.options import COUNT, cli, in_workspace
 from pipeline.cli.common.output import Failed, output
 from pipeline.cli.common.running import one_line
 
@@ -110,11 +110,7 @@ def why(workspace: Workspace, some_id: str) -> None:
 
 @cli.command()
 @click.option(
-    "--max-clips",
-    type=click.IntRange(min=0),
-    default=200,
-    show_default=True,
-    help="Clips with pictures.",
+    "--max-clips", type=COUNT, default=200, show_default=True, help="Clips with pictures."
 )
 @click.option("--clips", "cut_clips", is_flag=True, help="Cut those clips too, to be heard.")
 @in_workspace

@@ -10,6 +10,8 @@ import click
 
 from pipeline.cli.common.groups import SomeId
 from pipeline.cli.common.options import (
+    COUNT,
+    PATH,
     cli,
     in_workspace,
     open_workspace,
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
 @click.option("--version", "release", metavar="V", help="Make the release of this version.")
 @click.option("--unverified", is_flag=True, help="Take what no person has verified, and say so.")
 @click.option("--ids-only", is_flag=True, help="Leave clips and frames out.")
-@click.option("--verify", metavar="DIR", help="Check a release instead of making one.")
+@click.option("--verify", type=PATH, metavar="DIR", help="Check a release instead of making one.")
 @click.option(
     "--leaks",
+    type=PATH,
     multiple=True,
     metavar="LIST",
     help="A training list to hold the release against; the card tells the overlap. Repeatable.",
@@ -45,8 +48,8 @@ def export(
     release: str | None,
     unverified: bool,
     ids_only: bool,
-    verify: str | None,
-    leaks: tuple[str, ...],
+    verify: Path | None,
+    leaks: tuple[Path, ...],
 ) -> None:
     """Freeze the tables into a release, or verify one.
 
@@ -58,14 +61,13 @@ def export(
         avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
     """
-    lists = [Path(name) for name in leaks]
     if verify:
-        _verify(Path(verify), workspace, lists)
+        _verify(verify, workspace, leaks)
         return
     if not release:
         raise click.UsageError("name a version with --version, or a release with --verify DIR.")
     opened = open_workspace(workspace, settings)
-    summary = freeze(opened, release, unverified=unverified, ids_only=ids_only, leak_lists=lists)
+    summary = freeze(opened, release, unverified=unverified, ids_only=ids_only, leak_lists=leaks)
     output().tell(summary.as_dict(), summary.sentence())
 
 
@@ -110,10 +112,10 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
 
 
 @cli.command("fetch-media")
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", type=PATH, metavar="DIR")
 @template_option
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A download setting.")
-def fetch_media(folder: str, settings: tuple[str, ...]) -> None:
+def fetch_media(folder: Path, settings: tuple[str, ...]) -> None:
     """Restore clips and frames of a release that ships without media, and list what is gone.
 
     Frames are held against the release's fingerprints. attrition.csv in DIR keeps, with dates,
@@ -136,7 +138,7 @@ def fetch_media(folder: str, settings: tuple[str, ...]) -> None:
     said.tell({"videos": []})
     with tempfile.TemporaryDirectory(prefix="fetch-media-") as scratch:
         done = restore(
-            Path(folder),
+            folder,
             lambda videos: refetch(
                 config,
                 Path(scratch),
@@ -152,10 +154,12 @@ def fetch_media(folder: str, settings: tuple[str, ...]) -> None:
 
 
 @cli.command("import-release")
-@click.argument("source", metavar="DIR")
-@click.option("--to", "target", required=True, metavar="NEW", help="The release to write.")
+@click.argument("source", type=PATH, metavar="DIR")
+@click.option(
+    "--to", "target", type=PATH, required=True, metavar="NEW", help="The release to write."
+)
 @click.option("--format", "form", default="", metavar="F", help="Default: found out. See above.")
-def import_release(source: str, target: str, form: str) -> None:
+def import_release(source: Path, target: Path, form: str) -> None:
     """Read a foreign release, a folder or ZIP as downloaded, and write it in our form.
 
     Formats: avatar (the authors' layout), vggss (vggss.json), is3 (IS3_annotation.json), avsbench
@@ -168,7 +172,7 @@ def import_release(source: str, target: str, form: str) -> None:
     """
     from exports.importers.import_release import import_release as importing
 
-    summary = importing(Path(source), Path(target), form)
+    summary = importing(source, target, form)
     output().tell(summary.as_dict(), summary.sentence())
 
 
@@ -178,12 +182,10 @@ def release() -> None:
 
 
 @release.command()
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
-@click.option(
-    "--rows", type=click.IntRange(min=0), default=40, show_default=True, help="Rows listed at most."
-)
-def diff(old: str, new: str, rows: int) -> None:
+@click.argument("old", type=PATH, metavar="OLD")
+@click.argument("new", type=PATH, metavar="NEW")
+@click.option("--rows", type=COUNT, default=40, show_default=True, help="Rows listed at most.")
+def diff(old: Path, new: Path, rows: int) -> None:
     """Say which rows of two releases were added, removed or changed.
 
     \b
@@ -192,7 +194,7 @@ def diff(old: str, new: str, rows: int) -> None:
     from exports.diff import as_json, as_lines
     from pipeline.release.read import read_document
 
-    documents = (read_document(Path(old)), read_document(Path(new)))
+    documents = (read_document(old), read_document(new))
     output().tell(as_json(*documents), *as_lines(*documents, rows))
 
 

@@ -6,27 +6,19 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.common.options import cli
+from pipeline.cli.common.options import COUNT, PATH, POSITIVE, SOME, cli
 from pipeline.cli.common.output import output
 
 
 @cli.command()
-@click.argument("out", metavar="OUT")
-@click.option("--clips", type=click.IntRange(min=1), required=True, metavar="N", help="How many.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), metavar="S", help="Another seed is another world."
-)
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="T", help="Length of a clip."
-)
-@click.option("--fps", type=click.IntRange(min=1), metavar="F", help="Frames per second.")
-@click.option(
-    "--height", type=click.IntRange(min=1), metavar="PX", help="Rows of the 16:9 picture."
-)
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes; default: one per core."
-)
-def synth(out: str, clips: int, workers: int | None, **world: float | None) -> None:
+@click.argument("out", type=PATH, metavar="OUT")
+@click.option("--clips", type=SOME, required=True, metavar="N", help="How many.")
+@click.option("--seed", type=COUNT, metavar="S", help="Another seed is another world.")
+@click.option("--seconds", type=POSITIVE, metavar="T", help="Length of a clip.")
+@click.option("--fps", type=SOME, metavar="F", help="Frames per second.")
+@click.option("--height", type=SOME, metavar="PX", help="Rows of the 16:9 picture.")
+@click.option("--workers", type=SOME, metavar="N", help="Processes; default: one per core.")
+def synth(out: Path, clips: int, workers: int | None, **world: float | None) -> None:
     """Draw a world in which it is known what sounds where, as a benchmark to train and score on.
 
     Things move when they sound, and look-alikes out of time; scenarios and cross-event come in the
@@ -51,7 +43,7 @@ def synth(out: str, clips: int, workers: int | None, **world: float | None) -> N
     config = WorldConfig(**{key: value for key, value in world.items() if value is not None})  # type: ignore[arg-type]
     processes = workers if workers is not None else len(os.sched_getaffinity(0))
     with counting("clips", clips, shown=output().shown) as count:
-        document = write_world(Path(out), config, clips, processes=processes, show=count)
+        document = write_world(out, config, clips, processes=processes, show=count)
     images, rows = document.images, document.annotations
     off_screen = sum(image.off_screen for image in images)
     counts = {"frames": len(images), "off_screen": off_screen, "instances": len(rows)}

@@ -5,31 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.common.options import cli
+from pipeline.cli.common.options import PATH, cli
 from pipeline.cli.common.output import output
 
 if TYPE_CHECKING:
     from tavlo.published.result_table import Table
 
 
-def _table_options(command: Any) -> Any:
-    for option in (
-        click.option("--out", metavar="DIR", help="Write .md, .tex, .csv and .json there."),
-        click.argument("runs", nargs=-1, metavar="[NAME=scores.json]..."),
-    ):
-        command = option(command)
-    return command
+_PARAMS = (
+    click.Argument(["runs"], nargs=-1, metavar="[NAME=scores.json]..."),
+    click.Option(
+        ["--out"], type=PATH, metavar="DIR", help="Write .md, .tex, .csv and .json there."
+    ),
+)
 
 
-def _show(tables: Sequence[Table], name: str, out: str | None) -> None:
+def _show(tables: Sequence[Table], name: str, out: Path | None) -> None:
     from tavlo.published.result_table import FORMATS, write_tables
 
     if out:
-        write_tables(tables, Path(out), name)
+        write_tables(tables, out, name)
     output().tell(
         {"tables": json.loads(FORMATS["json"](tables))}, FORMATS["md"](tables).rstrip("\n")
     )
@@ -40,9 +39,8 @@ def tables() -> None:
     """Put scored runs side by side, or beside published figures."""
 
 
-@tables.command()
-@_table_options
-def paper(runs: tuple[str, ...], out: str | None) -> None:
+@tables.command(params=[*_PARAMS])
+def paper(runs: tuple[str, ...], out: Path | None) -> None:
     """Fill tables 2 to 4 and the ablation of the AVATAR paper: published, ours, the difference.
 
     A run is named as the paper names the model; a row without one says why it is empty.
@@ -55,9 +53,8 @@ def paper(runs: tuple[str, ...], out: str | None) -> None:
     _show(compare_with_published("avatar", read_runs(runs)), "paper", out)
 
 
-@tables.command()
-@_table_options
-def alignment(runs: tuple[str, ...], out: str | None) -> None:
+@tables.command(params=[*_PARAMS])
+def alignment(runs: tuple[str, ...], out: Path | None) -> None:
     """Fill tables 1 and 2 of the cross-modal alignment paper: published, ours, the difference.
 
     A run may have several files: one per test set, one of retrieval.
@@ -70,9 +67,8 @@ def alignment(runs: tuple[str, ...], out: str | None) -> None:
     _show(compare_with_published("alignment", read_runs(runs)), "alignment", out)
 
 
-@tables.command()
-@_table_options
-def windows(runs: tuple[str, ...], out: str | None) -> None:
+@tables.command(params=[*_PARAMS])
+def windows(runs: tuple[str, ...], out: Path | None) -> None:
     """Show how much sound models need: scores per window, and with --out the plots of Fig. A.
 
     \b
@@ -83,13 +79,12 @@ ezvsl=ezvsl/window-1/scores.json --out windows
 
     found = read_windows(list(runs))
     if out:
-        draw_windows(found, Path(out) / "windows.png")
+        draw_windows(found, out / "windows.png")
     _show([window_table(found)], "windows", out)
 
 
-@tables.command()
-@_table_options
-def scores(runs: tuple[str, ...], out: str | None) -> None:
+@tables.command(params=[*_PARAMS])
+def scores(runs: tuple[str, ...], out: Path | None) -> None:
     """Fill tables 2 to 4 as the AVATAR paper lays them out, a row per run of yours.
 
     \b
@@ -100,9 +95,8 @@ def scores(runs: tuple[str, ...], out: str | None) -> None:
     _show(side_by_side(read_runs(runs)), "scores", out)
 
 
-@tables.command()
-@_table_options
-def ablation(runs: tuple[str, ...], out: str | None) -> None:
+@tables.command(params=[*_PARAMS])
+def ablation(runs: tuple[str, ...], out: Path | None) -> None:
     """Compare runs that differ in one thing: how far each is from the first.
 
     \b

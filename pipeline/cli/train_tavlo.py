@@ -9,28 +9,26 @@ from typing import Any
 
 import click
 
-from pipeline.cli.common.options import cli
+from pipeline.cli.common.options import COUNT, PATH, cli
 from pipeline.cli.common.output import output
-
-_PATH = click.Path(path_type=Path)
 
 
 @cli.command("train-tavlo")
 @click.option(
     "--data",
     "source",
-    type=_PATH,
+    type=PATH,
     required=True,
     metavar="PATH",
     help="What to train on: a release, or a list with a clip a line, 'FILE[,START]' or 'ID,START'.",
 )
 @click.option(
-    "--out", type=_PATH, required=True, metavar="DIR", help="Checkpoints, log and curve go there."
+    "--out", type=PATH, required=True, metavar="DIR", help="Checkpoints, log and curve go there."
 )
 @click.option("--recipe", default="tavlo", show_default=True, metavar="NAME", help="The model.")
 @click.option(
     "--held-out",
-    type=_PATH,
+    type=PATH,
     multiple=True,
     metavar="PATH",
     help="A release or list for evaluation: a video of it among --data is refused. Repeatable.",
@@ -44,9 +42,9 @@ _PATH = click.Path(path_type=Path)
     " '/clips/{video_id}_{start:06d}.mp4'.",
 )
 @click.option(
-    "--cache", type=_PATH, metavar="DIR", help="Small copies of the clips. Default: OUT/clips."
+    "--cache", type=PATH, metavar="DIR", help="Small copies of the clips. Default: OUT/clips."
 )
-@click.option("--config", "file", type=_PATH, metavar="TOML", help="Settings: [train], [tavlo].")
+@click.option("--config", "file", type=PATH, metavar="TOML", help="Settings: [train], [tavlo].")
 @click.option(
     "--set",
     "settings",
@@ -59,7 +57,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--max-failed",
-    type=click.IntRange(min=0),
+    type=COUNT,
     default=0,
     metavar="N",
     help="Broken clips that may be left out.",

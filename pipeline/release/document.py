@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -254,23 +253,16 @@ class Document(Row):
         frame: its category has been heard from then on.
         """
         rows = self.by_image()
-        frames: dict[str, list[tuple[float, int, set[str]]]] = defaultdict(list)
-        for image in self.images:
+        seen: dict[str, set[str]] = {}
+        changing = set()
+        for image in sorted(self.images, key=lambda image: (image.time_s, image.id)):
             categories = {row.audio_visual_category for row in rows.get(image.id, [])}
             if image.off_screen_category:
                 categories.add(image.off_screen_category)
-            frames[image.video_id].append((image.time_s, image.id, categories))
-        return sorted(video for video, labelled in frames.items() if _changes(labelled))
-
-
-def _changes(labelled: list[tuple[float, int, set[str]]]) -> bool:
-    first, *later = (categories for _, _, categories in sorted(labelled, key=lambda row: row[:2]))
-    seen = set(first)
-    for categories in later:
-        if categories - seen:
-            return True
-        seen |= categories
-    return False
+            if not categories <= seen.setdefault(image.video_id, categories):
+                changing.add(image.video_id)
+            seen[image.video_id] |= categories
+        return sorted(changing)
 
 
 def write_document(document: Document, folder: Path) -> None:
@@ -283,11 +275,10 @@ def write_document(document: Document, folder: Path) -> None:
 
 def to_json(document: Document) -> bytes:
     """Return the document as JSON, one row a line, so that two releases can be compared by diff."""
-    parts = []
-    for name in type(document).model_fields:
-        value = getattr(document, name)
-        text = _line(value) if isinstance(value, Row) else _lines(value)
-        parts.append(f"{json.dumps(name)}: {text}")
+    parts = [
+        f"{json.dumps(name)}: {_line(value) if isinstance(value, Row) else _lines(value)}"
+        for name, value in document
+    ]
     return ("{" + ",\n".join(parts) + "}\n").encode()
 
 

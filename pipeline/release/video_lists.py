@@ -91,19 +91,18 @@ def read_name(text: str) -> VideoName:
     name = _stem(text)
     if match := _TITLED.fullmatch(name):
         return VideoName(match[1], match[1], frozenset({match[1], name}))
-    readings = {name}
+    # "take_00001_00005": from and to, or a name that ends in a number, and a start.
+    without_span = set(_without_span(name))
+    readings = {name} | without_span
     youtube_id, start_s = "", None
-    if span := _SPAN.fullmatch(name):
-        # "take_00001_00005": from and to, or a name that ends in a number, and a start.
-        readings |= set(_without_span(name))
     if match := _NAME.fullmatch(name):
         found, first, last = match.groups()
         readings.add(found)
         if first is None or last is not None or len(first) in _PADDED:
             youtube_id = found
         start_s = _start(first, last)
-    elif span:
-        start_s = _start(span[2], span[3]) if set(_without_span(name)) else None
+    elif without_span and (span := _SPAN.fullmatch(name)):
+        start_s = _start(span[2], span[3])
     if len(name) == 12 and name[0] == "Y":
         readings.add(name[1:])
     readings |= {safe_id(one) for one in readings}  # as imported releases have it

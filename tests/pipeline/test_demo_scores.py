@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.cli.demo.scores import Recall, mask_ious, proposal_recall
+from pipeline.cli.demo.scores import mask_ious, proposal_recall
 from pipeline.records import rle
 from pipeline.records.schema import Frame, Instance, Mask, Proposal
 from pipeline.synthetic.scene import Scene
@@ -108,24 +108,24 @@ def test_recall_counts_each_sounding_object_of_each_frame_once(truth: Truth) -> 
     frames = [frame(5), frame(20), frame(40)]
     drums, dog = box(truth, "drum kit", 40), box(truth, "dog", 40)
     exact = [proposal(1, "f40", drums), proposal(2, "f40", drums), proposal(3, "f40", dog)]
-    assert proposal_recall(truth, frames, []) == Recall(0, 3)
-    assert proposal_recall(truth, frames, exact) == Recall(2, 3)
+    assert proposal_recall(truth, frames, []) == (0, 3)
+    assert proposal_recall(truth, frames, exact) == (2, 3)
     still_dog = proposal(4, "f20", box(truth, "dog", 20))
-    assert proposal_recall(truth, frames, [*exact, still_dog]) == Recall(2, 3)
+    assert proposal_recall(truth, frames, [*exact, still_dog]) == (2, 3)
 
 
 def test_a_frame_just_before_the_first_stroke_belongs_to_that_stroke(truth: Truth) -> None:
     # The drums begin at 0.5 s, frame 12.5.
     early = frame(11).model_copy(update={"event_time_s": 0.54})
     drums = proposal(1, "f11", box(truth, "drum kit", 11))
-    assert proposal_recall(truth, [frame(11)], [drums]) == Recall(0, 0)
-    assert proposal_recall(truth, [early], [drums]) == Recall(1, 1)
+    assert proposal_recall(truth, [frame(11)], [drums]) == (0, 0)
+    assert proposal_recall(truth, [early], [drums]) == (1, 1)
 
 
 def test_recall_leaves_out_inaudible_boxes_and_boxes_of_other_frames(truth: Truth) -> None:
     dog = box(truth, "dog", 40)
     others = [proposal(1, "f40", dog, audible=False), proposal(2, "f20", dog)]
-    assert proposal_recall(truth, [frame(40)], others) == Recall(0, 2)
+    assert proposal_recall(truth, [frame(40)], others) == (0, 2)
 
 
 def test_recall_agrees_with_the_slow_definition_at_every_bound(truth: Truth) -> None:
@@ -148,7 +148,7 @@ def test_recall_agrees_with_the_slow_definition_at_every_bound(truth: Truth) -> 
             for name in ("dog", "drum kit")
         )
         assert 0 < slow < 18
-        assert proposal_recall(truth, frames, proposals, bound) == Recall(slow, 18)
+        assert proposal_recall(truth, frames, proposals, bound) == (slow, 18)
 
 
 def test_a_mask_is_held_against_the_sounding_object_its_box_fits_best(truth: Truth) -> None:

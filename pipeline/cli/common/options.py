@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+COUNT, SOME = click.IntRange(min=0), click.IntRange(min=1)
+POSITIVE = click.FloatRange(min=0, min_open=True)
+PATH = click.Path(path_type=Path)
+"""What options take."""
 
 _SECTIONS = {
     "Build": ("init", "download", "sample", "propose", "segment", "run", "retry"),
@@ -116,7 +121,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @setting_option(
         "--workers",
         sets=["run.workers"],
-        type=click.IntRange(min=0),
+        type=COUNT,
         metavar="N",
         help="Processes. Default: one per core; fewer where models share GPUs.",
     )

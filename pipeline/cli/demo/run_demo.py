@@ -81,7 +81,12 @@ def run_demo(folder: Path, seed: int, run: CommandLine) -> Demo:
     started = time.monotonic()
 
     def typed(*words: str) -> None:
-        _run_typed(run, words)
+        """Show a command and run it; its failure ends the demo."""
+        click.echo(click.style(f"\n$ {command_line(*words)}", bold=True))
+        try:
+            run(words)
+        except click.ClickException as error:
+            raise AvatarBuildError(f"demo: {error.format_message()}") from error
 
     _clear(folder)
     world = _render(folder / "world", seed)
@@ -109,14 +114,14 @@ def score(workspace: Workspace, world: World) -> dict[str, float]:
     """Proposal recall and mask IoU against the truth, by the names the report shows."""
     truth = json.loads(world.truth.read_text(encoding="utf-8"))
     frames = workspace.rows(Frame)
-    recall = proposal_recall(truth, frames, workspace.rows(Proposal))
+    found, objects = proposal_recall(truth, frames, workspace.rows(Proposal))
     ious = mask_ious(truth, frames, workspace.rows(Instance), workspace.rows(Mask))
-    if not recall.total or not ious:
+    if not objects or not ious:
         raise AvatarBuildError("demo: nothing to score; the steps above say where rows ended.")
     values = sorted(ious.values())
     return {
-        "sounding objects in the chosen frames": recall.total,
-        "proposal recall at IoU 0.5": recall.found / recall.total,
+        "sounding objects in the chosen frames": objects,
+        "proposal recall at IoU 0.5": found / objects,
         "masks": len(values),
         "mean mask IoU": statistics.fmean(values),
         "median mask IoU": statistics.median(values),
@@ -145,15 +150,6 @@ def _render(folder: Path, seed: int) -> World:
         click.echo("", err=True)
     click.echo(f"{len(list(world.videos.iterdir()))} files in {world.videos}, truth beside them.")
     return world
-
-
-def _run_typed(run: CommandLine, words: Sequence[str]) -> None:
-    """Show a command and run it; its failure ends the demo."""
-    click.echo(click.style(f"\n$ {command_line(*words)}", bold=True))
-    try:
-        run(words)
-    except click.ClickException as error:
-        raise AvatarBuildError(f"demo: {error.format_message()}") from error
 
 
 def _simulate(root: Path, world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,17 +12,9 @@ from pipeline.records.schema import Frame, Instance, Mask, Proposal
 from pipeline.synthetic.truth import Truth, sounding, truth_box, truth_mask
 
 
-@dataclass(frozen=True)
-class Recall:
-    """A count of the things to find, and of those that were found."""
-
-    found: int
-    total: int
-
-
 def proposal_recall(
     truth: Truth, frames: Iterable[Frame], proposals: Iterable[Proposal], min_iou: float = 0.5
-) -> Recall:
+) -> tuple[int, int]:
     """Count the sounding objects in view that have an audible proposal.
 
     Args:
@@ -31,6 +22,9 @@ def proposal_recall(
         frames: every chosen frame; each of its sounding objects is one to find.
         proposals: boxes of those frames; inaudible ones do not count.
         min_iou: least overlap of a proposal's box with the object's.
+
+    Returns:
+        How many were found, and how many there are to find.
     """
     boxes: dict[str, list[Sequence[float]]] = {}
     for proposal in proposals:
@@ -42,7 +36,7 @@ def proposal_recall(
         total += len(wanted)
         overlaps = iou_matrix(wanted, boxes.get(frame.frame_id, []))
         found += int((overlaps >= min_iou).any(axis=1).sum())
-    return Recall(found, total)
+    return found, total
 
 
 def mask_ious(
