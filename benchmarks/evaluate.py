@@ -22,7 +22,6 @@ import numpy as np
 from benchmarks.machine import describe
 from pipeline.records import rle
 from pipeline.release.document import AnnotationRow, ImageRow, VideoRow
-from pipeline.release.read import Sounding
 from tavlo.evaluation.evaluate import evaluate
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.predictions import Heatmap, Predictions, upsample
@@ -66,7 +65,7 @@ def whole(frames: int, folder: Path) -> dict[str, float]:
             thing = AnnotationRow.in_image(
                 image, mask, scenario="Single-sound", audio_visual_category="dog"
             )
-            things = () if image.off_screen else (Sounding(thing),)
+            things = () if image.off_screen else (thing,)
             row = VideoRow.of(id=video, video_id=video)
             labelled.append(LabelledFrame(folder, image, row, things))
     videos = frozenset(frame.video_id for frame in labelled[: frames // 11])

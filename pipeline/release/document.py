@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.records import rle
@@ -226,6 +228,23 @@ class AnnotationRow(Row):
         box = rle.bbox(mask)
         follows |= {"bbox": box, "annotated_bbox": box, "area": rle.area(mask), "iscrowd": 0}
         return cls.of(image_id=image.id, segmentation=mask, **{**follows, **known})
+
+    def __repr__(self) -> str:
+        return f"Sounding({self.category!r}, {self.scenario}, bbox {self.bbox})"
+
+    @property
+    def category(self) -> str:
+        """Return what it is."""
+        return self.audio_visual_category
+
+    @property
+    def drawn(self) -> bool:
+        """Say whether the mask was drawn; else it is the box, filled."""
+        return self.mask_source != "box"
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Return its pixels, ``(height, width)``."""
+        return rle.decode(self.segmentation)
 
 
 class Document(Row):

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipeline.errors import AvatarBuildError, UsageError
-from pipeline.records import rle
 from pipeline.release.document import (
     OF_THE_FRAME,
     AnnotationRow,
@@ -36,6 +35,9 @@ from pipeline.words import plain, short
 
 TruthKind = Literal["mask", "box"]
 Pixels = NDArray[np.bool_]
+
+Sounding = AnnotationRow
+"""A thing that sounds, in one frame."""
 
 SYNTH = "synth"
 """The name under which a world's provenance has its settings."""
@@ -53,47 +55,13 @@ _NEEDED: dict[type[Row], set[str]] = {
 
 
 @dataclass(frozen=True)
-class Sounding:
-    """A thing that sounds, in one frame."""
-
-    row: AnnotationRow
-
-    @property
-    def category(self) -> str:
-        """Return what it is."""
-        return self.row.audio_visual_category
-
-    @property
-    def scenario(self) -> str | None:
-        """Return how it sounds; none where an imported release does not say."""
-        return self.row.scenario
-
-    @property
-    def bbox(self) -> list[float]:
-        """Return the mask's box ``[x, y, w, h]``, pixels."""
-        return self.row.bbox
-
-    @property
-    def drawn(self) -> bool:
-        """Say whether the mask was drawn; else it is the box, filled."""
-        return self.row.mask_source != "box"
-
-    def __repr__(self) -> str:
-        return f"Sounding({self.category!r}, {self.scenario}, bbox {self.bbox})"
-
-    def mask(self) -> Pixels:
-        """Return its pixels, ``(height, width)``."""
-        return rle.decode(self.row.segmentation)
-
-
-@dataclass(frozen=True)
 class LabelledFrame:
     """A labelled frame: with what sounds in it, or off-screen with nothing."""
 
     folder: Path
     row: ImageRow
     video: VideoRow
-    instances: tuple[Sounding, ...]
+    instances: tuple[AnnotationRow, ...]
 
     def __repr__(self) -> str:
         heard = ", ".join(thing.category for thing in self.instances)
@@ -211,7 +179,7 @@ class LabelledFrame:
         rows, columns = grid_hw
         drawn = []
         for instance in self.instances:
-            x, y, w, h = instance.row.annotated_bbox
+            x, y, w, h = instance.annotated_bbox
             # A box is kept as fraction times size; what is lost on the way back is far below this.
             left, right = (int(columns * at / self.size_hw[1] + 1e-6) for at in (x, x + w))
             top, bottom = (int(rows * at / self.size_hw[0] + 1e-6) for at in (y, y + h))
@@ -268,7 +236,7 @@ class Release:
         return self._frame(self.document.images[place])
 
     def _frame(self, row: ImageRow) -> LabelledFrame:
-        own = tuple(map(Sounding, self._rows.get(row.id, ())))
+        own = tuple(self._rows.get(row.id, ()))
         return LabelledFrame(self.folder, row, self.videos[row.video_id], own)
 
 

@@ -160,7 +160,7 @@ def _fill_rows(
 
 def _rows_of(frame: LabelledFrame, data: EvaluationSet) -> list[str]:
     scenarios = {instance.scenario for instance in frame.instances}
-    rows = [scenario for scenario in SCENARIOS if scenario in scenarios]
+    rows: list[str] = [scenario for scenario in SCENARIOS if scenario in scenarios]
     rows.append("Total")
     if frame.video_id in data.cross_event:
         rows.append("Cross-event")

@@ -45,6 +45,6 @@ def test_real_frames_export_and_verify(shared: Path, tmp_path: Path) -> None:
     for frame in opened:
         assert frame.image().shape[:2] == frame.mask().shape
         for thing in frame.instances:
-            theirs = coco.annToMask(coco.loadAnns([thing.row.id])[0]).astype(bool)
+            theirs = coco.annToMask(coco.loadAnns([thing.id])[0]).astype(bool)
             np.testing.assert_array_equal(theirs, thing.mask())
     assert json.loads((folder / "statistics.json").read_bytes())["frames"]["total"] == len(opened)
