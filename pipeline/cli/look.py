@@ -39,12 +39,7 @@ def status(workspace: Workspace) -> None:
 @click.option("--kind", help="Only of this kind or reason.")
 @click.option("--drops/--no-drops", default=False, help="Rows set aside on purpose too.")
 @in_workspace
-def failures(
-    workspace: Workspace,
-    stage: str | None,
-    kind: str | None,
-    drops: bool,
-) -> None:
+def failures(workspace: Workspace, stage: str | None, kind: str | None, drops: bool) -> None:
     """List the rows that failed, with kind and detail.
 
     \b
@@ -56,30 +51,20 @@ def failures(
     check_names(workspace, stage, kind)
     failed, dropped = outcomes(workspace, stage, kind)
     shown = dropped if drops else []
-    said = output()
-    said.tell(
+    rows = []
+    for row in failed:
+        how = f"{row.kind}, {'may pass' if row.retryable else 'final'}, {row.attempts} tried"
+        rows.append((row.stage, row.input_id, how, one_line(row.detail)))
+    for drop in shown:
+        rows.append((drop.stage, drop.input_id, f"dropped, {drop.reason}", one_line(drop.detail)))
+    output().tell(
         {
             "failed": [row.model_dump(mode="json") for row in failed],
             "dropped": [row.model_dump(mode="json") for row in shown],
-        }
+        },
+        *(columns(["stage", "row", "ended", "detail"], rows) if rows else ()),
+        f"{len(failed)} failed, {len(dropped)} dropped.",
     )
-    rows = [
-        (
-            failure.stage,
-            failure.input_id,
-            f"{failure.kind}, {'may pass' if failure.retryable else 'final'}, "
-            f"{failure.attempts} tried",
-            one_line(failure.detail),
-        )
-        for failure in failed
-    ]
-    rows += [
-        (drop.stage, drop.input_id, f"dropped, {drop.reason}", one_line(drop.detail))
-        for drop in shown
-    ]
-    for line in columns(["stage", "row", "ended", "detail"], rows) if rows else []:
-        said.say(line)
-    said.say(f"{len(failed)} failed, {len(dropped)} dropped.")
 
 
 @cli.command()

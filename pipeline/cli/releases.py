@@ -130,26 +130,21 @@ def fetch_media(folder: Path, settings: tuple[str, ...]) -> None:
 
     from exports.restore import fetch_media as restore
     from pipeline.config import load_config
-    from stages.download.refetch import Again, refetch
+    from stages.download.refetch import refetch
 
     config = load_config("", settings_typed(settings)).download
-    statuses: Counter[str] = Counter()
     said = output()
-    said.tell({"videos": []})
+    restored = said.result["videos"] = []
     with tempfile.TemporaryDirectory(prefix="fetch-media-") as scratch:
         done = restore(
             folder,
-            lambda videos: refetch(
-                config,
-                Path(scratch),
-                [Again(v.video_id, v.width, v.height, v.format_id) for v in videos],
-            ),
+            lambda videos: refetch(config, Path(scratch), videos),
             today=datetime.now(UTC).date(),
         )
         for row in done:
-            statuses[row.status] += 1
-            said.result.setdefault("videos", []).append(row.__dict__)
+            restored.append(row.__dict__)
             said.say(f"{row.video_id} {row.status} {row.detail}".rstrip())
+    statuses = Counter(video["status"] for video in restored)
     said.say(f"{listed(statuses.most_common()) or 'nothing was missing'}. {folder}")
 
 

@@ -7,27 +7,20 @@ still the same video is for the caller to find out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import DownloadConfig
 from pipeline.records.schema import Source, Video
+from pipeline.release.document import VideoRow
 from pipeline.run.stage import Drop, Fail, WorkerContext
 from pipeline.workspace.storage import Storage
 from stages.download.fetch_videos import FetchVideos
 
 _FORMAT = re.compile(r"[A-Za-z0-9_-]{1,20}")
-
-
-class Again(NamedTuple):
-    """A video to fetch again, as it was the first time."""
-
-    video_id: str
-    width: int
-    height: int
-    format_id: str
 
 
 class Answer(NamedTuple):
@@ -39,13 +32,10 @@ class Answer(NamedTuple):
     detail: str
 
 
-def refetch(
-    config: DownloadConfig,
-    folder: Path,
-    wanted: Sequence[Again],
-    heartbeat: Callable[[], None] = lambda: None,
-) -> Iterator[Answer]:
+def refetch(config: DownloadConfig, folder: Path, wanted: Sequence[VideoRow]) -> Iterator[Answer]:
     """Fetch each video into ``folder``, in any order; a file may be deleted once it was yielded.
+
+    Those of one size and format are fetched together.
 
     Raises:
         StopRun: no identity is left, or the disk is full.
@@ -56,10 +46,9 @@ def refetch(
 
     scratch = folder / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    context = WorkerContext(Storage(folder), scratch, lookup, heartbeat)
-    for _, group in groupby(
-        sorted(wanted, key=lambda again: again[1:]), key=lambda again: again[1:]
-    ):
+    context = WorkerContext(Storage(folder), scratch, lookup)
+    form = attrgetter("width", "height", "format_id")
+    for _, group in groupby(sorted(wanted, key=form), key=form):
         videos = list(group)
         stage = FetchVideos(_lenient(config, videos[0]))
         stage.open(context)
@@ -71,8 +60,8 @@ def refetch(
             stage.close()
 
 
-def _batch(stage: FetchVideos, storage: Storage, videos: Sequence[Again]) -> Iterator[Answer]:
-    rows = [Source(video_id=again.video_id, label="", split="", start_s=0) for again in videos]
+def _batch(stage: FetchVideos, storage: Storage, videos: Sequence[VideoRow]) -> Iterator[Answer]:
+    rows = [Source(video_id=row.video_id, label="", split="", start_s=0) for row in videos]
     for outcome in stage.process(rows):
         if isinstance(outcome, Drop):
             yield Answer(outcome.id, None, outcome.reason, outcome.detail)
@@ -84,17 +73,17 @@ def _batch(stage: FetchVideos, storage: Storage, videos: Sequence[Again]) -> Ite
             yield Answer(outcome.id, storage.path(video.path), "", "")
 
 
-def _lenient(config: DownloadConfig, again: Again) -> DownloadConfig:
-    known = _FORMAT.fullmatch(again.format_id) and not config.source_template
+def _lenient(config: DownloadConfig, video: VideoRow) -> DownloadConfig:
+    known = _FORMAT.fullmatch(video.format_id) and not config.source_template
     return config.model_copy(
         update={
-            "width": again.width,
-            "height": again.height,
+            "width": video.width,
+            "height": video.height,
             "min_fps": 0.0,
             "max_fps": float("inf"),
             "min_duration_s": 0.0,
             "min_bitrate_bps": 0,
             "require_license": "",
-            "format": f"{again.format_id}/{config.format}" if known else config.format,
+            "format": f"{video.format_id}/{config.format}" if known else config.format,
         }
     )
