@@ -25,7 +25,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 COUNT, SOME = click.IntRange(min=0), click.IntRange(min=1)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 PATH = click.Path(path_type=Path)
-"""What options take."""
+"""The kinds of values that options take."""
 
 _SECTIONS = {
     "Build": ("init", "download", "sample", "propose", "segment", "run", "retry"),
