@@ -8,146 +8,126 @@ matched boxes. Masks are compared by instance. Gold frames are compared with the
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from labeling.quality.kappa import cohen_kappa
-from labeling.quality.matching import Comparison, compare, off_screen
+from labeling.quality.kappa import Kappa, cohen_kappa, mean, ratio, text
+from labeling.quality.matching import Comparison, Pair, compare, compare_masks, off_screen
 from pipeline.columns import markdown_table
-from pipeline.records import rle
 from pipeline.records.reviews import by_frame, counting_reviews, opinions
-from pipeline.records.schema import Review
+from pipeline.records.schema import Review, ReviewedInstance
 from pipeline.words import counted
-
-_Answers = tuple[str, str]
-"""A pair: what the first said and what the second said."""
 
 
 @dataclass
 class Tally:
-    """Comparisons of one kind of pairs, added up."""
+    """Comparisons of one kind of pairs of people."""
 
-    frames: int = 0
+    boxes: list[Comparison] = field(default_factory=list)
     """Answers about boxes compared: frames times pairs of people."""
-    statuses: list[_Answers] = field(default_factory=list)
-    off_screen: list[_Answers] = field(default_factory=list)
-    """Pairs of categories where both say off-screen."""
-    categories: list[_Answers] = field(default_factory=list)
-    scenarios: list[_Answers] = field(default_factory=list)
-    """Pairs of scenarios over matched boxes, as those of categories."""
-    only_first: int = 0
-    only_second: int = 0
-    """Boxes of the second without a match, as ``only_first``; where both say visible."""
-    ious: list[float] = field(default_factory=list)
-    """The overlaps of matched boxes."""
-    mask_statuses: list[_Answers] = field(default_factory=list)
-    mask_ious: list[float] = field(default_factory=list)
+    masks: list[Comparison] = field(default_factory=list)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """All matched boxes."""
+        return [pair for found in self.boxes for pair in found.pairs]
+
+    @property
+    def only_first(self) -> list[ReviewedInstance]:
+        """Boxes of the first without a match; where both say visible."""
+        return [one for found in self.boxes for one in found.only_first]
+
+    @property
+    def only_second(self) -> list[ReviewedInstance]:
+        """Boxes of the second without a match, as ``only_first``."""
+        return [one for found in self.boxes for one in found.only_second]
 
     @property
     def f1(self) -> float | None:
         """F1 of boxes: twice the matched ones over all of both sides; none without a box."""
-        matched = len(self.ious)
-        return _ratio(2 * matched, 2 * matched + self.only_first + self.only_second)
-
-    def add(self, found: Comparison) -> None:
-        """Add one more frame's boxes."""
-        self.frames += 1
-        self.statuses.append((found.first.decision, found.second.decision))
-        if found.both_off_screen:
-            self.off_screen.append((off_screen(found.first), off_screen(found.second)))
-        self.only_first += len(found.only_first)
-        self.only_second += len(found.only_second)
-        for pair in found.pairs:
-            self.categories.append((pair.first.category, pair.second.category))
-            self.scenarios.append((pair.first.scenario, pair.second.scenario))
-            self.ious.append(pair.iou)
-
-    def add_masks(self, first: Review, second: Review) -> None:
-        """Add one more frame's masks."""
-        self.mask_statuses.append((first.decision, second.decision))
-        theirs = {one.instance_id: one.rle for one in second.instances}
-        for one in first.instances:
-            other = theirs.get(one.instance_id)
-            if one.rle is not None and other is not None and one.rle.size == other.size:
-                self.mask_ious.append(rle.iou(one.rle, other))
+        matched = 2 * len(self.pairs)
+        return ratio(matched, matched + len(self.only_first) + len(self.only_second))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints; an undefined kappa is null."""
+        unseen = [
+            (off_screen(found.first), off_screen(found.second))
+            for found in self.boxes
+            if found.both_off_screen
+        ]
+        mask_ious = [pair.iou for found in self.masks for pair in found.pairs]
         return {
-            "frames": self.frames,
-            "status": cohen_kappa(self.statuses).as_dict(),
-            "off_screen_category": cohen_kappa(self.off_screen).as_dict(),
+            "frames": len(self.boxes),
+            "status": _kappa(self.boxes, "decision").as_dict(),
+            "off_screen_category": cohen_kappa(unseen).as_dict(),
             "boxes": {
-                "matched": len(self.ious),
-                "only_first": self.only_first,
-                "only_second": self.only_second,
+                "matched": len(self.pairs),
+                "only_first": len(self.only_first),
+                "only_second": len(self.only_second),
                 "f1": self.f1,
-                "mean_iou": _mean(self.ious),
+                "mean_iou": _mean_iou(self.pairs),
             },
-            "category": cohen_kappa(self.categories).as_dict(),
-            "scenario": cohen_kappa(self.scenarios).as_dict(),
+            "category": _kappa(self.pairs, "category").as_dict(),
+            "scenario": _kappa(self.pairs, "scenario").as_dict(),
             "masks": {
-                "status": cohen_kappa(self.mask_statuses).as_dict(),
-                "compared": len(self.mask_ious),
-                "mean_iou": _mean(self.mask_ious),
+                "status": _kappa(self.masks, "decision").as_dict(),
+                "compared": len(mask_ious),
+                "mean_iou": mean(mask_ious),
             },
         }
 
     def cells(self) -> list[str]:
         """Return the cells of a table row."""
-        masks = f"{_text(_mean(self.mask_ious))} ({len(self.mask_ious)})" if self.mask_ious else "-"
+        masks = self.as_dict()["masks"]
         return [
-            str(self.frames),
-            cohen_kappa(self.statuses).sentence(),
-            _text(self.f1),
-            _text(_mean(self.ious)),
-            cohen_kappa(self.categories).sentence(),
-            cohen_kappa(self.scenarios).sentence(),
-            masks,
+            str(len(self.boxes)),
+            _kappa(self.boxes, "decision").sentence(),
+            text(self.f1),
+            text(_mean_iou(self.pairs)),
+            _kappa(self.pairs, "category").sentence(),
+            _kappa(self.pairs, "scenario").sentence(),
+            f"{text(masks['mean_iou'])} ({masks['compared']})" if masks["compared"] else "-",
         ]
 
 
-@dataclass
 class CategoryTally:
-    """Comparisons about one category, added up."""
+    """The part of a tally that is about one category."""
 
-    first: int = 0
-    second: int = 0
-    """Boxes the second gave it, as ``first``; where both say visible."""
-    scenarios: list[_Answers] = field(default_factory=list)
-    """Pairs of scenarios of matched boxes to which both gave it."""
-    ious: list[float] = field(default_factory=list)
-    """The overlaps of the same boxes."""
-    this_or_not: list[_Answers] = field(default_factory=list)
-    """Pairs over all matched boxes: this category, or another."""
+    def __init__(self, name: str, tally: Tally) -> None:
+        firsts = [*(pair.first for pair in tally.pairs), *tally.only_first]
+        seconds = [*(pair.second for pair in tally.pairs), *tally.only_second]
+        both = [p for p in tally.pairs if p.first.category == name == p.second.category]
+        self._first = sum(one.category == name for one in firsts)
+        self._second = sum(one.category == name for one in seconds)
+        self._both = len(both)
+        self._f1 = ratio(2 * self._both, self._first + self._second)
+        self._mean_iou = _mean_iou(both)
+        # This category or another, over all matched boxes.
+        this = [
+            (str(p.first.category == name), str(p.second.category == name)) for p in tally.pairs
+        ]
+        self._kappa, self._scenario = cohen_kappa(this), _kappa(both, "scenario")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
         return {
-            "first": self.first,
-            "second": self.second,
-            "both": len(self.ious),
-            "f1": _ratio(2 * len(self.ious), self.first + self.second),
-            "mean_iou": _mean(self.ious),
-            "kappa": cohen_kappa(self.this_or_not).as_dict(),
-            "scenario": cohen_kappa(self.scenarios).as_dict(),
+            "first": self._first,
+            "second": self._second,
+            "both": self._both,
+            "f1": self._f1,
+            "mean_iou": self._mean_iou,
+            "kappa": self._kappa.as_dict(),
+            "scenario": self._scenario.as_dict(),
         }
 
     def cells(self) -> list[str]:
         """Return the cells of a table row."""
-        return [
-            str(self.first),
-            str(self.second),
-            str(len(self.ious)),
-            _text(_ratio(2 * len(self.ious), self.first + self.second)),
-            _text(_mean(self.ious)),
-            cohen_kappa(self.this_or_not).sentence(),
-            cohen_kappa(self.scenarios).sentence(),
-        ]
+        counts = map(str, (self._first, self._second, self._both))
+        kappas = (self._kappa.sentence(), self._scenario.sentence())
+        return [*counts, text(self._f1), text(self._mean_iou), *kappas]
 
 
 @dataclass(frozen=True)
@@ -171,14 +151,19 @@ class Agreement:
     by_pair: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     by_annotator: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """Comparisons of each annotator (first) with all others (second)."""
-    by_category: dict[str, CategoryTally] = field(
-        default_factory=lambda: defaultdict(CategoryTally)
-    )
     gold: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """Comparisons of each annotator (first) with the known answers (second)."""
     adjudicated: int = 0
     """Frames that an adjudicator decided."""
     disputed: list[Disputed] = field(default_factory=list)
+
+    @property
+    def by_category(self) -> dict[str, CategoryTally]:
+        """The parts of ``everyone`` by category, of frames where both say visible."""
+        paired = [one for pair in self.everyone.pairs for one in (pair.first, pair.second)]
+        boxes = [*paired, *self.everyone.only_first, *self.everyone.only_second]
+        names = {one.category for one in boxes}
+        return {name: CategoryTally(name, self.everyone) for name in names}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -207,17 +192,14 @@ class Agreement:
             f"{counted(self.frames, 'frame')} answered by several people; boxes match from IoU"
             f" {self.min_iou:g} on."
         ]
-        pairs = {**dict(sorted(self.by_pair.items())), "all": self.everyone}
         if self.by_pair:
-            lines += _table("annotators", _COLUMNS, pairs)
+            lines += _table("annotators", _COLUMNS, self.by_pair, {"all": self.everyone})
         if len(self.by_pair) > 1:
-            lines += _table(
-                "annotator and others", _COLUMNS, dict(sorted(self.by_annotator.items()))
-            )
-        if self.by_category:
-            lines += _table("category", _CATEGORY_COLUMNS, dict(sorted(self.by_category.items())))
+            lines += _table("annotator and others", _COLUMNS, self.by_annotator)
+        if categories := self.by_category:
+            lines += _table("category", _CATEGORY_COLUMNS, categories)
         if self.gold:
-            lines += _table("annotator and gold", _COLUMNS, dict(sorted(self.gold.items())))
+            lines += _table("annotator and gold", _COLUMNS, self.gold)
         about = Counter(name for one in self.disputed for name in one.about)
         if self.disputed or self.adjudicated:
             named = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(about.items()))
@@ -259,28 +241,22 @@ def agreement(reviews: Iterable[Review], min_iou: float) -> Agreement:
         boxes = sorted(opinions(rows, "boxes"), key=lambda row: row.annotator)
         comparisons = [compare(a, b, min_iou) for a, b in combinations(boxes, 2)]
         found.frames += bool(comparisons)
-        for comparison in comparisons:
-            for tally, same_way in _tallies(found, comparison.first, comparison.second):
-                tally.add(comparison if same_way else _turned(comparison))
-            _by_category(found, comparison)
+        for tally, comparison in _tallies(found, comparisons):
+            tally.boxes.append(comparison)
         masks = sorted(opinions(rows, "masks"), key=lambda row: row.annotator)
-        for first, second in combinations(masks, 2):
-            for tally, same_way in _tallies(found, first, second):
-                tally.add_masks(*((first, second) if same_way else (second, first)))
+        compared = [compare_masks(a, b) for a, b in combinations(masks, 2)]
+        for tally, comparison in _tallies(found, compared):
+            tally.masks.append(comparison)
         counting = counting_reviews(rows, "boxes")
         purpose = counting[0].purpose if counting else "label"
         if purpose == "gold":
             for answer in boxes:
-                found.gold[answer.annotator].add(compare(answer, counting[0], min_iou))
+                found.gold[answer.annotator].boxes.append(compare(answer, counting[0], min_iou))
         found.adjudicated += purpose == "adjudicate"
         about = {name for comparison in comparisons for name in comparison.disputes()}
         # A known answer and an adjudication decide a frame, whatever people differ on.
         if about and purpose == "label":
             found.disputed.append(Disputed(frame_id, tuple(sorted(about)), tuple(boxes)))
-    for name, category in found.by_category.items():
-        category.this_or_not = [
-            (str(a == name), str(b == name)) for a, b in found.everyone.categories
-        ]
     return found
 
 
@@ -289,32 +265,27 @@ def disputed_frames(reviews: Iterable[Review], min_iou: float) -> list[Disputed]
     return agreement(reviews, min_iou).disputed
 
 
-def _tallies(found: Agreement, first: Review, second: Review) -> Iterator[tuple[Tally, bool]]:
-    """Yield where a comparison counts, and whether the first comes first there."""
-    yield found.everyone, True
-    yield found.by_pair[f"{first.annotator} / {second.annotator}"], True
-    yield found.by_annotator[first.annotator], True
-    yield found.by_annotator[second.annotator], False
+def _tallies(
+    found: Agreement, comparisons: Iterable[Comparison]
+) -> Iterator[tuple[Tally, Comparison]]:
+    """Yield where each comparison counts, and with whom first."""
+    for one in comparisons:
+        first, second = one.first.annotator, one.second.annotator
+        yield found.everyone, one
+        yield found.by_pair[f"{first} / {second}"], one
+        yield found.by_annotator[first], one
+        yield found.by_annotator[second], one.turned()
 
 
-def _turned(found: Comparison) -> Comparison:
-    pairs = tuple(type(pair)(pair.second, pair.first, pair.iou) for pair in found.pairs)
-    return Comparison(found.second, found.first, pairs, found.only_second, found.only_first)
+def _kappa(compared: Iterable[Comparison] | Iterable[Pair], column: str) -> Kappa:
+    """Return how far both sides agree on a column of theirs."""
+    return cohen_kappa(
+        [(getattr(one.first, column), getattr(one.second, column)) for one in compared]
+    )
 
 
-def _by_category(found: Agreement, comparison: Comparison) -> None:
-    tallies = found.by_category
-    for pair in comparison.pairs:
-        tallies[pair.first.category].first += 1
-        tallies[pair.second.category].second += 1
-        if pair.first.category == pair.second.category:
-            both = tallies[pair.first.category]
-            both.ious.append(pair.iou)
-            both.scenarios.append((pair.first.scenario, pair.second.scenario))
-    for one in comparison.only_first:
-        tallies[one.category].first += 1
-    for one in comparison.only_second:
-        tallies[one.category].second += 1
+def _mean_iou(pairs: Iterable[Pair]) -> float | None:
+    return mean([pair.iou for pair in pairs])
 
 
 def _dicts(rows: Mapping[str, Tally | CategoryTally]) -> dict[str, Any]:
@@ -322,21 +293,11 @@ def _dicts(rows: Mapping[str, Tally | CategoryTally]) -> dict[str, Any]:
 
 
 def _table(
-    title: str, columns: Sequence[str], rows: Mapping[str, Tally | CategoryTally]
+    title: str,
+    columns: Sequence[str],
+    rows: Mapping[str, Tally | CategoryTally],
+    last: Mapping[str, Tally] | None = None,
 ) -> list[str]:
-    return [
-        "",
-        *markdown_table([title, *columns], [[name, *row.cells()] for name, row in rows.items()]),
-    ]
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _mean(values: list[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    ordered = [*sorted(rows.items()), *(last or {}).items()]
+    cells = [[name, *row.cells()] for name, row in ordered]
+    return ["", *markdown_table([title, *columns], cells)]

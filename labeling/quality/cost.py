@@ -8,76 +8,78 @@ nobody's work.
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from labeling.quality.kappa import mean, ratio, text
 from labeling.quality.matching import moved_iou
+from labeling.review.overlap import proposals_by_frame
 from pipeline.columns import markdown_table
 from pipeline.records.reviews import by_frame, counting_reviews, deciding, opinions
 from pipeline.records.schema import Proposal, Review
 from pipeline.words import counted
 
 
+@dataclass(frozen=True)
+class Fate:
+    """The end of one box of a frame that a person decided."""
+
+    kind: str
+    """``kept``, ``moved`` or ``removed``, or ``added`` by a person."""
+    detector_class: str
+    """``detector/class``; ``drawn`` by a person, or ``no longer proposed``."""
+    category: str | None
+    """The final one, or the proposed one of a removed box; none where nobody knows it any more."""
+    iou: float | None = None
+    """The IoU of proposal and final box."""
+
+
 @dataclass
 class ProposalOutcome:
     """Counts of what became of the proposals of one detector class, category or day."""
 
-    kept: int = 0
-    moved: int = 0
-    removed: int = 0
-    added: int = 0
-    """Boxes people drew; they have no detector class."""
-    ious: list[float] = field(default_factory=list)
-    """The IoU of proposal and final box of each kept or moved one."""
-    moved_ious: list[float] = field(default_factory=list)
-    """The same of those moved."""
+    fates: list[Fate] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     """The lead time of each answer; by day only."""
 
-    @property
-    def shown(self) -> int:
-        """Proposals people saw."""
-        return self.kept + self.moved + self.removed
-
     def as_dict(self) -> dict[str, Any]:
         """Return counts, and fractions of the proposals shown; those added, of all final boxes."""
+        count = Counter(fate.kind for fate in self.fates)
+        kept, moved, removed, added = (count[kind] for kind in _KINDS)
+        shown = kept + moved + removed
+        ious = [(fate.kind, fate.iou) for fate in self.fates if fate.iou is not None]
         return {
-            "shown": self.shown,
-            "kept": self.kept,
-            "moved": self.moved,
-            "removed": self.removed,
-            "added": self.added,
-            "accept_rate": _fraction(self.kept, self.shown),
-            "move_rate": _fraction(self.moved, self.shown),
-            "remove_rate": _fraction(self.removed, self.shown),
-            "add_rate": _fraction(self.added, self.kept + self.moved + self.added),
-            "mean_iou": _mean(self.ious),
-            "mean_iou_moved": _mean(self.moved_ious),
+            "shown": shown,
+            "kept": kept,
+            "moved": moved,
+            "removed": removed,
+            "added": added,
+            "accept_rate": ratio(kept, shown),
+            "move_rate": ratio(moved, shown),
+            "remove_rate": ratio(removed, shown),
+            "add_rate": ratio(added, kept + moved + added),
+            "mean_iou": mean([iou for _, iou in ious]),
+            "mean_iou_moved": mean([iou for kind, iou in ious if kind == "moved"]),
             **({"seconds_per_answer": statistics.median(self.seconds)} if self.seconds else {}),
         }
 
     def cells(self) -> list[str]:
         """Return the cells of a table row."""
         whole = self.as_dict()
-        rates = [whole[name] for name in ("accept_rate", "move_rate", "remove_rate", "add_rate")]
-        return [
-            str(self.shown),
-            *(
-                "-" if rate is None else f"{100 * rate:.0f} % ({count})"
-                for rate, count in zip(
-                    rates, (self.kept, self.moved, self.removed, self.added), strict=True
-                )
-            ),
-            *(
-                "-" if x is None else f"{x:.2f}"
-                for x in (whole["mean_iou"], _mean(self.moved_ious))
-            ),
-            f"{statistics.median(self.seconds):.1f}" if self.seconds else "-",
+        shares = [
+            "-" if (rate := whole[name]) is None else f"{100 * rate:.0f} % ({whole[kind]})"
+            for name, kind in zip(
+                ("accept_rate", "move_rate", "remove_rate", "add_rate"), _KINDS, strict=True
+            )
         ]
+        ious = (text(whole["mean_iou"]), text(whole["mean_iou_moved"]))
+        seconds = f"{statistics.median(self.seconds):.1f}" if self.seconds else "-"
+        return [str(whole["shown"]), *shares, *ious, seconds]
 
 
+_KINDS = ("kept", "moved", "removed", "added")
 _COLUMNS = ("shown", "kept", "moved", "removed", "added", "IoU", "IoU of moved", "s per answer")
 
 
@@ -105,7 +107,8 @@ class CostReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
         tables = {
-            name: _dicts(getattr(self, name)) for name in ("by_class", "by_category", "by_day")
+            name: {key: outcome.as_dict() for key, outcome in sorted(getattr(self, name).items())}
+            for name in ("by_class", "by_category", "by_day")
         }
         return {**vars(self), **tables}
 
@@ -144,12 +147,16 @@ def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Cos
         proposals: all of them; those that are not audible were not shown.
     """
     people = [row for row in reviews if row.verified and row.purpose != "gold"]
-    decisions: dict[str, int] = defaultdict(int)
+    decisions: Counter[str] = Counter()
     seconds: dict[str, list[float]] = defaultdict(list)
     mask_seconds: dict[str, list[float]] = defaultdict(list)
-    tally = _Tally(proposals)
+    by_class: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
+    by_category: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
+    by_day: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
+    known = {proposal.proposal_id: proposal for proposal in proposals}
+    audible = proposals_by_frame(proposal for proposal in proposals if proposal.audible)
     answered = 0
-    for rows in by_frame(people).values():
+    for frame_id, rows in by_frame(people).items():
         adjudicated = [
             row for row in counting_reviews(rows, "boxes") if row.purpose == "adjudicate"
         ]
@@ -158,70 +165,53 @@ def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Cos
         for answer in answers:
             _spend(seconds, answer)
             if answer.lead_time_s is not None:
-                tally.days[answer.updated_at[:10]].seconds.append(answer.lead_time_s)
+                by_day[answer.updated_at[:10]].seconds.append(answer.lead_time_s)
         for answer in opinions(rows, "masks"):
             _spend(mask_seconds, answer)
         review = deciding(rows) if answers else None
-        if review is not None and review.decision != "back_to_boxes":
-            decisions[review.decision] += 1
-            if review.decision != "rejected":  # that says nothing of the boxes
-                tally.add(review)
+        if review is None or review.decision == "back_to_boxes":
+            continue
+        decisions[review.decision] += 1
+        if review.decision == "rejected":  # that says nothing of the boxes
+            continue
+        day = by_day[review.updated_at[:10]]
+        for fate in _fates(review, known, audible.get(frame_id, [])):
+            day.fates.append(fate)
+            by_class[fate.detector_class].fates.append(fate)
+            if fate.category is not None:
+                by_category[fate.category].fates.append(fate)
     return CostReport(
-        sum(decisions.values()),
+        decisions.total(),
         answered,
         dict(decisions),
         _medians(seconds),
         _medians(mask_seconds),
-        dict(tally.classes),
-        dict(tally.categories),
-        dict(tally.days),
+        dict(by_class),
+        dict(by_category),
+        dict(by_day),
     )
 
 
-class _Tally:
-    """Counts of boxes by class, category and day."""
+def _fates(
+    review: Review, known: Mapping[str, Proposal], audible: Sequence[Proposal]
+) -> Iterator[Fate]:
+    """Yield what became of the boxes of one frame: those left, then those removed."""
+    for one in review.instances:
+        kind = _class(one.proposal_id, known)
+        yield Fate(one.origin, kind, one.category, moved_iou(one, known))
+    stayed = {one.proposal_id for one in review.instances}
+    everything = [proposal.proposal_id for proposal in audible]
+    for name in everything if review.shown is None else review.shown:
+        if name not in stayed:
+            gone = known.get(name)
+            yield Fate("removed", _class(name, known), gone.categories[0] if gone else None)
 
-    def __init__(self, proposals: Sequence[Proposal]) -> None:
-        self.classes: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
-        self.categories: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
-        self.days: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
-        self._proposals = {proposal.proposal_id: proposal for proposal in proposals}
-        self._audible: dict[str, list[str]] = defaultdict(list)
-        for proposal in proposals:
-            if proposal.audible:
-                self._audible[proposal.frame_id].append(proposal.proposal_id)
 
-    def add(self, review: Review) -> None:
-        """Count what became of the boxes of one frame."""
-        day = self.days[review.updated_at[:10]]
-        stayed = set()
-        for instance in review.instances:
-            kind = self._class(instance.proposal_id)
-            stayed.add(instance.proposal_id)
-            overlap = moved_iou(instance, self._proposals)
-            for outcome in (self.classes[kind], self.categories[instance.category], day):
-                outcome.kept += instance.origin == "kept"
-                outcome.moved += instance.origin == "moved"
-                outcome.added += instance.origin == "added"
-                if overlap is not None:
-                    outcome.ious.append(overlap)
-                    outcome.moved_ious += [overlap] if instance.origin == "moved" else []
-        shown = self._audible[review.frame_id] if review.shown is None else review.shown
-        for name in shown:
-            if name in stayed:
-                continue
-            self.classes[self._class(name)].removed += 1
-            day.removed += 1
-            if (gone := self._proposals.get(name)) is not None:
-                self.categories[gone.categories[0]].removed += 1
-
-    def _class(self, proposal_id: str | None) -> str:
-        if proposal_id is None:
-            return "drawn"
-        found = self._proposals.get(proposal_id)
-        if found is None:
-            return "no longer proposed"
-        return f"{found.detector}/{found.detector_class}"
+def _class(proposal_id: str | None, known: Mapping[str, Proposal]) -> str:
+    if proposal_id is None:
+        return "drawn"
+    found = known.get(proposal_id)
+    return f"{found.detector}/{found.detector_class}" if found else "no longer proposed"
 
 
 def _spend(seconds: dict[str, list[float]], answer: Review) -> None:
@@ -232,15 +222,3 @@ def _spend(seconds: dict[str, list[float]], answer: Review) -> None:
 
 def _medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     return {who: statistics.median(times) for who, times in sorted(seconds.items())}
-
-
-def _dicts(found: Mapping[str, ProposalOutcome]) -> dict[str, Any]:
-    return {name: outcome.as_dict() for name, outcome in sorted(found.items())}
-
-
-def _fraction(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None

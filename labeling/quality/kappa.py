@@ -1,7 +1,8 @@
-"""Agreement beyond chance."""
+"""Agreement beyond chance, and the fractions and means of reports, where there may be nothing."""
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,3 +53,18 @@ def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> Kappa:
     if by_chance == n * n:  # also without a pair
         return Kappa(n, agreed, None)
     return Kappa(n, agreed, (agreed * n - by_chance) / (n * n - by_chance))
+
+
+def ratio(part: int, whole: int) -> float | None:
+    """Return a fraction; none of nothing."""
+    return part / whole if whole else None
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Return the mean; none of no values."""
+    return statistics.fmean(values) if values else None
+
+
+def text(value: float | None) -> str:
+    """Write a number as tables do."""
+    return "-" if value is None else f"{value:.2f}"

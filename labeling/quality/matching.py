@@ -8,6 +8,7 @@ from typing import Literal
 
 from scipy.optimize import linear_sum_assignment
 
+from pipeline.records import rle
 from pipeline.records.boxes import iou, iou_matrix
 from pipeline.records.schema import Proposal, Review, ReviewedInstance
 
@@ -37,6 +38,11 @@ class Comparison:
     def both_off_screen(self) -> bool:
         """True when both say that the source is not visible."""
         return self.first.decision == self.second.decision == "off_screen"
+
+    def turned(self) -> Comparison:
+        """Return the same with the second first."""
+        pairs = tuple(Pair(pair.second, pair.first, pair.iou) for pair in self.pairs)
+        return Comparison(self.second, self.first, pairs, self.only_second, self.only_first)
 
     def disputes(self) -> list[Dispute]:
         """List what an adjudicator has to decide; a box that the other lacks is in dispute."""
@@ -73,6 +79,17 @@ def compare(first: Review, second: Review, min_iou: float) -> Comparison:
         tuple(one for row, one in enumerate(mine) if row not in rows),
         tuple(one for column, one in enumerate(theirs) if column not in columns),
     )
+
+
+def compare_masks(first: Review, second: Review) -> Comparison:
+    """Lay two ``masks`` reviews of a frame side by side: the masks of an instance are a pair."""
+    theirs = {one.instance_id: one for one in second.instances}
+    pairs = []
+    for one in first.instances:
+        other = theirs.get(one.instance_id)
+        if one.rle and other and other.rle and one.rle.size == other.rle.size:
+            pairs.append(Pair(one, other, rle.iou(one.rle, other.rle)))
+    return Comparison(first, second, tuple(pairs), (), ())
 
 
 def match(

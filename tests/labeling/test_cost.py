@@ -64,7 +64,7 @@ def test_only_the_deciding_reviews_of_people_count() -> None:
 
 def test_an_off_screen_frame_removes_its_proposals_and_a_rejected_one_says_nothing() -> None:
     off = decided(decision="off_screen", off_screen_category="dog")
-    assert cost_report([off], BOXES).by_category["cat"].removed == 1
+    assert cost_report([off], BOXES).by_category["cat"].as_dict()["removed"] == 1
     rejected = cost_report([decided(decision="rejected", reject_reasons=["Blurred"])], BOXES)
     assert rejected.decisions == {"rejected": 1}
     assert rejected.by_class == {}
