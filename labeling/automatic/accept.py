@@ -88,11 +88,12 @@ def _review(frame: Frame, taken: Sequence[Proposal]) -> Review:
             taken, categories, scenarios(categories), strict=True
         )
     ]
-    return automatic_review(frame, ANNOTATOR, "labelled", instances, contents_of(instances))
+    content = contents_of(instances)
+    return automatic_review(frame.frame_id, ANNOTATOR, "labelled", instances, content)
 
 
 def automatic_review(
-    frame: Frame,
+    frame_id: str,
     annotator: str,
     decision: Decision,
     instances: list[ReviewedInstance],
@@ -102,8 +103,8 @@ def automatic_review(
 ) -> Review:
     """Make the review of an annotator that is no person; the same content has the same id."""
     return Review(
-        review_id=content_id("r", frame.frame_id, annotator, content),
-        frame_id=frame.frame_id,
+        review_id=content_id("r", frame_id, annotator, content),
+        frame_id=frame_id,
         kind="boxes",
         annotator=annotator,
         annotation_id="",

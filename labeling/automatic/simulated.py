@@ -210,7 +210,8 @@ def _review(frame: Frame, scene: Scene, proposals: Sequence[Proposal]) -> Review
     decision: Decision = "labelled" if instances else "off_screen" if off_screen else "rejected"
     reasons = ["nothing sounds"] if decision == "rejected" else []
     content = [decision, off_screen, contents_of(instances)]
-    return automatic_review(frame, ANNOTATOR, decision, instances, content, off_screen, reasons)
+    said = decision, instances, content, off_screen, reasons
+    return automatic_review(frame.frame_id, ANNOTATOR, *said)
 
 
 def _read(path: str) -> bytes:

@@ -12,8 +12,6 @@ and does not renew an access token that is refused.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import os
 import ssl
@@ -21,6 +19,7 @@ import stat
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.words import short
 
 if TYPE_CHECKING:
     from httpx import Response
@@ -141,7 +141,7 @@ class LabelStudio:
             raise UsageError("The token holds spaces or odd signs; copy it again, without a name.")
         weakref.finalize(self, self._http.close)
         self._token = token
-        self._personal = _is_personal(token)
+        self._personal = token.count(".") == 2  # a JWT; the other kind is one word
         self._access = ""
         self._access_until = 0.0
         self._sleep = sleep
@@ -289,10 +289,8 @@ class LabelStudio:
 
     def delete_task(self, task: int) -> None:
         """Remove a task; no error when it is gone already."""
-        try:
+        with suppress(MissingError):
             self.call("DELETE", f"/api/tasks/{task}")
-        except MissingError:
-            return
 
     def set_prediction(
         self, task: Mapping[str, Any], result: Sequence[Mapping[str, Any]], model_version: str
@@ -306,10 +304,8 @@ class LabelStudio:
 
     def delete_annotation(self, annotation: int) -> None:
         """Remove an answer; no error when it is gone already."""
-        try:
+        with suppress(MissingError):
             self.call("DELETE", f"/api/annotations/{annotation}/")
-        except MissingError:
-            return
 
     def task_link(self, project: int, task: int) -> str:
         """Return the address where a person opens the task."""
@@ -318,17 +314,17 @@ class LabelStudio:
     def _rows(self, rows: Any, path: str, /, **fields: type | UnionType) -> list[dict[str, Any]]:
         """Return a list of things, once all are known to have these fields."""
         if not isinstance(rows, list):
-            raise self._strange(path, f"{_short(rows)} for a list")
+            raise self._strange(path, f"{json_short(rows)} for a list")
         return [self._held(row, path, **fields) for row in rows]
 
     def _held(self, raw: Any, path: str, /, **fields: type | UnionType) -> dict[str, Any]:
         """Return an object, once it is known to have these fields."""
         if not isinstance(raw, dict):
-            raise self._strange(path, f"{_short(raw)} for an object")
+            raise self._strange(path, f"{json_short(raw)} for an object")
         for key, kind in fields.items():
             value = raw.get(key)
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise self._strange(path, f"{key} of number {raw.get('id')} is {_short(value)}")
+                raise self._strange(path, f"{key} of number {raw.get('id')} is {json_short(value)}")
         return raw
 
     def _strange(self, path: str, what: str) -> LabelServerError:
@@ -416,8 +412,9 @@ def _columns(project: int, columns: Sequence[str]) -> dict[str, Any]:
     return {**_whole(project), "fields": fields, "include": ",".join(columns)}
 
 
-def _short(value: object) -> str:
-    return "null" if value is None else f"{value!a:.60}"
+def json_short(value: object) -> str:
+    """Show a value of the server's in an error: one line of ASCII, not long."""
+    return "null" if value is None else short(value, 60)
 
 
 def _refused(url: str) -> str:
@@ -425,19 +422,6 @@ def _refused(url: str) -> str:
         f"{url}: the token was refused. Take a new one from Account & Settings there; a legacy"
         " token must be allowed by the organization."
     )
-
-
-def _is_personal(token: str) -> bool:
-    """Say whether a token is a personal one: a JWT whose middle part says ``refresh``."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return False
-    try:
-        padded = parts[1] + "=" * (-len(parts[1]) % 4)
-        claims = json.loads(base64.urlsafe_b64decode(padded))
-    except (binascii.Error, ValueError):
-        return False
-    return isinstance(claims, dict) and claims.get("token_type") == "refresh"
 
 
 def _reason(answer: bytes) -> str:

@@ -22,7 +22,7 @@ from pydantic import (
     ValidationError,
 )
 
-from labeling.label_studio.client import LabelServerError
+from labeling.label_studio.client import LabelServerError, json_short
 from pipeline.errors import InputError
 from pipeline.records.schema import Frame, MaskSource
 from pipeline.words import plain
@@ -240,7 +240,7 @@ def read(
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = "".join(f"{part}: " for part in problem["loc"])
-        given = "" if problem["type"] == "missing" else f", not {_short(problem['input'])}"
+        given = "" if problem["type"] == "missing" else f", not {json_short(problem['input'])}"
         what = "should be an object" if problem["type"] == "model_type" else plain(problem)
         raise unreadable(f"{where}: {place}{what}{given}; {advice}") from error
 
@@ -269,7 +269,7 @@ def unreadable(detail: str) -> InputError:
 
 def name_region(item: Item) -> str:
     """Name a region to a person."""
-    return f"region {_short(item.id)}"
+    return f"region {json_short(item.id)}"
 
 
 def read_region(shape: type[AnyRegion], kind: str, item: Item, frame: Frame) -> AnyRegion:
@@ -288,8 +288,8 @@ def read_region(shape: type[AnyRegion], kind: str, item: Item, frame: Frame) -> 
     again = f"delete it and {'paint' if shape is Brush else 'draw'} it again"
     if item.type != kind:
         raise unreadable(
-            f"{name_region(item)} is of the type {_short(item.type)}, not {kind!r}; delete it and"
-            " draw it with the tool of this page"
+            f"{name_region(item)} is of the type {json_short(item.type)}, not {kind!r}; delete it"
+            " and draw it with the tool of this page"
         )
     size = item.original_width, item.original_height
     if size != (frame.width, frame.height):
@@ -305,9 +305,3 @@ def read_region(shape: type[AnyRegion], kind: str, item: Item, frame: Frame) -> 
             " delete it and draw it on the upright picture"
         )
     return read(shape, item.value, name_region(item), again)
-
-
-def _short(value: object) -> str:
-    """Show a value in an error: one line of ASCII, not long."""
-    text = "null" if value is None else ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from labeling.projects.box_project import BoxAnswers, SoundsOfFrames, box_region, box_task
 from labeling.projects.box_results import SECOND, STATUS_NAMES
-from labeling.projects.labeling_config import PREDICTED, status
+from labeling.projects.labeling_config import prefilled_task, status
 from labeling.projects.project_kind import Project, ProjectKind, Questions
 from labeling.quality.agreement import Disputed, disputed_frames
 from labeling.quality.matching import match
@@ -125,10 +126,9 @@ def adjudication_task(
     decisions = {answer.decision for answer in disputed.answers}
     if len(decisions) == 1:
         result.append(status("status", STATUS_NAMES[decisions.pop()]))
-    prediction = {"model_version": PREDICTED, "score": 0.0, "result": result}
     shown = {name for answer in disputed.answers for name in answer.shown or ()}
     data = {**task["data"], "proposals": sorted(shown), "reviews": _ids(disputed)}
-    return {"data": data, "predictions": [prediction] if result else []}
+    return prefilled_task(frame, data, result, 0.0)
 
 
 def _merged(
@@ -139,17 +139,18 @@ def _merged(
     A box is somebody else's too when they overlap and category and scenario are the same.
     """
     found: list[tuple[str, ReviewedInstance, list[str]]] = []
-    for letter, answer in zip(_letters(), answers, strict=False):
+    for letter, answer in zip(ascii_uppercase, answers, strict=False):
         there = [one.bbox for _, one, _ in found]
         same = {
             mine: place
             for mine, place, _ in match([one.bbox for one in answer.instances], there, min_iou)
         }
         for number, one in enumerate(answer.instances):
-            other = found[same[number]] if number in same else None
-            if other is not None and _alike(other[1], one):
-                other[2].append(letter)
-                continue
+            if number in same:
+                _, other, who = found[same[number]]
+                if (one.category, one.scenario) == (other.category, other.scenario):
+                    who.append(letter)
+                    continue
             name = f"{one.proposal_id or 'drawn'}{SECOND}{letter}{number}"
             found.append((name, one, [letter]))
     return found
@@ -165,7 +166,7 @@ def _region(
 def _said(disputed: Disputed) -> str:
     """List what each person answered, as HTML."""
     lines = []
-    for letter, answer in zip(_letters(), disputed.answers, strict=False):
+    for letter, answer in zip(ascii_uppercase, disputed.answers, strict=False):
         what = STATUS_NAMES[answer.decision]
         if answer.decision == "off_screen":
             what += f": {answer.off_screen_category}"
@@ -176,14 +177,6 @@ def _said(disputed: Disputed) -> str:
             what += f": {', '.join(answer.reject_reasons)}"
         lines.append(f"<b>{letter}</b> {html.escape(what)}<br>")
     return f"<p>{''.join(lines)}</p>"
-
-
-def _alike(one: ReviewedInstance, other: ReviewedInstance) -> bool:
-    return (one.category, one.scenario) == (other.category, other.scenario)
-
-
-def _letters() -> Iterable[str]:
-    return (chr(ord("A") + number) for number in range(26))
 
 
 def _ids(disputed: Disputed) -> list[str]:

@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,7 +47,7 @@ _QUIET = {"/setup", "/webhook", "/train"}
 """The addresses at which the server only tells us something."""
 
 
-class Backend:
+class Backend(ThreadingHTTPServer):
     """A running server; a context manager that ends it.
 
     Args:
@@ -60,31 +59,28 @@ class Backend:
         UsageError: the port is taken.
     """
 
+    daemon_threads = True
+
     def __init__(self, prompts: Prompts, port: int, say: Callable[[str], None]) -> None:
-        handler = type("Handler", (_Handler,), {"prompts": prompts, "say": staticmethod(say)})
+        self.prompts = prompts
+        self.say = say
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+            super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
             raise UsageError(
                 f"127.0.0.1:{port}: {error.strerror}. Take another port with"
                 " --set label.backend_port=9091."
             ) from error
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True)
 
     def __enter__(self) -> Backend:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
         self._thread.join()
 
     def wait(self) -> None:
@@ -110,16 +106,15 @@ def connect_backend(server: LabelStudio, project: Project, backend: Backend) -> 
 class _Handler(BaseHTTPRequestHandler):
     """One request; the connection ends with its answer."""
 
-    prompts: Prompts
-    say: Callable[[str], None]
+    server: Backend
     timeout = 30
     """Seconds without a byte before a connection is given up."""
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] == "/versions":
-            self._answer(200, {"versions": [self.prompts.name]})
+            self._answer(200, {"versions": [self.server.prompts.name]})
         elif self.path in ("/", "/health"):
-            self._answer(200, {"status": "UP", "model_class": self.prompts.name})
+            self._answer(200, {"status": "UP", "model_class": self.server.prompts.name})
         else:
             self._refuse(404, f"{self.path[:80]!r} is none of ours")
 
@@ -141,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(400, f"not JSON ({error!s:.80})")
             return
         if self.path in _QUIET:
-            self._answer(200, {"model_version": self.prompts.name})
+            self._answer(200, {"model_version": self.server.prompts.name})
         elif self.path == "/predict":
             self._predict(request)
         else:
@@ -149,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _predict(self, request: Any) -> None:
         try:
-            answer = self.prompts.predict(request)
+            answer = self.server.prompts.predict(request)
         except InputError as error:
             self._refuse(422, f"{error.kind}: {error.detail}")
         except Exception as error:  # noqa: BLE001  one request may fail; the server goes on
@@ -159,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, why: str) -> None:
         line = " ".join(why.split())[:300]
-        self.say(f"label backend: {status}: {line}")
+        self.server.say(f"label backend: {status}: {line}")
         # Label Studio shows its user the reason of the status line and not the body.
         reason = line.encode("ascii", "replace").decode()
         self._answer(status, {"error": line}, reason)
@@ -285,15 +280,13 @@ class Prompts:
         return self._frames[frame_id]
 
     def _instance(self, label: str, asked: Sequence[Mapping[str, Any]], frame: Frame) -> Instance:
-        for item in asked:
-            if item["label"] == label:
-                found = self._instances.get(item["instance_id"])
-                if found is None:
-                    self._look_again()
-                    found = self._instances.get(item["instance_id"])
-                if found is not None and found.frame_id == frame.frame_id:
-                    return found
-        raise InputError("unknown_label", f"{label[:80]!r} is no instance of {frame.frame_id}")
+        names = {item["label"]: item["instance_id"] for item in asked}
+        if label in names and names[label] not in self._instances:
+            self._look_again()
+        found = self._instances.get(names.get(label, ""))
+        if found is None or found.frame_id != frame.frame_id:
+            raise InputError("unknown_label", f"{label[:80]!r} is no instance of {frame.frame_id}")
+        return found
 
     def _look_again(self) -> None:
         self._frames = {row.frame_id: row for row in self._workspace.rows(Frame)}

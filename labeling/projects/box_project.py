@@ -13,7 +13,14 @@ from typing import Any
 from labeling.automatic.accept import scenarios
 from labeling.label_studio.shapes import BoxData, is_skip, read
 from labeling.projects.box_results import read_boxes
-from labeling.projects.labeling_config import COLOURS, NO_KEY, PREDICTED, TASK_AGAIN, status
+from labeling.projects.labeling_config import (
+    COLOURS,
+    NO_KEY,
+    TASK_AGAIN,
+    prefilled_task,
+    region,
+    status,
+)
 from labeling.projects.project_kind import (
     Answers,
     Project,
@@ -22,7 +29,7 @@ from labeling.projects.project_kind import (
     are_pulled,
     pulled_at,
 )
-from labeling.review.overlap import OverlapPlan, proposals_by_frame
+from labeling.review.overlap import OverlapPlan
 from pipeline.records.boxes import clip
 from pipeline.records.reviews import by_frame, is_sent_back
 from pipeline.records.schema import Frame, Proposal, Review, Scenario, SoundCategory, Sounds
@@ -46,7 +53,7 @@ class BoxQuestions(Questions):
         self._vocabulary = list(vocabulary)
         self._sounds = SoundsOfFrames(workspace)
         proposals, reviews = workspace.rows(Proposal), workspace.rows(Review)
-        self._proposals = proposals_by_frame(proposals)
+        self._proposals = by_frame(proposals)
         self._plan = OverlapPlan(self._frames.values(), proposals, reviews, workspace.config.label)
         self._pulled = pulled_at(reviews)
         self._sent_back = {name for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
@@ -91,9 +98,9 @@ class BoxQuestions(Questions):
             return False
         return are_pulled(answers, project, self._pulled)
 
-    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
-        """Return how many different people a frame's task is to be open for."""
-        return self._plan.open_for(frame_id, annotators)
+    def task_overlap(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """Return how many different people are to answer a frame's task."""
+        return self._plan.task_overlap(frame_id, annotators)
 
 
 class BoxAnswers(Answers):
@@ -101,7 +108,7 @@ class BoxAnswers(Answers):
 
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         self._vocabulary = frozenset(vocabulary)
-        self._proposals = proposals_by_frame(workspace.rows(Proposal))
+        self._proposals = by_frame(workspace.rows(Proposal))
 
     def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
         """Read one answer about a frame."""
@@ -162,39 +169,27 @@ def box_task(
     names = list(dict.fromkeys([*vocabulary, *spoken]))  # the list may have changed since
     heard = heard_first(sounds.categories if sounds else [], names)
     active = [c.category for c in sounds.categories if c.active] if sounds else []
-    return {
-        "data": {
-            "frame_id": frame.frame_id,
-            "proposals": [proposal.proposal_id for proposal in audible],
-            "image": image,
-            "clips_html": clips_html,
-            "categories": [
-                {"value": name, "hotkey": key, "background": colour(name)}
-                for name, key in zip(heard, _keys(sounds, len(heard)), strict=True)
-            ],
-            "off_screen_categories": [{"value": name, "hotkey": NO_KEY} for name in heard],
-        },
-        # A frame without a box is left to the person: neither visible nor rejected.
-        "predictions": [_prediction(audible, heard, active, frame)] if audible else [],
+    data = {
+        "proposals": [proposal.proposal_id for proposal in audible],
+        "image": image,
+        "clips_html": clips_html,
+        "categories": [
+            {"value": name, "hotkey": key, "background": colour(name)}
+            for name, key in zip(heard, _keys(sounds, len(heard)), strict=True)
+        ],
+        "off_screen_categories": [{"value": name, "hotkey": NO_KEY} for name in heard],
     }
-
-
-def _prediction(
-    proposals: Sequence[Proposal], heard: Sequence[str], active: Sequence[str], frame: Frame
-) -> dict[str, Any]:
-    """Prefill a task with proposals, each in the category heard best."""
-    categories = [best_category(proposal, heard) for proposal in proposals]
+    categories = [best_category(proposal, heard) for proposal in audible]
     result = []
     for proposal, category, scenario in zip(
-        proposals, categories, prefilled(categories, active), strict=True
+        audible, categories, prefilled(categories, active), strict=True
     ):
         box, *rest = box_region(proposal.proposal_id, proposal.bbox, category, scenario, frame)
         result += [{**box, "score": proposal.detector_score}, *rest]
-    return {
-        "model_version": PREDICTED,
-        "score": max(proposal.detector_score for proposal in proposals),
-        "result": [*result, status("status", "Visible")],
-    }
+    # A frame without a box is left to the person: neither visible nor rejected.
+    result += [status("status", "Visible")] if audible else []
+    score = max((proposal.detector_score for proposal in audible), default=0.0)
+    return prefilled_task(frame, data, result, score)
 
 
 def shown(proposals: Iterable[Proposal], frame: Frame) -> list[str]:
@@ -243,12 +238,10 @@ def to_percent(bbox: Sequence[float], width: int, height: int) -> dict[str, floa
     >>> to_percent([64, 36, 320, 180], 640, 360)
     {'x': 10.0, 'y': 10.0, 'width': 50.0, 'height': 50.0}
     """
-    x, y, w, h = bbox
+    sizes = (width, height, width, height)
+    sides = ("x", "y", "width", "height")
     return {
-        "x": x / width * 100,
-        "y": y / height * 100,
-        "width": w / width * 100,
-        "height": h / height * 100,
+        side: number / size * 100 for side, number, size in zip(sides, bbox, sizes, strict=True)
     }
 
 
@@ -264,25 +257,9 @@ def box_region(
     """Make a box's region with its category and scenario; the part of it inside the frame."""
     inside = clip(bbox, frame.width, frame.height)
     assert inside is not None
-    shared = {
-        "id": name,
-        "to_name": "frame",
-        "original_width": frame.width,
-        "original_height": frame.height,
-        "image_rotation": 0,
-    }
     box = {**to_percent(inside, frame.width, frame.height), "rotation": 0}
+    labels = {**box, "rectanglelabels": [category]}
     return [
-        {
-            **shared,
-            "from_name": "category",
-            "type": "rectanglelabels",
-            "value": {**box, "rectanglelabels": [category]},
-        },
-        {
-            **shared,
-            "from_name": "scenario",
-            "type": "choices",
-            "value": {**box, "choices": [scenario]},
-        },
+        region(name, "category", "rectanglelabels", labels, frame),
+        region(name, "scenario", "choices", {**box, "choices": [scenario]}, frame),
     ]

@@ -130,21 +130,17 @@ def withdrawn(review: Review, at: str, reason: str) -> Review:
         at: when, ISO 8601; later than the review.
         reason: ``DELETED`` or ``SKIPPED`` of ``pipeline.records.reviews``.
     """
-    return Review(
-        review_id=content_id("r", review.annotation_id, at, reason),
-        frame_id=review.frame_id,
-        kind=review.kind,
-        annotator=review.annotator,
-        annotation_id=review.annotation_id,
-        updated_at=at,
-        lead_time_s=None,
-        decision="back_to_boxes",
-        reject_reasons=[reason],
-        off_screen_category=None,
-        instances=[],
-        verified=True,
-        purpose=review.purpose,
-    )
+    changes = {
+        "review_id": content_id("r", review.annotation_id, at, reason),
+        "updated_at": at,
+        "lead_time_s": None,
+        "decision": "back_to_boxes",
+        "reject_reasons": [reason],
+        "off_screen_category": None,
+        "instances": [],
+        "shown": None,
+    }
+    return review.model_copy(update=changes)
 
 
 def one_status(items: Sequence[Item], control: str, known: Mapping[str, Decision]) -> Decision:

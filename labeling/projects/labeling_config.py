@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from labeling.label_studio import brush
 from pipeline.errors import InputError
+from pipeline.records.schema import Frame
 
 CHOICE_TAGS = {
     "Choices": "choices",
@@ -163,4 +164,31 @@ def status(control: str, value: str) -> dict[str, Any]:
         "to_name": "frame",
         "type": "choices",
         "value": {"choices": [value]},
+    }
+
+
+def region(
+    name: str, control: str, kind: str, value: Mapping[str, Any], frame: Frame
+) -> dict[str, Any]:
+    """Make a region of a frame, or what one control says of it."""
+    return {
+        "id": name,
+        "from_name": control,
+        "to_name": "frame",
+        "type": kind,
+        "original_width": frame.width,
+        "original_height": frame.height,
+        "image_rotation": 0,
+        "value": value,
+    }
+
+
+def prefilled_task(
+    frame: Frame, data: Mapping[str, Any], result: list[dict[str, Any]], score: float
+) -> dict[str, Any]:
+    """Make the task of a frame; a result is what its annotator starts from."""
+    prediction = {"model_version": PREDICTED, "score": score, "result": result}
+    return {
+        "data": {"frame_id": frame.frame_id, **data},
+        "predictions": [prediction] if result else [],
     }

@@ -12,7 +12,14 @@ from typing import Any
 
 from labeling.label_studio import brush
 from labeling.label_studio.shapes import MaskData, Question, is_skip, read, unreadable
-from labeling.projects.labeling_config import COLOURS, NO_KEY, PREDICTED, TASK_AGAIN, status
+from labeling.projects.labeling_config import (
+    COLOURS,
+    NO_KEY,
+    TASK_AGAIN,
+    prefilled_task,
+    region,
+    status,
+)
 from labeling.projects.mask_results import Asked, mask_digest, read_masks
 from labeling.projects.project_kind import (
     Answers,
@@ -108,8 +115,8 @@ class MaskQuestions(Questions):
             return False
         return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
 
-    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
-        """Return how many different people a frame's task is to be open for."""
+    def task_overlap(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """Return how many different people are to answer a frame's task."""
         sampled = is_sampled(frame_id, self._config.share, self._config.seed)
         return self._config.overlap if sampled else 1
 
@@ -187,33 +194,22 @@ def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str)
         if mask is not None
     ]
     guesses = [mask.predicted_iou for _, mask in shown if mask is not None]
-    prediction = {
-        "model_version": PREDICTED,
-        "score": min((guess for guess in guesses if guess is not None), default=0.0),
-        "result": [*result, status("mask_status", "Masks done")],
+    data = {
+        "image": image,
+        "clips_html": clips_html,
+        "instances": _labels(labels, MASK_KEYS),
+        "sam_points": _labels(labels, POINT_KEYS),
+        "sam_boxes": _labels(labels, BOX_KEYS),
+        "asked": questions,
     }
-    return {
-        "data": {
-            "frame_id": frame.frame_id,
-            "image": image,
-            "clips_html": clips_html,
-            "instances": _labels(labels, MASK_KEYS),
-            "sam_points": _labels(labels, POINT_KEYS),
-            "sam_boxes": _labels(labels, BOX_KEYS),
-            "asked": questions,
-        },
-        "predictions": [prediction],
-    }
+    score = min((guess for guess in guesses if guess is not None), default=0.0)
+    result.append(status("mask_status", "Masks done"))
+    return prefilled_task(frame, data, result, score)
 
 
 def source_of(mask: Mask) -> MaskSource:
     """Return who drew a mask."""
-    return MaskSource(
-        source=mask.source,
-        model_digest=mask.model_digest,
-        predicted_iou=mask.predicted_iou,
-        stability=mask.stability,
-    )
+    return MaskSource(**mask.model_dump(include=set(MaskSource.model_fields)))
 
 
 def _labels(labels: Sequence[str], keys: Sequence[str]) -> list[dict[str, str]]:
@@ -236,16 +232,8 @@ def mask_region(
         data: the mask as a brush region.
         score: how good the segmenter thinks it is; none when it does not say.
     """
-    made: dict[str, Any] = {
-        "id": instance.instance_id,
-        "from_name": "mask",
-        "to_name": "frame",
-        "type": "brushlabels",
-        "original_width": frame.width,
-        "original_height": frame.height,
-        "image_rotation": 0,
-        "value": {"format": "rle", "rle": data, "brushlabels": [label]},
-    }
+    value = {"format": "rle", "rle": data, "brushlabels": [label]}
+    made = region(instance.instance_id, "mask", "brushlabels", value, frame)
     return made if score is None else {**made, "score": score}
 
 

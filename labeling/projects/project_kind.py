@@ -68,8 +68,8 @@ class Questions(ABC):
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
         """Say whether a task at the server is to be replaced, and nothing is lost by that."""
 
-    def open_for(self, frame_id: str, annotators: Sequence[object]) -> int:
-        """Return how many different people a frame's task is to be open for.
+    def task_overlap(self, frame_id: str, annotators: Sequence[object]) -> int:
+        """Return how many different people are to answer a frame's task.
 
         Args:
             frame_id: that it shows.

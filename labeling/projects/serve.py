@@ -72,10 +72,6 @@ def start_server(workspace: Workspace) -> RunningServer:
         UsageError: there is no Label Studio to start, or the port is taken.
         AvatarBuildError: it did not start; its log says why.
     """
-    if workspace.storage.local is None:
-        raise UsageError(
-            "label serve needs a workspace in a local folder; its media are read there."
-        )
     home = workspace.storage.path(FOLDER)
     home.mkdir(mode=0o700, exist_ok=True)
     password, token = _secret(home / "password", 8), _secret(home / "token", 20)
@@ -90,7 +86,7 @@ def start_server(workspace: Workspace) -> RunningServer:
     server = LabelStudio(url, token)
     command = list(config.server_command) or find_command()
     command += ["start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
-    settings = server_settings(home, workspace.storage.local, password, token)
+    settings = server_settings(home, workspace.storage.path("."), password, token)
     running = RunningServer(_start(command, settings, home), url, home)
     try:
         _wait(running)
@@ -193,10 +189,10 @@ def _secret(file: Path, size: int) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def _answers(port: int, path: str = "/health") -> bool:
+def _answers(port: int) -> bool:
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request("GET", "/health")
         connection.getresponse().read()
     except TimeoutError:
         return True

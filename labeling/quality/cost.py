@@ -15,7 +15,6 @@ from typing import Any
 
 from labeling.quality.kappa import mean, ratio, text
 from labeling.quality.matching import moved_iou
-from labeling.review.overlap import proposals_by_frame
 from pipeline.columns import markdown_table
 from pipeline.records.reviews import by_frame, counting_reviews, deciding, opinions
 from pipeline.records.schema import Proposal, Review
@@ -154,7 +153,7 @@ def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Cos
     by_category: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
     by_day: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
     known = {proposal.proposal_id: proposal for proposal in proposals}
-    audible = proposals_by_frame(proposal for proposal in proposals if proposal.audible)
+    audible = by_frame(proposal for proposal in proposals if proposal.audible)
     answered = 0
     for frame_id, rows in by_frame(people).items():
         adjudicated = [

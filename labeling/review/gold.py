@@ -12,10 +12,11 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from labeling.automatic.accept import automatic_review
 from labeling.label_studio.shapes import SAME_PX, Text
+from labeling.review.instances import deciding_reviews
 from pipeline.errors import UsageError
 from pipeline.records.boxes import clip
-from pipeline.records.reviews import by_frame, deciding
 from pipeline.records.schema import (
     BBox,
     Decision,
@@ -100,11 +101,10 @@ def _deciding(files: Sequence[Path]) -> list[Review]:
     reviews = [
         row for file in files for row in read_records(Review, Storage(file.parent), file.name)
     ]
-    found = (deciding(rows) for _, rows in sorted(by_frame(reviews).items()))
     return [
         _gold(review, review.verified)
-        for review in found
-        if review is not None and review.decision != "back_to_boxes"
+        for review in deciding_reviews(reviews).values()
+        if review.decision != "back_to_boxes"
     ]
 
 
@@ -132,18 +132,8 @@ def _known(answer: GoldAnswer) -> Review:
         ReviewedInstance(**box.model_dump(), origin="added", proposal_id=None)
         for box in answer.instances
     ]
-    fields = answer.model_dump(exclude={"instances"})
-    review = Review(
-        **fields,
-        review_id="",
-        kind="boxes",
-        annotator=ANNOTATOR,
-        annotation_id="",
-        updated_at="",
-        lead_time_s=None,
-        instances=instances,
-        verified=True,
-    )
+    said = answer.off_screen_category, answer.reject_reasons
+    review = automatic_review(answer.frame_id, ANNOTATOR, answer.decision, instances, "", *said)
     return _gold(review, verified=True)
 
 

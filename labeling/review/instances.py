@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.records.reviews import by_frame, deciding
+from pipeline.records.reviews import Kind, by_frame, deciding
 from pipeline.records.schema import Instance, Review, content_id, digest_of
 from pipeline.run.derive import Derived, commit_derived, hold
 from pipeline.run.stage import Drop, Ok, Outcome, StageSpec
@@ -61,20 +61,20 @@ def _outcome(review: Review, decides: bool, gone: bool) -> Outcome:
     return Ok(review.id, derive_instances([review]))
 
 
-def deciding_reviews(reviews: Iterable[Review]) -> dict[str, Review]:
-    """Return the ``boxes`` review that decides for each frame, by ``frame_id``, sorted."""
-    found = {name: deciding(rows) for name, rows in sorted(by_frame(reviews).items())}
+def deciding_reviews(reviews: Iterable[Review], kind: Kind = "boxes") -> dict[str, Review]:
+    """Return the review of a kind that decides for each frame, by ``frame_id``, sorted."""
+    found = {name: deciding(rows, kind) for name, rows in sorted(by_frame(reviews).items())}
     return {name: review for name, review in found.items() if review is not None}
 
 
 def derive_instances(reviews: Iterable[Review]) -> list[Instance]:
-    """Derive all instances, by frame and in the order of their review.
+    """Derive the instances of reviews that decide, in their order.
 
     An id is made from frame, box, category and scenario, so the same decision made twice gives the
     same instance, and a box listed twice in one review is one instance.
     """
     instances: dict[str, Instance] = {}
-    for review in deciding_reviews(reviews).values():
+    for review in reviews:
         if review.decision != "labelled":
             continue
         for found in review.instances:

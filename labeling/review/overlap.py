@@ -19,14 +19,6 @@ EVERYBODY = 1000
 """Answers a gold frame is open for: one of everybody who comes."""
 
 
-def proposals_by_frame(proposals: Iterable[Proposal]) -> dict[str, list[Proposal]]:
-    """Group proposals by their frame."""
-    found: dict[str, list[Proposal]] = {}
-    for proposal in proposals:
-        found.setdefault(proposal.frame_id, []).append(proposal)
-    return found
-
-
 def is_sampled(frame_id: str, fraction: float, seed: int) -> bool:
     """Say whether a frame belongs to the fraction that several people answer.
 
@@ -64,7 +56,7 @@ class OverlapPlan:
         self.wanted: dict[str, int] = {}
         """Answers each frame is to have in the end."""
         self._held: dict[str, set[str]] = {}
-        of_frame, proposed = by_frame(reviews), proposals_by_frame(proposals)
+        of_frame, proposed = by_frame(reviews), by_frame(proposals)
         for frame in frames:
             name = frame.frame_id
             rows = of_frame.pop(name, [])
@@ -100,8 +92,8 @@ class OverlapPlan:
         """Say whether an answer of somebody holds."""
         return bool(self._held.get(frame_id))
 
-    def open_for(self, frame_id: str, annotators: Iterable[object]) -> int:
-        """Return how many different people a task is to be open for.
+    def task_overlap(self, frame_id: str, annotators: Iterable[object]) -> int:
+        """Return how many different people are to answer a frame's task.
 
         Args:
             frame_id: that it shows.

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from labeling.review.instances import deciding_reviews
 from pipeline.records import rle
-from pipeline.records.reviews import by_frame, deciding
-from pipeline.records.schema import Mask, Review, ReviewedInstance, digest_of
+from pipeline.records.schema import Mask, MaskSource, Review, ReviewedInstance, digest_of
 from pipeline.run.derive import Derived, commit_derived, hold
 from pipeline.run.stage import Ok, StageSpec
 from pipeline.workspace.ledger import Commit, Ledger, TableFile
@@ -23,6 +23,7 @@ from pipeline.workspace.workspace import Workspace
 SPEC = StageSpec(name="settle-masks", version=1, reads="masks", writes=("masks",))
 _ASIDE = f"commits/{SPEC.name}/aside"
 """The folder of files that others stand in for."""
+_BY_HAND = MaskSource(source="annotator", model_digest="", predicted_iou=None, stability=None)
 
 
 def bring_masks_up_to_date(workspace: Workspace) -> int:
@@ -57,10 +58,7 @@ def verified_masks(reviews: Sequence[Review], instances: dict[str, str]) -> dict
         instances: those that exist, with their frames.
     """
     found: dict[str, Mask] = {}
-    for frame_id, rows in by_frame(reviews).items():
-        review = deciding(rows, "masks")
-        if review is None:
-            continue
+    for frame_id, review in deciding_reviews(reviews, "masks").items():
         for spoken in review.instances:
             if instances.get(spoken.instance_id or "") == frame_id:
                 mask = _mask(spoken, review)
@@ -71,18 +69,15 @@ def verified_masks(reviews: Sequence[Review], instances: dict[str, str]) -> dict
 def _mask(spoken: ReviewedInstance, review: Review) -> Mask:
     assert spoken.rle is not None
     assert spoken.instance_id is not None
-    drawn = spoken.drawn_by
+    drawn = spoken.drawn_by or _BY_HAND
     return Mask(
         instance_id=spoken.instance_id,
         frame_id=review.frame_id,
         rle=spoken.rle,
         area=rle.area(spoken.rle),
         bbox=rle.bbox(spoken.rle),
-        source="annotator" if drawn is None else drawn.source,
-        model_digest="" if drawn is None else drawn.model_digest,
-        predicted_iou=None if drawn is None else drawn.predicted_iou,
-        stability=None if drawn is None else drawn.stability,
         verified=review.verified,
+        **drawn.model_dump(),
     )
 
 

@@ -129,8 +129,16 @@ def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectS
 def orphans(workspace: Workspace) -> list[Orphan]:
     """Return people's answers that no longer fit their frames."""
     known = set(workspace.arrow("frames").column("frame_id").to_pylist())
+    push = command_line("label", "push", "boxes", "--workspace", workspace.storage.url)
+    away = "its frame was sampled away; it counts again when the frame comes back"
+    lost = f"a box it kept is no longer proposed; to ask again: {push}"
     return [
-        _orphan(review, known, workspace.storage.url)
+        Orphan(
+            review.frame_id,
+            review.annotator,
+            review.review_id,
+            lost if review.frame_id in known else away,
+        )
         for review in OverlapPlan.of(workspace).orphaned
     ]
 
@@ -151,11 +159,3 @@ def _rate(reviews: Iterable[Review], key: str) -> float | None:
     ]
     newest = [seconds for _, seconds in sorted(timed)[-_RECENT:]]
     return statistics.median(newest) if newest else None
-
-
-def _orphan(review: Review, frames: set[str], place: str) -> Orphan:
-    why = "its frame was sampled away; it counts again when the frame comes back"
-    if review.frame_id in frames:
-        push = command_line("label", "push", "boxes", "--workspace", place)
-        why = f"a box it kept is no longer proposed; to ask again: {push}"
-    return Orphan(review.frame_id, review.annotator, review.review_id, why)

@@ -29,7 +29,6 @@ from pipeline.run.stage import Drop, Fail, Ok, Outcome
 from pipeline.run.unit import Clock
 from pipeline.words import command_line
 from pipeline.workspace.ledger import Ledger
-from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 
 _OVERLAP = timedelta(seconds=60)
@@ -90,19 +89,23 @@ def pull(
         UsageError: nothing was pushed there.
         AvatarBuildError: another pull is running, or the server fails; nothing is half done.
     """
+    storage = workspace.storage
     project = find_project(server, workspace.config.label.project, kind)
     if project is None:
-        again = command_line("label", "push", kind.name, "--workspace", workspace.storage.url)
+        again = command_line("label", "push", kind.name, "--workspace", storage.url)
         title = f"{workspace.config.label.project} {kind.name}"
         raise UsageError(f"{server.url}: no project {title!r}. Make it with: {again}")
     with hold(workspace, kind.step) as held:
         clock = Clock()
         answers = kind.answers(workspace, vocabulary)
         reader = _Reader(workspace, server, project, answers, held.ledger)
-        since = _Since(workspace.storage, held.ledger, project)
-        _commit(held, list(reader.read(since.read())), project, clock)
+        # From which time on each project's tasks are to be looked at; none for all tasks.
+        file = f"{held.ledger.folder}/since.json"
+        since = json.loads(storage.read(file)) if storage.exists(file) else {}
+        _commit(held, list(reader.read(since.get(project.key, ""))), project, clock)
         if reader.newest:
-            since.write(reader.next_since())
+            since[project.key] = reader.next_since()
+            storage.write(file, json.dumps(since).encode())
     bring_up_to_date(workspace)
     return reader.pulled
 
@@ -203,7 +206,11 @@ class _Reader:
                 return
             if known is not None and known.updated_at >= stamp.updated_at:
                 return
-            review = self._review(task, annotation, name, frame)
+            if frame not in self._frames:
+                raise InputError(
+                    "unknown_frame", "this workspace has no such frame; it was sampled anew"
+                )
+            review = self._answers.read(annotation, task, self._frames[frame], name)
         except InputError as error:
             link = self._server.task_link(self._project.number, task["id"])
             yield from self._bad(error, name, frame, changed, link)
@@ -222,14 +229,6 @@ class _Reader:
         before = self._failing.get(name)
         if before is None or (before.kind, before.detail) != (error.kind, detail):
             yield Fail(name, error.kind, detail)
-
-    def _review(self, task: dict[str, Any], annotation: object, name: str, frame_id: str) -> Review:
-        frame = self._frames.get(frame_id)
-        if frame is None:
-            raise InputError(
-                "unknown_frame", "this workspace has no such frame; it was sampled anew"
-            )
-        return self._answers.read(annotation, task, frame, name)
 
     def _take_back(self, name: str, at: str, reason: str) -> Iterator[Outcome]:
         known = self._known.get(name)
@@ -262,26 +261,3 @@ def _said(answer: Outcome) -> object:
     if isinstance(answer, Ok):
         return [row.id for row in answer.rows]
     return answer.detail
-
-
-class _Since:
-    """The time from which on a project's tasks are to be looked at."""
-
-    def __init__(self, storage: Storage, ledger: Ledger, project: Project) -> None:
-        self._storage = storage
-        self._name = f"{ledger.folder}/since.json"
-        self._key = project.key
-
-    def read(self) -> str:
-        """Return that time as ISO 8601; empty for all tasks."""
-        return self._all().get(self._key, "")
-
-    def write(self, since: str) -> None:
-        """Keep a time for the next pull."""
-        self._storage.write(self._name, json.dumps({**self._all(), self._key: since}).encode())
-
-    def _all(self) -> dict[str, str]:
-        if not self._storage.exists(self._name):
-            return {}
-        found: dict[str, str] = json.loads(self._storage.read(self._name))
-        return found

@@ -104,8 +104,9 @@ def push(
             raise AvatarBuildError("push: another push of this workspace is running; let it end.")
         bring_up_to_date(workspace)
         project = open_project(server, workspace.config.label.project, kind)
-        if not workspace.config.label.url and workspace.storage.local is not None:
-            server.add_local_files(project.number, str(workspace.storage.path("media")))
+        media = workspace.storage.local_path("media")
+        if media is not None and not workspace.config.label.url:
+            server.add_local_files(project.number, str(media))
         questions = kind.questions(workspace, vocabulary)
         pushed = Pushed(project, notes=questions.notes())
         known, frames = _known_frames(server, questions, pushed), questions.frames()
@@ -165,7 +166,7 @@ def _open_for_more(
     changes: dict[int, dict[str, Any]] = {}
     for task in server.task_columns(project.number, *columns):
         name = named_frame(task)
-        overlap = 0 if name is None else questions.open_for(name, task["annotators"])
+        overlap = 0 if name is None else questions.task_overlap(name, task["annotators"])
         if overlap > max(1, int(task["overlap"])):
             done = int(task["total_annotations"]) >= overlap  # annotators may have skipped it
             changes[int(task["id"])] = {"overlap": overlap, "is_labeled": done}

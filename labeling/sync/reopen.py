@@ -7,7 +7,7 @@ leaves it for the next pull.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,9 @@ from labeling.projects.box_project import BOXES
 from labeling.projects.connect import find_project
 from labeling.projects.labeling_config import PREDICTED
 from labeling.projects.project_kind import Project, are_pulled, pulled_at
+from labeling.review.instances import deciding_reviews
 from pipeline.errors import InputError
-from pipeline.records.reviews import by_frame, deciding, is_sent_back
+from pipeline.records.reviews import by_frame, is_sent_back
 from pipeline.records.schema import Review
 from pipeline.words import command_line, counted
 from pipeline.workspace.workspace import Workspace
@@ -76,11 +77,11 @@ def reopen_boxes(workspace: Workspace, server: LabelStudio) -> Reopened:
     return found
 
 
-def _sent_back(reviews: Iterable[Review]) -> dict[str, Review]:
+def _sent_back(reviews: Sequence[Review]) -> dict[str, Review]:
     """Return the review that sent each frame back, where no newer boxes have answered it."""
-    back = {name: rows for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
-    found = {name: deciding(rows, "masks") for name, rows in back.items()}
-    return {name: review for name, review in found.items() if review is not None}
+    back = {name for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
+    found = deciding_reviews(reviews, "masks")
+    return {name: review for name, review in found.items() if name in back}
 
 
 def _open(

@@ -15,12 +15,13 @@ sent them back counts no longer then either.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pipeline.records.boxes import clip, iou_matrix
-from pipeline.records.schema import Frame, Proposal, Review
+from pipeline.records.schema import Frame, Instance, Proposal, Review
 
 Kind = Literal["boxes", "masks"]
+OfFrame = TypeVar("OfFrame", Proposal, Review, Instance)
 KINDS: tuple[Kind, ...] = ("boxes", "masks")
 
 DELETED = "annotation deleted"
@@ -78,11 +79,11 @@ def is_sent_back(reviews: Iterable[Review]) -> bool:
     return review is not None and _sends_back(review)
 
 
-def by_frame(reviews: Iterable[Review]) -> dict[str, list[Review]]:
-    """Group reviews by their frame."""
-    found: dict[str, list[Review]] = {}
-    for review in reviews:
-        found.setdefault(review.frame_id, []).append(review)
+def by_frame(rows: Iterable[OfFrame]) -> dict[str, list[OfFrame]]:
+    """Group rows by their frame."""
+    found: dict[str, list[OfFrame]] = {}
+    for row in rows:
+        found.setdefault(row.frame_id, []).append(row)
     return found
 
 

@@ -80,7 +80,7 @@ def test_a_gold_frame_is_open_for_everybody_whoever_answered_it() -> None:
     found = plan([known, answered("1"), answered("2")])
     assert found.gold == {NAME}
     assert found.missing[NAME] > 900
-    assert found.open_for(NAME, [1, 2]) == EVERYBODY
+    assert found.task_overlap(NAME, [1, 2]) == EVERYBODY
 
 
 def test_boxes_that_were_sent_back_are_asked_again_until_they_are_answered() -> None:
@@ -120,4 +120,4 @@ def test_a_task_is_opened_for_those_who_are_missing_and_never_closed(
 ) -> None:
     # Person 1's answer is in the tables; two people are to answer.
     found = plan([answered("1")], overlap=2, share=1.0)
-    assert found.open_for(NAME, there) == expected
+    assert found.task_overlap(NAME, there) == expected
