@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from exports.release.clip_checks import NOT_AS_MEASURED, make_measured, sampling
 from exports.verify.checks import compare_image
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError, UsageError
-from pipeline.files import sha256_of, write_whole
+from pipeline.files import replacing, sha256_of, write_whole
 from pipeline.media import Media, frames_between
 from pipeline.release.document import ImageRow, VideoRow
 from pipeline.release.layout import ATTRITION
@@ -95,9 +95,7 @@ def fetch_media(
             status=status,
             date=today.isoformat(),
             frames=len(images[video_id]),
-            exact=counts["exact"],
-            alike=counts["alike"],
-            unchecked=counts["unchecked"],
+            **{state: counts[state] for state in ("exact", "alike", "unchecked")},
             same_source=same,
             detail=" ".join(detail.split())[:300],
         )
@@ -126,31 +124,23 @@ def _restore(
 ) -> tuple[str, Counter[str], str]:
     """Cut the frames and clips of one video: all of them, or none."""
     counts: Counter[str] = Counter()
-    written: list[tuple[Path, Path]] = []
     pictures: dict[str, bytes | None] = {}
     try:
-        for image in images:
-            data = pictures[image.frame_id] = _frame(video, image, config.jpeg_quality)
-            state = compare_image(data, image)
-            if state == "other":
-                return "changed", Counter(), f"frame {image.frame_id} looks otherwise"
-            counts[state] += 1
-            written.append(_partial(folder, image.file_name))
-            written[-1][0].write_bytes(data)
-        for name in dict.fromkeys(image.clip_file for image in images):
-            rows = [image for image in images if image.clip_file == name]
-            written.append(_partial(folder, name))
-            make_measured(
-                Media(video), written[-1][0], rows, pictures, config, other_source=not same
-            )
-        for temporary, target in written:
-            temporary.replace(target)
+        with ExitStack() as whole:  # ends with all files in their places, or with none of them
+            for image in images:
+                data = pictures[image.frame_id] = _frame(video, image, config.jpeg_quality)
+                state = compare_image(data, image)
+                if state == "other":
+                    raise MediaError("changed", f"frame {image.frame_id} looks otherwise")
+                counts[state] += 1
+                whole.enter_context(replacing(folder / image.file_name)).write_bytes(data)
+            for name in dict.fromkeys(image.clip_file for image in images):
+                rows = [image for image in images if image.clip_file == name]
+                clip = whole.enter_context(replacing(folder / name))
+                make_measured(Media(video), clip, rows, pictures, config, other_source=not same)
     except MediaError as error:
         gone = error.kind in ("empty_span", "no_such_frame", NOT_AS_MEASURED)
         return "changed" if gone else error.kind, Counter(), error.detail
-    finally:
-        for temporary, _ in written:
-            temporary.unlink(missing_ok=True)
     return "restored", counts, ""
 
 
@@ -165,12 +155,6 @@ def _frame(video: Path, image: ImageRow, jpeg_quality: int) -> bytes:
         detail = f"{picture.size[0]}x{picture.size[1]}, not {image.width}x{image.height}"
         raise MediaError("no_such_frame", detail)
     return picture.encode(image.file_name.rpartition(".")[2], jpeg_quality)
-
-
-def _partial(folder: Path, name: str) -> tuple[Path, Path]:
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}"), target
 
 
 def _is_whole(folder: Path, images: Sequence[ImageRow]) -> bool:

@@ -20,7 +20,6 @@ from exports.release.freeze import (
     ReleaseSummary,
     check_version,
     new_release,
-    summary_of,
     write_annotations,
     write_file,
 )
@@ -77,8 +76,7 @@ def import_release(source: Path, target: Path, form: str = "") -> ReleaseSummary
     with new_release(Storage(target.absolute().parent), target.name) as folder:
         for name, where in media.items():
             write_file(folder / name, tree.read(where))
-        counts = write_annotations(document, left_out, folder)
-    return summary_of(document, counts, left_out, str(target))
+        return write_annotations(document, left_out, folder, str(target))
 
 
 def _own(tree: Tree) -> tuple[Document, list[LeftOut], dict[str, str]]:

@@ -29,7 +29,7 @@ def frame_files(document: Document) -> Iterator[tuple[str, bytes]]:
                 "bbox": row.bbox,
                 "segmentation": rle.to_polygons(rle.decode(row.segmentation), tolerance_px),
                 "audio_visual_category": row.audio_visual_category,
-                **_unverified_mark(row.verified),
+                **({} if row.verified else {"verified": False}),
             }
             for row in rows.get(image.id, [])
         ]
@@ -48,10 +48,5 @@ def off_screen_annotation(image: ImageRow) -> dict[str, Any]:
     return {
         "task": "Off-Screen",
         "audio_visual_category": image.off_screen_category or "",
-        **_unverified_mark(image.verified),
+        **({} if image.verified else {"verified": False}),
     }
-
-
-def _unverified_mark(verified: bool) -> dict[str, bool]:
-    """Return what an annotation that no person decided says beside the authors' keys."""
-    return {} if verified else {"verified": False}

@@ -48,10 +48,7 @@ def render_card(document: Document, counts: Mapping[str, Any], left_out: Reasons
             unverified=UNVERIFIED,
             licences=LICENCES,
             counts=counts,
-            count_rows=_count_rows(document, counts),
-            left_out_rows=_left_out_rows(left_out),
-            leak_rows=_leak_rows(document),
-            attribution_rows=[_attribution(video) for video in document.videos],
+            **_rows(document, counts, left_out),
             per_license=dict(sorted(per_license.items())),
             made=made,
             nameless=sum(not image.image_sha256 for image in document.images),
@@ -63,12 +60,19 @@ def render_card(document: Document, counts: Mapping[str, Any], left_out: Reasons
 
 def stated_rows(document: Document, counts: Mapping[str, Any], left_out: Reasons) -> list[str]:
     """Return the card's table rows that state facts of the release; ``verify`` looks for them."""
-    return [
-        *_count_rows(document, counts),
-        *_left_out_rows(left_out),
-        *_leak_rows(document),
-        *(_attribution(video) for video in document.videos),
-    ]
+    return [row for rows in _rows(document, counts, left_out).values() for row in rows]
+
+
+def _rows(document: Document, counts: Mapping[str, Any], left_out: Reasons) -> dict[str, list[str]]:
+    return {
+        "count_rows": _count_rows(document, counts),
+        "left_out_rows": [
+            f"| {markdown_text(reason.replace('_', ' '))} | {rows} |"
+            for reason, rows in sorted(left_out.items())
+        ],
+        "leak_rows": _leak_rows(document),
+        "attribution_rows": [_attribution(video) for video in document.videos],
+    }
 
 
 def _count_rows(document: Document, counts: Mapping[str, Any]) -> list[str]:
@@ -98,13 +102,6 @@ def _checked(info: Info) -> str:
     if info.imported_from:
         return "as its source says"
     return "yes" if info.verified else "no"
-
-
-def _left_out_rows(left_out: Reasons) -> list[str]:
-    return [
-        f"| {markdown_text(reason.replace('_', ' '))} | {rows} |"
-        for reason, rows in sorted(left_out.items())
-    ]
 
 
 def _leak_rows(document: Document) -> list[str]:

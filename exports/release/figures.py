@@ -9,15 +9,12 @@ _ROW, _LABEL, _BAR, _VALUE = 22, 190, 380, 70
 """Height of a row; widths of the label, the longest bar and the number, pixels."""
 
 
-def bar_chart(
-    title: str, bars: Sequence[tuple[str, int]], color: str = "#3b6ea5", limit: int = 100
-) -> str:
+def bar_chart(title: str, bars: Sequence[tuple[str, int]], limit: int = 100) -> str:
     """Draw horizontal bars, one a row, longest possible for the largest value.
 
     Args:
         title: the heading.
         bars: label and value, 0 or more, in the order drawn; labels may hold anything.
-        color: of the bars.
         limit: rows drawn; the heading says when there are more.
     """
     if len(bars) > limit:
@@ -41,7 +38,7 @@ def bar_chart(
             f'<text x="{_LABEL - 8}" y="{top + 14}" text-anchor="end" fill="#1d2733">'
             f"{escape(short)}</text>",
             f'<rect x="{_LABEL}" y="{top + 2}" width="{length}" height="{_ROW - 6}" rx="2" '
-            f'fill="{color}"/>',
+            'fill="#3b6ea5"/>',
             f'<text x="{_LABEL + length + 6}" y="{top + 14}" fill="#4a5663">{value:,}</text>',
         ]
     return "\n".join([*parts, "</svg>"]) + "\n"

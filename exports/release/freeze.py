@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,15 +25,16 @@ from exports.release.clip_checks import clip_rows, make_measured, sampling
 from exports.release.figures import bar_chart
 from exports.release.image_bytes import fingerprint
 from exports.release.leak_audit import audit
-from exports.release.lost_media import leave_out, without_lost
 from exports.release.parquet import write_copies
 from exports.release.selection import (
     LeftOut,
     ReleaseTables,
     Selection,
+    leave_out,
     reasons_of,
     select,
     tally,
+    without_lost,
 )
 from exports.release.statistics import TABLE_A, count
 from pipeline.config import ExportConfig
@@ -167,31 +168,8 @@ def write_release(
         # Only now is it known which files there are, and what they hold.
         images = _images(selection, document, storage, folder, made)
         document = document.model_copy(update={"images": images})
-        counts = write_annotations(document, selection.left_out, folder)
-    return summary_of(document, counts, selection.left_out, target, lost)
-
-
-def summary_of(
-    document: Document,
-    counts: Mapping[str, Any],
-    left_out: Sequence[LeftOut],
-    path: str,
-    lost: Sequence[str] = (),
-) -> ReleaseSummary:
-    """Summarise what was written to ``path``; ``counts`` are ``statistics.count`` of it."""
-    return ReleaseSummary(
-        version=document.info.version,
-        path=path,
-        verified=document.info.verified,
-        videos=counts["videos"],
-        clips=counts["clips"],
-        frames=counts["frames"]["total"],
-        off_screen_frames=counts["frames"]["off_screen"],
-        instances=counts["instances"]["total"],
-        left_out=tally(left_out),
-        unrecorded=sum(not image.recorded_sha256 for image in document.images),
-        lost=list(lost),
-    )
+        summary = write_annotations(document, selection.left_out, folder, target)
+    return replace(summary, lost=lost)
 
 
 def check_version(version: str) -> str:
@@ -280,12 +258,15 @@ def _need_licenses(selection: Selection) -> None:
 
 
 def write_annotations(
-    document: Document, left_out: Sequence[LeftOut], folder: Path
-) -> dict[str, Any]:
+    document: Document, left_out: Sequence[LeftOut], folder: Path, path: str
+) -> ReleaseSummary:
     """Write everything that follows from the document, checksums and media apart.
 
-    Returns:
-        ``statistics.count`` of it.
+    Args:
+        document: the release.
+        left_out: what it does not have.
+        folder: where it is made.
+        path: where it will be.
     """
     counts = count(document)
     write_document(document, folder)
@@ -295,7 +276,8 @@ def write_annotations(
     statistics = {**counts, "left_out": [asdict(item) for item in left_out]}
     text = json.dumps(statistics, indent=1, ensure_ascii=False)
     write_file(folder / layout.STATISTICS, f"{text}\n".encode())
-    card = render_card(document, counts, tally(left_out))
+    reasons = tally(left_out)
+    card = render_card(document, counts, reasons)
     write_file(folder / layout.CARD, card.encode())
     categories = [(row["category"], row["instances"]) for row in counts["per_category"]]
     shown = [(name, number) for name, number in categories if number]
@@ -306,7 +288,19 @@ def write_annotations(
         ("scenarios", bar_chart("Instances per scenario", scenarios)),
     ):
         write_file(folder / layout.FIGURES[name], chart.encode())
-    return counts
+    return ReleaseSummary(
+        version=document.info.version,
+        path=path,
+        verified=document.info.verified,
+        videos=counts["videos"],
+        clips=counts["clips"],
+        frames=counts["frames"]["total"],
+        off_screen_frames=counts["frames"]["off_screen"],
+        instances=counts["instances"]["total"],
+        left_out=reasons,
+        unrecorded=sum(not image.recorded_sha256 for image in document.images),
+        lost=[],
+    )
 
 
 def _images(

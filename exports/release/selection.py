@@ -1,19 +1,21 @@
 """The choice of what goes into a release: frames, instances, and why the others do not.
 
 Nothing is lost in silence: every frame, instance and mask of the tables is either selected or named
-in ``left_out`` with its reason. Tables that contradict each other are refused.
+in ``left_out`` with its reason. Tables that contradict each other are refused. Media that is gone
+or another one by now takes out what was made of it; the release is where a wrong file would be
+passed on, so here a video is hashed whatever its file looks like.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.errors import AvatarBuildError, InputError
+from pipeline.errors import AvatarBuildError, InputError, MediaError
 from pipeline.records import rle
-from pipeline.records.reviews import counting_reviews
+from pipeline.records.reviews import by_frame, counting_reviews
 from pipeline.records.schema import (
     Clip,
     Frame,
@@ -26,6 +28,8 @@ from pipeline.records.schema import (
 )
 from pipeline.release.scenario_rules import contradiction
 from pipeline.words import counted
+from pipeline.workspace.recorded import MISSING, frame_bytes, video_file
+from pipeline.workspace.storage import Storage
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -121,8 +125,8 @@ class _Index:
     clips: dict[str, Clip]
     frames: dict[str, Frame]
     masks: dict[str, Mask]
-    reviews: dict[str, list[Review]] = field(default_factory=dict)
-    instances: dict[str, list[Instance]] = field(default_factory=dict)
+    reviews: dict[str, list[Review]]
+    instances: dict[str, list[Instance]]
 
 
 def select(
@@ -159,8 +163,68 @@ def select(
         if selected is not None:
             frames.append(selected)
     frames.sort(key=lambda item: (item.video.video_id, item.frame.time_s, item.frame.frame_id))
-    left_out.sort(key=lambda item: (item.frame_id, item.kind, item.id))
-    return Selection(tuple(frames), tuple(left_out))
+    return Selection(tuple(frames), _sorted(left_out))
+
+
+def without_lost(
+    selection: Selection, storage: Storage, *, media: bool
+) -> tuple[Selection, list[str]]:
+    """Return the selection less the frames whose image or video is not the recorded one.
+
+    Args:
+        selection: of the tables.
+        storage: the workspace.
+        media: whether media is shipped; if not, videos are not needed, and images may be missing.
+
+    Returns:
+        What is left, and a line about each file that is lost.
+    """
+    videos: dict[str, MediaError] = {}
+    frames: dict[str, MediaError] = {}
+    rows = {item.video.video_id: item.video for item in selection.frames} if media else {}
+    for video_id, video in rows.items():
+        try:
+            with video_file(storage, video, always_hash=True):
+                pass
+        except MediaError as error:
+            videos[video_id] = error
+    for item in selection.frames:
+        try:
+            if item.video.video_id not in videos:
+                frame_bytes(storage, item.frame)
+        except MediaError as error:
+            if error.kind != MISSING or media:
+                frames[item.frame.frame_id] = error
+    said = [error.detail for error in (*videos.values(), *frames.values())]
+    return leave_out(selection, videos, frames), said
+
+
+def leave_out(
+    selection: Selection, videos: Mapping[str, MediaError], frames: Mapping[str, MediaError]
+) -> Selection:
+    """Return the selection less some videos with all their frames, and some frames, by ids."""
+    left_out = [
+        *selection.left_out,
+        *(LeftOut("video", name, "", why.kind, why.detail) for name, why in videos.items()),
+    ]
+    kept = []
+    for item in selection.frames:
+        name = item.frame.frame_id
+        if why := videos.get(item.video.video_id):
+            why = MediaError(f"video_{why.kind}", "")  # the video's own row tells more
+        else:
+            why = frames.get(name)
+        if why is None:
+            kept.append(item)
+            continue
+        left_out.append(LeftOut("frame", name, name, why.kind, why.detail))
+        for chosen in item.instances:
+            left_out.append(LeftOut("instance", chosen.instance.instance_id, name, why.kind))
+    return Selection(tuple(kept), _sorted(left_out))
+
+
+def _sorted(left_out: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+    return tuple(sorted(left_out, key=lambda row: (row.frame_id, row.kind, row.id)))
 
 
 def _without(tables: ReleaseTables, videos: set[str]) -> ReleaseTables:
@@ -189,19 +253,23 @@ def _select_frame(
     chosen: list[SelectedInstance] = []
     left_out: list[LeftOut] = []
     for instance in instances:
-        why = reason or ("frame_off_screen" if off_screen else None)
         mask = index.masks.get(instance.instance_id)
+        why = reason or ("frame_off_screen" if off_screen else None)
         why = why or _instance_reason(instance, mask, boxes, unverified=unverified)
-        if why is not None or mask is None:
-            why = why or "no_mask"
+        if why is not None:
             left_out.append(LeftOut("instance", instance.instance_id, frame.frame_id, why))
         else:
+            assert mask is not None
             _check_mask(mask, frame)
             chosen.append(SelectedInstance(instance, mask))
     # A frame of which nothing is left would call its sound silent.
     if not off_screen and not chosen:
         reason = reason or "no_instance_released"
-    if _contradict(chosen, frame):
+    sounding = [
+        (item.instance.audio_visual_category, item.instance.scenario, item.mask.area)
+        for item in chosen
+    ]
+    if contradiction(sounding, frame.width * frame.height) is not None:
         reason = "scenarios_contradict"
         left_out += [
             LeftOut("instance", item.instance.instance_id, frame.frame_id, reason)
@@ -245,14 +313,6 @@ def _frame_reason(
     return None
 
 
-def _contradict(chosen: Sequence[SelectedInstance], frame: Frame) -> bool:
-    sounding = [
-        (item.instance.audio_visual_category, item.instance.scenario, item.mask.area)
-        for item in chosen
-    ]
-    return contradiction(sounding, frame.width * frame.height) is not None
-
-
 def _instance_reason(
     instance: Instance, mask: Mask | None, boxes: list[Review], *, unverified: bool
 ) -> str | None:
@@ -274,24 +334,24 @@ def _index(tables: ReleaseTables) -> _Index:
         clips=_by_id(tables.clips),
         frames=_by_id(tables.frames),
         masks=_by_id(tables.masks),
+        reviews=by_frame(_by_id(tables.reviews).values()),
+        instances=by_frame(_by_id(tables.instances).values()),
     )
     for video in index.videos:
         check_video_id(video)
     for clip in index.clips.values():
-        _known("clips", clip, "video_id", clip.video_id, index.videos)
+        _known(clip, "video_id", index.videos)
     for frame in index.frames.values():
-        _known("frames", frame, "clip_id", frame.clip_id, index.clips)
+        _known(frame, "clip_id", index.clips)
         if index.clips[frame.clip_id].video_id != frame.video_id:
-            raise _contradiction("frames", frame, f"video_id {frame.video_id} is not its clip's")
-    for instance in _by_id(tables.instances).values():
-        _known("instances", instance, "frame_id", instance.frame_id, index.frames)
-        index.instances.setdefault(instance.frame_id, []).append(instance)
+            raise _contradiction(frame, f"video_id {frame.video_id} is not its clip's")
+    for instance in tables.instances:
+        _known(instance, "frame_id", index.frames)
         mask = index.masks.get(instance.instance_id)
         if mask is not None and mask.frame_id != instance.frame_id:
-            raise _contradiction("masks", mask, f"frame_id {mask.frame_id} is not its instance's")
-    for review in _by_id(tables.reviews).values():
-        _known("reviews", review, "frame_id", review.frame_id, index.frames)
-        index.reviews.setdefault(review.frame_id, []).append(review)
+            raise _contradiction(mask, f"frame_id {mask.frame_id} is not its instance's")
+    for review in tables.reviews:
+        _known(review, "frame_id", index.frames)
     return index
 
 
@@ -299,32 +359,33 @@ def _by_id(rows: Iterable[RecordT]) -> dict[str, RecordT]:
     found: dict[str, RecordT] = {}
     for row in rows:
         if row.id in found:
-            raise _contradiction(row.table, row, "is there twice")
+            raise _contradiction(row, "is there twice")
         found[row.id] = row
     return found
 
 
-def _known(table: str, row: Record, column: str, value: str, known: dict[str, RecordT]) -> None:
+def _known(row: Record, column: str, known: dict[str, RecordT]) -> None:
+    value = getattr(row, column)
     if value not in known:
-        raise _contradiction(table, row, f"{column} {value} is in no table")
+        raise _contradiction(row, f"{column} {value} is in no table")
 
 
 def _check_mask(mask: Mask, frame: Frame) -> None:
     height, width = mask.rle.size
     if (height, width) != (frame.height, frame.width):
         raise _contradiction(
-            "masks", mask, f"is {width}x{height}, its frame is {frame.width}x{frame.height}"
+            mask, f"is {width}x{height}, its frame is {frame.width}x{frame.height}"
         )
     try:
         pixels = int(rle.decode(mask.rle).sum())
     except InputError as error:
-        raise _contradiction("masks", mask, f"cannot be decoded ({error.detail})") from error
+        raise _contradiction(mask, f"cannot be decoded ({error.detail})") from error
     if mask.area != pixels or list(mask.bbox) != rle.bbox(mask.rle):
-        raise _contradiction("masks", mask, "has an area or bbox that is not its RLE's")
+        raise _contradiction(mask, "has an area or bbox that is not its RLE's")
 
 
-def _contradiction(table: str, row: Record, what: str) -> AvatarBuildError:
+def _contradiction(row: Record, what: str) -> AvatarBuildError:
     return AvatarBuildError(
-        f"tables/{table}: {row.key} {row.id[:80]!r} {what}. The tables come from different runs; "
-        "'avatar-build status' shows which stage to run again."
+        f"tables/{row.table}: {row.key} {row.id[:80]!r} {what}. The tables come from different "
+        "runs; 'avatar-build status' shows which stage to run again."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
 from pipeline.release.document import Document
@@ -54,24 +54,20 @@ def _frames_per_clip(document: Document) -> dict[str, int]:
 
 def _per_category(document: Document) -> list[dict[str, Any]]:
     """Count every category that occurs, most instances first (the paper's Fig. T)."""
-    frames: dict[str, set[int]] = defaultdict(set)
-    scenarios: dict[str, Counter[str | None]] = defaultdict(Counter)
-    off_screen: Counter[str] = Counter()
-    for row in document.annotations:
-        frames[row.audio_visual_category].add(row.image_id)
-        scenarios[row.audio_visual_category][row.scenario] += 1
-    for image in document.images:
-        if image.off_screen_category:
-            off_screen[image.off_screen_category] += 1
-    names = {*frames, *off_screen}
+    rows = document.annotations
+    instances = Counter(row.audio_visual_category for row in rows)
+    scenarios = Counter((row.audio_visual_category, str(row.scenario)) for row in rows)
+    in_frames = {(row.audio_visual_category, row.image_id) for row in rows}
+    frames = Counter(name for name, _ in in_frames)
+    off_screen = Counter(image.off_screen_category for image in document.images)
     table = [
         {
             "category": name,
-            "instances": sum(scenarios[name].values()),
-            **{scenario: scenarios[name][scenario] for scenario in TABLE_A},
-            "frames": len(frames[name]),
+            "instances": instances[name],
+            **{scenario: scenarios[name, scenario] for scenario in TABLE_A},
+            "frames": frames[name],
             "off_screen_frames": off_screen[name],
         }
-        for name in names
+        for name in {*instances, *filter(None, off_screen)}
     ]
     return sorted(table, key=lambda row: (-row["instances"], row["category"]))

@@ -17,6 +17,7 @@ from pipeline.media import BROWSER, Media, make_clip
 from pipeline.records.schema import Clip, Video
 from pipeline.release.layout import DOCUMENT
 from pipeline.release.read import read_document
+from pipeline.words import counted
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
 
@@ -63,8 +64,7 @@ def find_films(storage: Storage, clips: Iterable[Clip], target: Path) -> Films:
             addresses[clip.clip_id] = _relative(storage, name, target)
     if len(addresses) == len(wanted):
         return Films(addresses, "")
-    count = len(wanted) - len(addresses)
-    missing = f"{count} {'clip' if count == 1 else 'clips'} cannot be heard here"
+    missing = f"{counted(len(wanted) - len(addresses), 'clip')} cannot be heard here"
     if without:
         missing += f" (release {', '.join(without)} ships ids only, no media)"
     return Films(addresses, f"{missing}: 'avatar-build report --clips' cuts those with pictures.")

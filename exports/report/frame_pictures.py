@@ -13,7 +13,9 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from exports.release.selection import ReleaseTables
 from pipeline.errors import MediaError
+from pipeline.media.picture import encode_image
 from pipeline.pictures import category_color, mask_path
 from pipeline.records import rle
 from pipeline.records.reviews import counting_reviews
@@ -21,7 +23,6 @@ from pipeline.records.schema import (
     Clip,
     Frame,
     Instance,
-    Mask,
     Proposal,
     Record,
     Review,
@@ -43,17 +44,11 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 @dataclass(frozen=True)
-class ReportTables:
+class ReportTables(ReleaseTables):
     """The rows a report shows, in any order."""
 
-    videos: Sequence[Video] = ()
-    clips: Sequence[Clip] = ()
-    frames: Sequence[Frame] = ()
     sounds: Sequence[Sounds] = ()
     proposals: Sequence[Proposal] = ()
-    reviews: Sequence[Review] = ()
-    instances: Sequence[Instance] = ()
-    masks: Sequence[Mask] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class Shape:
     """``audible`` or ``unheard`` (proposals), ``box`` (an instance) or ``mask``."""
     title: str
     color: str
-    box: tuple[float, float, float, float]
+    box: Sequence[float]
     path: str = ""
 
 
@@ -159,7 +154,7 @@ class _Painter:
             kind = "audible" if proposal.audible else "unheard"
             names = ", ".join(proposal.categories) or proposal.detector_class
             title = f"{names} ({proposal.detector} {proposal.detector_score:.2f})"
-            shapes.append(Shape(kind, title, "", _corners(proposal.bbox)))
+            shapes.append(Shape(kind, title, "", proposal.bbox))
         labels: list[tuple[str, str, str]] = []
         instances = self._instances.get(frame.frame_id, [])
         for instance in instances:
@@ -169,10 +164,8 @@ class _Painter:
             mask = self._masks.get(instance.instance_id)
             if mask is not None:
                 outline = mask_path(rle.decode(mask.rle), 1 if pictured else _COARSE)
-                shapes.append(
-                    Shape("mask", f"{title} ({mask.source})", color, _corners(mask.bbox), outline)
-                )
-            shapes.append(Shape("box", title, color, _corners(instance.bbox)))
+                shapes.append(Shape("mask", f"{title} ({mask.source})", color, mask.bbox, outline))
+            shapes.append(Shape("box", title, color, instance.bbox))
         state, note = _state(self._reviews.get(frame.frame_id, []), instances)
         jpeg, gone = _picture(self._storage, frame) if pictured else ("", "")
         return FrameView(
@@ -197,9 +190,9 @@ def _picture(storage: Storage, frame: Frame) -> tuple[str, str]:
         return "", "not an image"
     height, width = image.shape[:2]
     size = (min(width, _WIDTH), max(1, round(height * min(1.0, _WIDTH / width))))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-    return base64.b64encode(encoded.tobytes()).decode("ascii"), ""
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    encoded = encode_image(small[:, :, ::-1], "jpg", _QUALITY)  # OpenCV read blue first
+    return base64.b64encode(encoded).decode("ascii"), ""
 
 
 def _state(reviews: Sequence[Review], instances: Sequence[Instance]) -> tuple[str, str]:
@@ -223,18 +216,9 @@ def _heard(sounds: Iterable[Sounds]) -> list[tuple[str, float, bool]]:
     best: dict[str, tuple[str, float, bool]] = {}
     for sound in sounds:
         for row in sound.categories:
-            found = best.get(row.category, (row.category, 0.0, False))
-            best[row.category] = (
-                row.category,
-                max(found[1], row.score),
-                found[2] or row.active,
-            )
+            name, score, active = best.get(row.category, (row.category, 0.0, False))
+            best[name] = (name, max(score, row.score), active or row.active)
     return sorted(best.values(), key=lambda row: (not row[2], -row[1], row[0]))[:6]
-
-
-def _corners(bbox: Sequence[float]) -> tuple[float, float, float, float]:
-    x, y, w, h = bbox
-    return (x, y, w, h)
 
 
 def _grouped(rows: Iterable[RecordT], column: str) -> Mapping[str, list[RecordT]]:

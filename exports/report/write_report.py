@@ -132,24 +132,15 @@ def write_report(
 def _gallery(views: Iterable[ClipView]) -> dict[str, Any]:
     """Return the clips as HTML: the first page as such, the others as text for its script."""
     template = environment("exports").get_template("clip.html.j2")
-    kinds: tuple[dict[str, int], ...] = ({}, {}, {})  # category, scenario, state to number
     first: list[Markup] = []
     clips: list[dict[str, Any]] = []
     pictured = 0
-
-    def numbers(kind: int, values: Iterable[str]) -> list[int]:
-        return sorted({kinds[kind].setdefault(value, len(kinds[kind])) for value in values})
-
     for view in views:
         html = template.render(view=view)
         pictured += view.pictured
         frames = [
-            (
-                numbers(0, [label[0] for label in frame.labels]),
-                numbers(1, [label[1] for label in frame.labels]),
-                numbers(2, [frame.state]),
-            )
-            for frame in view.frames
+            ({name for name, _, _ in one.labels}, {how for _, how, _ in one.labels}, {one.state})
+            for one in view.frames
         ]
         text = f"{view.video.title} {view.video.label} {view.clip.clip_id}".lower()
         clips.append({"text": text, "frames": frames})
@@ -158,13 +149,13 @@ def _gallery(views: Iterable[ClipView]) -> dict[str, Any]:
         else:
             clips[-1]["html"] = html
     names = ("all categories", "all scenarios", "all frames")
-    order = [sorted(kind) for kind in kinds]
-    place = [
-        {kind[name]: n for n, name in enumerate(o)} for kind, o in zip(kinds, order, strict=True)
-    ]
+    # Category, scenario and state are numbered, in their order, as few are named by many.
+    every = [frame for clip in clips for frame in clip["frames"]]
+    order = [sorted(set().union(*(frame[kind] for frame in every))) for kind in range(3)]
+    place = [{name: number for number, name in enumerate(kind)} for kind in order]
     for clip in clips:
         clip["frames"] = [
-            [[place[kind][n] for n in own] for kind, own in enumerate(frame)]
+            [sorted(place[kind][name] for name in own) for kind, own in enumerate(frame)]
             for frame in clip["frames"]
         ]
     return {

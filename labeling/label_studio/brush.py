@@ -81,7 +81,8 @@ def decode(data: object, height: int, width: int) -> Mask:
         if repeats:
             rgba[at:stop] = stream.take(8)
         else:
-            rgba[at:stop] = np.frombuffer(stream.take_bytes(stop - at), dtype=np.uint8)
+            values = stream.take(8 * (stop - at)).to_bytes(stop - at, "big")
+            rgba[at:stop] = np.frombuffer(values, dtype=np.uint8)
         at = stop
     inside: Mask = rgba[_CHANNELS - 1 :: _CHANNELS].reshape(height, width) > _OPAQUE
     return inside
@@ -102,10 +103,6 @@ class _Bits:
         found = int.from_bytes(self._data[self._at >> 3 : (stop + 7) >> 3], "big")
         self._at = stop
         return found >> (-stop % 8) & ((1 << count) - 1)
-
-    def take_bytes(self, count: int) -> bytes:
-        """Return the next bytes, wherever in a byte they begin."""
-        return self.take(8 * count).to_bytes(count, "big")
 
 
 def _bytes(data: object, total: int) -> bytes:

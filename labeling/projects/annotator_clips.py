@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -70,38 +69,33 @@ def make_clips(
     def make_context(source: Path, target: Path) -> None:
         make_clip(Media(source), first, last, target, codecs=BROWSER)
 
-    _once(storage, video, loop, make_loop)
-    _once(storage, video, context, make_context)
+    storage.make_folder(FOLDER)
+    for name, make in ((loop, make_loop), (context, make_context)):
+        if is_as_made(storage, name):
+            continue
+        with (
+            tempfile.TemporaryDirectory(
+                prefix=".making-", dir=storage.local_path(FOLDER)
+            ) as folder,
+            video_file(storage, video) as source,
+        ):
+            made = Path(folder) / "made.mp4"
+            make(source, made)
+            digest = sha256_of(made)
+            storage.publish(made, name)
+            note_file(storage, name, digest)
     return loop, context
 
 
 def clips_html(loop: str, context: str) -> str:
     """Write both clips for the annotator's page, from their addresses."""
+    loop, context = html.escape(loop), html.escape(context)
     return (
-        f"<b>The moment</b> (silent)<video src={_quoted(loop)} autoplay loop muted></video>"
-        f"<b>Around it</b> (with sound)<video src={_quoted(context)} controls></video>"
+        f'<b>The moment</b> (silent)<video src="{loop}" autoplay loop muted></video>'
+        f'<b>Around it</b> (with sound)<video src="{context}" controls></video>'
     )
 
 
 def _name(frame: Frame, video: Video, kind: str, half_s: float) -> str:
     of = video.sha256[:12]
     return f"{FOLDER}/{frame.frame_id}_{kind}_{round(half_s * 1000):04d}ms_{of}.mp4"
-
-
-def _once(storage: Storage, video: Video, name: str, make: Callable[[Path, Path], None]) -> None:
-    if is_as_made(storage, name):
-        return
-    storage.make_folder(FOLDER)
-    with (
-        tempfile.TemporaryDirectory(prefix=".making-", dir=storage.local_path(FOLDER)) as folder,
-        video_file(storage, video) as source,
-    ):
-        target = Path(folder) / "made.mp4"
-        make(source, target)
-        digest = sha256_of(target)
-        storage.publish(target, name)
-        note_file(storage, name, digest)
-
-
-def _quoted(address: str) -> str:
-    return f'"{html.escape(address)}"'

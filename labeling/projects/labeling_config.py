@@ -18,13 +18,8 @@ from labeling.label_studio import brush
 from pipeline.errors import InputError
 from pipeline.records.schema import Frame
 
-CHOICE_TAGS = {
-    "Choices": "choices",
-    "RectangleLabels": "rectanglelabels",
-    "BrushLabels": "brushlabels",
-    "KeyPointLabels": "keypointlabels",
-}
-"""Controls whose answer is one of several values: tag to result type."""
+_CHOICE_TAGS = {"Choices", "RectangleLabels", "BrushLabels", "KeyPointLabels"}
+"""Controls whose answer is one of several values; results have the tag's name in small letters."""
 
 
 PREDICTED = "avatar-build"
@@ -81,10 +76,10 @@ def layout(name: str) -> Layout:
         variable = tag.get("value", "")[1:] if tag.get("value", "").startswith("$") else ""
         if variable:
             variables.add(variable)
-        if tag.tag in CHOICE_TAGS:
+        if tag.tag in _CHOICE_TAGS:
             values = frozenset(child.get("value", "") for child in tag)
             name, to = tag.get("name", ""), tag.get("toName", "")
-            controls[name] = Control(CHOICE_TAGS[tag.tag], to, values, variable)
+            controls[name] = Control(tag.tag.lower(), to, values, variable)
     return Layout(xml, controls, frozenset(variables), frozenset(hotkeys))
 
 

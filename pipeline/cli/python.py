@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas
 
+from exports import Release, load_release
 from exports.from_workspace import workspace_report
-from exports.loading import Release, load_release
 from pipeline.cli.common.running import freeze
 from pipeline.errors import UsageError
 from pipeline.flow import STAGES, stages_of

@@ -101,7 +101,7 @@ def test_the_same_videos_give_the_same_frames_and_the_release_still_verifies(
     assert verify_release(folder) == []
     assert len(list(folder.glob("metadata/*/*.jpg"))) == 6
     assert len(list(folder.glob("video/*.mp4"))) == 3
-    assert not list(folder.rglob("*.partial*"))
+    assert not list(folder.rglob(".*"))  # nothing half done
     assert restored(folder, site(videos, tmp_path)) == {}  # nothing is missing any more
 
 
