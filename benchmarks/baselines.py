@@ -56,14 +56,7 @@ def plain(fine: bool) -> tuple[nn.Module, nn.Module]:
 def measure(model: Published, device: str, batch: int) -> dict[str, float]:
     """Milliseconds per item of each part."""
     torch.manual_seed(0)
-    ours = Localiser(
-        model.name,
-        model.network(()),
-        model.image_front,
-        model.sound_front,
-        model.posts[""],
-        device=device,
-    )
+    ours = Localiser(model, model.network(), model.posts[""], device=device)
     see, hear = (net.to(device) for net in plain(fine=model not in (EZVSL, SLAVC)))
     rng = np.random.default_rng(0)
     pictures = list(rng.integers(0, 256, (batch, 360, 640, 3), np.uint8))

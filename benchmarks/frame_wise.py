@@ -46,16 +46,15 @@ class FrameWiseRecipe(Recipe):
     """The control, as the one loop trains it."""
 
     name = NAME
+    kind = FrameWiseConfig
+    settings: FrameWiseConfig
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         shared, self.notes = with_new_names(config.get("shared", {}))
-        self.settings = FrameWiseConfig.model_validate({**config, "shared": shared})
+        super().__init__({**config, "shared": shared})
         self._inputs = TavloRecipe(self.settings.shared.model_dump(mode="json"))
 
-    def config(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json")
-
-    def make_model(self) -> nn.Module:
+    def make_network(self) -> nn.Module:
         return FrameWise(self.settings.shared.sizes)
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:

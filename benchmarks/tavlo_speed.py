@@ -94,7 +94,7 @@ def network(
 ) -> dict[str, Any]:
     """Cost of a training step and of inference on the same clips."""
     torch.manual_seed(0)
-    model: nn.Module = recipe.make_model().to(device)
+    model: nn.Module = recipe.make_network().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     inputs = random_batch(recipe, frames, batch, device)
     half = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -193,7 +193,7 @@ def train_and_score(size: Size, name: str, work: Path, device: str) -> dict[str,
         "best": done.best,
         "wall_s": time.perf_counter() - started[0],
         "cpu_s": time.process_time() - started[1],
-        "parameters": sum(p.numel() for p in recipe.make_model().parameters()),
+        "parameters": sum(p.numel() for p in recipe.make_network().parameters()),
     }
     data = read_release(test)
     model, _ = open_predictor(str(out / BEST), data, device=device, cache=work / "clips")
@@ -249,7 +249,7 @@ def deaf_share(size: Size, work: Path, name: str, clips: int = 40) -> float:
     _, test = draw(size, work)
     recipe_name, settings = settings_of(size, name)
     recipe = make_recipe(recipe_name, settings)
-    model = recipe.make_model()
+    model = recipe.make_network()
     path = work / "runs" / titled(name, size.train.seed) / BEST
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +13,10 @@ from pipeline.cli.common.options import COUNT, PATH, POSITIVE, cli
 from pipeline.cli.common.output import output
 
 if TYPE_CHECKING:
-    from tavlo.evaluation.clip_models import ClipPredictor
     from tavlo.evaluation.evaluate import Scores
     from tavlo.evaluation.evaluation_set import EvaluationSet
     from tavlo.evaluation.image_models import ImagePredictor
+    from tavlo.evaluation.open_predictor import ClipPredictor
     from tavlo.evaluation.predictions import Predictions
 
     Model = ImagePredictor | ClipPredictor
@@ -338,7 +338,7 @@ def _score_older(
         scores.left_out |= failed
     if asked.out:
         write_benchmark_scores(scores, asked.out)
-    output().tell(scores.as_dict(), to_markdown([benchmark_table(scores)]).rstrip("\n"))
+    output().tell(asdict(scores), to_markdown([benchmark_table(scores)]).rstrip("\n"))
 
 
 def _tell_windows(name: str, scores: Mapping[float | None, Scores], out: Path) -> None:

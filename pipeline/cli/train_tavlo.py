@@ -85,7 +85,7 @@ def train_tavlo(
     request = Request(model, config, shown=output().shown, **asked)
     if dry_run:
         found = plan(request)
-        output().tell(asdict(found), *found.lines())
+        output().tell(asdict(found), *found.sentences())
         return
     done = run(request)
     if os.environ.get("RANK", "0") != "0":

@@ -40,8 +40,14 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return dict(found)
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(
+    path: Path, advice: str = "Fetch it again: 'avatar-build models fetch'."
+) -> Any:
     """Read tensors, plain values and NumPy's numbers on the CPU; no code of the file is run.
+
+    Args:
+        path: a ``.safetensors`` file, or one that ``torch.save`` wrote.
+        advice: what to do about one that cannot be read, for the error.
 
     Raises:
         UsageError: it cannot be read so.
@@ -51,18 +57,17 @@ def read_checkpoint(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(numpy_numbers()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_numbers()):
             # What it cannot read is an error anyway.
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch makes of other bytes can be anything
         raise UsageError(
-            f"{path}: not a readable checkpoint of tensors ({why_unreadable(error)}). Fetch it"
-            " again: 'avatar-build models fetch'."
+            f"{path}: not a readable checkpoint of tensors ({why_unreadable(error)}). {advice}"
         ) from error
 
 
-def numpy_numbers() -> list[Any]:
+def _numpy_numbers() -> list[Any]:
     """Return NumPy's numbers, which authors' checkpoints hold besides tensors."""
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     # NumPy 1 wrote the first name.

@@ -11,6 +11,7 @@ then loads name by name, and what is trained here loads there. Unused ones take 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +142,11 @@ def unit(vectors: Tensor, axis: int) -> Tensor:
     bfloat16 has it is an eighth of a logit off.
     """
     return F.normalize(vectors.float(), dim=axis)
+
+
+def without_classifier(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of torchvision's ResNet-18 that a ``Trunk`` has."""
+    return {name: value for name, value in weights.items() if not name.startswith("fc.")}
 
 
 def max_pool(features: Tensor) -> Tensor:

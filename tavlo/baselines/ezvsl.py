@@ -70,7 +70,7 @@ def ezvsl_loss(tokens: Tensor, sounds: Tensor) -> Tensor:
 EZVSL = Published(
     name="ezvsl",
     wrapper="model",
-    network=lambda _names: EzVsl(),
+    network=EzVsl,
     image_front=squeeze_front,
     sound_front=EZVSL_SOUND,
     posts={

@@ -7,9 +7,8 @@ one object that belongs with the results: changing the interpolation alone moves
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
+from pipeline.flow import imported
 from pipeline.models import require
 from pipeline.models.catalogue import MODELS as REGISTERED
 from tavlo.metrics.localisation import Comparison, Pixels, Real, min_max, predict, rank_threshold
@@ -67,10 +67,6 @@ class PostProcessing:
     """Largest magnitude of the map; for ``fixed``."""
     prior: Prior | None = None
     """Set when the heatmaps hold the object prior; they are then normalised already."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
 
     def upsample(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring maps ``(n, h, w)`` to ``(n, GRID, GRID)``."""
@@ -177,17 +173,9 @@ MODELS: dict[str, str] = {
     "ssltie": "tavlo.baselines.ssltie:SSLTIE",
     "lvs": "tavlo.baselines.lvs:LVS",
     "sslalignment": "tavlo.baselines.sslalignment:SSLALIGNMENT",
-    "object-prior": "tavlo.baselines.prior:OBJECT_PRIOR",
+    "object-prior": "tavlo.baselines.localiser:ObjectPrior",
 }
 """Name to where its opener is; nothing is imported before it is asked for."""
-
-
-class Opener(Protocol):
-    """Opens checkpoints of one model."""
-
-    def open(self, checkpoint: Path, prior: Path | None, variant: str, device: str) -> ImageModel:
-        """Open a checkpoint; see ``open_model``."""
-        ...
 
 
 def checkpoint_path(text: str) -> Path:
@@ -229,6 +217,5 @@ def open_model(
     """
     if name not in MODELS:
         raise UsageError(f"model {name!r}: there is {', '.join(sorted(MODELS))}.")
-    module, _, opener = MODELS[name].partition(":")
-    opens: Opener = getattr(importlib.import_module(module), opener)
-    return opens.open(checkpoint, prior, variant, device)
+    opened: ImageModel = imported(MODELS[name]).open(checkpoint, prior, variant, device)
+    return opened

@@ -9,28 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.errors import UsageError
 from pipeline.media.clip_cache import ClipTensors
 from tavlo.baselines.augment import drawn_warp, masked, shifted, shifted_crop, strong
-from tavlo.baselines.encoders import Trunk
-from tavlo.baselines.ezvsl import EZVSL, EzVsl, ezvsl_loss
+from tavlo.baselines.encoders import without_classifier
+from tavlo.baselines.ezvsl import EZVSL, ezvsl_loss
 from tavlo.baselines.frontends import RATE_HZ, decibels, mel_powers, window_around
-from tavlo.baselines.interface import Picture, Sound
+from tavlo.baselines.interface import Picture
 from tavlo.baselines.localiser import Published
 from tavlo.baselines.neighbours import Neighbours, file_digest, read_neighbours
 from tavlo.baselines.slavc import IMAGE_DROPOUT, MOMENTUM, SLAVC, Slavc, slavc_loss
-from tavlo.baselines.sslalignment import SSLALIGNMENT, Aligned, alignment_loss
-from tavlo.baselines.ssltie import SSLTIE, SslTie, ssltie_loss, warped
-from tavlo.training.imagenet import SCRATCH, imagenet_resnet18
-from tavlo.training.recipe import Recipe, setting_error
+from tavlo.baselines.sslalignment import SSLALIGNMENT, alignment_loss
+from tavlo.baselines.ssltie import SSLTIE, ssltie_loss, warped
+from tavlo.training.imagenet import start_from_imagenet
+from tavlo.training.recipe import Recipe
 
 _ANY_FRAME_RATE = {"min_frames": 1, "max_frames": 10_000}
 """Clips of any frame rate: one frame of each is used."""
@@ -84,88 +84,68 @@ class AlignmentSettings(NetSettings):
     """The digest of ``neighbours``; noted when training starts."""
 
 
-Settings = TypeVar("Settings", bound=NetSettings)
-
-
-class PairRecipe(Recipe, Generic[Settings]):
-    """The common part of the recipes: the middle frame of a clip and its sound.
-
-    Args:
-        config: settings that differ from the defaults.
-
-    Raises:
-        ConfigError: one is unknown or out of range.
-    """
+class PairRecipe(Recipe):
+    """The common part of the recipes: the middle frame of a clip and its sound."""
 
     published: ClassVar[Published]
-    training: ClassVar[Mapping[str, Any]]
-    kind: type[Settings]
+    settings: NetSettings
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        try:
-            self.settings = self.kind.model_validate(config)
-        except ValidationError as error:
-            raise setting_error(self.name, error) from error
-
-    def config(self) -> dict[str, Any]:
-        """Return all settings."""
-        return self.settings.model_dump(mode="json")
+    def make_network(self) -> nn.Module:
+        """Make a new network."""
+        return self.published.network(self.settings.width)
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """Make ``image`` ``(3, y, x)`` and ``spectrogram`` ``(1, f, s)``, as EZ-VSL does."""
         picture = middle_frame(clip)
         if rng is not None:
             picture = shifted_crop(picture, rng)
-        return {"image": self._image(picture), "spectrogram": self._spectrogram(clip.waveform)}
+        spectrogram = self.published.sound_front.spectrograms([clip.waveform])[0]
+        return {"image": self._image(picture), "spectrogram": spectrogram}
 
     def _image(self, picture: Picture) -> Tensor:
         return self.published.image_front(picture)
 
-    def _spectrogram(self, sound: Sound) -> Tensor:
-        """``(1, f, s)``."""
-        return self.published.sound_front.spectrograms([sound])[0]
 
-
-class EzVslRecipe(PairRecipe[ImageNetSettings]):
+class EzVslRecipe(PairRecipe):
     """EZ-VSL as published; on 10,000 clips its authors take 100 epochs."""
 
     name = "ezvsl"
     published = EZVSL
     training = _AS_EZVSL
     kind = ImageNetSettings
-
-    def make_model(self) -> nn.Module:
-        """Make a new network."""
-        return EzVsl(self.settings.width)
+    settings: ImageNetSettings
 
     def initialise(self, model: nn.Module) -> dict[str, str]:
         """Put ImageNet's weights into the picture's trunk, where they are registered."""
-        assert isinstance(model, EzVsl)
-        return _initialise(self.settings, [model.imgnet])
+        trunk = model.get_submodule("imgnet")
+
+        def put(weights: dict[str, Tensor]) -> None:
+            trunk.load_state_dict(without_classifier(weights))
+
+        wanted = self.settings.imagenet and self.settings.width == 64
+        return start_from_imagenet("picture's trunk", put, wanted=wanted)
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         """See ``ezvsl_loss``."""
         return ezvsl_loss(outputs["tokens"][:, 0].float(), outputs["sounds"][:, 0].float())
 
 
-class SlavcRecipe(PairRecipe[SlavcSettings]):
-    """SLAVC as published."""
+class SlavcRecipe(EzVslRecipe):
+    """SLAVC as published: samples and start are EZ-VSL's."""
 
     name = "slavc"
     published = SLAVC
-    training = _AS_EZVSL
     kind = SlavcSettings
+    settings: SlavcSettings
 
-    def make_model(self) -> nn.Module:
+    def make_network(self) -> nn.Module:
         """Make a new network."""
         return Slavc(self.settings.width, self.settings.image_dropout)
 
     def initialise(self, model: nn.Module) -> dict[str, str]:
-        """Put ImageNet's weights into the picture's trunk and its copy, where registered."""
+        """Start as EZ-VSL does, and the copy with it."""
         assert isinstance(model, Slavc)
-        trunk = model.get_submodule("imgnet")
-        assert isinstance(trunk, Trunk)
-        started = _initialise(self.settings, [trunk])
+        started = super().initialise(model)
         model.reset_momentum_encoder()
         return started
 
@@ -179,17 +159,13 @@ class SlavcRecipe(PairRecipe[SlavcSettings]):
         model.update_momentum_encoder(self.settings.momentum)
 
 
-class SslTieRecipe(PairRecipe[NetSettings]):
+class SslTieRecipe(PairRecipe):
     """SSL-TIE's contrast and equivariance; not its variant that mixes sounds found by retrieval."""
 
     name = "ssltie"
     published = SSLTIE
     training = _AS_SSLTIE
     kind = NetSettings
-
-    def make_model(self) -> nn.Module:
-        """Make a new network."""
-        return SslTie(self.settings.width)
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """Make ``image``, its warped ``view`` ``(3, y, x)``, the ``warp``, and ``spectrogram``.
@@ -217,7 +193,7 @@ class SslTieRecipe(PairRecipe[NetSettings]):
         return ssltie_loss(tokens, view, sounds, outputs["warp"])
 
 
-class AlignmentRecipe(PairRecipe[AlignmentSettings]):
+class AlignmentRecipe(PairRecipe):
     """Cross-modal alignment: 3 x 3 pairs of an original, an augmented and a similar clip.
 
     Its optimiser is not published; EZ-VSL's trains the same kind of encoder on the same list.
@@ -227,6 +203,7 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
     published = SSLALIGNMENT
     training = _AS_EZVSL
     kind = AlignmentSettings
+    settings: AlignmentSettings
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -234,10 +211,6 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
         if self.settings.neighbours and not self.settings.neighbours_sha256:
             digest = file_digest(Path(self.settings.neighbours))
             self.settings = self.settings.model_copy(update={"neighbours_sha256": digest})
-
-    def make_model(self) -> nn.Module:
-        """Make a new network."""
-        return Aligned(self.settings.width)
 
     def companions(
         self, clip_id: str, available: Container[str], rng: np.random.Generator
@@ -260,17 +233,12 @@ class AlignmentRecipe(PairRecipe[AlignmentSettings]):
 
         The original; in training also an augmented one, and those of companions.
         """
-        return self._views(clip, (), rng)
+        return self.sample_among(clip, (), rng)
 
     def sample_among(
-        self, clip: ClipTensors, companions: Sequence[ClipTensors], rng: np.random.Generator
-    ) -> dict[str, Tensor]:
-        """See ``sample``."""
-        return self._views(clip, companions, rng)
-
-    def _views(
         self, clip: ClipTensors, companions: Sequence[ClipTensors], rng: np.random.Generator | None
     ) -> dict[str, Tensor]:
+        """See ``sample``."""
         pictures, sounds = [middle_frame(clip)], [clip.waveform]
         if rng is not None:
             pictures.append(strong(pictures[0], rng))
@@ -297,15 +265,3 @@ def middle_frame(clip: ClipTensors) -> Picture:
     """Return the frame that all these models train on: of VGG-Sound, at 25 frames/s, frame 125."""
     frame: Picture = clip.frames[len(clip.frames) // 2]
     return frame
-
-
-def _initialise(settings: ImageNetSettings, trunks: Sequence[Trunk]) -> dict[str, str]:
-    wanted = settings.imagenet and settings.width == 64
-    found = imagenet_resnet18() if wanted else None
-    if found is None:
-        return {"picture's trunk": SCRATCH if wanted else "from scratch", "rest": "from scratch"}
-    weights, label = found
-    kept = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    for trunk in trunks:
-        trunk.load_state_dict(kept)
-    return {"picture's trunk": label, "rest": "from scratch"}

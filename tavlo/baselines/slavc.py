@@ -127,7 +127,7 @@ def _scores(cosines: Tensor) -> Tensor:
 SLAVC = Published(
     name="slavc",
     wrapper="model",
-    network=lambda _names: Slavc(),
+    network=Slavc,
     image_front=squeeze_front,
     sound_front=EZVSL_SOUND,
     posts={

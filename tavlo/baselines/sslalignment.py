@@ -6,14 +6,12 @@ training here is written from the paper's equations.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from tavlo.baselines.encoders import DualEncoder, max_pool, unit
+from tavlo.baselines.encoders import max_pool, unit
 from tavlo.baselines.frontends import SSLALIGNMENT_SOUND, tensor_front
 from tavlo.baselines.interface import PostProcessing, Prior
 from tavlo.baselines.localiser import Published
@@ -109,14 +107,11 @@ def alignment_loss(
     return total
 
 
-def _network(names: Collection[str]) -> DualEncoder:
-    return Aligned() if "project_picture.weight" in names else Lvs()
-
-
 SSLALIGNMENT = Published(
     name="sslalignment",
     wrapper="model_state_dict",
-    network=_network,
+    network=Aligned,
+    bare=Lvs,
     image_front=tensor_front,
     sound_front=SSLALIGNMENT_SOUND,
     posts={

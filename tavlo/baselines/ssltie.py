@@ -73,7 +73,7 @@ def _map(tokens: Tensor, sounds: Tensor) -> Tensor:
 SSLTIE = Published(
     name="ssltie",
     wrapper="state_dict",
-    network=lambda _names: SslTie(),
+    network=SslTie,
     image_front=crop_front,
     sound_front=SSLTIE_SOUND,
     posts={"": LVS_POST},

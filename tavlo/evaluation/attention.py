@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.files import replacing
-from tavlo.evaluation.clip_models import ClipPredictor
 from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.image_models import ImagePredictor
+from tavlo.evaluation.open_predictor import ClipPredictor
 from tavlo.evaluation.predict import Notes
 from tavlo.evaluation.predictions import GRID_HW
 from tavlo.network.model import AstBlock, Tavlo, similarity

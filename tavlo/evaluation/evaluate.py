@@ -127,11 +127,15 @@ def _score_frame(
         found.values["Off-screen"] = 1.0 - float(predicted.mean())
         return found
     total = _score(frame, predicted, truth, None)
-    mixed = len({instance.scenario for instance in frame.instances}) > 1
-    for row in _rows_of(frame, data):
-        # Where all instances are of one scenario, its truth is the total's.
-        part = row in SCENARIOS and mixed
-        found.values[row] = _score(frame, predicted, truth, row) if part else total
+    scenarios = {instance.scenario for instance in frame.instances}
+    for row in SCENARIOS:
+        if row in scenarios:
+            # Where all instances are of one scenario, its truth is the total's.
+            alone = len(scenarios) == 1
+            found.values[row] = total if alone else _score(frame, predicted, truth, row)
+    found.values["Total"] = total
+    if frame.video_id in data.cross_event:
+        found.values["Cross-event"] = total
     return found
 
 
@@ -156,15 +160,6 @@ def _fill_rows(
             sounding.setdefault(category, []).append(number)
     for category, numbers in sorted(sounding.items()):
         scores.per_category[category] = summary.localisation(numbers, "Total")
-
-
-def _rows_of(frame: LabelledFrame, data: EvaluationSet) -> list[str]:
-    scenarios = {instance.scenario for instance in frame.instances}
-    rows: list[str] = [scenario for scenario in SCENARIOS if scenario in scenarios]
-    rows.append("Total")
-    if frame.video_id in data.cross_event:
-        rows.append("Cross-event")
-    return rows
 
 
 def _score(frame: LabelledFrame, predicted: Any, truth: TruthKind, scenario: str | None) -> float:
@@ -236,25 +231,21 @@ def to_markdown(scores: Scores) -> str:
         " Percent, 95 % intervals by bootstrap over videos.",
         *([f"Made by {json.dumps(scores.model, sort_keys=True)}."] if scores.model else []),
         *(found.sentence() for found in scores.leaks),
-        *([_constant(scores)] if scores.constant else []),
-        "",
     ]
+    if scores.constant:
+        lines.append(
+            f"{scores.constant} of {len(scores.per_frame)} heatmaps are constant: they point"
+            " nowhere, and all of each is predicted or nothing."
+        )
     rows = [
         [name, metric, f"{cell.value:.2f}", f"{cell.low:.2f} to {cell.high:.2f}", str(cell.n)]
         for name, metric, cell in _cells(scores)
     ]
-    lines += markdown_table(["", "metric", "value", "95 %", "n frames"], rows)
+    lines += ["", *markdown_table(["", "metric", "value", "95 %", "n frames"], rows)]
     if scores.left_out:
         lines += ["", f"{len(scores.left_out)} frames left out:"]
         lines += [f"- {frame}: {why}" for frame, why in sorted(scores.left_out.items())]
     return "\n".join(lines) + "\n"
-
-
-def _constant(scores: Scores) -> str:
-    return (
-        f"{scores.constant} of {len(scores.per_frame)} heatmaps are constant: they point nowhere,"
-        " and all of each is predicted or nothing."
-    )
 
 
 def to_latex(scores: Scores) -> str:

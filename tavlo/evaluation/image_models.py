@@ -10,15 +10,15 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 from pipeline.errors import AvatarBuildError
 from pipeline.media import FileSound, Media, Timeline, decode_pictures, read_sound, read_timeline
 from pipeline.versions import code_revision
-from tavlo.baselines.batching import in_threads
 from tavlo.baselines.frontends import window_around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
+from tavlo.baselines.localiser import in_threads
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.predict import Answer, Notes
 
@@ -172,7 +172,7 @@ class ImagePredictor:
         return {
             "name": self.model.name,
             **self.origin,
-            "post": self.model.post.as_dict(),
+            "post": asdict(self.model.post),
             "preparation": "the release's images, and the sound around each",
             "precision": "float32",
             "predicted_by": code_revision(),

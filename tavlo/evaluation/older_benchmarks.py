@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.files import write_whole
 from tavlo.baselines.interface import ImageModel, PostProcessing, Prior
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.image_models import SoundCounts, read_pairs
@@ -33,7 +34,7 @@ from tavlo.evaluation.predictions import GRID_HW, Predictions
 from tavlo.evaluation.training_overlap import TrainingOverlap, training_overlap
 from tavlo.metrics.localisation import ciou, localisation
 from tavlo.metrics.older_metrics import Segmentation, detection, interactive, recall_at
-from tavlo.published.result_table import Entry, Table
+from tavlo.published.result_table import Entry, Table, write_tables
 
 Truth = Literal["union", "votes", "mask"]
 SETS: dict[str, Truth] = {
@@ -71,10 +72,6 @@ class BenchmarkScores:
     notes: list[str] = field(default_factory=list)
     leaks: list[TrainingOverlap] = field(default_factory=list)
     """Training lists the set was held against."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
 
 
 def select_test_split(data: EvaluationSet) -> EvaluationSet:
@@ -125,7 +122,8 @@ def evaluate_benchmark(
         scores.rows[data.imported_from] = _localisation(data.imported_from, seen)
     if len(seen) < len(found):
         scores.rows[f"Extended {data.imported_from}"] = _extended(found)
-    if any(frame.instances and _has_masks(frame) for frame in frames):
+    # Its truth is finer than its boxes.
+    if any(instance.drawn for frame in frames for instance in frame.instances):
         scores.rows[f"{data.imported_from} masks"] = _masks(frames, predictions, post)
     return scores
 
@@ -157,16 +155,11 @@ def retrieve(
     if not vectors:
         raise AvatarBuildError("no sample has picture and sound: nothing to retrieve.")
     pictures, sounds = (np.concatenate(side) for side in zip(*vectors, strict=True))
-    rows = {
-        name: {
-            f"R@{depth}": Number(100 * fraction, len(pictures))
-            for depth, fraction in recall_at(ask, answer, _DEPTHS).items()
-        }
-        for name, ask, answer in (
-            ("audio to image", sounds, pictures),
-            ("image to audio", pictures, sounds),
-        )
-    }
+    rows = {}
+    both = {"audio to image": (sounds, pictures), "image to audio": (pictures, sounds)}
+    for name, (ask, answer) in both.items():
+        found = {f"R@{depth}": part for depth, part in recall_at(ask, answer, _DEPTHS).items()}
+        rows[name] = _numbers(len(pictures), found)
     return rows, notes.failed
 
 
@@ -212,9 +205,13 @@ def consensus(frame: LabelledFrame) -> NDArray[np.float64]:
     return truth
 
 
+def _numbers(n: int, fractions: Mapping[str, float]) -> dict[str, Number]:
+    return {metric: Number(100 * value, n) for metric, value in fractions.items()}
+
+
 def _localisation(name: str, samples: Sequence[_Sample]) -> dict[str, Number]:
-    plain = localisation([one.ciou for one in samples])
-    adaptive = localisation([one.adaptive for one in samples])
+    cious = {"": [one.ciou for one in samples], "adaptive ": [one.adaptive for one in samples]}
+    plain, adaptive = map(localisation, cious.values())
     numbers = {
         "cIoU": plain.success,
         "AUC": plain.auc,
@@ -222,16 +219,11 @@ def _localisation(name: str, samples: Sequence[_Sample]) -> dict[str, Number]:
         "adaptive cIoU": adaptive.success,
         "adaptive AUC": adaptive.auc,
     }
-    row = {metric: Number(100 * value, plain.n) for metric, value in numbers.items()}
+    row = _numbers(plain.n, numbers)
     if name == "IS3":
-        images = [one.image for one in samples]
-        for prefix, cious in (
-            ("", [one.ciou for one in samples]),
-            ("adaptive ", [one.adaptive for one in samples]),
-        ):
-            iiou, iauc, count = interactive(images, cious)
-            row[f"{prefix}iIoU"] = Number(100 * iiou, count)
-            row[f"{prefix}iAUC"] = Number(100 * iauc, count)
+        for prefix, values in cious.items():
+            iiou, iauc, count = interactive([one.image for one in samples], values)
+            row |= _numbers(count, {f"{prefix}iIoU": iiou, f"{prefix}iAUC": iauc})
     return row
 
 
@@ -241,12 +233,10 @@ def _extended(samples: Sequence[_Sample]) -> dict[str, Number]:
         [one.confidence for one in samples],
         [one.visible for one in samples],
     )
-    row = {
-        "AP": Number(100 * found.average_precision, found.n),
-        "max-F1": Number(100 * found.max_f1, found.n),
-    }
-    if found.n > found.negatives:
-        row["LocAcc"] = Number(100 * found.location_accuracy, found.n - found.negatives)
+    max_f1 = float(found.f1_curve.max())
+    row = _numbers(found.n, {"AP": found.average_precision, "max-F1": max_f1})
+    if visible := found.n - found.negatives:
+        row |= _numbers(visible, {"LocAcc": found.location_accuracy})
     return row
 
 
@@ -258,15 +248,10 @@ def _masks(
         heatmap = post.normalise(predictions.heatmap(frame.clip_id, frame.frame_index))
         found.add(np.asarray(heatmap, np.float32), frame.truth(GRID_HW))
     miou, fscore = found.scores()
-    row = {"mIoU": Number(100 * miou, len(frames))}
+    row = _numbers(len(frames), {"mIoU": miou})
     if sourced := sum(bool(frame.instances) for frame in frames):
-        row["F-score"] = Number(100 * fscore, sourced)
+        row |= _numbers(sourced, {"F-score": fscore})
     return row
-
-
-def _has_masks(frame: LabelledFrame) -> bool:
-    """Say whether a frame's truth is finer than its boxes."""
-    return any(instance.drawn for instance in frame.instances)
 
 
 def _kind(data: EvaluationSet) -> Truth:
@@ -322,12 +307,7 @@ def benchmark_table(scores: BenchmarkScores) -> Table:
 
 
 def write_benchmark_scores(scores: BenchmarkScores, folder: Path) -> None:
-    """Write ``scores.json`` for ``tables``, and the table in every other format."""
-    from tavlo.published.result_table import FORMATS
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for ending in ("md", "tex", "csv"):
-        text = FORMATS[ending]([benchmark_table(scores)])
-        (folder / f"scores.{ending}").write_text(text, encoding="utf-8")
-    text = json.dumps(scores.as_dict(), indent=1, sort_keys=True)
-    (folder / "scores.json").write_text(f"{text}\n", encoding="utf-8")
+    """Write the table in every format; ``scores.json`` holds all of the scores, for ``tables``."""
+    write_tables([benchmark_table(scores)], folder, "scores")
+    text = json.dumps(asdict(scores), indent=1, sort_keys=True)
+    write_whole(folder / "scores.json", f"{text}\n")

@@ -1,7 +1,7 @@
 """The one way from any model to the heatmap files of a release's labelled frames.
 
 A model that takes one picture and one sound is asked about the release's own images and sounds
-(``image_models``), one that takes a whole clip about its clips (``clip_models``). What is asked,
+(``image_models``), one that takes a whole clip about its clips (``open_predictor``). What is asked,
 what may be missing, what is written and what ``model.json`` says is the same here for both.
 """
 

@@ -26,7 +26,8 @@ class Detection:
     n: int
     negatives: int
     average_precision: float
-    max_f1: float
+    f1_curve: Floats
+    """F1 at every tenth of the ascending confidences."""
     precision: float
     """The precision over all samples, whatever the confidence: negatives are always wrong."""
     location_accuracy: float
@@ -65,28 +66,15 @@ def detection(
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     # Nothing is credited from recall 0 to the first one.
     area = float((envelope[:-1] * np.diff(recall)).sum())
+    tenths = [_precision_recall(right, sure, seen, at) for at in ascending[:: max(1, n // 10)]]
     return Detection(
         n=n,
         negatives=int((~seen).sum()),
         average_precision=area,
-        max_f1=float(f1_curve(cious, confidences, visible, least_ciou).max()),
+        f1_curve=np.array([2 * p * r / (p + r) if p + r else 0.0 for p, r in tenths]),
         precision=float(right.mean()),
         location_accuracy=float(right[seen].mean()) if seen.any() else float("nan"),
     )
-
-
-def f1_curve(
-    cious: Sequence[float],
-    confidences: Sequence[float],
-    visible: Sequence[bool],
-    least_ciou: float = 0.5,
-) -> Floats:
-    """Compute F1 at every tenth of the ascending confidences; see ``detection``."""
-    right = (np.asarray(cious, np.float64) >= least_ciou) & np.asarray(visible, bool)
-    sure, seen = np.asarray(confidences, np.float64), np.asarray(visible, bool)
-    bounds = np.sort(sure)[:: max(1, len(sure) // 10)]
-    pairs = [_precision_recall(right, sure, seen, at) for at in bounds]
-    return np.array([2 * p * r / (p + r) if p + r else 0.0 for p, r in pairs])
 
 
 def _precision_recall(

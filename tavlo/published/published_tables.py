@@ -35,6 +35,8 @@ class Run:
     leaks: list[str] = field(default_factory=list)
     """Sentences on how much of its training lists was in what it was scored on."""
     files: list[Path] = field(default_factory=list)
+    model: dict[str, Any] = field(default_factory=dict)
+    """The facts of the model that the last file states."""
 
 
 Runs = Mapping[str, Run]
@@ -76,13 +78,8 @@ def read_runs(named: Sequence[str]) -> dict[str, Run]:
                 raise AvatarBuildError(f"{file}: {' '.join(key)} of {name!r} was given before.")
             run.numbers[key] = value
         run.leaks += _leaks(document)
+        run.model = _model(document)
     return runs
-
-
-def read_model(path: Path) -> dict[str, Any]:
-    """Read what a scores file says of the model; nothing where it says nothing."""
-    found = _document(path).get("model")
-    return found if isinstance(found, dict) else {}
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -95,6 +92,11 @@ def _document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise AvatarBuildError(f"{path}: no scores of 'evaluate': not an object.")
     return document
+
+
+def _model(document: dict[str, Any]) -> dict[str, Any]:
+    found = document.get("model")
+    return found if isinstance(found, dict) else {}
 
 
 def _leaks(document: dict[str, Any]) -> list[str]:
@@ -142,7 +144,10 @@ def compare_with_published(paper: str, runs: Runs) -> list[Table]:
                 reason = table.get("not_here", {}).get(method, NOT_RUN)
                 rows.append([method, "ours", *[None] * len(keys), "", f"not run: {reason}"])
                 continue
-            change = [_minus(*pair) for pair in zip(_values(runs[name], keys), values, strict=True)]
+            change = [
+                None if ours is None or published is None else ours - published
+                for ours, published in zip(_values(runs[name], keys), values, strict=True)
+            ]
             rows.append([method, "ours", *_told(runs[name], keys)])
             rows.append([method, "difference", *change, "", ""])
         for name in (one for one in runs if one not in used):
@@ -211,7 +216,7 @@ def read_windows(named: list[str]) -> Windows:
     found: dict[str, dict[float, Numbers]] = {}
     for argument in named:
         ((name, run),) = read_runs([argument]).items()
-        seconds = read_model(Path(argument.rpartition("=")[2])).get("window_s")
+        seconds = run.model.get("window_s")
         if not isinstance(seconds, int | float):
             raise UsageError(f"{argument}: its scores do not tell a window of sound.")
         if seconds in found.setdefault(name, {}):
@@ -232,7 +237,7 @@ def remove_windows(target: Path, about: Mapping[str, Any], again: Collection[Pat
         UsageError: another window's scores are of another model; they may not stay beside new ones.
     """
     for path in sorted(target.glob("window-*/scores.json")):
-        model = read_model(path)
+        model = _model(_document(path))
         if path.parent not in again and any(model.get(key) != about.get(key) for key in _MODEL):
             raise UsageError(
                 f"{path.parent} holds the scores of another model"
@@ -305,10 +310,6 @@ def _counts(runs: Runs, keys: Sequence[tuple[str, str]]) -> list[str]:
 
 def _values(run: Run, keys: Sequence[tuple[str, str]]) -> list[float | None]:
     return [run.numbers[key][0] if key in run.numbers else None for key in keys]
-
-
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
 
 
 def _run_of(method: str, table: Mapping[str, Any], runs: Runs) -> str | None:

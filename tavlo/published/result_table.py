@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.columns import markdown_table
+from pipeline.files import write_whole
 
 Entry = float | str | None
 """A number in percent, a text, or nothing."""
@@ -82,9 +83,8 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
 
 def write_tables(tables: Sequence[Table], folder: Path, name: str) -> None:
     """Write ``<name>.md``, ``.tex``, ``.csv`` and ``.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
     for ending, write in FORMATS.items():
-        (folder / f"{name}.{ending}").write_text(write(tables), encoding="utf-8")
+        write_whole(folder / f"{name}.{ending}", write(tables))
 
 
 def _text(entry: Entry) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -123,14 +122,7 @@ def _drawn(folder: Path, config: WorldConfig, clips: int, processes: int) -> Ite
         return
     # Fresh processes: those of a program that has run torch may hang.
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        numbers = iter(range(clips))
-        waiting = [pool.submit(make, number) for number in islice(numbers, 4 * processes)]
-        try:
-            while waiting:
-                yield waiting.pop(0).result()
-                waiting += [pool.submit(make, number) for number in islice(numbers, 1)]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        yield from pool.map(make, range(clips))
 
 
 def _make(folder: Path, config: WorldConfig, number: int) -> Clip:

@@ -96,6 +96,19 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
     )
 
 
+def find_cached(
+    clips: Iterable[ClipSource], folder: Path, rules: ClipRules
+) -> tuple[list[tuple[ClipSource, CachedClip]], dict[str, str]]:
+    """Pair clips with their copies; also why others have none, by id: their file is not there."""
+    found, failed = [], {}
+    for clip in clips:
+        try:
+            found.append((clip, cached(clip, folder, rules)))
+        except MediaError as error:
+            failed[clip.clip_id] = str(error)
+    return found, failed
+
+
 def _note(path: Path, of: str) -> Path:
     """Return the file that notes how a copy, or its source, looked when it was hashed last."""
     return path.parent / "checked" / f"{path.name}.{of}.json"
@@ -154,15 +167,10 @@ def fill_cache(
         The clips that are there, in the order given, and why each of the others is not, by id.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    found, failed = find_cached(clips, folder, rules)
     ready: dict[str, CachedClip] = {}
-    failed: dict[str, str] = {}
     jobs: list[Job] = []
-    for clip in clips:
-        try:
-            copy = cached(clip, folder, rules)
-        except MediaError as error:
-            failed[clip.clip_id] = str(error)
-            continue
+    for clip, copy in found:
         if _is_current(clip, copy):
             ready[clip.clip_id] = copy
         else:

@@ -1,13 +1,11 @@
 """Checkpoints: weights, and all that tells what they are, in one file of tensors and plain values.
 
-``torch.load`` reads them with ``weights_only``: no code of a file is run. A file is written beside
-and renamed, so that its name always stands for a whole one.
+They are read like any weights: no code of a file is run. A file is written beside and renamed, so
+that its name always stands for a whole one.
 """
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.files import replacing
 from pipeline.models import check_state_dict
+from pipeline.models.tensors import read_checkpoint
 from pipeline.versions import code_revision, tool_versions
 from tavlo.training.recipe import Recipe, make_recipe
 
@@ -64,7 +63,7 @@ class Checkpoint:
             UsageError: they are not of this recipe's model.
         """
         recipe = make_recipe(self.recipe, self.recipe_config)
-        model = recipe.make_model()
+        model = recipe.make_network()
         shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         check_state_dict(shapes, self.model, str(where))
         model.load_state_dict(self.model)
@@ -77,16 +76,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UsageError: there is none, or it is none of ours.
     """
-    if not path.is_file():
-        raise UsageError(f"No checkpoint at {path}. Train first: 'avatar-build train-tavlo'.")
-    if not zipfile.is_zipfile(path):
-        # What torch makes of other bytes can be anything.
-        raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' (no archive).")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.PickleError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise UsageError(f"{path}: not a checkpoint of 'train-tavlo' ({said}).") from error
+    found = read_checkpoint(path, "'avatar-build train-tavlo' writes them.")
     version = found.pop("format", None) if isinstance(found, dict) else None
     if version not in (1, _FORMAT):
         raise UsageError(f"{path}: not a checkpoint of 'train-tavlo', or of another version.")

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.devices import choose_device
 
+_CPU = torch.device("cpu")
 _PATIENCE = timedelta(hours=2)
 """How long ranks wait for one another; each fills its part of the cache before the first step, and
 one may have the slower disk."""
@@ -36,6 +37,7 @@ class Rank:
     """The number of this process, from 0."""
     world_size: int = 1
     """The number of processes."""
+    device: torch.device = _CPU
 
     def part_of(self, batch: Sequence[int]) -> Sequence[int]:
         """Return this rank's part of a batch; the ranks' parts one after another are the batch."""
@@ -44,7 +46,7 @@ class Rank:
 
 
 @contextmanager
-def distributed(device: str) -> Iterator[tuple[Rank, torch.device]]:
+def distributed(device: str) -> Iterator[Rank]:
     """Join the processes torchrun started, and leave them at the end; alone without torchrun.
 
     Args:
@@ -52,7 +54,7 @@ def distributed(device: str) -> Iterator[tuple[Rank, torch.device]]:
             GPU, and ``cuda:N`` is refused.
 
     Yields:
-        This process's rank and device.
+        This process.
 
     Raises:
         UsageError: there is no such device.
@@ -63,16 +65,16 @@ def distributed(device: str) -> Iterator[tuple[Rank, torch.device]]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if world_size == 1:
-        yield Rank(), place
+        yield Rank(device=place)
         return
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
-        yield Rank(dist.get_rank(), dist.get_world_size()), place
+        yield Rank(dist.get_rank(), dist.get_world_size(), place)
     finally:
         dist.destroy_process_group()
 
 
-def wrap_ddp(model: nn.Module, rank: Rank, device: torch.device) -> nn.Module:
+def wrap_ddp(model: nn.Module, rank: Rank) -> nn.Module:
     """Return the model as ranks train it: the same parameters in a wrapper, or the model alone.
 
     BatchNorm counts the whole batch on GPUs (``convert_sync_batchnorm`` beforehand). torch has
@@ -80,7 +82,7 @@ def wrap_ddp(model: nn.Module, rank: Rank, device: torch.device) -> nn.Module:
     """
     if rank.world_size == 1:
         return model
-    return DistributedDataParallel(model, [device] if device.type == "cuda" else None)
+    return DistributedDataParallel(model, [rank.device] if rank.device.type == "cuda" else None)
 
 
 def gather(outputs: dict[str, Tensor], rank: Rank) -> dict[str, Tensor]:
@@ -108,11 +110,11 @@ def _gathered(own: Tensor, rank: Rank) -> Tensor:
     return torch.cat(parts)
 
 
-def sum_over_ranks(value: float, rank: Rank, device: torch.device) -> float:
+def sum_over_ranks(value: float, rank: Rank) -> float:
     """Return the sum of every rank's value."""
     if rank.world_size == 1:
         return value
-    total = torch.tensor(value, dtype=torch.float64, device=device)
+    total = torch.tensor(value, dtype=torch.float64, device=rank.device)
     dist.all_reduce(total)
     return float(total)
 

@@ -8,17 +8,20 @@ recipe with such tensors sends along which entries exist.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Container, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from pipeline.config import Section
 from pipeline.errors import ConfigError, UsageError
+from pipeline.flow import imported
 from pipeline.media.clip_cache import ClipTensors
+
+Settings = TypeVar("Settings", bound=Section)
 
 
 class Recipe(Protocol):
@@ -30,13 +33,24 @@ class Recipe(Protocol):
     """Sentences on its settings that a training says at its start."""
     training: ClassVar[Mapping[str, Any]] = {}
     """The loop's settings its authors used, where they are not the defaults."""
+    kind: ClassVar[type[Section]]
+    """The class of its settings."""
+    settings: Section
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Check settings that differ from the defaults.
+
+        Raises:
+            ConfigError: one is unknown or out of range.
+        """
+        self.settings = checked(self.kind, config, self.name)
 
     def config(self) -> dict[str, Any]:
         """Return all settings, for JSON; ``make_recipe(name, config)`` gives the same recipe."""
-        ...
+        return self.settings.model_dump(mode="json")
 
-    def make_model(self) -> nn.Module:
-        """Make a new model, its random weights from torch's seed.
+    def make_network(self) -> nn.Module:
+        """Make a new network, its random weights from torch's seed.
 
         Its ``forward`` takes the batch, a dict of tensors by the names ``sample`` gave them, and
         returns a dict of tensors whose first axis is the batch, gathered from all ranks before
@@ -99,7 +113,7 @@ class Recipe(Protocol):
         """Compute how much each cell of some frames sounds, ``(n, y, x)``, of any scale.
 
         Args:
-            model: of ``make_model``, in evaluation mode, on any device.
+            model: of ``make_network``, in evaluation mode, on any device.
             clip: its frames and sound.
             frame_index: counted from the clip's first frame.
 
@@ -132,17 +146,23 @@ def make_recipe(name: str, config: Mapping[str, Any] | None = None) -> Recipe:
     """
     if name not in RECIPES:
         raise UsageError(f"--recipe {name!r}: there is {', '.join(sorted(RECIPES))}.")
-    module, _, factory = RECIPES[name].partition(":")
-    recipe: Recipe = getattr(importlib.import_module(module), factory)(config or {})
+    recipe: Recipe = imported(RECIPES[name])(config or {})
     return recipe
 
 
-def setting_error(table: str, error: ValidationError) -> ConfigError:
-    """Say the first thing pydantic found, in one line."""
-    first = error.errors()[0]
-    place = ".".join((table, *map(str, first["loc"])))
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return ConfigError(f"{place}: no such setting.")
-    said = first["msg"].removeprefix("Value error, ")
-    got = f" (got {first['input']!r})" if isinstance(first["input"], (str, int, float)) else ""
-    return ConfigError(f"{place}: {said[:1].lower()}{said[1:]}{got}.")
+def checked(kind: type[Settings], values: Mapping[str, Any], table: str) -> Settings:
+    """Check a table of settings.
+
+    Raises:
+        ConfigError: naming the place and the value that is wrong first.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join((table, *map(str, first["loc"])))
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            raise ConfigError(f"{place}: no such setting.") from error
+        said = first["msg"].removeprefix("Value error, ")
+        got = f" (got {first['input']!r})" if isinstance(first["input"], (str, int, float)) else ""
+        raise ConfigError(f"{place}: {said[:1].lower()}{said[1:]}{got}.") from error

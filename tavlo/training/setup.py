@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.errors import UsageError
 from pipeline.media.clip_cache import RATE_HZ, SIZE_PX, ClipTensors
 from pipeline.progress import counting
-from tavlo.training.cached_clips import CachedClip, cached, check_failed, fill_cache, silence
+from tavlo.training.cached_clips import (
+    CachedClip,
+    cached,
+    check_failed,
+    fill_cache,
+    find_cached,
+    silence,
+)
 from tavlo.training.checkpoint import Checkpoint
 from tavlo.training.data import collate
 from tavlo.training.distributed import Rank, distributed, merge_over_ranks
 from tavlo.training.recipe import Recipe
-from tavlo.training.split import split
 from tavlo.training.train import BEST, LAST, TrainingData, num_steps, resumable, run_network, train
 from tavlo.training.training_clips import ClipRules, ClipSource, read_clips, refuse_overlap
 from tavlo.training.training_config import TrainConfig
@@ -96,13 +104,13 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     """Sentences on what else to know of the clips."""
 
-    def lines(self) -> list[str]:
-        """Return lines for people."""
+    def sentences(self) -> list[str]:
+        """Say it to people."""
         checked = "held against no evaluation release: name it with --held-out"
         if self.held_out:
             checked = f"none of a video in {', '.join(self.held_out)}"
         left = self.steps - self.first_step
-        lines = [
+        said = [
             f"{self.clips} clips: {self.training} to train on, {self.validation} to choose the"
             f" best; {checked}.",
             f"{self.cache_missing} clips to put into the cache: {self.cache_bytes / 1e9:.2f} GB,"
@@ -112,9 +120,9 @@ class Plan:
             f"{self.steps} steps, {left} of them left: about {_duration(self.train_s)} on"
             f" {self.device}.",
         ]
-        lines += self.notes
-        lines += [f"{name}: {why}" for name, why in sorted(self.failed.items())[:5]]
-        return lines
+        said += self.notes
+        said += [f"{name}: {why}" for name, why in sorted(self.failed.items())[:5]]
+        return said
 
 
 def plan(request: Request) -> Plan:
@@ -125,12 +133,8 @@ def plan(request: Request) -> Plan:
     config = request.config
     state = resumable(request.out, request.recipe, config, None)
     clips, notes = request.clips()
-    found, failed = [], {}
-    for clip in clips:
-        try:
-            found.append(cached(clip, request.cache_folder, config.rules))
-        except AvatarBuildError as error:
-            failed[clip.clip_id] = str(error)
+    pairs, failed = find_cached(clips, request.cache_folder, config.rules)
+    found = [copy for _, copy in pairs]
     training, validation = split(found, config.validation, config.seed)
     _, total = num_steps(config, len(training))
     silent, said = silence(found)
@@ -138,8 +142,10 @@ def plan(request: Request) -> Plan:
     missing = sum(not clip.path.exists() for clip in found)
     scale = config.clip_s / 10.0
     first = state.step if state else 0
-    with distributed(request.device) as (rank, device):
-        step_s = _clip_seconds(request.recipe, config, device) * config.batch * config.accumulate
+    with distributed(request.device) as rank:
+        step_s = (
+            _clip_seconds(request.recipe, config, rank.device) * config.batch * config.accumulate
+        )
         return Plan(
             clips=len(clips),
             training=len(training),
@@ -147,7 +153,7 @@ def plan(request: Request) -> Plan:
             held_out=[str(path) for path in request.held_out],
             steps=total,
             first_step=first,
-            device=str(device),
+            device=str(rank.device),
             cache_missing=missing,
             cache_bytes=round(missing * _CACHED_BYTES * scale),
             cache_s=missing * _CACHED_CPU_S * scale / _cores(),
@@ -168,23 +174,14 @@ def run(request: Request) -> Checkpoint:
     config = request.config
     resumable(request.out, request.recipe, config, None)
     clips, notes = request.clips()
-    with distributed(request.device) as (rank, device):
+    with distributed(request.device) as rank:
         data = _prepare(request, clips, notes, rank)
         workers = config.workers
         if workers < 0:
             # Beside a network on the CPU, reading is nothing.
-            workers = _cores() if device.type == "cuda" else 0
-        with TrainingLog(request.out, shown=request.shown, tensorboard=request.tensorboard) as log:
-            return train(
-                request.recipe,
-                config,
-                data,
-                request.out,
-                rank=rank,
-                device=device,
-                workers=workers,
-                log=log,
-            )
+            workers = _cores() if rank.device.type == "cuda" else 0
+        log = TrainingLog(request.out, shown=request.shown, tensorboard=request.tensorboard)
+        return train(request.recipe, config, data, request.out, rank=rank, workers=workers, log=log)
 
 
 def closing(request: Request, done: Checkpoint) -> str:
@@ -215,9 +212,7 @@ def _prepare(
         _, failed = fill_cache(own, folder, config.rules, _cores(), show)
     failed = merge_over_ranks(failed, rank)
     check_failed(failed, request.max_failed)
-    ready: list[CachedClip] = [
-        cached(clip, folder, config.rules) for clip in clips if clip.clip_id not in failed
-    ]
+    ready = [cached(clip, folder, config.rules) for clip in clips if clip.clip_id not in failed]
     training, validation = split(ready, config.validation, config.seed)
     if config.validation and not (training and validation):
         raise UsageError(
@@ -229,6 +224,51 @@ def _prepare(
     return TrainingData(training, validation, dict(sorted(failed.items())), notes)
 
 
+def split(
+    clips: Sequence[CachedClip], fraction: float, seed: int
+) -> tuple[list[CachedClip], list[CachedClip]]:
+    """Split into training and validation clips; what may be of one video is on the same side.
+
+    Videos are drawn until at least ``fraction`` of the clips, and two, are held back: one clip
+    alone has nothing to be told from. A fraction of 0 holds none back. Files such as
+    ``take_00002.mp4`` and ``take_00007.mp4`` may be parts of one video, and stay together. What is
+    more than half of the clips is trained on, so that files that are merely numbered do not all
+    become validation.
+    """
+    wanted = max(fraction * len(clips), 2) if fraction else 0
+    video_of = _videos_of(clips)
+    videos = sorted(set(video_of.values()))
+    # In the order of a digest of their own, so that a longer list moves few of them across.
+    videos.sort(key=lambda video: hashlib.sha256(f"{seed} {video}".encode()).digest())
+    counts = Counter(video_of.values())
+    held: set[str] = set()
+    for video in videos:
+        if sum(counts[name] for name in held) >= wanted:
+            break
+        if counts[video] <= max(wanted, len(clips) / 2):
+            held.add(video)
+    return (
+        [clip for clip in clips if video_of[clip.clip_id] not in held],
+        [clip for clip in clips if video_of[clip.clip_id] in held],
+    )
+
+
+def _videos_of(clips: Sequence[CachedClip]) -> dict[str, str]:
+    """Name all clips that share a reading of their video's name alike, by clip id."""
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while above.setdefault(name, name) != name:
+            name = above[name]
+        return name
+
+    for clip in clips:
+        for name in clip.readings:
+            one, other = sorted((top(clip.video_id), top(name)))
+            above[other] = one  # the first in the alphabet, whatever the order of the clips
+    return {clip.clip_id: top(clip.video_id) for clip in clips}
+
+
 def _cores() -> int:
     """Return how many of the machine's cores this rank has."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -236,7 +276,7 @@ def _cores() -> int:
 
 def _clip_seconds(recipe: Recipe, config: TrainConfig, device: torch.device) -> float:
     """Measure a step of one blank clip, seconds: two short ones, and a line through them."""
-    model = recipe.make_model().to(device).train()
+    model = recipe.make_network().to(device).train()
     whole = config.max_frames
     parts = (2, 1) if device.type == "cuda" else (16, 8)
     lengths = [max(1, whole // part) for part in parts]

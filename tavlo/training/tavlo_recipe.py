@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
@@ -21,8 +21,8 @@ from pipeline.media.clip_cache import SIZE_PX, ClipTensors
 from tavlo.network.loss import Negatives, contrastive_loss
 from tavlo.network.model import Tavlo, TavloSizes, similarity
 from tavlo.network.spectrogram import SpectrogramConfig, log_mel
-from tavlo.training.imagenet import SCRATCH, imagenet_resnet18
-from tavlo.training.recipe import Recipe, setting_error
+from tavlo.training.imagenet import start_from_imagenet
+from tavlo.training.recipe import Recipe
 
 _RENAMED = {
     "meeting": ("spatial_attention", {"apart": "within-modality", "alone": "none"}),
@@ -88,19 +88,14 @@ class TavloRecipe(Recipe):
     """
 
     name = "tavlo"
+    kind = TavloConfig
+    settings: TavloConfig
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         config, self.notes = with_new_names(config)
-        try:
-            self.settings = TavloConfig.model_validate(config)
-        except ValidationError as error:
-            raise setting_error(self.name, error) from error
+        super().__init__(config)
 
-    def config(self) -> dict[str, Any]:
-        """Return all settings."""
-        return self.settings.model_dump(mode="json")
-
-    def make_model(self) -> nn.Module:
+    def make_network(self) -> nn.Module:
         """Make a new network."""
         return Tavlo(self.settings.sizes, recompute=self.settings.recompute)
 
@@ -109,17 +104,17 @@ class TavloRecipe(Recipe):
         assert isinstance(model, Tavlo)
         sizes, whole = self.settings.sizes, TavloSizes()
         is_resnet18 = (sizes.width, sizes.stage_blocks) == (whole.width, whole.stage_blocks)
+        encoder = model.visual_encoder
+
+        def put(weights: dict[str, Tensor]) -> None:
+            net = resnet18()
+            net.load_state_dict(weights)
+            stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+            stages = nn.Sequential(stem, net.layer1, net.layer2, net.layer3, net.layer4)
+            encoder.stages.load_state_dict(stages.state_dict())
+
         wanted = self.settings.imagenet and is_resnet18
-        found = imagenet_resnet18() if wanted else None
-        if found is None:
-            return {"visual encoder": SCRATCH if wanted else "from scratch", "rest": "from scratch"}
-        weights, label = found
-        net = resnet18()
-        net.load_state_dict(weights)
-        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        stages = nn.Sequential(stem, net.layer1, net.layer2, net.layer3, net.layer4)
-        model.visual_encoder.stages.load_state_dict(stages.state_dict())
-        return {"visual encoder": label, "rest": "from scratch"}
+        return start_from_imagenet("visual encoder", put, wanted=wanted)
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """Make frames ``(t, y, x, 3)`` uint8, spectrogram ``(k t, f)``, frame_mask ``(t,)``."""
@@ -132,7 +127,9 @@ class TavloRecipe(Recipe):
             )
         crop = _Crop(0.0, 0.0, 1.0, mirrored=False)
         if rng is not None:
-            crop = _drawn_crop(rng, settings)
+            side = rng.uniform(settings.smallest_crop, 1)
+            left, top = rng.uniform(0, 1 - side, 2)
+            crop = _Crop(left, top, side, mirrored=bool(rng.random() < settings.flip))
             sound = sound * np.float32(10 ** (rng.uniform(-1, 1) * settings.gain_db / 20))
         # With every > 1 the last frame may stand for fewer than the others; silence fills it up.
         samples = len(sound) * num_frames * settings.every // len(clip.frames)
@@ -209,9 +206,3 @@ class _Crop:
             if self.mirrored:
                 cv2.flip(target, 1, dst=target)
         return small
-
-
-def _drawn_crop(rng: np.random.Generator, settings: TavloConfig) -> _Crop:
-    side = rng.uniform(settings.smallest_crop, 1)
-    left, top = rng.uniform(0, 1 - side, 2)
-    return _Crop(left, top, side, mirrored=bool(rng.random() < settings.flip))

@@ -12,7 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,6 @@ def train(
     out: Path,
     *,
     rank: Rank | None = None,
-    device: torch.device | None = None,
     workers: int = 0,
     log: TrainingLog | None = None,
 ) -> Checkpoint:
@@ -104,8 +103,7 @@ def train(
         config: settings.
         data: clips that are in the cache.
         out: the folder of ``last.pt``, ``best.pt`` and the log.
-        rank: this process; alone by default.
-        device: where; the CPU by default.
+        rank: this process; alone on the CPU by default.
         workers: processes that read clips.
         log: told of all that happens; by default one in ``out``.
 
@@ -116,16 +114,18 @@ def train(
         UsageError: ``out`` holds a training with other settings or clips.
         AvatarBuildError: the loss is no longer a number; names the batch's clips.
     """
-    rank, device = rank or Rank(), device or torch.device("cpu")
+    rank = rank or Rank()
     steps_per_epoch, total = num_steps(config, len(data.training))
     if config.batch % rank.world_size:
         raise UsageError(f"train.batch {config.batch} is no multiple of {rank.world_size} ranks.")
 
     state = resumable(out, recipe, config, data)
-    training = _Training(recipe, config, data, rank, device, total, state)
+    training = _Training(recipe, config, data, rank, total, state)
     batches = training.train_batches(workers)
 
-    with _log_of_first_rank(log, out, rank) as log:
+    # One rank writes files.
+    first: AbstractContextManager[TrainingLog | None] = log or TrainingLog(out)
+    with nullcontext() if rank.index else first as log:
         if log:
             log.start(training.step, total, training.checkpoint(whole=False))
         while training.step < total:
@@ -168,7 +168,6 @@ class _Training:
         config: settings.
         data: clips that are in the cache.
         rank: this process.
-        device: where.
         total: the number of steps.
         state: the checkpoint to go on from; None begins anew.
     """
@@ -179,31 +178,30 @@ class _Training:
         config: TrainConfig,
         data: TrainingData,
         rank: Rank,
-        device: torch.device,
         total: int,
         state: Checkpoint | None,
     ) -> None:
-        self.recipe, self.config, self.data, self.total = recipe, config, data, total
-        self.rank, self.device = rank, device
+        self.recipe, self.config, self.data = recipe, config, data
+        self.rank, self.total = rank, total
         self.step = state.step if state else 0
         """The number of steps done."""
         self.best = state.best if state else None
         self._record, self._revision = data.record(), code_revision()
 
         torch.manual_seed(config.seed)
-        model = recipe.make_model()
+        model = recipe.make_network()
         self._weights_from = state.weights_from if state else recipe.initialise(model)
         if state:
             model.load_state_dict(state.model)
-        model.to(device)
-        if rank.world_size > 1 and device.type == "cuda":
+        model.to(rank.device)
+        if rank.world_size > 1 and rank.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         self.model = model
         self.optimizer = _optimizer(model, config)
         if state and state.optimizer is not None:
             self.optimizer.load_state_dict(state.optimizer)
         # Three views of the same parameters: validation and checkpoints use the model itself.
-        self._ddp = wrap_ddp(model, rank, device)
+        self._ddp = wrap_ddp(model, rank)
         self._compiled: Any = torch.compile(self._ddp) if config.compile else self._ddp
 
     def train_batches(self, workers: int) -> Iterator[Batch]:
@@ -221,7 +219,8 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Dropout follows from the step alone, so that a resumed training drops out the same.
-        torch.manual_seed(_step_seed(config.seed, self.step, self.rank.index))
+        digest = hashlib.sha256(f"{config.seed} {self.step} {self.rank.index}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8]) >> 1)
 
         self.model.train()
         loss_sum = 0.0
@@ -230,7 +229,7 @@ class _Training:
             is_last = number == config.accumulate - 1
             no_sync = nullcontext if is_last else getattr(self._ddp, "no_sync", nullcontext)
             with no_sync():
-                outputs = run_network(self._compiled, next(batches), config, self.device)
+                outputs = run_network(self._compiled, next(batches), config, self.rank.device)
                 loss: Any = self.recipe.loss(gather(outputs, self.rank))
                 self._check_finite(loss, "loss", first_batch + number)
                 # DDP averages over ranks what must be summed: see tavlo.training.distributed.
@@ -257,9 +256,9 @@ class _Training:
         self.model.eval()
         loss_sum = 0.0
         for batch in validation_batches(clips, config.batch, self.rank, workers):
-            outputs = run_network(self.model, batch, config, self.device)
+            outputs = run_network(self.model, batch, config, self.rank.device)
             loss_sum += self.recipe.loss(outputs).item() * len(batch.clip_ids)
-        loss = sum_over_ranks(loss_sum, self.rank, self.device) / len(clips)
+        loss = sum_over_ranks(loss_sum, self.rank) / len(clips)
         if not math.isfinite(loss):
             raise AvatarBuildError(f"the validation loss is {loss}; the last checkpoint is good.")
         return loss
@@ -373,21 +372,3 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         {"params": [v for v in trained if v.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate)
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    digest = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
-    return int.from_bytes(digest[:8]) >> 1
-
-
-@contextmanager
-def _log_of_first_rank(
-    log: TrainingLog | None, out: Path, rank: Rank
-) -> Iterator[TrainingLog | None]:
-    """Open the log on the one rank that writes files; None on the others."""
-    if rank.index:
-        yield None
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    with log or TrainingLog(out) as own:
-        yield own

@@ -134,7 +134,12 @@ def _of_row(cells: Sequence[str], where: Path, number: int, template: str) -> Cl
         raise UsageError(f"{where}, line {number}: start {told[:40]!r}: seconds, such as 20.")
     if Path(cells[0]).suffix.lower() in _MEDIA:
         one = read_name(cells[0])
-        video_id = _check_id(one.video_id, f"{where}, line {number}")
+        video_id = one.video_id
+        if not re.fullmatch(VIDEO_ID, video_id):  # it becomes a file name
+            raise UsageError(
+                f"{where}, line {number}: {video_id[:60]!r} is no id: letters, digits, '-' and '_'"
+                " alone."
+            )
         start_s = float(told) if told is not None else 0.0
         # The name tells where an id's clip starts in its video; another's may mean anything.
         named_s = one.start_s if one.youtube_id else None
@@ -165,13 +170,6 @@ def _of_row(cells: Sequence[str], where: Path, number: int, template: str) -> Cl
         ) from error
     inside_s = 0.0 if "{start" in template else at_s
     return ClipSource(clip_id(video_id, at_s), video_id, Path(path), inside_s)
-
-
-def _check_id(name: str, where: str) -> str:
-    # It becomes a file name.
-    if not re.fullmatch(VIDEO_ID, name):
-        raise UsageError(f"{where}: {name[:60]!r} is no id: letters, digits, '-' and '_' alone.")
-    return name
 
 
 def refuse_overlap(clips: Iterable[ClipSource], held_out: Path) -> list[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipeline.config import Section, parse_setting
 from pipeline.errors import ConfigError, UsageError
-from tavlo.training.recipe import RECIPES, Recipe, make_recipe, setting_error
+from tavlo.training.recipe import RECIPES, Recipe, checked, make_recipe
 from tavlo.training.training_clips import ClipRules
 
 
@@ -128,7 +128,4 @@ def train_config(values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: naming the place and the value.
     """
-    try:
-        return TrainConfig.model_validate(values)
-    except ValidationError as error:
-        raise setting_error("train", error) from error
+    return checked(TrainConfig, values, "train")

@@ -141,14 +141,12 @@ def draw_curve(rows: Sequence[dict[str, Any]], target: Path) -> None:
 def curve_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw the learning curve of a training's log."""
     # Without pyplot: it would choose a display, and keep every figure.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     steps = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     checks = [row for row in rows if "validation_loss" in row]
     figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if steps:
         at, loss = np.array(steps, float).T

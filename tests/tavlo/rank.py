@@ -23,19 +23,19 @@ def main(folder: Path) -> None:
     config = small.config(batch=4, epochs=2)
     listed = folder / "videos" / "train.csv"
     clips, _ = fill_cache(read_clips(listed), folder / "cache", config.rules, 1)
-    with distributed("cpu") as (rank, device):
+    with distributed("cpu") as rank:
         torch.manual_seed(0)
-        model = recipe.make_model().train()
+        model = recipe.make_network().train()
         dataset = ClipDataset(clips, recipe, 1.0, 0)
         batch = next(train_batches(dataset, 4, 0, range(1), rank, 0))
-        net = wrap_ddp(model, rank, device)  # its hooks live as long as it does
+        net = wrap_ddp(model, rank)  # its hooks live as long as it does
         outputs = gather(net(batch.inputs), rank)
         loss = recipe.loss(outputs)
         (loss * rank.world_size).backward()  # type: ignore[no-untyped-call]
         if rank.index == 0:
             gradients = {name: value.grad for name, value in model.named_parameters()}
             torch.save({"loss": loss.detach(), "gradients": gradients}, folder / "gradients.pt")
-        train(recipe, config, small.data(clips, held=4), folder / "run", rank=rank, device=device)
+        train(recipe, config, small.data(clips, held=4), folder / "run", rank=rank)
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def blank(num_frames: int, seed: int = 0) -> ClipTensors:
 class WithoutBatchNorm(TavloRecipe):
     """Each picture is normalised alone: torch has no BatchNorm that counts over ranks on a CPU."""
 
-    def make_model(self) -> nn.Module:
-        model = super().make_model()
+    def make_network(self) -> nn.Module:
+        model = super().make_network()
         for part in list(model.modules()):
             for name, inner in part.named_children():
                 if isinstance(inner, nn.BatchNorm2d):

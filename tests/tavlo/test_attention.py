@@ -37,7 +37,7 @@ def test_looking_changes_nothing_and_leaves_nothing_behind(spatial: str) -> None
     recipe = make_recipe(
         "tavlo", small.TAVLO | {"sizes": small.SIZES | {"spatial_attention": spatial}}
     )
-    model = recipe.make_model().eval()
+    model = recipe.make_network().eval()
     assert isinstance(model, Tavlo)
     batch = {name: value[None] for name, value in recipe.sample(small.blank(10), None).items()}
     before = model(batch)

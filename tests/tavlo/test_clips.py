@@ -14,7 +14,7 @@ from pipeline.release.document import Document, ImageRow, Info, write_document
 from pipeline.release.video_lists import VideoNames
 from tavlo.training.cached_clips import CachedClip, cache_clip, cached, check_failed, fill_cache
 from tavlo.training.data import read_clip
-from tavlo.training.split import split
+from tavlo.training.setup import split
 from tavlo.training.train import data_digest
 from tavlo.training.training_clips import (
     ClipRules,

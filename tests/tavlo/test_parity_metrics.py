@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tavlo.metrics.localisation import ciou, localisation, min_max, predict, rank_threshold
-from tavlo.metrics.older_metrics import Segmentation, detection, f1_curve, interactive, recall_at
+from tavlo.metrics.older_metrics import Segmentation, detection, interactive, recall_at
 from tests.conftest import ROOT
 
 SHARE = 0.5
@@ -140,8 +140,8 @@ def test_slavc_sets_with_negatives(fixture: Any, family: str, subset: str, least
     found, stats = detection(*samples, least / 100), published["stats"]
     place = f"{subset}@{least}"
     assert found.average_precision == pytest.approx(stats[f"AP-{place}"], abs=1e-12)
-    assert round(found.max_f1, 3) == pytest.approx(stats[f"maxF1-{place}"], abs=1e-12)
-    assert f1_curve(*samples, least / 100) == pytest.approx(stats[f"F1curve-{place}"], abs=1e-12)
+    assert round(found.f1_curve.max(), 3) == pytest.approx(stats[f"maxF1-{place}"], abs=1e-12)
+    assert found.f1_curve == pytest.approx(stats[f"F1curve-{place}"], abs=1e-12)
     assert found.precision == pytest.approx(stats[f"Precision-{place}"], abs=1e-12)
     expected = stats[f"Precision-visible@{least}"]
     assert found.location_accuracy == pytest.approx(expected, abs=1e-12)

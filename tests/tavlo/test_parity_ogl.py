@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-from tavlo.baselines.prior import ObjectPrior, load_prior  # noqa: E402
+from tavlo.baselines.localiser import ObjectPrior, load_prior  # noqa: E402
 from tests.tavlo import parity  # noqa: E402
 from tests.tavlo.parity import assert_close  # noqa: E402
 

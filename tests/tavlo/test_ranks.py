@@ -33,7 +33,7 @@ def clips(folder: Path) -> list[CachedClip]:
 def test_loss_and_gradients_are_those_of_the_whole_batch(folder: Path) -> None:
     recipe = WithoutBatchNorm(small.TAVLO)
     torch.manual_seed(0)
-    model = recipe.make_model().train()
+    model = recipe.make_network().train()
     dataset = ClipDataset(clips(folder), recipe, 1.0, 0)
     batch = next(train_batches(dataset, 4, 0, range(1), Rank(), 0))
     lengths = batch.inputs["frame_mask"].sum(1).tolist()

@@ -28,7 +28,7 @@ FRAMES = 10
 
 def model_of(recipe: Recipe, seed: int = 0) -> Tavlo:
     torch.manual_seed(seed)
-    model = recipe.make_model().eval()
+    model = recipe.make_network().eval()
     assert isinstance(model, Tavlo)
     return model
 
@@ -170,7 +170,7 @@ def test_a_clip_longer_than_the_positions_is_refused() -> None:
 def test_imagenet_is_used_where_it_is_registered_and_said_either_way(tmp_path: Path) -> None:
     recipe = make_recipe("tavlo", {"imagenet": True})
     torch.manual_seed(0)
-    model = recipe.make_model()
+    model = recipe.make_network()
     assert "models fetch resnet18" in recipe.initialise(model)["visual encoder"]
     torch.manual_seed(1)
     weights = resnet18().state_dict()
@@ -191,9 +191,9 @@ def test_imagenet_is_used_where_it_is_registered_and_said_either_way(tmp_path: P
         theirs = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(picture)))))
         theirs = net.layer4(net.layer3(net.layer2(theirs)))
         assert torch.allclose(model.visual_encoder(picture), theirs, atol=1e-5)
-    assert recipe.initialise(make_recipe("tavlo", {"imagenet": False}).make_model())
+    assert recipe.initialise(make_recipe("tavlo", {"imagenet": False}).make_network())
     plain = make_recipe("tavlo", {"imagenet": False})
-    assert plain.initialise(plain.make_model())["visual encoder"] == "from scratch"
+    assert plain.initialise(plain.make_network())["visual encoder"] == "from scratch"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def network(name: str, width: int = 4, seed: int = 0) -> DualEncoder:
 def localiser(name: str) -> Localiser:
     """A narrow network behind its published front ends."""
     about = NETWORKS[name][0]
-    return Localiser(name, network(name), about.image_front, about.sound_front, about.posts[""])
+    return Localiser(about, network(name), about.posts[""])
 
 
 def pictures(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:

@@ -26,22 +26,22 @@ def main(folder: Path) -> None:
     config = small.config(batch=4, epochs=2)
     listed = folder / "videos" / "train.csv"
     clips, _ = fill_cache(read_clips(listed), folder / "cache", config.rules, 1)
-    with distributed("cpu") as (rank, device):
+    with distributed("cpu") as rank:
         for name in NAMES:
             recipe = make_recipe(name, {"width": 4})
             torch.manual_seed(0)
             # In evaluation mode BatchNorm looks at no batch: torch's looks at a rank's own on CPUs.
-            model = recipe.make_model().eval()
+            model = recipe.make_network().eval()
             dataset = ClipDataset(clips, recipe, 1.0, 0)
             batch = next(train_batches(dataset, 4, 0, range(1), rank, 0))
-            net = wrap_ddp(model, rank, device)
+            net = wrap_ddp(model, rank)
             loss = recipe.loss(gather(net(batch.inputs), rank))
             (loss * rank.world_size).backward()  # type: ignore[no-untyped-call]
             if rank.index == 0:
                 gradients = {key: value.grad for key, value in model.named_parameters()}
                 torch.save({"loss": loss.detach(), "gradients": gradients}, folder / f"{name}.pt")
         slavc = make_recipe("slavc", {"width": 4})
-        train(slavc, config, small.data(clips, held=4), folder / "run", rank=rank, device=device)
+        train(slavc, config, small.data(clips, held=4), folder / "run", rank=rank)
 
 
 if __name__ == "__main__":

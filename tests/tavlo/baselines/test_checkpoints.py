@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from pipeline.errors import UsageError  # noqa: E402
 from tavlo.baselines.checkpoints import load_into, read_released  # noqa: E402
 from tavlo.baselines.interface import open_model  # noqa: E402
-from tavlo.baselines.prior import PriorNetwork, load_prior  # noqa: E402
+from tavlo.baselines.localiser import PriorNetwork, load_prior  # noqa: E402
 from tavlo.baselines.sslalignment import Aligned  # noqa: E402
 from tests.tavlo.baselines.networks import NETWORKS, network, pictures, sounds  # noqa: E402
 

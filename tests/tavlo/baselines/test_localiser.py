@@ -9,10 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from pipeline.errors import InputError, UsageError  # noqa: E402
-from tavlo.baselines import batching  # noqa: E402
+from tavlo.baselines import localiser as localisers  # noqa: E402
 from tavlo.baselines.interface import GRID  # noqa: E402
-from tavlo.baselines.localiser import Localiser  # noqa: E402
-from tavlo.baselines.prior import ObjectPrior, PriorNetwork  # noqa: E402
+from tavlo.baselines.localiser import Localiser, ObjectPrior, PriorNetwork  # noqa: E402
 from tests.tavlo.baselines.networks import NETWORKS, localiser, network, pictures, sounds  # noqa: E402
 
 NAMES = sorted(NETWORKS)
@@ -30,7 +29,7 @@ def test_a_batch_of_one_answers_as_in_a_batch_of_many(
     scale = float(np.abs(together).max())
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * scale)
     vectors = model.embeddings(seen, heard)
-    monkeypatch.setattr(batching, "BATCH", 2)  # more batches than threads, in order
+    monkeypatch.setattr(localisers, "BATCH", 2)  # more batches than threads, in order
     np.testing.assert_allclose(model.heatmaps(seen, heard), together, rtol=0, atol=1e-5 * scale)
     for whole, parts in zip(vectors, model.embeddings(seen, heard), strict=True):
         np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_loss_and_gradients_are_those_of_the_whole_batch(folder: Path, name: str) -> None:
     recipe = make_recipe(name, {"width": 4})
     torch.manual_seed(0)
-    model = recipe.make_model().eval()
+    model = recipe.make_network().eval()
     dataset = ClipDataset(small.clips(folder), recipe, 1.0, 0)
     batch = next(train_batches(dataset, 4, 0, range(1), Rank(), 0))
     loss = recipe.loss(model(batch.inputs))
@@ -51,7 +51,7 @@ def test_slavcs_copy_follows_over_ranks_too(folder: Path) -> None:
     assert state.step == 2
     fresh = make_recipe("slavc", {"width": 4})
     torch.manual_seed(small.config().seed)
-    start = fresh.make_model().state_dict()
+    start = fresh.make_network().state_dict()
     for key in ("img_proj1.weight", "aud_proj2.weight"):
         slow, fast = state.model[f"momentum_{key}"], state.model[key]
         assert 0 < (slow - start[key]).norm() < 0.01 * (fast - start[key]).norm()

@@ -261,7 +261,7 @@ def test_what_was_trained_opens_like_the_authors_checkpoint(
 def test_slavcs_copy_follows_by_a_share_of_the_way_and_learns_nothing_itself() -> None:
     torch.manual_seed(0)
     model = recipe("slavc", momentum=0.75)
-    net = model.make_model()
+    net = model.make_network()
     assert isinstance(net, Slavc)
     pairs = [
         (fast, net.get_parameter(f"momentum_{name}"))
@@ -284,7 +284,7 @@ def test_slavcs_copy_follows_by_a_share_of_the_way_and_learns_nothing_itself() -
 def test_every_tensor_that_is_to_learn_gets_a_gradient(name: str) -> None:
     model = recipe(name)
     torch.manual_seed(0)
-    net = model.make_model().train()
+    net = model.make_network().train()
     rng = np.random.default_rng(0)
     samples = [(str(n), model.sample(small.blank(2, n), rng)) for n in range(3)]
     model.loss(net(collate(samples).inputs)).backward()  # type: ignore[no-untyped-call]
@@ -296,7 +296,7 @@ def test_every_tensor_that_is_to_learn_gets_a_gradient(name: str) -> None:
 def test_half_precision_reaches_the_features_and_not_the_cosines(name: str) -> None:
     model = recipe(name)
     torch.manual_seed(0)
-    net = model.make_model().eval()
+    net = model.make_network().eval()
     samples = [(str(n), model.sample(small.blank(2, n), None)) for n in range(4)]
     inputs = collate(samples).inputs
     with torch.no_grad():
@@ -342,7 +342,7 @@ def test_the_picture_starts_from_imagenet_where_its_weights_are_registered(
     torch.save(weights, tmp_path / "resnet18.pth")
     for name in ("ezvsl", "slavc"):
         model = make_recipe(name)
-        net = model.make_model()
+        net = model.make_network()
         assert "models fetch resnet18" in model.initialise(net)["picture's trunk"]
         add("resnet18", tmp_path / "resnet18.pth", own=True)
         assert model.initialise(net)["picture's trunk"].startswith("ImageNet, SHA-256")
