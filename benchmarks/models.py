@@ -137,14 +137,14 @@ def _write_yolo(architecture: str, path: Path) -> Path:
     import torch
 
     from stages.backends.yolo import quiet_import
-    from stages.taxonomy import openimages_classes
+    from stages.taxonomy import seen_classes
 
     with quiet_import():
         from ultralytics.nn.tasks import DetectionModel
 
     build: Any = DetectionModel
-    network = build(f"{architecture}.yaml", nc=len(openimages_classes()), verbose=False)
-    network.names = dict(enumerate(openimages_classes()))
+    network = build(f"{architecture}.yaml", nc=len(seen_classes("openimages")), verbose=False)
+    network.names = dict(enumerate(seen_classes("openimages")))
     checkpoint = {"epoch": -1, "model": network.half(), "ema": None, "train_args": {}}
     torch.save(checkpoint, path)
     return path

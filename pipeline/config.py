@@ -346,6 +346,12 @@ class HearConfig(InferenceConfig):
 
 DetectorName = Literal[
     "motion",
+    "yolox-nano",
+    "yolox-tiny",
+    "yolox-s",
+    "yolox-m",
+    "yolox-l",
+    "yolox-x",
     "yolov8n-oiv7",
     "yolov8s-oiv7",
     "yolov8m-oiv7",
@@ -378,9 +384,9 @@ class ProposeConfig(InferenceConfig):
 
     detectors: list[DetectorName] = Field(default=["motion"], min_length=1)
     """Detectors that draw boxes, one or several; each box keeps the name of its own. motion:
-    class-agnostic regions that move at the event. yolov8x-oiv7: the paper's, of Open Images'
-    classes (AGPL-3.0). *grounding-dino-*: finds what the target categories look like by name
-    (Apache-2.0)."""
+    class-agnostic regions that move at the event. yolox-*: small, of COCO's classes, on the CPU
+    (Apache-2.0). yolov8x-oiv7: the paper's, of Open Images' classes (AGPL-3.0). *grounding-dino-*:
+    finds what the target categories look like by name (Apache-2.0)."""
     motion: Literal["where-needed", "always"] = "where-needed"
     """Frames that motion looks at beside other detectors. where-needed: those where a category is
     heard that is none of the others' classes, for that category alone. always: all."""

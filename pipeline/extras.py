@@ -13,6 +13,7 @@ EXTRAS = {
     "models": (
         "einops",
         "kaldi_native_fbank",
+        "onnxruntime",
         "segment_anything",
         "torch",
         "torchvision",

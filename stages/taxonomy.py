@@ -19,6 +19,14 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 
+SEEN = {
+    "openimages": ("Open Images V7", "openimages_v7_classes.csv"),
+    "coco": ("COCO", "coco_classes.csv"),
+    "objects365": ("Objects365", "objects365_classes.csv"),
+}
+"""What detectors name: a vocabulary's title and its file of classes, in the order of a detector's
+outputs. Its columns of the target categories are ``<name>_classes`` and ``<name>_generic``."""
+
 _COLUMNS = (
     "category",
     "group",
@@ -28,27 +36,32 @@ _COLUMNS = (
     "notes",
     "openimages_generic",
 )
+"""Columns that every list has; those of other vocabularies may be missing."""
 
 _VOCABULARIES = {
-    "openimages_classes": ("openimages_v7_classes.csv", "display_name"),
     "audioset_classes": ("audioset_classes.csv", "display_name"),
     "vggsound_classes": ("vggsound_classes.csv", "label"),
-    "openimages_generic": ("openimages_v7_classes.csv", "display_name"),
+    **{
+        f"{name}_{kind}": (file, "display_name")
+        for name, (_, file) in SEEN.items()
+        for kind in ("classes", "generic")
+    },
 }
 """Column to the file of names allowed in it and that file's column."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """A target category, and its exact names in other vocabularies."""
+    """A target category, and its names in other vocabularies."""
 
     name: str
     group: str
-    openimages: tuple[str, ...]
     audioset: tuple[str, ...]
     vggsound: tuple[str, ...]
-    openimages_generic: tuple[str, ...]
-    """Broader classes a detector may answer where the exact one is missing."""
+    seen: Mapping[str, tuple[str, ...]]
+    """Exact classes by detectors' vocabulary."""
+    seen_generic: Mapping[str, tuple[str, ...]]
+    """Broader classes a detector may answer where the exact one is missing, likewise."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +71,36 @@ class Taxonomy:
     categories: tuple[Category, ...]
     digest: str
     """SHA-256 of the CSV file."""
+    where: str
+    """What errors call the file."""
+    vocabularies: frozenset[str]
+    """Detectors' vocabularies that it has the columns of."""
 
     def of_vggsound(self, label: str) -> list[str]:
         """Return the categories a VGGSound label belongs to; empty when it is no target."""
         return self._of_vggsound.get(label, [])
 
-    def of_openimages(self, name: str, generic: bool = False) -> list[str]:
-        """Return the categories an Open Images class may be, in the file's order.
+    def of_seen(self, vocabulary: str, generic: bool = False) -> Mapping[str, list[str]]:
+        """Return the categories a detector's class may be, in the file's order, by its name.
 
         Args:
-            name: the class as Open Images displays it.
+            vocabulary: a key of ``SEEN``, or ``prompts``.
             generic: count broader classes too, such as Musical instrument for a clarinet.
+
+        Raises:
+            UsageError: the file has no columns for this vocabulary.
         """
-        return (self._of_openimages_generic if generic else self._of_openimages).get(name, [])
+        if vocabulary == "prompts":
+            return self._of_prompt
+        if vocabulary not in self.vocabularies:
+            raise UsageError(
+                f"{self.where}: no columns {vocabulary}_classes and {vocabulary}_generic, which a"
+                f" detector of {SEEN[vocabulary][0]}'s classes needs. Add them (the package's own"
+                " target_categories.csv has them), or choose another detector."
+            )
+        return self._inverted(
+            lambda c: (*c.seen[vocabulary], *(c.seen_generic[vocabulary] if generic else ()))
+        )
 
     def of_audioset(self, name: str) -> list[str]:
         """Return the categories an AudioSet class activates, in the file's order.
@@ -89,25 +119,15 @@ class Taxonomy:
         """
         return list(self._of_prompt)
 
-    def of_prompt(self, prompt: str) -> list[str]:
-        """Return the categories a prompt asks for, in the file's order."""
-        return self._of_prompt.get(prompt, [])
-
     @cached_property
     def _of_prompt(self) -> dict[str, list[str]]:
-        return self._inverted(lambda c: [name.lower() for name in c.openimages or (c.name,)])
+        return self._inverted(
+            lambda c: [name.lower() for name in c.seen["openimages"] or (c.name,)]
+        )
 
     @cached_property
     def _of_vggsound(self) -> dict[str, list[str]]:
         return self._inverted(lambda category: category.vggsound)
-
-    @cached_property
-    def _of_openimages(self) -> dict[str, list[str]]:
-        return self._inverted(lambda category: category.openimages)
-
-    @cached_property
-    def _of_openimages_generic(self) -> dict[str, list[str]]:
-        return self._inverted(lambda c: (*c.openimages, *c.openimages_generic))
 
     @cached_property
     def _of_audioset(self) -> dict[str, list[str]]:
@@ -152,18 +172,33 @@ def _parse(data: bytes, where: str) -> Taxonomy:
         ) from error
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        categories = tuple(_categories(reader, where))
+        known = _known_vocabularies(reader.fieldnames or (), where)
+        categories = tuple(_categories(reader, where, known))
     except csv.Error as error:
         raise UsageError(f"{where}, after row {reader.line_num}: not a CSV: {error}.") from error
-    return Taxonomy(categories, hashlib.sha256(data).hexdigest())
+    return Taxonomy(categories, hashlib.sha256(data).hexdigest(), where, frozenset(known))
 
 
-def _categories(reader: csv.DictReader[str], where: str) -> Iterator[Category]:
-    if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
+def _known_vocabularies(columns: Sequence[str], where: str) -> list[str]:
+    """Return the detectors' vocabularies of which a file has both columns."""
+    both = {name: [f"{name}_classes", f"{name}_generic"] for name in SEEN}
+    begun = [column for pair in both.values() if set(pair) & set(columns) for column in pair]
+    if missing := [name for name in (*_COLUMNS, *begun) if name not in columns]:
+        needed = ", ".join(dict.fromkeys((*_COLUMNS, *begun)))
         raise UsageError(
-            f"{where}: no column {', '.join(missing)}; it needs {', '.join(_COLUMNS)}."
+            f"{where}: no column {', '.join(dict.fromkeys(missing))}; it needs {needed}."
         )
-    vocabularies = {column: frozenset(_column(*place)) for column, place in _VOCABULARIES.items()}
+    return [name for name, pair in both.items() if pair[0] in begun]
+
+
+def _categories(
+    reader: csv.DictReader[str], where: str, known: Sequence[str]
+) -> Iterator[Category]:
+    vocabularies = {
+        column: frozenset(_column(*place))
+        for column, place in _VOCABULARIES.items()
+        if column in (reader.fieldnames or ())
+    }
     seen: dict[str, int] = {}
     for row in reader:
         number = reader.line_num
@@ -175,10 +210,10 @@ def _categories(reader: csv.DictReader[str], where: str) -> Iterator[Category]:
         category = Category(
             name=row["category"].strip(),
             group=row["group"].strip(),
-            openimages=_split(row["openimages_classes"]),
             audioset=_split(row["audioset_classes"]),
             vggsound=_split(row["vggsound_classes"]),
-            openimages_generic=_split(row["openimages_generic"]),
+            seen={name: _split(row[f"{name}_classes"]) for name in known},
+            seen_generic={name: _split(row[f"{name}_generic"]) for name in known},
         )
         if not category.name:
             raise UsageError(f"{place}: category: empty. Name it, or delete the row.")
@@ -187,11 +222,11 @@ def _categories(reader: csv.DictReader[str], where: str) -> Iterator[Category]:
                 f"{place}: category: {category.name!r} is in row {seen[category.name]} already."
             )
         seen[category.name] = number
-        for column, known in vocabularies.items():
+        for column, names in vocabularies.items():
             for name in _split(row[column]):
-                if name not in known:
+                if name not in names:
                     raise UsageError(
-                        f"{place}: {column}: {name!r} is not one of the {len(known)} names in"
+                        f"{place}: {column}: {name!r} is not one of the {len(names)} names in"
                         f" {_VOCABULARIES[column][0]}. Names are exact, joined by ';'."
                     )
         yield category
@@ -206,9 +241,39 @@ def audioset_classes() -> tuple[str, ...]:
 
 
 @cache
-def openimages_classes() -> tuple[str, ...]:
-    """Return the 601 classes Open Images V7 has boxes of, in the order of a detector's outputs."""
-    return _column("openimages_v7_classes.csv", "display_name")
+def seen_classes(vocabulary: str) -> tuple[str, ...]:
+    """Return the classes of a detectors' vocabulary, in the order of a detector's outputs."""
+    return _column(SEEN[vocabulary][1], "display_name")
+
+
+def check_classes(names: Mapping[int, str], vocabulary: str, path: Path) -> None:
+    """Compare the classes that weights say they know with a vocabulary's.
+
+    Case, spaces and signs are no matter, and spellings in the vocabulary's column ``also`` hold.
+
+    Args:
+        names: by the place in the detector's output.
+        vocabulary: a key of ``SEEN``.
+        path: of the weights, for the error.
+
+    Raises:
+        UsageError: naming the first that differs.
+    """
+    title, file = SEEN[vocabulary]
+    expected = dict(enumerate(seen_classes(vocabulary)))
+    also = dict(zip(expected.values(), _column(file, "also"), strict=True))
+    for index in sorted({*names, *expected}):
+        said, wanted = names.get(index), expected.get(index)
+        held = {_letters(spelling) for spelling in (wanted, also.get(wanted or "")) if spelling}
+        if said is None or _letters(said) not in held:
+            raise UsageError(
+                f"{path}: class {index} is {said!r}, in {title} it is {wanted!r}: these weights"
+                " were trained on another vocabulary."
+            )
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 @cache
@@ -237,7 +302,7 @@ def _split(cell: str) -> tuple[str, ...]:
 
 def _column(file: str, column: str) -> tuple[str, ...]:
     rows = csv.DictReader(io.StringIO(_shipped(file), newline=""))
-    return tuple(row[column] for row in rows)
+    return tuple(row.get(column, "") for row in rows)
 
 
 def _shipped(file: str) -> str:

@@ -14,9 +14,10 @@ Role = Literal["tagger", "detector", "segmenter", "backbone", "localiser"]
 """A backbone is where training starts, a localiser is scored beside TAVLO; the others work in the
 stages."""
 
-Loader = Literal["state-dict", "ultralytics", "transformers"]
+Loader = Literal["state-dict", "ultralytics", "transformers", "onnx"]
 """``state-dict``: tensors alone (``weights_only``). ``ultralytics``: a pickle that runs code when
-loaded, so only a registered digest is. ``transformers``: a folder of settings and safetensors."""
+loaded, so only a registered digest is. ``transformers``: a folder of settings and safetensors.
+``onnx``: a graph of the standard's operators."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,14 @@ def _yolo(size: str, about_mb: float, note: str) -> Model:
     return Model(name, "detector", "ultralytics", "AGPL-3.0", (remote,), about_mb, note)
 
 
+def _yolox(size: str, about_mb: float, note: str) -> Model:
+    file = f"yolox_{size}.onnx"
+    url = f"https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/{file}"
+    name = file.removesuffix(".onnx").replace("_", "-")
+    # Copies of one size with several digests are about, so none is documented here.
+    return Model(name, "detector", "onnx", "Apache-2.0", (RemoteFile(file, url),), about_mb, note)
+
+
 def _hub(
     name: str, role: Role, repository: str, files: str, about_mb: float, note: str = ""
 ) -> Model:
@@ -136,6 +145,15 @@ def _all_models() -> Iterator[Model]:
     yield _yolo("m", 50.3, "Open Images V7 mAP 33.6")
     yield _yolo("l", 84, "Open Images V7 mAP 34.9")
     yield _yolo("x", 130.5, "Open Images V7 mAP 36.3")
+    for size, about_mb, average_precision in (
+        ("nano", 3.7, 25.8),
+        ("tiny", 20.2, 32.8),
+        ("s", 35.9, 40.5),
+        ("m", 101, 46.9),
+        ("l", 217, 49.7),
+        ("x", 397, 51.1),
+    ):
+        yield _yolox(size, about_mb, f"COCO mAP {average_precision}")
     for size, trained_on, about_mb, note in (
         ("tiny", "o365v1_goldg_v3det", 690, ""),
         ("base", "o365v1_goldg_v3det", 930, ""),

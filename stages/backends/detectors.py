@@ -13,7 +13,7 @@ from stages.backends.interfaces import FrameInput
 if TYPE_CHECKING:
     import torch
 
-_CANDIDATES = 10_000
+CANDIDATES = 10_000
 """Pairs of box and class that are compared with one another, best first."""
 
 
@@ -67,7 +67,7 @@ def best_boxes(
         raise InputError("not_a_number", "the detector's answer is not finite")
     place, label = torch.nonzero(scores >= config.raw_score, as_tuple=True)
     score = scores[place, label]
-    order = torch.argsort(score, descending=True, stable=True)[:_CANDIDATES]
+    order = torch.argsort(score, descending=True, stable=True)[:CANDIDATES]
     place, label, score = place[order], label[order], score[order]
     kept = batched_nms(boxes[place], score, label, config.raw_iou)[: config.raw_boxes]
     best = (boxes[place[kept]].tolist(), label[kept].tolist(), score[kept].tolist())

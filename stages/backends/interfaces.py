@@ -76,9 +76,9 @@ class AudioQuery:
     """Start and end, seconds from the video's first frame."""
 
 
-Vocabulary = Literal["none", "openimages", "prompts"]
-"""A detector's class names. none: they mean nothing. openimages: classes of Open Images V7.
-prompts: those the taxonomy prompted it with."""
+Vocabulary = Literal["none", "openimages", "coco", "objects365", "prompts"]
+"""A detector's class names. none: they mean nothing. prompts: those the taxonomy prompted it with.
+The others are keys of ``stages.taxonomy.SEEN``."""
 
 
 class Backend(Protocol):
@@ -87,7 +87,7 @@ class Backend(Protocol):
     name: str
     """The setting's spelling of it, which stands in every row."""
     has_weights: bool
-    """It is a model, which runs on the device of the settings."""
+    """It is a model that runs on the device of the settings."""
 
     def fingerprint(self) -> Mapping[str, str]:
         """Return digests of the files that decide its answers; called before any worker starts."""
@@ -178,6 +178,10 @@ TAGGERS = {
 }
 DETECTORS = {
     "motion": "stages.backends.motion.motion_detector:MotionDetector",
+    **{
+        f"yolox-{size}": "stages.backends.yolox:YoloxDetector"
+        for size in ("nano", "tiny", "s", "m", "l", "x")
+    },
     **{f"yolov8{size}-oiv7": "stages.backends.yolo:YoloDetector" for size in "nsmlx"},
     **{
         name: "stages.backends.grounding_dino:PromptedDetector"

@@ -28,7 +28,7 @@ from pipeline.workspace.storage import Storage
 from stages.backends.detectors import best_boxes, box_precision, frames_at_once, in_batches
 from stages.backends.device import ahead, halving, inference, worker_device
 from stages.backends.interfaces import Detection, FrameInput, Image, Vocabulary
-from stages.taxonomy import openimages_classes
+from stages.taxonomy import check_classes, seen_classes
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +115,7 @@ class YoloDetector:
         xyxy = torch.cat((centres - halves, centres + halves)).T
         best = best_boxes(xyxy, answer[4:].T, self._config)
         return [
-            Detection(one.in_frame(box), openimages_classes()[label], score)
+            Detection(one.in_frame(box), seen_classes(self.vocabulary)[label], score)
             for box, label, score in best
         ]
 
@@ -176,7 +176,7 @@ def load_network(path: Path) -> torch.nn.Module:
     if not isinstance(found, DetectionModel):
         raise UsageError(f"{path}: holds a {type(found).__name__}, not a YOLO detector.")
     network: Any = found
-    check_names(network.names, path)
+    check_classes(network.names, "openimages", path)
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UsageError(f"{path}: tensor {name} holds numbers that are not finite.")
@@ -185,21 +185,6 @@ def load_network(path: Path) -> torch.nn.Module:
             module.recompute_scale_factor = None  # pickled before torch 1.11
     fused: torch.nn.Module = network.float().fuse(verbose=False).eval()
     return fused
-
-
-def check_names(names: Mapping[int, str], path: Path) -> None:
-    """Compare the classes a file says it knows with Open Images V7's.
-
-    Raises:
-        UsageError: naming the first that differs.
-    """
-    expected = dict(enumerate(openimages_classes()))
-    for index in sorted({*names, *expected}):
-        if names.get(index) != expected.get(index):
-            raise UsageError(
-                f"{path}: class {index} is {names.get(index)!r}, in Open Images V7 it is"
-                f" {expected.get(index)!r}: these weights were trained on another vocabulary."
-            )
 
 
 @contextlib.contextmanager

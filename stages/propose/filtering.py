@@ -23,7 +23,7 @@ from pipeline.errors import InputError
 from pipeline.records.boxes import clip, iou
 from pipeline.records.schema import Frame, Proposal, Sounds, content_id
 from stages.backends.interfaces import Detection, Detector, Vocabulary
-from stages.taxonomy import Taxonomy, openimages_classes
+from stages.taxonomy import Taxonomy
 
 CategoriesOf = Callable[[str], list[str] | None]
 """The categories a detector's class may be; none when it may be anything."""
@@ -73,7 +73,9 @@ class AudioFilter:
         self._known = {
             category
             for one in detectors
-            for category in known_categories(one.vocabulary, taxonomy, config)
+            if one.vocabulary != "none"
+            for found in taxonomy.of_seen(one.vocabulary, config.classes == "generic").values()
+            for category in found
         }
 
     def wants(self, detector: str, sounds: Sounds) -> bool:
@@ -148,23 +150,8 @@ def categories_of(
     """
     if vocabulary == "none":
         return lambda name: None
-    if vocabulary == "prompts":
-        return taxonomy.of_prompt
-    return lambda name: taxonomy.of_openimages(name, generic=config.classes == "generic")
-
-
-def known_categories(
-    vocabulary: Vocabulary, taxonomy: Taxonomy, config: ProposeConfig
-) -> list[str]:
-    """Return the categories that a detector has a class for, in the taxonomy's order."""
-    if vocabulary == "none":
-        return []
-    every = [one.name for one in taxonomy.categories]
-    if vocabulary == "prompts":
-        return every
-    of = categories_of(vocabulary, taxonomy, config)
-    found = {category for name in openimages_classes() for category in of(name) or ()}
-    return [name for name in every if name in found]
+    found = taxonomy.of_seen(vocabulary, generic=config.classes == "generic")
+    return lambda name: found.get(name, [])
 
 
 def audio_guidance(categories: Sequence[str] | None, sounds: Sounds) -> AudioGuidance:

@@ -70,8 +70,12 @@ class ProposeBoxes(Stage[ProposeConfig]):
         for one in self.detectors:
             prefix = _prefix(self.config, one.name)
             found |= {f"{prefix}{key}": digest for key, digest in one.fingerprint().items()}
-        if any(one.vocabulary != "none" for one in self.detectors):
-            found["taxonomy"] = load_taxonomy(self.config.taxonomy).digest
+        named = [one.vocabulary for one in self.detectors if one.vocabulary != "none"]
+        if named:
+            taxonomy = load_taxonomy(self.config.taxonomy)
+            for vocabulary in named:
+                taxonomy.of_seen(vocabulary)  # a list without its columns stops the run here
+            found["taxonomy"] = taxonomy.digest
         return found
 
     def device(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from stages.taxonomy import audioset_classes, load_taxonomy, openimages_classes
+from stages.taxonomy import audioset_classes, check_classes, load_taxonomy, seen_classes
 
 HEADER = (
     "category,group,openimages_classes,audioset_classes,vggsound_classes,notes,openimages_generic"
@@ -64,12 +64,14 @@ def test_the_closure_equals_the_one_made_elsewhere(shared: Path) -> None:
 def test_vocabularies_are_in_the_order_of_the_models_outputs(shared: Path) -> None:
     for names, file in (
         (audioset_classes(), "audioset_classes.csv"),
-        (openimages_classes(), "openimages_v7_classes.csv"),
+        (seen_classes("openimages"), "openimages_v7_classes.csv"),
+        (seen_classes("objects365"), "objects365_classes.csv"),
     ):
         rows = shipped_rows(shared, file)
         assert [int(row["index"]) for row in rows] == list(range(len(names)))
         assert [row["display_name"] for row in rows] == list(names)
-    assert (len(audioset_classes()), len(openimages_classes())) == (527, 601)
+    assert (len(audioset_classes()), len(seen_classes("openimages"))) == (527, 601)
+    assert (len(seen_classes("coco")), len(seen_classes("objects365"))) == (80, 365)
 
 
 @pytest.mark.parametrize(
@@ -85,17 +87,71 @@ def test_vocabularies_are_in_the_order_of_the_models_outputs(shared: Path) -> No
     ],
 )
 def test_an_open_images_class_may_be_several_categories(name: str, categories: list[str]) -> None:
-    assert sorted(load_taxonomy().of_openimages(name)) == categories
+    assert sorted(load_taxonomy().of_seen("openimages").get(name, [])) == categories
 
 
 def test_generic_classes_count_only_when_asked_for() -> None:
     taxonomy = load_taxonomy()
-    exact = {c.name for c in taxonomy.categories if c.openimages}
-    assert len(taxonomy.categories) - len(exact) == 19
-    assert "clarinet" in taxonomy.of_openimages("Musical instrument", generic=True)
-    assert taxonomy.of_openimages("Musical instrument") == []
-    for name in openimages_classes():
-        assert set(taxonomy.of_openimages(name)) <= set(taxonomy.of_openimages(name, generic=True))
+    exact, generic = (taxonomy.of_seen("openimages", kinds) for kinds in (False, True))
+    assert sum(not c.seen["openimages"] for c in taxonomy.categories) == 19
+    assert "clarinet" in generic["Musical instrument"]
+    assert "Musical instrument" not in exact
+    for name, categories in exact.items():
+        assert set(categories) <= set(generic[name])
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "exact", "generic_alone"),
+    [("openimages", 61, 19), ("coco", 18, 14), ("objects365", 41, 22)],
+)
+def test_each_vocabulary_says_what_it_names_exactly_and_what_only_as_a_kind(
+    vocabulary: str, exact: int, generic_alone: int
+) -> None:
+    taxonomy = load_taxonomy()
+    named, kinds = (
+        {name for found in taxonomy.of_seen(vocabulary, generic).values() for name in found}
+        for generic in (False, True)
+    )
+    assert named <= kinds
+    assert (len(named), len(kinds - named)) == (exact, generic_alone)
+
+
+def test_a_baby_is_a_person_only_as_a_kind_and_no_cake_is_a_drum() -> None:
+    coco, kinds = (load_taxonomy().of_seen("coco", generic) for generic in (False, True))
+    assert "person" not in coco
+    assert "baby laughter" in kinds["person"]
+    assert "cake" not in kinds
+    assert coco["car"] == ["car", "police car"]
+
+
+def test_a_list_may_lack_a_vocabulary_but_not_half_of_one(tmp_path: Path) -> None:
+    old = load_taxonomy(written(tmp_path, "dog,animal,Dog,,,,"))
+    with pytest.raises(UsageError, match="no columns coco_classes and coco_generic"):
+        old.of_seen("coco")
+    new = f"{HEADER},coco_generic,coco_classes"
+    assert load_taxonomy(written(tmp_path, "dog,animal,,,,,,,dog", header=new)).of_seen("coco") == {
+        "dog": ["dog"]
+    }
+    with pytest.raises(UsageError, match=r"row 2: coco_classes: 'hound' is not one of the 80"):
+        load_taxonomy(written(tmp_path, "dog,animal,,,,,,,hound", header=new))
+    with pytest.raises(UsageError, match="no column coco_generic; it needs"):
+        load_taxonomy(written(tmp_path, "dog,animal,,,,,,dog", header=f"{HEADER},coco_classes"))
+
+
+def test_the_classes_of_weights_are_a_vocabularys_in_its_order_and_in_known_spellings() -> None:
+    names = dict(enumerate(seen_classes("coco")))
+    check_classes(names, "coco", Path("x"))
+    older = {3: "motorbike", 4: "aeroplane", 57: "sofa", 58: "pottedplant", 60: "diningtable"}
+    check_classes(names | older | {62: "TVmonitor"}, "coco", Path("x"))
+    for wrong in (
+        names | {3: "airplane", 4: "motorcycle"},
+        names | {57: "settee"},
+        {place: f"LABEL_{place}" for place in names},
+        {place: name for place, name in names.items() if place < 79},
+        names | {80: "unicorn"},
+    ):
+        with pytest.raises(UsageError, match=r"x: class \d+ is .*, in COCO it is"):
+            check_classes(wrong, "coco", Path("x"))
 
 
 @pytest.mark.parametrize(

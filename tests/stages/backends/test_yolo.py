@@ -25,10 +25,10 @@ from pipeline.run.unit import process_batch
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Detection, FrameInput
-from stages.backends.yolo import YoloDetector, check_names, load_network
+from stages.backends.yolo import YoloDetector, load_network
 from stages.propose.preview import preview_settings
 from stages.propose.propose_boxes import ProposeBoxes
-from stages.taxonomy import load_taxonomy, openimages_classes
+from stages.taxonomy import check_classes, load_taxonomy, seen_classes
 from tests.conftest import ROOT
 from tests.rows import context, frame, sounds, video
 from tests.stages.backends.weights import register_yolo, write_yolo
@@ -68,7 +68,7 @@ def noise(index: int, width: int = 320, height: int = 180) -> FrameInput:
 def test_boxes_are_of_open_images_classes_in_frame_pixels(registered: Path) -> None:
     (found,) = detector().detect([noise(1)])
     assert len(found) > 20
-    assert {d.name for d in found} <= set(openimages_classes())
+    assert {d.name for d in found} <= set(seen_classes("openimages"))
     assert all(0.05 <= d.score <= 1 for d in found)
     assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
 
@@ -123,7 +123,7 @@ def test_answers_equal_those_of_ultralytics_own_steps(registered: Path) -> None:
     (ours,) = detector().detect([item])
     assert len(ours) == len(boxes) > 20
     for d, (x0, y0, x1, y1), (score, label) in zip(ours, boxes, rows[:, 4:].tolist(), strict=True):
-        assert d.name == openimages_classes()[int(label)]
+        assert d.name == seen_classes("openimages")[int(label)]
         assert d.score == pytest.approx(score, abs=1e-4)
         inside = clip(d.bbox, 320, 180)
         assert inside is not None
@@ -184,13 +184,13 @@ def test_weights_that_are_not_as_registered_do_not_load(
 
 
 def test_a_file_of_another_vocabulary_is_named_by_its_first_class(tmp_path: Path) -> None:
-    names = dict(enumerate(openimages_classes()))
+    names = dict(enumerate(seen_classes("openimages")))
     with pytest.raises(
         UsageError, match=r"class 12 is 'Artichoke2', in Open Images V7 it is 'Artichoke'"
     ):
-        check_names(names | {12: names[12] + "2"}, Path("x.pt"))
+        check_classes(names | {12: names[12] + "2"}, "openimages", Path("x.pt"))
     with pytest.raises(UsageError, match="class 601 is 'Extra', in Open Images V7 it is None"):
-        check_names(names | {601: "Extra"}, Path("x.pt"))
+        check_classes(names | {601: "Extra"}, "openimages", Path("x.pt"))
     coco = write_yolo(tmp_path / "coco.pt", {0: "person", 1: "bicycle"})
     with pytest.raises(UsageError, match="class 0 is 'person', in Open Images V7 it is 'Acc"):
         load_network(coco)
@@ -275,7 +275,9 @@ def test_the_whole_stage_runs_on_real_videos(proposed: Workspace) -> None:
     for row in rows:
         assert row.detector == DETECTOR
         assert row.detector_score >= 0.05
-        assert set(row.categories) <= set(taxonomy.of_openimages(row.detector_class))
+        assert set(row.categories) <= set(
+            taxonomy.of_seen("openimages").get(row.detector_class, [])
+        )
         assert row.bbox[0] >= 0 <= row.bbox[1]
         assert row.bbox[0] + row.bbox[2] <= 640.001 >= row.bbox[1] + row.bbox[3]
     generation = ledger.generation()

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.models.register import add
 from stages.backends.yolo import quiet_import
-from stages.taxonomy import openimages_classes
+from stages.taxonomy import seen_classes
 
 
 def write_yolo(path: Path, names: dict[int, str] | None = None, **changes: Any) -> Path:
@@ -19,8 +19,8 @@ def write_yolo(path: Path, names: dict[int, str] | None = None, **changes: Any) 
 
     torch.manual_seed(0)
     build: Any = DetectionModel
-    network = build("yolov8n.yaml", nc=len(names or openimages_classes()), verbose=False)
-    network.names = names or dict(enumerate(openimages_classes()))
+    network = build("yolov8n.yaml", nc=len(names or seen_classes("openimages")), verbose=False)
+    network.names = names or dict(enumerate(seen_classes("openimages")))
     with torch.no_grad():
         for scale in network.model[-1].cv3:
             scale[-1].weight.normal_(0, 0.05)
