@@ -24,7 +24,7 @@ SEEN = {
     "coco": ("COCO", "coco_classes.csv"),
     "objects365": ("Objects365", "objects365_classes.csv"),
 }
-"""What detectors name: a vocabulary's title and its file of classes, in the order of a detector's
+"""The vocabularies of detectors: title, and file of the classes in the order of a detector's
 outputs. Its columns of the target categories are ``<name>_classes`` and ``<name>_generic``."""
 
 _COLUMNS = (
@@ -72,7 +72,7 @@ class Taxonomy:
     digest: str
     """SHA-256 of the CSV file."""
     where: str
-    """What errors call the file."""
+    """The file, as errors name it."""
     vocabularies: frozenset[str]
     """Detectors' vocabularies that it has the columns of."""
 

@@ -41,12 +41,12 @@ _LARGEST_FILE = 600_000_000
 
 @dataclass(frozen=True)
 class Variant:
-    """What the authors' file of a variant is."""
+    """One of the authors' files."""
 
     side_px: int
     """Height and width of its input."""
     megabytes: float
-    """Size of the file: 4 bytes per parameter, as the authors count them."""
+    """Size of the file, 10^6 bytes: 4 bytes per parameter of the authors' count."""
 
 
 VARIANTS = {
@@ -57,7 +57,7 @@ VARIANTS = {
     "yolox-l": Variant(640, 217),
     "yolox-x": Variant(640, 397),
 }
-"""By the detector's name. The next larger one has 1.8 times the size at least."""
+"""All variants by the detector's name; one has at least 1.7 times the size of the next smaller."""
 
 
 class YoloxDetector:
