@@ -534,9 +534,10 @@ class SegmentConfig(InferenceConfig):
     it by this IoU; of those that agree the one of highest predicted IoU is taken, and if none does,
     the one that overlaps best."""
     grabcut_iterations: int = Field(default=5, ge=1)
-    """Rounds of GrabCut."""
+    """Most rounds of GrabCut; it ends before when a round changes nothing."""
     min_mask_area: float = Field(default=0.02, ge=0, le=1)
-    """Smallest mask, as a fraction of its box; below it the row fails as empty_mask."""
+    """Smallest mask, as a fraction of its box; below it the row fails, as colours_alike,
+    box_too_small or, where the segmenter names no cause, empty_mask."""
 
     def backends(self) -> list[str]:
         """Return the segmenter."""

@@ -1,14 +1,25 @@
-"""OpenCV's GrabCut from a box; no weights.
+"""OpenCV's GrabCut from a box; no weights (Rother, Kolmogorov, Blake, "GrabCut", SIGGRAPH 2004).
 
 The mask never leaves the box, grown to whole pixels: everything outside is background by
 definition, and its colours in a margin around the box are what the thing is told from. Only the
-box and that margin are looked at, so cost follows the box and not the frame.
+box and that margin are looked at, shrunk where they are large, so cost follows neither the frame
+nor the box: colours are learned in the small, and at full size the rim alone is cut again.
+
+Two boxes leave GrabCut nothing to learn from, and it then says that there is no thing at all:
+
+- one as large as the picture, with no margin: its outermost pixels are then taken for likely
+  background (``grabcut-rim``);
+- one whose surround has the thing's colours, such as a box around a part of a thing: its middle is
+  then taken for the thing, which grows from there up to the edges it meets (``grabcut-centre``).
+  Where it meets none, the box holds nothing that colour can tell apart: ``colours_alike``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,13 +30,39 @@ from pipeline.records.boxes import to_pixels
 from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
+_METHOD = "2"
+"""The number of this way of cutting; masks of another are not mixed with its own."""
+
 _MARGIN = 0.5
 """Background looked at on each side, as a fraction of the box's side."""
 
 _MIN_MARGIN_PX = 10
 
+_LEARNED_PX = 400
+"""The longest side of box and margin while colours are learned. Smaller is faster and worse: the
+weight of a rim against the area it holds grows as the picture shrinks, and things vanish."""
+
+_RIM_PX = 2
+"""Pixels of the small picture on each side of its rim that are cut again at full size."""
+
+_SETTLED = 0.002
+"""The fraction of the box below which a round has changed nothing."""
+
 _MODES = 5
 """Colour modes GrabCut fits to either side; it needs as many pixels of each."""
+
+_NO_SURROUND = 0.05
+"""The least background around a box, as a fraction of the box's area, that shows its colours."""
+
+_BAND = 0.05
+"""Width of the band inside such a box that is likely background, as a fraction of its shorter
+side."""
+
+_CORE = 0.5
+"""Axes of the ellipse in the middle of a box, as a fraction of the box's sides."""
+
+_MOSTLY_CORE = 0.6
+"""The fraction of a mask above which it is the ellipse we put there, and nothing was found."""
 
 _PART = 0.1
 """The least area of a part that is kept, as a fraction of the largest part's."""
@@ -33,8 +70,11 @@ _PART = 0.1
 _DOT = 0.02
 """Radius of what a person's point speaks for, as a fraction of the box's diagonal."""
 
-_UNSAID = 255
 _THING = (cv2.GC_FGD, cv2.GC_PR_FGD)
+
+Point = tuple[float, float, bool]
+States = NDArray[np.uint8]
+"""The states of pixels, ``(height, width)``: what is known of each, as OpenCV's ``GC_*``."""
 
 
 class GrabCutSegmenter:
@@ -46,19 +86,20 @@ class GrabCutSegmenter:
 
     def __init__(self, config: SegmentConfig) -> None:
         self._iterations = config.grabcut_iterations
+        self._least = config.min_mask_area
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Return nothing: only the settings decide."""
-        return {}
+        """Return which of its ways of cutting this is; the settings decide the rest."""
+        return {"grabcut": _METHOD}
 
     def open(self, storage: Storage) -> None:
         """Load nothing."""
 
     def segment(self, prompts: Iterable[Prompt]) -> Iterator[list[Segmented]]:
-        """Yield one mask per box; empty where the box leaves nothing to tell it from."""
+        """Yield one mask per box; an empty one with the reason."""
         for prompt in prompts:
             bgr = self.embed(prompt.image)
-            yield [Segmented(self._mask(bgr, box), None) for box in prompt.boxes]
+            yield [self._segmented(bgr, box, ()) for box in prompt.boxes]
 
     def embed(self, image: Image) -> Image:
         """Return the picture as OpenCV wants it; nothing is computed of a whole frame."""
@@ -66,49 +107,152 @@ class GrabCutSegmenter:
 
     def refine(self, embedding: Image, hint: Hint) -> Segmented:
         """Return the thing a person means, its box grown to hold every point that is on it."""
-        box = _grown(hint)
-        radius = max(2, round(_DOT * math.hypot(box[2], box[3])))
-        said = np.full(embedding.shape[:2], _UNSAID, dtype=np.uint8)
-        for x, y, inside in hint.points:
-            colour = cv2.GC_FGD if inside else cv2.GC_BGD
-            cv2.circle(said, (round(x), round(y)), radius, colour, cv2.FILLED)
-        return Segmented(self._mask(embedding, box, said), None)
+        return self._segmented(embedding, _grown(hint), hint.points)
 
-    def _mask(
-        self, bgr: Image, box: Sequence[float], said: NDArray[np.uint8] | None = None
-    ) -> NDArray[np.bool_]:
-        height, width = bgr.shape[:2]
-        mask = np.zeros((height, width), dtype=bool)
-        inner = to_pixels(box, width, height)
+    def _segmented(self, bgr: Image, box: Sequence[float], points: Sequence[Point]) -> Segmented:
+        mask = np.zeros(bgr.shape[:2], dtype=bool)
+        inner = to_pixels(box, bgr.shape[1], bgr.shape[0])
         if inner is None:
-            return mask
-        x0, y0, x1, y1 = inner
+            return Segmented(mask, None, reason="box_outside_frame")
+        view = _View.of(bgr, inner, points, max(2, round(_DOT * math.hypot(box[2], box[3]))))
+        assumed = "" if view.has_surround else "rim"
+        found = self._cut(view)
+        if found is None:
+            return Segmented(mask, None, reason="box_too_small")
+        if found.sum() < self._least * view.area and not any(inside for *_, inside in points):
+            assumed = "centre"
+            found = self._cut(view, core=True)
+            known = np.count_nonzero(view.states(core=True) == cv2.GC_FGD)
+            if found is None or known > _MOSTLY_CORE * found.sum():
+                return Segmented(mask, None, reason="colours_alike")
+        mask[view.top : view.top + len(found), view.left : view.left + found.shape[1]] = found
+        return Segmented(mask, None, assumed=assumed)
+
+    def _cut(self, view: _View, *, core: bool = False) -> NDArray[np.bool_] | None:
+        """Cut the thing out of a view; none where there are too few pixels of either side."""
+        scale = min(1.0, _LEARNED_PX / max(view.pixels.shape[:2]))
+        states = view.states(scale, core=core)
+        inside = int(np.isin(states, _THING).sum())
+        if min(inside, states.size - inside) < _MODES:
+            return None
+        size = (states.shape[1], states.shape[0])
+        small = np.asarray(cv2.resize(view.pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        colours = self._learn(small, states, _SETTLED * inside)
+        known = view.states(core=core)
+        if scale < 1:
+            states = _rim_alone(np.isin(states, _THING), known)
+            _round(view.pixels, states, colours, cv2.GC_EVAL_FREEZE_MODEL)
+        return _large_parts(np.isin(states, _THING), known == cv2.GC_FGD)
+
+    def _learn(self, pixels: Image, states: States, settled: float) -> _Colours:
+        """Learn both sides' colours and cut, in turn; ``states`` is overwritten with the cut."""
+        colours = (np.zeros((1, 13 * _MODES)), np.zeros((1, 13 * _MODES)))
+        cv2.setRNGSeed(0)  # the colour modes start from k-means, which draws
+        mode = cv2.GC_INIT_WITH_MASK
+        for _ in range(self._iterations):
+            before = np.isin(states, _THING)
+            _round(pixels, states, colours, mode)
+            if (np.isin(states, _THING) != before).sum() <= settled:
+                break
+            mode = cv2.GC_EVAL
+        return colours
+
+
+_Colours = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""The colour modes of background and thing, as OpenCV packs them."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """A box and the margin around it, cut out of the picture, and what a person said of it."""
+
+    pixels: Image
+    """BGR, ``(height, width, 3)``."""
+    left: int
+    top: int
+    inner: tuple[int, int, int, int]
+    """The box in it: x0, y0, x1, y1, pixels with open ends."""
+    points: Sequence[Point]
+    """x, y in pixels of the picture, and whether the thing is there."""
+    radius: int
+    """Radius of what a point speaks for, pixels."""
+
+    @classmethod
+    def of(
+        cls, bgr: Image, box: tuple[int, int, int, int], points: Sequence[Point], radius: int
+    ) -> _View:
+        """Cut it out."""
+        x0, y0, x1, y1 = box
         margin_x = max(_MIN_MARGIN_PX, round(_MARGIN * (x1 - x0)))
         margin_y = max(_MIN_MARGIN_PX, round(_MARGIN * (y1 - y0)))
         left, top = max(0, x0 - margin_x), max(0, y0 - margin_y)
-        crop = np.ascontiguousarray(bgr[top : y1 + margin_y, left : x1 + margin_x])
-        states = np.full(crop.shape[:2], cv2.GC_BGD, dtype=np.uint8)
-        states[y0 - top : y1 - top, x0 - left : x1 - left] = cv2.GC_PR_FGD
-        if said is not None:
-            part = said[top : top + len(crop), left : left + crop.shape[1]]
-            states[part != _UNSAID] = part[part != _UNSAID]
-        inside = int(np.isin(states, _THING).sum())
-        if min(inside, states.size - inside) < _MODES:
-            return mask
-        cv2.setRNGSeed(0)  # the colour modes start from k-means, which draws
-        models = [np.zeros((1, 13 * _MODES)) for _ in range(2)]
-        cut, _, _ = cv2.grabCut(
-            crop,
-            states,
-            (0, 0, 1, 1),
-            models[0],
-            models[1],
-            self._iterations,
-            cv2.GC_INIT_WITH_MASK,
+        pixels = np.ascontiguousarray(bgr[top : y1 + margin_y, left : x1 + margin_x])
+        inner = (x0 - left, y0 - top, x1 - left, y1 - top)
+        return cls(pixels, left, top, inner, points, radius)
+
+    @property
+    def area(self) -> int:
+        """Pixels of the box."""
+        x0, y0, x1, y1 = self.inner
+        return (x1 - x0) * (y1 - y0)
+
+    @property
+    def has_surround(self) -> bool:
+        """There is enough around the box to show the background's colours."""
+        height, width = self.pixels.shape[:2]
+        return bool(height * width >= (1 + _NO_SURROUND) * self.area)
+
+    def states(self, scale: float = 1.0, *, core: bool) -> States:
+        """Write down what is known before anything is looked at, of the view times ``scale``.
+
+        Args:
+            scale: at most 1.
+            core: take the box's middle for the thing.
+        """
+        height, width = (max(1, round(side * scale)) for side in self.pixels.shape[:2])
+        states = np.full((height, width), cv2.GC_BGD, dtype=np.uint8)
+        x0, y0, x1, y1 = (round(place * scale) for place in self.inner)
+        box = states[y0:y1, x0:x1]
+        box[:] = cv2.GC_PR_FGD
+        if not self.has_surround:
+            band = max(1, round(_BAND * min(box.shape)))
+            box[:] = cv2.GC_PR_BGD
+            box[band:-band, band:-band] = cv2.GC_PR_FGD
+        if core:
+            middle = ((x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2)
+            axes = (_CORE * (x1 - x0), _CORE * (y1 - y0))
+            cv2.ellipse(states, (middle, axes, 0.0), cv2.GC_FGD, cv2.FILLED)
+        for x, y, inside in self.points:
+            place = (round((x - self.left) * scale), round((y - self.top) * scale))
+            colour = cv2.GC_FGD if inside else cv2.GC_BGD
+            cv2.circle(states, place, max(1, round(self.radius * scale)), colour, cv2.FILLED)
+        return states
+
+
+def _round(pixels: Image, states: States, colours: _Colours, mode: int) -> None:
+    """Run one round of GrabCut; ``states`` and, unless frozen, ``colours`` are overwritten."""
+    cv2.grabCut(pixels, states, (0, 0, 1, 1), colours[0], colours[1], 1, mode)
+
+
+def _rim_alone(small: NDArray[np.bool_], known: States) -> States:
+    """Enlarge a small cut and leave open what lies along its rim; what was known stays known."""
+    size = (known.shape[1], known.shape[0])
+    square = np.ones((2 * _RIM_PX + 1, 2 * _RIM_PX + 1), np.uint8)
+    thing = small.astype(np.uint8)
+
+    def enlarged(mask: NDArray[Any]) -> NDArray[np.bool_]:
+        wide: NDArray[np.bool_] = (
+            cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
         )
-        kept = _large_parts(np.isin(cut, _THING), cut == cv2.GC_FGD)
-        mask[top : top + len(kept), left : left + kept.shape[1]] = kept
-        return mask
+        return wide
+
+    states = np.full(known.shape, cv2.GC_BGD, dtype=np.uint8)
+    states[enlarged(cv2.dilate(thing, square))] = cv2.GC_PR_BGD
+    states[enlarged(thing)] = cv2.GC_PR_FGD
+    states[enlarged(cv2.erode(thing, square))] = cv2.GC_FGD
+    sure = np.isin(known, (cv2.GC_BGD, cv2.GC_FGD))
+    states[sure] = known[sure]
+    return states
 
 
 def _grown(hint: Hint) -> list[float]:

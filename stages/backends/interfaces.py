@@ -55,6 +55,10 @@ class Segmented:
     stability: float | None = None
     """IoU of the masks at a slightly higher and a slightly lower threshold, in [0, 1]; none when
     the model has no threshold."""
+    reason: str = ""
+    """The kind of failure where the mask is empty; empty when the segmenter does not know it."""
+    assumed: str = ""
+    """The assumption it took to find a mask at all; joins the segmenter's name in the source."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Turn each instance's box into a mask (paper 3.1.3).
 
 Reads ``instances``, writes ``masks``. A mask that is empty, nearly so, or off its box is a failure
-and not a row. Instances of one frame are segmented together, so that a segmenter looks at the
-frame once.
+and not a row, of the kind the segmenter names as its cause where it knows one. A mask for which it
+had to take something for granted says so in its source, as ``grabcut-centre`` does. Instances of
+one frame are segmented together, so that a segmenter looks at the frame once.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class SegmentInstances(Stage[SegmentConfig]):
         fraction = inside / ((x1 - x0) * (y1 - y0))
         if not inside or fraction < self.config.min_mask_area:
             detail = f"{inside} pixels in the box, {fraction:.4f} of it"
-            return Fail(row.id, "empty_mask", detail)
+            return Fail(row.id, found.reason or "empty_mask", detail)
         if area > 2 * inside:
             return Fail(row.id, "mask_off_box", f"{area} pixels, {inside} of them in the box")
         packed = rle.encode(found.mask)
@@ -117,7 +118,7 @@ class SegmentInstances(Stage[SegmentConfig]):
             rle=packed,
             area=area,
             bbox=rle.bbox(packed),
-            source=self.segmenter.name,
+            source="-".join(filter(None, (self.segmenter.name, found.assumed))),
             model_digest=self.segmenter.digest,
             predicted_iou=found.predicted_iou,
             stability=found.stability,

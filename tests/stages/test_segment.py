@@ -150,10 +150,18 @@ def test_a_box_outside_of_its_frame_is_a_failure(tmp_path: Path) -> None:
     assert outcome.kind == "box_outside_frame"
 
 
-def test_a_box_around_the_whole_frame_is_a_failure_with_grabcut(tmp_path: Path) -> None:
-    (outcome,) = stage_over(tmp_path).process([instance(bbox=[0, 0, 320, 180])])
+def test_a_failure_is_of_the_kind_the_segmenter_names(tmp_path: Path) -> None:
+    ground = [200.0, 100.0, 80.0, 60.0]
+    (outcome,) = stage_over(tmp_path).process([instance(bbox=ground)])
     assert isinstance(outcome, Fail)
-    assert outcome.kind == "empty_mask"
+    assert (outcome.kind, outcome.retryable) == ("colours_alike", False)
+
+
+def test_a_mask_that_took_something_for_granted_says_so_in_its_source(tmp_path: Path) -> None:
+    (outcome,) = stage_over(tmp_path).process([instance(bbox=[0, 0, 320, 180])])
+    mask = only_mask(outcome)
+    assert mask.source == "grabcut-rim"
+    assert iou(mask.bbox, THING) > 0.9
 
 
 def test_instances_of_a_missing_frame_fail_and_may_pass_later(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.records.boxes import to_pixels
 from stages.backends.grabcut import GrabCutSegmenter
-from stages.backends.interfaces import Image, Prompt
+from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 ELLIPSE = [100.0, 40.0, 81.0, 61.0]
 
@@ -25,7 +25,15 @@ def scene() -> tuple[Image, NDArray[np.bool_]]:
 
 
 def cut(image: Image, box: list[float]) -> NDArray[np.bool_]:
-    return next(GrabCutSegmenter(SegmentConfig()).segment([Prompt(image, [box])]))[0].mask
+    return segmented(image, box).mask
+
+
+def segmented(image: Image, box: list[float]) -> Segmented:
+    return next(GrabCutSegmenter(SegmentConfig()).segment([Prompt(image, [box])]))[0]
+
+
+def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    return float((found & truth).sum() / (found | truth).sum())
 
 
 @pytest.mark.parametrize("grown", [0, 6])
@@ -58,13 +66,75 @@ def test_a_box_gives_the_same_mask_alone_again_and_among_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "box",
-    [[0.0, 0.0, 320.0, 180.0], [400.0, 10.0, 20.0, 20.0], [10.0, 10.0, 2.0, 2.0]],
-    ids=["the whole frame: no background", "outside", "fewer pixels than colour modes"],
+    ("box", "reason"),
+    [
+        ([400.0, 10.0, 20.0, 20.0], "box_outside_frame"),
+        ([10.0, 10.0, 2.0, 2.0], "box_too_small"),
+        ([240.0, 100.0, 60.0, 60.0], "colours_alike"),  # ground and nothing else
+    ],
 )
-def test_a_box_that_leaves_nothing_to_tell_apart_gives_an_empty_mask(box: list[float]) -> None:
+def test_a_box_that_holds_nothing_to_tell_apart_gives_an_empty_mask_and_says_why(
+    box: list[float], reason: str
+) -> None:
     image, _ = scene()
-    assert not cut(image, box).any()
+    found = segmented(image, box)
+    assert not found.mask.any()
+    assert found.reason == reason
+
+
+def test_a_box_as_large_as_the_picture_takes_its_rim_for_background_and_says_so() -> None:
+    image, truth = scene()
+    image, truth = image[40:101, 100:181], truth[40:101, 100:181]
+    found = segmented(np.ascontiguousarray(image), [0.0, 0.0, 81.0, 61.0])
+    assert found.assumed == "rim"
+    assert iou(found.mask, truth) > 0.95
+
+
+def test_a_thing_of_its_surrounds_colours_grows_from_its_middle_to_its_edge_and_says_so() -> None:
+    image, truth = scene()
+    draw = np.random.default_rng(1)
+    image[truth] = np.clip(draw.normal((60, 140, 70), 12, (truth.sum(), 3)), 0, 255)
+    near = cv2.dilate(truth.astype(np.uint8), np.ones((9, 9), np.uint8))
+    for x, y in draw.integers(0, (320, 180), (60, 2)).tolist():
+        if not near[y, x]:
+            cv2.circle(image, (x, y), 8, (10, 10, 10), 2)
+    cv2.ellipse(image, (140, 70), (40, 30), 0, 0, 360, (10, 10, 10), 2)
+    found = segmented(image, ELLIPSE)
+    assert found.assumed == "centre"
+    assert iou(found.mask, truth) > 0.85
+
+
+@pytest.mark.parametrize("factor", [3, 6])
+def test_the_rim_of_a_large_thing_is_cut_at_full_size(factor: int) -> None:
+    draw = np.random.default_rng(0)
+    size = (180 * factor, 320 * factor)
+    inside = np.zeros(size, np.uint8)
+    cv2.ellipse(inside, (140 * factor, 70 * factor), (40 * factor, 30 * factor), 0, 0, 360, 1, -1)
+    colours = np.where(inside[..., None] > 0, (190, 70, 60), (60, 140, 70))
+    image = np.clip(colours + draw.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8)
+    x, y, w, h = ELLIPSE
+    box = [factor * side for side in (x - 5, y - 5, w + 10, h + 10)]
+    assert iou(segmented(image, box).mask, inside > 0) > 0.998
+
+
+@pytest.mark.parametrize("factor", [1, 6])
+def test_what_a_person_points_at_is_in_the_mask_and_what_they_point_away_from_is_not(
+    factor: int,
+) -> None:
+    image, _ = scene()
+    large = np.kron(image, np.ones((factor, factor, 1), dtype=np.uint8))
+    segmenter = GrabCutSegmenter(SegmentConfig())
+    embedding = segmenter.embed(large)
+    box = [factor * side for side in (60.0, 20.0, 160.0, 110.0)]
+    ground, thing = (80.0, 30.0), (115.0, 70.0)
+    points = [(factor * ground[0], factor * ground[1], True)]
+    points += [(factor * thing[0], factor * thing[1], False)]
+    mask = segmenter.refine(embedding, Hint(box, points)).mask
+    for x, y, inside in points:
+        assert mask[round(y), round(x)] == inside
+    alone = segmenter.refine(embedding, Hint(box)).mask
+    (answer,) = next(segmenter.segment([Prompt(large, [box])]))
+    np.testing.assert_array_equal(alone, answer.mask)
 
 
 def test_speckles_of_the_things_colour_are_left_out() -> None:
