@@ -70,11 +70,6 @@ def clip_rows(document: Document) -> list[list[ImageRow]]:
     return list(clips.values())
 
 
-def is_measured(rows: Sequence[ImageRow]) -> bool:
-    """Say whether a clip's rows tell what its sound was; older and imported releases do not."""
-    return bool(rows[0].clip_rms_per_second)
-
-
 def sampling(provenance: Mapping[str, Mapping[str, Any]]) -> SampleConfig:
     """Return the settings events were found with; what a release does not say is as by default."""
     stated = provenance.get("sample", {}).get("config")

@@ -18,7 +18,6 @@ from exports.release.card import LICENCES, UNVERIFIED, stated_rows
 from exports.release.clip_checks import (
     clip_rows,
     differences_of_clip,
-    is_measured,
     sampling,
 )
 from exports.release.image_bytes import fingerprint, hash_distance, image_size
@@ -219,10 +218,6 @@ def compare_image(data: bytes, image: ImageRow) -> str:
     return "alike" if distance <= ALIKE_BITS else "other"
 
 
-def _is_recorded(data: bytes, image: ImageRow) -> bool:
-    return image.recorded_sha256 in ("", hashlib.sha256(data).hexdigest())
-
-
 def check_images(document: Document, folder: Path) -> Iterator[Finding]:
     """Check that each image file has the size its row states and is the one released."""
     allowed = {"exact", "unchecked"} if document.info.media else {"exact", "alike", "unchecked"}
@@ -232,6 +227,7 @@ def check_images(document: Document, folder: Path) -> Iterator[Finding]:
             continue
         data = path.read_bytes()
         size = image_size(data)
+        recorded = image.recorded_sha256 in ("", hashlib.sha256(data).hexdigest())
         if size is None:
             yield Finding("images", image.file_name, "is no JPEG or PNG")
         elif size != (image.width, image.height):
@@ -242,7 +238,7 @@ def check_images(document: Document, folder: Path) -> Iterator[Finding]:
             )
         elif compare_image(data, image) not in allowed:
             yield Finding("images", image.file_name, "is not the image of its row's fingerprint")
-        elif document.info.media and not _is_recorded(data, image):
+        elif document.info.media and not recorded:
             yield Finding("images", image.file_name, "is not the image that was sampled")
 
 
@@ -257,7 +253,7 @@ def check_clips(document: Document, folder: Path) -> Iterator[Finding]:
             yield Finding("clips", first.clip_file, "its rows differ in what they say of it")
             continue
         path = folder / first.clip_file
-        if not path.is_file() or not is_measured(rows):
+        if not path.is_file() or not first.clip_rms_per_second:  # older or imported
             continue
         saved = {row.frame_id: _saved(folder, row) for row in rows}
         clip = Media(path, _TIMEOUT_S)
@@ -279,7 +275,7 @@ def _saved(folder: Path, image: ImageRow) -> bytes | None:
 def unmeasured(document: Document, folder: Path) -> int:
     """Count the clips of which no row says what was measured: nothing is checked."""
     return sum(
-        (folder / rows[0].clip_file).is_file() and not is_measured(rows)
+        (folder / rows[0].clip_file).is_file() and not rows[0].clip_rms_per_second
         for rows in clip_rows(document)
     )
 

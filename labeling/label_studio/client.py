@@ -231,10 +231,8 @@ class LabelStudio:
         answer = self.call("GET", "/api/ml", query={"project": project})
         known = self._rows(answer, "/api/ml", id=int, title=str)
         ours = [backend["id"] for backend in known if backend["title"] == title]
-        if ours:
-            self.call("PATCH", f"/api/ml/{ours[0]}", body)
-        else:
-            self.call("POST", "/api/ml", body)
+        method, path = ("PATCH", f"/api/ml/{ours[0]}") if ours else ("POST", "/api/ml")
+        self.call(method, path, body)
 
     # Tasks
 

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from labeling.label_studio.client import LabelStudio
@@ -78,7 +77,7 @@ def start_server(workspace: Workspace) -> RunningServer:
     config = workspace.config.label
     port = config.server_port
     url = f"http://127.0.0.1:{port}"
-    if _answers(port):
+    if _answers(url):
         raise UsageError(
             f"{url}: something answers there already. Stop it, or take another port with"
             " --set label.server_port=8081."
@@ -189,25 +188,20 @@ def _secret(file: Path, size: int) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def _answers(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+def _answers(url: str) -> bool:
+    import httpx
+
     try:
-        connection.request("GET", "/health")
-        connection.getresponse().read()
-    except TimeoutError:
-        return True
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
+        httpx.get(f"{url}/health", timeout=5, trust_env=False)
+    except httpx.RequestError as error:
+        return isinstance(error, httpx.TimeoutException)
     return True
 
 
 def _wait(running: RunningServer) -> None:
     log = running.home / _LOG
-    port = int(running.url.rpartition(":")[2])
     deadline = time.monotonic() + _START_S
-    while not _answers(port):
+    while not _answers(running.url):
         if running.process.poll() is not None:
             raise AvatarBuildError(
                 f"label serve: the server ended with {running.process.returncode}: {_last(log)}"

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from labeling.quality.kappa import Kappa, cohen_kappa, mean, ratio, text
+from labeling.quality.kappa import Kappa, cohen_kappa, mean, ratio, section, text
 from labeling.quality.matching import Comparison, Pair, compare, compare_masks, off_screen
-from pipeline.columns import markdown_table
 from pipeline.records.reviews import by_frame, counting_reviews, opinions
 from pipeline.records.schema import Review, ReviewedInstance
 from pipeline.words import counted
@@ -193,7 +192,8 @@ class Agreement:
             f" {self.min_iou:g} on."
         ]
         if self.by_pair:
-            lines += _table("annotators", _COLUMNS, self.by_pair, {"all": self.everyone})
+            pairs = {name: tally.cells() for name, tally in sorted(self.by_pair.items())}
+            lines += section("annotators", _COLUMNS, {**pairs, "all": self.everyone.cells()})
         if len(self.by_pair) > 1:
             lines += _table("annotator and others", _COLUMNS, self.by_annotator)
         if categories := self.by_category:
@@ -293,11 +293,6 @@ def _dicts(rows: Mapping[str, Tally | CategoryTally]) -> dict[str, Any]:
 
 
 def _table(
-    title: str,
-    columns: Sequence[str],
-    rows: Mapping[str, Tally | CategoryTally],
-    last: Mapping[str, Tally] | None = None,
+    title: str, columns: Sequence[str], rows: Mapping[str, Tally | CategoryTally]
 ) -> list[str]:
-    ordered = [*sorted(rows.items()), *(last or {}).items()]
-    cells = [[name, *row.cells()] for name, row in ordered]
-    return ["", *markdown_table([title, *columns], cells)]
+    return section(title, columns, {name: row.cells() for name, row in sorted(rows.items())})

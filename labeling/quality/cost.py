@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from labeling.quality.kappa import mean, ratio, text
+from labeling.quality.kappa import mean, ratio, section, text
 from labeling.quality.matching import moved_iou
-from pipeline.columns import markdown_table
 from pipeline.records.reviews import by_frame, counting_reviews, deciding, opinions
 from pipeline.records.schema import Proposal, Review
 from pipeline.words import counted
@@ -122,19 +121,16 @@ class CostReport:
             ("masks", self.seconds_per_mask_frame),
         ):
             if seconds:
-                cells = [[who, f"{median:.1f}"] for who, median in seconds.items()]
-                lines += [
-                    "",
-                    *markdown_table([f"annotator, {title}", "s per frame (median)"], cells),
-                ]
+                cells = {who: [f"{median:.1f}"] for who, median in seconds.items()}
+                lines += section(f"annotator, {title}", ["s per frame (median)"], cells)
         for title, found in (
             ("detector class", self.by_class),
             ("category", self.by_category),
             ("day (UTC)", self.by_day),
         ):
             if found:
-                cells = [[name, *outcome.cells()] for name, outcome in sorted(found.items())]
-                lines += ["", *markdown_table([title, *_COLUMNS], cells)]
+                cells = {name: outcome.cells() for name, outcome in sorted(found.items())}
+                lines += section(title, _COLUMNS, cells)
         return lines
 
 

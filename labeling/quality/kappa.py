@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pipeline.columns import markdown_table
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> Kappa:
     if by_chance == n * n:  # also without a pair
         return Kappa(n, agreed, None)
     return Kappa(n, agreed, (agreed * n - by_chance) / (n * n - by_chance))
+
+
+def section(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the lines of a table, and a blank one before it; each row has its name first."""
+    cells = [[name, *row] for name, row in rows.items()]
+    return ["", *markdown_table([title, *columns], cells)]
 
 
 def ratio(part: int, whole: int) -> float | None:

@@ -168,15 +168,16 @@ class _Reader:
     ) -> Iterator[Outcome]:
         alive, nameless = set(), False
         for place, annotation in enumerate(whole.annotations):
+            name = unnamed = f"{self._project.key}/task {task['id']}, {place + 1}"
             try:
-                name = self._project.name_of(annotation)
-                if name in self._read:
+                said = self._project.name_of(annotation)
+                if said in self._read:
                     raise unreadable("another answer has its number and time; delete it")
+                name = said
+                yield from self._answer(task, annotation, name, frame_id)
             except InputError as error:
-                name, nameless = f"{self._project.key}/task {task['id']}, {place + 1}", True
                 yield from self._bad(error, name, frame_id, whole.updated_at, link)
-            else:
-                yield from self._answer(task, annotation, name, frame_id, whole.updated_at)
+            nameless = nameless or name == unnamed
             alive.add(name)
             self._read.add(name)
         # Which one has no name is not known, so none is said to be deleted.
@@ -195,29 +196,22 @@ class _Reader:
         return sorted(answered - {named_frame(task) for task in tasks})
 
     def _answer(
-        self, task: dict[str, Any], annotation: object, name: str, frame: str, changed: str
+        self, task: dict[str, Any], annotation: object, name: str, frame: str
     ) -> Iterator[Outcome]:
         known = self._known.get(name)
-        try:
-            stamp = read(Stamp, annotation, "the answer")
-            if stamp.was_cancelled:
-                self.pulled.skipped += 1
-                yield from self._take_back(name, stamp.updated_at, SKIPPED)
-                return
-            if known is not None and known.updated_at >= stamp.updated_at:
-                return
+        stamp = read(Stamp, annotation, "the answer")
+        if stamp.was_cancelled:
+            self.pulled.skipped += 1
+            yield from self._take_back(name, stamp.updated_at, SKIPPED)
+        elif known is None or known.updated_at < stamp.updated_at:
             if frame not in self._frames:
                 raise InputError(
                     "unknown_frame", "this workspace has no such frame; it was sampled anew"
                 )
             review = self._answers.read(annotation, task, self._frames[frame], name)
-        except InputError as error:
-            link = self._server.task_link(self._project.number, task["id"])
-            yield from self._bad(error, name, frame, changed, link)
-            return
-        self.pulled.edited += known is not None
-        self.pulled.new += known is None
-        yield Ok(name, [review])
+            self.pulled.edited += known is not None
+            self.pulled.new += known is None
+            yield Ok(name, [review])
 
     def _bad(
         self, error: InputError, name: str, frame: str, changed: str, link: str

@@ -13,8 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from labeling.label_studio import brush
 from labeling.projects.labeling_config import NO_KEY, BadTaskError, check_task
-from labeling.projects.mask_project import asked, mask_task
-from labeling.projects.mask_results import Asked, read_masks
+from labeling.projects.mask_project import Asked, asked, mask_task, read_masks
 from pipeline.errors import InputError
 from pipeline.records import rle
 from pipeline.records.schema import Instance, MaskSource, Review

@@ -19,7 +19,7 @@ from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.projects.box_project import BOXES
 from labeling.projects.box_results import read_boxes
 from labeling.projects.connect import open_project
-from labeling.projects.mask_results import Asked, read_masks
+from labeling.projects.mask_project import Asked, read_masks
 from labeling.sync.reopen import reopen_boxes
 from pipeline.errors import InputError
 from pipeline.records.schema import Instance, Review
