@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from exports.release.freeze import ReleaseSummary, write_release
 from exports.release.selection import ReleaseTables
-from exports.release.takedown import read_takedowns
 from exports.report.films import cut_films, find_films
 from exports.report.frame_pictures import pictured_clips
 from exports.report.write_report import ReportTables, write_report
 from pipeline.records.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
-from pipeline.run.runner import recover
 from pipeline.run.status import outcomes, stage_status
 from pipeline.workspace.workspace import Workspace
-
-
-def export_workspace(
-    workspace: Workspace,
-    version: str,
-    *,
-    unverified: bool,
-    ids_only: bool,
-    taxonomy: Sequence[str] = (),
-    leak_lists: Sequence[Path] = (),
-) -> ReleaseSummary:
-    """Freeze a workspace's tables into ``releases/<version>``; see ``write_release``."""
-    recover(workspace)
-    config = workspace.config.export
-    return write_release(
-        release_tables(workspace),
-        workspace.storage,
-        version,
-        unverified=unverified,
-        media=config.media and not ids_only,
-        config=config,
-        provenance=provenance(workspace),
-        taxonomy=taxonomy,
-        takedowns=[one.video_id for one in read_takedowns(workspace.storage)],
-        leak_lists=leak_lists,
-    )
 
 
 def release_tables(workspace: Workspace) -> ReleaseTables:

@@ -99,10 +99,7 @@ def _own(tree: Tree) -> tuple[Document, list[LeftOut], dict[str, str]]:
 def _foreign(tree: Tree, form: str, version: str) -> tuple[Document, list[LeftOut], dict[str, str]]:
     title, reader = _recognised(tree, form)
     notes = Notes()
-    frames = sorted(
-        reader(tree, notes), key=lambda f: (f.video_id, f.time_s, f.clip_start_s, f.frame_index)
-    )
-    frames = _without_doubles(frames, notes)
+    frames = _without_doubles(reader(tree, notes), notes)
     if not frames:
         reasons = sorted({row.reason for row in notes.rows})
         raise AvatarBuildError(f"{title}: no frame can be used ({', '.join(reasons) or 'empty'}).")
@@ -114,10 +111,14 @@ def _foreign(tree: Tree, form: str, version: str) -> tuple[Document, list[LeftOu
     info = Info.of(
         description=title, version=version, verified=True, media=whole, imported_from=title
     )
+    first = {frame.video_id: frame for frame in reversed(frames)}
     document = Document(
         info=info,
         licenses=[LicenseRow(id=1, name="", url="")],
-        videos=_videos(frames),
+        videos=[
+            VideoRow.of(id=video_id, license_id=1, **_shared(frame, VideoRow))
+            for video_id, frame in sorted(first.items())
+        ],
         images=images,
         categories=[CategoryRow(id=number, name=name) for name, number in categories.items()],
         annotations=_annotations(frames, images, categories),
@@ -191,29 +192,23 @@ def _shared(frame: ReadFrame, row: type[Row]) -> dict[str, Any]:
 def _annotations(
     frames: Sequence[ReadFrame], images: Sequence[ImageRow], categories: dict[str, int]
 ) -> list[AnnotationRow]:
-    rows: list[AnnotationRow] = []
-    for frame, image in zip(frames, images, strict=True):
-        for place, region in enumerate(frame.regions):
-            rows.append(
-                AnnotationRow.in_image(
-                    image,
-                    region.mask,
-                    id=len(rows) + 1,
-                    category_id=categories[region.category],
-                    audio_visual_category=region.category,
-                    scenario=region.scenario,
-                    verified=True,
-                    instance_id=content_id("i", image.frame_id, place, region.mask.counts),
-                    annotated_bbox=region.box,
-                    mask_source=region.source,
-                )
-            )
-    return rows
-
-
-def _videos(frames: Sequence[ReadFrame]) -> list[VideoRow]:
-    first = {frame.video_id: frame for frame in reversed(frames)}
+    found = [
+        (image, place, region)
+        for frame, image in zip(frames, images, strict=True)
+        for place, region in enumerate(frame.regions)
+    ]
     return [
-        VideoRow.of(id=video_id, license_id=1, **_shared(frame, VideoRow))
-        for video_id, frame in sorted(first.items())
+        AnnotationRow.in_image(
+            image,
+            region.mask,
+            id=number,
+            category_id=categories[region.category],
+            audio_visual_category=region.category,
+            scenario=region.scenario,
+            verified=True,
+            instance_id=content_id("i", image.frame_id, place, region.mask.counts),
+            annotated_bbox=region.box,
+            mask_source=region.source,
+        )
+        for number, (image, place, region) in enumerate(found, 1)
     ]

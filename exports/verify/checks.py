@@ -339,7 +339,8 @@ def _same_pixels(polygons: Any, row: AnnotationRow, tolerance_px: float) -> bool
     Moving an outline by at most t changes only pixels within t of it, before and after.
     """
     height, width = row.segmentation.size
-    if not all(0 <= x <= width and 0 <= y <= height for p in polygons for x, y in _corners(p)):
+    outlines = [np.reshape(polygon, (-1, 2)) for polygon in polygons]
+    if not all(((xy >= 0) & (xy <= (width, height))).all() for xy in outlines):
         return False
     try:
         expected = rle.decode(row.segmentation)
@@ -349,13 +350,9 @@ def _same_pixels(polygons: Any, row: AnnotationRow, tolerance_px: float) -> bool
     if tolerance_px == 0:
         return bool(np.array_equal(filled, expected))
     band = np.zeros((height, width), dtype=np.uint8)
-    outlines = [np.array(_corners(polygon)).round().astype(np.int32) for polygon in polygons]
-    cv2.polylines(band, outlines, True, 1, 2 * int(np.ceil(2 * tolerance_px)) + 5)
+    corners = [outline.round().astype(np.int32) for outline in outlines]
+    cv2.polylines(band, corners, True, 1, 2 * int(np.ceil(2 * tolerance_px)) + 5)
     return not bool(((filled != expected) & (band == 0)).any())
-
-
-def _corners(polygon: list[float]) -> list[tuple[float, float]]:
-    return list(zip(polygon[::2], polygon[1::2], strict=True))
 
 
 def check_statistics(document: Document, folder: Path) -> Iterator[Finding]:
@@ -470,11 +467,7 @@ CHECKS: tuple[Callable[[Document, Path], Iterable[Finding]], ...] = (
 
 def mask_box(inside: NDArray[np.bool_]) -> list[float]:
     """Return the smallest ``[x, y, w, h]`` that holds a mask; zeros when it is empty."""
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not len(rows):
-        return [0.0, 0.0, 0.0, 0.0]
-    x, y = float(columns[0]), float(rows[0])
-    return [x, y, float(columns[-1]) + 1 - x, float(rows[-1]) + 1 - y]
+    return [float(side) for side in cv2.boundingRect(inside.astype(np.uint8))]
 
 
 def _same(check: str, where: str, what: str, found: object, expected: object) -> Iterator[Finding]:

@@ -92,6 +92,17 @@ def read_token(file: Path, environment: Mapping[str, str] = os.environ) -> str:
     return token
 
 
+def is_answering(url: str) -> bool:
+    """Say whether anything takes requests at an address, whatever it answers and when."""
+    import httpx
+
+    try:
+        httpx.get(f"{url}/health", timeout=5, trust_env=False)
+    except httpx.RequestError as error:
+        return isinstance(error, httpx.TimeoutException)
+    return True
+
+
 class LabelStudio:
     """A Label Studio server, with either kind of its tokens.
 

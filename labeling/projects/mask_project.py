@@ -10,7 +10,6 @@ they led to is in the regions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,6 +78,9 @@ _STATUS: dict[str, Decision] = {
 
 Shown = tuple[Instance, Mask | None]
 """An instance, and its mask if a segmenter found one."""
+
+_Asked = dict[str, tuple[Question, Instance]]
+"""What each label of a task stands for."""
 
 
 class MaskQuestions(Questions):
@@ -154,17 +156,6 @@ class MaskQuestions(Questions):
         return self._config.overlap if sampled else 1
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The instance and the mask that one label of a task stands for."""
-
-    instance: Instance
-    mask: str | None
-    """The digest of the mask that was shown; none when there was none."""
-    drawn_by: MaskSource | None
-    """The source of that mask."""
-
-
 class MaskAnswers(Answers):
     """A reader of which pixels are each instance's.
 
@@ -178,19 +169,7 @@ class MaskAnswers(Answers):
     def read(self, annotation: object, task: Mapping[str, Any], frame: Frame, name: str) -> Review:
         """Read one answer about a frame."""
         questions = read(MaskData, task["data"], "the task's data", TASK_AGAIN).asked
-        asked = {item.label: self._asked(item, frame) for item in questions}
-        if len(asked) < len(questions):
-            raise unreadable(f"the task asks twice about one of {list(asked)}; {TASK_AGAIN}")
-        return read_masks(annotation, frame, asked, name)
-
-    def _asked(self, item: Question, frame: Frame) -> Asked:
-        instance = self._instances.get(item.instance_id)
-        if instance is None or instance.frame_id != frame.frame_id:
-            raise InputError(
-                "unknown_instance",
-                f"{item.label!r} is no instance of this workspace's reviews; {TASK_AGAIN}",
-            )
-        return Asked(instance, item.mask, item.drawn_by)
+        return read_masks(annotation, frame, questions, self._instances, name)
 
 
 MASKS = ProjectKind(
@@ -290,31 +269,47 @@ def _decides_all(review: Review, shown: Sequence[Shown]) -> bool:
 
 
 def read_masks(
-    annotation: object, frame: Frame, asked: Mapping[str, Asked], annotation_id: str
+    annotation: object,
+    frame: Frame,
+    questions: Sequence[Question],
+    instances: Mapping[str, Instance],
+    annotation_id: str,
 ) -> Review:
     """Read a person's answer about the masks of a frame.
 
     Args:
         annotation: as the server gives it.
         frame: that was looked at.
-        asked: what the task asked, by label.
+        questions: what the task asked.
+        instances: all there ever were, by id.
         annotation_id: what the review will say it came from.
 
     Raises:
         InputError: the answer is incomplete or contradicts itself; the detail says what to mend.
     """
+    asked: _Asked = {}
+    for item in questions:
+        instance = instances.get(item.instance_id)
+        if instance is None or instance.frame_id != frame.frame_id:
+            raise InputError(
+                "unknown_instance",
+                f"{item.label!r} is no instance of this workspace's reviews; {TASK_AGAIN}",
+            )
+        asked[item.label] = item, instance
+    if len(asked) < len(questions):
+        raise unreadable(f"the task asks twice about one of {list(asked)}; {TASK_AGAIN}")
     answer = read(Answer, annotation, "the answer")
     items = answer.result
     decision = one_status(items, "mask_status", _STATUS)
-    instances: list[ReviewedInstance] = []
+    found: list[ReviewedInstance] = []
     reasons: list[str] = []
     if decision == "labelled":
-        instances = _instances(items, frame, asked)
+        found = _instances(items, frame, asked)
     elif decision == "rejected":
         reasons = all_said(items, "reject_reason")
     else:
         reasons = [" ".join(text.split()) for text in all_said(items, "boxes_note")]
-    return review_of(answer, annotation_id, frame, "masks", decision, reasons, instances)
+    return review_of(answer, annotation_id, frame, "masks", decision, reasons, found)
 
 
 def mask_digest(packed: Rle) -> str:
@@ -322,9 +317,7 @@ def mask_digest(packed: Rle) -> str:
     return digest_of([packed.size, packed.counts])
 
 
-def _instances(
-    items: Sequence[Item], frame: Frame, asked: Mapping[str, Asked]
-) -> list[ReviewedInstance]:
+def _instances(items: Sequence[Item], frame: Frame, asked: _Asked) -> list[ReviewedInstance]:
     painted: dict[str, rle.Mask] = {}
     for item in items:
         # A region that came from a prompt has a second item under the prompt's name.
@@ -332,31 +325,30 @@ def _instances(
             value = read_region(Brush, "brushlabels", item, frame)
             label, mask = _label_of(item, value, asked), _pixels(item, value, frame)
             painted[label] = painted[label] | mask if label in painted else mask
-    return [_reviewed(label, found, painted.get(label)) for label, found in asked.items()]
+    return [_reviewed(*question, painted.get(label)) for label, question in asked.items()]
 
 
-def _reviewed(label: str, found: Asked, mask: rle.Mask | None) -> ReviewedInstance:
+def _reviewed(question: Question, instance: Instance, mask: rle.Mask | None) -> ReviewedInstance:
     if mask is None or not mask.any():
         raise InputError(
             "no_mask",
-            f"{label!r} has no mask; paint it, or send the frame back to boxes (8)",
+            f"{question.label!r} has no mask; paint it, or send the frame back to boxes (8)",
         )
     packed = rle.encode(mask)
-    kept = found.mask == mask_digest(packed)
-    instance = found.instance
+    kept = question.mask == mask_digest(packed)
     return ReviewedInstance(
         bbox=instance.bbox,
         category=instance.audio_visual_category,
         scenario=instance.scenario,
-        origin="added" if found.mask is None else "kept" if kept else "moved",
+        origin="added" if question.mask is None else "kept" if kept else "moved",
         proposal_id=instance.proposal_id,
         instance_id=instance.instance_id,
         rle=packed,
-        drawn_by=found.drawn_by if kept else None,
+        drawn_by=question.drawn_by if kept else None,
     )
 
 
-def _label_of(item: Item, value: Brush, asked: Mapping[str, Asked]) -> str:
+def _label_of(item: Item, value: Brush, asked: _Asked) -> str:
     labels = value.brushlabels or []
     if len(labels) != 1:
         raise InputError("no_label", f"{name_region(item)} has {len(labels)} labels; give it one")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labeling.label_studio.client import LabelStudio
+from labeling.label_studio.client import LabelStudio, is_answering
 from labeling.projects.box_project import BOXES
 from labeling.projects.connect import FOLDER, open_project
 from labeling.projects.mask_project import MASKS
@@ -77,7 +77,7 @@ def start_server(workspace: Workspace) -> RunningServer:
     config = workspace.config.label
     port = config.server_port
     url = f"http://127.0.0.1:{port}"
-    if _answers(url):
+    if is_answering(url):
         raise UsageError(
             f"{url}: something answers there already. Stop it, or take another port with"
             " --set label.server_port=8081."
@@ -188,20 +188,10 @@ def _secret(file: Path, size: int) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def _answers(url: str) -> bool:
-    import httpx
-
-    try:
-        httpx.get(f"{url}/health", timeout=5, trust_env=False)
-    except httpx.RequestError as error:
-        return isinstance(error, httpx.TimeoutException)
-    return True
-
-
 def _wait(running: RunningServer) -> None:
     log = running.home / _LOG
     deadline = time.monotonic() + _START_S
-    while not _answers(running.url):
+    while not is_answering(running.url):
         if running.process.poll() is not None:
             raise AvatarBuildError(
                 f"label serve: the server ended with {running.process.returncode}: {_last(log)}"

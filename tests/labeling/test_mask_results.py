@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from labeling.label_studio import brush
+from labeling.label_studio.shapes import Question
 from labeling.projects.labeling_config import NO_KEY, BadTaskError, check_task
-from labeling.projects.mask_project import Asked, asked, mask_task, read_masks
+from labeling.projects.mask_project import asked, mask_task, read_masks
 from pipeline.errors import InputError
 from pipeline.records import rle
-from pipeline.records.schema import Instance, MaskSource, Review
+from pipeline.records.schema import Instance, Review
 from tests.labeling.exchange import choice
 from tests.labeling.labelled_workspace import mask_of, pixels
 from tests.rows import frame
@@ -64,21 +65,14 @@ def region(label: str, drawn: Any, name: str = "x", **changes: Any) -> dict[str,
 def read(*items: Any, task: Any = None) -> Review:
     rows = {"i_1": instance(), "i_2": instance("i_2", 200.0, "cat")}
     said = (two_things() if task is None else task)["data"]["asked"]
-    questions = {
-        item["label"]: Asked(
-            rows[item["instance_id"]],
-            item["mask"],
-            None if item["drawn_by"] is None else MaskSource(**item["drawn_by"]),
-        )
-        for item in said
-    }
+    questions = [Question.model_validate(item) for item in said]
     annotation = {
         "result": list(items),
         "updated_at": "2026-11-21T01:02:03Z",
         "completed_by": {"id": 5},
         "lead_time": 7.5,
     }
-    return read_masks(annotation, frame(), questions, "key/1@t")
+    return read_masks(annotation, frame(), questions, rows, "key/1@t")
 
 
 def test_a_task_has_one_label_per_instance_left_to_right_and_the_masks_as_regions() -> None:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.label_studio.shapes import Question
 from labeling.projects.box_project import BOXES
 from labeling.projects.box_results import read_boxes
 from labeling.projects.connect import open_project
-from labeling.projects.mask_project import Asked, read_masks
+from labeling.projects.mask_project import read_masks
 from labeling.sync.reopen import reopen_boxes
 from pipeline.errors import InputError
 from pipeline.records.schema import Instance, Review
@@ -229,7 +230,9 @@ PAINTED: dict[str, Any] = {
 
 
 def read_painted(answer: object) -> Review:
-    return read_masks(answer, frame(), {"1 dog": Asked(SOUNDING, None, None)}, "k/1")
+    name = SOUNDING.instance_id
+    asked = Question(label="1 dog", instance_id=name, mask=None, drawn_by=None)
+    return read_masks(answer, frame(), [asked], {name: SOUNDING}, "k/1")
 
 
 @settings(max_examples=200, deadline=None)

@@ -136,16 +136,25 @@ def freeze(
     leak_lists: Sequence[Path] = (),
 ) -> ReleaseSummary:
     """Freeze the tables into a release, with what people said last."""
-    from exports.from_workspace import export_workspace
+    from exports.from_workspace import provenance, release_tables
+    from exports.release.freeze import write_release
+    from exports.release.takedown import read_takedowns
     from pipeline.run.derive import bring_up_to_date
+    from pipeline.run.runner import recover
 
     bring_up_to_date(workspace)
-    return export_workspace(
-        workspace,
+    recover(workspace)
+    config = workspace.config.export
+    return write_release(
+        release_tables(workspace),
+        workspace.storage,
         version,
         unverified=unverified,
-        ids_only=ids_only,
+        media=config.media and not ids_only,
+        config=config,
+        provenance=provenance(workspace),
         taxonomy=category_names(workspace),
+        takedowns=[one.video_id for one in read_takedowns(workspace.storage)],
         leak_lists=leak_lists,
     )
 
