@@ -30,6 +30,9 @@ class FrameInput:
     frame: Frame
     image: Image
     video: Video
+    others: Sequence[Frame] = ()
+    """The clip's other frames. Only a detector without a vocabulary may look at them: answers of
+    the others are kept whichever frames a clip has."""
 
 
 @dataclass(frozen=True)

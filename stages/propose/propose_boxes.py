@@ -42,8 +42,15 @@ class _Asked:
     sounds: Sounds
     data: bytes
     """The image file."""
-    of: str
-    """Digest of all the detector may look at."""
+    others: list[Frame]
+    """The clip's other frames."""
+
+    def of(self, detector: Detector) -> str:
+        """Return the digest of all a detector may look at."""
+        seen = self.data + self.video.sha256.encode()
+        if detector.vocabulary == "none":
+            seen += "".join(f" {other.time_s}" for other in self.others).encode()
+        return hashlib.sha256(seen).hexdigest()
 
 
 class ProposeBoxes(Stage[ProposeConfig]):
@@ -88,6 +95,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
         self._ctx = ctx
         self._videos = ctx.lookup("videos", "video_id")
         self._sounds = ctx.lookup("sounds", "clip_id")
+        self._frames = ctx.lookup("frames", "clip_id")
         taxonomy = load_taxonomy(self.config.taxonomy)
         self._filter = AudioFilter(self.detectors, taxonomy, self.config)
         fingerprint = self.fingerprint()
@@ -134,8 +142,9 @@ class ProposeBoxes(Stage[ProposeConfig]):
             data = frame_bytes(self._ctx.storage, frame)
         except InputError as error:
             return Fail(frame.frame_id, error.kind, error.detail, error.retryable)
-        of = hashlib.sha256(data + video.sha256.encode()).hexdigest()
-        return _Asked(frame, video, sounds, data, of)
+        of_clip = self._frames.rows(frame.clip_id)
+        others = [other for other in of_clip if other.frame_id != frame.frame_id]
+        return _Asked(frame, video, sounds, data, others)
 
     def _detections(
         self, detector: Detector, asked: Sequence[_Asked]
@@ -145,7 +154,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
         found: dict[str, list[Detection]] = {}
         new = []
         for one in asked:
-            answer = answers.get(one.frame.frame_id, one.of)
+            answer = answers.get(one.frame.frame_id, one.of(detector))
             if answer is None:
                 new.append(one)
             else:
@@ -156,7 +165,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
         for one, boxes in zip(new, detector.detect(inputs), strict=True):
             kept = rounded(boxes, one.frame)
             answer = [[*d.bbox, d.score, d.name] for d in kept]
-            answers.put(one.frame.frame_id, one.of, answer, self._ctx.scratch)
+            answers.put(one.frame.frame_id, one.of(detector), answer, self._ctx.scratch)
             found[one.frame.frame_id] = kept
             self._ctx.heartbeat()
         return found
@@ -201,7 +210,8 @@ def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:
 
 
 def _frame_input(one: _Asked) -> FrameInput:
-    return FrameInput(one.frame, decode_frame_image(one.data, one.frame), one.video)
+    image = decode_frame_image(one.data, one.frame)
+    return FrameInput(one.frame, image, one.video, one.others)
 
 
 def sounds_of(frame: Frame, rows: Sequence[Sounds]) -> Sounds | None:

@@ -9,6 +9,9 @@ nothing can be told. Ground that a thing uncovers looks as if it moved, too: its
 back to where it came from, and it shows on one side in time only. Boxes are what connects at
 several levels of the evidence and over several gaps.
 
+A frame in which next to nothing moves is given the strongest regions of the clip's other events,
+where they are found again in it, at half their score and with a class of their own.
+
 What it cannot do: a thing that covers most of the trackable corners is taken for the background,
 a still source is not seen, and a logo on a moving picture moves.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import cv2
@@ -24,7 +28,7 @@ import numpy as np
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
-from pipeline.media import Media, Picture, Timeline, decode_pictures, read_timeline
+from pipeline.media import Media, Picture, decode_pictures, read_timeline
 from pipeline.media.timeline import exact
 from pipeline.records.schema import Frame
 from pipeline.workspace.recorded import video_file
@@ -42,6 +46,39 @@ _NEIGHBOURS = 3
 
 _CLASS = "moving region"
 
+_CLASS_OF_OTHERS = "moving region of another event"
+
+_VERSION = "2"
+
+_NEXT_TO_NOTHING = 0.05
+"""Fraction of the strongest other event's evidence at which a frame stands still."""
+
+_MOST_OF_OTHERS = 20
+"""Regions of a clip's other events that are looked for in a frame where nothing moves."""
+
+_ALIKE = 0.5
+"""Correlation from which on a region of another event is the same thing again."""
+
+_LEAST_LIKE = 0.3
+"""Factor of the score of one that was not found again."""
+
+_MOST_SEEN = 64
+"""Frames of a video whose regions are remembered."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was seen to move in a frame."""
+
+    luma: Grey
+    """The whole frame, at working size."""
+    width: int
+    """Pixels of the frame."""
+    regions: list[tuple[list[float], float]]
+    """Boxes ``[x, y, w, h]`` in pixels of the frame, and scores."""
+    motion: float
+    """All its evidence: grey levels times pixels of the frame."""
+
 
 class MotionDetector:
     """Find moving regions."""
@@ -55,8 +92,8 @@ class MotionDetector:
         self._window_s = config.motion_window_s
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Return nothing: only the settings decide."""
-        return {}
+        """Return the version of what it does: boxes of another one are not taken for these."""
+        return {"motion": _VERSION}
 
     def open(self, storage: Storage) -> None:
         """Keep the workspace at hand."""
@@ -66,13 +103,42 @@ class MotionDetector:
         """Yield the moving regions of each frame; a video is opened once for frames in a row."""
         for video, group in groupby(inputs, key=lambda item: item.video):
             with video_file(self._storage, video) as path:
-                media = Media(path)
-                timeline = read_timeline(media)
+                source = _Source(Media(path), self._window_s)
                 for item in group:
-                    yield self._moving(item.frame, media, timeline)
+                    yield source.boxes(item)
 
-    def _moving(self, frame: Frame, media: Media, timeline: Timeline) -> list[Detection]:
-        centre, before, after = self._neighbourhood(frame, media, timeline)
+
+class _Source:
+    """One video, and what was seen to move in it."""
+
+    def __init__(self, media: Media, window_s: float) -> None:
+        self._media = media
+        self._timeline = read_timeline(media)
+        self._window_s = window_s
+        self._seen: dict[str, _Seen] = {}
+
+    def boxes(self, item: FrameInput) -> list[Detection]:
+        """Return the moving regions of a frame; where next to nothing moves, of other events too.
+
+        Those are where what moves at the clip's other events is now, as far as it is found again.
+        """
+        here = self._at(item.frame)
+        own = [Detection(box, _CLASS, score) for box, score in here.regions]
+        others = [self._at(frame) for frame in item.others if _same_size(frame, item.frame)]
+        moving = max((other.motion for other in others), default=0.0)
+        if own and here.motion > _NEXT_TO_NOTHING * moving:
+            return own
+        return own + _of_others(here, others)
+
+    def _at(self, frame: Frame) -> _Seen:
+        if frame.frame_id not in self._seen:
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen.clear()
+            self._seen[frame.frame_id] = self._look(frame)
+        return self._seen[frame.frame_id]
+
+    def _look(self, frame: Frame) -> _Seen:
+        centre, before, after = self._neighbourhood(frame)
         near = [*before[-1:], centre, *after[:1]]
         left, top, width, height = _inside(near)
         scale = min(1.0, _WORK_PX / max(width, height))
@@ -84,16 +150,16 @@ class MotionDetector:
         evidence = motion_evidence(
             seen(centre), [seen(other) for other in before], [seen(other) for other in after]
         )
-        return [
-            Detection([x / scale + left, y / scale + top, w / scale, h / scale], _CLASS, score)
+        regions = [
+            ([x / scale + left, y / scale + top, w / scale, h / scale], score)
             for (x, y, w, h), score in moving_regions(evidence)
         ]
+        small = _resized(centre, min(1.0, _WORK_PX / max(centre.shape)))
+        return _Seen(small, frame.width, regions, float(evidence.sum()) / scale**2)
 
-    def _neighbourhood(
-        self, frame: Frame, media: Media, timeline: Timeline
-    ) -> tuple[Grey, list[Grey], list[Grey]]:
+    def _neighbourhood(self, frame: Frame) -> tuple[Grey, list[Grey], list[Grey]]:
         """Return the frame and its neighbours before and after it, in order."""
-        window = timeline.between(
+        window = self._timeline.between(
             exact(frame.time_s - self._window_s),
             exact(frame.time_s + self._window_s),
             closed=True,
@@ -101,7 +167,7 @@ class MotionDetector:
         # Neighbours of another size, behind a change of it, cannot be compared.
         pictures = [
             p
-            for p in decode_pictures(media, timeline, [window], any_size=True)
+            for p in decode_pictures(self._media, self._timeline, [window], any_size=True)
             if not p.damaged and p.size == (frame.width, frame.height)
         ]
         centre = min(pictures, key=lambda p: abs(p.time - exact(frame.time_s)), default=None)
@@ -118,6 +184,46 @@ class MotionDetector:
             )
         )
         return centre.luma(), before, after
+
+
+def _same_size(one: Frame, other: Frame) -> bool:
+    return (one.width, one.height) == (other.width, other.height)
+
+
+def _of_others(here: _Seen, others: Sequence[_Seen]) -> list[Detection]:
+    """Return the strongest regions of other events, where they are found in this frame."""
+    regions = [(score, box, other) for other in others for box, score in other.regions]
+    regions.sort(key=lambda one: -one[0])
+    found = []
+    for score, box, other in regions[:_MOST_OF_OTHERS]:
+        place, likeness = _found_again(box, other, here)
+        found.append(Detection(place, _CLASS_OF_OTHERS, score / 2 * likeness))
+    return found
+
+
+def _found_again(box: list[float], then: _Seen, now: _Seen) -> tuple[list[float], float]:
+    """Look for what a box held at another event: at its place, and as far around as it is large.
+
+    Args:
+        box: in pixels of the frame.
+        then: the event it moved at.
+        now: the frame where it is wanted.
+
+    Returns:
+        The box where it is most alike, and how alike: from ``_LEAST_LIKE`` to 1.
+    """
+    scale = now.luma.shape[1] / now.width
+    x, y, w, h = (round(side * scale) for side in box)
+    rows, columns = now.luma.shape
+    thing = then.luma[y : y + h, x : x + w]
+    left, top = max(0, x - w // 2), max(0, y - h // 2)
+    around = now.luma[top : min(rows, y + h + h // 2), left : min(columns, x + w + w // 2)]
+    alike = cv2.matchTemplate(around, thing, cv2.TM_CCOEFF_NORMED)
+    _, best, _, (to_x, to_y) = cv2.minMaxLoc(alike)
+    if best < _ALIKE:  # nothing like it: where it was is the best guess
+        return box, _LEAST_LIKE
+    moved = [(left + to_x - x) / scale, (top + to_y - y) / scale]
+    return [box[0] + moved[0], box[1] + moved[1], box[2], box[3]], float(best)
 
 
 def _inside(lumas: Sequence[Grey]) -> tuple[int, int, int, int]:

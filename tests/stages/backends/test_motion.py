@@ -76,6 +76,11 @@ def detected(folder: Path, index: int = 12) -> list[Detection]:
     return sorted(found, key=lambda d: -d.score)
 
 
+def with_others(*numbers: int) -> list[FrameInput]:
+    blank, every = np.zeros((180, 320, 3), np.uint8), [frame(n) for n in numbers]
+    return [FrameInput(one, blank, video(), [o for o in every if o != one]) for one in every]
+
+
 def right(number: int) -> tuple[float, float]:
     return 60 + 3.0 * number, 70
 
@@ -176,11 +181,40 @@ def test_at_either_end_of_the_video_one_side_is_enough(tmp_path: Path) -> None:
         assert iou(best.bbox, [*right(index), SIZE, SIZE]) >= 0.5
 
 
+def rests_later(number: int) -> tuple[float, float]:
+    return 60 + 3.0 * min(number, 12), 70
+
+
+@pytest.mark.parametrize("pan", [0.0, 2.5])
+def test_where_nothing_moves_what_moved_at_another_event_is_found_again(
+    tmp_path: Path, pan: float
+) -> None:
+    def place(number: int) -> tuple[float, float]:
+        # From 12 on at rest in the world, on a ground that may pan.
+        x, y = rests_later(number)
+        after = max(0, number - 12)
+        return x - pan * after, y - pan / 3 * after
+
+    drawn(tmp_path / SOURCE, [place], pan)
+    assert detected(tmp_path, 22) == []
+    found = next(iter(detector(tmp_path).detect(with_others(22, 6, 1))))
+    best = max(found, key=lambda d: d.score)
+    assert {d.name for d in found} == {"moving region of another event"}
+    assert iou(best.bbox, [*place(22), SIZE, SIZE]) >= 0.5
+    assert best.score <= 0.5  # `label accept` takes none of them by default
+
+
+def test_a_clip_at_rest_has_no_box_at_any_event(tmp_path: Path) -> None:
+    drawn(tmp_path / SOURCE, [still])
+    assert list(detector(tmp_path).detect(with_others(4, 12, 20))) == [[], [], []]
+
+
 def test_scores_are_in_range_and_the_same_frame_gives_the_same_boxes(tmp_path: Path) -> None:
     drawn(tmp_path / SOURCE, [right, down], pan=2.5)
-    alone = [found for n in (8, 12, 16) for found in detector(tmp_path).detect([item(n)])]
-    together = list(detector(tmp_path).detect([item(n) for n in (8, 12, 16)]))
-    backwards = list(detector(tmp_path).detect([item(n) for n in (16, 12, 8)]))[::-1]
+    asked = with_others(8, 12, 16)
+    alone = [found for one in asked for found in detector(tmp_path).detect([one])]
+    together = list(detector(tmp_path).detect(asked))
+    backwards = list(detector(tmp_path).detect(asked[::-1]))[::-1]
     assert alone == together == backwards
     assert all(0 <= d.score <= 1 for found in alone for d in found)
 
