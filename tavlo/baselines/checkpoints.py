@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -51,8 +50,8 @@ def load_into(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
     network.load_state_dict(kept, strict=False)
 
 
-def read_released(path: Path, wrapper: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file's tensors by their names without ``module.``, and what lies beside them.
+def read_released(path: Path, wrapper: str) -> dict[str, Tensor]:
+    """Read a file's tensors by their names without ``module.``.
 
     Raises:
         UsageError: it cannot be read, or nothing lies under ``wrapper``.
@@ -64,11 +63,7 @@ def read_released(path: Path, wrapper: str) -> tuple[dict[str, Tensor], dict[str
     )
     if not isinstance(found, Mapping):
         raise UsageError(f"{path}: holds a {type(found).__name__}, not named tensors.")
-    beside: dict[str, Any] = {}
-    if "recipe_config" in found:
-        wrapper = "model"  # a checkpoint of ours
     if wrapper in found:
-        beside = {name: value for name, value in found.items() if name != wrapper}
         found = found[wrapper]
     elif not all(isinstance(value, Tensor) for value in found.values()) or not found:
         keys = ", ".join(str(key) for key in list(found)[:8]) or "nothing"
@@ -80,12 +75,4 @@ def read_released(path: Path, wrapper: str) -> tuple[dict[str, Tensor], dict[str
     for name, value in found.items():
         if not isinstance(value, Tensor):
             raise UsageError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor.")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}, beside
-
-
-def trained_here(path: Path) -> bool:
-    """Say whether ``train-tavlo`` wrote a file; one that cannot be read it did not."""
-    try:
-        return "recipe_config" in read_checkpoint(path)
-    except (UsageError, TypeError):
-        return False  # what opens it says why
+    return {str(name).removeprefix("module."): value for name, value in found.items()}

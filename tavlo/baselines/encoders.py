@@ -96,18 +96,13 @@ class DualEncoder(nn.Module, ABC):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Encode a training batch: ``tokens`` ``(b, k, c, h, w)``, ``sounds`` ``(b, k, c)``."""
-        tokens, sounds = (
-            self.encode_picture(batch["image"]),
-            self.encode_sound(batch["spectrogram"]),
-        )
-        return {"tokens": tokens, "sounds": sounds}
+        tokens = self.encode_picture(batch["image"])
+        return {"tokens": tokens, "sounds": self.encode_sound(batch["spectrogram"])}
 
     def maps(self, image: Tensor, spectrogram: Tensor) -> Tensor:
         """Return the mean of the heads' cosines over the temperature, ``(b, h, w)``."""
-        return (
-            similarity(self.encode_picture(image), self.encode_sound(spectrogram))
-            / self.temperature
-        )
+        cosines = similarity(self.encode_picture(image), self.encode_sound(spectrogram))
+        return cosines / self.temperature
 
     def picture_vectors(self, image: Tensor) -> Tensor:
         """Return vectors for retrieval, ``(b, d)``, length one: the heads' mean tokens.

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from tavlo.baselines.checkpoints import load_into, read_released
 from tavlo.baselines.encoders import DualEncoder, Trunk, without_classifier
 from tavlo.baselines.frontends import RATE_HZ, ImageFront, SoundFront, squeeze_front
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Prior, Sound
+from tavlo.training.checkpoint import load_checkpoint, trained_here
 from tavlo.training.recipe import make_recipe
 
 Vectors = NDArray[np.float32]
@@ -55,8 +56,7 @@ def load_prior(path: Path) -> PriorNetwork:
         UsageError: they are not a ResNet-18's.
     """
     network = PriorNetwork()
-    tensors, _ = read_released(path, "state_dict")
-    load_into(network, without_classifier(tensors), path)
+    load_into(network, without_classifier(read_released(path, "state_dict")), path)
     return network.eval().requires_grad_(False)
 
 
@@ -88,25 +88,21 @@ class Published:
             if self.prior is None:
                 raise UsageError(f"{self.name}: its authors mix no object prior in.")
             post, saliency = replace(post, prior=self.prior), load_prior(prior)
-        tensors, beside = read_released(checkpoint, self.wrapper)
-        network = self._network(tensors, beside, checkpoint)
+        if trained_here(checkpoint):
+            state = load_checkpoint(checkpoint)
+            if state.recipe != self.name:
+                raise UsageError(
+                    f"{checkpoint}: trained as {state.recipe!r}, and {self.name!r} is asked for."
+                )
+            tensors = state.model
+            network = make_recipe(self.name, state.recipe_config).make_network()
+        else:
+            tensors = read_released(checkpoint, self.wrapper)
+            projected = any(name.startswith("project_") for name in tensors)
+            network = self.network() if projected or self.bare is None else self.bare()
+        assert isinstance(network, DualEncoder)
         load_into(network, tensors, checkpoint)
         return Localiser(self, network, post, saliency, device)
-
-    def _network(
-        self, names: Collection[str], beside: Mapping[str, Any], checkpoint: Path
-    ) -> DualEncoder:
-        """Make the authors' network, or for a checkpoint of ours the one of its recipe."""
-        if "recipe_config" not in beside:
-            projected = any(name.startswith("project_") for name in names)
-            return self.network() if projected or self.bare is None else self.bare()
-        if beside["recipe"] != self.name:
-            raise UsageError(
-                f"{checkpoint}: trained as {beside['recipe']!r}, and {self.name!r} is asked for."
-            )
-        network = make_recipe(self.name, beside["recipe_config"]).make_network()
-        assert isinstance(network, DualEncoder)
-        return network
 
 
 class Localiser(ImageModel):

@@ -100,10 +100,7 @@ class PairRecipe(Recipe):
         if rng is not None:
             picture = shifted_crop(picture, rng)
         spectrogram = self.published.sound_front.spectrograms([clip.waveform])[0]
-        return {"image": self._image(picture), "spectrogram": spectrogram}
-
-    def _image(self, picture: Picture) -> Tensor:
-        return self.published.image_front(picture)
+        return {"image": self.published.image_front(picture), "spectrogram": spectrogram}
 
 
 class EzVslRecipe(PairRecipe):
@@ -178,7 +175,7 @@ class SslTieRecipe(PairRecipe):
         power = mel_powers(front.waveforms([heard]))[0]
         if rng is not None:
             picture, warp, power = strong(picture, rng), drawn_warp(rng), masked(power, rng)
-        image, given = self._image(picture), torch.from_numpy(warp)
+        image, given = self.published.image_front(picture), torch.from_numpy(warp)
         return {
             "image": image,
             "view": warped(image[None], given[None])[0],
@@ -248,7 +245,7 @@ class AlignmentRecipe(PairRecipe):
             pictures.append(middle_frame(alike))
             sounds.append(sounding.waveform)
         return {
-            "image": torch.stack([self._image(picture) for picture in pictures]),
+            "image": torch.stack([self.published.image_front(picture) for picture in pictures]),
             "spectrogram": self.published.sound_front.spectrograms(sounds),
         }
 

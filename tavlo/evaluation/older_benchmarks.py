@@ -106,7 +106,12 @@ def evaluate_benchmark(
         UsageError: the release is none of ``SETS``.
         AvatarBuildError: more are missing, or nothing is left.
     """
-    truth = _kind(data)
+    if data.imported_from not in SETS:
+        raise UsageError(
+            f"{data.folder}: made of {data.imported_from or 'a workspace'}; the sets scored this"
+            f" way are {', '.join(SETS)}, brought in with 'avatar-build import-release'."
+        )
+    truth = SETS[data.imported_from]
     about = predictions.about()
     frames, missing = predictions.split(data.frames, max_missing)
     scores = BenchmarkScores(data.name, left_out=_never_there(data) | missing, model=about)
@@ -252,15 +257,6 @@ def _masks(
     if sourced := sum(bool(frame.instances) for frame in frames):
         row |= _numbers(sourced, {"F-score": fscore})
     return row
-
-
-def _kind(data: EvaluationSet) -> Truth:
-    if data.imported_from not in SETS:
-        raise UsageError(
-            f"{data.folder}: made of {data.imported_from or 'a workspace'}; the sets scored this"
-            f" way are {', '.join(SETS)}, brought in with 'avatar-build import-release'."
-        )
-    return SETS[data.imported_from]
 
 
 def _post(about: dict[str, Any], scores: BenchmarkScores) -> PostProcessing:

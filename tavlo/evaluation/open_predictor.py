@@ -22,7 +22,6 @@ from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.files import sha256_of
 from pipeline.media.clip_cache import ClipTensors
 from pipeline.versions import code_revision
-from tavlo.baselines.checkpoints import trained_here
 from tavlo.baselines.interface import MODELS, checkpoint_path, open_model
 from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.image_models import ImagePredictor
@@ -30,7 +29,7 @@ from tavlo.evaluation.older_benchmarks import USUAL_POST
 from tavlo.evaluation.predict import Answer, Notes
 from tavlo.evaluation.training_overlap import count_seen
 from tavlo.training.cached_clips import CACHE_VERSION, fill_cache
-from tavlo.training.checkpoint import load_checkpoint
+from tavlo.training.checkpoint import load_checkpoint, trained_here
 from tavlo.training.data import read_clip
 from tavlo.training.recipe import Recipe
 from tavlo.training.training_clips import read_clips

@@ -304,7 +304,10 @@ class AttentionLayer(nn.Module):
             tokens: ``(sequences, length, d)``.
             mask: True where a token may be attended to, ``(sequences, 1, 1, length)``.
         """
-        tokens = tokens + self._attention(self.norm_attention(tokens), mask)  # eq. 9
+        query, key, value = self._heads(self.norm_attention(tokens))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        merged = rearrange(mixed, "sequence heads length d -> sequence length (heads d)")
+        tokens = tokens + self.to_out(merged)  # eq. 9
         refined: Tensor = tokens + self.ffn(self.norm_ffn(tokens))  # eq. 10
         return refined
 
@@ -324,13 +327,6 @@ class AttentionLayer(nn.Module):
             scores = scores.masked_fill(~mask, -torch.inf)
         mean: Tensor = scores.softmax(-1).mean(1)
         return mean
-
-    def _attention(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, value = self._heads(tokens)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        merged = rearrange(mixed, "sequence heads length d -> sequence length (heads d)")
-        out: Tensor = self.to_out(merged)
-        return out
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """Return query, key and value, ``(3, sequences, heads, length, d / heads)``."""

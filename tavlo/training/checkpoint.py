@@ -70,6 +70,14 @@ class Checkpoint:
         return recipe, model.eval()
 
 
+def trained_here(path: Path) -> bool:
+    """Say whether ``train-tavlo`` wrote a file; one that cannot be read it did not."""
+    try:
+        return "recipe_config" in read_checkpoint(path)
+    except (UsageError, TypeError):
+        return False  # what opens it says why
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint on the CPU.
 
@@ -93,9 +101,7 @@ def _from_format_1(state: Checkpoint) -> Checkpoint:
         return state
 
     def renamed(name: str) -> str:
-        for old, new in _RENAMED_IN_2.items():
-            if name.startswith(old):
-                return new + name.removeprefix(old)
-        return name
+        old = next((old for old in _RENAMED_IN_2 if name.startswith(old)), "")
+        return _RENAMED_IN_2.get(old, "") + name.removeprefix(old)
 
     return replace(state, model={renamed(name): value for name, value in state.model.items()})

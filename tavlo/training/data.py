@@ -175,13 +175,9 @@ def train_batches(
         rank: this process.
         workers: processes; 0 works in this one.
     """
-
-    def keys() -> Iterator[list[Key]]:
-        for number in numbers:
-            epoch, indices = batch_indices(len(data), size, seed, number)
-            yield [(index, epoch) for index in rank.part_of(indices)]
-
-    return _load(data, keys(), workers)
+    drawn = (batch_indices(len(data), size, seed, number) for number in numbers)
+    keys = ([(index, epoch) for index in rank.part_of(indices)] for epoch, indices in drawn)
+    return _load(data, keys, workers)
 
 
 def validation_batches(data: ClipDataset, size: int, rank: Rank, workers: int) -> Iterator[Batch]:
