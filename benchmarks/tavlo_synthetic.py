@@ -32,8 +32,7 @@ from pipeline.synthetic.drawing import silhouettes
 from tavlo.evaluation.evaluate import evaluate, to_markdown, write_scores
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
 from tavlo.evaluation.open_predictor import open_predictor
-from tavlo.evaluation.predict import predict
-from tavlo.evaluation.predictions import GRID_HW, Predictions
+from tavlo.evaluation.predictions import GRID_HW, Predictions, predict
 from tavlo.metrics.bootstrap import paired_difference
 from tavlo.published.published_tables import ablation, read_runs, side_by_side
 from tavlo.published.result_table import Entry, Table

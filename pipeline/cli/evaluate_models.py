@@ -262,7 +262,7 @@ def _predict(
     asked: Asked, data: EvaluationSet, model: Model, targets: Mapping[float | None, Path]
 ) -> dict[float | None, Predictions]:
     from pipeline.progress import counting
-    from tavlo.evaluation.predict import predict
+    from tavlo.evaluation.predictions import predict
 
     clips = len({frame.clip_id for frame in data.frames})
     with counting("predict", clips, of="clips", shown=output().shown) as show:

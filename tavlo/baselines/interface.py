@@ -126,12 +126,10 @@ class PostProcessing:
             raise ValueError("no prior is set")
         weight = self.prior.weight
         large = self.upsample(prior[None])[0]
-        mixed: Real
-        if self.prior.scale is not None:
-            mixed = (1 - weight) * self._normalise(heatmap) + weight * (large / self.prior.scale)
-            return mixed
-        mixed = (1 - weight) * min_max(heatmap) + weight * min_max(large)
-        return min_max(mixed)
+        if self.prior.scale is None:
+            return min_max((1 - weight) * min_max(heatmap) + weight * min_max(large))
+        mixed: Real = (1 - weight) * self._normalise(heatmap) + weight * (large / self.prior.scale)
+        return mixed
 
 
 class ImageModel(Protocol):

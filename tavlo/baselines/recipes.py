@@ -29,8 +29,7 @@ from tavlo.baselines.neighbours import Neighbours, file_digest, read_neighbours
 from tavlo.baselines.slavc import IMAGE_DROPOUT, MOMENTUM, SLAVC, Slavc, slavc_loss
 from tavlo.baselines.sslalignment import SSLALIGNMENT, alignment_loss
 from tavlo.baselines.ssltie import SSLTIE, ssltie_loss, warped
-from tavlo.training.imagenet import start_from_imagenet
-from tavlo.training.recipe import Recipe
+from tavlo.training.recipe import Recipe, start_from_imagenet
 
 _ANY_FRAME_RATE = {"min_frames": 1, "max_frames": 10_000}
 """Clips of any frame rate: one frame of each is used."""

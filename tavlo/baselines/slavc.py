@@ -74,13 +74,11 @@ class Slavc(DualEncoder):
         """Return ``tokens``, ``sounds``, and as ``..._target`` the copy's, of a training batch."""
         image, spectrogram = batch["image"], batch["spectrogram"]
         with torch.no_grad():
-            targets = self.encode_picture(image, _COPY), self.encode_sound(spectrogram, _COPY)
-        return {
-            "tokens": self.encode_picture(image),
-            "sounds": self.encode_sound(spectrogram),
-            "tokens_target": targets[0],
-            "sounds_target": targets[1],
-        }
+            tokens, sounds = (
+                self.encode_picture(image, _COPY),
+                self.encode_sound(spectrogram, _COPY),
+            )
+        return super().forward(batch) | {"tokens_target": tokens, "sounds_target": sounds}
 
     def reset_momentum_encoder(self) -> None:
         """Make the copy equal; it learns by following alone."""

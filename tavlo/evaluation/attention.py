@@ -18,8 +18,7 @@ from pipeline.files import replacing
 from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.open_predictor import ClipPredictor
-from tavlo.evaluation.predict import Notes
-from tavlo.evaluation.predictions import GRID_HW
+from tavlo.evaluation.predictions import GRID_HW, Notes
 from tavlo.network.model import AstBlock, Tavlo, similarity
 from tavlo.training.tavlo_recipe import TavloRecipe
 
@@ -157,9 +156,9 @@ def figure(found: Attention, pictures: Sequence[Pictured], every: int, title: st
 
     index = [shown.frame_index // every for shown in pictures]
     marks = [str(shown.frame_index) for shown in pictures]
-    columns: list[tuple[str, Maps]] = [("heatmap (eq. 16)", found.heat)]
-    for number, maps in enumerate(found.within_frame if found.within_frame is not None else (), 1):
-        columns.append((f"block {number}: the sound looks at", maps))
+    within = enumerate(found.within_frame if found.within_frame is not None else (), start=1)
+    columns = [("heatmap (eq. 16)", found.heat)]
+    columns += [(f"block {number}: the sound looks at", maps) for number, maps in within]
     over_time = []
     pairs = zip(found.sound_over_time, found.location_over_time, strict=True)
     for number, (sound, location) in enumerate(pairs, start=1):

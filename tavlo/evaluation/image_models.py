@@ -20,7 +20,7 @@ from tavlo.baselines.frontends import window_around
 from tavlo.baselines.interface import ImageModel, Picture, Sound
 from tavlo.baselines.localiser import in_threads
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
-from tavlo.evaluation.predict import Answer, Notes
+from tavlo.evaluation.predictions import Answer, Notes
 
 _TOGETHER = 64
 """Frames whose pictures and sounds are in memory at once."""

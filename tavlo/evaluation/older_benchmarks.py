@@ -29,8 +29,7 @@ from pipeline.files import write_whole
 from tavlo.baselines.interface import ImageModel, PostProcessing, Prior
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.image_models import SoundCounts, read_pairs
-from tavlo.evaluation.predict import Notes
-from tavlo.evaluation.predictions import GRID_HW, Predictions
+from tavlo.evaluation.predictions import GRID_HW, Notes, Predictions
 from tavlo.evaluation.training_overlap import TrainingOverlap, training_overlap
 from tavlo.metrics.localisation import ciou, localisation
 from tavlo.metrics.older_metrics import Segmentation, detection, interactive, recall_at

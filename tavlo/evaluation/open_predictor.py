@@ -26,7 +26,7 @@ from tavlo.baselines.interface import MODELS, checkpoint_path, open_model
 from tavlo.evaluation.evaluation_set import EvaluationSet
 from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.older_benchmarks import USUAL_POST
-from tavlo.evaluation.predict import Answer, Notes
+from tavlo.evaluation.predictions import Answer, Notes
 from tavlo.evaluation.training_overlap import count_seen
 from tavlo.training.cached_clips import CACHE_VERSION, fill_cache
 from tavlo.training.checkpoint import load_checkpoint, trained_here

@@ -8,18 +8,21 @@ recipe with such tensors sends along which entries exist.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torchvision.models import resnet18
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, UsageError
 from pipeline.flow import imported
 from pipeline.media.clip_cache import ClipTensors
+from pipeline.models import check_state_dict, load_state_dict, require
+from pipeline.models.register import read_register
 
 Settings = TypeVar("Settings", bound=Section)
 
@@ -166,3 +169,40 @@ def checked(kind: type[Settings], values: Mapping[str, Any], table: str) -> Sett
         said = first["msg"].removeprefix("Value error, ")
         got = f" (got {first['input']!r})" if isinstance(first["input"], (str, int, float)) else ""
         raise ConfigError(f"{place}: {said[:1].lower()}{said[1:]}{got}.") from error
+
+
+_COUNTER = "num_batches_tracked"
+"""A counter of BatchNorm; older files have none, and with a fixed momentum nothing reads it."""
+
+
+def start_from_imagenet(
+    part: str, put: Callable[[dict[str, Tensor]], Any], *, wanted: bool
+) -> dict[str, str]:
+    """Put ResNet-18's ImageNet weights into a part of a model, where they are registered.
+
+    Args:
+        part: what it is called.
+        put: given the weights by torchvision's names.
+        wanted: whether the part can take them and shall.
+
+    Returns:
+        What ``Recipe.initialise`` does.
+
+    Raises:
+        UsageError: they are registered and not what they were, or no ResNet-18's.
+    """
+    label = "from scratch"
+    if wanted and read_register("resnet18") is None:
+        label = "from scratch ('avatar-build models fetch resnet18' for ImageNet's)"
+    elif wanted:
+        file = require("resnet18")
+        found = load_state_dict(file.path)
+        shapes = {name: tuple(value.shape) for name, value in resnet18().state_dict().items()}
+        check_state_dict(_without(shapes), _without(found), str(file.path))
+        put(found)
+        label = f"ImageNet, SHA-256 {file.sha256}"
+    return {part: label, "rest": "from scratch"}
+
+
+def _without(named: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in named.items() if not name.endswith(_COUNTER)}

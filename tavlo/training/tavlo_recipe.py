@@ -21,8 +21,7 @@ from pipeline.media.clip_cache import SIZE_PX, ClipTensors
 from tavlo.network.loss import Negatives, contrastive_loss
 from tavlo.network.model import Tavlo, TavloSizes, similarity
 from tavlo.network.spectrogram import SpectrogramConfig, log_mel
-from tavlo.training.imagenet import start_from_imagenet
-from tavlo.training.recipe import Recipe
+from tavlo.training.recipe import Recipe, start_from_imagenet
 
 _RENAMED = {
     "meeting": ("spatial_attention", {"apart": "within-modality", "alone": "none"}),

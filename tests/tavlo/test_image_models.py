@@ -14,7 +14,7 @@ from tavlo.baselines.interface import PostProcessing
 from tavlo.evaluation.evaluate import evaluate, write_scores
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
 from tavlo.evaluation.image_models import ImagePredictor, SoundCounts, read_pairs
-from tavlo.evaluation.predict import Notes, predict
+from tavlo.evaluation.predictions import Notes, predict
 from tavlo.published.published_tables import draw_windows, read_windows, window_table
 from tests.tavlo.release_factory import make_release
 from tests.tavlo.small import RATE, Ear

@@ -16,8 +16,7 @@ from exports.verify.verify_release import verify_release
 from tavlo.evaluation.evaluate import evaluate
 from tavlo.evaluation.evaluation_set import read_release
 from tavlo.evaluation.image_models import ImagePredictor
-from tavlo.evaluation.predict import predict
-from tavlo.evaluation.predictions import GRID_HW, Predictions
+from tavlo.evaluation.predictions import GRID_HW, Predictions, predict
 from tavlo.training.training_clips import read_clips
 from tests.tavlo.small import Ear
 from tests.video_factory import bursts, make_video, scene
