@@ -68,14 +68,11 @@ class LabelledFrame:
         return f"LabelledFrame({self.id!r}: {'off-screen' if self.off_screen else heard})"
 
     @property
-    def id(self) -> str:
-        """Return the ``frame_id``."""
-        return self.row.frame_id
-
-    @property
     def frame_id(self) -> str:
         """Return the ``frame_id``."""
         return self.row.frame_id
+
+    id = frame_id
 
     @property
     def clip_id(self) -> str:

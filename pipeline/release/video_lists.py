@@ -272,7 +272,7 @@ def parse_row(row: Sequence[str]) -> VideoName | None:
 
 
 def _of_lines(text: str) -> Iterator[list[str]]:
-    column, first = 0, True
+    column = None
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -282,12 +282,11 @@ def _of_lines(text: str) -> Iterator[list[str]]:
         except csv.Error:  # a line longer than any name
             row = [line]
         cells = [cell.strip() for cell in row]
-        words = [cell.lower() for cell in cells]
-        headed = [number for number, word in enumerate(words) if word in _COLUMNS]
-        if first and headed:
-            column, first = headed[0], False
-            continue
-        first = False
+        if column is None:
+            headed = [number for number, cell in enumerate(cells) if cell.lower() in _COLUMNS]
+            column = headed[0] if headed else 0
+            if headed:
+                continue
         cells = cells[column:] or [""]
         parts = cells[0].split()
         # "ID 20 dog": spaces part the columns; in "my dog 1.mp4" they are the name's.

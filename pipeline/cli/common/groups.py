@@ -163,8 +163,5 @@ class Root(Group):
 
 
 def _name(context: click.Context) -> str:
-    words: list[str] = []
-    while context.parent is not None:
-        words.insert(0, context.info_name or "")
-        context = context.parent
-    return " ".join(words)
+    """Return a command's words, without the program's."""
+    return context.command_path.removeprefix(context.find_root().command_path).strip()
