@@ -387,9 +387,13 @@ class ProposeConfig(InferenceConfig):
     class-agnostic regions that move at the event. yolox-*: small, of COCO's classes, on the CPU
     (Apache-2.0). yolov8x-oiv7: the paper's, of Open Images' classes (AGPL-3.0). *grounding-dino-*:
     finds what the target categories look like by name (Apache-2.0)."""
-    motion: Literal["where-needed", "always"] = "where-needed"
-    """Frames that motion looks at beside other detectors. where-needed: those where a category is
-    heard that is none of the others' classes, for that category alone. always: all."""
+    motion: Literal["no-class", "no-box", "always"] = "no-class"
+    """Frames that motion looks at beside other detectors. no-class: those where a category is heard
+    that is none of the others' classes, for that category alone. no-box: those, too, where the
+    others found no box of a heard category. always: all."""
+    stand_ins: bool = False
+    """A box of what is not heard may be a heard category for which motion would be needed beside
+    the detectors: a wine glass where COCO is asked for drums. It keeps its class and score."""
     classes: Literal["exact", "generic"] = "exact"
     """A detector's classes that may be a category. exact: its own. generic: broader ones too, such
     as Musical instrument for a clarinet; 19 shipped categories have no other in Open Images."""

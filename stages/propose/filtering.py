@@ -5,16 +5,22 @@ box may be every category its class maps to; of those, the active ones stay. A b
 categories is active is kept and marked inaudible: another threshold or an annotator may bring it
 back. A box whose class is no category's is none of ours.
 
-Several detectors are one list in the end. Scores of two that name classes are compared as they are.
-The score of one that names none (``motion``) says how a region stands out and nothing of a class,
-so it is never held against another detector's: such a box gives way to every other box of its
-category at its place, and where room is short the two kinds take turns, a named one first.
+Several detectors are one list in the end, of three kinds of boxes:
+
+1. *named*: the class is a category's. Scores of two detectors are compared as they are.
+2. *stand-ins*: a heard category is no detector's class, so it may be a thing that was found under
+   another name (``propose.stand_ins``).
+3. *regions* of a detector that names no classes (``motion``).
+
+The score of a later kind says nothing of the category, so it is held against its own kind's alone:
+a box gives way to every box of an earlier kind that has a category of its own at its place, and
+where room is short the kinds take turns, the best of each first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
@@ -42,13 +48,15 @@ class AudioGuidance:
     audio_score: float
 
 
+_NAMED, _STAND_IN, _REGION = range(3)
+
+
 @dataclass(frozen=True)
 class _Guided:
     """A box with what is heard of it."""
 
+    kind: int
     detector: str
-    named: bool
-    """True where its detector names classes."""
     box: Detection
     guidance: AudioGuidance
 
@@ -78,32 +86,44 @@ class AudioFilter:
             for category in found
         }
 
-    def wants(self, detector: str, sounds: Sounds) -> bool:
-        """Say whether a detector has anything to find in a frame with these sounds."""
-        return not self._only_needed(detector) or bool(self._needed(sounds))
+    def wants(
+        self, detector: str, frame: Frame, found: Mapping[str, Sequence[Detection]], sounds: Sounds
+    ) -> bool:
+        """Say whether a detector has anything to find in a frame.
+
+        Args:
+            detector: its name; those that name classes are asked before the others.
+            frame: the frame.
+            found: the boxes there are already, by detector.
+            sounds: the tags of its sound.
+        """
+        if not self._only_needed(detector):
+            return True
+        return bool(self._needed(self._named_boxes(frame, found, sounds), sounds))
 
     def proposals(
         self, frame: Frame, found: Mapping[str, Sequence[Detection]], sounds: Sounds
     ) -> list[Proposal]:
-        """Return a frame's boxes as rows: audible ones first, then by score.
+        """Return a frame's boxes as rows: audible ones first, kinds in turns, each by score.
 
         Args:
             frame: the frame.
             found: all boxes of the detectors that looked at it, by their names, in any order.
             sounds: the tags of its sound.
         """
+        named = self._named_boxes(frame, found, sounds)
+        needed = self._needed(named, sounds)
         possible = [
-            one
-            for name in self._categories  # of equal boxes, the first detector's stays
-            for one in self._possible(name, found.get(name, ()), frame, sounds)
+            one for one in self._standing_in(named, needed, sounds) if one.guidance.categories
         ]
+        for name in self._categories.keys() - set(self._named):
+            only = needed if self._only_needed(name) else None
+            if only != []:
+                guidance = audio_guidance(only, sounds)
+                boxes = self._within_bounds(found.get(name, ()), frame)
+                possible += [_Guided(_REGION, name, box, guidance) for box in boxes]
         possible.sort(
-            key=lambda one: (
-                not one.guidance.audible,
-                not one.named,
-                -one.box.score,
-                one.box.name,
-            )
+            key=lambda one: (not one.guidance.audible, one.kind, -one.box.score, one.box.name)
         )
         kept: list[_Guided] = []
         for one in possible:
@@ -112,29 +132,48 @@ class AudioFilter:
                 kept.append(one)
         return [_row(frame, one) for one in _taking_turns(kept)[: self._config.max_boxes]]
 
-    def _possible(
-        self, detector: str, boxes: Sequence[Detection], frame: Frame, sounds: Sounds
-    ) -> Iterable[_Guided]:
-        needed = self._needed(sounds) if self._only_needed(detector) else None
+    def _named_boxes(
+        self, frame: Frame, found: Mapping[str, Sequence[Detection]], sounds: Sounds
+    ) -> list[_Guided]:
+        """Return the boxes of detectors that name classes, of no category too."""
+        return [
+            _Guided(_NAMED, name, box, audio_guidance(self._categories[name](box.name), sounds))
+            for name in self._named  # of equal boxes, the first detector's stays
+            for box in self._within_bounds(found.get(name, ()), frame)
+        ]
+
+    def _standing_in(
+        self, named: Iterable[_Guided], needed: list[str], sounds: Sounds
+    ) -> Iterator[_Guided]:
+        """Yield the boxes; one that is not heard itself stands in for what nothing else is."""
+        stand_in = audio_guidance(needed, sounds)
+        for one in named:
+            if needed and self._config.stand_ins and not one.guidance.audible:
+                yield _Guided(_STAND_IN, one.detector, one.box, stand_in)
+            else:
+                yield one
+
+    def _within_bounds(self, boxes: Iterable[Detection], frame: Frame) -> Iterator[Detection]:
+        """Yield the boxes cut to the frame, but those too unsure, too small or too large."""
         for d in boxes:
-            names = self._categories[detector](d.name) if needed is None else needed
-            inside = _within_bounds(d, frame, self._config)
-            if inside and names != []:
-                box = Detection(inside, d.name, d.score)
-                guidance = audio_guidance(names, sounds)
-                yield _Guided(detector, detector in self._named, box, guidance)
+            box = clip(d.bbox, frame.width, frame.height)
+            fraction = box[2] * box[3] / (frame.width * frame.height) if box else 0.0
+            large_enough = self._config.min_area <= fraction <= self._config.max_area
+            if box and large_enough and d.score >= self._config.min_score:
+                yield Detection(box, d.name, d.score)
 
     def _only_needed(self, detector: str) -> bool:
-        """Say whether a detector serves what the others have no class for, and nothing else."""
+        """Say whether a detector serves what the others leave out, and nothing else."""
         beside = bool(self._named) and detector not in self._named
-        return beside and self._config.motion == "where-needed"
+        return beside and self._config.motion != "always"
 
-    def _needed(self, sounds: Sounds) -> list[str]:
-        """Return the categories that are heard and are no class of any detector."""
+    def _needed(self, named: Iterable[_Guided], sounds: Sounds) -> list[str]:
+        """Return the categories that are heard and that nothing named is, or could be."""
+        served = self._known
+        if self._config.motion == "no-box":
+            served = {category for one in named for category in one.guidance.categories}
         return [
-            one.category
-            for one in sounds.categories
-            if one.active and one.category not in self._known
+            one.category for one in sounds.categories if one.active and one.category not in served
         ]
 
 
@@ -190,15 +229,6 @@ def rounded(found: Sequence[Detection], frame: Frame) -> list[Detection]:
     return kept
 
 
-def _within_bounds(d: Detection, frame: Frame, config: ProposeConfig) -> list[float] | None:
-    """Cut the box to the frame; none when it is too unsure, too small or too large."""
-    if d.score < config.min_score:
-        return None
-    box = clip(d.bbox, frame.width, frame.height)
-    fraction = box[2] * box[3] / (frame.width * frame.height) if box else 0.0
-    return box if box and config.min_area <= fraction <= config.max_area else None
-
-
 def _repeats(one: _Guided, better: _Guided, max_iou: float) -> bool:
     """Say whether a better box has the same class or category at the same place."""
     same_class = (one.detector, one.box.name) == (better.detector, better.box.name)
@@ -208,14 +238,14 @@ def _repeats(one: _Guided, better: _Guided, max_iou: float) -> bool:
 
 
 def _taking_turns(kept: Sequence[_Guided]) -> list[_Guided]:
-    """Let named boxes and others alternate, audible ones before the rest, each in its order."""
+    """Let the kinds alternate, audible boxes before the rest, each in its order."""
     ordered: list[_Guided] = []
     for audible in (True, False):
-        named, others = (
-            [one for one in kept if one.guidance.audible == audible and one.named == kind]
-            for kind in (True, False)
+        kinds = (
+            [one for one in kept if one.guidance.audible == audible and one.kind == kind]
+            for kind in (_NAMED, _STAND_IN, _REGION)
         )
-        turns = chain.from_iterable(zip_longest(named, others))
+        turns = chain.from_iterable(zip_longest(*kinds))
         ordered += [one for one in turns if one is not None]
     return ordered
 

@@ -111,8 +111,13 @@ def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
     rules = AudioFilter(detectors, taxonomy, config.propose)
     again = propose_again(frames, sounds, with_table(found, proposals), rules)
     unknown = sum(
-        any(rules.wants(d.name, own) and d.name not in found[name] for d in detectors)
-        for name, own in sounds.items()
+        any(
+            d.name not in found[row.frame_id]
+            and rules.wants(d.name, row, found[row.frame_id], sounds[row.frame_id])
+            for d in detectors
+        )
+        for row in frames
+        if row.frame_id in sounds
     )
     return compare(proposals, again, workspace.rows(Review), len(frames), unknown)
 

@@ -116,8 +116,14 @@ class ProposeBoxes(Stage[ProposeConfig]):
             else:
                 yield outcome
         found: dict[str, dict[str, list[Detection]]] = {one.frame.frame_id: {} for one in asked}
-        for detector in self.detectors:
-            wanted = [one for one in asked if self._filter.wants(detector.name, one.sounds)]
+        for detector in sorted(self.detectors, key=lambda one: one.vocabulary == "none"):
+            wanted = [
+                one
+                for one in asked
+                if self._filter.wants(
+                    detector.name, one.frame, found[one.frame.frame_id], one.sounds
+                )
+            ]
             for frame_id, boxes in self._detections(detector, wanted).items():
                 found[frame_id][detector.name] = boxes
         for one in asked:

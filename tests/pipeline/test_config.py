@@ -59,8 +59,8 @@ def test_typed_settings_win_over_the_file() -> None:
         ("", "sample.min_active_s=11", r"min_active_s 11 is more than clip_s 10"),
         ("", "download.min_fps=50", r"min_fps 50.0 is above max_fps 40.0"),
         ("", "propose.detectors=[]", r"propose.detectors: .*at least 1"),
-        ("", 'propose.detectors=["nope"]', r"should be 'motion', 'yolov8n.*\(got 'nope'\)"),
-        ("", "propose.detector=nope", r"should be 'motion', 'yolov8n.*\(got 'nope'\)"),
+        ("", 'propose.detectors=["nope"]', r"should be 'motion', 'yolox-nano'.*\(got 'nope'\)"),
+        ("", "propose.detector=nope", r"should be 'motion', 'yolox-nano'.*\(got 'nope'\)"),
         ("", 'propose.detectors=["motion", "motion"]', r"names motion twice; there are .*yolov8n"),
         (
             "[propose]\ndetector = 'motion'\ndetectors = ['motion']",

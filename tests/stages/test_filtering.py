@@ -257,6 +257,47 @@ def test_where_room_is_short_named_boxes_and_regions_take_turns() -> None:
     assert [p.detector for p in one_dog] == ["yolov8n-oiv7", "motion", "motion", "motion"]
 
 
+def test_motion_may_serve_too_where_no_box_of_what_is_heard_was_found() -> None:
+    regions = {"motion": [motion_box(90, 0, 50, 50)]}
+    for named, needed in (
+        ([], ["dog"]),
+        ([box(0, 0, 50, 50, score=0.04)], ["dog"]),
+        ([box(0, 0, 50, 50)], []),
+        ([box(0, 0, 50, 50, name="Cat")], ["dog"]),
+    ):
+        rows = together({"yolov8n-oiv7": named} | regions, heard(dog=True), motion="no-box")
+        assert [p.categories for p in rows if p.detector == "motion"] == [[c] for c in needed]
+
+
+def test_a_thing_found_under_another_name_may_stand_in_where_it_is_asked_for() -> None:
+    found = {"yolov8n-oiv7": [box(0, 0, 50, 50), *(box(90, 0, 50, 50, name=n) for n in ("Cake",))]}
+    assert [p.detector_class for p in together(found, SITAR)] == ["Dog"], "a cake is none of ours"
+    dog, cake = together(found, SITAR, stand_ins=True)
+    assert (dog.detector_class, dog.categories) == ("Dog", ["dog"]), "it is heard itself"
+    assert (cake.detector_class, cake.categories, cake.audible) == ("Cake", ["sitar"], True)
+    assert cake.detector_score == 0.5
+    assert len(together(found, heard(dog=True), stand_ins=True)) == 1, "nothing is left out"
+    cat = {"yolov8n-oiv7": [box(0, 0, 50, 50, name="Cat")]}
+    assert [p.audible for p in together(cat, SITAR)] == [False]
+    (only,) = together(cat, SITAR, stand_ins=True)
+    assert (only.detector_class, only.categories, only.audible) == ("Cat", ["sitar"], True)
+
+
+def test_each_kind_gives_way_to_the_ones_before_it_and_takes_its_turn() -> None:
+    named = [box(0, 0, 40, 40, score=0.1), box(50, 0, 40, 40, score=0.2)]
+    others = [box(0, 60, 40, 40, score=0.9, name="Cake"), box(50, 60, 40, 40, name="Cake")]
+    regions = [motion_box(0, 60, 40, 39, score=0.99), motion_box(0, 120, 40, 40, score=0.7)]
+    found = {"motion": regions, "yolov8n-oiv7": named + others}
+    rows = together(found, SITAR, stand_ins=True)
+    assert [(p.detector_class, p.detector_score) for p in rows] == [
+        ("Dog", 0.2),
+        ("Cake", 0.9),
+        ("moving region", 0.7),
+        ("Dog", 0.1),
+        ("Cake", 0.5),
+    ]
+
+
 def test_two_detectors_that_name_classes_share_one_suppression() -> None:
     found = {
         "yolov8n-oiv7": [box(0, 0, 50, 50, score=0.5), box(90, 0, 50, 50, score=0.4, name="Cat")],
@@ -269,10 +310,15 @@ def test_two_detectors_that_name_classes_share_one_suppression() -> None:
     ]
 
 
-def test_several_detectors_equal_the_rules_read_aloud_and_their_order_is_no_matter() -> None:
+@pytest.mark.parametrize("stand_ins", [False, True])
+def test_several_detectors_equal_the_rules_read_aloud_and_their_order_is_no_matter(
+    stand_ins: bool,
+) -> None:
     dice = random.Random(9)
+    rules: dict[str, Any] = {"nms_iou": 0.3, "min_score": 0.1, "stand_ins": stand_ins}
+    cakes = 0
     for _ in range(60):
-        names = ["Man", "Woman", "Dog", "Cat"]
+        names = ["Man", "Woman", "Dog", "Cat", "Cake"]
         found = {
             detector: [
                 box(
@@ -285,20 +331,20 @@ def test_several_detectors_equal_the_rules_read_aloud_and_their_order_is_no_matt
             for detector in ("yolov8n-oiv7", "motion", "yolov8x-oiv7")
         }
         sound = heard(singing=dice.random() < 0.7, dog=dice.random() < 0.7, sitar=True)
-        rows = together(found, sound, max_boxes=7, nms_iou=0.3, min_score=0.1)
-        backwards = dict(reversed(found.items()))
-        assert together(backwards, sound, max_boxes=7, nms_iou=0.3, min_score=0.1) == rows
-        every = together(found, sound, max_boxes=1000, nms_iou=0.3, min_score=0.1)
+        rows = together(found, sound, max_boxes=7, **rules)
+        assert together(dict(reversed(found.items())), sound, max_boxes=7, **rules) == rows
+        every = together(found, sound, max_boxes=1000, **rules)
         assert rows == every[:7]
         singly = [
             p
             for name, boxes in found.items()
             for d in boxes
-            for p in together({"yolov8n-oiv7": []} | {name: [d]}, sound, min_score=0.1)
+            for p in together({"yolov8n-oiv7": []} | {name: [d]}, sound, **rules)
         ]
 
-        def before(p: Proposal) -> tuple[bool, bool, float]:
-            return (not p.audible, p.detector == "motion", -p.detector_score)
+        def before(p: Proposal) -> tuple[bool, int, float]:
+            kind = 2 if p.detector == "motion" else int(p.categories == ["sitar"])
+            return (not p.audible, kind, -p.detector_score)
 
         kept: list[Proposal] = []
         for p in sorted(singly, key=before):
@@ -306,3 +352,5 @@ def test_several_detectors_equal_the_rules_read_aloud_and_their_order_is_no_matt
             if not any(set(k.categories) & set(p.categories) for k in rivals):
                 kept.append(p)
         assert sorted(every, key=before) == kept
+        cakes += sum(p.detector_class == "Cake" for p in every)
+    assert (cakes > 0) == stand_ins

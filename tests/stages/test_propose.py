@@ -282,3 +282,16 @@ def test_motion_looks_only_where_a_category_is_heard_that_has_no_class(tmp_path:
     list(several(tmp_path, named, free, sounds=clips, videos=videos).process(frames))
     assert [item.frame for item in named.shown] == frames
     assert [item.frame for item in free.shown] == frames[1:]
+
+
+def test_motion_may_look_too_where_the_others_found_nothing(tmp_path: Path) -> None:
+    frames = [frame(3), frame(9)]
+    stage_over(tmp_path, frames)
+    dog = [detection(9, 9, 40, 40, name="Dog")]
+    named, free = Recorded({frame(3).id: dog}, "named", "openimages"), Recorded({}, "free")
+    stage = ProposeBoxes(ProposeConfig(detectors=["yolov8n-oiv7", "motion"], motion="no-box"))
+    stage.detectors = [free, named]
+    stage.open(context(tmp_path, videos=[video()], sounds=[sounds()]))
+    list(stage.process(frames))
+    assert [item.frame for item in named.shown] == frames
+    assert [item.frame for item in free.shown] == frames[1:], "the named look first"
