@@ -100,7 +100,11 @@ def fetch_media(
             detail=" ".join(detail.split())[:300],
         )
         ledger[video_id] = row
-        _write_ledger(folder, ledger)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(Attrition.model_fields), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(ledger[name].model_dump() for name in sorted(ledger))
+        write_whole(folder / ATTRITION, text.getvalue())
         yield row
 
 
@@ -160,11 +164,3 @@ def _frame(video: Path, image: ImageRow, jpeg_quality: int) -> bytes:
 def _is_whole(folder: Path, images: Sequence[ImageRow]) -> bool:
     names = {name for image in images for name in (image.file_name, image.clip_file)}
     return all((folder / name).is_file() for name in names)
-
-
-def _write_ledger(folder: Path, ledger: dict[str, Attrition]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(Attrition.model_fields), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(ledger[video_id].model_dump() for video_id in sorted(ledger))
-    write_whole(folder / ATTRITION, text.getvalue())

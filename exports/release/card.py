@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.release.document import Document, Info, Leak, VideoRow
+from pipeline.release.document import Document, Leak, VideoRow
 from pipeline.release.layout import COPIES, CROSS_EVENT, DOCUMENT, FIGURES
 from pipeline.templating import environment, markdown_text, safe_url
 
@@ -77,31 +77,23 @@ def _rows(document: Document, counts: Mapping[str, Any], left_out: Reasons) -> d
 
 def _count_rows(document: Document, counts: Mapping[str, Any]) -> list[str]:
     info = document.info
+    encoded = counts.get("clips_made", {}).get("encoded", 0)
+    anew = [("clips encoded anew, as their packets cannot be cut", encoded)] if encoded else []
+    checked = "yes" if info.verified else "no"
     rows: list[tuple[str, object]] = [
         ("videos", counts["videos"]),
         ("clips", counts["clips"]),
-        *_encoded(counts),
+        *anew,
         ("labelled frames", counts["frames"]["total"]),
         ("off-screen frames", counts["frames"]["off_screen"]),
         ("instances", counts["instances"]["total"]),
         *((name, number) for name, number in counts["instances"].items() if name != "total"),
         ("videos in the cross-event subset", counts["cross_event_videos"]),
-        ("checked by people", _checked(info)),
+        ("checked by people", "as its source says" if info.imported_from else checked),
         ("media included", "yes" if info.media else "no, annotations and ids only"),
         ("videos taken down before this release", len(info.takedowns)),
     ]
     return [f"| {name} | {value} |" for name, value in rows]
-
-
-def _encoded(counts: Mapping[str, Any]) -> list[tuple[str, object]]:
-    encoded = counts.get("clips_made", {}).get("encoded", 0)
-    return [("clips encoded anew, as their packets cannot be cut", encoded)] if encoded else []
-
-
-def _checked(info: Info) -> str:
-    if info.imported_from:
-        return "as its source says"
-    return "yes" if info.verified else "no"
 
 
 def _leak_rows(document: Document) -> list[str]:

@@ -279,14 +279,14 @@ def write_annotations(
     reasons = tally(left_out)
     card = render_card(document, counts, reasons)
     write_file(folder / layout.CARD, card.encode())
-    categories = [(row["category"], row["instances"]) for row in counts["per_category"]]
-    shown = [(name, number) for name, number in categories if number]
+    found = [(row["category"], row["instances"]) for row in counts["per_category"]]
     scenarios = [(name, counts["instances"][name]) for name in TABLE_A]
     scenarios.append(("Off-screen (frames)", counts["frames"]["off_screen"]))
-    for name, chart in (
-        ("categories", bar_chart("Instances per category", shown)),
-        ("scenarios", bar_chart("Instances per scenario", scenarios)),
-    ):
+    charts = {
+        "categories": bar_chart("Instances per category", [bar for bar in found if bar[1]]),
+        "scenarios": bar_chart("Instances per scenario", scenarios),
+    }
+    for name, chart in charts.items():
         write_file(folder / layout.FIGURES[name], chart.encode())
     return ReleaseSummary(
         version=document.info.version,

@@ -22,7 +22,6 @@ def audit(document: Document, path: Path) -> Leak:
     """
     listed, images = read_list(path), document.images
     ours = VideoNames.of(image.video_id for image in images)
-    shared = ours.shared_with(listed)
     starts = {
         video_id: [other.start_s for other in listed.same(read_name(video_id))]
         for video_id in {image.video_id for image in images}
@@ -44,6 +43,6 @@ def audit(document: Document, path: Path) -> Leak:
         list_ids=len(listed),
         videos=sorted(video_id for video_id, found in starts.items() if found),
         clips=len(seen),
-        unsure=len(shared.unsure),
+        unsure=len(ours.shared_with(listed).unsure),
         unread=len(listed.unread),
     )

@@ -33,13 +33,12 @@ def cut_films(storage: Storage, clips: Iterable[Clip], videos: Iterable[Video]) 
     sources = {video.video_id: video for video in videos}
     failed = {}
     storage.make_folder(_FOLDER)
-    beside = storage.path(_FOLDER)
     for clip in clips:
         if storage.exists(_cut_name(clip)):
             continue
         try:
             with (
-                tempfile.TemporaryDirectory(prefix=".making-", dir=beside) as folder,
+                tempfile.TemporaryDirectory(prefix=".making-", dir=storage.path(_FOLDER)) as folder,
                 video_file(storage, sources[clip.video_id]) as source,
             ):
                 made = Path(folder) / "made.mp4"

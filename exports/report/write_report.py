@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup
 
@@ -36,14 +36,6 @@ _EXAMPLES = 3
 """Rows named per reason."""
 _BARS = 25
 """Categories drawn."""
-
-
-class _Chart(NamedTuple):
-    """A bar per name."""
-
-    title: str
-    bars: list[tuple[str, int]]
-    color: str
 
 
 @dataclass(frozen=True)
@@ -257,7 +249,8 @@ def _reasons(drops: Sequence[DropRow], failures: Sequence[FailureRow]) -> list[_
     return sorted(found, key=lambda row: (row.stage, row.failed, -row.count, row.name))
 
 
-def _charts(tables: ReportTables) -> list[_Chart]:
+def _charts(tables: ReportTables) -> list[dict[str, Any]]:
+    """Return the title, the bars by name and the colour of each chart."""
     categories = Counter(row.audio_visual_category for row in tables.instances)
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
     scenarios: Counter[str] = Counter(row.scenario for row in tables.instances)
@@ -266,8 +259,8 @@ def _charts(tables: ReportTables) -> list[_Chart]:
     if len(ranked) > _BARS:
         title += f" (the first {_BARS} of {len(ranked)})"
     return [
-        _Chart(title, ranked[:_BARS], "#3b6ea5"),
-        _Chart("Instances per scenario", by_scenario, "#5b7f52"),
+        {"title": title, "bars": ranked[:_BARS], "color": "#3b6ea5"},
+        {"title": "Instances per scenario", "bars": by_scenario, "color": "#5b7f52"},
     ]
 
 

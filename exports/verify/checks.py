@@ -141,17 +141,16 @@ def check_references(document: Document, folder: Path) -> Iterator[Finding]:
 
 def _names(image: ImageRow) -> Iterator[Finding]:
     """Check that ids and paths are those that are made from content."""
-    where = f"image {image.id}"
-    clip = clip_id(image.video_id, image.clip_start_s)
+    clip, span = clip_id(image.video_id, image.clip_start_s), (image.video_id, image.clip_start_s)
     suffix = "x.png" if image.file_name.endswith(".png") else "x.jpg"
-    file = layout.image_file(image.video_id, image.clip_start_s, image.frame_index, suffix)
-    cut = layout.clip_file(image.video_id, image.clip_start_s)
-    yield from _same("references", where, "clip_id", image.clip_id, clip)
-    yield from _same(
-        "references", where, "frame_id", image.frame_id, frame_id(clip, image.frame_index)
-    )
-    yield from _same("references", where, "file_name", image.file_name, file)
-    yield from _same("references", where, "clip_file", image.clip_file, cut)
+    made = {
+        "clip_id": clip,
+        "frame_id": frame_id(clip, image.frame_index),
+        "file_name": layout.image_file(*span, image.frame_index, suffix),
+        "clip_file": layout.clip_file(*span),
+    }
+    for column, name in made.items():
+        yield from _same("references", f"image {image.id}", column, getattr(image, column), name)
 
 
 def check_off_screen(document: Document, folder: Path) -> Iterator[Finding]:

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.records import rle
 from pipeline.records.rle import Mask
-from pipeline.records.schema import Rle
 
 _WIDTHS = (3, 4, 8, 16)
 _LONGEST = 1 << _WIDTHS[-1]
@@ -24,11 +22,6 @@ _OPAQUE = 127
 """Browsers soften the rim of a stroke; what is more than half opaque is inside."""
 _WORST_BITS = 27
 """A block that holds one byte: flag, width, the longest length, the value."""
-
-
-def from_coco(packed: Rle) -> list[int]:
-    """Return COCO run lengths as the bytes of a brush region."""
-    return encode(rle.decode(packed))
 
 
 def encode(mask: NDArray[np.bool_]) -> list[int]:

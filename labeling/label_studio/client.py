@@ -12,6 +12,7 @@ and does not renew an access token that is refused.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import ssl
@@ -191,16 +192,15 @@ class LabelStudio:
     def find_projects(self, title: str) -> list[dict[str, Any]]:
         """Return the projects of exactly this title, oldest first."""
         found: list[dict[str, Any]] = []
-        page = 1
-        while True:
+        for page in itertools.count(1):
             query = {"title": title, "page": page, "page_size": 100}
             answer = self.call("GET", "/api/projects", query=query)
             page_of = self._held(answer, "/api/projects", results=list)["results"]
             rows = self._rows(page_of, "/api/projects", **_PROJECT)
             found += [project for project in rows if project["title"] == title]
             if not answer.get("next"):
-                return sorted(found, key=lambda project: int(project["id"]))
-            page += 1
+                break
+        return sorted(found, key=lambda project: int(project["id"]))
 
     def create_project(self, **settings: Any) -> dict[str, Any]:
         """Make a project and return it."""
@@ -273,8 +273,8 @@ class LabelStudio:
         self, query: Mapping[str, Any], columns: Sequence[str] = ()
     ) -> Iterator[dict[str, Any]]:
         fields = {name: _COLUMNS[name] for name in columns if name in _COLUMNS}
-        seen, page = 0, 1
-        while True:
+        seen = 0
+        for page in itertools.count(1):
             answer = self.call("GET", "/api/tasks", query={**query, "page": page})
             total = self._held(answer, "/api/tasks", tasks=list, total=int)["total"]
             tasks = self._rows(answer["tasks"], "/api/tasks", id=int, **fields)
@@ -284,7 +284,6 @@ class LabelStudio:
                 return
             if not tasks:
                 raise self._strange("/api/tasks", f"page {page} is empty, {seen} of {total} read")
-            page += 1
 
     def update_task(self, task: int, **changes: Any) -> None:
         """Change fields of a task."""
@@ -306,10 +305,8 @@ class LabelStudio:
     ) -> None:
         """Make a result what the next annotator of a task starts from."""
         body = {"task": task["id"], "result": list(result), "model_version": model_version}
-        if task["predictions"]:
-            self.call("PATCH", f"/api/predictions/{task['predictions'][0]['id']}/", body)
-        else:
-            self.call("POST", "/api/predictions/", body)
+        there = f"{task['predictions'][0]['id']}/" if task["predictions"] else ""
+        self.call("PATCH" if there else "POST", f"/api/predictions/{there}", body)
 
     def delete_annotation(self, annotation: int) -> None:
         """Remove an answer; no error when it is gone already."""

@@ -7,7 +7,7 @@ what each person answered, under a letter and not a name. The answer decides the
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -15,7 +15,7 @@ from labeling.projects.box_project import BoxAnswers, SoundsOfFrames, box_region
 from labeling.projects.box_results import SECOND, STATUS_NAMES
 from labeling.projects.labeling_config import prefilled_task, status
 from labeling.projects.project_kind import Project, ProjectKind, Questions
-from labeling.quality.agreement import Disputed, disputed_frames
+from labeling.quality.agreement import Disputed, agreement
 from labeling.quality.matching import match
 from pipeline.records.reviews import by_frame, counting_reviews
 from pipeline.records.schema import Frame, Review, ReviewedInstance, Sounds
@@ -33,7 +33,7 @@ class AdjudicationQuestions(Questions):
         self._sounds = SoundsOfFrames(workspace)
         self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
         reviews = [row for row in workspace.rows(Review) if row.frame_id in self._frames]
-        disputed = disputed_frames(reviews, self._config.agreement_iou)
+        disputed = agreement(reviews, self._config.agreement_iou).disputed
         self._disputed = {found.frame_id: found for found in disputed}
         self._adjudicated = sum(
             any(row.purpose == "adjudicate" for row in counting_reviews(rows, "boxes"))
@@ -122,7 +122,11 @@ def adjudication_task(
     boxes = _merged(disputed.answers, min_iou)
     names = list(dict.fromkeys([*vocabulary, *(one.category for _, one, _ in boxes)]))
     task = box_task(frame, [], sounds, names, image, _said(disputed) + clips_html)
-    result = [item for name, one, who in boxes for item in _region(name, one, who, frame)]
+    result = [
+        {**item, "meta": {"text": [" and ".join(who)]}}
+        for name, one, who in boxes
+        for item in box_region(name, one.bbox, one.category, one.scenario, frame)
+    ]
     decisions = {answer.decision for answer in disputed.answers}
     if len(decisions) == 1:
         result.append(status("status", STATUS_NAMES[decisions.pop()]))
@@ -154,13 +158,6 @@ def _merged(
             name = f"{one.proposal_id or 'drawn'}{SECOND}{letter}{number}"
             found.append((name, one, [letter]))
     return found
-
-
-def _region(
-    name: str, one: ReviewedInstance, who: Iterable[str], frame: Frame
-) -> list[dict[str, Any]]:
-    items = box_region(name, one.bbox, one.category, one.scenario, frame)
-    return [{**item, "meta": {"text": [" and ".join(who)]}} for item in items]
 
 
 def _said(disputed: Disputed) -> str:

@@ -237,7 +237,8 @@ class Prompts:
             InputError: the request is not as Label Studio makes it, or names what is not here.
         """
         try:
-            tasks, prompts = request["tasks"], _prompts(request)
+            context = (request.get("params") or {}).get("context") or {}
+            tasks, prompts = request["tasks"], list(context.get("result") or [])
             if not prompts:
                 return {"results": [self._prediction([], None) for _ in tasks]}
             (task,) = tasks
@@ -317,11 +318,6 @@ def read_prompt(items: Sequence[Mapping[str, Any]], frame: Frame) -> Prompt:
         if box is None:
             raise InputError("empty_box", "the box holds no pixel of the picture; draw it again")
     return Prompt(label, box, points)
-
-
-def _prompts(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    context = (request.get("params") or {}).get("context") or {}
-    return list(context.get("result") or [])
 
 
 def _label(item: Mapping[str, Any]) -> str:

@@ -179,7 +179,8 @@ def box_task(
         ],
         "off_screen_categories": [{"value": name, "hotkey": NO_KEY} for name in heard],
     }
-    categories = [best_category(proposal, heard) for proposal in audible]
+    # Of the categories a box may be, the one heard best.
+    categories = [min(proposal.categories, key=heard.index) for proposal in audible]
     result = []
     for proposal, category, scenario in zip(
         audible, categories, prefilled(categories, active), strict=True
@@ -205,11 +206,6 @@ def heard_first(heard: Sequence[SoundCategory], vocabulary: Sequence[str]) -> li
     """Sort the vocabulary, best heard first; what is not heard follows in its own order."""
     score = {sound.category: sound.score for sound in heard}
     return sorted(vocabulary, key=lambda name: -score.get(name, float("-inf")))
-
-
-def best_category(proposal: Proposal, heard: Sequence[str]) -> str:
-    """Return the category heard best among those a box may be."""
-    return min(proposal.categories, key=heard.index)
 
 
 def prefilled(categories: Sequence[str], active: Sequence[str]) -> list[Scenario]:

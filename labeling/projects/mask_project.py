@@ -212,7 +212,7 @@ def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str)
     questions = asked(shown)
     labels = [question["label"] for question in questions]
     result = [
-        mask_region(frame, instance, label, brush.from_coco(mask.rle), mask.predicted_iou)
+        mask_region(frame, instance, label, brush.encode(rle.decode(mask.rle)), mask.predicted_iou)
         for label, (instance, mask) in zip(labels, in_reading_order(shown), strict=True)
         if mask is not None
     ]

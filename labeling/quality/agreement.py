@@ -260,11 +260,6 @@ def agreement(reviews: Iterable[Review], min_iou: float) -> Agreement:
     return found
 
 
-def disputed_frames(reviews: Iterable[Review], min_iou: float) -> list[Disputed]:
-    """Return the frames on which people differ and that nobody has adjudicated, by id."""
-    return agreement(reviews, min_iou).disputed
-
-
 def _tallies(
     found: Agreement, comparisons: Iterable[Comparison]
 ) -> Iterator[tuple[Tally, Comparison]]:

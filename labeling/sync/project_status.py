@@ -10,7 +10,7 @@ from typing import Any
 from labeling.label_studio.client import LabelStudio
 from labeling.projects.connect import find_project
 from labeling.projects.project_kind import project_kinds
-from labeling.quality.agreement import disputed_frames
+from labeling.quality.agreement import agreement
 from labeling.review.overlap import EVERYBODY, OverlapPlan
 from pipeline.records.schema import Review
 from pipeline.words import command_line
@@ -97,7 +97,7 @@ def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectS
     """
     config = workspace.config.label
     reviews = workspace.rows(Review)
-    disputed = len(disputed_frames(reviews, config.agreement_iou))
+    disputed = len(agreement(reviews, config.agreement_iou).disputed)
     found = []
     for kind in project_kinds():
         project = find_project(server, config.project, kind)

@@ -20,7 +20,7 @@ from labeling.label_studio.shapes import Stamp, Task, read, read_task, unreadabl
 from labeling.projects.box_results import withdrawn
 from labeling.projects.connect import find_project
 from labeling.projects.project_kind import Answers, Project, ProjectKind
-from labeling.sync.push import foreign_line, frame_of, named_frame
+from labeling.sync.push import foreign_line, frame_of
 from pipeline.errors import InputError, UsageError
 from pipeline.records.reviews import DELETED, SKIPPED, is_withdrawn
 from pipeline.records.schema import FailureRow, Frame, Review, digest_of
@@ -193,7 +193,7 @@ class _Reader:
         if not answered:
             return []
         tasks = self._server.task_columns(self._project.number, "id", "meta")
-        return sorted(answered - {named_frame(task) for task in tasks})
+        return sorted(answered - {frame_of(task, "meta") for task in tasks})
 
     def _answer(
         self, task: dict[str, Any], annotation: object, name: str, frame: str
@@ -246,12 +246,10 @@ def _commit(held: HeldStep, outcomes: Sequence[Outcome], project: Project, clock
     first = [outcome for outcome in outcomes if outcome.id not in failing]
     for answers, attempts in ((first, None), (again, failing)):
         if answers:
-            digest = digest_of([[answer.id, _said(answer)] for answer in answers])
+            said = [
+                [one.id, [row.id for row in one.rows] if isinstance(one, Ok) else one.detail]
+                for one in answers
+            ]
+            digest = digest_of(said)
             rows = Derived(digest[:12], project.title, digest, answers, attempts=attempts)
             held.commit(rows, clock)
-
-
-def _said(answer: Outcome) -> object:
-    if isinstance(answer, Ok):
-        return [row.id for row in answer.rows]
-    return answer.detail

@@ -165,7 +165,7 @@ def _open_for_more(
     columns = "id", "meta", "overlap", "annotators", "total_annotations"
     changes: dict[int, dict[str, Any]] = {}
     for task in server.task_columns(project.number, *columns):
-        name = named_frame(task)
+        name = frame_of(task, "meta")
         overlap = 0 if name is None else questions.task_overlap(name, task["annotators"])
         if overlap > max(1, int(task["overlap"])):
             done = int(task["total_annotations"]) >= overlap  # annotators may have skipped it
@@ -205,17 +205,9 @@ def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> 
     return set(first)
 
 
-def named_frame(task: dict[str, Any]) -> str | None:
-    """Return the frame a task of ours was made for, from its ``meta``."""
-    return _named(task.get("meta"))
-
-
-def frame_of(task: dict[str, Any]) -> str | None:
-    """Return the frame a task shows; none when it is none of ours."""
-    return _named(task.get("data"))
-
-
-def _named(holder: object) -> str | None:
+def frame_of(task: dict[str, Any], part: str = "data") -> str | None:
+    """Return the frame a task shows; none when it is none of ours. Its ``meta`` says it too."""
+    holder = task.get(part)
     name = holder.get("frame_id") if isinstance(holder, dict) else None
     # No frame of ours is called by half a character or by several lines.
     ours = is_text(name) and isinstance(name, str) and len(name.splitlines()) == 1

@@ -41,11 +41,8 @@ class Reopened:
 
     def lines(self) -> list[str]:
         """Return the lines that the command prints."""
-        lines = (
-            [f"back to boxes: {counted(len(self.frames), 'frame')} opened again."]
-            if self.frames
-            else []
-        )
+        opened = f"back to boxes: {counted(len(self.frames), 'frame')} opened again."
+        lines = [opened] if self.frames else []
         return lines + [f"  not opened: {name}: {what}" for name, what in self.waiting]
 
 

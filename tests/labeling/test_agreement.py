@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeling.quality.agreement import Agreement, agreement, disputed_frames
+from labeling.quality.agreement import Agreement, agreement
 from labeling.quality.matching import compare, match
 from pipeline.records import rle
 from pipeline.records.boxes import iou
@@ -84,7 +84,7 @@ def test_what_two_people_differ_on_is_named(
 ) -> None:
     assert compare(first, second, 0.5).disputes() == expected
     assert compare(second, first, 0.5).disputes() == expected
-    frames = disputed_frames([first, second], 0.5)
+    frames = agreement([first, second], 0.5).disputed
     assert [list(one.about) for one in frames] == ([sorted(expected)] if expected else [])
 
 
@@ -160,7 +160,7 @@ def test_only_people_count_and_of_each_the_newest_answer_that_stands() -> None:
 
 def test_an_adjudicated_frame_is_no_longer_disputed_and_still_counts_as_disagreement() -> None:
     rows = [answer("1", box(LEFT)), answer("2", box(RIGHT))]
-    assert [one.frame_id for one in disputed_frames(rows, 0.5)] == ["f"]
+    assert [one.frame_id for one in agreement(rows, 0.5).disputed] == ["f"]
     adjudicated = answer("3", box(LEFT), purpose="adjudicate")
     found = agreement([*rows, adjudicated], 0.5)
     assert (found.disputed, found.adjudicated, found.frames) == ([], 1, 1)

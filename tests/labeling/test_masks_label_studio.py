@@ -62,7 +62,7 @@ def test_annotators_are_shown_the_masks_and_nothing_of_them_is_lost_on_the_way(
     (shown,) = opened["predictions"]
     (region,) = [item for item in shown["result"] if item["type"] == "brushlabels"]
     assert region["id"] == mask(masks, 10).instance_id
-    assert region["value"]["rle"] == brush.from_coco(mask(masks, 10).rle)
+    assert region["value"]["rle"] == brush.encode(rle.decode(mask(masks, 10).rle))
 
 
 def test_a_mask_accepted_as_it_was_comes_back_bit_by_bit(masks: Studio) -> None:
