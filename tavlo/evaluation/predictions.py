@@ -163,9 +163,8 @@ class Predictions:
         (self._folder / ABOUT).write_text(f"{text}\n", encoding="utf-8")
 
     def heatmaps(self, frames: Sequence[LabelledFrame]) -> Iterator[Heatmap]:
-        """Yield the heatmaps of frames, one at a time, on ``GRID_HW``."""
-        for frame in frames:
-            yield upsample(self._clip(frame.clip_id)[frame.frame_index])
+        """Return the heatmaps of frames, read one at a time, on ``GRID_HW``."""
+        return (self.heatmap(frame.clip_id, frame.frame_index) for frame in frames)
 
     def _read_clip(self, clip_id: str) -> dict[int, Heatmap]:
         found = [self._folder / f"{clip_id}{ending}" for ending in _READERS]

@@ -58,10 +58,6 @@ class CachedClip:
     """Other names its video may have, as in ``ClipSource``."""
 
 
-Show = Callable[[int, int], None]
-"""Called with how many clips are done, and how many of them failed."""
-
-
 def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
     """Find a clip's copy in the cache, there or to be made; writes nothing.
 
@@ -150,7 +146,7 @@ def fill_cache(
     folder: Path,
     rules: ClipRules,
     processes: int,
-    show: Show = lambda _done, _failed: None,
+    show: Callable[[int, str], None] = lambda _done, _note: None,
 ) -> tuple[list[CachedClip], dict[str, str]]:
     """Make the copies that are missing.
 
@@ -161,7 +157,7 @@ def fill_cache(
         folder: made when missing.
         rules: what each must be.
         processes: how many work at once; 1 works in this one.
-        show: told of the progress.
+        show: told how many clips are done, and a note.
 
     Returns:
         The clips that are there, in the order given, and why each of the others is not, by id.
@@ -176,13 +172,12 @@ def fill_cache(
         else:
             copy.path.unlink(missing_ok=True)
             jobs.append((clip, copy.path, rules))
-    done = len(clips) - len(jobs)
-    show(done, len(failed))
-    for name, error_text in _worked(jobs, processes):
-        done += 1
+    before = len(clips) - len(jobs)
+    show(before, f"{len(failed)} cannot be read")
+    for done, (name, error_text) in enumerate(_worked(jobs, processes), start=before + 1):
         if error_text:
             failed[name] = error_text
-        show(done, len(failed))
+        show(done, f"{len(failed)} cannot be read")
     # Found anew: which are silent, and what they were made from, is known only now.
     for clip, *_ in jobs:
         if clip.clip_id not in failed:

@@ -205,11 +205,7 @@ def _prepare(
     own = clips[rank.index :: rank.world_size]
     shown = request.shown and rank.index == 0
     with counting("clips", len(own), shown=shown) as count:
-
-        def show(done: int, failed: int) -> None:
-            count(done, f"{failed} cannot be read")
-
-        _, failed = fill_cache(own, folder, config.rules, _cores(), show)
+        _, failed = fill_cache(own, folder, config.rules, _cores(), count)
     failed = merge_over_ranks(failed, rank)
     check_failed(failed, request.max_failed)
     ready = [cached(clip, folder, config.rules) for clip in clips if clip.clip_id not in failed]

@@ -101,9 +101,8 @@ class TrainingLog:
         draw_curve(read_log(self._out / LOG), self._out / CURVE)
 
     def end(self) -> None:
-        """Draw the curve and close the files."""
+        """Draw the curve."""
         draw_curve(read_log(self._out / LOG), self._out / CURVE)
-        self._stack.close()
 
     def _write(self, row: dict[str, Any]) -> None:
         assert self._file is not None, "start comes first"

@@ -168,13 +168,13 @@ def test_the_cache_is_made_once_and_gone_on_with(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     some, failed = fill_cache(sources[:3], cache, RULES, 1)
     before = {clip.path: clip.path.stat().st_mtime_ns for clip in some}
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, str]] = []
     whole, failed = fill_cache(sources, cache, RULES, 2, lambda *done: seen.append(done))
     assert not failed
     assert [clip.clip_id for clip in whole] == [source.clip_id for source in sources]
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert seen[0] == (3, 0)
-    assert seen[-1] == (8, 0)
+    assert seen[0] == (3, "0 cannot be read")
+    assert seen[-1] == (8, "0 cannot be read")
     assert sorted(cache.glob("*.mkv")) == sorted(clip.path for clip in whole)
     assert {len(read_clip(clip.path, 1.0).frames) for clip in whole} == {10, 12}
 
