@@ -131,6 +131,10 @@ def _open_as(model: Model, path: Path) -> None:
         from stages.backends.efficientat.efficientat_model import load_efficientat
 
         load_efficientat(path, model.name)
+    elif model.loader == "onnx":
+        from stages.backends.yolox import load_network
+
+        load_network(path, model.name, to_run=False)
     elif model.role == "tagger":
         from stages.backends.cav_mae.cav_mae_model import load_cav_mae
 

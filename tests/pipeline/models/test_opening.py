@@ -98,7 +98,16 @@ def test_a_folder_of_safetensors_is_held_against_its_own_header(tmp_path: Path) 
         check_files(model, brought(model, tmp_path))
 
 
-@pytest.mark.parametrize("name", ["ezvsl-vggsound-144k", "lvs-vggsound-144k", "cav-mae-as-46.6"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ezvsl-vggsound-144k",
+        "lvs-vggsound-144k",
+        "cav-mae-as-46.6",
+        "efficientat-mn10-as",
+        "yolox-nano",
+    ],
+)
 def test_tensors_of_another_model_are_not_registered(
     tmp_path: Path, shell: Shell, models_folder: Path, name: str
 ) -> None:
