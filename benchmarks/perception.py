@@ -183,11 +183,10 @@ def judged(workspace: Any, truth: list[Thing], seconds: dict[str, float]) -> dic
             if thing.video_id == clip.video_id and clip.start_s <= thing.time_s < clip.end_s
         }
         # Where no frame was judged by eye, the list's label says what sounds in the first 10 s.
-        named = (
-            set(taxonomy.of_vggsound(label[clip.video_id])) if clip.start_s < LABELLED_S / 2 else ()
-        )
-        if right := by_eye or named:
-            heard.append(bool(right & active.get(clip.clip_id, set())))
+        if not by_eye and clip.start_s < LABELLED_S / 2:
+            by_eye = set(taxonomy.of_vggsound(label[clip.video_id]))
+        if by_eye:
+            heard.append(bool(by_eye & active.get(clip.clip_id, set())))
     boxes: dict[str, list[Any]] = {}
     for box in workspace.rows(Proposal):
         boxes.setdefault(box.frame_id, []).append(box)
