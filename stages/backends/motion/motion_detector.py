@@ -7,7 +7,8 @@ for motion by as much as the flow explains it better than the camera does, in gr
 tight around a thing, where the flow alone spreads over its surroundings, and it is zero where
 nothing can be told. Ground that a thing uncovers looks as if it moved, too: its flow does not lead
 back to where it came from, and it shows on one side in time only. Boxes are what connects at
-several levels of the evidence and over several gaps.
+several levels of the evidence and over several gaps; of those that overlap the best one stays, and
+at most five.
 
 A frame in which next to nothing moves is given the strongest regions of the clip's other events,
 where they are found again in it, at half their score and with a class of their own.

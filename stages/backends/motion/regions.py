@@ -7,8 +7,13 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
+from pipeline.records.boxes import iou
 from stages.backends.motion.evidence import Evidence
+
+Box = tuple[int, int, int, int]
+"""x, y, width, height at working size."""
 
 _MIN_LEVELS = 1.5
 """Evidence above this counts; compression noise stays below."""
@@ -16,54 +21,95 @@ _MIN_LEVELS = 1.5
 _LEVELS = (0.0, 0.15, 0.3, 0.5)
 """Heights at which regions are cut, between _MIN_LEVELS and the frame's strongest evidence."""
 
-_GAPS_PX = (2, 5, 9, 15)
-"""Parts up to twice this apart, at working size, are one region."""
+_GAPS_PX = (2, 5, 9, 15, 25, 40)
+"""Parts up to twice this apart, at working size, are one region: of a face only eyes and mouth
+move, of a player both hands."""
+
+_WIDE_PX = 25
+"""Gaps from here on join what may be several things."""
+
+_JOINED = 0.85
+"""Factor of the score of a region so joined: things before groups where both stand out."""
+
+_SLIVER = 5
+"""A side this many times the other is an edge's more often than a thing's."""
+
+_SLIVERS = 0.3
+"""Factor of the score of such a region."""
 
 _MIN_SIDE_PX = 4
 """Smallest region, at working size."""
 
+_MOST = 5
+"""Regions of a frame. Nothing is known of them but that they move; more would be more to remove."""
 
-def moving_regions(
-    evidence: Evidence,
-) -> Iterator[tuple[tuple[int, int, int, int], float]]:
-    """Find candidate boxes ``(x, y, w, h)`` at working size with their scores, in [0, 1]."""
+_SAME = 0.5
+"""IoU above which two regions are one, the better."""
+
+
+def moving_regions(evidence: Evidence) -> list[tuple[Box, float]]:
+    """Return the best boxes with their scores, in [0, 1], best first."""
     strongest = float(np.percentile(evidence, 99.5))
     if strongest <= _MIN_LEVELS:
-        return
-    seen = set()
+        return []
+    sums = cv2.integral(evidence, sdepth=cv2.CV_64F).astype(np.float64, copy=False)
+    scores: dict[Box, float] = {}
     for level in _LEVELS:
         hot = evidence > _MIN_LEVELS + (strongest - _MIN_LEVELS) * level
+        distance = cv2.distanceTransform((~hot).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
         for gap in _GAPS_PX:
-            for box in _connected(hot, gap):
-                if box not in seen and min(box[2:]) >= _MIN_SIDE_PX:
-                    seen.add(box)
-                    yield box, _score(evidence, box)
+            for box in _connected(hot, distance <= gap):
+                if box not in scores and min(box[2:]) >= _MIN_SIDE_PX:
+                    joined = _JOINED if gap >= _WIDE_PX else 1.0
+                    scores[box] = joined * _score(sums, box)
+    best: list[tuple[Box, float]] = []
+    for box, score in sorted(scores.items(), key=lambda one: (-one[1], one[0])):
+        if all(iou(box, better) <= _SAME for better, _ in best):
+            best.append((box, score))
+        if len(best) == _MOST:
+            break
+    return best
 
 
-def _connected(hot: NDArray[np.bool_], gap: int) -> list[tuple[int, int, int, int]]:
-    """Return boxes of what connects once gaps are closed by a disc of radius ``gap``."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * gap + 1, 2 * gap + 1))
-    padded = np.pad(hot, gap).astype(np.uint8)  # else closing reaches to the image's edge
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc)[gap:-gap, gap:-gap]
-    stats = cv2.connectedComponentsWithStats(np.ascontiguousarray(closed), connectivity=8)[2]
-    return [(x, y, w, h) for x, y, w, h, _ in stats[1:].tolist()]
+def _connected(hot: NDArray[np.bool_], near: NDArray[np.bool_]) -> Iterator[Box]:
+    """Yield the box of the hot pixels in each connected part of what is near one."""
+    parts = cv2.connectedComponents(near.astype(np.uint8), connectivity=8)[1]
+    for found in find_objects(np.where(hot, parts, 0)):
+        if found is not None:
+            rows, columns = found
+            yield (
+                int(columns.start),
+                int(rows.start),
+                int(columns.stop - columns.start),
+                int(rows.stop - rows.start),
+            )
 
 
-def _score(evidence: Evidence, box: tuple[int, int, int, int]) -> float:
+def _score(sums: NDArray[np.float64], box: Box) -> float:
     """Return how much a box stands out, in [0, 1].
 
     Its mean evidence against that of a margin of a quarter of its size all around, how strong the
     evidence is, and (weakly) how much of the frame's evidence it holds: whole things before parts.
+
+    Args:
+        sums: the evidence's integral image, ``(height + 1, width + 1)``.
+        box: to judge.
     """
     x, y, w, h = box
+    rows, columns = (side - 1 for side in sums.shape)
     margin_x, margin_y = max(3, round(w / 4)), max(3, round(h / 4))
-    inner = evidence[y : y + h, x : x + w]
-    outer = evidence[
-        max(0, y - margin_y) : y + h + margin_y, max(0, x - margin_x) : x + w + margin_x
-    ]
-    held, mean = float(inner.sum()), float(inner.mean())
-    around = (float(outer.sum()) - held) / max(1, outer.size - inner.size)
+    left, right = max(0, x - margin_x), min(columns, x + w + margin_x)
+    top, bottom = max(0, y - margin_y), min(rows, y + h + margin_y)
+    held, wide = _sum(sums, x, y, x + w, y + h), _sum(sums, left, top, right, bottom)
+    mean = held / (w * h)
+    around = (wide - held) / max(1, (right - left) * (bottom - top) - w * h)
     contrast = max(0.0, (mean - around) / (mean + around))
     strength = mean / (mean + _MIN_LEVELS)
-    score = contrast * strength**0.5 * (held / float(evidence.sum())) ** 0.25
-    return float(min(1.0, max(0.0, score)))
+    score = contrast * strength**0.5 * (held / float(sums[-1, -1])) ** 0.25
+    sliver = _SLIVERS if max(w, h) > _SLIVER * min(w, h) else 1.0
+    return float(min(1.0, max(0.0, sliver * score)))
+
+
+def _sum(sums: NDArray[np.float64], left: int, top: int, right: int, bottom: int) -> float:
+    corners = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return float(corners)

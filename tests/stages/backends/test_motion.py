@@ -145,6 +145,18 @@ def test_two_moving_things_are_two_boxes(tmp_path: Path) -> None:
         assert max(iou(d.bbox, [*place(12), SIZE, SIZE]) for d in found) >= 0.5
 
 
+def test_parts_of_one_thing_are_boxed_together_too_and_boxes_are_few(tmp_path: Path) -> None:
+    def other(number: int) -> tuple[float, float]:
+        x, y = to_and_fro(number)
+        return x - 110, y
+
+    drawn(tmp_path / SOURCE, [to_and_fro, other])
+    found = detected(tmp_path)
+    (x, y), (x2, _) = other(12), to_and_fro(12)
+    assert max(iou(d.bbox, [x, y, x2 - x + SIZE, SIZE]) for d in found) >= 0.5
+    assert len(found) <= 5
+
+
 def test_of_two_things_only_the_one_that_moves_is_found(tmp_path: Path) -> None:
     def resting(number: int) -> tuple[float, float]:
         # At rest in the world: it goes along with the panning ground.
