@@ -79,6 +79,8 @@ CASES = {
     "yolov8n-oiv7": Case("frame, 384x640", 10.45 * 384 / 640, 10),
     "yolov8x-oiv7": Case("frame, 384x640", 260.6 * 384 / 640, 2, target=0.10),
     "cav-mae-as-46.6": Case("clip of 10 s, audioonly", 96.8, 5, target=0.30),
+    "efficientat-mn04-as": Case("clip of 10 s", 0.22, 20),
+    "efficientat-mn10-as": Case("clip of 10 s", 1.08, 20),
     "mm-grounding-dino-tiny": Case("frame, 750x1333, shipped prompts", None, 1),
     "sam-vit-b": Case("frame, 3 boxes", 972 + SAM_DECODER, 2),
     "sam-vit-l": Case("frame, 3 boxes", 2986 + SAM_DECODER, 1, warm=False),
@@ -103,6 +105,10 @@ def write_weights(name: str, folder: Path) -> Path:
 
         write_checkpoint(folder / "as_46.6.pth")
         return folder / "as_46.6.pth"
+    if name.startswith("efficientat"):
+        from tests.stages.backends.efficientat_weights import write_random
+
+        return write_random(folder / f"{name}.pt", name)
     if name.startswith("sam-"):
         from segment_anything import sam_model_registry
 
@@ -180,8 +186,9 @@ def open_backend(name: str, device: str, root: Path) -> Callable[[int], Iterable
         item = FrameInput(frame(width=WIDTH, height=HEIGHT), image, video())
         run = lambda count: backend.detect([item] * count)  # noqa: E731
     elif role == "tagger":
-        hear = HearConfig(tagger="cav-mae", weights=name, **settings)
-        backend = make_backend(TAGGERS, "cav-mae", hear)
+        chosen = {"tagger": name} if name in TAGGERS else {"tagger": "cav-mae", "weights": name}
+        hear = HearConfig.model_validate(chosen | settings)
+        backend = make_backend(TAGGERS, hear.tagger, hear)
         query = _audio_query(root)
         run = lambda count: backend.tag([query] * count)  # noqa: E731
     else:
