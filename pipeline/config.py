@@ -330,7 +330,8 @@ class HearConfig(InferenceConfig):
     active_score: float = Field(default=0.2, ge=0, le=1)
     """An AudioSet class is active from this score on. Never tune it on the clips you annotate."""
     active_scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
-    """Thresholds of single AudioSet classes, in place of active_score: {"Growling" = 0.4}."""
+    """Thresholds of single AudioSet classes, {"Growling" = 0.4}: each is active from its own on,
+    and by no other rule. `tune` proposes some from reviews."""
     active_relative: float = Field(default=0.5, ge=0, le=1)
     """A class is active, too, from this fraction on of the strongest score among the clip's target
     classes; a specific class often stays low beside a generic one. 0: no such rule."""
@@ -402,6 +403,10 @@ class ProposeConfig(InferenceConfig):
     [hear]."""
     min_score: float = Field(default=0.05, ge=0, le=1)
     """Boxes the detector is less sure of are left out."""
+    min_scores: dict[str, dict[str, Annotated[float, Field(ge=0, le=1)]]] = {}
+    """Least scores of boxes of single categories, by detector: {"motion" = {"dog" = 0.4}}. A box
+    that is not sure enough for one of its categories may still be another. `tune` proposes some
+    from reviews."""
     max_boxes: int = Field(default=10, ge=1)
     """Boxes kept per frame: audible ones first, then by score."""
     nms_iou: float = Field(default=0.5, ge=0, le=1)
@@ -434,6 +439,14 @@ class ProposeConfig(InferenceConfig):
                 " detector's boxes are not kept"
             )
         return self
+
+    @field_validator("min_scores")
+    @classmethod
+    def _of_detectors(cls, value: dict[str, Any]) -> dict[str, Any]:
+        names = get_args(DetectorName)
+        if wrong := next((name for name in value if name not in names), None):
+            raise ValueError(f"{wrong!r} is no detector; there are {', '.join(names)}")
+        return value
 
     @model_validator(mode="after")
     def _none_twice(self) -> ProposeConfig:

@@ -19,6 +19,7 @@ from pipeline.cli import (  # noqa: F401
     synth,
     tables,
     train_tavlo,
+    tune,
     weights,
 )
 from pipeline.cli.common.options import cli

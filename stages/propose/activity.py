@@ -37,9 +37,13 @@ def active_categories(
     score: dict[str, float] = {}
     active: set[str] = set()
     for name, value in target.items():
-        own = config.active_scores.get(name, config.active_score)
-        near = config.active_relative > 0 and value >= config.active_relative * strongest
-        loud = value >= own or ((near or name in first) and value >= config.active_floor)
+        if name in config.active_scores:
+            loud = value >= config.active_scores[name]
+        else:
+            near = config.active_relative > 0 and value >= config.active_relative * strongest
+            loud = value >= config.active_score or (
+                (near or name in first) and value >= config.active_floor
+            )
         for category in taxonomy.of_audioset(name):
             score[category] = max(score.get(category, 0.0), value)
             if loud:

@@ -20,12 +20,12 @@ where room is short the kinds take turns, the best of each first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 from pipeline.config import ProposeConfig
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UsageError
 from pipeline.records.boxes import clip, iou
 from pipeline.records.schema import Frame, Proposal, Sounds, content_id
 from stages.backends.interfaces import Detection, Detector, Vocabulary
@@ -118,10 +118,10 @@ class AudioFilter:
         ]
         for name in self._categories.keys() - set(self._named):
             only = needed if self._only_needed(name) else None
-            if only != []:
-                guidance = audio_guidance(only, sounds)
-                boxes = self._within_bounds(found.get(name, ()), frame)
-                possible += [_Guided(_REGION, name, box, guidance) for box in boxes]
+            for box in self._within_bounds(found.get(name, ()), frame):
+                guidance = audio_guidance(only, sounds, self._unsure(name, box))
+                if only is None or guidance.categories:
+                    possible.append(_Guided(_REGION, name, box, guidance))
         possible.sort(
             key=lambda one: (not one.guidance.audible, one.kind, -one.box.score, one.box.name)
         )
@@ -136,19 +136,21 @@ class AudioFilter:
         self, frame: Frame, found: Mapping[str, Sequence[Detection]], sounds: Sounds
     ) -> list[_Guided]:
         """Return the boxes of detectors that name classes, of no category too."""
-        return [
-            _Guided(_NAMED, name, box, audio_guidance(self._categories[name](box.name), sounds))
-            for name in self._named  # of equal boxes, the first detector's stays
-            for box in self._within_bounds(found.get(name, ()), frame)
-        ]
+        named = []
+        for name in self._named:  # of equal boxes, the first detector's stays
+            for box in self._within_bounds(found.get(name, ()), frame):
+                categories, unsure = self._categories[name](box.name), self._unsure(name, box)
+                guidance = audio_guidance(categories, sounds, unsure)
+                named.append(_Guided(_NAMED, name, box, guidance))
+        return named
 
     def _standing_in(
         self, named: Iterable[_Guided], needed: list[str], sounds: Sounds
     ) -> Iterator[_Guided]:
         """Yield the boxes; one that is not heard itself stands in for what nothing else is."""
-        stand_in = audio_guidance(needed, sounds)
         for one in named:
-            if needed and self._config.stand_ins and not one.guidance.audible:
+            stand_in = audio_guidance(needed, sounds, self._unsure(one.detector, one.box))
+            if stand_in.categories and self._config.stand_ins and not one.guidance.audible:
                 yield _Guided(_STAND_IN, one.detector, one.box, stand_in)
             else:
                 yield one
@@ -161,6 +163,11 @@ class AudioFilter:
             large_enough = self._config.min_area <= fraction <= self._config.max_area
             if box and large_enough and d.score >= self._config.min_score:
                 yield Detection(box, d.name, d.score)
+
+    def _unsure(self, detector: str, box: Detection) -> set[str]:
+        """Return the categories for which a box is not sure enough."""
+        own = self._config.min_scores.get(detector, {})
+        return {category for category, least in own.items() if box.score < least}
 
     def _only_needed(self, detector: str) -> bool:
         """Say whether a detector serves what the others leave out, and nothing else."""
@@ -175,6 +182,21 @@ class AudioFilter:
         return [
             one.category for one in sounds.categories if one.active and one.category not in served
         ]
+
+
+def check_min_scores(config: ProposeConfig, taxonomy: Taxonomy) -> None:
+    """Refuse a least score of a category that the taxonomy does not have.
+
+    Raises:
+        UsageError: naming it.
+    """
+    known = {category.name for category in taxonomy.categories}
+    for detector, scores in config.min_scores.items():
+        if wrong := next((name for name in scores if name not in known), None):
+            raise UsageError(
+                f"propose.min_scores: {detector}: {wrong!r} is no category of the taxonomy; names"
+                " are exact, see target_categories.csv."
+            )
 
 
 def categories_of(
@@ -193,18 +215,21 @@ def categories_of(
     return lambda name: found.get(name, [])
 
 
-def audio_guidance(categories: Sequence[str] | None, sounds: Sounds) -> AudioGuidance:
+def audio_guidance(
+    categories: Sequence[str] | None, sounds: Sounds, unsure: Collection[str] = ()
+) -> AudioGuidance:
     """Judge a box by the sounds.
 
     Args:
         categories: what the box may be; none when it may be anything.
         sounds: the tags of its sound.
+        unsure: categories it is not, whatever is heard.
     """
     score = {one.category: one.score for one in sounds.categories}
     active = [one.category for one in sounds.categories if one.active]
-    possible = list(score) if categories is None else list(categories)
+    possible = [one for one in (score if categories is None else categories) if one not in unsure]
     audible = [category for category in active if category in possible]
-    kept = audible or (list(categories) if categories is not None else [])
+    kept = audible or (possible if categories is not None else [])
     loudest = max((score.get(category, 0.0) for category in kept), default=0.0)
     return AudioGuidance(kept, bool(audible), loudest)
 

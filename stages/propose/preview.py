@@ -7,23 +7,18 @@ answers of the detectors, and its rows are compared with those that stand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Config, HearConfig, ProposeConfig, load_config, render_toml, typed_keys
+from pipeline.config import Config, load_config, render_toml, typed_keys
 from pipeline.errors import UsageError
 from pipeline.records.reviews import by_frame, opinions
-from pipeline.records.schema import Frame, Proposal, Review, Sounds
+from pipeline.records.schema import Proposal, Review
 from pipeline.workspace.workspace import Workspace
-from stages.backends.interfaces import Detection
-from stages.propose.activity import active_categories, check_active_scores
-from stages.propose.filtering import AudioFilter
-from stages.propose.propose_boxes import from_answer, kept_answers, make_detectors, sounds_of
-from stages.taxonomy import Taxonomy, load_taxonomy
-
-Found = dict[str, dict[str, list[Detection]]]
-"""Boxes by frame, then by detector."""
+from stages.propose.activity import check_active_scores
+from stages.propose.again import perceived
+from stages.propose.filtering import check_min_scores
 
 
 @dataclass(frozen=True)
@@ -91,77 +86,13 @@ def preview_settings(workspace: Workspace, settings: Sequence[str]) -> Preview:
     """
     _check_previewable(settings, workspace.config)
     config = load_config(render_toml(resolved=workspace.config), settings, where="--preview")
+    known = perceived(workspace)
     check_active_scores(config.hear)
-    generation = workspace.ledger("propose").generation()
-    if generation is None:
-        raise UsageError("propose: has not run in this workspace; there is nothing to compare.")
-    made_with = ProposeConfig.model_validate(generation.config)
-    detectors = make_detectors(made_with)
-    taxonomy = load_taxonomy(config.hear.taxonomy)
-    frames, proposals = workspace.rows(Frame), workspace.rows(Proposal)
-    found: Found = {row.frame_id: {} for row in frames}
-    for one in detectors:
-        answers = kept_answers(workspace.storage, made_with, generation.fingerprint, one.name)
-        for row in frames:
-            if (answer := answers.get(row.frame_id)) is not None:
-                found[row.frame_id][one.name] = from_answer(answer)
-    sounds = sounds_by_frame(
-        frames, [tag_again(row, taxonomy, config.hear) for row in workspace.rows(Sounds)]
-    )
-    rules = AudioFilter(detectors, taxonomy, config.propose)
-    again = propose_again(frames, sounds, with_table(found, proposals), rules)
-    unknown = sum(
-        any(
-            d.name not in found[row.frame_id]
-            and rules.wants(d.name, row, found[row.frame_id], sounds[row.frame_id])
-            for d in detectors
-        )
-        for row in frames
-        if row.frame_id in sounds
-    )
-    return compare(proposals, again, workspace.rows(Review), len(frames), unknown)
-
-
-def tag_again(sounds: Sounds, taxonomy: Taxonomy, config: HearConfig) -> Sounds:
-    """Find a row's categories anew from its classes; those of a label stay as they are."""
-    if sounds.tagger == "vggsound-label":
-        return sounds
-    categories = active_categories(sounds.classes, taxonomy, config)
-    return sounds.model_copy(update={"categories": categories})
-
-
-def sounds_by_frame(frames: Iterable[Frame], rows: Iterable[Sounds]) -> dict[str, Sounds]:
-    """Return what is heard of each frame that a detector is shown.
-
-    Frames of clips without a target category are not shown to any.
-    """
-    by_clip: dict[str, list[Sounds]] = {}
-    for row in rows:
-        by_clip.setdefault(row.clip_id, []).append(row)
-    every = {one.frame_id: sounds_of(one, by_clip.get(one.clip_id, [])) for one in frames}
-    return {name: own for name, own in every.items() if own is not None and own.categories}
-
-
-def with_table(found: Found, proposals: Iterable[Proposal]) -> Found:
-    """Return every frame's boxes by detector: the kept answer, or what the table has of it."""
-    table: Found = {name: {} for name in found}
-    for row in proposals:
-        if row.frame_id in table:
-            box = Detection(row.bbox, row.detector_class, row.detector_score)
-            table[row.frame_id].setdefault(row.detector, []).append(box)
-    return {name: table[name] | answers for name, answers in found.items()}
-
-
-def propose_again(
-    frames: Iterable[Frame], sounds: Mapping[str, Sounds], found: Found, rules: AudioFilter
-) -> list[Proposal]:
-    """Return the rows ``propose`` would make of these answers."""
-    return [
-        proposal
-        for frame in frames
-        if frame.frame_id in sounds
-        for proposal in rules.proposals(frame, found[frame.frame_id], sounds[frame.frame_id])
-    ]
+    check_min_scores(config.propose, known.taxonomy)
+    sounds = known.heard(config.hear)
+    again = known.propose(sounds, config.propose)
+    unknown = len(known.unanswered(sounds, config.propose))
+    return compare(known.proposals, again, workspace.rows(Review), len(known.frames), unknown)
 
 
 def compare(

@@ -25,7 +25,7 @@ from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead
 from stages.backends.frame_image import decode_frame_image
 from stages.backends.interfaces import DETECTORS, Detection, Detector, FrameInput, make_backend
-from stages.propose.filtering import AudioFilter, rounded
+from stages.propose.filtering import AudioFilter, check_min_scores, rounded
 from stages.propose.model_outputs import Answers
 from stages.taxonomy import load_taxonomy
 
@@ -77,11 +77,12 @@ class ProposeBoxes(Stage[ProposeConfig]):
         for one in self.detectors:
             prefix = _prefix(self.config, one.name)
             found |= {f"{prefix}{key}": digest for key, digest in one.fingerprint().items()}
+        taxonomy = load_taxonomy(self.config.taxonomy)
+        check_min_scores(self.config, taxonomy)
         named = [one.vocabulary for one in self.detectors if one.vocabulary != "none"]
+        for vocabulary in named:
+            taxonomy.of_seen(vocabulary)  # a list without its columns stops the run here
         if named:
-            taxonomy = load_taxonomy(self.config.taxonomy)
-            for vocabulary in named:
-                taxonomy.of_seen(vocabulary)  # a list without its columns stops the run here
             found["taxonomy"] = taxonomy.digest
         return found
 

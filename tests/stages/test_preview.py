@@ -22,16 +22,9 @@ from pipeline.records.schema import (
 from pipeline.workspace.ledger import Generation
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Detection
+from stages.propose.again import Found, propose_again, sounds_by_frame, tag_again, with_table
 from stages.propose.filtering import AudioFilter
-from stages.propose.preview import (
-    Found,
-    compare,
-    preview_settings,
-    propose_again,
-    sounds_by_frame,
-    tag_again,
-    with_table,
-)
+from stages.propose.preview import compare, preview_settings
 from stages.propose.propose_boxes import make_detectors
 from stages.taxonomy import load_taxonomy
 from tests.rows import frame, proposal, sounds

@@ -29,7 +29,7 @@ PATH = click.Path(path_type=Path)
 
 _SECTIONS = {
     "Build": ("init", "download", "sample", "propose", "segment", "run", "retry"),
-    "People": ("label",),
+    "People": ("label", "tune"),
     "Release": ("export", "release", "takedown", "fetch-media", "import-release"),
     "Train and score": ("train-tavlo", "evaluate", "evaluate-images", "tables", "synth"),
     "Look": ("status", "failures", "why", "report"),

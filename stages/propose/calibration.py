@@ -1,0 +1,222 @@
+"""Thresholds by category, of hearing and of seeing, that reviews speak for.
+
+A box is shown in the name of a category that is heard and of which it is sure enough. Of each
+category the boxes people kept bound how far both thresholds may be raised; the boxes they removed
+say what that spares. Odd about it: a threshold does not lie at the lowest kept value but one gap
+below it, the gap between the lowest values of two videos, for the next video may hold a lower one;
+and what spares nothing is left out, for a threshold without need can only lose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from pipeline.config import HearConfig, ProposeConfig
+from stages.propose.again import tag_again
+from stages.propose.judged import JudgedFrame, passes
+from stages.taxonomy import Taxonomy, audioset_classes
+
+HEAR = ""
+"""Stands for a detector where the threshold is one of hearing."""
+
+Key = tuple[str, str]
+"""A detector, or ``HEAR``, and a category."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The evidence that reviews give of one threshold."""
+
+    kept: int
+    videos: int
+    """Videos with a kept box."""
+    removed: int
+    """Removed boxes that were shown in the category's name, perhaps in others' too."""
+    steps: list[float]
+    """Thresholds in order: the first loses no kept box, each further one those of a video more."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Thresholds, and what they were learnt from."""
+
+    thresholds: dict[Key, float]
+    evidence: dict[Key, Evidence]
+    min_videos: int
+
+    def too_few(self) -> dict[Key, Evidence]:
+        """Return what was left as it is for want of kept boxes."""
+        return {
+            key: one
+            for key, one in self.evidence.items()
+            if one.videos < self.min_videos and one.removed
+        }
+
+
+def settings_of(
+    thresholds: Mapping[Key, float], taxonomy: Taxonomy, hear: HearConfig, propose: ProposeConfig
+) -> tuple[HearConfig, ProposeConfig]:
+    """Return the settings with thresholds in them; others of the same kind stay.
+
+    A class of AudioSet that activates several categories has the least of their thresholds, and
+    none where one of them has none.
+    """
+    active_scores = dict(hear.active_scores)
+    for name in audioset_classes():
+        own = [thresholds.get((HEAR, category)) for category in taxonomy.of_audioset(name)]
+        if own and None not in own:
+            active_scores[name] = min(value for value in own if value is not None)
+    min_scores = {detector: dict(own) for detector, own in propose.min_scores.items()}
+    for (detector, category), value in thresholds.items():
+        if detector != HEAR:
+            min_scores.setdefault(detector, {})[category] = value
+    return (
+        hear.model_copy(update={"active_scores": active_scores}),
+        propose.model_copy(update={"min_scores": min_scores}),
+    )
+
+
+def calibrate(
+    frames: Sequence[JudgedFrame],
+    taxonomy: Taxonomy,
+    hear: HearConfig,
+    propose: ProposeConfig,
+    *,
+    max_loss: float = 0.0,
+    min_videos: int = 5,
+) -> Calibration:
+    """Choose the thresholds that spare the most removals.
+
+    Args:
+        frames: judged ones.
+        taxonomy: the target categories.
+        hear: the settings in force.
+        propose: likewise.
+        max_loss: fraction of the kept boxes that may be lost.
+        min_videos: kept boxes of so many videos are the least that a threshold is made of.
+    """
+    evidence = _evidence(frames)
+    usable = {key: one for key, one in evidence.items() if one.videos >= min_videos}
+    work = _Work(frames, taxonomy, hear, propose, usable)
+    work.prune()
+    work.raise_within(math.floor(max_loss * sum(b.kept for f in frames for b in f.boxes)))
+    return Calibration(work.thresholds(), evidence, min_videos)
+
+
+def _evidence(frames: Iterable[JudgedFrame]) -> dict[Key, Evidence]:
+    kept: dict[Key, list[tuple[str, float]]] = {}
+    removed: dict[Key, int] = {}
+    for frame in frames:
+        loudness = {one.category: one.score for one in frame.sounds.categories}
+        active = {one.category for one in frame.sounds.categories if one.active}
+        for box in frame.boxes:
+            names = [box.category] if box.kept else [c for c in box.categories if c in active]
+            for category in names if box.shown else ():
+                values = {(box.detector, category): box.score}
+                if frame.sounds.tagger != "vggsound-label":  # a label has no loudness
+                    values[HEAR, category] = loudness[category]
+                for key, value in values.items():
+                    if box.kept:
+                        kept.setdefault(key, []).append((frame.video_id, value))
+                    else:
+                        removed[key] = removed.get(key, 0) + 1
+    found = {}
+    for key in sorted(kept.keys() | removed.keys()):
+        lowest: dict[str, float] = {}
+        for video_id, value in kept.get(key, []):
+            lowest[video_id] = min(value, lowest.get(video_id, value))
+        count = len(kept.get(key, []))
+        found[key] = Evidence(count, len(lowest), removed.get(key, 0), _steps(lowest.values()))
+    return found
+
+
+def _steps(lowest: Iterable[float]) -> list[float]:
+    """Return thresholds of which each gives up one video more, each a gap below those it keeps.
+
+    >>> _steps([0.5, 0.3, 0.9])
+    [0.1, 0.301]
+    """
+    values = sorted(lowest)
+    steps = []
+    for place, (value, following) in enumerate(pairwise(values)):
+        step = math.floor(1000 * max(0.0, 2 * value - following) + 1e-6) / 1000
+        if place:
+            step = max(step, math.floor(1000 * values[place - 1] + 1e-6) / 1000 + 0.001)
+        steps.append(round(step, 3))
+    return steps
+
+
+@dataclass
+class _Work:
+    """The search for thresholds, one category of a detector or of hearing at a time."""
+
+    frames: Sequence[JudgedFrame]
+    taxonomy: Taxonomy
+    hear: HearConfig
+    propose: ProposeConfig
+    usable: Mapping[Key, Evidence]
+    chosen: dict[Key, int] = field(default_factory=dict)
+    """The step each threshold is at."""
+
+    def __post_init__(self) -> None:
+        self.chosen = {key: 0 for key, one in self.usable.items() if one.steps}
+        self._of: dict[Key, list[JudgedFrame]] = {key: [] for key in self.chosen}
+        for frame in self.frames:
+            heard = {one.category for one in frame.sounds.categories}
+            for key in self._of:
+                if key[1] in heard:
+                    self._of[key].append(frame)
+
+    def thresholds(self) -> dict[Key, float]:
+        return {key: self.usable[key].steps[step] for key, step in sorted(self.chosen.items())}
+
+    def prune(self) -> None:
+        """Take away every threshold without which no more boxes would have to be removed."""
+        for key in sorted(self.chosen, key=lambda key: self.usable[key].removed):
+            with_it, step = self._costs(key), self.chosen.pop(key)
+            if self._costs(key)[1] > with_it[1]:
+                self.chosen[key] = step
+
+    def raise_within(self, budget: int) -> None:
+        """Raise thresholds while kept boxes may be lost, each time where most is spared for one."""
+        while budget > 0:
+            best: tuple[float, Key, int, int] | None = None
+            for key, one in self.usable.items():
+                before = self._costs(key)
+                place = self.chosen.get(key)
+                for step in range(0 if place is None else place + 1, len(one.steps)):
+                    self.chosen[key] = step
+                    lost, spared = (
+                        now - then for now, then in zip(self._costs(key), before, strict=True)
+                    )
+                    if lost > budget:
+                        break
+                    if spared < 0 and (best is None or spared / max(lost, 0.1) < best[0]):
+                        best = (spared / max(lost, 0.1), key, step, lost)
+                self._put(key, place)
+            if best is None:
+                return
+            _, key, self.chosen[key], lost = best[0], best[1], best[2], best[3]
+            budget -= lost
+
+    def _put(self, key: Key, place: int | None) -> None:
+        if place is None:
+            self.chosen.pop(key, None)
+        else:
+            self.chosen[key] = place
+
+    def _costs(self, key: Key) -> tuple[int, int]:
+        """Return the kept boxes lost and the boxes to remove, in the frames a threshold touches."""
+        hear, propose = settings_of(self.thresholds(), self.taxonomy, self.hear, self.propose)
+        lost = removed = 0
+        for frame in self._of.get(key, ()):
+            sounds = tag_again(frame.sounds, self.taxonomy, hear)
+            active = {one.category for one in sounds.categories if one.active}
+            for box in frame.boxes:
+                shown = passes(box.detector, box.score, box.categories, active, propose)
+                lost += box.kept and not shown
+                removed += shown and not box.kept
+        return lost, removed
