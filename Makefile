@@ -3,7 +3,7 @@
 # make help    the rest
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-labelstudio chromium lint lock benchmarks \
-  benchmark-labels benchmark-tavlo clean
+  benchmark-perception benchmark-labels benchmark-tavlo clean
 
 PYTHON ?= python3
 # Test files at a time; the tests of one file share what is slow to make.
@@ -69,7 +69,10 @@ benchmarks: $(READY) ## Measure again what benchmarks/results holds (each takes 
 	$(BIN)/python -m benchmarks.baselines
 	$(BIN)/python -m benchmarks.tavlo_speed
 	$(BIN)/python -m benchmarks.labeling --prompts
-	@echo "Not among them, as one needs a server and one takes hours: make benchmark-labels benchmark-tavlo"
+	@echo "Not among them, as they need videos, a server, hours: make benchmark-perception benchmark-labels benchmark-tavlo"
+
+benchmark-perception: $(READY) ## The same, what ears and eyes find on videos judged by eye: VIDEOS=DIR MODELS=DIR
+	$(BIN)/python -m benchmarks.perception --videos $(VIDEOS) --models $(MODELS) --out benchmarks/results/perception.json
 
 benchmark-labels: $(READY) $(LABEL_STUDIO) ## The same, 2,000 frames to a real Label Studio and back
 	$(BIN)/python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio
