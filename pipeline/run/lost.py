@@ -99,14 +99,12 @@ def units_again(workspace: Workspace, stage: str, kinds: Collection[str]) -> lis
     reads = STAGES[stage].load().spec.reads
     planned = {unit.name: unit for unit in ledger.plan()}
     found = []
-    live = {(file.file, file.sha256) for file in workspace.files(reads)}
+    live = workspace.live(reads)
     for commit in ledger.commits() if wanted else []:
-        if (commit.input["file"], commit.input["sha256"]) not in live:
+        if commit.content not in live:
             continue  # what it was made of is gone: the next run retires it
-        ids: set[str] = set()
-        for row in ledger.rows_of(commit, record, record.table):
-            if row.id in wanted:
-                ids.add(wanted[row.id])
+        rows = ledger.rows_of(commit, record, record.table)
+        ids = {wanted[row.id] for row in rows if row.id in wanted}
         if ids and commit.unit in planned:
             unit = planned[commit.unit]
             chosen = tuple(sorted(ids))

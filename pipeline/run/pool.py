@@ -8,7 +8,8 @@ executor's business (``Worker``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +17,8 @@ from pipeline.errors import StopRun
 from pipeline.records.schema import Record
 from pipeline.run.stage import Fail, Outcome, StageSpec
 from pipeline.run.unit import Clock, ConservationError, Job, UnitResult, commit_unit, read_unit
-from pipeline.workspace.ledger import Unit
+from pipeline.workspace.ledger import Ledger, Unit
+from pipeline.workspace.locks import Claims
 
 _POLL_S = 0.2
 _START_TIMEOUT_S = 300.0
@@ -24,17 +26,32 @@ _TRIES = 2
 """A row may kill this many workers before it is the row's fault and not the machine's."""
 
 
-class UnitSource(Protocol):
-    """Hands out units that no other process works on."""
+class UnitSource:
+    """The units of a run that are still to do, claimed one by one: other processes take others."""
+
+    def __init__(self, ledger: Ledger, units: Iterable[Unit], claims: Claims) -> None:
+        self._ledger, self._claims = ledger, claims
+        self._waiting = deque(units)
 
     def take(self) -> Unit | None:
         """Claim a unit; none when there is none just now."""
+        for _ in range(len(self._waiting)):
+            unit = self._waiting.popleft()
+            if not self._claims.take(unit.ordinal):
+                self._waiting.append(unit)
+            elif self._ledger.is_committed(unit):
+                self.done(unit)
+            else:
+                return unit
+        return None
 
     def done(self, unit: Unit) -> None:
-        """Note that the unit is committed."""
+        """Give back a unit that is committed."""
+        self._claims.release(unit.ordinal)
 
     def remaining(self) -> int:
         """Count the units not known to be committed, those of other processes included."""
+        return len(self._waiting)
 
 
 class WorkerError(Exception):

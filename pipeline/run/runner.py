@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -23,12 +24,12 @@ from pipeline.records.schema import FailureRow
 from pipeline.run.derive import bring_up_to_date, decides_derived, is_derived
 from pipeline.run.local import LocalTeam
 from pipeline.run.lost import media_states, units_again
-from pipeline.run.pool import Pool, Team
+from pipeline.run.pool import Pool, Team, UnitSource
 from pipeline.run.stage import Stage, StageSpec
 from pipeline.run.stage_progress import Progress
-from pipeline.run.unit import Job, UnitResult, new_job
-from pipeline.workspace.ledger import Commit, Generation, Ledger, TableFile, Unit
-from pipeline.workspace.locks import Claims, RunLock, RunningError, run_lock, unit_claims
+from pipeline.run.unit import UnitResult, new_job
+from pipeline.workspace.ledger import Generation, Ledger, TableFile, Unit
+from pipeline.workspace.locks import RunLock, RunningError, run_lock, unit_claims
 from pipeline.workspace.table import way_out
 from pipeline.workspace.workspace import Workspace
 
@@ -108,31 +109,6 @@ class RunSummary:
         self.notes += result.notes
 
 
-class _Units:
-    """The units of this run that are still to do, claimed one by one."""
-
-    def __init__(self, ledger: Ledger, units: Iterable[Unit], claims: Claims) -> None:
-        self._ledger, self._claims = ledger, claims
-        self._waiting = deque(units)
-
-    def take(self) -> Unit | None:
-        for _ in range(len(self._waiting)):
-            unit = self._waiting.popleft()
-            if not self._claims.take(unit.ordinal):
-                self._waiting.append(unit)
-            elif self._ledger.is_committed(unit):
-                self._claims.release(unit.ordinal)
-            else:
-                return unit
-        return None
-
-    def done(self, unit: Unit) -> None:
-        self._claims.release(unit.ordinal)
-
-    def remaining(self) -> int:
-        return len(self._waiting)
-
-
 def run_stage(
     workspace: Workspace,
     name: str,
@@ -161,105 +137,242 @@ def run_stage(
         StopRun: the machine or a site says stop.
     """
     step = step or STAGES[name]
-    given = config is not None
-    config = config if given else getattr(workspace.config, step.section)
-    stage_class = step.load()
-    spec = stage_class.spec
-    stage = stage_class(config)
-    started = time.perf_counter()
-    summary = RunSummary(spec.name)
+    run = _Run(workspace, step, config, options, progress)
+    spec, started = run.spec, time.perf_counter()
     if options.dry_run:
-        summary.after = [
+        run.foresee(coming)
+        run.summary.after = [
             table
             for table in (spec.reads, *spec.joins)
             if table in to_come and (table == spec.reads or to_come[table])
         ]
-        _foresee(workspace, stage, config, options, summary, coming)
-        return summary
+        return run.summary
     if is_derived(spec.reads, *spec.joins):
         bring_up_to_date(workspace)
     try:
-        _run(workspace, step, stage, config, options, summary, progress, given=given)
+        run.run()
     finally:  # masks that people verified stay theirs, also where rows fail
         if decides_derived(*spec.writes):
             bring_up_to_date(workspace)
-    summary.seconds = time.perf_counter() - started
-    return summary
+    run.summary.seconds = time.perf_counter() - started
+    return run.summary
 
 
-def _foresee(
-    workspace: Workspace,
-    stage: Stage[Any],
-    config: Any,
-    options: RunOptions,
-    summary: RunSummary,
-    coming: int,
-) -> None:
-    """Count what a run would do.
+class _Run:
+    """One run of a stage over a workspace, or what it would be.
 
-    It neither locks nor mends anything: it may stand beside a run, or on a read-only disk.
+    Args:
+        workspace: where.
+        step: which stage.
+        config: its settings; none for the workspace's section.
+        options: how.
+        progress: shown to the user; none for silence.
     """
-    spec = stage.spec
-    ledger = workspace.ledger(spec.name)
-    generation = _generation(workspace, stage, config)
-    _refuse_changes(ledger, generation, redo=options.redo)
-    units = _foreseen(workspace, ledger, spec, generation, options, coming)
-    units += units_again(workspace, spec.name, options.again)
-    current = ledger.generation()
-    summary.anew = current is not None and current.key != generation.key
-    summary.pending = sum(_num_rows(unit) for unit in units)
-    if units and workspace.config.run.executor == "local":
-        team = LocalTeam(stage.device())
-        summary.workers, note = _size(team, workspace, spec, options, len(units))
-        summary.notes += [note] if note else []
 
+    def __init__(
+        self,
+        workspace: Workspace,
+        step: Step,
+        config: Any,
+        options: RunOptions,
+        progress: Progress | None,
+    ) -> None:
+        self.workspace, self.step, self.options, self.progress = workspace, step, options, progress
+        self.own_settings = config is None
+        self.config = getattr(workspace.config, step.section) if config is None else config
+        stage_class = step.load()
+        self.spec: StageSpec = stage_class.spec
+        self.stage: Stage[Any] = stage_class(self.config)
+        self.ledger = workspace.ledger(self.spec.name)
+        self.summary = RunSummary(self.spec.name)
 
-def _run(
-    workspace: Workspace,
-    step: Step,
-    stage: Stage[Any],
-    config: Any,
-    options: RunOptions,
-    summary: RunSummary,
-    progress: Progress | None,
-    *,
-    given: bool,
-) -> None:
-    """Plan what is new and do what is pending; ``given``: the settings are no section's."""
-    spec = stage.spec
-    ledger = workspace.ledger(spec.name)
-    recover(workspace, but=spec.name)
-    with run_lock(workspace.storage, ledger.folder) as lock:
-        if lock.alone:
-            ledger.recover()
-        # What another generation made leaves the tables before anything is planned anew.
-        generation = _generation(workspace, stage, config)
-        retired = _take_up_generation(workspace, ledger, generation, lock, redo=options.redo)
-        if retired:
-            summary.notes.append(f"{retired} units of earlier results retired and done anew.")
-        _plan(workspace, ledger, spec, generation.key)
-        units = _pending(workspace, ledger, spec, options)
-        if not (units or options.again):
-            lines = [state.line() for state in media_states(workspace, spec.name)]
-            summary.notes += [line for line in lines if line]
-        units += units_again(workspace, spec.name, options.again)
-        lock.share()  # from here on other runs of the stage may help
+    @cached_property
+    def wanted(self) -> Generation:
+        """The generation that decides this run's answers."""
+        upstream: dict[str, str] = {}
+        for table in self.spec.joins:
+            upstream |= self.workspace.producers(table)
+        config = self.config
+        deciding = (
+            config.deciding() if hasattr(config, "deciding") else config.model_dump(mode="json")
+        )
+        fingerprint = dict(self.stage.fingerprint())
+        return Generation(self.spec.name, self.spec.version, deciding, fingerprint, upstream)
 
-        def keep() -> None:
-            """Write typed settings down before the first result, and not where no model opens."""
-            if given or summary.kept:
-                return
-            summary.kept = workspace.keep_settings(step.section)
-            for line in summary.kept:
-                (progress or Progress.silent()).say(line)
+    def foresee(self, coming: int) -> None:
+        """Count what a run would do, with so many rows more of its input.
 
-        if ledger.commits():
-            keep()
-        if units:
-            job = new_job(workspace.storage, spec.name, generation.key, step.stage, config)
-            _execute(workspace, job, stage, units, options, summary, progress, lock, keep)
-        if lock.try_alone():
-            ledger.recover()
+        It neither locks nor mends anything: it may stand beside a run, or on a read-only disk.
+        """
+        self._refuse_changes()
+        units = self._foreseen(coming) + self._units_again()
+        current = self.ledger.generation()
+        self.summary.anew = current is not None and current.key != self.wanted.key
+        self.summary.pending = sum(_num_rows(unit) for unit in units)
+        if units and self.workspace.config.run.executor == "local":
+            self.summary.workers, note = self._size(LocalTeam(self.stage.device()), len(units))
+            self.summary.notes += [note] if note else []
+
+    def run(self) -> None:
+        """Plan what is new and do what is pending."""
+        workspace, ledger, summary = self.workspace, self.ledger, self.summary
+        recover(workspace, but=self.spec.name)
+        with run_lock(workspace.storage, ledger.folder) as lock:
+            if lock.alone:
+                ledger.recover()
+            # What another generation made leaves the tables before anything is planned anew.
+            if retired := self._take_up_generation(lock):
+                summary.notes.append(f"{retired} units of earlier results retired and done anew.")
+            while new := _ranges(self._unplanned(ledger.checked_plan()), self.spec):
+                if ledger.append(new, self.wanted.key):
+                    break
+            units = self._part_of(self._pending())
+            if not (units or self.options.again):
+                lines = [state.line() for state in media_states(workspace, self.spec.name)]
+                summary.notes += [line for line in lines if line]
+            units += self._units_again()
+            lock.share()  # from here on other runs of the stage may help
+            if ledger.commits():
+                self._keep_settings()
+            if units:
+                self._execute(units, lock)
+            if lock.try_alone():
+                ledger.recover()
+
+    def _keep_settings(self) -> None:
+        """Write typed settings down before the first result, and not where no model opens."""
+        if not self.own_settings or self.summary.kept:
+            return
+        self.summary.kept = self.workspace.keep_settings(self.step.section)
+        for line in self.summary.kept:
+            (self.progress or Progress.silent()).say(line)
+
+    def _take_up_generation(self, lock: RunLock) -> int:
+        """Make ``wanted`` the generation in force, retiring what another one made.
+
+        Returns:
+            The number of units retired.
+        """
+        ledger, wanted = self.ledger, self.wanted
+        current = ledger.generation()
+        if current and current.key == wanted.key:
+            commits = ledger.commits()
+            live = self.workspace.live(*{commit.input["table"] for commit in commits})
+            if stale := [commit for commit in commits if commit.content not in live]:
+                _must_be_alone(lock, ledger)
+                ledger.retire(stale, current.key)
+            return len(stale)
+        self._refuse_changes()
+        retired = 0
+        if current:
+            _must_be_alone(lock, ledger)
+            retired = len(ledger.commits())
+            ledger.retire_all(current.key)
+        elif _key_in_force(ledger) not in ("", wanted.key):
+            _must_be_alone(lock, ledger)
+            ledger.retire_all("damaged")
+        ledger.begin(wanted)
+        return retired
+
+    def _refuse_changes(self) -> None:
+        ledger, wanted = self.ledger, self.wanted
+        if self.options.redo:
+            return
+        current = ledger.generation()
+        if current is None and _key_in_force(ledger) not in ("", wanted.key):
+            raise DamagedError(
+                f"{ledger.folder}/stage.json: it is missing, and the commits beside it were made"
+                f" with other settings. Put the file back, or {way_out(ledger.stage)}."
+            )
+        changes = _changes(current, wanted) if current else []
+        if changes and ledger.commits():
+            raise UsageError(
+                f"{ledger.stage}: this workspace holds results made with other settings"
+                f" ({'; '.join(changes)}). Put the settings back, or add --redo to retire those"
+                " results and do the rows again."
+            )
+
+    def _unplanned(self, plan: Iterable[Unit]) -> list[TableFile]:
+        """Return the input files that no unit names yet."""
+        planned = {unit.content for unit in plan}
+        files = self.workspace.files(self.spec.reads)
+        return [file for file in files if file.content not in planned]
+
+    def _pending(self) -> list[Unit]:
+        live = self.workspace.live(self.spec.reads)
+        committed = {commit.unit for commit in self.ledger.commits()}
+        return [
+            unit
+            for unit in self.ledger.checked_plan()
+            if unit.name not in committed and unit.content in live
+        ]
+
+    def _part_of(self, plan: Iterable[Unit]) -> list[Unit]:
+        part, parts = self.options.part
+        return [unit for unit in plan if unit.ordinal % parts == part - 1]
+
+    def _units_again(self) -> list[Unit]:
+        return units_again(self.workspace, self.spec.name, self.options.again)
+
+    def _foreseen(self, coming: int) -> list[Unit]:
+        """Return the units a run would do: pending ones, those in no plan yet, those to come."""
+        anew = _key_in_force(self.ledger) != self.wanted.key
+        plan = [] if anew else self.ledger.plan()
+        files = self._unplanned(plan)
+        if coming:
+            files.append(TableFile(self.spec.reads, "", "", coming))
+        first = max((unit.ordinal for unit in plan), default=-1) + 1
+        ranges = enumerate(_ranges(files, self.spec), first)
+        new = [replace(unit, ordinal=ordinal) for ordinal, unit in ranges]
+        return self._part_of([*([] if anew else self._pending()), *new])
+
+    def _execute(self, units: Sequence[Unit], lock: RunLock) -> None:
+        workspace, ledger, spec, summary = self.workspace, self.ledger, self.spec, self.summary
+        settings, device = workspace.config.run, self.stage.device()
+        total = sum(_num_rows(unit) for unit in units)
+        team = make_team(settings, spec, device)
+        summary.workers, note = self._size(team, len(units))
+        if settings.executor == "ray" and device == "auto" and not team.num_gpus:
+            note = "the Ray cluster has no GPU; the model runs on CPUs."
+        if note and self.progress:
+            self.progress.say(f"{spec.name}: {note}")
+        progress = self.progress or Progress.silent()
+        job = new_job(workspace.storage, spec.name, self.wanted.key, self.step.stage, self.config)
+
+        # Called in this process for each commit, whoever made it: here a run can still be stopped.
+        def committed(result: UnitResult) -> None:
+            if result.unit.again:
+                ledger.forget(result.unit)
+            summary.add(result)
+            progress.committed(result)
+            lock.check()
+            if len(summary.bugs) >= settings.max_bugs:
+                raise StopRun(
+                    f"{spec.name}: {len(summary.bugs)} rows raised exceptions nobody foresaw, the"
+                    f" last:\n{summary.bugs[-1]}"
+                )
+
+        with (
+            unit_claims(workspace.storage, ledger.folder) as claims,
+            progress.stage(spec.name, total),
+        ):
+            source = UnitSource(ledger, units, claims)
+            pool = Pool(team, job, spec, source, committed, progress.rows, self._keep_settings)
+            try:
+                pool.run(summary.workers)
+            finally:
+                done = {commit.unit for commit in ledger.commits()}
+                summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)
+
+    def _size(self, team: Team, units: int) -> tuple[int, str]:
+        """Return the number of workers, and what to say where GPUs make it fewer."""
+        wanted = min(self.options.workers or team.cores, self.spec.max_workers or units, units)
+        per_gpu = self.workspace.config.run.workers_per_gpu
+        most = team.num_gpus * per_gpu
+        if not most or wanted <= most:
+            return wanted, ""
+        gpus = f"GPUs: {team.num_gpus}, run.workers_per_gpu: {per_gpu}"
+        return most, f"workers: {most}, not {wanted} ({gpus})."
 
 
 def recover(workspace: Workspace, but: str = "") -> None:
@@ -332,14 +445,11 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bo
             if (row.kind == kind if kind else row.retryable) and row.input_id not in pending
         }
         units = [
-            {
-                "file": unit.file,
-                "sha256": unit.sha256,
-                "first": unit.first,
-                "stop": unit.stop,
-                "ids": [row.input_id for row in rows],
-                "attempts": [row.attempts for row in rows],
-            }
+            replace(
+                unit,
+                ids=tuple(row.input_id for row in rows),
+                attempts=tuple(row.attempts for row in rows),
+            )
             for unit, rows in _failures_by_unit(ledger, chosen)
         ]
         if dry_run or not units or ledger.append(units, generation.key):
@@ -359,61 +469,6 @@ def _failures_by_unit(
     for row_id, row in sorted(chosen.items()):
         grouped.setdefault(home[row_id].name, []).append(row)
     return [(units[name], rows) for name, rows in sorted(grouped.items())]
-
-
-def _generation(workspace: Workspace, stage: Stage[Any], config: Any) -> Generation:
-    spec = stage.spec
-    upstream: dict[str, str] = {}
-    for table in spec.joins:
-        upstream |= workspace.producers(table)
-    deciding = config.deciding() if hasattr(config, "deciding") else config.model_dump(mode="json")
-    fingerprint = dict(stage.fingerprint())
-    return Generation(spec.name, spec.version, deciding, fingerprint, upstream)
-
-
-def _take_up_generation(
-    workspace: Workspace, ledger: Ledger, wanted: Generation, lock: RunLock, *, redo: bool
-) -> int:
-    """Make ``wanted`` the generation in force, retiring what another one made.
-
-    Returns:
-        The number of units retired.
-    """
-    current = ledger.generation()
-    if current is None:
-        _refuse_changes(ledger, wanted, redo=redo)
-        if _key_in_force(ledger) not in ("", wanted.key):
-            _must_be_alone(lock, ledger)
-            ledger.retire_all("damaged")
-        ledger.begin(wanted)
-        return 0
-    if current.key == wanted.key:
-        if stale := _stale_commits(workspace, ledger):
-            _must_be_alone(lock, ledger)
-            ledger.retire(stale, current.key)
-        return len(stale)
-    _refuse_changes(ledger, wanted, redo=redo)
-    _must_be_alone(lock, ledger)
-    retired = len(ledger.commits())
-    ledger.retire_all(current.key)
-    ledger.begin(wanted)
-    return retired
-
-
-def _refuse_changes(ledger: Ledger, wanted: Generation, *, redo: bool) -> None:
-    current = ledger.generation()
-    if current is None and not redo and _key_in_force(ledger) not in ("", wanted.key):
-        raise DamagedError(
-            f"{ledger.folder}/stage.json: it is missing, and the commits beside it were made with"
-            f" other settings. Put the file back, or {way_out(ledger.stage)}."
-        )
-    changes = _changes(current, wanted) if current else []
-    if changes and not redo and ledger.commits():
-        raise UsageError(
-            f"{ledger.stage}: this workspace holds results made with other settings"
-            f" ({'; '.join(changes)}). Put the settings back, or add --redo to retire those"
-            " results and do the rows again."
-        )
 
 
 def _key_in_force(ledger: Ledger) -> str:
@@ -436,19 +491,6 @@ def _changes(old: Generation, new: Generation) -> list[str]:
     return found
 
 
-def _stale_commits(workspace: Workspace, ledger: Ledger) -> list[Commit]:
-    """Return the commits whose input rows are no longer in their table."""
-    stale = []
-    live: dict[str, set[tuple[str, str]]] = {}
-    for commit in ledger.commits():
-        table = commit.input["table"]
-        if table not in live:
-            live[table] = {(file.file, file.sha256) for file in workspace.files(table)}
-        if (commit.input["file"], commit.input["sha256"]) not in live[table]:
-            stale.append(commit)
-    return stale
-
-
 def _must_be_alone(lock: RunLock, ledger: Ledger) -> None:
     if not lock.alone:
         raise AvatarBuildError(
@@ -457,122 +499,18 @@ def _must_be_alone(lock: RunLock, ledger: Ledger) -> None:
         )
 
 
-def _plan(workspace: Workspace, ledger: Ledger, spec: StageSpec, key: str) -> None:
-    """Append units for the input files no unit names yet."""
-    while new := _unplanned(workspace, ledger, spec):
-        if ledger.append(new, key):
-            return
-
-
-def _unplanned(workspace: Workspace, ledger: Ledger, spec: StageSpec) -> list[dict[str, Any]]:
-    planned = {(unit.file, unit.sha256) for unit in ledger.checked_plan()}
-    files = workspace.files(spec.reads)
-    return _ranges([file for file in files if (file.file, file.sha256) not in planned], spec)
-
-
-def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[dict[str, Any]]:
+def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[Unit]:
+    """Divide files into units, which get their ordinals and names in the plan."""
+    size = spec.rows_per_unit
     return [
-        {
-            "file": file.file,
-            "sha256": file.sha256,
-            "first": first,
-            "stop": min(first + spec.rows_per_unit, file.rows),
-        }
+        Unit(-1, "", file.file, file.sha256, first, min(first + size, file.rows))
         for file in files
-        for first in range(0, file.rows, spec.rows_per_unit)
+        for first in range(0, file.rows, size)
     ]
-
-
-def _pending(
-    workspace: Workspace,
-    ledger: Ledger,
-    spec: StageSpec,
-    options: RunOptions,
-) -> list[Unit]:
-    live = {(file.file, file.sha256) for file in workspace.files(spec.reads)}
-    committed = {commit.unit for commit in ledger.commits()}
-    return [
-        unit
-        for unit in _part_of(ledger.checked_plan(), options)
-        if unit.name not in committed and (unit.file, unit.sha256) in live
-    ]
-
-
-def _part_of(plan: Sequence[Unit], options: RunOptions) -> list[Unit]:
-    part, parts = options.part
-    return [unit for unit in plan if unit.ordinal % parts == part - 1]
-
-
-def _foreseen(
-    workspace: Workspace,
-    ledger: Ledger,
-    spec: StageSpec,
-    wanted: Generation,
-    options: RunOptions,
-    coming: int,
-) -> list[Unit]:
-    """Return the units a run would do: pending ones, those in no plan yet, and those to come."""
-    anew = _key_in_force(ledger) != wanted.key
-    plan = [] if anew else _pending(workspace, ledger, spec, replace(options, part=(1, 1)))
-    planned = set() if anew else {(unit.file, unit.sha256) for unit in ledger.plan()}
-    files = [
-        file for file in workspace.files(spec.reads) if (file.file, file.sha256) not in planned
-    ]
-    if coming:
-        files.append(TableFile(spec.reads, "", "", coming))
-    ordinal = 0 if anew else max((unit.ordinal for unit in ledger.plan()), default=-1) + 1
-    new = _ranges(files, spec)
-    plan += [Unit(ordinal + offset, "", **raw) for offset, raw in enumerate(new)]
-    return _part_of(plan, options)
 
 
 def _num_rows(unit: Unit) -> int:
     return len(unit.ids) or unit.stop - unit.first
-
-
-def _execute(
-    workspace: Workspace,
-    job: Job,
-    stage: Stage[Any],
-    units: Sequence[Unit],
-    options: RunOptions,
-    summary: RunSummary,
-    progress: Progress | None,
-    lock: RunLock,
-    keep: Callable[[], None],
-) -> None:
-    spec = stage.spec
-    ledger = workspace.ledger(spec.name)
-    settings = workspace.config.run
-    total = sum(_num_rows(unit) for unit in units)
-    team = make_team(settings, spec, stage.device())
-    summary.workers, note = _size(team, workspace, spec, options, len(units))
-    if settings.executor == "ray" and stage.device() == "auto" and not team.num_gpus:
-        note = "the Ray cluster has no GPU; the model runs on CPUs."
-    if note and progress:
-        progress.say(f"{spec.name}: {note}")
-    progress = progress or Progress.silent()
-
-    # Called in this process for each commit, whoever made it: here a run can still be stopped.
-    def committed(result: UnitResult) -> None:
-        if result.unit.again:
-            ledger.forget(result.unit)
-        summary.add(result)
-        progress.committed(result)
-        lock.check()
-        if len(summary.bugs) >= settings.max_bugs:
-            raise StopRun(
-                f"{spec.name}: {len(summary.bugs)} rows raised exceptions nobody foresaw, the"
-                f" last:\n{summary.bugs[-1]}"
-            )
-
-    with unit_claims(workspace.storage, ledger.folder) as claims, progress.stage(spec.name, total):
-        source = _Units(ledger, units, claims)
-        try:
-            Pool(team, job, spec, source, committed, progress.rows, keep).run(summary.workers)
-        finally:
-            done = {commit.unit for commit in ledger.commits()}
-            summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)
 
 
 def make_team(settings: RunConfig, spec: StageSpec, device: str) -> Team:
@@ -582,16 +520,3 @@ def make_team(settings: RunConfig, spec: StageSpec, device: str) -> Team:
 
         return RayTeam(settings.ray_address, spec, device, settings.workers_per_gpu)
     return LocalTeam(device)
-
-
-def _size(
-    team: Team, workspace: Workspace, spec: StageSpec, options: RunOptions, units: int
-) -> tuple[int, str]:
-    """Return the number of workers, and what to say where GPUs make it fewer."""
-    wanted = min(options.workers or team.cores, spec.max_workers or units, units)
-    per_gpu = workspace.config.run.workers_per_gpu
-    most = team.num_gpus * per_gpu
-    if not most or wanted <= most:
-        return wanted, ""
-    gpus = f"GPUs: {team.num_gpus}, run.workers_per_gpu: {per_gpu}"
-    return most, f"workers: {most}, not {wanted} ({gpus})."

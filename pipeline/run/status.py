@@ -56,9 +56,8 @@ def commits_in_force(workspace: Workspace, ledger: Ledger) -> list[Commit]:
     commits = ledger.commits()
     if ledger.stage not in STAGES:
         return commits
-    tables = {commit.input["table"] for commit in commits}
-    live = {(file.file, file.sha256) for table in tables for file in workspace.files(table)}
-    return [one for one in commits if (one.input["file"], one.input["sha256"]) in live]
+    live = workspace.live(*{commit.input["table"] for commit in commits})
+    return [commit for commit in commits if commit.content in live]
 
 
 def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
@@ -91,10 +90,9 @@ def _pending_rows(workspace: Workspace, ledger: Ledger, commits: list[Commit]) -
     done: Counter[tuple[str, str]] = Counter()
     for commit in commits:
         if not commit.ids:
-            key = (commit.input["file"], commit.input["sha256"])
-            done[key] += commit.input["stop"] - commit.input["first"]
+            done[commit.content] += commit.input["stop"] - commit.input["first"]
     reads = STAGES[ledger.stage].reads
-    return sum(file.rows - done[file.file, file.sha256] for file in workspace.files(reads))
+    return sum(file.rows - done[file.content] for file in workspace.files(reads))
 
 
 def status_lines(found: list[StageStatus]) -> list[str]:

@@ -75,6 +75,11 @@ class TableFile(_Stored):
     sha256: str
     rows: StrictInt
 
+    @property
+    def content(self) -> tuple[str, str]:
+        """Return which file it is, and of which bytes."""
+        return self.file, self.sha256
+
 
 @dataclass(frozen=True)
 class Unit(_Stored):
@@ -94,6 +99,11 @@ class Unit(_Stored):
     """Set in a retry: how often each was tried before."""
     again: bool = False
     """Set where rows that are done are done again, for their media is lost; in no plan."""
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """Return which file its rows are in, and of which bytes."""
+        return self.file, self.sha256
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,11 @@ class Commit(_Stored):
     """Set in a retry: the rows it answers again."""
     endings: Annotated[dict[str, dict[str, StrictInt]], _with("drops", "failures")] | None = None
     """The numbers of rows by reason and by kind of failure; none in old commits."""
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """Return which file its input is in, and of which bytes."""
+        return self.input["file"], self.input["sha256"]
 
     def to_json(self) -> bytes:
         """Return it as it is stored."""
@@ -376,12 +391,11 @@ class Ledger:
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
         self.storage.write(f"{self.folder}/stage.json", text.encode())
 
-    def append(self, units: Sequence[dict[str, Any]], stage_key: str) -> bool:
+    def append(self, units: Sequence[Unit], stage_key: str) -> bool:
         """Add units to the plan, unless another process added some at the same moment.
 
         Args:
-            units: ``file``, ``sha256``, ``first``, ``stop`` and, for retries, ``ids`` and
-                ``attempts`` of each.
+            units: their ordinals and names are given here.
             stage_key: of the generation in force.
 
         Returns:
@@ -390,10 +404,10 @@ class Ledger:
         segment = len(self._segments())
         ordinal = max((unit.ordinal for unit in self.plan()), default=-1) + 1
         named = []
-        for offset, raw in enumerate(units):
-            raw = {"ids": (), "attempts": (), **raw}
-            key = digest_of([stage_key, *(raw[k] for k in sorted(raw))])
-            named.append(Unit(ordinal + offset, f"{ordinal + offset:06d}-{key[:12]}", **raw))
+        for number, unit in enumerate(units, ordinal):
+            rows = (unit.attempts, unit.file, unit.first, unit.ids, unit.sha256, unit.stop)
+            key = digest_of([stage_key, *rows])
+            named.append(replace(unit, ordinal=number, name=f"{number:06d}-{key[:12]}"))
         document = {"stage_key": stage_key, "units": [asdict(unit) for unit in named]}
         return self.storage.create(f"{self.folder}/plan/{_segment(segment)}", _sealed(document))
 

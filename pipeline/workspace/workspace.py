@@ -243,10 +243,9 @@ class Workspace:
                 for file in (file for file in commit.files if file.table == table):
                     named.add(file.file)
                     if commit.input["table"] == table:
-                        source = (commit.input["file"], commit.input["sha256"])
-                        copies.setdefault(source, []).append(file)
+                        copies.setdefault(commit.content, []).append(file)
                     else:
-                        found[file.file, file.sha256] = [file]
+                        found[file.content] = [file]
         for orphan in sorted(there - named):
             if orphan.endswith(".parquet") and not PurePosixPath(orphan).name.startswith("."):
                 raise _nameless(orphan)
@@ -255,6 +254,10 @@ class Workspace:
         if self._moment is not None:
             self._moments_files[table] = files
         return files
+
+    def live(self, *tables: str) -> set[tuple[str, str]]:
+        """Return the committed files of tables by name and digest: what made of others is stale."""
+        return {file.content for table in tables for file in self.files(table)}
 
     def _names_in(self, table: str) -> set[str]:
         return {f"tables/{table}/{name}" for name in self.storage.names(f"tables/{table}")}
