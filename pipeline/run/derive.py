@@ -74,12 +74,12 @@ class HeldStep:
         ids = [outcome.id for outcome in rows.outcomes]
         again = rows.attempts is not None
         unit = Unit(
-            ordinal,
-            f"{ordinal:06d}-{rows.key}",
             rows.file,
             rows.sha256,
             0,
             len(ids),
+            ordinal,
+            f"{ordinal:06d}-{rows.key}",
             tuple(ids) if again else (),
             tuple(rows.attempts[name] for name in ids) if rows.attempts is not None else (),
         )

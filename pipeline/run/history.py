@@ -212,7 +212,7 @@ class _Finder:
             for commit in ledger.commits():
                 if all(made.file != file for made in commit.files):
                     continue
-                copied = commit.input["table"] == record.table and commit.input["file"]
+                copied = commit.input.table == record.table and commit.input.file
                 if copied and getattr(record, "source", "") != "annotator":
                     return self._made(record, copied)
                 generation = ledger.generation()

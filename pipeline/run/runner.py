@@ -257,8 +257,8 @@ class _Run:
         current = ledger.generation()
         if current and current.key == wanted.key:
             commits = ledger.commits()
-            live = self.workspace.live(*{commit.input["table"] for commit in commits})
-            if stale := [commit for commit in commits if commit.content not in live]:
+            live = self.workspace.live(*{commit.input.table for commit in commits})
+            if stale := [commit for commit in commits if commit.input.content not in live]:
                 _must_be_alone(lock, ledger)
                 ledger.retire(stale, current.key)
             return len(stale)
@@ -320,7 +320,7 @@ class _Run:
         plan = [] if anew else self.ledger.plan()
         files = self._unplanned(plan)
         if coming:
-            files.append(TableFile(self.spec.reads, "", "", coming))
+            files.append(TableFile("", "", self.spec.reads, coming))
         first = max((unit.ordinal for unit in plan), default=-1) + 1
         ranges = enumerate(_ranges(files, self.spec), first)
         new = [replace(unit, ordinal=ordinal) for ordinal, unit in ranges]
@@ -503,7 +503,7 @@ def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[Unit]:
     """Divide files into units, which get their ordinals and names in the plan."""
     size = spec.rows_per_unit
     return [
-        Unit(-1, "", file.file, file.sha256, first, min(first + size, file.rows))
+        Unit(file.file, file.sha256, first, min(first + size, file.rows), -1, "")
         for file in files
         for first in range(0, file.rows, size)
     ]

@@ -56,8 +56,8 @@ def commits_in_force(workspace: Workspace, ledger: Ledger) -> list[Commit]:
     commits = ledger.commits()
     if ledger.stage not in STAGES:
         return commits
-    live = workspace.live(*{commit.input["table"] for commit in commits})
-    return [commit for commit in commits if commit.content in live]
+    live = workspace.live(*{commit.input.table for commit in commits})
+    return [commit for commit in commits if commit.input.content in live]
 
 
 def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
@@ -90,7 +90,7 @@ def _pending_rows(workspace: Workspace, ledger: Ledger, commits: list[Commit]) -
     done: Counter[tuple[str, str]] = Counter()
     for commit in commits:
         if not commit.ids:
-            done[commit.content] += commit.input["stop"] - commit.input["first"]
+            done[commit.input.content] += commit.input.stop - commit.input.first
     reads = STAGES[ledger.stage].reads
     return sum(file.rows - done[file.content] for file in workspace.files(reads))
 

@@ -22,7 +22,7 @@ from pipeline.flow import imported
 from pipeline.records.schema import TABLES, DropRow, FailureRow, Record, Video, by_table, digest_of
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
 from pipeline.versions import code_revision, tool_versions
-from pipeline.workspace.ledger import Commit, Ledger, Unit
+from pipeline.workspace.ledger import Commit, Contents, Input, Ledger, Unit
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import read_arrow, to_records
 
@@ -236,13 +236,7 @@ def commit_unit(
         stage=spec.name,
         stage_key=job.stage_key,
         unit_key=digest_of([job.stage_key, unit.sha256, unit.first, unit.stop, unit.ids]),
-        input={
-            "table": spec.reads,
-            "file": unit.file,
-            "sha256": unit.sha256,
-            "first": unit.first,
-            "stop": unit.stop,
-        },
+        input=Input(unit.file, unit.sha256, unit.first, unit.stop, spec.reads),
         files=(),  # the ledger names them as it writes them
         counts=counts,
         code_revision=job.code_revision,
@@ -269,11 +263,9 @@ def commit_unit(
 
 def _contents(
     tables: dict[str, list[Any]], drops: list[DropRow], failures: list[FailureRow]
-) -> dict[str, tuple[type[Record], list[Any]]]:
+) -> Contents:
     """Pair the rows of each table, of drops and of failures with their record."""
-    found: dict[str, tuple[type[Record], list[Any]]] = {
-        table: (TABLES[table], rows) for table, rows in tables.items()
-    }
+    found: Contents = {table: (TABLES[table], rows) for table, rows in tables.items()}
     return {**found, "drops": (DropRow, drops), "failures": (FailureRow, failures)}
 
 

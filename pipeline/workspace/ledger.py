@@ -24,10 +24,9 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 
@@ -59,6 +58,10 @@ _YOUNG_S = 24 * 3600.0
 """The age under which a file on an object store may be another run's work."""
 
 
+Contents = dict[str, tuple[type[Record], list[Any]]]
+"""The rows of a unit: per table (or ``drops``, ``failures``) its record and its rows."""
+
+
 class _Stored:
     """A part of a JSON file: its fields are checked when read, and others are errors."""
 
@@ -66,14 +69,11 @@ class _Stored:
 
 
 @dataclass(frozen=True)
-class TableFile(_Stored):
-    """A Parquet file that a commit answers for."""
+class _OfFile(_Stored):
+    """Something that is said of a Parquet file."""
 
-    table: str
-    """Table name; ``drops`` or ``failures`` for those."""
     file: str
     sha256: str
-    rows: StrictInt
 
     @property
     def content(self) -> tuple[str, str]:
@@ -82,28 +82,42 @@ class TableFile(_Stored):
 
 
 @dataclass(frozen=True)
-class Unit(_Stored):
+class TableFile(_OfFile):
+    """A Parquet file that a commit answers for."""
+
+    table: str
+    """Table name; ``drops`` or ``failures`` for those."""
+    rows: StrictInt
+
+
+@dataclass(frozen=True)
+class Rows(_OfFile):
+    """A range of a file's rows: ``first`` to ``stop - 1``."""
+
+    first: StrictInt
+    stop: StrictInt
+
+
+@dataclass(frozen=True)
+class Input(Rows):
+    """The rows a commit answers for."""
+
+    table: str
+
+
+@dataclass(frozen=True)
+class Unit(Rows):
     """A row range of one input file, or some of its rows again."""
 
     ordinal: StrictInt
     """Place in the stage's plan; a later unit's answer about a row replaces an earlier one's."""
     name: str
-    file: str
-    sha256: str
-    first: StrictInt
-    stop: StrictInt
-    """Rows ``first`` to ``stop - 1`` of the file."""
     ids: tuple[str, ...] = ()
     """Set in a retry: only these rows of the range."""
     attempts: tuple[StrictInt, ...] = ()
     """Set in a retry: how often each was tried before."""
     again: bool = False
     """Set where rows that are done are done again, for their media is lost; in no plan."""
-
-    @property
-    def content(self) -> tuple[str, str]:
-        """Return which file its rows are in, and of which bytes."""
-        return self.file, self.sha256
 
 
 @dataclass(frozen=True)
@@ -123,13 +137,13 @@ class Generation(_Stored):
         return digest_of(asdict(self))
 
 
-def _with(*keys: str, kinds: Sequence[type] = ()) -> AfterValidator:
-    """Insist that a JSON object has these keys, and values of these types where they are given."""
+def _with(*keys: str) -> AfterValidator:
+    """Insist that a JSON object has these keys."""
 
     def check(found: dict[str, Any]) -> dict[str, Any]:
-        for key, kind in zip_longest(keys, kinds):
-            if key not in found or (kind and type(found[key]) is not kind):
-                raise ValueError(f"{key!r} is missing or not what it should be")
+        for key in keys:
+            if key not in found:
+                raise ValueError(f"{key!r} is missing")
         return found
 
     return AfterValidator(check)
@@ -144,11 +158,7 @@ class Commit(_Stored):
     stage: str
     stage_key: str
     unit_key: str
-    input: Annotated[
-        dict[str, Any],
-        _with("table", "file", "sha256", "first", "stop", kinds=(str, str, str, int, int)),
-    ]
-    """The rows it answers for: ``first`` to ``stop - 1`` of a table's file."""
+    input: Input
     files: tuple[TableFile, ...]
     counts: Annotated[dict[str, StrictInt], _with("input", "ok", "dropped", "failed")]
     """``input``, ``ok``, ``dropped``, ``failed``, and ``children:<table>``."""
@@ -161,11 +171,6 @@ class Commit(_Stored):
     """Set in a retry: the rows it answers again."""
     endings: Annotated[dict[str, dict[str, StrictInt]], _with("drops", "failures")] | None = None
     """The numbers of rows by reason and by kind of failure; none in old commits."""
-
-    @property
-    def content(self) -> tuple[str, str]:
-        """Return which file its input is in, and of which bytes."""
-        return self.input["file"], self.input["sha256"]
 
     def to_json(self) -> bytes:
         """Return it as it is stored."""
@@ -361,13 +366,13 @@ class Ledger:
     def drop_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
         """Count the drops of these commits by reason, most first."""
         if any(commit.endings is None for commit in commits):
-            return _counted(row.reason for row in self.drops(commits))
+            return _summed([Counter(row.reason for row in self.drops(commits))])
         return _summed(commit.endings["drops"] for commit in commits if commit.endings)
 
     def failure_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
         """Count the failures of these commits by kind, most first."""
         if any(commit.endings is None or commit.ids for commit in commits):
-            return _counted(row.kind for row in self.failures(commits))
+            return _summed([Counter(row.kind for row in self.failures(commits))])
         return _summed(commit.endings["failures"] for commit in commits if commit.endings)
 
     def rows_of(self, commit: Commit, record: type[RecordT], table: str) -> list[RecordT]:
@@ -411,29 +416,18 @@ class Ledger:
         document = {"stage_key": stage_key, "units": [asdict(unit) for unit in named]}
         return self.storage.create(f"{self.folder}/plan/{_segment(segment)}", _sealed(document))
 
-    def commit(
-        self, commit: Commit, contents: dict[str, tuple[type[Record], list[Any]]], run_id: str
-    ) -> bool:
+    def commit(self, commit: Commit, contents: Contents, run_id: str) -> bool:
         """Publish a unit's rows; say whether this call did it or another process had before.
 
         Args:
             commit: everything but ``files``.
-            contents: per table (or ``drops``, ``failures``) its record and rows.
+            contents: the rows.
             run_id: names the work folder.
 
         Raises:
             DamagedError: a file of the unit was taken away meanwhile; the unit is to do again.
         """
-        files, moves = [], []
-        for table, (record, rows) in contents.items():
-            if not rows:
-                continue
-            file, work = self._write(
-                commit.unit, table, to_parquet(record, rows), len(rows), run_id
-            )
-            files.append(file)
-            moves += [(work, file.file)] if work else []
-        whole = replace(commit, files=tuple(files), endings=_endings(contents))
+        whole, moves = self._write(commit, contents, run_id, ())
         if not self.storage.create(f"{self.folder}/units/{commit.unit}.json", whole.to_json()):
             for work, _ in moves:
                 self.storage.remove(work)
@@ -451,55 +445,53 @@ class Ledger:
                     ) from error
         return True
 
-    def replace(
-        self,
-        old: Commit,
-        new: Commit,
-        contents: dict[str, tuple[type[Record], list[Any]]],
-        run_id: str,
-    ) -> None:
+    def replace(self, old: Commit, new: Commit, contents: Contents, run_id: str) -> None:
         """Put other rows in the place of a unit's, under the same names; the old ones are retired.
 
         Args:
             old: the commit in force.
             new: everything but ``files``.
-            contents: as ``commit`` takes them.
+            contents: the rows.
             run_id: names the work folder.
         """
-        home = f"{self.folder}/retired/{old.stage_key[:12]}"
-        before = {file.table: file for file in old.files}
-        files, moves = [], []
-        for table, (record, rows) in contents.items():
-            stood = before.get(table)
-            if not rows and stood is None:
-                continue  # a table that had rows keeps its file, an empty one
-            data = to_parquet(record, rows)
-            if stood is not None and stood.sha256 == hashlib.sha256(data).hexdigest():
-                files.append(stood)
-                continue
-            file, work = self._write(new.unit, table, data, len(rows), run_id)
-            files.append(file)
-            if work:
-                moves.append((work, file.file))
-                if stood is not None:
-                    kept = f"{home}/{stood.sha256[:12]}--{stood.file.replace('/', '--')}"
-                    self.storage.write(kept, self.storage.read(stood.file))
-        whole = replace(new, files=tuple(files), endings=_endings(contents))
+        whole, moves = self._write(new, contents, run_id, old.files)
         self.storage.write(f"{self.folder}/units/{new.unit}.json", whole.to_json())
         for work, name in moves:
             with contextlib.suppress(FileNotFoundError):
                 self.storage.move(work, name)
 
     def _write(
-        self, unit: str, table: str, data: bytes, rows: int, run_id: str
-    ) -> tuple[TableFile, str]:
-        """Write a file of a unit; a table's is in the work folder, named too, until it is moved."""
-        name, work = f"{self.folder}/{table}/{unit}.{run_id}.parquet", ""
-        if table not in ("drops", "failures"):
-            name = f"tables/{table}/{self.stage}-{unit}.parquet"
-            work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{unit}.parquet"
-        self.storage.write(work or name, data)
-        return TableFile(table, name, hashlib.sha256(data).hexdigest(), rows), work
+        self, commit: Commit, contents: Contents, run_id: str, before: Sequence[TableFile]
+    ) -> tuple[Commit, list[tuple[str, str]]]:
+        """Write a unit's files, those of tables into the work folder, where ``before`` differs.
+
+        Returns:
+            The commit that names them, and what to move into its table after it: from where to
+            where. What it will replace there is kept as retired.
+        """
+        files, moves, unit = [], [], commit.unit
+        stood = {file.table: file for file in before}
+        for table, (record, rows) in contents.items():
+            old = stood.get(table)
+            if not rows and old is None:
+                continue  # a table that had rows keeps its file, an empty one
+            data = to_parquet(record, rows)
+            sha256 = hashlib.sha256(data).hexdigest()
+            if old is not None and old.sha256 == sha256:
+                files.append(old)
+                continue
+            name = work = f"{self.folder}/{table}/{unit}.{run_id}.parquet"
+            if table not in ("drops", "failures"):
+                name = f"tables/{table}/{self.stage}-{unit}.parquet"
+                work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{unit}.parquet"
+                moves.append((work, name))
+                if old is not None:
+                    kept = f"{old.sha256[:12]}--{old.file.replace('/', '--')}"
+                    home = f"{self.folder}/retired/{commit.stage_key[:12]}"
+                    self.storage.write(f"{home}/{kept}", self.storage.read(old.file))
+            self.storage.write(work, data)
+            files.append(TableFile(name, sha256, table, len(rows)))
+        return replace(commit, files=tuple(files), endings=_endings(contents)), moves
 
     # Cleaning: only while no other run of the stage is alive
 
@@ -622,7 +614,7 @@ def _reader(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _endings(contents: dict[str, tuple[type[Record], list[Any]]]) -> dict[str, dict[str, int]]:
+def _endings(contents: Contents) -> dict[str, dict[str, int]]:
     """Count the rows of a unit that were dropped by reason, and that failed by kind."""
     drops, failures = (contents.get(name, (None, []))[1] for name in ("drops", "failures"))
     return {
@@ -670,11 +662,7 @@ def _said(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _counted(values: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(values).most_common())
-
-
-def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for one in counts:
         total.update(one)

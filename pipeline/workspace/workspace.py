@@ -242,8 +242,8 @@ class Workspace:
             for commit in ledger.commits():
                 for file in (file for file in commit.files if file.table == table):
                     named.add(file.file)
-                    if commit.input["table"] == table:
-                        copies.setdefault(commit.content, []).append(file)
+                    if commit.input.table == table:
+                        copies.setdefault(commit.input.content, []).append(file)
                     else:
                         found[file.content] = [file]
         for orphan in sorted(there - named):

@@ -22,7 +22,7 @@ from pipeline.records.schema import (
     Sounds,
     Video,
 )
-from pipeline.workspace.ledger import Commit, Generation
+from pipeline.workspace.ledger import Commit, Generation, Input
 from pipeline.workspace.workspace import Workspace
 from tests.rows import clip, frame, proposal, sounds, video
 from tests.video_factory import bursts, make_video
@@ -65,7 +65,7 @@ def commit(workspace: Workspace, stage: str, record: type[Record], rows: Sequenc
         stage=stage,
         stage_key="",
         unit_key="",
-        input={"table": "", "file": "", "sha256": "", "first": 0, "stop": 0},
+        input=Input("", "", 0, 0, ""),
         files=(),
         counts={"input": 0, "ok": 0, "dropped": 0, "failed": 0},
         code_revision="",

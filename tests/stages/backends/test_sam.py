@@ -23,7 +23,7 @@ from pipeline.media import frames_between
 from pipeline.models.register import add
 from pipeline.records import rle
 from pipeline.records.schema import Frame, Instance, Mask, Record, digest_of
-from pipeline.workspace.ledger import Commit, Generation
+from pipeline.workspace.ledger import Commit, Generation, Input
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
@@ -356,7 +356,7 @@ def put(
         stage=stage,
         stage_key="",
         unit_key=digest_of(stage),
-        input={"table": "", "file": "", "sha256": "", "first": 0, "stop": 1},
+        input=Input("", "", 0, 1, ""),
         files=(),
         counts={"input": 1, "ok": 1, "dropped": 0, "failed": 0},
         code_revision="",
