@@ -1,4 +1,4 @@
-"""Boxes ``[x, y, w, h]``: overlap, clipping and non-maximum suppression.
+"""Boxes ``[x, y, w, h]``: overlap and clipping.
 
 Pixels are squares: a box covers ``[x, x + w) x [y, y + h)``, so a box of one pixel has w = h = 1.
 """
@@ -36,22 +36,6 @@ def iou_matrix(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> _F
     union = left[..., 2:].prod(-1) + right[..., 2:].prod(-1) - shared
     overlaps: _Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return overlaps
-
-
-def nms(boxes: Sequence[Sequence[float]], scores: Sequence[float], max_iou: float) -> list[int]:
-    """Return the boxes to keep, best first: none overlaps a better one above ``max_iou``.
-
-    Of equal scores the earlier box is the better one.
-
-    >>> nms([[0, 0, 4, 4], [0, 0, 4, 5], [9, 9, 2, 2]], [0.5, 0.9, 0.1], max_iou=0.5)
-    [1, 2]
-    """
-    overlaps = iou_matrix(boxes, boxes)
-    kept: list[int] = []
-    for index in sorted(range(len(scores)), key=lambda place: -scores[place]):
-        if all(overlaps[index, other] <= max_iou for other in kept):
-            kept.append(index)
-    return kept
 
 
 def clip(box: Sequence[float], width: int, height: int) -> list[float] | None:

@@ -129,7 +129,8 @@ def _in_force(reviews: Iterable[Review], kind: Kind) -> list[Review]:
     if kind == "boxes" and backs:
         return [row for row in rows if row.updated_at > max(backs)] or rows
     if kind == "masks":
-        redone = max((row.updated_at for row in every if _says_boxes(row)), default="")
+        done = (row for row in every if row.kind == "boxes" and row.verified)
+        redone = max((row.updated_at for row in done if not is_withdrawn(row)), default="")
         return [row for row in rows if not _sends_back(row) or row.updated_at >= redone]
     return rows
 
@@ -142,10 +143,6 @@ def _each_ones(rows: Iterable[Review]) -> list[Review]:
 
 def _sends_back(review: Review) -> bool:
     return review.decision == "back_to_boxes" and not is_withdrawn(review)
-
-
-def _says_boxes(review: Review) -> bool:
-    return review.kind == "boxes" and review.verified and not is_withdrawn(review)
 
 
 def _age(review: Review) -> tuple[str, str]:

@@ -97,13 +97,12 @@ def to_polygons(mask: NDArray[Any], tolerance_px: float = 0.0) -> list[Polygon]:
         tolerance_px: how far an outline may move to save corners; with 0 the polygons are exact:
             ``from_polygons(to_polygons(mask), ...)`` is the mask.
     """
-    whole = np.asarray(mask, dtype=bool)
-    rows, columns = np.flatnonzero(whole.any(axis=1)), np.flatnonzero(whole.any(axis=0))
-    if not len(rows):
+    whole = np.asarray(mask, dtype=bool).astype(np.uint8)
+    left, top, wide, high = cv2.boundingRect(whole)
+    if not wide:
         return []
     # All that follows is a matter of the mask's own box; most masks fill a small part of theirs.
-    top, left = int(rows[0]), int(columns[0])
-    inside = np.ascontiguousarray(whole[top : rows[-1] + 1, left : columns[-1] + 1], dtype=np.uint8)
+    inside = np.ascontiguousarray(whole[top : top + high, left : left + wide])
     count, labels = cv2.connectedComponents(inside, connectivity=4)
     outlines: list[list[list[_Point]]] = [[] for _ in range(count)]
     for loop in _loops(inside):
@@ -114,7 +113,10 @@ def to_polygons(mask: NDArray[Any], tolerance_px: float = 0.0) -> list[Polygon]:
     polygons = [_corners(_joined(loops, inside)) for loops in outlines if loops]
     if tolerance_px > 0:
         polygons = [_simplified(points, tolerance_px) for points in polygons]
-    ordered = sorted(polygons, key=lambda points: (-_spanned(points), points))
+    # Holes count against the area that is walked around.
+    ordered = sorted(
+        polygons, key=lambda points: (-cv2.contourArea(np.array(points, np.int32)), points)
+    )
     return [
         [float(value) for x, y in points for value in (x + left, y + top)] for points in ordered
     ]
@@ -228,9 +230,3 @@ def _corners(points: list[_Point]) -> list[_Point]:
 def _simplified(points: list[_Point], tolerance_px: float) -> list[_Point]:
     kept = cv2.approxPolyDP(np.array(points, dtype=np.int32), tolerance_px, True).reshape(-1, 2)
     return [(int(x), int(y)) for x, y in kept] if len(kept) >= 3 else points
-
-
-def _spanned(points: list[_Point]) -> float:
-    """Area inside a closed walk (Gauss's shoelace formula); holes count against it."""
-    x, y = np.array(points, dtype=np.float64).T
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)

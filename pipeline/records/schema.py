@@ -31,7 +31,10 @@ _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
 class Record(BaseModel):
-    """A row. Frozen, strict about names, and free of NaN."""
+    """A row. Frozen, strict about names, and free of NaN.
+
+    A class names its table and key as it is made: ``class Clip(Record, table="clips", ...)``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -41,6 +44,10 @@ class Record(BaseModel):
     key: ClassVar[str] = ""
     """The column that identifies it."""
 
+    def __init_subclass__(cls, *, table: str = "", key: str = "", **others: Any) -> None:
+        super().__init_subclass__(**others)
+        cls.table, cls.key = table, key
+
     @property
     def id(self) -> str:
         """Return the value of the key column."""
@@ -48,11 +55,8 @@ class Record(BaseModel):
         return value
 
 
-class Source(Record):
+class Source(Record, table="sources", key="video_id"):
     """A row of a video list: a video to download."""
-
-    table: ClassVar[str] = "sources"
-    key: ClassVar[str] = "video_id"
 
     video_id: str
     label: str
@@ -61,11 +65,8 @@ class Source(Record):
     """Start of VGGSound's own 10 s; kept for provenance, the whole video is fetched."""
 
 
-class Video(Record):
+class Video(Record, table="videos", key="video_id"):
     """A source file that passed the candidate filter (paper 3.1.1)."""
-
-    table: ClassVar[str] = "videos"
-    key: ClassVar[str] = "video_id"
 
     video_id: str
     label: str
@@ -101,11 +102,8 @@ class Video(Record):
     """The stream of the sound."""
 
 
-class Clip(Record):
+class Clip(Record, table="clips", key="clip_id"):
     """A 10 s span of a video with enough sound in it (paper 3.1.2)."""
-
-    table: ClassVar[str] = "clips"
-    key: ClassVar[str] = "clip_id"
 
     clip_id: str
     video_id: str
@@ -118,11 +116,8 @@ class Clip(Record):
     """The windows of the video that qualified; one of them was drawn. With the lazy draw: 1."""
 
 
-class Frame(Record):
+class Frame(Record, table="frames", key="frame_id"):
     """The sharpest frame of one sound event of a clip (paper 3.1.2)."""
-
-    table: ClassVar[str] = "frames"
-    key: ClassVar[str] = "frame_id"
 
     frame_id: str
     clip_id: str
@@ -161,11 +156,8 @@ class SoundCategory(Record):
     active: bool
 
 
-class Sounds(Record):
+class Sounds(Record, table="sounds", key="clip_id"):
     """The sounds of a clip, or of one frame's neighbourhood."""
-
-    table: ClassVar[str] = "sounds"
-    key: ClassVar[str] = "clip_id"
 
     clip_id: str
     frame_id: str | None = None
@@ -180,11 +172,8 @@ class Sounds(Record):
         return self.frame_id or self.clip_id
 
 
-class Proposal(Record):
+class Proposal(Record, table="proposals", key="proposal_id"):
     """A box nobody has looked at yet (paper 3.1.3)."""
-
-    table: ClassVar[str] = "proposals"
-    key: ClassVar[str] = "proposal_id"
 
     proposal_id: str
     frame_id: str
@@ -240,11 +229,8 @@ LATER_COLUMNS = {"proposal_iou", "drawn_by"}
 """Columns of ``ReviewedInstance`` that ids do not know: reviews made before them keep theirs."""
 
 
-class Review(Record):
+class Review(Record, table="reviews", key="review_id"):
     """A decision about one frame. Append-only: a later review is a new row."""
-
-    table: ClassVar[str] = "reviews"
-    key: ClassVar[str] = "review_id"
 
     review_id: str
     frame_id: str
@@ -268,11 +254,8 @@ class Review(Record):
     """The proposals a person was shown; those that are no instance's were removed."""
 
 
-class Instance(Record):
+class Instance(Record, table="instances", key="instance_id"):
     """A sounding object in one frame, as the reviews say."""
-
-    table: ClassVar[str] = "instances"
-    key: ClassVar[str] = "instance_id"
 
     instance_id: str
     frame_id: str
@@ -284,11 +267,8 @@ class Instance(Record):
     verified: bool
 
 
-class Mask(Record):
+class Mask(Record, table="masks", key="instance_id"):
     """The pixels of an instance."""
-
-    table: ClassVar[str] = "masks"
-    key: ClassVar[str] = "instance_id"
 
     instance_id: str
     frame_id: str

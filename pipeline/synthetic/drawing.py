@@ -93,11 +93,8 @@ def box_of(mask: NDArray[np.bool_]) -> list[int] | None:
     >>> box_of(np.array([[False, True], [False, True]]))
     [1, 0, 1, 2]
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return None
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
+    box = list(cv2.boundingRect(mask.astype(np.uint8)))
+    return box if box[2] else None
 
 
 def _layers(scene: Scene, index: int) -> Iterator[_Layer]:

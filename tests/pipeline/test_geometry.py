@@ -37,23 +37,6 @@ def test_overlap_of_empty_lists_is_an_empty_matrix() -> None:
     assert geometry.iou_matrix([], [[0, 0, 1, 1]]).shape == (0, 1)
 
 
-scored = st.lists(st.tuples(boxes, st.sampled_from([0.1, 0.5, 0.9])), max_size=12)
-
-
-@given(scored, st.sampled_from([0.0, 0.3, 0.5, 1.0]))
-def test_suppression_keeps_what_no_better_kept_box_covers(
-    items: list[tuple[list[int], float]], max_iou: float
-) -> None:
-    found, scores = [box for box, _ in items], [score for _, score in items]
-    kept = geometry.nms(found, scores, max_iou)
-    left, expected = list(range(len(items))), []
-    while left:  # the definition: take the best, strike what it covers, repeat
-        best = max(left, key=lambda place: (scores[place], -place))
-        expected.append(best)
-        left = [n for n in left if n != best and geometry.iou(found[n], found[best]) <= max_iou]
-    assert kept == expected
-
-
 @given(boxes)
 def test_a_clipped_box_is_the_pixels_it_had_inside(box: list[int]) -> None:
     inside = painted(box)[4:14, 4:19]
