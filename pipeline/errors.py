@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 
@@ -56,7 +57,7 @@ class InputError(AvatarBuildError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Workers send it over a pipe; the default would rebuild it from the joined text.
-        return (_rebuild, (type(self), self.kind, self.detail, self.retryable))
+        return (partial(type(self), self.kind, self.detail, retryable=self.retryable), ())
 
 
 class MediaError(InputError):
@@ -65,10 +66,6 @@ class MediaError(InputError):
 
 class StopRun(AvatarBuildError):
     """Stop now and keep the unfinished rows pending: the disk is full, the site blocks us."""
-
-
-def _rebuild(cls: type[InputError], kind: str, detail: str, retryable: bool) -> InputError:
-    return cls(kind, detail, retryable=retryable)
 
 
 _MACHINE = {

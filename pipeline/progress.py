@@ -33,7 +33,7 @@ def counting(
     if not shown:
         yield lambda _done, _note: None
     elif not sys.stderr.isatty():
-        yield _CountLines(name, total, done, of)
+        yield _count_lines(name, total, done, of)
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
@@ -92,27 +92,24 @@ class _LinesNowAndThen:
         self.started = time.monotonic()
         self._next_line = self.started + _LINE_EVERY_S
 
-    def write(self, line: Callable[[], str]) -> None:
+    def write(self, line: str) -> None:
         now = time.monotonic()
         if now > self._next_line:
             self._next_line = now + _LINE_EVERY_S
-            sys.stderr.write(line() + "\n")
+            sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
 
-class _CountLines(_LinesNowAndThen):
-    def __init__(self, name: str, total: int, done: int, of: str) -> None:
-        super().__init__()
-        self._name, self._total, self._first, self._of = name, total, done, of
+def _count_lines(name: str, total: int, first: int, of: str) -> Callable[[int, str], None]:
+    lines = _LinesNowAndThen()
 
-    def __call__(self, done: int, note: str) -> None:
-        self.write(lambda: self._line(done, note))
+    def show(done: int, note: str) -> None:
+        each_s = (time.monotonic() - lines.started) / max(1, done - first)
+        count = f"{done} of {total} {of}".rstrip()
+        left = f"about {each_s * (total - done):.0f} s left"
+        lines.write(f"{name}: {', '.join(part for part in (count, note, left) if part)}")
 
-    def _line(self, done: int, note: str) -> str:
-        each_s = (time.monotonic() - self.started) / max(1, done - self._first)
-        count = f"{done} of {self._total} {self._of}".rstrip()
-        left = f"about {each_s * (self._total - done):.0f} s left"
-        return f"{self._name}: {', '.join(part for part in (count, note, left) if part)}"
+    return show
 
 
 def _transfer_lines() -> Callable[[str, int, int | None], None]:
@@ -120,6 +117,6 @@ def _transfer_lines() -> Callable[[str, int, int | None], None]:
 
     def show(name: str, done: int, size: int | None) -> None:
         whole = f" of {size / 1e6:.0f}" if size else ""
-        lines.write(lambda: f"{name}: {done / 1e6:.0f}{whole} MB")
+        lines.write(f"{name}: {done / 1e6:.0f}{whole} MB")
 
     return show

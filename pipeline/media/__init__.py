@@ -17,12 +17,11 @@ are written into a record.
 """
 
 from pipeline.media.clip import BROWSER, TICK_S, Made, MadeClip, make_clip, shown_before
-from pipeline.media.clip_cache import ClipTensors, read_cached_clip, write_cached_clip
-from pipeline.media.container import DecodeCounts, Media
+from pipeline.media.container import Media
 from pipeline.media.encode import encode, encode_film
 from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import PROBE_VERSION, MediaFacts, probe
-from pipeline.media.sound import Channels, SoundEnergy, SoundTrack
+from pipeline.media.sound import SoundEnergy, SoundTrack
 from pipeline.media.sound_file import FileSound, read_sound
 from pipeline.media.timeline import Timeline, exact, read_timeline
 from pipeline.media.waveform import waveform
@@ -31,9 +30,6 @@ __all__ = [
     "BROWSER",
     "PROBE_VERSION",
     "TICK_S",
-    "Channels",
-    "ClipTensors",
-    "DecodeCounts",
     "FileSound",
     "Made",
     "MadeClip",
@@ -50,10 +46,8 @@ __all__ = [
     "frames_between",
     "make_clip",
     "probe",
-    "read_cached_clip",
     "read_sound",
     "read_timeline",
     "shown_before",
     "waveform",
-    "write_cached_clip",
 ]

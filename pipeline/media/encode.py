@@ -45,7 +45,7 @@ def encode(pictures: Iterable[Picture], fps: float, target: Path) -> None:
     """
     rate = Fraction(fps).limit_denominator(1001)
     timed = ((number / rate, picture.rgb()) for number, picture in enumerate(pictures))
-    _write(timed, rate, 1 / rate, target, None, 0)
+    encode_film(timed, fps, target, None, 0, tick=1 / rate)
 
 
 def encode_film(
@@ -57,6 +57,7 @@ def encode_film(
     *,
     lead: int = 0,
     options: Mapping[str, str] = MappingProxyType({}),
+    tick: Fraction = _TICK,
 ) -> None:
     """Write pictures at their own times with a sound, as H.264 and AAC.
 
@@ -68,25 +69,13 @@ def encode_film(
         rate_hz: its samples per second.
         lead: how many of its samples come before time 0 and are hidden.
         options: of the picture's encoder, in place of the usual ones.
+        tick: the unit of the times in the file, seconds.
 
     Raises:
         MediaError: ``empty_span`` when there is no picture.
         OSError: the target cannot be written.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    _write(pictures, rate, _TICK, target, sound, rate_hz, lead, options)
-
-
-def _write(
-    pictures: Iterable[Timed],
-    rate: Fraction,
-    tick: Fraction,
-    target: Path,
-    sound: NDArray[np.float32] | None,
-    rate_hz: int,
-    lead: int = 0,
-    options: Mapping[str, str] = MappingProxyType({}),
-) -> None:
     wanted = {"crf": "20", **REPEATABLE, **options}
     with av.open(
         str(target.absolute()), "w", format="mp4", options={"movflags": "faststart"}

@@ -117,7 +117,8 @@ def probe(path: Path) -> MediaFacts:
         if claimed is not None:
             _check_end(media, end_s, float(claimed))
         facts = dataclasses.replace(facts, duration_s=end_s - start_s)
-    return dataclasses.replace(facts, bitrate_bps=_bitrate(path, facts.duration_s))
+    bits, lasts_s = path.stat().st_size * 8, facts.duration_s
+    return dataclasses.replace(facts, bitrate_bps=round(bits / lasts_s) if lasts_s else 0)
 
 
 def _check_sound(media: Media) -> None:
@@ -157,10 +158,11 @@ def _duration_by_header(container: InputContainer, streams: Sequence[Stream]) ->
 
 def _counted(timeline: Timeline, facts: MediaFacts) -> MediaFacts:
     """Return the facts of the frames, for a file without a whole index."""
+    steps = len(timeline.pts) - 1
     return dataclasses.replace(
         facts,
-        fps=_average_rate(timeline) or facts.fps,
-        frame_count=len(timeline.pts),
+        fps=float(steps / timeline.time(steps)) if steps else facts.fps,
+        frame_count=steps + 1,
         start_s=float(timeline.start),
     )
 
@@ -173,11 +175,6 @@ def _check_end(media: Media, end_s: float, claimed_s: float) -> None:
     early = claimed_s - _SLACK_S
     if end_s < early and _measured(media, every_track=True)[1] < early:
         raise _truncated(media.path, f"ends at {end_s:.1f} of {claimed_s:.1f} s")
-
-
-def _average_rate(timeline: Timeline) -> float:
-    steps = len(timeline.pts) - 1
-    return float(steps / timeline.time(steps)) if steps else 0.0
 
 
 def _measured(media: Media, *, every_track: bool = False) -> tuple[float, float]:
@@ -207,10 +204,6 @@ def _measured(media: Media, *, every_track: bool = False) -> tuple[float, float]
                 begins.append(first * (stream.time_base or 0))
                 ends.append(end * (stream.time_base or 0))
     return float(min(begins, default=0)), float(max(ends, default=0))
-
-
-def _bitrate(path: Path, duration_s: float) -> int:
-    return round(path.stat().st_size * 8 / duration_s) if duration_s else 0
 
 
 def _indexed_frames(container: InputContainer) -> int:

@@ -314,7 +314,9 @@ Channels = Literal["first", "mean"]
 
 def one_channel(frame: AudioFrame, channels: Channels) -> NDArray[np.float32]:
     """Return the first channel, or the mean of all, ``(samples,)`` in [-1, 1]."""
-    return first_channel(frame) if channels == "first" else mean_of_channels(frame)
+    if channels == "mean":
+        return mean_of_channels(frame)
+    return _to_unit(_channels(frame)[0].astype(np.float32), frame, 1)
 
 
 def mean_of_channels(frame: AudioFrame) -> NDArray[np.float32]:
@@ -332,11 +334,6 @@ def block_channels(frame: AudioFrame) -> NDArray[np.float32]:
     if len(samples) > 2:
         return mean_of_channels(frame)[None]
     return np.stack([_to_unit(one.astype(np.float32), frame, 1) for one in samples])
-
-
-def first_channel(frame: AudioFrame) -> NDArray[np.float32]:
-    """Return the first channel, ``(samples,)`` in [-1, 1]."""
-    return _to_unit(_channels(frame)[0].astype(np.float32), frame, 1)
 
 
 def _channels(frame: AudioFrame) -> NDArray[Any]:
