@@ -11,10 +11,17 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, *, keep: bool = False) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to; it takes its place when the ``with`` ends well.
 
     Who is interrupted leaves the target as it was. The path has the target's suffix.
+
+    Args:
+        target: its folder is made where there is none.
+        keep: what is there already.
+
+    Raises:
+        FileExistsError: ``keep``, and there is something.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.tmp{target.suffix}")
@@ -22,7 +29,10 @@ def replacing(target: Path) -> Iterator[Path]:
         yield staged
         with staged.open("rb") as handle:
             os.fsync(handle.fileno())
-        staged.replace(target)
+        if keep:
+            os.link(staged, target)
+        else:
+            staged.replace(target)
     finally:
         staged.unlink(missing_ok=True)
 

@@ -334,19 +334,24 @@ class Ledger:
         """Return the files of ``table`` this stage has committed."""
         return [file for commit in self.commits() for file in commit.files if file.table == table]
 
-    def failures(self, among: Sequence[Commit] | None = None) -> list[FailureRow]:
-        """Return the rows that stand as failed now: a retry's answer replaces the earlier one.
+    def failed(self, among: Sequence[Commit] | None = None) -> list[tuple[str, FailureRow]]:
+        """Return the rows that stand as failed now, each with the name of the unit that says so.
+
+        A retry's answer replaces the earlier one.
 
         Args:
             among: only of these commits; none takes all.
         """
-        current: dict[str, FailureRow] = {}
+        current: dict[str, tuple[str, FailureRow]] = {}
         for commit in self.commits() if among is None else among:
             for row_id in commit.ids:
                 current.pop(row_id, None)
-            for row in self.failures_of(commit):
-                current[row.input_id] = row
+            current |= {row.input_id: (commit.unit, row) for row in self.failures_of(commit)}
         return list(current.values())
+
+    def failures(self, among: Sequence[Commit] | None = None) -> list[FailureRow]:
+        """Return the rows that stand as failed now, see ``failed``."""
+        return [row for _, row in self.failed(among)]
 
     def failures_of(self, commit: Commit) -> list[FailureRow]:
         """Return the rows that failed in one unit, whatever became of them later."""

@@ -42,15 +42,10 @@ class RunLock:
     def __init__(self, handle: TextIO | None, marker: _Marker | None = None) -> None:
         self._handle = handle
         self._marker = marker
-        self.alone = True
+        self.alone = handle is None
         """Whether no other run of the stage is alive."""
-        if handle is None:
-            return
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.alone = False
-            fcntl.flock(handle, fcntl.LOCK_SH)
+        if not self.try_alone():
+            self.share()
 
     def share(self) -> None:
         """Let other runs in; on an object store none comes in."""

@@ -12,13 +12,13 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import InputError, UsageError
+from pipeline.files import replacing, write_whole
 
 
 class Storage:
@@ -148,8 +148,7 @@ class Storage:
         if self.local is None:
             self._fs.pipe_file(self._remote(name, write=True), data)
             return
-        with self._staged(self.path(name), data) as temporary:
-            temporary.replace(self.path(name))
+        write_whole(self.path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write ``name`` whole unless it exists; say whether it was written.
@@ -157,19 +156,16 @@ class Storage:
         Exact on a local disk, and on stores that know conditional writes. On others two writers at
         the same instant both win.
         """
-        if self.local is None:
-            if self.exists(name):
+        try:
+            if self.local is not None:
+                with replacing(self.path(name), keep=True) as staged:
+                    staged.write_bytes(data)
+            elif self.exists(name):
                 return False
-            try:
+            else:
                 self._fs.pipe_file(self._remote(name, write=True), data, mode="create")
-            except FileExistsError:
-                return False
-            return True
-        with self._staged(self.path(name), data) as temporary:
-            try:
-                os.link(temporary, self.path(name))
-            except FileExistsError:
-                return False
+        except FileExistsError:
+            return False
         return True
 
     def move(self, source: str, target: str) -> None:
@@ -224,20 +220,6 @@ class Storage:
             path = Path(folder) / PurePosixPath(name).name
             self._fs.get_file(self._remote(name), str(path))
             yield path
-
-    @contextlib.contextmanager
-    def _staged(self, path: Path, data: bytes) -> Iterator[Path]:
-        """Write ``data`` to a temporary file next to ``path``, flushed to the disk."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            with temporary.open("wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _is_so(asked: Callable[[os.DirEntry[str]], bool], entry: os.DirEntry[str]) -> bool:

@@ -168,16 +168,13 @@ class Workspace:
         if profile is not None:
             check_profile(profile)
         storage = Storage(root)
+        from pipeline.versions import package_version
+
         try:
             if storage.exists(_MARKER):
                 raise UsageError(f"{root}: already a workspace.")
             if storage.names(".") or storage.folders("."):
                 raise UsageError(f"{root}: not empty. Name a new folder.")
-        except OSError as error:
-            raise UsageError(f"{root}: no workspace can be made here: {error.strerror}.") from error
-        from pipeline.versions import package_version
-
-        try:
             for table in TABLES:
                 storage.make_folder(f"tables/{table}")
             for kind in ("videos", "frames", "clips"):
