@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import AvatarBuildError
 from pipeline.flow import FLOW
 from pipeline.run.stage import Outcome, StageSpec
-from pipeline.run.unit import Clock, commit_unit, new_job
+from pipeline.run.unit import Clock, Job, commit_unit
 from pipeline.workspace.ledger import Commit, Generation, Ledger, Unit
 from pipeline.workspace.locks import run_lock
 from pipeline.workspace.workspace import Workspace
@@ -47,7 +47,7 @@ class HeldStep:
         self.ledger: Ledger = workspace.ledger(spec.name)
         self._spec = spec
         self._generation = Generation(spec.name, spec.version, {}, {}, {})
-        self._job = new_job(workspace.storage, spec.name, self._generation.key)
+        self._job = Job(workspace.storage, spec.name, self._generation.key)
 
     @property
     def stage_key(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pipeline.errors import UsageError
@@ -49,15 +50,8 @@ class HistoryRow:
         """Return it for ``--json``."""
         made = None
         if self.commit:
-            made = {
-                "stage": self.commit.stage,
-                "unit": self.commit.unit,
-                "stage_key": self.commit.stage_key,
-                "code_revision": self.commit.code_revision,
-                "versions": self.commit.versions,
-                "started": self.commit.started,
-                "config": self.config,
-            }
+            names = ("stage", "unit", "stage_key", "code_revision", "versions", "started")
+            made = {name: getattr(self.commit, name) for name in names} | {"config": self.config}
         return {"table": self.record.table, "row": self.record.model_dump(), "made_by": made}
 
     def lines(self) -> Iterator[str]:
@@ -113,14 +107,12 @@ def history(workspace: Workspace, some_id: str) -> tuple[list[HistoryRow], list[
 class _Finder:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self._arrow: dict[str, Any] = {}
+        self.table = cache(workspace.arrow)
 
-    def table(self, name: str) -> Any:
-        if name not in self._arrow:
-            self._arrow[name] = self.workspace.arrow(name)
-        return self._arrow[name]
-
-    def where(self, record: type[Record], column: str, value: str) -> list[Any]:
+    def where(self, record: type[Record], column: str, value: str | None) -> list[Any]:
+        """Return the rows of a table with a value in a column, by id; none has no value."""
+        if value is None:
+            return []
         import pyarrow.compute as pc
 
         table = self.table(record.table)
@@ -147,34 +139,23 @@ class _Finder:
     def chain(self, start: Record) -> list[Record]:
         """Follow the flow from the video down to what ``start`` is, then to what came of it."""
         frame_id = getattr(start, "frame_id", None)
-        clip_id = getattr(start, "clip_id", None)
-        video_id = getattr(start, "video_id", None)
-        found: list[Record] = []
-        if frame_id:
-            for frame in self.where(Frame, "frame_id", frame_id):
-                clip_id, video_id = frame.clip_id, frame.video_id
-                found.append(frame)
-        clips = self.where(Clip, "clip_id", clip_id) if clip_id else []
+        frames = self.where(Frame, "frame_id", frame_id)
+        at = frames[0] if frames else start
+        video_id = getattr(at, "video_id", None)
+        of_video = isinstance(start, (Source, Video))
+        place = ("video_id", video_id) if of_video else ("clip_id", getattr(at, "clip_id", None))
+        clips = self.where(Clip, *place)
         video_id = video_id or (clips[0].video_id if clips else None)
-        above: list[Record] = []
-        if video_id:
-            above += self.where(Source, "video_id", video_id)
-            above += self.where(Video, "video_id", video_id)
-        if isinstance(start, (Source, Video)):
-            clips = self.where(Clip, "video_id", start.id)
-        above += clips
+        found = self.where(Source, "video_id", video_id) + self.where(Video, "video_id", video_id)
+        found += clips
         for clip in clips:
             heard = self.where(Sounds, "clip_id", clip.clip_id)
-            above += [row for row in heard if not frame_id or row.frame_id in (None, frame_id)]
-        if isinstance(start, (Source, Video, Clip)):
-            column = "clip_id" if isinstance(start, Clip) else "video_id"
-            found = self.where(Frame, column, start.id)
-            return above + found
-        return above + found + self._below(start, frame_id)
+            found += [row for row in heard if not frame_id or row.frame_id in (None, frame_id)]
+        if of_video or isinstance(start, Clip):
+            return found + self.where(Frame, *place)
+        return found + frames + self._below(start, frame_id)
 
     def _below(self, start: Record, frame_id: str | None) -> list[Record]:
-        if frame_id is None:
-            return []
         proposals = self.where(Proposal, "frame_id", frame_id)
         reviews = self.where(Review, "frame_id", frame_id)
         instances = self.where(Instance, "frame_id", frame_id)

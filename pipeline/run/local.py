@@ -14,19 +14,16 @@ import signal
 import sys
 import threading
 import time
-import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from pipeline.errors import AvatarBuildError, StopRun
 from pipeline.run.gpus import VISIBLE, visible_gpus
 from pipeline.run.pool import Message, Worker
-from pipeline.run.stage import Stage
-from pipeline.run.unit import Job, answer, run_unit
-from pipeline.run.worker import make_scratch, opened_stage
+from pipeline.run.unit import Job
+from pipeline.run.worker import make_scratch, opened_stage, raised, reply
 
 _LEAVE_S = 5.0
 
@@ -149,30 +146,17 @@ def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]
 
     try:
         with opened_stage(job, scratch, lambda: send("beat")) as stage:
-            send("ready")
-            _answer(pipe, send, job, stage)
-    except AvatarBuildError as error:
-        send("refused", error)
+            said = "ready"
+            send(said)
+            while said not in ("refused", "bug") and (message := pipe.recv())[0] != "end":
+                said, value = reply(job, stage, message, lambda done: send("beat", done))
+                send(said, value)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-    except Exception:  # noqa: BLE001  the parent raises it again, with this traceback
-        send("bug", traceback.format_exc())
+    except Exception as error:  # noqa: BLE001  the parent raises it again
+        send(*raised(error))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _answer(pipe: Connection, send: Callable[..., None], job: Job, stage: Stage[Any]) -> None:
-    while True:
-        kind, value = pipe.recv()
-        if kind == "end":
-            return
-        try:
-            if kind == "unit":
-                send("done", run_unit(job, stage, value, lambda done: send("beat", done)))
-            else:
-                send("outcomes", answer(job, stage, [value]))
-        except StopRun as stop:
-            send("stop", stop)
 
 
 def _end_with(parent: int) -> None:

@@ -112,6 +112,14 @@ def units_again(workspace: Workspace, stage: str, kinds: Collection[str]) -> lis
     return found
 
 
+_LOST_WORDS = {
+    MISSING: ("missing", "missing"),
+    CHANGED: ("changed", "changed"),
+    UNSURE: ("unsure", "written to since, maybe changed"),
+}
+"""Each way to be lost: its key in ``--json``, and in words."""
+
+
 @dataclass(frozen=True)
 class MediaState:
     """The state of the files of a table, by their looks alone."""
@@ -122,27 +130,20 @@ class MediaState:
     files: int
     """The number of files of the table."""
     looked_at: int
-    missing: int
-    """The missing ones of those looked at; so too the next two."""
-    changed: int
-    unsure: int
-    """Written to since they were hashed: maybe changed."""
+    lost: Counter[str]
+    """Of those looked at, the files that are ``missing_file``, ``changed_file`` or ``unsure``."""
     first: str
     """The path of one that is not as recorded; empty when all are."""
 
     def as_dict(self) -> dict[str, int]:
         """Return the counts for ``--json``."""
-        names = ("files", "looked_at", "missing", "changed", "unsure")
-        return {name: getattr(self, name) for name in names}
+        lost = {name: self.lost[kind] for kind, (name, _) in _LOST_WORDS.items()}
+        return {"files": self.files, "looked_at": self.looked_at, **lost}
 
     def said(self) -> str:
         """Say what is wrong; empty when nothing is."""
-        counts = {
-            "missing": self.missing,
-            "changed": self.changed,
-            "written to since, maybe changed": self.unsure,
-        }
-        lost = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        words = ((self.lost[kind], word) for kind, (_, word) in _LOST_WORDS.items())
+        lost = ", ".join(f"{count} {word}" for count, word in words if count)
         looked = f"{self.looked_at} files" + (self.partly() and f" looked at of {self.files}")
         return f"{looked}: {lost}; the first: {self.first}" if lost else ""
 
@@ -157,7 +158,7 @@ class MediaState:
 
     def way_back(self) -> str:
         """Return the command that makes them again."""
-        kind = MISSING if self.missing else CHANGED
+        kind = MISSING if self.lost[MISSING] else CHANGED
         return f"avatar-build retry --stage {self.stage} --kind {kind}"
 
     def line(self) -> str:
@@ -183,8 +184,7 @@ def media_states(
         looked_at, found = looked_over(workspace, record, at_most)
         if looked_at:
             total = sum(unit.rows for unit in workspace.files(record.table))
-            kinds = Counter(file.kind for file in found)
-            counts = (kinds[MISSING], kinds[CHANGED], kinds[UNSURE])
+            lost = Counter(file.kind for file in found)
             first = found[0].path if found else ""
-            states.append(MediaState(stage, record.table, total, looked_at, *counts, first))
+            states.append(MediaState(stage, record.table, total, looked_at, lost, first))
     return states

@@ -10,15 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import AvatarBuildError, StopRun, UsageError
+from pipeline.errors import UsageError
 from pipeline.run.gpus import VISIBLE
 from pipeline.run.pool import Message, Worker
-from pipeline.run.unit import Job, answer, run_unit
-from pipeline.run.worker import make_scratch, opened_stage
+from pipeline.run.unit import Job
+from pipeline.run.worker import make_scratch, opened_stage, raised, reply
 
 if TYPE_CHECKING:
     from pipeline.run.stage import StageSpec
@@ -35,25 +34,13 @@ class StageActor:
             scratch = make_scratch(job, f"{os.getpid()}")
             self._opened = opened_stage(job, scratch, lambda: None)
             self._stage = self._opened.__enter__()
-        except AvatarBuildError as error:
-            return "refused", error
-        except Exception:  # noqa: BLE001  the driver raises it again, with this traceback
-            return "bug", traceback.format_exc()
+        except Exception as error:  # noqa: BLE001  the driver raises it again
+            return raised(error)
         return "ready", None
 
     def answer(self, message: Message) -> Message:
         """Do a unit or a row."""
-        kind, value = message
-        try:
-            if kind == "unit":
-                return "done", run_unit(self._job, self._stage, value, lambda _done: None)
-            return "outcomes", answer(self._job, self._stage, [value])
-        except StopRun as stop:
-            return "stop", stop
-        except AvatarBuildError as error:
-            return "refused", error
-        except Exception:  # noqa: BLE001  the driver raises it again, with this traceback
-            return "bug", traceback.format_exc()
+        return reply(self._job, self._stage, message, lambda _done: None)
 
     def close(self) -> None:
         """Close the stage."""

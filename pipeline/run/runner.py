@@ -27,7 +27,7 @@ from pipeline.run.lost import media_states, units_again
 from pipeline.run.pool import Pool, Team, UnitSource
 from pipeline.run.stage import Stage, StageSpec
 from pipeline.run.stage_progress import Progress
-from pipeline.run.unit import UnitResult, new_job
+from pipeline.run.unit import Job, UnitResult
 from pipeline.workspace.ledger import Generation, Ledger, TableFile, Unit
 from pipeline.workspace.locks import RunLock, RunningError, run_lock, unit_claims
 from pipeline.workspace.table import way_out
@@ -337,7 +337,7 @@ class _Run:
         if note and self.progress:
             self.progress.say(f"{spec.name}: {note}")
         progress = self.progress or Progress.silent()
-        job = new_job(workspace.storage, spec.name, self.wanted.key, self.step.stage, self.config)
+        job = Job(workspace.storage, spec.name, self.wanted.key, self.step.stage, self.config)
 
         # Called in this process for each commit, whoever made it: here a run can still be stopped.
         def committed(result: UnitResult) -> None:
@@ -435,40 +435,23 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bo
     if generation is None:
         raise UsageError(f"{name}: has not run in this workspace.")
     while True:
-        committed = {commit.unit for commit in ledger.commits()}
-        pending = {
-            i for unit in ledger.checked_plan() if unit.name not in committed for i in unit.ids
-        }
-        chosen = {
-            row.input_id: row
-            for row in ledger.failures()
-            if (row.kind == kind if kind else row.retryable) and row.input_id not in pending
-        }
+        plan = {unit.name: unit for unit in ledger.checked_plan()}
+        undone = plan.keys() - {commit.unit for commit in ledger.commits()}
+        pending = {row_id for name in undone for row_id in plan[name].ids}
+        chosen: dict[str, list[FailureRow]] = {}
+        for unit, row in sorted(ledger.failed(), key=lambda one: (one[0], one[1].input_id)):
+            if (row.kind == kind if kind else row.retryable) and row.input_id not in pending:
+                chosen.setdefault(unit, []).append(row)
         units = [
             replace(
-                unit,
+                plan[unit],
                 ids=tuple(row.input_id for row in rows),
                 attempts=tuple(row.attempts for row in rows),
             )
-            for unit, rows in _failures_by_unit(ledger, chosen)
+            for unit, rows in chosen.items()
         ]
         if dry_run or not units or ledger.append(units, generation.key):
-            return len(chosen)
-
-
-def _failures_by_unit(
-    ledger: Ledger, chosen: dict[str, FailureRow]
-) -> list[tuple[Unit, list[FailureRow]]]:
-    """Return the chosen rows under the newest unit that answered them."""
-    units = {unit.name: unit for unit in ledger.checked_plan()}
-    home: dict[str, Unit] = {}
-    for commit in ledger.commits():
-        for row in ledger.failures_of(commit):
-            home[row.input_id] = units[commit.unit]
-    grouped: dict[str, list[FailureRow]] = {}
-    for row_id, row in sorted(chosen.items()):
-        grouped.setdefault(home[row_id].name, []).append(row)
-    return [(units[name], rows) for name, rows in sorted(grouped.items())]
+            return sum(map(len, chosen.values()))
 
 
 def _key_in_force(ledger: Ledger) -> str:

@@ -12,7 +12,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -41,31 +41,25 @@ class ConservationError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """All a worker needs to run units of one stage; travels to it by pickle."""
+    """All a worker needs to run units of one stage; travels to it by pickle.
+
+    The process that makes it gives it a run id, and its own code and libraries.
+    """
 
     storage: Storage
     stage: str
-    stage_class: str
-    """``module:Class``."""
-    config: Any
     stage_key: str
-    run_id: str
-    code_revision: str
-    versions: dict[str, str]
+    stage_class: str = ""
+    """``module:Class``."""
+    config: Any = None
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    code_revision: str = field(default_factory=code_revision)
+    versions: dict[str, str] = field(default_factory=tool_versions)
 
     def make_stage(self) -> Stage[Any]:
         """Construct the stage; nothing heavy happens before its ``open``."""
         stage: Stage[Any] = imported(self.stage_class)(self.config)
         return stage
-
-
-def new_job(
-    storage: Storage, stage: str, stage_key: str, stage_class: str = "", config: Any = None
-) -> Job:
-    """Make a job of this process: a run id of its own, and its code and libraries."""
-    run_id = uuid.uuid4().hex[:12]
-    versions = tool_versions()
-    return Job(storage, stage, stage_class, config, stage_key, run_id, code_revision(), versions)
 
 
 @dataclass(frozen=True)

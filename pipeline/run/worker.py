@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import AvatarBuildError, StopRun
+from pipeline.run.pool import Message
 from pipeline.run.stage import Stage, WorkerContext
-from pipeline.run.unit import Job
+from pipeline.run.unit import Job, answer, run_unit
 from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.locks import worker_lock
 from pipeline.workspace.workspace import Lookups
@@ -38,3 +41,23 @@ def opened_stage(job: Job, scratch: Path, heartbeat: Callable[[], None]) -> Iter
             yield stage
         finally:
             stage.close()
+
+
+def reply(job: Job, stage: Stage[Any], message: Message, beat: Callable[[int], None]) -> Message:
+    """Do a unit or a row; ``beat`` as ``run_unit`` takes it."""
+    kind, value = message
+    try:
+        if kind == "unit":
+            return "done", run_unit(job, stage, value, beat)
+        return "outcomes", answer(job, stage, [value])
+    except StopRun as stop:
+        return "stop", stop
+    except Exception as error:  # noqa: BLE001  who supervises raises it again
+        return raised(error)
+
+
+def raised(error: Exception) -> Message:
+    """Say what ends a worker; call it where the error is handled."""
+    if isinstance(error, AvatarBuildError):
+        return "refused", error
+    return "bug", traceback.format_exc()

@@ -17,7 +17,7 @@ from pipeline.cli import main
 from pipeline.cli.common.output import Output
 from pipeline.records.schema import Video
 from pipeline.run.local import ProcessWorker
-from pipeline.run.unit import new_job
+from pipeline.run.unit import Job
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
@@ -119,7 +119,7 @@ def test_a_stream_that_is_closed_stops_nothing(tmp_path: Path, closed: str) -> N
 
 
 def test_ctrl_c_says_nothing_of_a_worker_that_is_still_starting(tmp_path: Path) -> None:
-    job = new_job(Storage(tmp_path), "sample", "key", "nowhere:Nothing")
+    job = Job(Storage(tmp_path), "sample", "key", "nowhere:Nothing")
     worker = ProcessWorker(job, {})
     try:
         status = Path(f"/proc/{worker.process.pid}/status").read_text()
