@@ -145,13 +145,6 @@ class _Span:
         """Seconds from the start to the first frame."""
         return self.timeline.time(self.wanted.start) - self.start
 
-    @property
-    def times(self) -> NDArray[np.float64]:
-        """Times of the frames, seconds from the first of them."""
-        pts = self.timeline.pts[self.wanted.start : self.wanted.stop]
-        shown: NDArray[np.float64] = (pts - pts[0]) * float(self.timeline.time_base)
-        return shown
-
 
 def clip_sound(media: Media, zero: Fraction, seconds: int) -> SoundEnergy | None:
     """Return the energy of so many seconds of sound; none where the file has no sound.
@@ -194,8 +187,8 @@ def _compare(span: _Span, target: Path) -> None:
     wrong = shown_before(timeline, len(span.wanted), span.end - span.start - span.late)
     if wrong:
         raise _other(span, "frames", wrong)
-    shown = (timeline.pts[: len(span.wanted)] - timeline.pts[0]) * float(timeline.time_base)
-    off = np.abs(shown - span.times)
+    shown = _shown_s(timeline, range(len(span.wanted)))
+    off = np.abs(shown - _shown_s(span.timeline, span.wanted))
     if off.max() > TICK_S:
         number = int(off.argmax())
         raise _other(span, "frames", f"shows frame {number} {off[number]:.3f} s off")
@@ -210,6 +203,12 @@ def _compare(span: _Span, target: Path) -> None:
         sizes = "{}x{}, not {}x{}".format(*first.size, *source.size)
         raise _other(span, "frames", f"is {sizes}")
     _compare_sound(span, clip, timeline.start)
+
+
+def _shown_s(timeline: Timeline, frames: range) -> NDArray[np.float64]:
+    """Return the times of frames, seconds from the first of them."""
+    pts = timeline.pts[frames.start : frames.stop]
+    return np.asarray((pts - pts[0]) * float(timeline.time_base))
 
 
 def _first_of_one_size(clip: Media, timeline: Timeline, frames: int) -> Picture | None:

@@ -203,13 +203,12 @@ class _Run:
                 self._media.counts.frames += 1
                 if frame.pts is None:
                     continue
-                if _contains(keys, frame.pts):
+                if _place(keys, frame.pts) is not None:
                     damaged = False
                 damaged = damaged or frame.is_corrupt
-                if _contains(pts, frame.pts):
-                    index = int(np.searchsorted(pts, frame.pts))
-                    if index == last:
-                        continue  # where the parts of an edit list meet, two share a time
+                index = _place(pts, frame.pts)
+                # Where the parts of an edit list meet, two share a time.
+                if index is not None and index != last:
                     last = index
                     time = self._timeline.time(index)
                     yield Picture(index, time, damaged, frame, self._pixels.aspect())
@@ -259,9 +258,9 @@ def _or_square(aspect: Fraction | None) -> Fraction:
     return aspect
 
 
-def _contains(ascending: NDArray[np.int64], value: int) -> bool:
+def _place(ascending: NDArray[np.int64], value: int) -> int | None:
     at = int(np.searchsorted(ascending, value))
-    return at < len(ascending) and int(ascending[at]) == value
+    return at if at < len(ascending) and int(ascending[at]) == value else None
 
 
 def decode_packet(packet: Packet[VideoStream]) -> list[VideoFrame] | None:

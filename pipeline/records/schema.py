@@ -387,8 +387,11 @@ def _arrow_fields(record: type[BaseModel]) -> list[Any]:
     hints = typing.get_type_hints(record, include_extras=True)
     fields = []
     for name in record.model_fields:
-        hint, nullable = _without_none(hints[name])
-        fields.append(pa.field(name, _arrow_type(hint), nullable=nullable))
+        hint = hints[name]
+        some = [one for one in typing.get_args(hint) if one is not type(None)]
+        nullable = typing.get_origin(hint) in (typing.Union, types.UnionType) and len(some) == 1
+        kind = _arrow_type(some[0] if nullable else hint)
+        fields.append(pa.field(name, kind, nullable=nullable))
     return fields
 
 
@@ -408,14 +411,6 @@ def _arrow_type(hint: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Record):
         return pa.struct(_arrow_fields(hint))
     raise TypeError(f"no Arrow type for {hint!r}")
-
-
-def _without_none(hint: Any) -> tuple[Any, bool]:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        rest = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        if len(rest) == 1:
-            return rest[0], True
-    return hint, False
 
 
 def by_table(rows: Iterable[Record]) -> dict[str, list[Record]]:

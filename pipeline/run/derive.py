@@ -72,17 +72,11 @@ class HeldStep:
         """
         ordinal = max((commit.ordinal for commit in self.ledger.commits()), default=-1) + 1
         ids = [outcome.id for outcome in rows.outcomes]
-        again = rows.attempts is not None
-        unit = Unit(
-            rows.file,
-            rows.sha256,
-            0,
-            len(ids),
-            ordinal,
-            f"{ordinal:06d}-{rows.key}",
-            tuple(ids) if again else (),
-            tuple(rows.attempts[name] for name in ids) if rows.attempts is not None else (),
-        )
+        name = f"{ordinal:06d}-{rows.key}"
+        unit = Unit(rows.file, rows.sha256, 0, len(ids), ordinal, name)
+        if rows.attempts is not None:
+            attempts = tuple(rows.attempts[row_id] for row_id in ids)
+            unit = replace(unit, ids=tuple(ids), attempts=attempts)
         spec = replace(self._spec, reads=rows.table) if rows.table else self._spec
         self.ledger.begin(self._generation)
         commit_unit(self._job, spec, unit, ids, rows.outcomes, clock or Clock())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -23,7 +22,7 @@ from typing import Any
 from pipeline.run.gpus import VISIBLE, visible_gpus
 from pipeline.run.pool import Message, Worker
 from pipeline.run.unit import Job
-from pipeline.run.worker import make_scratch, opened_stage, raised, reply
+from pipeline.run.worker import opened_stage, raised, reply
 
 _LEAVE_S = 5.0
 
@@ -137,7 +136,6 @@ def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]
     os.environ.update(environment)  # before torch is imported, with the stage's backend
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    scratch = make_scratch(job, f"{os.getpid()}")
     lock = threading.Lock()
 
     def send(kind: str, value: object = None) -> None:
@@ -145,7 +143,7 @@ def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]
             pipe.send((kind, value))
 
     try:
-        with opened_stage(job, scratch, lambda: send("beat")) as stage:
+        with opened_stage(job, lambda: send("beat")) as stage:
             said = "ready"
             send(said)
             while said not in ("refused", "bug") and (message := pipe.recv())[0] != "end":
@@ -155,8 +153,6 @@ def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]
         return
     except Exception as error:  # noqa: BLE001  the parent raises it again
         send(*raised(error))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _end_with(parent: int) -> None:

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.run.gpus import VISIBLE
 from pipeline.run.pool import Message, Worker
 from pipeline.run.unit import Job
-from pipeline.run.worker import make_scratch, opened_stage, raised, reply
+from pipeline.run.worker import opened_stage, raised, reply
 
 if TYPE_CHECKING:
     from pipeline.run.stage import StageSpec
@@ -31,8 +31,7 @@ class StageActor:
         os.environ.update(environment)
         self._job = job
         try:
-            scratch = make_scratch(job, f"{os.getpid()}")
-            self._opened = opened_stage(job, scratch, lambda: None)
+            self._opened = opened_stage(job, lambda: None)
             self._stage = self._opened.__enter__()
         except Exception as error:  # noqa: BLE001  the driver raises it again
             return raised(error)

@@ -245,7 +245,7 @@ class _Run:
             return
         self.summary.kept = self.workspace.keep_settings(self.step.section)
         for line in self.summary.kept:
-            (self.progress or Progress.silent()).say(line)
+            (self.progress or Progress(shown=False)).say(line)
 
     def _take_up_generation(self, lock: RunLock) -> int:
         """Make ``wanted`` the generation in force, retiring what another one made.
@@ -336,7 +336,7 @@ class _Run:
             note = "the Ray cluster has no GPU; the model runs on CPUs."
         if note and self.progress:
             self.progress.say(f"{spec.name}: {note}")
-        progress = self.progress or Progress.silent()
+        progress = self.progress or Progress(shown=False)
         job = Job(workspace.storage, spec.name, self.wanted.key, self.step.stage, self.config)
 
         # Called in this process for each commit, whoever made it: here a run can still be stopped.

@@ -31,11 +31,6 @@ class Progress:
         self._name = ""
         self._show: Callable[[int, str], None] = lambda _done, _note: None
 
-    @classmethod
-    def silent(cls) -> Progress:
-        """Return one that shows nothing."""
-        return cls(shown=False)
-
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
         """Follow a stage over ``total`` rows."""

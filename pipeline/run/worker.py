@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,29 +20,32 @@ from pipeline.workspace.locks import worker_lock
 from pipeline.workspace.workspace import Lookups
 
 
-def make_scratch(job: Job, name: str) -> Path:
+@contextlib.contextmanager
+def _scratch(job: Job) -> Iterator[Path]:
     """Make a folder for unfinished files, on the workspace's own disk so that renaming works."""
-    path = job.storage.local_path(f"commits/{job.stage}/work/{job.run_id}/{name}")
+    path = job.storage.local_path(f"commits/{job.stage}/work/{job.run_id}/{os.getpid()}")
     if path is None:
-        return Path(tempfile.mkdtemp(prefix="avatar-build-"))
+        path = Path(tempfile.mkdtemp(prefix="avatar-build-"))
     path.mkdir(parents=True, exist_ok=True)
-    return path
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def opened_stage(job: Job, scratch: Path, heartbeat: Callable[[], None]) -> Iterator[Stage[Any]]:
+def opened_stage(job: Job, heartbeat: Callable[[], None]) -> Iterator[Stage[Any]]:
     """Open the job's stage; it is closed at the end.
 
     The worker shares the run's lock: should its parent be killed, no new run cleans up under a
     commit that this worker is still making.
     """
-    with worker_lock(job.storage, Ledger(job.storage, job.stage).folder):
+    folder = Ledger(job.storage, job.stage).folder
+    with worker_lock(job.storage, folder), _scratch(job) as scratch:
         stage = job.make_stage()
         stage.open(WorkerContext(job.storage, scratch, Lookups(job.storage), heartbeat))
-        try:
+        with contextlib.closing(stage):
             yield stage
-        finally:
-            stage.close()
 
 
 def reply(job: Job, stage: Stage[Any], message: Message, beat: Callable[[int], None]) -> Message:

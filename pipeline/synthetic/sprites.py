@@ -323,6 +323,10 @@ def _drum_kit(pen: Pen, colour: str, loud: bool) -> None:
     pen.limb([(66, 4), (80, 22)] if loud else [(70, 12), (60, 37)], "#d9a066", 1.6)
 
 
+def _symmetric(top: Point, right: Sequence[Point]) -> list[Point]:
+    return [top, *right, *[(100 - x, y) for x, y in reversed(right)]]
+
+
 def _strings(pen: Pen, xs: Sequence[float], top: float, bottom: float) -> None:
     for x in xs:
         pen.line([(x, top), (x, bottom)], "#f4ead2", 0.5)
@@ -335,7 +339,7 @@ def _violin(pen: Pen, colour: str, loud: bool) -> None:
     for side, y in ((-1, 9), (1, 12), (-1, 15), (1, 18)):
         pen.limb([(50 + side * 3, y), (50 + side * 8, y)], dark, 1.4)
     right = [(60, 40), (69, 47), (67, 56), (61, 62), (66, 70), (75, 80), (70, 93), (58, 98)]
-    pen.blob([(50, 39), *right, *[(100 - x, y) for x, y in reversed(right)]], colour)
+    pen.blob(_symmetric((50, 39), right), colour)
     pen.blob(
         [(41, 46), (46, 43), (42, 56), (40, 72), (36, 86), (30, 84), (36, 68), (36, 52)],
         mix(colour, _WHITE, 0.25),
@@ -360,13 +364,9 @@ def _guitar(pen: Pen, colour: str, loud: bool) -> None:
     for y in (4, 8, 12):
         pen.both(pen.oval, (57.6, y), (2, 1.5), "#e8e2d0", outline=1)
     right = [(62, 43), (70, 50), (67, 60), (69, 66), (79, 77), (75, 92), (60, 98)]
-    pen.blob([(50, 43), *right, *[(100 - x, y) for x, y in reversed(right)]], colour)
+    pen.blob(_symmetric((50, 43), right), colour)
     inner = [(60, 46), (66, 52), (63, 60), (66, 68), (74, 78), (71, 89), (59, 94)]
-    pen.blob(
-        [(50, 46), *inner, *[(100 - x, y) for x, y in reversed(inner)]],
-        mix(colour, _WHITE, 0.2),
-        outline=0,
-    )
+    pen.blob(_symmetric((50, 46), inner), mix(colour, _WHITE, 0.2), outline=0)
     pen.oval((50, 65), (10.5, 10.5), "#fbe3b5", outline=1.2)
     pen.oval((50, 65), (8, 8), "#3a1d10", outline=0)
     pen.shape([(46, 40), (54, 40), (54, 57), (46, 57)], "#5b3620", outline=0.8)

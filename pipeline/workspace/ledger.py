@@ -523,18 +523,15 @@ class Ledger:
             for table in ("drops", "failures")
             for name in self.storage.names(f"{self.folder}/{table}")
         ]
-        for path in [*work, *outcomes]:
-            if path not in named and self.storage.exists(path) and self._is_old(path):
+        for path in {*work, *outcomes} - named:
+            # Nobody is at work on what is old; on a local disk the lock says that nobody is.
+            if self.storage.has_locks or self.storage.age_s(path) > _YOUNG_S:
                 self.storage.remove(path)
         self.write_index()
 
     def is_interrupted(self) -> bool:
         """Say whether there is work of runs that are alive, or did not clean up."""
         return bool(self.storage.folders(f"{self.folder}/work"))
-
-    def _is_old(self, path: str) -> bool:
-        """Say whether nobody can be at work on it: on a local disk the lock says so."""
-        return self.storage.has_locks or self.storage.age_s(path) > _YOUNG_S
 
     def set_aside(self, live: Sequence[TableFile]) -> int:
         """Take out of force every unit whose commit or files are not what was written.
@@ -603,14 +600,10 @@ class Ledger:
     def retire_all(self, key: str) -> None:
         """Retire the whole generation: every commit, then the plan, then its name."""
         self.retire(self.commits(), key)
-        for name in self._segments():
-            self.storage.move(
-                f"{self.folder}/plan/{name}", f"{self.folder}/retired/{key[:12]}/plan/{name}"
-            )
-        if self.storage.exists(f"{self.folder}/stage.json"):
-            self.storage.move(
-                f"{self.folder}/stage.json", f"{self.folder}/retired/{key[:12]}/stage.json"
-            )
+        home = f"{self.folder}/retired/{key[:12]}"
+        for name in (*(f"plan/{name}" for name in self._segments()), "stage.json"):
+            if self.storage.exists(f"{self.folder}/{name}"):
+                self.storage.move(f"{self.folder}/{name}", f"{home}/{name}")
 
 
 @cache

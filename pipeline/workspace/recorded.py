@@ -43,7 +43,12 @@ def frame_bytes(storage: Storage, frame: Frame) -> bytes:
     Raises:
         MediaError: ``missing_file``, ``changed_file``, ``unreadable_file``.
     """
-    data = _read(storage, frame.path, _FRAMES_BY)
+    if path := storage.local_path(frame.path):
+        _look(path, frame.path, _FRAMES_BY)
+    try:
+        data = storage.read(frame.path)
+    except FileNotFoundError as error:
+        raise _lost(MISSING, frame.path, _FRAMES_BY) from error
     if frame.sha256 and hashlib.sha256(data).hexdigest() != frame.sha256:
         raise _lost(CHANGED, frame.path, _FRAMES_BY)
     return data
@@ -221,15 +226,6 @@ def _look(path: Path, name: str, stage: str) -> list[int]:
     if not os.access(path, os.R_OK):
         raise _unreadable(name, PermissionError(13, "Permission denied"))
     return _marks(found)
-
-
-def _read(storage: Storage, name: str, stage: str) -> bytes:
-    if path := storage.local_path(name):
-        _look(path, name, stage)
-    try:
-        return storage.read(name)
-    except FileNotFoundError as error:
-        raise _lost(MISSING, name, stage) from error
 
 
 def _unreadable(name: str, error: OSError) -> MediaError:
