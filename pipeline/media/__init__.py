@@ -21,7 +21,7 @@ from pipeline.media.container import Media
 from pipeline.media.encode import encode, encode_film
 from pipeline.media.picture import Picture, decode_pictures, frames_between
 from pipeline.media.probe import PROBE_VERSION, MediaFacts, probe
-from pipeline.media.sound import SoundEnergy, SoundTrack
+from pipeline.media.sound import Channels, SoundEnergy, SoundTrack
 from pipeline.media.sound_file import FileSound, read_sound
 from pipeline.media.timeline import Timeline, exact, read_timeline
 from pipeline.media.waveform import waveform
@@ -30,6 +30,7 @@ __all__ = [
     "BROWSER",
     "PROBE_VERSION",
     "TICK_S",
+    "Channels",
     "FileSound",
     "Made",
     "MadeClip",
