@@ -131,7 +131,7 @@ class MediaState:
     """The number of files of the table."""
     looked_at: int
     lost: Counter[str]
-    """Of those looked at, the files that are ``missing_file``, ``changed_file`` or ``unsure``."""
+    """The files, among those looked at, that are ``missing_file``, ``changed_file``, ``unsure``."""
     first: str
     """The path of one that is not as recorded; empty when all are."""
 
