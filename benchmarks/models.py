@@ -85,6 +85,7 @@ CASES = {
     "sam-vit-b": Case("frame, 3 boxes", 972 + SAM_DECODER, 2),
     "sam-vit-l": Case("frame, 3 boxes", 2986 + SAM_DECODER, 1, warm=False),
     "sam-vit-h": Case("frame, 3 boxes", 5961 + SAM_DECODER, 1, warm=False, target=0.40),
+    "edgetam": Case("frame, 3 boxes", None, 5),
     "sam2.1-hiera-tiny": Case("frame, 3 boxes", None, 3),
     "sam2.1-hiera-large": Case("frame, 3 boxes", None, 1),
 }
@@ -117,6 +118,10 @@ def write_weights(name: str, folder: Path) -> Path:
         return folder / "sam.pth"
     if name.startswith("mm-"):
         return _write_grounding_dino(folder / "dino")
+    if name == "edgetam":
+        from tests.stages.backends.tiny_sam import write_edgetam
+
+        return write_edgetam(folder / "edgetam", side=1024)
     return _write_sam2(name, folder)
 
 

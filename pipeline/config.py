@@ -536,6 +536,7 @@ class SegmentConfig(InferenceConfig):
 
     segmenter: Literal[
         "grabcut",
+        "edgetam",
         "sam-vit-b",
         "sam-vit-l",
         "sam-vit-h",
@@ -544,8 +545,8 @@ class SegmentConfig(InferenceConfig):
         "sam2.1-hiera-base-plus",
         "sam2.1-hiera-large",
     ] = "grabcut"
-    """Segmenter of boxes. grabcut: OpenCV's GrabCut, no weights. sam-vit-h: the paper's.
-    sam2.1-hiera-large: its successor, faster."""
+    """Segmenter of boxes. grabcut: OpenCV's GrabCut, no weights. edgetam: the smallest that knows
+    things, for a CPU. sam-vit-h: the paper's. sam2.1-hiera-large: its successor, faster."""
     min_box_iou: float = Field(default=0.5, ge=0, le=1)
     """SAM offers three masks for a box. One agrees with the box when its own bounding box overlaps
     it by this IoU; of those that agree the one of highest predicted IoU is taken, and if none does,

@@ -131,7 +131,15 @@ def test_the_flow_is_the_only_list_of_stages() -> None:
         ("kaldi_native_fbank", {"stages/backends/cav_mae/"}),
         ("ultralytics", {"stages/backends/yolo.py"}),
         ("segment_anything", {"stages/backends/sam.py"}),
-        ("transformers", {"stages/backends/sam2.py", "stages/backends/grounding_dino.py"}),
+        (
+            "transformers",
+            {
+                "stages/backends/edgetam.py",
+                "stages/backends/grounding_dino.py",
+                "stages/backends/sam2.py",
+            },
+        ),
+        ("timm", {"stages/backends/edgetam.py"}),
     ],
 )
 def test_a_foreign_library_has_one_home(library: str, home: set[str]) -> None:

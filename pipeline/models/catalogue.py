@@ -114,6 +114,18 @@ def _sam(size: str, file: str, sha256: str, about_mb: float, num_bytes: int | No
     return Model(f"sam-vit-{size}", "segmenter", "state-dict", "Apache-2.0", (remote,), about_mb)
 
 
+def _edgetam() -> Model:
+    base = "https://huggingface.co/yonigozlan/EdgeTAM-hf/resolve/main/"
+    # The authors' own edgetam.pt in transformers' format; several projects document this digest.
+    digest = "8858f8e4757b0b96dab8763f296ecffd845efbbbf698f64163cfa20a63d5fff4"
+    files = (
+        RemoteFile("config.json", base + "config.json"),
+        RemoteFile("model.safetensors", base + "model.safetensors", 55_912_824, digest),
+    )
+    note = "converted by a maintainer of transformers"
+    return Model("edgetam", "segmenter", "transformers", "Apache-2.0", files, 56, note)
+
+
 _SAM2_FILES = "config.json model.safetensors"
 _DINO_FILES = (
     "config.json model.safetensors preprocessor_config.json tokenizer.json tokenizer_config.json"
@@ -188,6 +200,7 @@ def _all_models() -> Iterator[Model]:
     for size, about_mb in (("tiny", 156), ("small", 184), ("base-plus", 323), ("large", 898)):
         repository = f"facebook/sam2.1-hiera-{size}"
         yield _hub(f"sam2.1-hiera-{size}", "segmenter", repository, _SAM2_FILES, about_mb)
+    yield _edgetam()
     # torchvision documents the first digits of the digest, in the file's name.
     file = "resnet18-f37072fd.pth"
     remote = RemoteFile(file, f"https://download.pytorch.org/models/{file}", None, "f37072fd")

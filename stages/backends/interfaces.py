@@ -202,6 +202,7 @@ DETECTORS = {
 }
 SEGMENTERS = {
     "grabcut": "stages.backends.grabcut:GrabCutSegmenter",
+    "edgetam": "stages.backends.edgetam:EdgeTamSegmenter",
     **{f"sam-vit-{size}": "stages.backends.sam:SamSegmenter" for size in "blh"},
     **{
         f"sam2.1-hiera-{size}": "stages.backends.sam2:Sam2Segmenter"

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import UsageError
 from pipeline.models import check_state_dict, load_state_dict
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 
+_ENCODER = "sam2_hiera_det_model"
+
 _SHARED = "shared_image_embedding.positional_embedding"
 _SHARED_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
 """The second name of one matrix; a file need hold it once."""
@@ -30,16 +32,20 @@ _SHARED_AGAIN = "prompt_encoder.shared_embedding.positional_embedding"
 class Sam2Segmenter(PromptedSegmenter):
     """SAM 2.1 in one of its four sizes: ``sam2.1-hiera-tiny`` and so on."""
 
-    packages = ("transformers", "torchvision")
+    packages: ClassVar[tuple[str, ...]] = ("transformers", "torchvision")
 
     def load(self, path: Path, device: torch.device) -> None:
-        """Build the network from its folder."""
+        """Build the network from its folder, and what prepares its pictures."""
         from transformers import Sam2ImageProcessor
 
-        self._model = load_sam2(path).to(device)
+        self._model = self.network(path).to(device)
         self._side = int(self._model.config.prompt_encoder_config.image_size)
         size = {"height": self._side, "width": self._side}
         self._processor: Any = Sam2ImageProcessor(size=size)
+
+    def network(self, folder: Path) -> Any:
+        """Build the network from its folder."""
+        return load_sam2(folder)
 
     @property
     def input_pixels(self) -> int:
@@ -93,17 +99,38 @@ def load_sam2(folder: Path) -> Any:
     file = folder / "config.json"
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        config = Sam2Config(**{part: document[part] for part in _PARTS})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        parts = {part: document[part] for part in _PARTS}
+        # Another kind would be built too, some of them from what they name on the network.
+        kind = parts["vision_config"]["backbone_config"].get("model_type", _ENCODER)
+        if kind != _ENCODER:
+            raise ValueError(f"its encoder is {str(kind)[:40]!r}, not {_ENCODER!r}")
+        config = Sam2Config(**parts)
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{file}: not the settings of a SAM 2 model ({error}).") from error
-    model = Sam2Model(config)
-    weights = folder / "model.safetensors"
+    return fill(Sam2Model, config, folder / "model.safetensors")
+
+
+def fill(network: Any, config: Any, weights: Path) -> Any:
+    """Make a network of transformers' and give it a file's tensors, every one of them.
+
+    Args:
+        network: its class.
+        config: its sizes. It is made without memory until the file has proved to be of them.
+        weights: tensors of the video model, of which the class names those it does without.
+
+    Raises:
+        UsageError: naming the first tensor that is not as this network has it.
+    """
+    import torch
+
     found = load_state_dict(weights)
-    video = re.compile("|".join(Sam2Model._keys_to_ignore_on_load_unexpected or ["$."]))
-    still = {name: tensor.float() for name, tensor in found.items() if not video.search(name)}
+    video = re.compile("|".join(network._keys_to_ignore_on_load_unexpected or ["$."]))
+    still = {name: tensor for name, tensor in found.items() if not video.search(name)}
     if _SHARED in still:
         still.setdefault(_SHARED_AGAIN, still[_SHARED])
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in network(config).state_dict().items()}
     check_state_dict(shapes, still, str(weights))
-    model.load_state_dict(still)
+    model = network(config)
+    model.load_state_dict({name: tensor.float() for name, tensor in still.items()})
     return model.requires_grad_(False).train(False)

@@ -1,8 +1,10 @@
-"""SAM and SAM 2.1 with random numbers, through the code that loads and runs the official ones."""
+"""SAM, SAM 2.1 and EdgeTAM of random numbers, through what loads and runs the official ones."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,16 +28,15 @@ from pipeline.records.schema import Frame, Instance, Mask, Record, digest_of
 from pipeline.workspace.ledger import Commit, Generation, Input
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
-from stages.backends.interfaces import Hint, Image, Prompt, Segmented
+from stages.backends.interfaces import SEGMENTERS, Hint, Image, Prompt, Segmented, make_backend
 from stages.backends.prompted import PromptedSegmenter, choose_mask
-from stages.backends.sam import SamSegmenter, fused_attention
-from stages.backends.sam2 import Sam2Segmenter
+from stages.backends.sam import fused_attention
 from tests.conftest import ROOT
 from tests.rows import frame
 from tests.stages.backends import tiny_sam
 
 BOXES = [[0.0, 0.0, 320.0, 180.0], [40.0, 20.0, 200.0, 120.0], [100.5, 60.0, 30.0, 30.0]]
-NAMES = ["sam-vit-b", "sam2.1-hiera-tiny"]
+NAMES = ["sam-vit-b", "sam2.1-hiera-tiny", "edgetam"]
 HINTS = [
     Hint([40.0, 20.0, 200.0, 120.0], [(60.0, 40.0, True)]),
     Hint([40.0, 20.0, 200.0, 120.0], [(60.0, 40.0, True), (200.5, 130.0, False)]),
@@ -56,6 +57,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "sam-vit-b": tiny_sam.write_sam(folder / "sam_vit_b_01ec64.pth"),
         "sam2.1-hiera-tiny": tiny_sam.write_sam2(folder / "sam2"),
+        "edgetam": tiny_sam.write_edgetam(folder / "edgetam"),
     }
 
 
@@ -72,7 +74,7 @@ def registered(
 
 def opened(name: str, folder: Path, **settings: Any) -> PromptedSegmenter:
     config = SegmentConfig.model_validate({"segmenter": name, "device": "cpu", **settings})
-    made = Sam2Segmenter(config) if name.startswith("sam2") else SamSegmenter(config)
+    made: PromptedSegmenter = make_backend(SEGMENTERS, name, config)
     made.open(Storage(folder))
     return made
 
@@ -106,17 +108,22 @@ def test_sam_answers_as_its_authors_predictor_does_box_by_box(
         assert 0 < answer.mask.mean() < 1, "an empty answer would agree with anything"
 
 
-def test_sam2_answers_as_transformers_own_processor_and_model_do(
-    registered: dict[str, Path], tmp_path: Path
-) -> None:
-    from transformers import Sam2ImageProcessor, Sam2Model, Sam2Processor
+def as_transformers_loads_it(name: str, folder: Path) -> tuple[Any, Any]:
+    """The processor, and the network as its own library reads the folder."""
+    import transformers
 
-    ours = opened("sam2.1-hiera-tiny", tmp_path)
-    (answers,) = ours.segment([Prompt(picture(), BOXES)])
-    size = {"height": 256, "width": 256}
-    processor: Any = Sam2Processor(Sam2ImageProcessor(size=size), target_size=256)
-    assert isinstance(ours, Sam2Segmenter)
-    model: Sam2Model = ours._model
+    classes = {"sam2.1-hiera-tiny": "Sam2Model", "edgetam": "EdgeTamModel"}
+    images = transformers.Sam2ImageProcessor(size={"height": 256, "width": 256})
+    network = getattr(transformers, classes[name]).from_pretrained(folder)
+    return transformers.Sam2Processor(images, target_size=256), network.eval()
+
+
+@pytest.mark.parametrize("name", ["sam2.1-hiera-tiny", "edgetam"])
+def test_sam2_answers_as_transformers_own_processor_and_model_do(
+    name: str, registered: dict[str, Path], tmp_path: Path
+) -> None:
+    (answers,) = opened(name, tmp_path).segment([Prompt(picture(), BOXES)])
+    processor, model = as_transformers_loads_it(name, registered[name])
     corners = [[[x, y, x + w, y + h] for x, y, w, h in BOXES]]
     given = processor(images=picture(), input_boxes=corners, return_tensors="pt")
     with torch.inference_mode():
@@ -278,25 +285,95 @@ def test_a_foreign_checkpoint_names_its_first_wrong_tensor(
     add("sam-vit-b", path, own=True)
     with pytest.raises(UsageError, match=said):
         opened("sam-vit-b", tmp_path)
-    folder = tmp_path / "sam2"
-    folder.mkdir()
-    settings = weights["sam2.1-hiera-tiny"] / "config.json"
-    (folder / "config.json").write_bytes(settings.read_bytes())
-    tensors = load_file(weights["sam2.1-hiera-tiny"] / "model.safetensors")
-    save_file(changed(tensors, how), folder / "model.safetensors")
-    add("sam2.1-hiera-tiny", folder)
-    with pytest.raises(UsageError, match=said):
-        opened("sam2.1-hiera-tiny", tmp_path)
+    for name in ("sam2.1-hiera-tiny", "edgetam"):
+        folder = copied(weights[name], tmp_path / name)
+        tensors = load_file(folder / "model.safetensors")
+        save_file(changed(tensors, how), folder / "model.safetensors")
+        add(name, folder, own=True)
+        with pytest.raises(UsageError, match=said):
+            opened(name, tmp_path)
+
+
+def copied(source: Path, folder: Path) -> Path:
+    """A model's folder to spoil."""
+    shutil.copytree(source, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["sam2.1-hiera-tiny", "edgetam"])
+@pytest.mark.parametrize("kept", [0, 7, 100_000])
+def test_a_truncated_file_of_tensors_is_named(
+    name: str, kept: int, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = copied(weights[name], tmp_path / "model")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    add(name, folder, own=True)
+    with pytest.raises(UsageError, match=r"model\.safetensors: not a readable checkpoint"):
+        opened(name, tmp_path)
 
 
 def test_settings_of_another_model_are_refused(weights: dict[str, Path], tmp_path: Path) -> None:
-    folder = tmp_path / "sam2"
-    folder.mkdir()
+    folder = copied(weights["sam2.1-hiera-tiny"], tmp_path / "sam2")
     (folder / "config.json").write_text('{"model_type": "bert"}')
-    source = weights["sam2.1-hiera-tiny"] / "model.safetensors"
-    (folder / "model.safetensors").write_bytes(source.read_bytes())
     add("sam2.1-hiera-tiny", folder)
     with pytest.raises(UsageError, match=r"config.json: not the settings of a SAM 2"):
+        opened("sam2.1-hiera-tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ((), {"model_type": "bert"}, r"not the settings of an EdgeTAM \(KeyError\('vision_config"),
+        ((), [], "not the settings of an EdgeTAM"),
+        (("model_type",), "sam2_video", "model_type 'sam2_video', EdgeTAM's is 'edgetam_video'"),
+        (
+            ("vision_config", "backbone_config", "architecture"),
+            "hf-hub:somebody/else",
+            "encoder 'hf-hub:somebody/else', EdgeTAM's is 'repvit_m1'",
+        ),
+        (("prompt_encoder_config", "image_size"), 10**9, "image_size 1000000000"),
+        (("prompt_encoder_config", "image_size"), 250, "image_size 250, EdgeTAM's is 1024"),
+        (("prompt_encoder_config", "image_size"), True, "image_size True"),
+    ],
+)
+def test_settings_that_are_not_edgetams_are_refused_by_name(
+    place: tuple[str, ...], value: Any, said: str, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = copied(weights["edgetam"], tmp_path / "edgetam")
+    file = folder / "config.json"
+    document = json.loads(file.read_text())
+    part = document
+    for key in place[:-1]:
+        part = part[key]
+    if place:
+        part[place[-1]] = value
+    file.write_text(json.dumps(document if place else value))
+    add("edgetam", folder, own=True)
+    with pytest.raises(UsageError, match=said):
+        opened("edgetam", tmp_path)
+
+
+def test_a_folder_of_sam2_is_no_edgetam_and_the_other_way_round(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    add("edgetam", weights["sam2.1-hiera-tiny"], own=True)
+    add("sam2.1-hiera-tiny", weights["edgetam"])
+    with pytest.raises(UsageError, match="EdgeTAM"):
+        opened("edgetam", tmp_path)
+    with pytest.raises(UsageError, match="its encoder is 'timm_wrapper', not 'sam2_hiera_det"):
+        opened("sam2.1-hiera-tiny", tmp_path)
+
+
+def test_settings_that_ask_for_a_network_of_any_size_take_no_memory_before_they_are_refused(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = copied(weights["sam2.1-hiera-tiny"], tmp_path / "sam2")
+    document = json.loads((folder / "config.json").read_text())
+    document["mask_decoder_config"]["mlp_dim"] = 10**10  # 10 TB a matrix
+    (folder / "config.json").write_text(json.dumps(document))
+    add("sam2.1-hiera-tiny", folder)
+    with pytest.raises(UsageError, match=r"this model's is \(10000000000"):
         opened("sam2.1-hiera-tiny", tmp_path)
 
 
@@ -468,16 +545,12 @@ def test_sams_points_are_answered_as_its_authors_predictor_does(
         same(ours.refine(embedding, hint), Segmented(logits[0] > 0, float(ious[0]), stability))
 
 
+@pytest.mark.parametrize("name", ["sam2.1-hiera-tiny", "edgetam"])
 def test_sam2s_points_are_answered_as_transformers_own_processor_and_model_do(
-    registered: dict[str, Path], tmp_path: Path
+    name: str, registered: dict[str, Path], tmp_path: Path
 ) -> None:
-    from transformers import Sam2ImageProcessor, Sam2Model, Sam2Processor
-
-    ours = opened("sam2.1-hiera-tiny", tmp_path)
-    assert isinstance(ours, Sam2Segmenter)
-    model: Sam2Model = ours._model
-    size = {"height": 256, "width": 256}
-    processor: Any = Sam2Processor(Sam2ImageProcessor(size=size), target_size=256)
+    ours = opened(name, tmp_path)
+    processor, model = as_transformers_loads_it(name, registered[name])
     embedding = ours.embed(picture())
     for hint in HINTS:
         x, y, w, h = hint.box

@@ -84,6 +84,30 @@ def write_sam2(folder: Path) -> Path:
     return folder
 
 
+def write_edgetam(folder: Path, side: int = 256) -> Path:
+    """A folder as published for transformers, of full width, for a small picture."""
+    from transformers import EdgeTamConfig, EdgeTamModel, EdgeTamVisionConfig, TimmWrapperConfig
+
+    folder.mkdir()
+    encoder = TimmWrapperConfig(
+        architecture="repvit_m1",
+        model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+    )
+    sizes = [[side // stride] * 2 for stride in (4, 8, 16)]
+    vision = EdgeTamVisionConfig(backbone_config=encoder, backbone_feature_sizes=sizes)
+    config = EdgeTamConfig(vision_config=vision, prompt_encoder_config={"image_size": side})
+    document = config.to_dict() | {"model_type": "edgetam_video"}
+    (folder / "config.json").write_text(json.dumps(document))
+    torch.manual_seed(0)
+    model = EdgeTamModel(config)
+    randomized(model.mask_decoder)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors["memory_encoder.projection.weight"] = torch.zeros(2, 2)
+    tensors["spatial_perceiver.latents"] = torch.zeros(2, 2)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
 class SegmentTiny(SegmentInstances):
     """The stage with the tiny SAM, in units of two frames."""
 
