@@ -353,6 +353,18 @@ DetectorName = Literal[
     "yolox-m",
     "yolox-l",
     "yolox-x",
+    "dfine-small-obj365",
+    "dfine-medium-obj365",
+    "dfine-large-obj365",
+    "dfine-xlarge-obj365",
+    "dfine-small-coco",
+    "dfine-medium-coco",
+    "dfine-large-coco",
+    "dfine-xlarge-coco",
+    "dfine-small-obj2coco",
+    "dfine-medium-obj2coco",
+    "dfine-large-obj2coco",
+    "dfine-xlarge-obj2coco",
     "yolov8n-oiv7",
     "yolov8s-oiv7",
     "yolov8m-oiv7",
@@ -386,8 +398,9 @@ class ProposeConfig(InferenceConfig):
     detectors: list[DetectorName] = Field(default=["motion"], min_length=1)
     """Detectors that draw boxes, one or several; each box keeps the name of its own. motion:
     class-agnostic regions that move at the event. yolox-*: small, of COCO's classes, on the CPU
-    (Apache-2.0). yolov8x-oiv7: the paper's, of Open Images' classes (AGPL-3.0). *grounding-dino-*:
-    finds what the target categories look like by name (Apache-2.0)."""
+    (Apache-2.0). dfine-*: of Objects365's classes, with instruments, or of COCO's (Apache-2.0).
+    yolov8x-oiv7: the paper's, of Open Images' classes (AGPL-3.0). *grounding-dino-*: finds what the
+    target categories look like by name (Apache-2.0)."""
     motion: Literal["no-class", "no-box", "always"] = "no-class"
     """Frames that motion looks at beside other detectors. no-class: those where a category is heard
     that is none of the others' classes, for that category alone. no-box: those, too, where the

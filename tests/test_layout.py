@@ -134,12 +134,14 @@ def test_the_flow_is_the_only_list_of_stages() -> None:
         (
             "transformers",
             {
+                "stages/backends/detectors.py",
                 "stages/backends/edgetam.py",
                 "stages/backends/grounding_dino.py",
                 "stages/backends/sam2.py",
             },
         ),
         ("timm", {"stages/backends/edgetam.py"}),
+        ("onnxruntime", {"stages/backends/yolox.py"}),
     ],
 )
 def test_a_foreign_library_has_one_home(library: str, home: set[str]) -> None:

@@ -126,6 +126,7 @@ def _edgetam() -> Model:
     return Model("edgetam", "segmenter", "transformers", "Apache-2.0", files, 56, note)
 
 
+_DFINE_FILES = "config.json model.safetensors preprocessor_config.json"
 _SAM2_FILES = "config.json model.safetensors"
 _DINO_FILES = (
     "config.json model.safetensors preprocessor_config.json tokenizer.json tokenizer_config.json"
@@ -166,6 +167,16 @@ def _all_models() -> Iterator[Model]:
         ("x", 397, 51.1),
     ):
         yield _yolox(size, about_mb, f"COCO mAP {average_precision}")
+    for size, about_mb in (("small", 41.5), ("medium", 78.7), ("large", 126), ("xlarge", 252)):
+        for trained_on, classes in (
+            ("obj365", "Objects365's 365 classes"),
+            ("coco", "COCO's 80 classes"),
+            ("obj2coco", "COCO's 80 classes, trained on Objects365 before"),
+        ):
+            name = f"dfine-{size}-{trained_on}"
+            ending = "-e25" if name == "dfine-large-obj2coco" else ""
+            repository = f"ustc-community/{name}{ending}"
+            yield _hub(name, "detector", repository, _DFINE_FILES, about_mb, classes)
     for size, trained_on, about_mb, note in (
         ("tiny", "o365v1_goldg_v3det", 690, ""),
         ("base", "o365v1_goldg_v3det", 930, ""),

@@ -1,12 +1,15 @@
-"""Parts that detectors with a network share: batches of frames, the best of a dense answer."""
+"""Parts that detectors with a network share: checks and loading, batches, the best of an answer."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ProposeConfig
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UsageError
+from pipeline.models.register import find_model
 from stages.backends.device import Precision
 from stages.backends.interfaces import FrameInput
 
@@ -15,6 +18,77 @@ if TYPE_CHECKING:
 
 CANDIDATES = 10_000
 """Pairs of box and class that are compared with one another, best first."""
+
+
+def check_size(file: Path, name: str) -> None:
+    """Hold the size of a detector's weights against the documented one.
+
+    Variants of one architecture differ in it by 1.7 times at least, and may differ in nothing else
+    that shows without loading them.
+
+    Raises:
+        UsageError: it is off by more than a quarter.
+    """
+    model, megabytes = find_model(name), file.stat().st_size / 1e6
+    if not 0.8 < megabytes / model.about_mb < 1.25:
+        raise UsageError(
+            f"{file}: {megabytes:.1f} MB, so it is another model: {name} has about"
+            f" {model.about_mb} MB. Get the authors' file: 'avatar-build models fetch {name}'."
+        )
+
+
+def load_folder(kind: str, folder: Path, **settings: Any) -> tuple[Any, Any]:
+    """Load a network for evaluation, on the CPU, and its image processor from a local folder.
+
+    Args:
+        kind: transformers' automatic class that makes the network.
+        folder: as published; nothing else is read and nothing fetched.
+        settings: more for the network.
+
+    Raises:
+        UsageError: a part is missing or foreign, naming the first wrong tensor.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
+    import transformers
+    from safetensors import SafetensorError
+
+    hub: Any = transformers
+    hub.utils.logging.set_verbosity_error()
+    hub.utils.logging.disable_progress_bar()
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        network, loaded = getattr(hub, kind).from_pretrained(
+            folder,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype="float32",
+            **local,
+            **settings,
+        )
+        look = hub.AutoImageProcessor.from_pretrained(folder, **local)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"{folder}: not a detector transformers can read: {said}") from error
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if loaded[what]:
+            first = min(str(name) for name in loaded[what])
+            raise UsageError(f"{folder}: {what.replace('_keys', '')} tensor {first}.")
+    return network.eval(), look
+
+
+def to_corners(boxes: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Return boxes of centre and sides, as fractions of the frame, as corners in its pixels.
+
+    Args:
+        boxes: ``(n, 4)``.
+        width: of the frame, pixels.
+        height: likewise.
+    """
+    import torch
+
+    size = torch.tensor([width, height], device=boxes.device)
+    centres, halves = boxes[:, :2] * size, boxes[:, 2:] * size / 2
+    return torch.cat((centres - halves, centres + halves), 1)
 
 
 def in_batches(inputs: Iterable[FrameInput], most: int) -> Iterator[list[FrameInput]]:

@@ -7,7 +7,6 @@ registered folder are read, and only safetensors.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,14 @@ from pipeline.extras import need_packages
 from pipeline.models import require
 from pipeline.records.schema import digest_of
 from pipeline.workspace.storage import Storage
-from stages.backends.detectors import best_boxes, box_precision, frames_at_once, in_batches
+from stages.backends.detectors import (
+    best_boxes,
+    box_precision,
+    frames_at_once,
+    in_batches,
+    load_folder,
+    to_corners,
+)
 from stages.backends.device import ahead, halving, inference, worker_device
 from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 from stages.taxonomy import load_taxonomy
@@ -137,10 +143,7 @@ class PromptedDetector:
         """Join a frame's boxes of all prompts; each prompt scores its own names alone."""
         import torch
 
-        size = torch.tensor([item.frame.width, item.frame.height], device=self._device)
-        every = torch.cat(list(boxes))  # centre and sides, as fractions of the frame
-        centres, halves = every[:, :2] * size, every[:, 2:] * size / 2
-        xyxy = torch.cat((centres - halves, centres + halves), 1)
+        xyxy = to_corners(torch.cat(list(boxes)), item.frame.width, item.frame.height)
         together: Any = torch.block_diag
         best = best_boxes(xyxy, together(*scores), self._config)
         return [
@@ -155,33 +158,21 @@ def load_parts(folder: Path) -> tuple[Any, Any, Any]:
     Raises:
         UsageError: a part is missing or foreign, naming the first wrong tensor.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
+    # Custom kernels would be fetched.
+    network, look = load_folder(
+        "AutoModelForZeroShotObjectDetection", folder, disable_custom_kernels=True
+    )
     import transformers
-    from safetensors import SafetensorError
 
     hub: Any = transformers
-    hub.utils.logging.set_verbosity_error()
-    hub.utils.logging.disable_progress_bar()
-    local = {"local_files_only": True, "trust_remote_code": False}
     try:
-        network, loaded = hub.AutoModelForZeroShotObjectDetection.from_pretrained(
-            folder,
-            use_safetensors=True,
-            output_loading_info=True,
-            disable_custom_kernels=True,  # they would be fetched
-            dtype="float32",
-            **local,
+        tokenize = hub.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
         )
-        look = hub.AutoImageProcessor.from_pretrained(folder, **local)
-        tokenize = hub.AutoTokenizer.from_pretrained(folder, **local)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"{folder}: not a detector transformers can read: {said}") from error
-    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if loaded[what]:
-            first = min(str(name) for name in loaded[what])
-            raise UsageError(f"{folder}: {what.replace('_keys', '')} tensor {first}.")
     for token, expected in (("[CLS]", _CLS), ("[SEP]", _SEP), (".", _DOT)):
         if (found := tokenize.convert_tokens_to_ids(token)) != expected:
             raise UsageError(f"{folder}: token {token!r} is {found}, in BERT it is {expected}.")
-    return network.eval(), look, tokenize
+    return network, look, tokenize

@@ -189,6 +189,11 @@ DETECTORS = {
         f"yolox-{size}": "stages.backends.yolox:YoloxDetector"
         for size in ("nano", "tiny", "s", "m", "l", "x")
     },
+    **{
+        f"dfine-{size}-{trained_on}": "stages.backends.dfine:DFineDetector"
+        for size in ("small", "medium", "large", "xlarge")
+        for trained_on in ("obj365", "coco", "obj2coco")
+    },
     **{f"yolov8{size}-oiv7": "stages.backends.yolo:YoloDetector" for size in "nsmlx"},
     **{
         name: "stages.backends.grounding_dino:PromptedDetector"

@@ -11,7 +11,6 @@ before any worker starts. It names no classes; their number is compared.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.extras import need_packages
 from pipeline.models import require
 from pipeline.workspace.storage import Storage
-from stages.backends.detectors import CANDIDATES
+from stages.backends.detectors import CANDIDATES, check_size
 from stages.backends.device import ahead
 from stages.backends.interfaces import Detection, FrameInput, Image, Vocabulary
 from stages.taxonomy import seen_classes
@@ -35,29 +34,15 @@ _STRIDES = (8, 16, 32)
 _GREY = 114
 """The grey that the margin is filled with, as in training."""
 
-_LARGEST_FILE = 600_000_000
-"""Bytes; the largest of the authors' files has 397 million."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One of the authors' files."""
-
-    side_px: int
-    """Height and width of its input."""
-    megabytes: float
-    """Size of the file, 10^6 bytes: 4 bytes per parameter of the authors' count."""
-
-
-VARIANTS = {
-    "yolox-nano": Variant(416, 3.7),
-    "yolox-tiny": Variant(416, 20.2),
-    "yolox-s": Variant(640, 35.9),
-    "yolox-m": Variant(640, 101),
-    "yolox-l": Variant(640, 217),
-    "yolox-x": Variant(640, 397),
+_SIDES_PX = {
+    "yolox-nano": 416,
+    "yolox-tiny": 416,
+    "yolox-s": 640,
+    "yolox-m": 640,
+    "yolox-l": 640,
+    "yolox-x": 640,
 }
-"""All variants by the detector's name; one has at least 1.7 times the size of the next smaller."""
+"""Height and width of the input, as the authors exported it."""
 
 
 class YoloxDetector:
@@ -88,10 +73,19 @@ class YoloxDetector:
 
     def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
         """Yield the boxes of each frame; a box of two likely classes is two boxes."""
-        side = VARIANTS[self.name].side_px
+        side = side_px(self.name)
         for pixels, scale in ahead(inputs, lambda item: prepare(item.image, side)):
             (raw,) = self._network.run(None, {self._network.get_inputs()[0].name: pixels})
             yield detections(raw[0], side, scale, self._config)
+
+
+def side_px(name: str) -> int:
+    """Return the height and width of a detector's input.
+
+    >>> side_px("yolox-nano"), side_px("yolox-x")
+    (416, 640)
+    """
+    return _SIDES_PX[name]
 
 
 def load_network(path: Path, name: str, *, to_run: bool = True) -> Any:
@@ -99,7 +93,7 @@ def load_network(path: Path, name: str, *, to_run: bool = True) -> Any:
 
     Args:
         path: the file.
-        name: a key of ``VARIANTS``.
+        name: of the detector.
         to_run: prepare it for being run; else only for being looked at.
 
     Raises:
@@ -108,10 +102,7 @@ def load_network(path: Path, name: str, *, to_run: bool = True) -> Any:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as raised
 
-    expected, size = VARIANTS[name].megabytes, path.stat().st_size
     way_out = f"Get the authors' file: 'avatar-build models fetch {name}'."
-    if size > _LARGEST_FILE:
-        raise UsageError(f"{path}: {size} bytes; {name} has about {expected} MB. {way_out}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is fatal; the rest is raised
@@ -126,17 +117,13 @@ def load_network(path: Path, name: str, *, to_run: bool = True) -> Any:
         raise UsageError(f"{path}: no ONNX network that can be read ({said}). {way_out}") from error
     if wrong := _foreign_shape(network, name):
         raise UsageError(f"{path}: {wrong}. {way_out}")
-    if not 0.8 < size / (expected * 1e6) < 1.25:
-        raise UsageError(
-            f"{path}: {size / 1e6:.1f} MB, so it is another YOLOX: {name} has about {expected} MB."
-            f" {way_out}"
-        )
+    check_size(path, name)
     return network
 
 
 def _foreign_shape(network: Any, name: str) -> str:
     """Say what a network takes or gives that the variant does not; empty when there is nothing."""
-    side, classes = VARIANTS[name].side_px, len(seen_classes("coco"))
+    side, classes = side_px(name), len(seen_classes("coco"))
     places = sum((side // stride) ** 2 for stride in _STRIDES)
     for what, found, wanted in (
         ("takes", network.get_inputs(), [1, 3, side, side]),
@@ -149,7 +136,7 @@ def _foreign_shape(network: Any, name: str) -> str:
     return ""
 
 
-def prepare(image: Image, side_px: int) -> tuple[NDArray[np.float32], float]:
+def prepare(image: Image, side: int) -> tuple[NDArray[np.float32], float]:
     """Return an image as the network wants it, ``(1, 3, side, side)``, and its scale.
 
     It is scaled to fit, put into the upper left and surrounded with grey; blue comes first, values
@@ -157,26 +144,26 @@ def prepare(image: Image, side_px: int) -> tuple[NDArray[np.float32], float]:
 
     Args:
         image: RGB.
-        side_px: height and width of the network's input.
+        side: height and width of the network's input, pixels.
     """
     height, width = image.shape[:2]
-    scale = min(side_px / height, side_px / width)
+    scale = min(side / height, side / width)
     size = (max(1, int(width * scale)), max(1, int(height * scale)))
-    field = np.full((side_px, side_px, 3), _GREY, np.uint8)
+    field = np.full((side, side, 3), _GREY, np.uint8)
     field[: size[1], : size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     planes = field[:, :, ::-1].transpose(2, 0, 1)[None]
     return np.ascontiguousarray(planes, dtype=np.float32), scale
 
 
 def detections(
-    raw: NDArray[np.float32], side_px: int, scale: float, config: ProposeConfig
+    raw: NDArray[np.float32], side: int, scale: float, config: ProposeConfig
 ) -> list[Detection]:
     """Return the boxes of an answer, best first.
 
     Args:
         raw: as the network gives it, ``(places, 5 + classes)``: x, y, log w, log h, objectness and
             the classes' scores, the last two in [0, 1].
-        side_px: height and width of the network's input.
+        side: height and width of the network's input, pixels.
         scale: of the frame in it.
         config: its ``raw_*`` settings are the bounds.
 
@@ -184,7 +171,7 @@ def detections(
         InputError: ``not_a_number``: the network answered nonsense.
     """
     with np.errstate(over="ignore"):
-        xywh = decoded(raw, side_px) / scale
+        xywh = decoded(raw, side) / scale
     scores = raw[:, 4:5] * raw[:, 5:]
     if not (np.isfinite(xywh).all() and np.isfinite(scores).all()):
         raise InputError("not_a_number", "the detector's answer is not finite")
@@ -198,7 +185,7 @@ def detections(
     return [Detection(boxes[one], names[label[one]], score[one]) for one in best]
 
 
-def decoded(raw: NDArray[np.float32], side_px: int) -> NDArray[np.float64]:
+def decoded(raw: NDArray[np.float32], side: int) -> NDArray[np.float64]:
     """Return the boxes of an answer's places as ``[x, y, w, h]`` in pixels of the network's input.
 
     >>> decoded(np.zeros((21, 85), np.float32), 32)[[0, 5, 20]].tolist()
@@ -207,7 +194,7 @@ def decoded(raw: NDArray[np.float32], side_px: int) -> NDArray[np.float64]:
     centres, sides = [], []
     first = 0
     for stride in _STRIDES:
-        cells = side_px // stride
+        cells = side // stride
         rows = raw[first : first + cells * cells].astype(np.float64)
         down, right = np.divmod(np.arange(cells * cells), cells)  # row by row
         centres.append((rows[:, :2] + np.stack([right, down], 1)) * stride)

@@ -20,14 +20,7 @@ from pipeline.run.runner import RunOptions, run_stage
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import FrameInput
-from stages.backends.yolox import (
-    VARIANTS,
-    YoloxDetector,
-    decoded,
-    detections,
-    load_network,
-    prepare,
-)
+from stages.backends.yolox import YoloxDetector, decoded, detections, load_network, prepare
 from stages.propose.preview import preview_settings
 from stages.propose.propose_boxes import ProposeBoxes
 from stages.taxonomy import load_taxonomy, seen_classes
@@ -172,7 +165,7 @@ SMALL = np.zeros((1, 2100, 85), np.float32)
         ({"takes": (1, 3, "h", "w")}, r"it takes \[1, 3, 'h', 'w'\]"),
         ({"answer": SMALL}, r"it gives \[1, 2100, 85\] .*gives \[1, 3549, 85\]"),
         ({"answer": np.zeros((1, PLACES, 25), np.float32)}, r"gives \[1, 3549, 25\] .*80 classes"),
-        ({"size": 20_200_000}, r"20\.2 MB, so it is another YOLOX: yolox-nano has about 3\.7 MB"),
+        ({"size": 20_200_000}, r"20\.2 MB, so it is another model: yolox-nano has about 3\.7 MB"),
         ({"opset": 9999}, r"no ONNX network that can be read \(.*till opset"),
         ({"operator": "MakeCoffee"}, r"no ONNX network that can be read \(.*MakeCoffee"),
     ],
@@ -227,7 +220,7 @@ def weights() -> Path:
 
 def test_the_authors_file_is_taken_for_its_own_variant_alone(weights: Path) -> None:
     load_network(weights, NAME)
-    for other in VARIANTS.keys() - {NAME}:
+    for other in ("yolox-tiny", "yolox-s", "yolox-m", "yolox-l", "yolox-x"):
         with pytest.raises(UsageError, match=f"{other} "):
             load_network(weights, other)
 

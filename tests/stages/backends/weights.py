@@ -105,3 +105,47 @@ def write_grounding_dino(folder: Path, *, mm: bool) -> Path:
     vocabulary = {word: place for place, word in enumerate(words)}
     hub.BertTokenizer(vocab=vocabulary).save_pretrained(folder)
     return folder
+
+
+def write_dfine(folder: Path, names: dict[int, str], *, side_px: int = 320) -> Path:
+    """D-FINE's small network, in the size of the published one, as its authors' folders hold it."""
+    import torch
+    import transformers
+
+    hub: Any = transformers
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    backbone = hub.HGNetV2Config(
+        hidden_sizes=[128, 256, 512, 1024],
+        stem_channels=[3, 16, 16],
+        stage_in_channels=[16, 64, 256, 512],
+        stage_mid_channels=[16, 32, 64, 128],
+        stage_out_channels=[64, 256, 512, 1024],
+        stage_num_blocks=[1, 1, 2, 1],
+        stage_downsample=[False, True, True, True],
+        stage_light_block=[False, False, True, True],
+        stage_kernel_size=[3, 3, 5, 5],
+        stage_numb_of_layers=[3, 3, 3, 3],
+        use_learnable_affine_block=True,
+        embedding_size=32,
+        out_indices=[2, 3, 4],
+    )
+    config = hub.DFineConfig(
+        backbone_config=backbone,
+        decoder_layers=3,
+        hidden_expansion=0.5,
+        depth_mult=0.34,
+        decoder_n_points=[3, 6, 3],
+        encoder_in_channels=[256, 512, 1024],
+        id2label=names,
+        label2id={name: place for place, name in names.items()},
+    )
+    network = hub.DFineForObjectDetection(config)
+    with torch.no_grad():
+        for head in network.model.decoder.class_embed:
+            head.weight.normal_(0, 0.2)
+            head.bias.normal_(-3, 1)  # else hardly anything is above any score
+    network.save_pretrained(folder)
+    size = {"height": side_px, "width": side_px}
+    hub.RTDetrImageProcessor(size=size, do_normalize=False).save_pretrained(folder)
+    return folder
