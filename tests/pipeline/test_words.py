@@ -51,6 +51,7 @@ def test_a_dry_run_counts_what_a_new_list_would_add(root: Path, listed: Path) ->
 def test_a_dry_run_of_several_stages_says_what_is_still_to_come(root: Path) -> None:
     add_sources(Workspace(root), ["ok"] * 3)
     lines = typed(root, "run", "--dry-run").stdout.splitlines()
+    assert lines.pop(0).startswith("Backends: hear with vggsound-label")
     assert lines[0].startswith("download: 3 rows to do, workers")
     assert lines[1] == "sample: 0 rows to do, and more once videos are made."
     assert lines[2] == "hear: 0 rows to do, and more once clips are made."
