@@ -63,6 +63,7 @@ benchmarks: $(READY) ## Measure again what benchmarks/results holds (each takes 
 	$(BIN)/python -m benchmarks.media --out benchmarks/results/media.json
 	$(BIN)/python -m benchmarks.download
 	$(BIN)/python -m benchmarks.models --out benchmarks/results/models.json
+	$(BIN)/python -m benchmarks.tuning --out benchmarks/results/tuning.json
 	$(BIN)/python -m benchmarks.evaluate
 	$(BIN)/python -m benchmarks.clip_cache
 	$(BIN)/python -m benchmarks.release

@@ -7,7 +7,7 @@ detectors.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.config import HearConfig, ProposeConfig
 from pipeline.errors import UsageError
@@ -36,27 +36,32 @@ class Perceived:
     found: Found
     """The kept answers."""
 
+    def among(self, frames: Collection[str]) -> Perceived:
+        """Return what was heard and seen of some frames, by their ids."""
+        mine = [row for row in self.frames if row.frame_id in frames]
+        clips = {row.clip_id for row in mine}
+        return replace(
+            self,
+            frames=mine,
+            sounds=[row for row in self.sounds if row.clip_id in clips],
+            proposals=[row for row in self.proposals if row.frame_id in frames],
+            found={row.frame_id: self.found[row.frame_id] for row in mine},
+        )
+
     def heard(self, hear: HearConfig) -> dict[str, Sounds]:
         """Return what is heard of each frame that a detector is shown, under other thresholds."""
         rows = [tag_again(row, self.taxonomy, hear) for row in self.sounds]
         return sounds_by_frame(self.frames, rows)
 
-    def propose(
-        self,
-        sounds: Mapping[str, Sounds],
-        propose: ProposeConfig,
-        among: Collection[str] | None = None,
-    ) -> list[Proposal]:
+    def propose(self, sounds: Mapping[str, Sounds], propose: ProposeConfig) -> list[Proposal]:
         """Return the rows ``propose`` would make.
 
         Args:
             sounds: what is heard of each frame.
             propose: thresholds.
-            among: ids of the frames; none takes all.
         """
         rules = AudioFilter(self.detectors, self.taxonomy, propose)
-        chosen = [one for one in self.frames if among is None or one.frame_id in among]
-        return propose_again(chosen, sounds, with_table(self.found, self.proposals), rules)
+        return propose_again(self.frames, sounds, with_table(self.found, self.proposals), rules)
 
     def unanswered(self, sounds: Mapping[str, Sounds], propose: ProposeConfig) -> set[str]:
         """Return the frames of which a detector's kept answer is missing."""

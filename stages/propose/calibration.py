@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from pipeline.config import HearConfig, ProposeConfig
-from stages.propose.again import tag_again
-from stages.propose.judged import JudgedFrame, passes
+from stages.propose.again import Perceived, tag_again
+from stages.propose.judged import JudgedFrame, Tally, passes, tally
 from stages.taxonomy import Taxonomy, audioset_classes
 
 HEAR = ""
@@ -80,8 +80,8 @@ def settings_of(
 
 
 def calibrate(
+    known: Perceived,
     frames: Sequence[JudgedFrame],
-    taxonomy: Taxonomy,
     hear: HearConfig,
     propose: ProposeConfig,
     *,
@@ -90,9 +90,12 @@ def calibrate(
 ) -> Calibration:
     """Choose the thresholds that spare the most removals.
 
+    They are searched for box by box, as if none stood in another's way. Where boxes do (a region
+    is asked for where nothing named is left), proposing again says which thresholds are worth it.
+
     Args:
+        known: what was heard and seen.
         frames: judged ones.
-        taxonomy: the target categories.
         hear: the settings in force.
         propose: likewise.
         max_loss: fraction of the kept boxes that may be lost.
@@ -100,10 +103,28 @@ def calibrate(
     """
     evidence = _evidence(frames)
     usable = {key: one for key, one in evidence.items() if one.videos >= min_videos}
-    work = _Work(frames, taxonomy, hear, propose, usable)
+    budget = math.floor(max_loss * sum(box.kept for one in frames for box in one.boxes))
+    work = _Work(frames, known.taxonomy, hear, propose, usable)
     work.prune()
-    work.raise_within(math.floor(max_loss * sum(b.kept for f in frames for b in f.boxes)))
-    return Calibration(work.thresholds(), evidence, min_videos)
+    work.raise_within(budget)
+
+    def count(thresholds: Mapping[Key, float], among: Sequence[JudgedFrame]) -> Tally:
+        return tally(known, among, *settings_of(thresholds, known.taxonomy, hear, propose))
+
+    def gained_without(key: Key) -> Tally:
+        rest = {other: value for other, value in thresholds.items() if other != key}
+        with_it, without = (count(chosen, work.touched(key)) for chosen in (thresholds, rest))
+        return Tally(*(one - other for one, other in zip(without, with_it, strict=True)))
+
+    before, thresholds = count({}, frames), work.thresholds()
+    for key in sorted(thresholds, key=lambda key: evidence[key].removed):
+        if gained_without(key).removed <= 0:
+            del thresholds[key]
+    while thresholds and before.kept - count(thresholds, frames).kept > budget:
+        del thresholds[max(thresholds, key=lambda key: gained_without(key).kept)]
+    if count(thresholds, frames).removed >= before.removed:
+        thresholds = {}
+    return Calibration(thresholds, evidence, min_videos)
 
 
 def _evidence(frames: Iterable[JudgedFrame]) -> dict[Key, Evidence]:
@@ -172,6 +193,10 @@ class _Work:
 
     def thresholds(self) -> dict[Key, float]:
         return {key: self.usable[key].steps[step] for key, step in sorted(self.chosen.items())}
+
+    def touched(self, key: Key) -> list[JudgedFrame]:
+        """Return the frames where a threshold may matter."""
+        return self._of[key]
 
     def prune(self) -> None:
         """Take away every threshold without which no more boxes would have to be removed."""

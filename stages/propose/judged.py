@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
@@ -89,13 +90,14 @@ def judge(
         propose: likewise.
     """
     answers = _answers(reviews)
+    known = known.among(answers.keys())
     sounds = known.heard(hear)
-    now = [row for row in known.propose(sounds, propose, answers.keys()) if row.audible]
+    now = [row for row in known.propose(sounds, propose) if row.audible]
     open_rules = {"min_scores": {}, "max_boxes": 10**6, "nms_iou": 1.0}
     all_heard = {name: _all_active(row) for name, row in sounds.items()}
-    every = known.propose(all_heard, propose.model_copy(update=open_rules), answers.keys())
+    every = known.propose(all_heard, propose.model_copy(update=open_rules))
     shown, possible = _by_frame(now), _by_frame([*every, *now])
-    unanswered = known.unanswered(sounds, propose) & answers.keys()
+    unanswered = known.unanswered(sounds, propose)
     frames, foreign = [], 0
     videos = {one.frame_id: one.video_id for one in known.frames}
     for name, review in answers.items():
@@ -190,8 +192,7 @@ def passes(
     )
 
 
-@dataclass(frozen=True)
-class Tally:
+class Tally(NamedTuple):
     """The boxes that some settings would show of judged frames."""
 
     kept: int
@@ -213,9 +214,9 @@ def tally(
         hear: settings.
         propose: likewise.
     """
-    rows = known.propose(known.heard(hear), propose, {one.frame_id for one in frames})
+    known = known.among({one.frame_id for one in frames})
     shown: dict[str, list[Proposal]] = {}
-    for row in rows:
+    for row in known.propose(known.heard(hear), propose):
         if row.audible:
             shown.setdefault(row.frame_id, []).append(row)
     kept = removed = drawn = 0

@@ -59,9 +59,9 @@ class Tuning:
                 {"by": by or "hear", "category": category} | self._of((by, category))
                 for by, category in self.calibration.too_few()
             ],
-            "before": vars(self.before),
-            "after": vars(self.after),
-            "held_out": vars(self.held_out),
+            "before": self.before._asdict(),
+            "after": self.after._asdict(),
+            "held_out": self.held_out._asdict(),
             "seconds_per_removal": self.removal_s,
             "settings": self.settings,
         }
@@ -150,9 +150,7 @@ def tune(workspace: Workspace, max_loss: float = 0.0, min_videos: int = 5) -> Tu
     _check_judged(judged, reviews, known)
 
     def learnt(frames: Sequence[JudgedFrame]) -> Calibration:
-        return calibrate(
-            frames, known.taxonomy, hear, propose, max_loss=max_loss, min_videos=min_videos
-        )
+        return calibrate(known, frames, hear, propose, max_loss=max_loss, min_videos=min_videos)
 
     def counts(frames: Sequence[JudgedFrame], calibration: Calibration | None = None) -> Tally:
         thresholds = calibration.thresholds if calibration else {}
@@ -169,7 +167,7 @@ def tune(workspace: Workspace, max_loss: float = 0.0, min_videos: int = 5) -> Tu
         whole,
         counts(judged.frames),
         counts(judged.frames, whole),
-        Tally(*(sum(getattr(one, name) for one in folds) for name in ("kept", "removed", "drawn"))),
+        Tally(*map(sum, zip(*folds, strict=True))),
         seconds_per_removal(one.review for one in judged.frames),
         _to_write(whole, known, hear, propose),
     )

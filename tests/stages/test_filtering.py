@@ -354,3 +354,12 @@ def test_several_detectors_equal_the_rules_read_aloud_and_their_order_is_no_matt
         assert sorted(every, key=before) == kept
         cakes += sum(p.detector_class == "Cake" for p in every)
     assert (cakes > 0) == stand_ins
+
+
+def test_a_named_box_too_unsure_for_its_category_is_none_of_it() -> None:
+    boxes = [box(10, 10, 60, 60, score=0.4), box(100, 10, 60, 60, score=0.39)]
+    least = {"yolov8n-oiv7": {"dog": 0.4}}
+    (sure,) = proposed(boxes, heard(dog=True), min_scores=least)
+    assert sure.bbox == boxes[0].bbox
+    of_others = {"motion": {"dog": 0.4}, "yolov8n-oiv7": {"cat": 0.4}}
+    assert len(proposed(boxes, heard(dog=True), min_scores=of_others)) == 2
