@@ -76,6 +76,11 @@ class Taxonomy:
     vocabularies: frozenset[str]
     """Detectors' vocabularies that it has the columns of."""
 
+    @property
+    def names(self) -> list[str]:
+        """The categories' names, in the file's order."""
+        return [category.name for category in self.categories]
+
     def of_vggsound(self, label: str) -> list[str]:
         """Return the categories a VGGSound label belongs to; empty when it is no target."""
         return self._of_vggsound.get(label, [])

@@ -18,7 +18,7 @@ from pipeline.cli.common.options import (
     setting_option,
 )
 from pipeline.cli.common.output import Failed, output
-from pipeline.cli.common.running import category_names, run_stages
+from pipeline.cli.common.running import run_stages
 from pipeline.errors import AvatarBuildError
 from pipeline.flow import PROJECTS
 from pipeline.words import command_line
@@ -169,6 +169,7 @@ def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
     from labeling.projects.connect import connect
     from labeling.review.gold import set_gold
     from labeling.sync import push as sync
+    from stages.taxonomy import load_taxonomy
 
     if gold is not None and kind != "boxes":
         raise click.UsageError("--gold goes with boxes.")
@@ -182,7 +183,8 @@ def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
         if said.shown:
             click.echo(f"push: {done} of {total} frames", err=True)
 
-    pushed = sync.push(workspace, server, project, category_names(workspace), show)
+    names = load_taxonomy(workspace.config.hear.taxonomy).names
+    pushed = sync.push(workspace, server, project, names, show)
     said.tell(pushed.as_dict(), *pushed.lines())
     if pushed.skipped:
         raise Failed(f"label push {kind}: not all could be sent; see above.")
@@ -204,9 +206,11 @@ def pull(workspace: Workspace, kind: str) -> None:
     from labeling.projects.connect import connect
     from labeling.sync import pull as sync
     from labeling.sync.reopen import Reopened, reopen_boxes
+    from stages.taxonomy import load_taxonomy
 
     server = connect(workspace)
-    pulled = sync.pull(workspace, server, PROJECTS[kind].load_project(), category_names(workspace))
+    names = load_taxonomy(workspace.config.hear.taxonomy).names
+    pulled = sync.pull(workspace, server, PROJECTS[kind].load_project(), names)
     reopened = reopen_boxes(workspace, server) if kind == "masks" else Reopened()
     output().tell({**pulled.as_dict(), **reopened.as_dict()}, *pulled.lines(), *reopened.lines())
     _say_instances(workspace)

@@ -123,14 +123,14 @@ def _smooth(points: Sequence[Point], *, closed: bool) -> NDArray[np.float64]:
     return flat if closed else np.concatenate([flat, p[-1:]])
 
 
-def mix(colour: str, other: str, share: float) -> str:
-    """Blend two ``#rrggbb`` colours; ``share`` of ``other``.
+def mix(colour: str, other: str, fraction: float) -> str:
+    """Blend two ``#rrggbb`` colours; ``fraction`` of ``other``.
 
     >>> mix("#000000", "#ff0000", 0.5)
     '#800000'
     """
     pairs = zip(bytes.fromhex(colour[1:]), bytes.fromhex(other[1:]), strict=True)
-    return "#" + bytes(round(a + (b - a) * share) for a, b in pairs).hex()
+    return "#" + bytes(round(a + (b - a) * fraction) for a, b in pairs).hex()
 
 
 def _dog(pen: Pen, colour: str, loud: bool) -> None:

@@ -190,7 +190,7 @@ def check_min_scores(config: ProposeConfig, taxonomy: Taxonomy) -> None:
     Raises:
         UsageError: naming it.
     """
-    known = {category.name for category in taxonomy.categories}
+    known = set(taxonomy.names)
     for detector, scores in config.min_scores.items():
         if wrong := next((name for name in scores if name not in known), None):
             raise UsageError(

@@ -119,14 +119,6 @@ def _too_many_failed(workspace: Workspace, summary: RunSummary) -> str:
     return ""
 
 
-def category_names(workspace: Workspace) -> list[str]:
-    """Return the target categories of a workspace's settings."""
-    from stages.taxonomy import load_taxonomy
-
-    taxonomy = load_taxonomy(workspace.config.hear.taxonomy)
-    return [category.name for category in taxonomy.categories]
-
-
 def freeze(
     workspace: Workspace,
     version: str,
@@ -141,6 +133,7 @@ def freeze(
     from exports.release.takedown import read_takedowns
     from pipeline.run.derive import bring_up_to_date
     from pipeline.run.runner import recover
+    from stages.taxonomy import load_taxonomy
 
     bring_up_to_date(workspace)
     recover(workspace)
@@ -153,7 +146,7 @@ def freeze(
         media=config.media and not ids_only,
         config=config,
         provenance=provenance(workspace),
-        taxonomy=category_names(workspace),
+        taxonomy=load_taxonomy(workspace.config.hear.taxonomy).names,
         takedowns=[one.video_id for one in read_takedowns(workspace.storage)],
         leak_lists=leak_lists,
     )
