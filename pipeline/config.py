@@ -613,19 +613,29 @@ class Config(Section):
 
 
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
-    "paper": {
-        "hear": {"tagger": "cav-mae"},
-        "propose": {"detectors": ["yolov8x-oiv7"]},
-        "segment": {"segmenter": "sam-vit-h"},
-    },
     "offline": {
         "hear": {"tagger": "vggsound-label"},
         "propose": {"detectors": ["motion"]},
         "segment": {"segmenter": "grabcut"},
     },
+    "light": {
+        "hear": {"tagger": "efficientat-mn10-as"},
+        "propose": {
+            "detectors": ["dfine-small-obj365", "motion"],
+            "classes": "generic",
+            "max_boxes": 6,
+        },
+        "segment": {"segmenter": "edgetam"},
+    },
+    "paper": {
+        "hear": {"tagger": "cav-mae"},
+        "propose": {"detectors": ["yolov8x-oiv7"]},
+        "segment": {"segmenter": "sam-vit-h"},
+    },
 }
-"""Settings `init --profile` writes into avatar.toml. paper: the paper's own models, whose weights
-`models fetch` gets. offline: no weights, no people, no network."""
+"""Settings `init --profile` writes into avatar.toml. offline: no weights, no people, no network.
+light: small models of permissive licences, seconds a clip on one core. paper: the paper's own.
+`models fetch --profile` gets their weights."""
 
 
 def check_profile(profile: str) -> None:

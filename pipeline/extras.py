@@ -10,11 +10,13 @@ from pipeline.errors import UsageError
 EXTRAS = {
     "label": ("httpx",),
     "train": ("einops", "matplotlib", "PIL", "tensorboard", "torch", "torchvision"),
+    "light": ("onnxruntime", "timm", "torch", "torchvision", "transformers"),
     "models": (
         "einops",
         "kaldi_native_fbank",
         "onnxruntime",
         "segment_anything",
+        "timm",
         "torch",
         "torchvision",
         "transformers",
@@ -46,7 +48,8 @@ def need_packages(*names: str) -> None:
         UsageError: one is not.
     """
     if lacking := missing(names):
+        extra = "light" if set(names) <= set(EXTRAS["light"]) else "models"
         raise UsageError(
-            f"{', '.join(lacking)}: not installed. Run pip install 'avatar-build[models]', or make"
+            f"{', '.join(lacking)}: not installed. Run pip install 'avatar-build[{extra}]', or make"
             " a workspace that needs none: 'avatar-build init DIR --profile offline'."
         )

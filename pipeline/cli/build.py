@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 @cli.command()
 @click.argument("folder", metavar="DIR")
 @click.option(
-    "--profile", help="Settings to start from: 'paper' (its models), 'offline' (no weights)."
+    "--profile",
+    help="Settings to start from: 'light' (small models), 'paper' (its own), 'offline' (none).",
 )
 def init(folder: str, profile: str | None) -> None:
     """Make a workspace: avatar.toml, tables, commits, media.
@@ -41,6 +42,9 @@ def init(folder: str, profile: str | None) -> None:
     \b
         avatar-build init ws --profile offline
     """
+    from pipeline.config import profile_backends
+    from pipeline.models.catalogue import MODELS
+    from pipeline.models.register import read_register
     from pipeline.workspace.workspace import Workspace
 
     Workspace.create(folder, profile)
@@ -48,6 +52,9 @@ def init(folder: str, profile: str | None) -> None:
         {"workspace": folder, "profile": profile},
         f"{folder}: a new workspace. Its settings, each with its meaning: avatar.toml.",
     )
+    needed = [name for name in profile_backends(profile) if name in MODELS] if profile else []
+    if profile and any(read_register(name) is None for name in needed):
+        output().hint("First, once: " + command_line("models", "fetch", "--profile", profile))
     output().hint(
         "Next: "
         + command_line("download", "--workspace", folder, "--list", "vggsound.csv", "--limit", 20)

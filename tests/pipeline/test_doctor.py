@@ -152,19 +152,21 @@ def test_the_doctor_imports_neither_torch_nor_yt_dlp(workspace: Workspace) -> No
 
 
 @pytest.mark.parametrize(
-    ("section", "backend", "way_out"),
+    ("section", "backend", "weights", "extra"),
     [
-        ("hear", {"tagger": "cav-mae"}, "models fetch cav-mae-as-46.6"),
-        ("propose", {"detector": "yolov8x-oiv7"}, "models fetch yolov8x-oiv7"),
-        ("propose", {"detector": "grounding-dino-tiny"}, "models fetch grounding-dino-tiny"),
-        ("segment", {"segmenter": "sam-vit-h"}, "models fetch sam-vit-h"),
+        ("hear", {"tagger": "cav-mae"}, "cav-mae-as-46.6", "models"),
+        ("hear", {"tagger": "efficientat-mn10-as"}, "efficientat-mn10-as", "light"),
+        ("propose", {"detector": "yolov8x-oiv7"}, "yolov8x-oiv7", "models"),
+        ("propose", {"detector": "grounding-dino-tiny"}, "grounding-dino-tiny", "light"),
+        ("segment", {"segmenter": "sam-vit-h"}, "sam-vit-h", "models"),
     ],
 )
 def test_a_chosen_backend_without_its_weights_or_packages_is_bad_and_says_what_mends_it(
     workspace: Workspace,
     section: str,
     backend: dict[str, str],
-    way_out: str,
+    weights: str,
+    extra: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = Config.model_validate({section: backend})
@@ -174,11 +176,24 @@ def test_a_chosen_backend_without_its_weights_or_packages_is_bad_and_says_what_m
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert found().state == "bad"
-    assert way_out in found().advice
+    assert f"'avatar-build models fetch {weights}'" in found().advice
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert found().advice.startswith("torch")
-    assert "avatar-build[models]" in found().advice
+    assert f"avatar-build[{extra}]" in found().advice
     assert checks(workspace)[section].state == "ok", "the offline profile needs none of it"
+
+
+def test_the_profiles_that_could_run_here_are_told(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AVATAR_BUILD_MODELS", str(tmp_path / "none"))
+    found = checks(workspace)
+    assert found["profile offline"].detail == "can run"
+    for profile, lacking in (("light", "dfine-small-obj365"), ("paper", "sam-vit-h")):
+        check = found[f"profile {profile}"]
+        assert check.state == "ok", "nobody asked for it"
+        assert f"{lacking}: no weights on this machine" in check.detail
+        assert f"models fetch --profile {profile}" in check.advice
 
 
 def test_an_executor_that_is_not_installed_is_bad(
