@@ -109,6 +109,7 @@ def measure(combination: str, videos: Path, base: Path) -> dict[str, Any]:
     import shutil
 
     from pipeline.cli.python import Workspace
+    from pipeline.config import PROFILES, render_value
 
     tagger, detectors, segmenter = split(combination)
     root = base.with_name("one")
@@ -116,14 +117,15 @@ def measure(combination: str, videos: Path, base: Path) -> dict[str, Any]:
     try:
         typed = [
             f"hear.tagger={tagger}",
-            f"propose.detectors={json.dumps(detectors)}",
+            f"propose.detectors={render_value(detectors)}",
             f"segment.segmenter={segmenter}",
             # Every box is asked about, so that each mask is one the stage would be asked for.
             "label.accept_score=0",
             "label.accept_max=100",
         ]
         if any(name != "motion" for name in detectors):
-            typed.append("propose.classes=generic")
+            light = {**PROFILES["light"]["propose"], "detectors": detectors}
+            typed += [f"propose.{key}={render_value(value)}" for key, value in light.items()]
         workspace = Workspace(root, typed)
         seconds = {}
         for stage in ("hear", "propose"):

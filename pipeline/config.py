@@ -622,6 +622,8 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         "hear": {"tagger": "efficientat-mn10-as"},
         "propose": {
             "detectors": ["dfine-small-obj365", "motion"],
+            "motion": "no-box",
+            "stand_ins": True,
             "classes": "generic",
             "max_boxes": 6,
         },
