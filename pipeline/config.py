@@ -230,12 +230,22 @@ class SampleConfig(Section):
     min_gap_s: float = Field(default=0.7, ge=0)
     """An event this near to a chosen one is passed over, seconds; at least twice event_half_s, so
     that no frame belongs to two events."""
+    pass_suspect: bool = False
+    """Pass over pictures that look broken in the source itself (the column suspect of frames), as
+    damaged ones are. Off, as in the paper: the sharpest is taken, and marked."""
     image_format: Literal["jpg", "png"] = "jpg"
     """File format of the frames."""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     """Quality of JPEG frames."""
     decode_timeout_s: float = Field(default=300.0, gt=0, le=600)
     """Longest one video may take, seconds."""
+
+    def deciding(self) -> dict[str, Any]:
+        """Leave pass_suspect out where it is off: that is what was before there was one."""
+        found = super().deciding()
+        return (
+            found if self.pass_suspect else {k: v for k, v in found.items() if k != "pass_suspect"}
+        )
 
     @model_validator(mode="after")
     def _active_fits(self) -> SampleConfig:

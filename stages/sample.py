@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
 
@@ -33,6 +33,7 @@ from pipeline.media import (
 from pipeline.records.schema import Clip, Frame, Video, clip_id, frame_id
 from pipeline.run.stage import Drop, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.workspace.recorded import video_file
+from stages.suspect import Look, look_at, suspicion
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Choice:
     event: Event
     picture: Picture
     sharpness: float
+    suspect: str | None = None
+    """The reason for which it may be broken in the source (``stages.suspect``)."""
 
 
 class SampleFrames(Stage[SampleConfig]):
@@ -156,7 +159,33 @@ class SampleFrames(Stage[SampleConfig]):
     def choose_frames(
         self, clip: Clip, events: Sequence[Event], media: Media, timeline: Timeline
     ) -> list[Choice]:
-        """Choose a frame per event, strongest first; an event without a whole frame gives way."""
+        """Choose a frame per event, strongest first; an event without a whole frame gives way.
+
+        Whether a picture is broken shows against the clip's others, so all are seen once before
+        any is passed over.
+        """
+        looks: dict[int, Look] = {}
+        chosen = self._choose(clip, events, media, timeline, looks, passed_over=frozenset())
+        reasons = {at: suspicion(look, list(looks.values())) for at, look in looks.items()}
+        if self.config.pass_suspect and any(reasons[one.picture.index] for one in chosen):
+            passed_over = frozenset(at for at, reason in reasons.items() if reason)
+            chosen = self._choose(clip, events, media, timeline, looks, passed_over)
+            reasons |= {
+                at: suspicion(look, list(looks.values()))
+                for at, look in looks.items()
+                if at not in reasons
+            }
+        return [replace(one, suspect=reasons[one.picture.index]) for one in chosen]
+
+    def _choose(
+        self,
+        clip: Clip,
+        events: Sequence[Event],
+        media: Media,
+        timeline: Timeline,
+        looks: dict[int, Look],
+        passed_over: frozenset[int],
+    ) -> list[Choice]:
         half = exact(self.config.event_half_s)
         best: dict[Event, Choice | None] = {}
         while True:
@@ -165,7 +194,7 @@ class SampleFrames(Stage[SampleConfig]):
             new = sorted((event for event in picked if event not in best), key=lambda e: e.time)
             if not new:
                 return [choice for event in picked if (choice := best[event])]
-            best |= sharpest_frames(new, half, _span(clip), media, timeline)
+            best |= sharpest_frames(new, half, _span(clip), media, timeline, looks, passed_over)
 
     def _keep(self, clip: Clip, rank: int, choice: Choice, frame_index: int) -> Frame:
         """Write the image; the row that names it."""
@@ -192,6 +221,7 @@ class SampleFrames(Stage[SampleConfig]):
             height=height,
             sha256=hashlib.sha256(data).hexdigest(),
             size_bytes=len(data),
+            suspect=choice.suspect,
         )
 
 
@@ -272,6 +302,8 @@ def sharpest_frames(
     span: tuple[Fraction, Fraction],
     media: Media,
     timeline: Timeline,
+    looks: dict[int, Look],
+    passed_over: frozenset[int] = frozenset(),
 ) -> dict[Event, Choice | None]:
     """Return each event's sharpest undamaged frame within ``half`` seconds, ties to the earliest.
 
@@ -281,6 +313,8 @@ def sharpest_frames(
         span: the clip's start and end in the source; its end is not part of it.
         media: the source.
         timeline: the source's.
+        looks: what is remembered of each picture seen, by its index; added to.
+        passed_over: indices of pictures not to take.
 
     Returns:
         None for an event without a frame it could take.
@@ -295,6 +329,10 @@ def sharpest_frames(
     of_frame = {index: event for event, indices in wanted.items() for index in indices}
     for picture in decode_pictures(media, timeline, wanted.values()):
         if picture.damaged:
+            continue
+        if picture.index not in looks:
+            looks[picture.index] = look_at(picture.luma(), float(picture.time))
+        if picture.index in passed_over:
             continue
         event, sharpness = of_frame[picture.index], picture.sharpness()
         standing = best[event]

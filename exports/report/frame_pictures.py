@@ -175,9 +175,13 @@ class _Painter:
             shapes=shapes,
             labels=labels,
             state=state,
-            note=note,
+            note="; ".join(filter(None, (note, _doubt(frame)))),
             verified=bool(instances) and all(instance.verified for instance in instances),
         )
+
+
+def _doubt(frame: Frame) -> str:
+    return f"may be broken in the source: {frame.suspect}" if frame.suspect else ""
 
 
 def _picture(storage: Storage, frame: Frame) -> tuple[str, str]:

@@ -7,6 +7,7 @@ was proposed. Boxes are percentages of the frame there.
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -172,7 +173,7 @@ def box_task(
     data = {
         "proposals": [proposal.proposal_id for proposal in audible],
         "image": image,
-        "clips_html": clips_html,
+        "clips_html": _doubt(frame) + clips_html,
         "categories": [
             {"value": name, "hotkey": key, "background": colour(name)}
             for name, key in zip(heard, _keys(sounds, len(heard)), strict=True)
@@ -191,6 +192,13 @@ def box_task(
     result += [status("status", "Visible")] if audible else []
     score = max((proposal.detector_score for proposal in audible), default=0.0)
     return prefilled_task(frame, data, result, score)
+
+
+def _doubt(frame: Frame) -> str:
+    """Return what to tell the person where the picture may be broken in the source."""
+    if frame.suspect is None:
+        return ""
+    return f"<p>This picture may be broken in the video itself ({html.escape(frame.suspect)}).</p>"
 
 
 def shown(proposals: Iterable[Proposal], frame: Frame) -> list[str]:

@@ -139,6 +139,10 @@ class Frame(Record, table="frames", key="frame_id"):
     """The digest of the image; empty in rows made before it was kept, which cannot be checked."""
     size_bytes: int = Field(default=0, ge=0)
     """The size of the image file; 0 in such rows."""
+    suspect: str | None = None
+    """The reason for which the picture may be broken in the source itself, held against the clip's
+    others: ``blocks``, those of a decoder that lost its way. None: nothing speaks for it, or nobody
+    looked, as in rows made before it was kept."""
 
 
 class SoundClass(Record):

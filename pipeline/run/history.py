@@ -29,7 +29,7 @@ _SHORT = {
     Source: ("label", "split", "start_s"),
     Video: ("source_url", "title", "license", "format_id", "width", "height", "fps", "sha256"),
     Clip: ("start_s", "end_s", "active_seconds", "candidates", "rms_per_second"),
-    Frame: ("frame_index", "time_s", "event_rms", "event_rank", "sharpness", "path"),
+    Frame: ("frame_index", "time_s", "event_rms", "event_rank", "sharpness", "suspect", "path"),
     Sounds: ("tagger", "categories"),
     Proposal: ("bbox", "detector", "detector_class", "detector_score", "categories", "audible"),
     Review: ("kind", "purpose", "annotator", "decision", "updated_at", "lead_time_s", "verified"),

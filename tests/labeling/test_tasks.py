@@ -164,3 +164,13 @@ def test_the_loop_shows_the_frame_and_its_neighbours_and_is_made_once(tmp_path: 
     assert make_clips(storage, frame(50), span, row, LabelConfig()) == (loop, context)
     assert (tmp_path / loop).stat().st_mtime_ns == before
     assert {p.suffix for p in (tmp_path / "media" / "clips").iterdir()} == {".mp4"}
+
+
+def test_a_picture_that_may_be_broken_is_shown_with_a_word_of_it() -> None:
+    whole, broken = (
+        box_task(one, [], sounds(), VOCABULARY, "i", "<b>x</b>")["data"]["clips_html"]
+        for one in (frame(), frame(suspect="blocks"))
+    )
+    assert whole == "<b>x</b>"
+    assert broken.endswith(whole)
+    assert "may be broken" in broken
