@@ -58,11 +58,11 @@ _BROKEN = 0.12
 
 @dataclass(frozen=True)
 class Look:
-    """What is remembered of a picture to judge it and others by."""
+    """The steps and levels of a picture, to judge it and others by."""
 
     time_s: float
     steps: NDArray[np.float32]
-    """Steps per cell, 0 to 2: on its right and on its lower edge, ``(rows, columns)``."""
+    """Steps per cell, 0 to 2, on the right and on the lower edge, ``(rows, columns)``."""
     small: NDArray[np.float32]
     """Grey levels by cell."""
 
