@@ -2,9 +2,10 @@
 
 A box is shown in the name of a category that is heard and of which it is sure enough. Of each
 category the boxes people kept bound how far both thresholds may be raised; the boxes they removed
-say what that spares. Odd about it: a threshold does not lie at the lowest kept value but one gap
-below it, the gap between the lowest values of two videos, for the next video may hold a lower one;
-and what spares nothing is left out, for a threshold without need can only lose.
+say what that spares. Odd about it: a threshold does not lie at the lowest kept value, below which
+one in n + 1 of the next videos would fall, n being those it was learnt from, but one gap lower, the
+gap between the lowest values of two videos; where values are spread evenly there, half as many fall
+below that. What spares nothing is left out, for a threshold without need can only lose.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def _evidence(frames: Iterable[JudgedFrame]) -> dict[Key, Evidence]:
 
 
 def _steps(lowest: Iterable[float]) -> list[float]:
-    """Return thresholds of which each gives up one video more, each a gap below those it keeps.
+    """Return thresholds of which each gives up one video more, each a gap below the next kept.
 
     >>> _steps([0.5, 0.3, 0.9])
     [0.1, 0.301]
@@ -163,11 +164,19 @@ def _steps(lowest: Iterable[float]) -> list[float]:
     values = sorted(lowest)
     steps = []
     for place, (value, following) in enumerate(pairwise(values)):
-        step = math.floor(1000 * max(0.0, 2 * value - following) + 1e-6) / 1000
-        if place:
-            step = max(step, math.floor(1000 * values[place - 1] + 1e-6) / 1000 + 0.001)
-        steps.append(round(step, 3))
+        lost = values[place - 1] if place else -0.001
+        # Rounded so that nothing kept is lost, and what is given up is.
+        steps.append(round(max(_floor(2 * value - following), _floor(lost) + 0.001), 3))
     return steps
+
+
+def _floor(value: float) -> float:
+    """Round down to thousandths.
+
+    >>> _floor(0.2), _floor(0.3999)
+    (0.2, 0.399)
+    """
+    return math.floor(1000 * value + 1e-6) / 1000
 
 
 @dataclass

@@ -36,7 +36,8 @@ class Tuning:
     after: Tally
     """Counts under the proposed ones."""
     held_out: Tally
-    """Counts of every video under thresholds learnt from the half of videos it is not in."""
+    """Counts of every video under thresholds learnt from the half of videos it is not in; the mean
+    over several halvings."""
     removal_s: float | None
     """Seconds of a removal; none where lead times do not tell."""
     settings: dict[str, dict[str, Any]]
@@ -105,7 +106,7 @@ class Tuning:
         else:
             said.append("No threshold would spare a removal without losing a kept box.")
         said.append(
-            "Held out (learnt from half of the videos, measured on the other half, both ways):"
+            "Held out (learnt from half of the videos, measured on the other half, several times):"
             f" {self._saved(self.held_out)}"
         )
         if few := calibration.too_few():
@@ -132,13 +133,16 @@ class Tuning:
         )
 
 
-def tune(workspace: Workspace, max_loss: float = 0.0, min_videos: int = 5) -> Tuning:
+def tune(
+    workspace: Workspace, max_loss: float = 0.0, min_videos: int = 5, halvings: int = 4
+) -> Tuning:
     """Propose thresholds from a workspace's reviews; change nothing.
 
     Args:
         workspace: where ``propose`` has run and boxes were reviewed.
         max_loss: fraction of the kept boxes that may be lost.
         min_videos: kept boxes of so many videos are the least that a threshold is made of.
+        halvings: how often the videos are halved to measure what is held out.
 
     Raises:
         UsageError: there is nothing to learn from.
@@ -157,25 +161,24 @@ def tune(workspace: Workspace, max_loss: float = 0.0, min_videos: int = 5) -> Tu
         return tally(known, frames, *settings_of(thresholds, known.taxonomy, hear, propose))
 
     whole = learnt(judged.frames)
-    halves = [[one for one in judged.frames if _half(one) == half] for half in (0, 1)]
-    folds = [
-        counts(measured, learnt(others))
-        for measured, others in zip(halves, reversed(halves), strict=True)
-    ]
+    folds = []
+    for draw in range(halvings):
+        halves = [[one for one in judged.frames if _half(one, draw) == half] for half in (0, 1)]
+        folds += [counts(measured, learnt(others)) for measured, others in (halves, halves[::-1])]
     return Tuning(
         judged,
         whole,
         counts(judged.frames),
         counts(judged.frames, whole),
-        Tally(*map(sum, zip(*folds, strict=True))),
+        Tally(*(round(sum(each) / halvings) for each in zip(*folds, strict=True))),
         seconds_per_removal(one.review for one in judged.frames),
         _to_write(whole, known, hear, propose),
     )
 
 
-def _half(frame: JudgedFrame) -> int:
-    """Return 0 or 1, by the video's id alone."""
-    return int(digest_of(frame.video_id), 16) % 2
+def _half(frame: JudgedFrame, draw: int) -> int:
+    """Return 0 or 1, by the video's id and the number of the draw alone."""
+    return int(digest_of([frame.video_id, draw]), 16) % 2
 
 
 def _check_judged(judged: Judged, reviews: Sequence[Review], known: Perceived) -> None:

@@ -48,7 +48,7 @@ def heard(name: str, video_id: str, scores: dict[str, float]) -> Sounds:
 
 
 def random_world(
-    seed: int, videos: int = 24, propose: ProposeConfig = MOTION
+    seed: int, videos: int = 24, propose: ProposeConfig = MOTION, least_loud: float = 0.0
 ) -> tuple[Perceived, list[Review]]:
     """Boxes of detectors, and people who mostly keep the surer ones of what is louder."""
     rng = random.Random(seed)
@@ -77,12 +77,16 @@ def random_world(
     proposals = Perceived(detectors, TAXONOMY, frames, rows, [], found)
     shown = proposals.propose(proposals.heard(HEARING), propose)
     known = Perceived(detectors, TAXONOMY, frames, rows, shown, found)
-    return known, [review_of(one, shown, rng) for one in frames]
+    loud = [row for row in shown if row.audio_score >= least_loud]
+    return known, [review_of(one, shown, loud, rng) for one in frames]
 
 
-def review_of(one: Frame, proposals: Sequence[Proposal], rng: random.Random) -> Review:
+def review_of(
+    one: Frame, proposals: Sequence[Proposal], loud: Sequence[Proposal], rng: random.Random
+) -> Review:
     mine = [row for row in proposals if row.frame_id == one.frame_id and row.audible]
-    stays = [row for row in mine if rng.random() < row.detector_score * (0.3 + row.audio_score)]
+    likely = [row for row in mine if rng.random() < row.detector_score * (0.3 + row.audio_score)]
+    stays = [row for row in likely if row in loud]
     return said(
         "7",
         1,
@@ -152,6 +156,20 @@ def test_each_threshold_is_needed_and_lies_below_all_that_was_kept(seed: int) ->
             if box.kept and box.category == category and by in (HEAR, box.detector)
         ]
         assert found.thresholds[by, category] <= min(kept)
+
+
+def test_where_what_is_faint_is_never_kept_the_threshold_is_one_of_hearing() -> None:
+    known, reviews = random_world(0, videos=60, least_loud=0.4)
+    frames = judged(known, reviews).frames
+    found = calibrate(known, frames, HEARING, MOTION)
+    heard = {category: value for (by, category), value in found.thresholds.items() if by == HEAR}
+    assert heard.keys() == set(NAMED.values())
+    assert all(0.2 < value <= 0.6 for value in heard.values())
+    hear, propose = settings_of(found.thresholds, TAXONOMY, HEARING, MOTION)
+    assert hear.active_scores["Bark"] == heard["dog"]
+    before, after = tally(known, frames, HEARING, MOTION), tally(known, frames, hear, propose)
+    assert after.kept == before.kept
+    assert after.removed < 0.7 * before.removed
 
 
 def test_more_may_be_lost_more_is_spared() -> None:
