@@ -575,7 +575,7 @@ class SegmentConfig(InferenceConfig):
     it by this IoU; of those that agree the one of highest predicted IoU is taken, and if none does,
     the one that overlaps best."""
     grabcut_iterations: int = Field(default=5, ge=1)
-    """Most rounds of GrabCut; it ends before when a round changes nothing."""
+    """Rounds of GrabCut."""
     min_mask_area: float = Field(default=0.02, ge=0, le=1)
     """Smallest mask, as a fraction of its box; below it the row fails, as colours_alike,
     box_too_small or, where the segmenter names no cause, empty_mask."""

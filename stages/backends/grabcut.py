@@ -38,15 +38,12 @@ _MARGIN = 0.5
 
 _MIN_MARGIN_PX = 10
 
-_LEARNED_PX = 400
-"""The longest side of box and margin while colours are learned. Smaller is faster and worse: the
-weight of a rim against the area it holds grows as the picture shrinks, and things vanish."""
+_LEARNED_PX = 40_000
+"""Pixels of the box, at most, while colours are learned. Fewer are faster and worse: the weight of
+a rim against the area it holds grows as the picture shrinks, and things vanish."""
 
 _RIM_PX = 2
 """Pixels of the small picture on each side of its rim that are cut again at full size."""
-
-_SETTLED = 0.002
-"""The fraction of the box below which a round has changed nothing."""
 
 _MODES = 5
 """Colour modes GrabCut fits to either side; it needs as many pixels of each."""
@@ -119,7 +116,8 @@ class GrabCutSegmenter:
         found = self._cut(view)
         if found is None:
             return Segmented(mask, None, reason="box_too_small")
-        if found.sum() < self._least * view.area and not any(inside for *_, inside in points):
+        pointed = any(inside for *_, inside in points)
+        if found.sum() < max(1, self._least * view.area) and not pointed:
             assumed = "centre"
             found = self._cut(view, core=True)
             known = np.count_nonzero(view.states(core=True) == cv2.GC_FGD)
@@ -130,36 +128,22 @@ class GrabCutSegmenter:
 
     def _cut(self, view: _View, *, core: bool = False) -> NDArray[np.bool_] | None:
         """Cut the thing out of a view; none where there are too few pixels of either side."""
-        scale = min(1.0, _LEARNED_PX / max(view.pixels.shape[:2]))
+        scale = min(1.0, math.sqrt(_LEARNED_PX / view.area))
         states = view.states(scale, core=core)
         inside = int(np.isin(states, _THING).sum())
         if min(inside, states.size - inside) < _MODES:
             return None
         size = (states.shape[1], states.shape[0])
         small = np.asarray(cv2.resize(view.pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-        colours = self._learn(small, states, _SETTLED * inside)
+        colours = (np.zeros((1, 13 * _MODES)), np.zeros((1, 13 * _MODES)))
+        cv2.setRNGSeed(0)  # the colour modes start from k-means, which draws
+        whole, rounds = (0, 0, 1, 1), self._iterations
+        cv2.grabCut(small, states, whole, *colours, rounds, cv2.GC_INIT_WITH_MASK)
         known = view.states(core=core)
         if scale < 1:
             states = _rim_alone(np.isin(states, _THING), known)
-            _round(view.pixels, states, colours, cv2.GC_EVAL_FREEZE_MODEL)
+            cv2.grabCut(view.pixels, states, whole, *colours, 1, cv2.GC_EVAL_FREEZE_MODEL)
         return _large_parts(np.isin(states, _THING), known == cv2.GC_FGD)
-
-    def _learn(self, pixels: Image, states: States, settled: float) -> _Colours:
-        """Learn both sides' colours and cut, in turn; ``states`` is overwritten with the cut."""
-        colours = (np.zeros((1, 13 * _MODES)), np.zeros((1, 13 * _MODES)))
-        cv2.setRNGSeed(0)  # the colour modes start from k-means, which draws
-        mode = cv2.GC_INIT_WITH_MASK
-        for _ in range(self._iterations):
-            before = np.isin(states, _THING)
-            _round(pixels, states, colours, mode)
-            if (np.isin(states, _THING) != before).sum() <= settled:
-                break
-            mode = cv2.GC_EVAL
-        return colours
-
-
-_Colours = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""The colour modes of background and thing, as OpenCV packs them."""
 
 
 @dataclass(frozen=True)
@@ -227,11 +211,6 @@ class _View:
             colour = cv2.GC_FGD if inside else cv2.GC_BGD
             cv2.circle(states, place, max(1, round(self.radius * scale)), colour, cv2.FILLED)
         return states
-
-
-def _round(pixels: Image, states: States, colours: _Colours, mode: int) -> None:
-    """Run one round of GrabCut; ``states`` and, unless frozen, ``colours`` are overwritten."""
-    cv2.grabCut(pixels, states, (0, 0, 1, 1), colours[0], colours[1], 1, mode)
 
 
 def _rim_alone(small: NDArray[np.bool_], known: States) -> States:

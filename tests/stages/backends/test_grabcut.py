@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
+from pipeline.media import frames_between
 from pipeline.records.boxes import to_pixels
 from stages.backends.grabcut import GrabCutSegmenter
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
@@ -82,6 +86,16 @@ def test_a_box_that_holds_nothing_to_tell_apart_gives_an_empty_mask_and_says_why
     assert found.reason == reason
 
 
+@pytest.mark.parametrize("side", [3, 4, 5, 7, 12, 40])
+def test_a_mask_grown_from_the_middle_stays_in_a_box_of_any_size(side: int) -> None:
+    noise = np.random.default_rng(side).integers(0, 256, (180, 320, 3), dtype=np.uint8)
+    segmenter = GrabCutSegmenter(SegmentConfig(min_mask_area=1.0))  # nothing is ever enough
+    (found,) = next(segmenter.segment([Prompt(noise, [[100.0, 50.0, side, side + 1.0]])]))
+    assert found.assumed == "centre" or found.reason == "colours_alike"
+    found.mask[50 : 51 + side, 100 : 100 + side] = False
+    assert not found.mask.any()
+
+
 def test_a_box_as_large_as_the_picture_takes_its_rim_for_background_and_says_so() -> None:
     image, truth = scene()
     image, truth = image[40:101, 100:181], truth[40:101, 100:181]
@@ -149,3 +163,34 @@ def test_speckles_of_the_things_colour_are_left_out() -> None:
 def test_a_picture_of_one_colour_is_no_crash(grey: int) -> None:
     mask = cut(np.full((180, 320, 3), grey, np.uint8), ELLIPSE)
     assert mask.shape == (180, 320)
+
+
+def plain(image: Image, box: list[float]) -> NDArray[np.bool_]:
+    """The whole picture at full size, everything outside of the box background."""
+    x0, y0, x1, y1 = to_pixels(box, image.shape[1], image.shape[0]) or (0, 0, 0, 0)
+    states = np.full(image.shape[:2], cv2.GC_BGD, dtype=np.uint8)
+    states[y0:y1, x0:x1] = cv2.GC_PR_FGD
+    models = (np.zeros((1, 65)), np.zeros((1, 65)))
+    cv2.setRNGSeed(0)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    cv2.grabCut(bgr, states, (0, 0, 1, 1), *models, 5, cv2.GC_INIT_WITH_MASK)
+    return np.isin(states, (cv2.GC_FGD, cv2.GC_PR_FGD))
+
+
+@pytest.mark.slow
+def test_on_real_frames_a_mask_is_about_that_of_the_whole_picture_at_full_size(
+    shared: Path,
+) -> None:
+    folder = shared / "data" / "raw_videos"
+    truth = json.loads((folder / "ground_truth.json").read_text())["frames"]
+    agree = []
+    for shot in truth:
+        start = max(0.0, shot["time_s"] - 0.02)
+        video = folder / f"{shot['video_id']}.mp4"
+        image = next(frames_between(video, start, start + 0.2)).rgb()
+        for thing in shot["instances"]:
+            found = segmented(image, thing["bbox"])
+            assert not found.reason
+            agree.append(iou(found.mask, plain(image, thing["bbox"])))
+    assert np.median(agree) > 0.9
+    assert np.mean(agree) > 0.75, agree
