@@ -37,7 +37,7 @@ from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 from stages.backends.motion.bars import picture_inside
 from stages.backends.motion.evidence import Grey, motion_evidence
-from stages.backends.motion.regions import moving_regions
+from stages.backends.motion.regions import best_of, moving_regions
 
 _WORK_PX = 320
 """Longest side at working size. Bounds the cost; boxes are exact to 2 pixels of a 640x360 frame."""
@@ -195,11 +195,12 @@ def _of_others(here: _Seen, others: Sequence[_Seen]) -> list[Detection]:
     """Return the strongest regions of other events, where they are found in this frame."""
     regions = [(score, box, other) for other in others for box, score in other.regions]
     regions.sort(key=lambda one: -one[0])
-    found = []
+    placed = []
     for score, box, other in regions[:_MOST_OF_OTHERS]:
         place, likeness = _found_again(box, other, here)
-        found.append(Detection(place, _CLASS_OF_OTHERS, score / 2 * likeness))
-    return found
+        placed.append((place, score / 2 * likeness))
+    taken = [box for box, _ in here.regions]
+    return [Detection(box, _CLASS_OF_OTHERS, score) for box, score in best_of(placed, taken)]
 
 
 def _found_again(box: list[float], then: _Seen, now: _Seen) -> tuple[list[float], float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from stages.backends.motion.evidence import Evidence
 
 Box = tuple[int, int, int, int]
 """x, y, width, height at working size."""
+
+BoxT = TypeVar("BoxT", bound=Sequence[float])
 
 _MIN_LEVELS = 1.5
 """Evidence above this counts; compression noise stays below."""
@@ -62,12 +65,26 @@ def moving_regions(evidence: Evidence) -> list[tuple[Box, float]]:
                 if box not in scores and min(box[2:]) >= _MIN_SIDE_PX:
                     joined = _JOINED if gap >= _WIDE_PX else 1.0
                     scores[box] = joined * _score(sums, box)
-    best: list[tuple[Box, float]] = []
-    for box, score in sorted(scores.items(), key=lambda one: (-one[1], one[0])):
-        if all(iou(box, better) <= _SAME for better, _ in best):
-            best.append((box, score))
-        if len(best) == _MOST:
+    return best_of(list(scores.items()))
+
+
+def best_of(
+    scored: Sequence[tuple[BoxT, float]], taken: Sequence[Sequence[float]] = ()
+) -> list[tuple[BoxT, float]]:
+    """Choose the best boxes that repeat no better one, best first.
+
+    Args:
+        scored: boxes ``x, y, width, height`` with their scores.
+        taken: boxes chosen already, which count among the most there may be.
+    """
+    best: list[tuple[BoxT, float]] = []
+    better = list(taken)
+    for box, score in sorted(scored, key=lambda one: (-one[1], tuple(one[0]))):
+        if len(better) >= _MOST:
             break
+        if all(iou(box, other) <= _SAME for other in better):
+            best.append((box, score))
+            better.append(box)
     return best
 
 
