@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from pipeline.config import HearConfig, ProposeConfig
 from stages.propose.again import Perceived, tag_again
@@ -179,6 +180,15 @@ def _floor(value: float) -> float:
     return math.floor(1000 * value + 1e-6) / 1000
 
 
+class _Raise(NamedTuple):
+    """A threshold one or more steps higher."""
+
+    spared: float
+    """Removals more for each kept box lost, so less than none."""
+    step: int
+    lost: int
+
+
 @dataclass
 class _Work:
     """The search for thresholds, one category of a detector or of hearing at a time."""
@@ -195,10 +205,19 @@ class _Work:
         self.chosen = {key: 0 for key, one in self.usable.items() if one.steps}
         self._of: dict[Key, list[JudgedFrame]] = {key: [] for key in self.chosen}
         for frame in self.frames:
-            heard = {one.category for one in frame.sounds.categories}
+            loud = {
+                one.category
+                for one in frame.sounds.categories
+                if one.active or one.score >= self._least(one.category)
+            }
             for key in self._of:
-                if key[1] in heard:
+                if key[1] in loud:
                     self._of[key].append(frame)
+
+    def _least(self, category: str) -> float:
+        """Return the least threshold of hearing a category may get."""
+        key = (HEAR, category)
+        return self.usable[key].steps[0] if key in self.chosen else math.inf
 
     def thresholds(self) -> dict[Key, float]:
         return {key: self.usable[key].steps[step] for key, step in sorted(self.chosen.items())}
@@ -215,26 +234,36 @@ class _Work:
                 self.chosen[key] = step
 
     def raise_within(self, budget: int) -> None:
-        """Raise thresholds while kept boxes may be lost, each time where most is spared for one."""
-        while budget > 0:
-            best: tuple[float, Key, int, int] | None = None
-            for key, one in self.usable.items():
-                before = self._costs(key)
-                place = self.chosen.get(key)
-                for step in range(0 if place is None else place + 1, len(one.steps)):
-                    self.chosen[key] = step
-                    lost, spared = (
-                        now - then for now, then in zip(self._costs(key), before, strict=True)
-                    )
-                    if lost > budget:
-                        break
-                    if spared < 0 and (best is None or spared / max(lost, 0.1) < best[0]):
-                        best = (spared / max(lost, 0.1), key, step, lost)
-                self._put(key, place)
-            if best is None:
-                return
-            _, key, self.chosen[key], lost = best[0], best[1], best[2], best[3]
-            budget -= lost
+        """Raise thresholds while kept boxes may be lost, each time where most is spared for one.
+
+        What another raise would spare grows seldom, so only the best one is looked at again.
+        """
+        best = {key: raised for key in self.usable if (raised := self._raise_of(key, budget))}
+        while best and budget > 0:
+            key = min(best, key=lambda key: best[key].spared)
+            fresh = self._raise_of(key, budget)
+            if fresh is None:
+                del best[key]
+            elif fresh.spared > best[key].spared:
+                best[key] = fresh
+            else:
+                self.chosen[key] = fresh.step
+                budget -= fresh.lost
+
+    def _raise_of(self, key: Key, budget: int) -> _Raise | None:
+        """Return the step of a threshold that spares most for a kept box; none that spares any."""
+        place, before = self.chosen.get(key), self._costs(key)
+        found: list[_Raise] = []
+        for step in range(0 if place is None else place + 1, len(self.usable[key].steps)):
+            self.chosen[key] = step
+            now = self._costs(key)
+            lost, more = now[0] - before[0], now[1] - before[1]
+            if lost > budget:
+                break
+            if more < 0:
+                found.append(_Raise(more / max(lost, 0.1), step, lost))
+        self._put(key, place)
+        return min(found, default=None)
 
     def _put(self, key: Key, place: int | None) -> None:
         if place is None:

@@ -90,6 +90,8 @@ class Tuning:
                 f"{counted(self.judged.unanswered, 'frame')} left out: what a detector answered is"
                 " no longer in media/cache; 'avatar-build propose --redo' asks it again."
             )
+        if all(one.sounds.tagger == "vggsound-label" for one in frames):
+            said.append("The list's label is always heard, so seeing alone is tuned.")
         if calibration.thresholds:
             rows = [
                 [
