@@ -81,6 +81,7 @@ CASES = {
     "cav-mae-as-46.6": Case("clip of 10 s, audioonly", 96.8, 5, target=0.30),
     "efficientat-mn04-as": Case("clip of 10 s", 0.22, 20),
     "efficientat-mn10-as": Case("clip of 10 s", 1.08, 20),
+    "dfine-small-obj365": Case("frame, 640x640", None, 5),
     "mm-grounding-dino-tiny": Case("frame, 750x1333, shipped prompts", None, 1),
     "sam-vit-b": Case("frame, 3 boxes", 972 + SAM_DECODER, 2),
     "sam-vit-l": Case("frame, 3 boxes", 2986 + SAM_DECODER, 1, warm=False),
@@ -116,6 +117,12 @@ def write_weights(name: str, folder: Path) -> Path:
         network = sam_model_registry[name.removeprefix("sam-").replace("-", "_")]()
         torch.save(network.state_dict(), folder / "sam.pth")
         return folder / "sam.pth"
+    if name.startswith("dfine-"):
+        from stages.taxonomy import seen_classes
+        from tests.stages.backends.weights import write_dfine
+
+        names = dict(enumerate(["None", *seen_classes("objects365")]))
+        return write_dfine(folder / "dfine", names, side_px=640)
     if name.startswith("mm-"):
         return _write_grounding_dino(folder / "dino")
     if name == "edgetam":
