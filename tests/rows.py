@@ -31,7 +31,8 @@ def context(root: Path, **tables: Sequence[Record]) -> WorkerContext:
     def lookup(table: str, column: str) -> Lookup[Any]:
         record = TABLES[table]
         rows = [row.model_dump() for row in tables.get(table, ())]
-        return Lookup(record, pa.Table.from_pylist(rows, schema=arrow_schema(record)), column)
+        whole = pa.Table.from_pylist(rows, schema=arrow_schema(record))
+        return Lookup(record, column, [lambda names: whole.select(names) if names else whole])
 
     scratch = root / "scratch"
     scratch.mkdir(exist_ok=True)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
 from pipeline.versions import code_revision, tool_versions
 from pipeline.workspace.ledger import Commit, Contents, Input, Ledger, Unit
 from pipeline.workspace.storage import Storage
-from pipeline.workspace.table import read_arrow, to_records
+from pipeline.workspace.table import CommittedFile, to_records
 
 BUG = "bug"
 """Kind of a row whose processing raised an exception nobody foresaw."""
@@ -80,11 +81,14 @@ class UnitResult:
     """Other lines for the user."""
 
 
+# A worker's units lie in one file, or in one after the other.
+_opened = lru_cache(maxsize=1)(CommittedFile)
+
+
 def read_unit(job: Job, spec: StageSpec, unit: Unit) -> list[Record]:
     """Return the input rows of a unit, in their order."""
     record = TABLES[spec.reads]
-    table = read_arrow(record, job.storage, unit.file, unit.sha256)
-    rows = table.slice(unit.first, unit.stop - unit.first)
+    rows = _opened(record, job.storage, unit.file, unit.sha256).rows(unit.first, unit.stop)
     records = to_records(record, rows.to_pylist(), unit.file)
     if unit.ids:
         wanted = set(unit.ids)

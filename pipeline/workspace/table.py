@@ -9,7 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from itertools import accumulate, groupby
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import ValidationError
@@ -24,6 +29,17 @@ if TYPE_CHECKING:
 
 RecordT = TypeVar("RecordT", bound=Record)
 
+_GROUP_ROWS = 4096
+"""The rows of a file that are read and decoded together: a long list is not, as a whole."""
+
+_FILES_HELD = 16
+"""The files a lookup keeps in memory. A unit's rows lie in few files of the tables it joins."""
+
+_ANSWERS_HELD = 64
+"""The answers a lookup keeps: a clip's frames ask the same one after the other."""
+
+_schema = cache(arrow_schema)
+
 
 class TableError(DamagedError):
     """A table's file is not what was committed, or a row in it not what its schema says."""
@@ -36,12 +52,14 @@ def to_parquet(record: type[Record], rows: Sequence[Record]) -> bytes:
 
     table = pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(record))
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", row_group_size=_GROUP_ROWS)
     return buffer.getvalue()
 
 
-def read_arrow(record: type[Record], storage: Storage, name: str, sha256: str = "") -> Any:
-    """Read a file as a ``pyarrow.Table``; a column younger than the file has its default.
+class CommittedFile:
+    """A file of a table, its bytes held against its commit and its columns against its record.
+
+    The bytes stay in memory, compressed; what is asked of them is decoded.
 
     Args:
         record: the table's record.
@@ -52,25 +70,86 @@ def read_arrow(record: type[Record], storage: Storage, name: str, sha256: str = 
     Raises:
         TableError: when it is missing, not what was committed, no Parquet, or has other columns.
     """
-    import pyarrow as pa
 
-    table = _read(storage, name, sha256)
-    schema = arrow_schema(record)
-    for column in schema:
-        default = record.model_fields[column.name]
-        if column.name not in table.column_names and not default.is_required():
-            values = pa.array([default.get_default()] * len(table), column.type)
-            table = table.append_column(column, values)
-    found = {column.name: column.type for column in table.schema}
-    expected = {column.name: column.type for column in schema}
-    for title in sorted(found.keys() | expected.keys()):
-        there, right = found.get(title), expected.get(title)
-        if there is None or right is None or not _is_as_old(there, right):
-            raise TableError(
-                f"{name}: edited, or of another version: its column {short(title)} is"
-                f" {there or 'missing'}, should be {right or 'not there'}.{_or_again(name)}"
-            )
-    return table.select(schema.names).cast(schema)
+    def __init__(self, record: type[Record], storage: Storage, name: str, sha256: str = "") -> None:
+        self._record, self._name = record, name
+        self._file = _parquet(committed_bytes(storage, name, sha256), name)
+        metadata = self._file.metadata
+        counts = (metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
+        self._starts = list(accumulate(counts, initial=0))
+        self._group = lru_cache(maxsize=1)(self._read_group)
+        self._is_current = self._file.schema_arrow.equals(_schema(record))
+        if not self._is_current:
+            self._check_columns()
+
+    def _check_columns(self) -> None:
+        expected = {column.name: column.type for column in _schema(self._record)}
+        found = {column.name: column.type for column in self._file.schema_arrow}
+        for title in sorted(found.keys() | expected.keys()):
+            there, right = found.get(title), expected.get(title)
+            if there is None and not self._record.model_fields[title].is_required():
+                continue
+            if there is None or right is None or not _is_as_old(there, right):
+                raise TableError(
+                    f"{self._name}: edited, or of another version: its column {short(title)} is"
+                    f" {there or 'missing'}, should be {right or 'not there'}."
+                    f"{_or_again(self._name)}"
+                )
+
+    def read(self, columns: Sequence[str] | None = None) -> Any:
+        """Return all its rows as a ``pyarrow.Table``; younger columns have their defaults.
+
+        Args:
+            columns: only these; none takes all.
+        """
+        return self._conform(columns, lambda names: self._file.read(names, use_threads=False))
+
+    def rows(self, first: int, stop: int) -> Any:
+        """Return the rows ``first`` to ``stop - 1``; of the others no more than their group."""
+        import pyarrow as pa
+
+        low = max(bisect_right(self._starts, first) - 1, 0)
+        high = min(bisect_left(self._starts, stop), len(self._starts) - 1)
+        groups = [self._group(number) for number in range(low, high)]
+        if not groups:
+            return pa.Table.from_batches([], _schema(self._record))
+        return pa.concat_tables(groups).slice(first - self._starts[low], stop - first)
+
+    def _read_group(self, number: int) -> Any:
+        return self._conform(
+            None, lambda names: self._file.read_row_group(number, names, use_threads=False)
+        )
+
+    def _conform(
+        self, columns: Sequence[str] | None, read: Callable[[list[str] | None], Any]
+    ) -> Any:
+        """Read columns and give them the types, order and defaults of the record."""
+        import pyarrow as pa
+
+        schema = _schema(self._record)
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns])
+        there = self._file.schema_arrow.names
+        with _named_errors(self._name):
+            table = read([name for name in schema.names if name in there])
+        if self._is_current:
+            return table
+        for column in schema:
+            if column.name not in there:
+                default = self._record.model_fields[column.name].get_default()
+                table = table.append_column(column, pa.array([default] * len(table), column.type))
+        return table.select(schema.names).cast(schema)
+
+
+def read_arrow(
+    record: type[Record],
+    storage: Storage,
+    name: str,
+    sha256: str = "",
+    columns: Sequence[str] | None = None,
+) -> Any:
+    """Read a file, or columns of it, as a ``pyarrow.Table``; see ``CommittedFile``."""
+    return CommittedFile(record, storage, name, sha256).read(columns)
 
 
 def _is_as_old(found: Any, expected: Any) -> bool:
@@ -88,23 +167,31 @@ def _is_as_old(found: Any, expected: Any) -> bool:
     )
 
 
-def _read(storage: Storage, name: str, sha256: str) -> Any:
-    import pyarrow as pa
+def _parquet(data: bytes, name: str) -> Any:
+    """Open the bytes of a file as a ``pyarrow.parquet.ParquetFile``."""
     import pyarrow.parquet as pq
 
-    data = committed_bytes(storage, name, sha256)
-    try:
+    with _named_errors(name):
         # Not pq.read_table: that loads pyarrow.dataset, and with it pandas, and starts threads
         # that now and then abort the interpreter at its exit.
-        with pq.ParquetFile(io.BytesIO(data), pre_buffer=False) as file:
-            table = file.read(use_threads=False)
+        file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
+        titles = file.schema_arrow.names
+    if len(set(titles)) < len(titles):
+        raise TableError(f"{name}: has two columns of one name.{_or_again(name)}")
+    return file
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Say of which file it is when pyarrow cannot read what it holds."""
+    import pyarrow as pa
+
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise TableError(
             f"{name}: not a Parquet file that can be read: {error}.{_or_again(name)}"
         ) from error
-    if len(set(table.column_names)) < table.num_columns:
-        raise TableError(f"{name}: has two columns of one name.{_or_again(name)}")
-    return table
 
 
 def committed_bytes(storage: Storage, name: str, sha256: str = "") -> bytes:
@@ -195,7 +282,10 @@ def read_records(
     record: type[RecordT], storage: Storage, name: str, sha256: str = ""
 ) -> list[RecordT]:
     """Read all rows of one file of a table; columns may be of any type that holds their values."""
-    return to_records(record, _read(storage, name, sha256).to_pylist(), name)
+    file = _parquet(committed_bytes(storage, name, sha256), name)
+    with _named_errors(name):
+        rows = file.read(use_threads=False).to_pylist()
+    return to_records(record, rows, name)
 
 
 def table_digest(rows: Iterable[Record]) -> str:
@@ -211,28 +301,51 @@ def table_digest(rows: Iterable[Record]) -> str:
 class Lookup(Generic[RecordT]):
     """Rows of one table found by the value of one column.
 
-    The table stays in Arrow's memory; only the rows asked for become records.
+    In memory are that column, sorted, and the few files asked of last; only the rows asked for
+    become records. So it takes some 40 bytes a row, and an answer does not depend on their number.
 
     Args:
         record: the table's record.
-        table: all its rows, a ``pyarrow.Table``.
         column: the column to find them by.
+        files: for each of the table's files what reads the named columns of it, or all, as a
+            ``pyarrow.Table``.
     """
 
-    def __init__(self, record: type[RecordT], table: Any, column: str) -> None:
-        self._record = record
-        self._table = table
-        self._column = column
-        self._places: dict[Any, list[int]] = {}
-        for place, value in enumerate(table.column(column).to_pylist()):
-            self._places.setdefault(value, []).append(place)
+    def __init__(
+        self,
+        record: type[RecordT],
+        column: str,
+        files: Sequence[Callable[[Sequence[str] | None], Any]],
+    ) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._record, self._column = record, column
+        parts = [file([column]).column(0) for file in files]
+        self._starts = list(accumulate(map(len, parts), initial=0))
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        values = pa.chunked_array(chunks, _schema(record).field(column).type).combine_chunks()
+        self._places = pc.sort_indices(values)  # stable; nulls last
+        self._values = values.take(self._places)
+        self._num_values = len(values) - values.null_count
+        self._file = lru_cache(_FILES_HELD)(lambda number: files[number](None).combine_chunks())
+        self._answer = lru_cache(_ANSWERS_HELD)(self._find)
 
     def rows(self, value: object) -> list[RecordT]:
         """Return all rows whose column equals ``value``, ordered by the table's key."""
-        places = self._places.get(value, [])
-        if not places:
-            return []
-        rows = self._table.take(places).to_pylist()
+        return list(self._answer(value))
+
+    def _find(self, value: Any) -> list[RecordT]:
+        low, high = self._num_values, len(self._values)
+        if value is not None:
+            python: Callable[[Any], Any] = methodcaller("as_py")
+            low = bisect_left(self._values, value, 0, self._num_values, key=python)
+            high = bisect_right(self._values, value, low, self._num_values, key=python)
+        rows = []
+        places = self._places.slice(low, high - low).to_pylist()
+        for number, group in groupby(places, lambda place: bisect_right(self._starts, place) - 1):
+            here = [place - self._starts[number] for place in group]
+            rows += self._file(number).take(here).to_pylist()
         found = to_records(self._record, rows, f"{self._record.table} by {self._column}")
         return sorted(found, key=lambda row: row.id)
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -18,7 +18,7 @@ from pipeline.config import (
     render_value,
     typed_keys,
 )
-from pipeline.errors import ConfigError, DamagedError, UsageError
+from pipeline.errors import ConfigError, DamagedError, StopRun, UsageError
 from pipeline.records.schema import TABLES, Record, arrow_schema
 from pipeline.words import command_line
 from pipeline.workspace.ledger import Ledger, TableFile
@@ -344,7 +344,7 @@ def _nameless(file: str) -> DamagedError:
 
 
 class Lookups:
-    """The joined tables of a worker, each read once."""
+    """The joined tables of a worker, the columns they are looked up by each read once."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -357,6 +357,16 @@ class Lookups:
     def __call__(self, table: str, column: str) -> Lookup[Any]:
         """Return rows of ``table`` by the value of ``column``."""
         if (table, column) not in self._found:
-            whole = self._workspace.arrow(table)
-            self._found[table, column] = Lookup(TABLES[table], whole, column)
+            files = [partial(self._read, table, file) for file in self._workspace.files(table)]
+            self._found[table, column] = Lookup(TABLES[table], column, files)
         return self._found[table, column]
+
+    def _read(self, table: str, file: TableFile, columns: Sequence[str] | None) -> Any:
+        try:
+            return read_arrow(TABLES[table], self._storage, file.file, file.sha256, columns)
+        except DamagedError as error:
+            if file.content in Workspace(self._storage.url).live(table):
+                raise
+            raise StopRun(
+                f"{file.file}: its rows were done anew while they were being used. Run again."
+            ) from error
