@@ -61,9 +61,15 @@ def tune(
     found = tuned(opened, max_loss, min_videos)
     said = output()
     said.tell(found.as_dict(), *found.lines())
-    if out is None or not found.settings:
+    if out is None:
         return
-    write_whole(out, settings_file(opened, found))
+    if not found.settings:
+        said.say(f"{out}: not written, for nothing would change.")
+        return
+    try:
+        write_whole(out, settings_file(opened, found))
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written: {error.strerror}.") from error
     url = opened.storage.url
     redo = command_line("propose", "--redo", "--workspace", url)
     said.say(f"{out}: written. To go on with it, put it in place of {url}/avatar.toml; then {redo}")

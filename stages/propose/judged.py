@@ -237,7 +237,7 @@ def seconds_per_removal(reviews: Iterable[Review]) -> float | None:
 
     Lead times are a sum of what is there to do: so many seconds for the frame, and for each box
     kept, moved, drawn and removed. None where fewer than 20 answers say how long they took and what
-    they were shown.
+    they were shown, or took no longer with more to remove.
 
     Args:
         reviews: of boxes.
@@ -249,7 +249,7 @@ def seconds_per_removal(reviews: Iterable[Review]) -> float | None:
     seconds = np.array([one.lead_time_s for one in timed], np.float64)
     # A cup of coffee is no work: a tenth of the answers count for what the others took.
     seconds = np.minimum(seconds, np.quantile(seconds, 0.9))
-    return round(float(nnls(done, seconds)[0][-1]), 2)
+    return round(float(nnls(done, seconds)[0][-1]), 2) or None
 
 
 def _done(review: Review) -> list[int]:

@@ -354,6 +354,12 @@ def test_the_command_writes_a_settings_file_that_spares_what_it_says_and_changes
     assert found["held_out"]["removed"] < found["before"]["removed"]
     assert tuned.hear.active_scores or tuned.propose.min_scores
     assert "already there" in shell("tune", place, "--out", out).one_line()
+    below_a_file = shell("tune", place, "--out", out / "tuned.toml")
+    assert "cannot be written" in below_a_file.one_line()
+    shy = shell("tune", place, "--min-videos", "1000", "--out", tmp_path / "shy.toml")
+    shy.check()
+    assert "kept in fewer than 1000 videos" in shy.out
+    assert not (tmp_path / "shy.toml").exists()
     said_to_people = shell("tune", place).out
     assert "Held out" in said_to_people
     assert "0 of" in said_to_people
