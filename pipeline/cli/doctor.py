@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import PROFILES, Config, DownloadConfig, LabelConfig, RunConfig
-from pipeline.errors import AvatarBuildError
+from pipeline.errors import AvatarBuildError, DamagedError
 from pipeline.extras import EXTRAS, missing
 from pipeline.flow import STAGES
 from pipeline.run.gpus import VISIBLE, visible_gpus
@@ -31,6 +31,7 @@ from pipeline.run.lost import media_states
 from pipeline.run.stage import Stage
 from pipeline.words import counted, size
 from pipeline.workspace.storage import Storage
+from pipeline.workspace.table import way_out
 from pipeline.workspace.workspace import Workspace
 
 _YT_DLP_OLD_DAYS = 60
@@ -80,6 +81,7 @@ def run_checks(storage: Storage, config: Config, today: datetime.date | None = N
         _js_runtime(download),
         *_cookies(download),
         _disk(storage, download),
+        _locks(storage),
         _decoders(),
         _ffmpeg(download),
         *_extras(),
@@ -189,6 +191,35 @@ def _disk(storage: Storage, config: DownloadConfig) -> Check:
     if free - config.min_free_bytes < need:
         return Check("disk", "warn", detail, "Make room, or fetch fewer (--limit, --labels).")
     return Check("disk", "ok", detail)
+
+
+def _locks(storage: Storage) -> Check:
+    """Say how runs on one workspace know of each other."""
+    mount = storage.mount
+    if storage.local is None:
+        return Check("locks", "ok", "none on an object store: runs know of each other by leases")
+    if mount is None:
+        detail = "kernel locks; whether other nodes see them cannot be told here"
+        return Check("locks", "ok", detail)
+    if storage.has_locks:
+        which = "a shared disk, seen by its nodes" if mount.is_shared else "this machine's own disk"
+        return Check("locks", "ok", f"kernel locks ({mount.kind} at {mount.place}: {which})")
+    detail = f"{mount.kind} at {mount.place}: its locks hold on one node, so runs use leases"
+    return Check("locks", "ok", detail)
+
+
+def check_commits(workspace: Workspace) -> list[Check]:
+    """Look for commits whose files are gone."""
+    checks = []
+    for ledger in workspace.ledgers():
+        # What else is damaged every command says that reads it.
+        with contextlib.suppress(DamagedError):
+            if gone := ledger.gone():
+                rows = sum(commit.counts["input"] for commit in gone)
+                detail = f"files of {counted(len(gone), 'unit')} ({counted(rows, 'row')}) are gone"
+                advice = f"Put them back, or {way_out(ledger.stage)}."
+                checks.append(Check(f"commits: {ledger.stage}", "bad", detail, advice))
+    return checks or [Check("commits", "ok", "every file that one names is there")]
 
 
 def check_media(workspace: Workspace) -> list[Check]:

@@ -156,9 +156,13 @@ def doctor(workspace: Workspace) -> None:
     \b
         avatar-build doctor --workspace ws
     """
-    from pipeline.cli.doctor import check_media, run_checks
+    from pipeline.cli.doctor import check_commits, check_media, run_checks
 
-    checks = [*run_checks(workspace.storage, workspace.config), *check_media(workspace)]
+    checks = [
+        *run_checks(workspace.storage, workspace.config),
+        *check_commits(workspace),
+        *check_media(workspace),
+    ]
     said = output()
     said.tell({"checks": [check.__dict__ for check in checks]})
     for check in checks:

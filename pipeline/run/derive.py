@@ -20,8 +20,6 @@ from pipeline.workspace.ledger import Commit, Generation, Ledger, Unit
 from pipeline.workspace.locks import run_lock
 from pipeline.workspace.workspace import Workspace
 
-_LOOK_AGAIN_S = 0.1
-
 
 @dataclass(frozen=True)
 class Derived:
@@ -95,13 +93,13 @@ def hold(workspace: Workspace, spec: StageSpec, *, wait: bool = False) -> Iterat
         AvatarBuildError: another run holds it.
     """
     ledger = workspace.ledger(spec.name)
-    with run_lock(workspace.storage, ledger.folder) as lock:
+    with run_lock(workspace.storage, ledger.folder) as lock, ledger.fenced(lock.check):
         while not (lock.alone or lock.try_alone()):
             if not wait:
                 raise AvatarBuildError(
                     f"{spec.name}: another run of this workspace is at it; try again after it."
                 )
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(lock.look_again_s)
         ledger.recover()
         yield HeldStep(workspace, spec)
         ledger.recover()

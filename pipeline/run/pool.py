@@ -31,7 +31,7 @@ class UnitSource:
 
     def __init__(self, ledger: Ledger, units: Iterable[Unit], claims: Claims) -> None:
         self._ledger, self._claims = ledger, claims
-        self._waiting = deque(units)
+        self._waiting = deque(claims.in_turn([*units]))
 
     def take(self) -> Unit | None:
         """Claim a unit; none when there is none just now."""
@@ -42,6 +42,7 @@ class UnitSource:
             elif self._ledger.is_committed(unit):
                 self.done(unit)
             else:
+                self._claims.tell()
                 return unit
         return None
 

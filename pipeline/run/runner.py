@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -28,8 +28,9 @@ from pipeline.run.pool import Pool, Team, UnitSource
 from pipeline.run.stage import Stage, StageSpec
 from pipeline.run.stage_progress import Progress
 from pipeline.run.unit import Job, UnitResult
+from pipeline.words import counted
 from pipeline.workspace.ledger import Generation, Ledger, TableFile, Unit
-from pipeline.workspace.locks import RunLock, RunningError, run_lock, unit_claims
+from pipeline.workspace.locks import RunLock, run_lock, unit_claims
 from pipeline.workspace.table import way_out
 from pipeline.workspace.workspace import Workspace
 
@@ -217,9 +218,11 @@ class _Run:
         """Plan what is new and do what is pending."""
         workspace, ledger, summary = self.workspace, self.ledger, self.summary
         recover(workspace, but=self.spec.name)
-        with run_lock(workspace.storage, ledger.folder) as lock:
+        say = (self.progress or Progress(shown=False)).say
+        with self._held(say) as lock:
             if lock.alone:
                 ledger.recover()
+                self._do_again_what_is_gone()
             # What another generation made leaves the tables before anything is planned anew.
             if retired := self._take_up_generation(lock):
                 summary.notes.append(f"{retired} units of earlier results retired and done anew.")
@@ -238,6 +241,32 @@ class _Run:
                 self._execute(units, lock)
             if lock.try_alone():
                 ledger.recover()
+
+    @contextlib.contextmanager
+    def _held(self, say: Callable[[str], None]) -> Iterator[RunLock]:
+        """Hold the run lock; nothing is taken out of force without it."""
+        ledger = self.ledger
+        with (
+            run_lock(self.workspace.storage, ledger.folder, say) as lock,
+            ledger.fenced(lock.check),
+        ):
+            yield lock
+
+    def _do_again_what_is_gone(self) -> None:
+        """Make units pending again whose files are gone from a store that no lock guarded.
+
+        On a disk with locks only something else can have taken them: that is an error where they
+        are read, and ``redo`` is the way out.
+        """
+        ledger = self.ledger
+        if self.workspace.storage.has_locks or not (gone := ledger.gone()):
+            return
+        ledger.retire(gone, "damaged")
+        rows = sum(commit.counts["input"] for commit in gone)
+        self.summary.notes.append(
+            f"files of {counted(len(gone), 'unit')} were gone: their {counted(rows, 'row')} are to"
+            " do again."
+        )
 
     def _keep_settings(self) -> None:
         """Write typed settings down before the first result, and not where no model opens."""
@@ -353,7 +382,7 @@ class _Run:
                 )
 
         with (
-            unit_claims(workspace.storage, ledger.folder) as claims,
+            unit_claims(workspace.storage, ledger.folder, lock) as claims,
             progress.stage(spec.name, total),
         ):
             source = UnitSource(ledger, units, claims)
@@ -385,8 +414,9 @@ def recover(workspace: Workspace, but: str = "") -> None:
         if ledger.stage == but or not (has_locks or ledger.is_interrupted()):
             continue
         with (
-            contextlib.suppress(RunningError, DamagedError),
+            contextlib.suppress(DamagedError),
             run_lock(workspace.storage, ledger.folder) as lock,
+            ledger.fenced(lock.check),
         ):
             if lock.alone:
                 ledger.recover()
@@ -403,7 +433,10 @@ def set_aside_damaged(workspace: Workspace) -> dict[str, int]:
     found = {}
     for ledger in workspace.ledgers():
         if ledger.stage in STAGES:
-            with run_lock(workspace.storage, ledger.folder) as lock:
+            with (
+                run_lock(workspace.storage, ledger.folder) as lock,
+                ledger.fenced(lock.check),
+            ):
                 if lock.alone and (units := ledger.set_aside(_live(workspace, ledger))):
                     found[ledger.stage] = units
     return found

@@ -6,13 +6,18 @@
                     drops/, failures/      the rows that gave no output, named by the commits
                     work/<run>/            files not committed yet
                     retired/<key>/...      what an earlier generation made
-                    run.lock, claims.lock  see ``locks``; on an object store run.json
+                    run.lock, claims.lock  see ``locks``; where none tells runs/, see ``leases``
                     index.json             copies of many commits, to read them at once
 
 A commit is written after its files and before they move into ``tables/``. So a table holds nothing
 uncommitted, and a crash in between is mended by moving them at the next start (``recover``). What
-no commit names is garbage. On an object store what is young is left alone: it may be a run's that
-this one cannot see.
+no commit names is garbage.
+
+Where no lock tells who is at work (an object store, a shared disk whose locks are per node), files
+lie in ``tables/`` before the commit that names them, and carry a digest of their bytes in their
+names: an attempt cannot touch the files of another, and a request that is late or repeated writes
+what is there. Who reads the folders alone may see rows an instant before they are committed. What
+no commit names is left alone while it is young: it may be of a run that is about to commit it.
 
 Commits, plans and ``stage.json`` hold a digest of themselves, as tables have one in their commit. A
 file that is not what was written is a ``DamagedError``; ``set_aside`` takes its unit out of force.
@@ -24,7 +29,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import PurePosixPath
@@ -55,7 +60,13 @@ _INDEX_FROM = 64
 """The number of commits outside the index that makes a new one."""
 
 _YOUNG_S = 24 * 3600.0
-"""The age under which a file on an object store may be another run's work."""
+"""The age under which a file may be another run's work, where no lock tells."""
+
+_ATTEMPT = 16
+"""Digits of its SHA-256 in the name of a file that is written in its place."""
+
+_ENDINGS = ("drops", "failures")
+"""What else a unit has files of, besides tables."""
 
 
 Contents = dict[str, tuple[type[Record], list[Any]]]
@@ -203,6 +214,8 @@ class Ledger:
     _commits: dict[str, Commit] = field(default_factory=dict)
     held: list[Commit] | None = None
     """The commits of one moment, while ``Workspace.one_moment`` lasts."""
+    fence: Callable[[], None] = lambda: None
+    """Called before anything is taken out of force; raises where that is no longer allowed."""
 
     @property
     def folder(self) -> str:
@@ -397,6 +410,7 @@ class Ledger:
 
     def begin(self, generation: Generation) -> None:
         """Make ``generation`` the one in force; the tables must hold nothing of another one."""
+        self.fence()
         document = {**asdict(generation), "key": generation.key}
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
         self.storage.write(f"{self.folder}/stage.json", text.encode())
@@ -460,10 +474,21 @@ class Ledger:
             run_id: names the work folder.
         """
         whole, moves = self._write(new, contents, run_id, old.files)
+        self.fence()
         self.storage.write(f"{self.folder}/units/{new.unit}.json", whole.to_json())
+        files = {file.file: file for file in whole.files}
         for work, name in moves:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 self.storage.move(work, name)
+            except FileNotFoundError as error:
+                # Another process that recovers at this moment may have moved it for us.
+                if not self._holds(name, files[name]):
+                    raise DamagedError(
+                        f"{work}: gone before it became {name}: something deleted this run's work."
+                        f" Put the file back, or {way_out(self.stage)}."
+                    ) from error
+        for name in sorted({file.file for file in old.files} - files.keys()):
+            self.storage.remove(name)  # of a table it is kept as retired
 
     def _write(
         self, commit: Commit, contents: Contents, run_id: str, before: Sequence[TableFile]
@@ -485,11 +510,16 @@ class Ledger:
             if old is not None and old.sha256 == sha256:
                 files.append(old)
                 continue
-            name = work = f"{self.folder}/{table}/{unit}.{run_id}.parquet"
-            if table not in ("drops", "failures"):
-                name = f"tables/{table}/{self.stage}-{unit}.parquet"
-                work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{unit}.parquet"
-                moves.append((work, name))
+            in_place = not self.storage.has_locks
+            attempt = sha256[:_ATTEMPT] if in_place else run_id
+            name = work = f"{self.folder}/{table}/{unit}.{attempt}.parquet"
+            if table not in _ENDINGS:
+                if in_place:
+                    name = work = f"tables/{table}/{self.stage}-{unit}.{attempt}.parquet"
+                else:
+                    name = f"tables/{table}/{self.stage}-{unit}.parquet"
+                    work = f"{self.folder}/work/{run_id}/{table}--{self.stage}-{unit}.parquet"
+                    moves.append((work, name))
                 if old is not None:
                     kept = f"{old.sha256[:12]}--{old.file.replace('/', '--')}"
                     home = f"{self.folder}/retired/{commit.stage_key[:12]}"
@@ -500,34 +530,92 @@ class Ledger:
 
     # Cleaning: only while no other run of the stage is alive
 
+    @contextlib.contextmanager
+    def fenced(self, check: Callable[[], None]) -> Iterator[None]:
+        """Take nothing out of force inside the ``with`` unless ``check`` allows it each time."""
+        before, self.fence = self.fence, check
+        try:
+            yield
+        finally:
+            self.fence = before
+
     def recover(self) -> None:
         """Finish what a crash interrupted, and sweep what no commit names."""
-        work = [
-            f"{self.folder}/work/{run}/{name}"
-            for run in self.storage.folders(f"{self.folder}/work")
-            for name in self.storage.names(f"{self.folder}/work/{run}")
-        ]
+        work = self._work()
         waiting = {PurePosixPath(path).name: path for path in work}
         named = set()
         for commit in self.commits():
             for file in commit.files:
                 named.add(file.file)
-                found = waiting.get(f"{file.table}--{file.file.rsplit('/', 1)[-1]}")
+                found = waiting.get(_in_work(file))
                 if found and self._holds(found, file) and not self._holds(file.file, file):
                     self.storage.move(found, file.file)
+        outcomes = {
+            f"{self.folder}/{table}/{name}"
+            for table in _ENDINGS
+            for name in self.storage.names(f"{self.folder}/{table}")
+        }
         if self.storage.has_locks:
             self.storage.remove(f"{self.folder}/work")
-            work = []
-        outcomes = [
-            f"{self.folder}/{table}/{name}"
-            for table in ("drops", "failures")
-            for name in self.storage.names(f"{self.folder}/{table}")
-        ]
-        for path in {*work, *outcomes} - named:
-            # Nobody is at work on what is old; on a local disk the lock says that nobody is.
-            if self.storage.has_locks or self.storage.age_s(path) > _YOUNG_S:
+            for path in outcomes - named:
                 self.storage.remove(path)
+        else:
+            self._sweep({*work, *outcomes} - named)
+            self._take_out_beaten(named)
         self.write_index()
+
+    def _sweep(self, paths: Iterable[str]) -> None:
+        """Delete of these what is old: nobody is at work on it."""
+        for path in paths:
+            if self.storage.age_s(path) > _YOUNG_S:
+                self.fence()
+                self.storage.remove(path)
+
+    def _take_out_beaten(self, named: Collection[str]) -> None:
+        """Keep aside the files of attempts at units whose commit is another attempt's.
+
+        That commit stands, so none can name them any more.
+        """
+        tables = {file.table for commit in self.commits() for file in commit.files} - {*_ENDINGS}
+        starts = {f"{self.stage}-{commit.unit}" for commit in self.commits()}
+        for table in sorted(tables):
+            for name in self.storage.names(f"tables/{table}"):
+                path = f"tables/{table}/{name}"
+                beaten = is_attempt(name) and name.partition(".")[0] in starts
+                if beaten and path not in named and self.storage.age_s(path) > _YOUNG_S:
+                    self.fence()
+                    self.storage.move(
+                        path, f"{self.folder}/retired/beaten/{path.replace('/', '--')}"
+                    )
+
+    def _work(self) -> list[str]:
+        """Return the paths of the files that are not committed yet, or not moved."""
+        return [
+            f"{self.folder}/work/{run}/{name}"
+            for run in self.storage.folders(f"{self.folder}/work")
+            for name in self.storage.names(f"{self.folder}/work/{run}")
+        ]
+
+    def gone(self) -> list[Commit]:
+        """Return the commits of which a file is not there, whatever its bytes are."""
+        there: dict[str, set[str]] = {}
+        waiting: set[str] | None = None
+
+        def is_there(file: TableFile) -> bool:
+            nonlocal waiting
+            folder, _, name = file.file.rpartition("/")
+            if folder not in there:
+                there[folder] = set(self.storage.names(folder))
+            if name in there[folder]:
+                return True
+            if waiting is None:
+                waiting = {PurePosixPath(path).name for path in self._work()}
+            # It may have been moved between the looks.
+            return _in_work(file) in waiting or self.storage.exists(file.file)
+
+        return [
+            commit for commit in self.commits() if not all(is_there(file) for file in commit.files)
+        ]
 
     def is_interrupted(self) -> bool:
         """Say whether there is work of runs that are alive, or did not clean up."""
@@ -552,9 +640,10 @@ class Ledger:
             except DamagedError:
                 unit = name.removesuffix(".json")
                 for table in self.storage.folders("tables"):
-                    file = f"tables/{table}/{self.stage}-{unit}.parquet"
-                    if self.storage.exists(file):
-                        self.storage.move(file, f"{home}/{file.replace('/', '--')}")
+                    for found in self.storage.names(f"tables/{table}"):
+                        if found.partition(".")[0] == f"{self.stage}-{unit}":
+                            file = f"tables/{table}/{found}"
+                            self.storage.move(file, f"{home}/{file.replace('/', '--')}")
                 self.storage.move(path, f"{home}/units/{name}")
                 aside += 1
                 continue
@@ -570,7 +659,7 @@ class Ledger:
         return aside
 
     def _is_whole(self, file: TableFile, live: Sequence[TableFile]) -> bool:
-        if file.table not in ("drops", "failures") and file not in live:
+        if file.table not in _ENDINGS and file not in live:
             return True
         try:
             committed_bytes(self.storage, file.file, file.sha256)
@@ -591,6 +680,7 @@ class Ledger:
         """
         home = f"{self.folder}/retired/{key[:12]}"
         for commit in commits:
+            self.fence()
             for file in commit.files:
                 if self.storage.exists(file.file):
                     self.storage.move(file.file, f"{home}/{file.file.replace('/', '--')}")
@@ -603,7 +693,23 @@ class Ledger:
         home = f"{self.folder}/retired/{key[:12]}"
         for name in (*(f"plan/{name}" for name in self._segments()), "stage.json"):
             if self.storage.exists(f"{self.folder}/{name}"):
+                self.fence()
                 self.storage.move(f"{self.folder}/{name}", f"{home}/{name}")
+
+
+def _in_work(file: TableFile) -> str:
+    """Return the name a file has in the work folder, before its move into its table."""
+    return f"{file.table}--{file.file.rsplit('/', 1)[-1]}"
+
+
+def is_attempt(name: str) -> bool:
+    """Say whether a file was written in its place, before a commit named it or none did.
+
+    >>> is_attempt("sample-000000-0a1b2c3d4e5f.0123456789abcdef.parquet")
+    True
+    """
+    parts = name.split(".")
+    return len(parts) == 3 and len(parts[1]) == _ATTEMPT and parts[2] == "parquet"
 
 
 @cache

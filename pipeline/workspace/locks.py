@@ -1,62 +1,59 @@
-"""Locks that cannot go stale: the kernel drops them when their process ends, however it ends.
+"""Kernel locks that say who works on a stage, and leases where they tell nothing.
 
-An object store has none. There a small marker beside the commits says who runs and is written anew
-while that run lives; one that was not for ``EXPIRES_S`` is of a dead run. It keeps a second run
-out. It is no fence: a run that stood still for longer than that may go on beside its successor,
-and stops at its next commit.
+A kernel lock cannot go stale: it is dropped when its process ends, however it ends. An object store
+has none, and some shared disks have them for each node alone; there ``leases`` does it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import os
-import platform
-import threading
-import time
-import uuid
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TextIO
 
-from pipeline.errors import AvatarBuildError, StopRun
+from pipeline.workspace.leases import Lease, UnitT
 from pipeline.workspace.storage import Storage
 
-BEAT_S = 15.0
-"""A marker is written anew this often."""
 
-EXPIRES_S = 120.0
-"""A marker this old is of a dead run."""
-
-_READ_BACK_S = 0.2
-"""After which a marker is read back: of two written at one instant the second stands."""
-
-
-class RunningError(AvatarBuildError):
-    """Another run of the stage is alive on an object store, where one at a time may be."""
-
-
-class RunLock:
+class RunLock(Protocol):
     """Held by every run of a stage: shared while it works, alone while it cleans up."""
 
-    def __init__(self, handle: TextIO | None, marker: _Marker | None = None) -> None:
+    alone: bool
+    """True while no other run of the stage is alive."""
+    look_again_s: float
+    """The seconds after which a run that waits to be alone asks again."""
+
+    def share(self) -> None:
+        """Let other runs in."""
+
+    def try_alone(self) -> bool:
+        """Become the only run if it can be had at once."""
+        ...
+
+    def check(self) -> None:
+        """Insist that this run still holds it.
+
+        Raises:
+            StopRun: others may take this run for dead.
+        """
+
+
+class _KernelLock:
+    """The lock of a file."""
+
+    look_again_s = 0.1
+
+    def __init__(self, handle: TextIO) -> None:
         self._handle = handle
-        self._marker = marker
-        self.alone = handle is None
-        """Whether no other run of the stage is alive."""
+        self.alone = False
         if not self.try_alone():
             self.share()
 
     def share(self) -> None:
-        """Let other runs in; on an object store none comes in."""
-        if self._handle is not None:
-            self.alone = False
-            fcntl.flock(self._handle, fcntl.LOCK_SH)
+        self.alone = False
+        fcntl.flock(self._handle, fcntl.LOCK_SH)
 
     def try_alone(self) -> bool:
-        """Become the only run if it can be had at once."""
-        if self._handle is None:
-            return True
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -65,135 +62,134 @@ class RunLock:
         return True
 
     def check(self) -> None:
-        """Insist that this run still holds it.
-
-        Raises:
-            StopRun: on an object store, another run took this one for dead.
-        """
-        if self._marker is not None and self._marker.lost:
-            raise StopRun(
-                f"{self._marker.place}: this run gave no sign of life for {EXPIRES_S:.0f} s, and"
-                " another took its place. What is committed stays; let the other go on."
-            )
+        """Do nothing: the kernel takes it from nobody who is alive."""
 
 
-class _Marker:
-    """Says on an object store that a run is alive."""
+class _LeaseLock:
+    """The same by a lease."""
 
-    def __init__(self, storage: Storage, name: str) -> None:
-        self._storage, self._name = storage, name
-        self._owner = f"{platform.node()}, process {os.getpid()}"
-        self._token = uuid.uuid4().hex
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="run marker", daemon=True)
-        self.place = f"{storage.url}/{name}"
-        self.lost = False
+    look_again_s = 1.0
 
-    def take(self) -> None:
-        """Put the marker there.
+    def __init__(self, lease: Lease, say: Callable[[str], None]) -> None:
+        self.lease, self._say = lease, say
+        self.alone = False
+        if not self.try_alone():
+            self.share()
 
-        Raises:
-            RunningError: one of a living run stands there.
-        """
-        while not self._storage.create(self._name, self._said()):
-            found = self._read()
-            silent_s = time.time() - float(found.get("time", 0.0))
-            if found and silent_s < EXPIRES_S:
-                raise self._running(found, silent_s)
-            self._storage.remove(self._name)
-        time.sleep(_READ_BACK_S)
-        found = self._read()
-        if found.get("token") != self._token:
-            raise self._running(found, 0.0)
-        self._thread.start()
+    def share(self) -> None:
+        self.alone = False
+        self.lease.share(self._say)
 
-    def _running(self, found: dict[str, Any], silent_s: float) -> RunningError:
-        left_s = max(1.0, EXPIRES_S - silent_s)
-        return RunningError(
-            f"{self._storage.url}: another run ({found.get('owner', 'unknown')}) works on"
-            f" {self._name.rpartition('/')[0]}; an object store takes one run of a stage at a time."
-            f" Wait for it to end. If it is dead, try again in {left_s:.0f} s, or delete"
-            f" {self.place}."
-        )
+    def try_alone(self) -> bool:
+        self.alone = self.lease.become_alone()
+        return self.alone
 
-    def leave(self) -> None:
-        """Take the marker away, unless it is another's by now."""
-        self._ended.set()
-        self._thread.join()
-        if self._read().get("token") == self._token:
-            self._storage.remove(self._name)
-
-    def _beat(self) -> None:
-        alive = time.monotonic()
-        while not self._ended.wait(BEAT_S):
-            try:
-                if self._read().get("token") != self._token:
-                    self.lost = True
-                    return
-                self._storage.write(self._name, self._said())
-                alive = time.monotonic()
-            except Exception:  # noqa: BLE001  a store that does not answer now may answer next time
-                self.lost = time.monotonic() - alive > EXPIRES_S
-
-    def _said(self) -> bytes:
-        told = {"owner": self._owner, "token": self._token, "time": time.time()}
-        return json.dumps(told).encode()
-
-    def _read(self) -> dict[str, Any]:
-        """Read the marker that stands there; empty when there is none that can be read."""
-        try:
-            found = json.loads(self._storage.read(self._name))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+    def check(self) -> None:
+        self.lease.check()
 
 
-class Claims:
-    """The units this process works on: a locked byte each, so others take different ones."""
-
-    def __init__(self, handle: TextIO | None) -> None:
-        self._handle = handle
+class Claims(Protocol):
+    """The units this process works on, so that others take different ones."""
 
     def take(self, ordinal: int) -> bool:
         """Claim a unit; false when another process has it."""
-        if self._handle is None:
-            return True
+        ...
+
+    def tell(self) -> None:
+        """Let others know what was claimed."""
+
+    def release(self, ordinal: int) -> None:
+        """Give a unit back."""
+
+    def in_turn(self, units: Sequence[UnitT]) -> Sequence[UnitT]:
+        """Return units in the order to take them."""
+        ...
+
+
+class _KernelClaims:
+    """A locked byte of a file for each unit."""
+
+    def __init__(self, handle: TextIO) -> None:
+        self._handle = handle
+
+    def take(self, ordinal: int) -> bool:
         try:
             fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, ordinal)
         except (BlockingIOError, PermissionError):
             return False
         return True
 
+    def tell(self) -> None:
+        """Do nothing: the kernel tells."""
+
     def release(self, ordinal: int) -> None:
-        """Give a unit back."""
-        if self._handle is not None:
-            fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, ordinal)
+        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, ordinal)
+
+    def in_turn(self, units: Sequence[UnitT]) -> Sequence[UnitT]:
+        return units
+
+
+class _LeaseClaims:
+    """A list in the run's lease, which goes with it."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def take(self, ordinal: int) -> bool:
+        if self._lease.is_claimed(ordinal):
+            return False
+        self._lease.claims.add(ordinal)
+        return True
+
+    def tell(self) -> None:
+        self._lease.say()
+
+    def release(self, ordinal: int) -> None:
+        self._lease.claims.discard(ordinal)
+
+    def in_turn(self, units: Sequence[UnitT]) -> Sequence[UnitT]:
+        return self._lease.in_turn(units)
+
+
+def _silence(_line: str) -> None:
+    """Tell nobody."""
 
 
 @contextlib.contextmanager
-def run_lock(storage: Storage, folder: str) -> Iterator[RunLock]:
+def run_lock(
+    storage: Storage, folder: str, say: Callable[[str], None] = _silence
+) -> Iterator[RunLock]:
     """Hold the run lock of the stage whose commits are in ``folder``.
 
-    Raises:
-        RunningError: on an object store, another run of it is alive.
+    Args:
+        storage: of the workspace.
+        folder: its name.
+        say: told of a wait for another run that may be dead.
     """
-    if storage.has_locks:
-        with _open(storage, f"{folder}/run.lock") as handle:
-            yield RunLock(handle)
-        return
-    marker = _Marker(storage, f"{folder}/run.json")
-    marker.take()
+    with _open(storage, f"{folder}/run.lock") as handle:
+        if handle is not None:
+            yield _KernelLock(handle)
+            return
+    lease = Lease(storage, folder)
+    lease.take()
     try:
-        yield RunLock(None, marker)
+        lease.say()
+        lease.start_beating()
+        yield _LeaseLock(lease, say)
     finally:
-        marker.leave()
+        lease.leave()
 
 
 @contextlib.contextmanager
 def worker_lock(storage: Storage, folder: str) -> Iterator[None]:
-    """Share the run lock as a worker of a run; on an object store that run's own will do."""
+    """Share the run lock as a worker of a run.
+
+    Where there are leases that run's own will do: a worker that outlives it by a moment adds a
+    commit at most, and what adds needs no lease.
+    """
     with _open(storage, f"{folder}/run.lock") as handle:
-        RunLock(handle).share()
+        if handle is not None:
+            _KernelLock(handle).share()
         yield
 
 
@@ -207,15 +203,20 @@ def settings_lock(storage: Storage) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unit_claims(storage: Storage, folder: str) -> Iterator[Claims]:
+def unit_claims(storage: Storage, folder: str, lock: RunLock) -> Iterator[Claims]:
     """Yield the claims of this process on that stage's units; all given back at the end."""
+    if isinstance(lock, _LeaseLock):
+        yield _LeaseClaims(lock.lease)
+        return
     with _open(storage, f"{folder}/claims.lock") as handle:
-        yield Claims(handle)
+        assert handle is not None
+        yield _KernelClaims(handle)
 
 
 @contextlib.contextmanager
 def _open(storage: Storage, name: str) -> Iterator[TextIO | None]:
-    path = storage.local_path(name)
+    """Open a file to lock; none where locks tell nothing."""
+    path = storage.local_path(name) if storage.has_locks else None
     if path is None:
         yield None
         return

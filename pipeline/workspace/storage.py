@@ -14,11 +14,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import InputError, UsageError
 from pipeline.files import replacing, write_whole
+from pipeline.workspace.mounts import Mount, mount_of
+
+_WRITTEN = ("LastModified", "last_modified", "mtime", "updated", "modified")
+"""The names under which fsspec's file systems list when a file was written."""
 
 
 class Storage:
@@ -59,10 +64,15 @@ class Storage:
         """Return the path of ``name`` on a local disk; none on an object store."""
         return None if self.local is None else self.path(name)
 
-    @property
+    @cached_property
+    def mount(self) -> Mount | None:
+        """The disk a local root is on; none on an object store, or where it cannot be told."""
+        return None if self.local is None else mount_of(self.local)
+
+    @cached_property
     def has_locks(self) -> bool:
-        """Say whether locks tell which runs are alive; on an object store nobody knows for sure."""
-        return self.local is not None
+        """True where locks tell which runs are alive, on whatever node; else leases do."""
+        return self.local is not None and not (self.mount and self.mount.locks_by_node)
 
     def free_bytes(self) -> int | None:
         """Return the room left on a local disk; none on an object store."""
@@ -127,6 +137,34 @@ class Storage:
         except FileNotFoundError:
             return {}
 
+    def times(self, folder: str) -> dict[str, float]:
+        """Return when each file of ``folder`` was written, in seconds of the store's own clock.
+
+        A file of which a store does not say it counts as written this instant.
+        """
+        if (stamps := self.stamps(folder)) is not None:
+            return {name: time_ns / 1e9 for name, (_, time_ns) in stamps.items()}
+        self._fs.invalidate_cache()
+        try:
+            entries = self._fs.ls(self._remote(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        files = {PurePosixPath(one["name"]).name: one for one in entries if one["type"] == "file"}
+        return {name: self._time(folder, name, entry) for name, entry in files.items()}
+
+    def _time(self, folder: str, name: str, entry: dict[str, Any]) -> float:
+        found = next((entry[key] for key in _WRITTEN if key in entry), None)
+        if found is None:
+            try:
+                found = self._fs.modified(self._remote(f"{folder}/{name}"))
+            except (NotImplementedError, FileNotFoundError):
+                return time.time()
+        if isinstance(found, str):
+            found = datetime.fromisoformat(found)
+        if isinstance(found, datetime):
+            found = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        return float(found)
+
     def age_s(self, name: str) -> float:
         """Return the seconds since ``name`` was written; 0 where an object store does not say."""
         if self.local is not None:
@@ -153,19 +191,29 @@ class Storage:
     def create(self, name: str, data: bytes) -> bool:
         """Write ``name`` whole unless it exists; say whether it was written.
 
-        Exact on a local disk, and on stores that know conditional writes. On others two writers at
-        the same instant both win.
+        Exact on a local disk, and on stores that know conditional writes (``If-None-Match``). On
+        others two writers at the same instant both win. Bytes of which no two writers have the
+        same make it exact also where a client sends its request again.
         """
-        try:
-            if self.local is not None:
+        if self.local is not None:
+            try:
                 with replacing(self.path(name), keep=True) as staged:
                     staged.write_bytes(data)
-            elif self.exists(name):
+            except FileExistsError:
                 return False
-            else:
-                self._fs.pipe_file(self._remote(name, write=True), data, mode="create")
-        except FileExistsError:
+            return True
+        if self.exists(name):
             return False
+        try:
+            self._fs.pipe_file(self._remote(name, write=True), data, mode="create")
+        except OSError as error:  # also that it exists, for which not all stores have one word
+            try:
+                # What a client sends twice, as no answer came, stands in its own way.
+                return self.read(name) == data
+            except FileNotFoundError:
+                if isinstance(error, FileExistsError):
+                    return False  # and was taken away since
+            raise
         return True
 
     def move(self, source: str, target: str) -> None:

@@ -21,7 +21,7 @@ from pipeline.config import (
 from pipeline.errors import ConfigError, DamagedError, StopRun, UsageError
 from pipeline.records.schema import TABLES, Record, arrow_schema
 from pipeline.words import command_line
-from pipeline.workspace.ledger import Ledger, TableFile
+from pipeline.workspace.ledger import Ledger, TableFile, is_attempt
 from pipeline.workspace.locks import settings_lock
 from pipeline.workspace.settings_file import with_settings
 from pipeline.workspace.storage import Storage
@@ -244,7 +244,10 @@ class Workspace:
                     else:
                         found[file.content] = [file]
         for orphan in sorted(there - named):
-            if orphan.endswith(".parquet") and not PurePosixPath(orphan).name.startswith("."):
+            name = PurePosixPath(orphan).name
+            if is_attempt(name) and not self.storage.has_locks:
+                continue  # of an attempt that is about to be committed, or was beaten
+            if name.endswith(".parquet") and not name.startswith("."):
                 raise _nameless(orphan)
         chosen = [copies.get(name, files) for name, files in found.items()]
         files = sorted((one for files in chosen for one in files), key=lambda one: one.file)
