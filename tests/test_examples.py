@@ -62,6 +62,7 @@ LIGHTER = {
     "--clips 2000": "--clips 2",
     "--clips 500": "--clips 2",
     "--device cuda:0": "--device cpu",
+    "--profile light": "--profile offline",  # its weights are not here
     "--kind timeout": "",  # no row of the drawn world ends so
     "train.batch=8": "train.batch=2 --set train.validation=0",
 }
