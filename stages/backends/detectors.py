@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def load_folder(kind: str, folder: Path, **settings: Any) -> tuple[Any, Any]:
     Raises:
         UsageError: a part is missing or foreign, naming the first wrong tensor.
     """
+    _check_names_no_other(folder / "config.json")
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
     import transformers
     from safetensors import SafetensorError
@@ -74,6 +76,31 @@ def load_folder(kind: str, folder: Path, **settings: Any) -> tuple[Any, Any]:
             first = min(str(name) for name in loaded[what])
             raise UsageError(f"{folder}: {what.replace('_keys', '')} tensor {first}.")
     return network.eval(), look
+
+
+def _check_names_no_other(config: Path) -> None:
+    """Refuse settings that name a network elsewhere, which would be fetched.
+
+    Raises:
+        UsageError: they do, or are no JSON object.
+    """
+    try:
+        waiting = [json.loads(config.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{config}: not the settings of a network: {error}.") from error
+    while waiting:
+        values = waiting.pop()
+        if isinstance(values, list):
+            waiting += values
+        if not isinstance(values, dict):
+            continue
+        waiting += values.values()
+        kind = str(values.get("model_type", ""))
+        if kind.startswith("timm") or values.get("use_timm_backbone") or values.get("backbone"):
+            named = values.get("backbone") or values.get("architecture") or kind
+            raise UsageError(
+                f"{config}: names {str(named)[:80]!r}, a network outside of its folder."
+            )
 
 
 def to_corners(boxes: torch.Tensor, width: int, height: int) -> torch.Tensor:

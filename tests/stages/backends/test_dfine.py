@@ -17,6 +17,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.models.register import add
 from pipeline.run.stage import Ok
 from pipeline.workspace.storage import Storage
+from stages.backends.detectors import load_folder
 from stages.backends.dfine import DFineDetector, check_folder
 from stages.backends.interfaces import FrameInput
 from stages.propose.propose_boxes import ProposeBoxes
@@ -220,6 +221,24 @@ def test_weights_of_other_classes_than_the_settings_name_are_refused(
     changed(id2label=named)(mine)
     with pytest.raises(UsageError, match=r"class_embed.* \[366, 256\]; its config.json names 365"):
         check_folder(mine, NAME)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"use_timm_backbone": True, "backbone": "hf-hub:someone/else"},
+        {"backbone_config": {"model_type": "timm_wrapper", "architecture": "resnet50"}},
+        {"parts": [{"backbone": "microsoft/resnet-50"}]},
+    ],
+)
+def test_settings_that_name_a_network_elsewhere_are_refused(
+    folder: Path, tmp_path: Path, named: dict[str, Any]
+) -> None:
+    here = Path(shutil.copytree(folder, tmp_path / "here"))
+    settings = json.loads((here / "config.json").read_text())
+    (here / "config.json").write_text(json.dumps(settings | named))
+    with pytest.raises(UsageError, match="a network outside of its folder"):
+        load_folder("AutoModelForObjectDetection", here)
 
 
 def test_weights_without_a_tensor_are_named_by_it(folder: Path, tmp_path: Path) -> None:
