@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +11,25 @@ import click
 
 from pipeline.cli.common.options import cli
 from pipeline.cli.common.output import Failed, output
+from pipeline.extras import missing
+from pipeline.flow import imported
 
 if TYPE_CHECKING:
     from pipeline.models import ModelFile
     from pipeline.models.catalogue import Model
+
+
+_OPENED_BY = {
+    "cav-mae-": ("stages.backends.cav_mae.cav_mae_model:load_cav_mae", False),
+    "efficientat-": ("stages.backends.efficientat.efficientat_model:load_efficientat", True),
+    "yolox-": ("stages.backends.yolox:load_network", True),
+    "dfine-": ("stages.backends.dfine:check_folder", True),
+    "grounding-dino-": ("stages.backends.grounding_dino:load_parts", False),
+    "mm-grounding-dino-": ("stages.backends.grounding_dino:load_parts", False),
+    "edgetam": ("stages.backends.edgetam:load_edgetam", False),
+    "sam2.1-": ("stages.backends.sam2:load_sam2", False),
+}
+"""How a model's name begins, to what opens its file or folder, and whether that takes the name."""
 
 
 @cli.group()
@@ -89,7 +106,7 @@ def models_fetch(names: tuple[str, ...], profile: str | None, dry_run: bool) -> 
             _say_model(require(model.name))
             continue
         with transfers(shown=said.shown) as show:
-            got = fetch(model, show)
+            got = fetch(model, show, check=None if missing(["torch"]) else partial(_open_as, model))
         _say_model(got)
 
 
@@ -113,36 +130,29 @@ def models_add(name: str, path: Path, own: bool) -> None:
     files = brought(model, path)
     unchecked = check_files(model, files)
     if not unchecked:
-        _open_as(model, next(iter(files.values())))
+        _open_as(model, files)
     _say_model(add(name, path, own=own))
     if unchecked:
         output().say(f"{name}: {unchecked}")
 
 
-def _open_as(model: Model, path: Path) -> None:
-    """Load weights as their own model does, where this package holds its network.
+def _open_as(model: Model, files: Mapping[str, Path]) -> None:
+    """Load weights as their own model does, or what of it tells a foreign file.
 
-    The other files are known by their makers' digests, or read by their makers' own loaders.
+    SAM's are known by their makers' digests, ultralytics' run code when loaded.
 
     Raises:
         UsageError: a tensor is missing, of another shape, or none of the model's.
     """
-    if model.name.startswith("efficientat"):
-        from stages.backends.efficientat.efficientat_model import load_efficientat
-
-        load_efficientat(path, model.name)
-    elif model.loader == "onnx":
-        from stages.backends.yolox import load_network
-
-        load_network(path, model.name, to_run=False)
-    elif model.role == "tagger":
-        from stages.backends.cav_mae.cav_mae_model import load_cav_mae
-
-        load_cav_mae(path)
-    elif model.role == "localiser":
+    path = next(iter(files.values()))
+    path = path if len(files) == 1 else path.parent
+    if model.role == "localiser":
         from tavlo.baselines.interface import open_model
 
         open_model(model.name.partition("-")[0], path)
+    for start, (place, with_name) in _OPENED_BY.items():
+        if model.name.startswith(start):
+            imported(place)(path, *([model.name] if with_name else []))
 
 
 def _say_model(got: ModelFile) -> None:

@@ -44,13 +44,18 @@ class _PassingError(Exception):
 
 
 def fetch(
-    model: Model, show: Shown = lambda _name, _done, _size: None, *, backoff_s: float = 1.0
+    model: Model,
+    show: Shown = lambda _name, _done, _size: None,
+    *,
+    check: Callable[[Mapping[str, Path]], None] | None = None,
+    backoff_s: float = 1.0,
 ) -> ModelFile:
     """Fetch what is missing of a model and register it.
 
     Args:
         model: of the table.
         show: told of the progress.
+        check: raises for files, by name, that are not of this model; they are thrown away.
         backoff_s: first wait after a transfer that broke off; doubles each time.
 
     Raises:
@@ -71,6 +76,13 @@ def fetch(
         if not _is_whole(path, file, noted.get(file.name)):
             _fetch_file(file, path, show, backoff_s)
         paths[file.name] = path
+    try:
+        if check is not None:
+            check(paths)
+    except UsageError:
+        for path in paths.values():
+            path.unlink()  # under its name it would pass for what was checked
+        raise
     return register(model, paths)
 
 

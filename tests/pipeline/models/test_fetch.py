@@ -232,6 +232,20 @@ def test_a_model_of_several_files_is_a_folder_with_one_digest(
     assert add("tiny", found.path).sha256 != found.sha256, "another file, another digest"
 
 
+def test_what_came_but_is_of_another_model_is_not_registered(
+    model: Model, server: VideoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    name = "efficientat-mn20-as"
+    monkeypatch.setitem(MODELS, name, dataclasses.replace(undocumented(model), name=name))
+    for _ in range(2):  # nor does it pass for whole when asked for again
+        done = CliRunner().invoke(cli, ["models", "fetch", name], standalone_mode=False)
+        assert isinstance(done.exception, UsageError)
+        assert "not a readable checkpoint" in str(done.exception)
+        with pytest.raises(UsageError, match="no weights on this machine"):
+            require(name)
+
+
 def test_a_web_page_is_not_taken_for_weights(tmp_path: Path) -> None:
     import http.server
     import threading
