@@ -60,6 +60,7 @@ lint: $(READY) ## ruff and mypy
 
 benchmarks: $(READY) ## Measure again what benchmarks/results holds (each takes minutes; ffmpeg for comparison)
 	$(BIN)/python -m benchmarks.runner
+	$(BIN)/python -m benchmarks.scale --out benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.media --out benchmarks/results/media.json
 	$(BIN)/python -m benchmarks.download
 	$(BIN)/python -m benchmarks.models --out benchmarks/results/models.json

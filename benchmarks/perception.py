@@ -240,9 +240,9 @@ def judged(workspace: Any, truth: list[Thing], seconds: dict[str, float]) -> dic
 
 def workspace_failures(workspace: Any, stage: str) -> list[Any]:
     """Return the failed rows of a stage."""
-    from pipeline.run.status import outcomes
+    from pipeline.run.status import failed_rows
 
-    return [row for row in outcomes(workspace)[0] if row.stage == stage]
+    return list(failed_rows(workspace, stage))
 
 
 def table(results: dict[str, Any]) -> str:

@@ -46,11 +46,13 @@ def failures(workspace: Workspace, stage: str | None, kind: str | None, drops: b
         avatar-build failures --stage download --drops
     """
     from pipeline.columns import columns
-    from pipeline.run.status import check_names, outcomes
+    from pipeline.run.status import check_names, dropped_rows, failed_rows, num_dropped
 
-    check_names(workspace, stage, kind)
-    failed, dropped = outcomes(workspace, stage, kind)
-    shown = dropped if drops else []
+    with workspace.one_moment():
+        check_names(workspace, stage, kind)
+        failed = failed_rows(workspace, stage, kind)
+        shown = dropped_rows(workspace, stage, kind) if drops else []
+        dropped = num_dropped(workspace, stage, kind)
     rows = []
     for row in failed:
         how = f"{row.kind}, {'may pass' if row.retryable else 'final'}, {row.attempts} tried"
@@ -63,7 +65,7 @@ def failures(workspace: Workspace, stage: str | None, kind: str | None, drops: b
             "dropped": [row.model_dump(mode="json") for row in shown],
         },
         *(columns(["stage", "row", "ended", "detail"], rows) if rows else ()),
-        f"{len(failed)} failed, {len(dropped)} dropped.",
+        f"{len(failed)} failed, {dropped} dropped.",
     )
 
 

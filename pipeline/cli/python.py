@@ -5,7 +5,7 @@ It joins the packages, as the command line does; ``from pipeline import Workspac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas
@@ -15,9 +15,9 @@ from exports.from_workspace import workspace_report
 from pipeline.cli.common.running import freeze
 from pipeline.errors import UsageError
 from pipeline.flow import STAGES, stages_of
-from pipeline.records.schema import DropRow, FailureRow
+from pipeline.records.schema import DropRow, FailureRow, Record
 from pipeline.run.runner import RunOptions, RunSummary, run_stage
-from pipeline.run.status import outcomes, stage_status
+from pipeline.run.status import dropped_rows, failed_rows, stage_status
 from pipeline.workspace import workspace
 from stages.download.import_list import import_list
 
@@ -80,16 +80,11 @@ class Workspace(workspace.Workspace):
 
     def failures(self) -> pandas.DataFrame:
         """Return every failed row, with its kind and detail."""
-        return self._endings(0)
+        return _as_table(FailureRow, failed_rows(self))
 
     def drops(self) -> pandas.DataFrame:
         """Return every row that was set aside, with its reason."""
-        return self._endings(1)
-
-    def _endings(self, which: int) -> pandas.DataFrame:
-        columns = list((FailureRow, DropRow)[which].model_fields)
-        found = [row.model_dump() for row in outcomes(self)[which]]
-        return pandas.DataFrame(found, columns=columns)
+        return _as_table(DropRow, dropped_rows(self))
 
     def export(self, version: str, *, unverified: bool = False, ids_only: bool = False) -> Release:
         """Freeze the tables into ``releases/<version>`` and open it.
@@ -109,3 +104,7 @@ class Workspace(workspace.Workspace):
     def report(self, *, clips: bool = False) -> Path:
         """Write ``report.html``; ``clips`` cuts what it shows, to be heard."""
         return workspace_report(self, cut_clips=clips)
+
+
+def _as_table(record: type[Record], rows: Iterable[Record]) -> pandas.DataFrame:
+    return pandas.DataFrame([row.model_dump() for row in rows], columns=list(record.model_fields))

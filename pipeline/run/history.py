@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from itertools import groupby, islice
+from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
 from pipeline.records.schema import (
     TABLES,
     Clip,
+    DropRow,
+    FailureRow,
     Frame,
     Instance,
     Mask,
@@ -21,8 +24,8 @@ from pipeline.records.schema import (
     Source,
     Video,
 )
-from pipeline.workspace.ledger import Commit
-from pipeline.workspace.table import to_records
+from pipeline.workspace.ledger import Commit, Ledger, TableFile
+from pipeline.workspace.table import read_arrow, read_records, to_records
 from pipeline.workspace.workspace import Workspace
 
 _SHORT = {
@@ -36,6 +39,14 @@ _SHORT = {
     Instance: ("bbox", "audio_visual_category", "scenario", "proposal_id", "verified"),
     Mask: ("source", "area", "bbox", "predicted_iou", "stability", "model_digest", "verified"),
 }
+
+_BY_CONTENT = (Mask, Instance, Review, Proposal)
+"""The rows whose ids are made from their content; the others' start with their video's."""
+
+_ENOUGH = 50
+"""The rows of a table that show which ids start alike."""
+
+EndedT = TypeVar("EndedT", FailureRow, DropRow)
 
 
 @dataclass(frozen=True)
@@ -91,50 +102,154 @@ def history(workspace: Workspace, some_id: str) -> tuple[list[HistoryRow], list[
     Raises:
         UsageError: nothing has that id, or several things start so.
     """
-    finder = _Finder(workspace)
-    outcomes = finder.outcomes(some_id)
-    start = finder.identify(some_id)
-    if start is None:
-        if outcomes:
-            return [], outcomes
-        raise UsageError(f"{some_id!r}: no row of this workspace has that id.")
-    records = finder.chain(start)
-    for record in records:
-        outcomes += [outcome for outcome in finder.outcomes(record.id) if outcome not in outcomes]
-    return [finder.row(record) for record in records], outcomes
+    with workspace.one_moment():
+        finder = _Finder(workspace)
+        start = finder.identify(some_id)
+        records = finder.chain(start) if start else []
+        outcomes: list[RowOutcome] = []
+        for row_id in dict.fromkeys([some_id, *(record.id for record in records)]):
+            outcomes += finder.outcomes(row_id)
+        if not (start or outcomes):
+            raise UsageError(f"{some_id!r}: no row of this workspace has that id.")
+        return [finder.row(record) for record in records], outcomes
 
 
 class _Finder:
+    """Look for rows where the commits say they must be, and only else in whole tables.
+
+    A commit says which rows of which file it answers for, and names the files that came of them. So
+    what came of a video lies in the few files that are reached from its row of the list, commit by
+    commit, and in those that were made of no file, such as people's answers, and what came of them.
+    """
+
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.table = cache(workspace.arrow)
+        self._commits = [(one, commit) for one in workspace.ledgers() for commit in one.commits()]
+        self._made_by: dict[str, tuple[Ledger, Commit]] = {}
+        self._answers: dict[tuple[str, str], list[Commit]] = {}
+        for ledger, commit in self._commits:
+            self._answers.setdefault(commit.input.content, []).append(commit)
+            for file in commit.files:
+                self._made_by.setdefault(file.file, (ledger, commit))
+        known = {file.content for _, commit in self._commits for file in commit.files}
+        self._unlinked = [one for _, one in self._commits if one.input.content not in known]
+        self._place_of_source = {
+            video_id: (file, place)
+            for file in workspace.files(Source.table)
+            for place, video_id in enumerate(self._values(Source, file, Source.key))
+        }
+        self._reached: set[tuple[str, str]] | None = None
+        """The files to look in, see ``_look_in``; none while that is all."""
+        self._looked = self._commits
+        self._homes: dict[tuple[str, str], str] = {}
+        self._ids_of_ended = cache(partial(self._values, column="input_id"))
+
+    # Where to look
+
+    def _look_in(self, videos: Collection[str] | None) -> None:
+        """Look from now on only in what may hold rows of these videos; in everything for none."""
+        self._reached, self._looked = None, self._commits
+        if videos is None:
+            return
+        todo = list(self._unlinked)
+        reached, units = set(), set()
+        for video_id in videos:
+            file, place = self._place_of_source[video_id]
+            reached.add(file.content)
+            found = self._answers.get(file.content, [])
+            todo += [one for one in found if one.input.first <= place < one.input.stop]
+        while todo:
+            commit = todo.pop()
+            units.add((commit.stage, commit.unit))
+            for file in commit.files:
+                # Of a list only the units of these videos go on.
+                if file.table != Source.table and file.content not in reached:
+                    reached.add(file.content)
+                    todo += self._answers.get(file.content, [])
+        self._reached = reached
+        self._looked = [one for one in self._commits if (one[1].stage, one[1].unit) in units]
+
+    def _videos_of(self, row: Record) -> list[str] | None:
+        """Return the videos of the list that a row may be of; none where no id of it tells."""
+        names = [getattr(row, name, None) for name in ("video_id", "clip_id", "frame_id")]
+        # The ids of clips and frames start with their video's.
+        found = [
+            one
+            for one in self._place_of_source
+            if any((name or "").startswith(one) for name in names)
+        ]
+        return found or None
+
+    def _is_reached(self, file: TableFile) -> bool:
+        return self._reached is None or file.content in self._reached
+
+    # Rows
+
+    def _values(self, record: type[Record], file: TableFile, column: str) -> list[Any]:
+        """Read one column of a file."""
+        storage = self.workspace.storage
+        table = read_arrow(record, storage, file.file, file.sha256, [column])
+        values: list[Any] = table.column(0).to_pylist()
+        return values
+
+    def _rows(
+        self, record: type[Record], column: str, is_wanted: Callable[[Any], bool]
+    ) -> Iterator[Any]:
+        """Yield the rows whose value in a column is wanted, in the order of the files."""
+        for file in filter(self._is_reached, self.workspace.files(record.table)):
+            values = self._values(record, file, column)
+            places = [place for place, value in enumerate(values) if is_wanted(value)]
+            if places:
+                whole = read_arrow(record, self.workspace.storage, file.file, file.sha256)
+                rows = [row for place in places for row in whole.slice(place, 1).to_pylist()]
+                for row in to_records(record, rows, record.table):
+                    self._homes.setdefault((record.table, getattr(row, record.key)), file.file)
+                    yield row
 
     def where(self, record: type[Record], column: str, value: str | None) -> list[Any]:
         """Return the rows of a table with a value in a column, by id; none has no value."""
         if value is None:
             return []
-        import pyarrow.compute as pc
-
-        table = self.table(record.table)
-        rows = table.filter(pc.equal(table.column(column), value)).to_pylist()
-        found = to_records(record, rows, record.table)
-        return sorted(found, key=lambda row: row.id)
+        return sorted(self._rows(record, column, value.__eq__), key=lambda row: row.id)
 
     def identify(self, some_id: str) -> Record | None:
-        import pyarrow.compute as pc
+        """Find the row of an id, or of the start of one, and look from now on where it leads.
 
+        Raises:
+            UsageError: several ids start so.
+        """
+        every = list(reversed(TABLES.values()))
+        alike = [record for record in _BY_CONTENT if self._first_id(record)[:2] == some_id[:2]]
+        within = [one for one in self._place_of_source if some_id.startswith(one)]
+        begun = [one for one in self._place_of_source if one.startswith(some_id)]
         starts: dict[str, Record] = {}
-        for record in reversed(TABLES.values()):
-            table = self.table(record.table)
-            hits = table.filter(pc.starts_with(table.column(record.key), pattern=some_id))
-            for row in to_records(record, hits.slice(0, 50).to_pylist(), record.table):
+        # From what reads least to what reads all.
+        for videos, records in ((within, every), (None, alike), (begun[:2], every), (None, every)):
+            if videos == [] or (records is every and videos is None and starts):
+                continue
+            self._look_in(videos)
+            for row in self._starting(some_id, records):
                 if row.id == some_id:
+                    self._look_in(self._videos_of(row))
                     return row
                 starts.setdefault(row.id, row)
         if len(starts) > 1:
             some = ", ".join(sorted(starts)[:5])
-            raise UsageError(f"{some_id!r}: {len(starts)} ids start so: {some}, ...")
-        return next(iter(starts.values()), None)
+            raise UsageError(f"{some_id!r}: several ids start so: {some}, ...")
+        found = next(iter(starts.values()), None)
+        self._look_in(self._videos_of(found) if found else None)
+        return found
+
+    def _starting(self, some_id: str, records: Iterable[type[Record]]) -> Iterator[Record]:
+        """Yield rows whose key starts so; some of each table are enough."""
+        for record in records:
+            rows = self._rows(record, record.key, lambda value: bool(value.startswith(some_id)))
+            yield from islice(rows, _ENOUGH)
+
+    def _first_id(self, record: type[Record]) -> str:
+        """Return any id of a table, to see what they look like; empty where it has none."""
+        ids = (self._values(record, one, record.key) for one in self.workspace.files(record.table))
+        return next((str(name) for names in ids for name in names), "")
 
     def chain(self, start: Record) -> list[Record]:
         """Follow the flow from the video down to what ``start`` is, then to what came of it."""
@@ -177,41 +292,48 @@ class _Finder:
             masks = [row for row in masks if row.id in {one.id for one in instances}]
         return [*proposals, *reviews, *instances, *masks]
 
+    # Who made them, and how they ended
+
     def row(self, record: Record) -> HistoryRow:
-        import pyarrow.compute as pc
-
-        from pipeline.workspace.table import read_arrow
-
-        for file in self.workspace.files(record.table):
-            table = read_arrow(type(record), self.workspace.storage, file.file, file.sha256)
-            if pc.any(pc.equal(table.column(record.key), getattr(record, record.key))).as_py():
-                return self._made(record, file.file)
-        return HistoryRow(record, None, {})
-
-    def _made(self, record: Record, file: str) -> HistoryRow:
-        for ledger in self.workspace.ledgers():
-            for commit in ledger.commits():
-                if all(made.file != file for made in commit.files):
-                    continue
-                copied = commit.input.table == record.table and commit.input.file
-                if copied and getattr(record, "source", "") != "annotator":
-                    return self._made(record, copied)
+        """Return a record that was found, with the commit that made it."""
+        file = self._homes[record.table, getattr(record, record.key)]
+        while file in self._made_by:
+            ledger, commit = self._made_by[file]
+            copied = commit.input.table == record.table and commit.input.file
+            if not copied or getattr(record, "source", "") == "annotator":
                 generation = ledger.generation()
                 return HistoryRow(record, commit, generation.config if generation else {})
+            file = copied
         return HistoryRow(record, None, {})
 
     def outcomes(self, row_id: str) -> list[RowOutcome]:
+        """Return where a row went no further: failures as they stand now, and drops."""
         found = []
-        for ledger in self.workspace.ledgers():
-            for failure in ledger.failures():
-                if failure.input_id == row_id:
-                    ending = f"failed: {failure.kind}"
-                    found.append(RowOutcome(ledger.stage, row_id, ending, failure.detail))
-            for drop in ledger.drops():
-                if drop.input_id == row_id:
-                    found.append(
-                        RowOutcome(ledger.stage, row_id, f"dropped: {drop.reason}", drop.detail)
-                    )
+        for stage, commits in groupby(self._looked, key=lambda one: one[0].stage):
+            failure: FailureRow | None = None
+            drops: list[DropRow] = []
+            for _, commit in commits:
+                failure = None if row_id in commit.ids else failure
+                for row in self._ended(commit, FailureRow, "failures", row_id):
+                    failure = row
+                drops += self._ended(commit, DropRow, "drops", row_id)
+            if failure:
+                ending = f"failed: {failure.kind}"
+                found.append(RowOutcome(stage, row_id, ending, failure.detail))
+            for drop in drops:
+                ending = f"dropped: {drop.reason}"
+                found.append(RowOutcome(stage, row_id, ending, drop.detail))
+        return found
+
+    def _ended(self, commit: Commit, record: type[EndedT], table: str, row_id: str) -> list[EndedT]:
+        """Return the rows about ``row_id`` in one unit's drops or failures."""
+        found = []
+        for file in commit.files:
+            if file.table == table:
+                ids = self._ids_of_ended(record, file)
+                if row_id in ids:
+                    rows = read_records(record, self.workspace.storage, file.file, file.sha256)
+                    found += [row for row in rows if row.input_id == row_id]
         return found
 
 

@@ -136,25 +136,61 @@ def check_names(workspace: Workspace, stage: str | None, kind: str | None) -> No
     seen: set[str] = set()
     for ledger in workspace.ledgers():
         if stage in (None, ledger.stage):
-            seen |= {row.reason for row in ledger.drops()}
-            seen |= {row.kind for c in ledger.commits() for row in ledger.failures_of(c)}
+            commits = ledger.commits()
+            seen |= ledger.drop_counts(commits).keys()
+            for commit in commits:
+                if commit.endings is None:
+                    seen |= {row.kind for row in ledger.failures_of(commit)}
+                else:
+                    seen |= commit.endings["failures"].keys()
     if kind not in seen:
         where = f" of {stage}" if stage else ""
         there = f"there is {', '.join(sorted(seen))}" if seen else "none failed or was dropped"
         raise UsageError(f"--kind {short(kind)}: no row{where} ended so; {there}.")
 
 
-def outcomes(
+def failed_rows(
     workspace: Workspace, stage: str | None = None, kind: str | None = None
-) -> tuple[list[FailureRow], list[DropRow]]:
-    """Return the failures and drops of one stage or all, of one kind (or reason) or all."""
-    failures: list[FailureRow] = []
-    drops: list[DropRow] = []
-    for table in TABLES:
-        workspace.files(table)  # a commit that is missing takes its failures along
-    for ledger in workspace.ledgers():
-        if stage in (None, ledger.stage):
-            commits = commits_in_force(workspace, ledger)
-            failures += [row for row in ledger.failures(commits) if kind in (None, row.kind)]
-            drops += [row for row in ledger.drops(commits) if kind in (None, row.reason)]
-    return failures, drops
+) -> list[FailureRow]:
+    """Return the failures that stand, of one stage or all, of one kind or all."""
+    return [
+        row
+        for ledger, commits in _ended(workspace, stage)
+        for row in ledger.failures(commits)
+        if kind in (None, row.kind)
+    ]
+
+
+def dropped_rows(
+    workspace: Workspace, stage: str | None = None, kind: str | None = None
+) -> list[DropRow]:
+    """Return the drops of one stage or all, for one reason or all."""
+    return [
+        row
+        for ledger, commits in _ended(workspace, stage)
+        for row in ledger.drops(commits)
+        if kind in (None, row.reason)
+    ]
+
+
+def num_dropped(workspace: Workspace, stage: str | None = None, kind: str | None = None) -> int:
+    """Count what ``dropped_rows`` returns, from the commits alone."""
+    counts = [ledger.drop_counts(commits) for ledger, commits in _ended(workspace, stage)]
+    return sum(count for one in counts for reason, count in one.items() if kind in (None, reason))
+
+
+def outcomes(workspace: Workspace) -> tuple[list[FailureRow], list[DropRow]]:
+    """Return all failures and drops of a workspace."""
+    return failed_rows(workspace), dropped_rows(workspace)
+
+
+def _ended(workspace: Workspace, stage: str | None) -> list[tuple[Ledger, list[Commit]]]:
+    """Return the commits in force of one stage or all."""
+    with workspace.one_moment():
+        for table in TABLES:
+            workspace.files(table)  # a commit that is missing takes its failures along
+        return [
+            (ledger, commits_in_force(workspace, ledger))
+            for ledger in workspace.ledgers()
+            if stage in (None, ledger.stage)
+        ]

@@ -101,8 +101,8 @@ class Quick(Faulty):
         version=1,
         reads="sources",
         writes=("clips",),
-        rows_per_unit=1000,
-        batch_size=100,
+        rows_per_unit=32,
+        batch_size=32,
     )
 
 

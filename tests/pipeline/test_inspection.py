@@ -7,9 +7,18 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
+
+from pipeline.errors import UsageError
 from pipeline.flow import STAGES
 from pipeline.run.runner import RunOptions, run_stage
-from pipeline.run.status import stage_status
+from pipeline.run.status import (
+    check_names,
+    dropped_rows,
+    failed_rows,
+    num_dropped,
+    stage_status,
+)
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
@@ -102,3 +111,9 @@ def test_kinds_and_reasons_are_those_of_the_rows_also_after_a_retry(workspace: W
     plan_retry(workspace, "faulty", "refused")
     run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig())
     assert ledger.failure_counts(ledger.commits()) == {"bad_input": 1, "refused": 1}
+    for kind in (None, "unwanted", "refused"):
+        assert num_dropped(workspace, kind=kind) == len(dropped_rows(workspace, kind=kind))
+    assert len(failed_rows(workspace)) == 2
+    assert [row.kind for row in failed_rows(workspace, "faulty", "refused")] == ["refused"]
+    with pytest.raises(UsageError, match="there is bad_input, refused, unwanted"):
+        check_names(workspace, None, "other")
