@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,29 +9,9 @@ import pytest
 from pipeline.errors import DamagedError, StopRun
 from pipeline.run.unit import Job, read_unit
 from pipeline.workspace.ledger import Unit
-from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Lookups, Workspace
+from tests.pipeline.counting import counting
 from tests.pipeline.faulty import Faulty, add_sources
-
-
-class CountingStorage(Storage):
-    """Counts how often each file is read."""
-
-    def __init__(self, root: str | Path) -> None:
-        super().__init__(root)
-        self.reads: Counter[str] = Counter()
-
-    def read(self, name: str) -> bytes:
-        self.reads[name] += 1
-        return super().read(name)
-
-
-def counting(workspace: Workspace) -> tuple[Workspace, Counter[str]]:
-    """The workspace opened anew, and what is read of it from now on."""
-    storage = CountingStorage(workspace.storage.url)
-    opened = Workspace(storage.url)
-    opened.storage = storage
-    return opened, storage.reads
 
 
 def test_a_worker_reads_a_list_once_for_all_its_units(workspace: Workspace) -> None:

@@ -18,7 +18,7 @@ from pipeline.run.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
 from pipeline.run.unit import Job, run_unit
 from pipeline.workspace.ledger import Generation, Unit
 from pipeline.workspace.workspace import Lookups, Workspace
-from tests.pipeline.test_growth import counting
+from tests.pipeline.counting import counting
 from tests.rows import said
 
 LISTS = 2
