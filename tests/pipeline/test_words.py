@@ -59,6 +59,16 @@ def test_a_dry_run_of_several_stages_says_what_is_still_to_come(root: Path) -> N
     assert lines[4] == "segment: 0 rows to do."
 
 
+def test_what_the_last_stage_lacks_is_told_before_the_first_works(
+    root: Path, listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVATAR_BUILD_MODELS", str(tmp_path / "none"))
+    add_sources(Workspace(root), ["ok"] * 3)
+    done = typed(root, "run", "--set", "segment.segmenter=sam-vit-h")
+    assert "sam-vit-h: no weights on this machine" in str(done.exception)
+    assert not done.stdout, "no stage has run"
+
+
 def test_a_dry_run_says_what_redo_would_do_and_refuses_what_the_run_would(root: Path) -> None:
     add_sources(Workspace(root), ["ok"] * 3)
     missing = ("download", "--source-template", f"{root}/none/{{video_id}}.mp4")

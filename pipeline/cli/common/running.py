@@ -39,9 +39,14 @@ def run_stages(
     progress = Progress(shown=output().shown, each_unit=output().verbose)
     failed: list[str] = []
     to_come: dict[str, bool] = {}
-    if models := [stage for stage in stages if STAGES[stage].uses_device]:
-        sections = ((stage, getattr(workspace.config, STAGES[stage].section)) for stage in models)
-        said = (f"{stage} with {' and '.join(one.backends())}" for stage, one in sections)
+    said = []
+    for stage in stages:
+        if STAGES[stage].uses_device:
+            section = getattr(workspace.config, STAGES[stage].section)
+            said.append(f"{stage} with {' and '.join(section.backends())}")
+            # What a later stage lacks is told before an earlier one has worked for hours.
+            STAGES[stage].load()(section).fingerprint()
+    if said:
         output().hint(f"Backends: {', '.join(said)}.")
     for stage in stages:
         more = coming if stage == stages[0] else 0
