@@ -226,8 +226,10 @@ class _Run:
             # What another generation made leaves the tables before anything is planned anew.
             if retired := self._take_up_generation(lock):
                 summary.notes.append(f"{retired} units of earlier results retired and done anew.")
-            while new := _ranges(self._unplanned(ledger.checked_plan()), self.spec):
-                if ledger.append(new, self.wanted.key):
+            while True:
+                plan = ledger.checked_plan()
+                new = _ranges(self._unplanned(plan), self.spec)
+                if not new or ledger.append(new, self.wanted.key, plan):
                     break
             units = self._part_of(self._pending())
             if not (units or self.options.again):
@@ -287,7 +289,13 @@ class _Run:
         if current and current.key == wanted.key:
             commits = ledger.commits()
             live = self.workspace.live(*{commit.input.table for commit in commits})
-            if stale := [commit for commit in commits if commit.input.content not in live]:
+            stale = [commit for commit in commits if commit.input.content not in live]
+            if not self.workspace.storage.has_locks:
+                # A run that was taken for dead may commit once more what was retired.
+                stale += [
+                    one for one in commits if one.stage_key != current.key and one not in stale
+                ]
+            if stale:
                 _must_be_alone(lock, ledger)
                 ledger.retire(stale, current.key)
             return len(stale)
@@ -468,7 +476,8 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bo
     if generation is None:
         raise UsageError(f"{name}: has not run in this workspace.")
     while True:
-        plan = {unit.name: unit for unit in ledger.checked_plan()}
+        planned = ledger.checked_plan()
+        plan = {unit.name: unit for unit in planned}
         undone = plan.keys() - {commit.unit for commit in ledger.commits()}
         pending = {row_id for name in undone for row_id in plan[name].ids}
         chosen: dict[str, list[FailureRow]] = {}
@@ -483,7 +492,7 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bo
             )
             for unit, rows in chosen.items()
         ]
-        if dry_run or not units or ledger.append(units, generation.key):
+        if dry_run or not units or ledger.append(units, generation.key, planned):
             return sum(map(len, chosen.values()))
 
 

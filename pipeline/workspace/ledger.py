@@ -44,7 +44,7 @@ from pydantic import (
     ValidationError,
 )
 
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, StopRun
 from pipeline.records.schema import DropRow, FailureRow, Record, digest_of
 from pipeline.words import plain, short
 from pipeline.workspace.storage import Storage
@@ -264,9 +264,10 @@ class Ledger:
         Raises:
             DamagedError: as ``plan``, or the last of its files is missing.
         """
+        commits = self.commits()  # before the plan, which other runs may add to meanwhile
         units = self.plan()
         known = {unit.name for unit in units}
-        for commit in self.commits():
+        for commit in commits:
             if commit.unit not in known:
                 path = f"{self.folder}/plan/{_segment(len(self._segments()))}"
                 raise self._damaged(path, ValueError(f"it is missing, with unit {commit.unit}"))
@@ -415,18 +416,21 @@ class Ledger:
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
         self.storage.write(f"{self.folder}/stage.json", text.encode())
 
-    def append(self, units: Sequence[Unit], stage_key: str) -> bool:
-        """Add units to the plan, unless another process added some at the same moment.
+    def append(self, units: Sequence[Unit], stage_key: str, after: Sequence[Unit]) -> bool:
+        """Add units to the plan, unless another process added some meanwhile.
 
         Args:
             units: their ordinals and names are given here.
             stage_key: of the generation in force.
+            after: the plan they were chosen by.
 
         Returns:
             Whether they were added; if not, look at the plan again.
         """
         segment = len(self._segments())
-        ordinal = max((unit.ordinal for unit in self.plan()), default=-1) + 1
+        if len(self.plan()) != len(after):
+            return False
+        ordinal = max((unit.ordinal for unit in after), default=-1) + 1
         named = []
         for number, unit in enumerate(units, ordinal):
             rows = (unit.attempts, unit.file, unit.first, unit.ids, unit.sha256, unit.stop)
@@ -445,7 +449,15 @@ class Ledger:
 
         Raises:
             DamagedError: a file of the unit was taken away meanwhile; the unit is to do again.
+            StopRun: results of other settings took the place of this run's.
         """
+        if not self.storage.has_locks and commit.stage_key:
+            current = self.generation()
+            if current is not None and current.key != commit.stage_key:
+                raise StopRun(
+                    f"{self.stage}: a run with other settings has retired the results of this one,"
+                    " which it took for dead. Run again with the settings that are to hold."
+                )
         whole, moves = self._write(commit, contents, run_id, ())
         if not self.storage.create(f"{self.folder}/units/{commit.unit}.json", whole.to_json()):
             for work, _ in moves:
@@ -682,19 +694,26 @@ class Ledger:
         for commit in commits:
             self.fence()
             for file in commit.files:
-                if self.storage.exists(file.file):
-                    self.storage.move(file.file, f"{home}/{file.file.replace('/', '--')}")
-            name = f"{commit.unit}.json"
-            self.storage.move(f"{self.folder}/units/{name}", f"{home}/units/{name}")
+                self._put_aside(file.file, f"{home}/{file.file.replace('/', '--')}")
+            name = f"units/{commit.unit}.json"
+            self._put_aside(f"{self.folder}/{name}", f"{home}/{name}")
+
+    def _put_aside(self, path: str, target: str) -> None:
+        """Move a file that goes out of force, unless it is gone: interrupted, this is done again.
+
+        Where there are leases, a run that stood still may meet here the one that took its place.
+        """
+        if self.storage.exists(path):
+            with contextlib.suppress(*([] if self.storage.has_locks else [FileNotFoundError])):
+                self.storage.move(path, target)
 
     def retire_all(self, key: str) -> None:
         """Retire the whole generation: every commit, then the plan, then its name."""
         self.retire(self.commits(), key)
         home = f"{self.folder}/retired/{key[:12]}"
         for name in (*(f"plan/{name}" for name in self._segments()), "stage.json"):
-            if self.storage.exists(f"{self.folder}/{name}"):
-                self.fence()
-                self.storage.move(f"{self.folder}/{name}", f"{home}/{name}")
+            self.fence()
+            self._put_aside(f"{self.folder}/{name}", f"{home}/{name}")
 
 
 def _in_work(file: TableFile) -> str:

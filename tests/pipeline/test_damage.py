@@ -329,7 +329,7 @@ def test_every_reading_command_says_it_in_one_line(root: Path, shell: Shell) -> 
 def test_a_plan_file_that_is_missing_among_others_is_named(tmp_path: Path) -> None:
     ledger = Ledger(Storage(tmp_path), "sample")
     for name in ("a", "b", "c"):
-        assert ledger.append([Unit(name, "", 0, 1, -1, "")], "key")
+        assert ledger.append([Unit(name, "", 0, 1, -1, "")], "key", ledger.plan())
     assert [unit.file for unit in ledger.plan()] == ["a", "b", "c"]
     ledger.storage.remove("commits/sample/plan/00001.json")
     with pytest.raises(DamagedError, match=r"plan/00001\.json: it is missing"):

@@ -52,7 +52,7 @@ def run_here(workspace: Workspace, name: str) -> None:
         if file.content not in planned
         for first in range(0, file.rows, 6)
     ]
-    ledger.append(units, key.key)
+    ledger.append(units, key.key, ledger.plan())
     stage = kind(config)
     scratch = workspace.storage.path("scratch")
     stage.open(WorkerContext(workspace.storage, scratch, Lookups(workspace.storage)))
@@ -74,7 +74,7 @@ def retried(workspace: Workspace) -> None:
     ledger = workspace.ledger("download")
     unit, row = ledger.failed()[0]
     first = next(one for one in ledger.plan() if one.name == unit)
-    ledger.append([replace(first, ids=(row.input_id,), attempts=(1,))], "again")
+    ledger.append([replace(first, ids=(row.input_id,), attempts=(1,))], "again", ledger.plan())
     run_here(workspace, "download")
 
 
