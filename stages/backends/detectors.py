@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError, UsageError
 from pipeline.models.register import find_model
-from stages.backends.device import Precision
-from stages.backends.interfaces import FrameInput
+from stages.backends.device import Precision, ahead, halving
+from stages.backends.interfaces import Detection, FrameInput
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +102,31 @@ def _check_names_no_other(config: Path) -> None:
             raise UsageError(
                 f"{config}: names {str(named)[:80]!r}, a network outside of its folder."
             )
+
+
+class TransformersDetector(ABC):
+    """A detector whose network and image processor transformers loads from a folder."""
+
+    _config: ProposeConfig
+    _device: torch.device
+    _look: Any
+    """The image processor."""
+
+    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
+        """Yield the boxes of each frame; a place that fits two classes gives two boxes."""
+
+        def prepare(batch: Sequence[FrameInput]) -> list[tuple[FrameInput, Any]]:
+            looked = self._look(images=[item.image for item in batch], return_tensors="pt")
+            return list(zip(batch, looked["pixel_values"], strict=True))
+
+        longest_px = max(dict(self._look.size).values())
+        most = frames_at_once(self._config, self._device, longest_px)
+        for batch in ahead(in_batches(inputs, most), prepare):
+            yield from halving(batch, self._run)
+
+    @abstractmethod
+    def _run(self, batch: Sequence[tuple[FrameInput, torch.Tensor]]) -> list[list[Detection]]:
+        """Return the boxes of each frame of a batch, given with its pixels."""
 
 
 def to_corners(boxes: torch.Tensor, width: int, height: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ leaves them, ours suppresses within a class as for every detector.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,14 @@ from pipeline.extras import need_packages
 from pipeline.models import require
 from pipeline.workspace.storage import Storage
 from stages.backends.detectors import (
+    TransformersDetector,
     best_boxes,
     box_precision,
     check_size,
-    frames_at_once,
-    in_batches,
     load_folder,
     to_corners,
 )
-from stages.backends.device import ahead, halving, inference, worker_device
+from stages.backends.device import inference, worker_device
 from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 from stages.taxonomy import check_classes, seen_classes
 
@@ -41,7 +40,7 @@ _LARGEST_PX = 2048
 """Side of the largest input taken; the published ones are 640 wide and high."""
 
 
-class DFineDetector:
+class DFineDetector(TransformersDetector):
     """Find objects of Objects365's 365 classes or COCO's 80."""
 
     has_weights = True
@@ -74,18 +73,6 @@ class DFineDetector:
         self._first = check_folder(folder, self.name)
         network, self._look = load_folder("AutoModelForObjectDetection", folder)
         self._network = network.to(self._device)
-
-    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
-        """Yield the boxes of each frame; a box of two likely classes is two boxes."""
-
-        def prepare(batch: Sequence[FrameInput]) -> list[tuple[FrameInput, Any]]:
-            looked = self._look(images=[item.image for item in batch], return_tensors="pt")
-            return list(zip(batch, looked["pixel_values"], strict=True))
-
-        longest_px = max(dict(self._look.size).values())
-        most = frames_at_once(self._config, self._device, longest_px)
-        for batch in ahead(in_batches(inputs, most), prepare):
-            yield from halving(batch, self._run)
 
     def _run(self, batch: Sequence[tuple[FrameInput, torch.Tensor]]) -> list[list[Detection]]:
         import torch

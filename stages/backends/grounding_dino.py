@@ -7,7 +7,7 @@ registered folder are read, and only safetensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,13 @@ from pipeline.models import require
 from pipeline.records.schema import digest_of
 from pipeline.workspace.storage import Storage
 from stages.backends.detectors import (
+    TransformersDetector,
     best_boxes,
     box_precision,
-    frames_at_once,
-    in_batches,
     load_folder,
     to_corners,
 )
-from stages.backends.device import ahead, halving, inference, worker_device
+from stages.backends.device import inference, worker_device
 from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 from stages.taxonomy import load_taxonomy
 
@@ -70,7 +69,7 @@ Prompt(token_ids=(101, 9, 1012, 102), spans=((1, 2),))]
     return prompts
 
 
-class PromptedDetector:
+class PromptedDetector(TransformersDetector):
     """Find what the target categories look like."""
 
     has_weights = True
@@ -100,18 +99,6 @@ class PromptedDetector:
         self._names = load_taxonomy(self._config.taxonomy).prompts
         tokens = [tokenize(name, add_special_tokens=False)["input_ids"] for name in self._names]
         self._prompts = make_prompts(tokens, self._network.config.max_text_len)
-
-    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
-        """Yield the boxes of each frame; a place that fits two names gives two boxes."""
-
-        def prepare(batch: Sequence[FrameInput]) -> list[tuple[FrameInput, Any]]:
-            looked = self._look(images=[item.image for item in batch], return_tensors="pt")
-            return list(zip(batch, looked["pixel_values"], strict=True))
-
-        longest_px = max(dict(self._look.size).values())
-        most = frames_at_once(self._config, self._device, longest_px)
-        for batch in ahead(in_batches(inputs, most), prepare):
-            yield from halving(batch, self._run)
 
     def _run(self, batch: Sequence[tuple[FrameInput, torch.Tensor]]) -> list[list[Detection]]:
         import torch
