@@ -8,7 +8,7 @@ id alone, so shards may run in any order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
@@ -166,16 +166,17 @@ class SampleFrames(Stage[SampleConfig]):
         """
         looks: dict[int, Look] = {}
         chosen = self._choose(clip, events, media, timeline, looks, passed_over=frozenset())
-        reasons = {at: suspicion(look, list(looks.values())) for at, look in looks.items()}
-        if self.config.pass_suspect and any(reasons[one.picture.index] for one in chosen):
-            passed_over = frozenset(at for at, reason in reasons.items() if reason)
+
+        def reasons(places: Iterable[int]) -> dict[int, str | None]:
+            return {at: suspicion(looks[at], list(looks.values())) for at in places}
+
+        found = reasons([one.picture.index for one in chosen])
+        if self.config.pass_suspect and any(found.values()):
+            found |= reasons(looks.keys() - found.keys())
+            passed_over = frozenset(at for at, reason in found.items() if reason)
             chosen = self._choose(clip, events, media, timeline, looks, passed_over)
-            reasons |= {
-                at: suspicion(look, list(looks.values()))
-                for at, look in looks.items()
-                if at not in reasons
-            }
-        return [replace(one, suspect=reasons[one.picture.index]) for one in chosen]
+            found |= reasons(looks.keys() - found.keys())
+        return [replace(one, suspect=found[one.picture.index]) for one in chosen]
 
     def _choose(
         self,

@@ -1,19 +1,27 @@
 """Pictures that are broken in the source itself: blocks of a decoder that lost its way.
 
 A video that was decoded from a damaged stream once, concealed, and encoded again decodes without an
-error. Its blocks have hard edges, and sharpness loves them. A picture is held against others of its
-clip, half a second and more away, which show the same scene: blocks stand on the 8x8 grid of the
-codecs, as steps between flat sides, where the others have none, and where the picture is unlike all
-of them. A picture without others of its scene (a cut, fast motion) is not judged.
+error. Its blocks have hard edges, and sharpness loves them. They stand on the 8x8 grid of the
+codecs, as steps between flat sides, both ways at once, and more of them there than half a cell
+beside the grid, where a picture's own edges stand as often. They are new where the picture is
+unlike others of its clip:
 
-What it cannot see: smears without edges, a clip that is broken throughout, and blocks of a source
-that was scaled by no whole number since.
+- ``blocks``: unlike every picture of the same scene, 0.3 s and more away;
+- ``jump``: unlike one nearer than that, however things moved between the two.
+
+A picture without others of its scene is judged by its neighbours alone. A cut changes the whole
+picture and a flash its brightness, which is no jump; fast motion, captions and fades bring no steps
+that prefer the grid.
+
+What it cannot see: smears without edges, blocks of a source that was scaled by no whole number
+since, and damage that stays through all pictures near it where things also move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,14 +36,26 @@ _STEP_LEVELS = 14
 _FLAT = 2.5
 """A step is this many times what it is two pixels beside it, on either side."""
 
-_AROUND = 9
+_AROUND = 5
 """Cells on a side of the square in which steps are counted: damage is in one place."""
 
-_MOVED = 5
+_MOVED = 3
 """Cells on a side of the square in which other pictures' steps count as these: things move."""
+
+_BROKEN = 3
+"""New steps each way in a square, from which on a picture is suspect."""
+
+_LINES = 2
+"""Lines of the grid each way that they stand on at least: a frame's corner has one."""
 
 _UNLIKE = 6
 """Grey levels by which a cell differs from the same place in every other picture, if it is new."""
+
+_JUMP_LEVELS = 18
+"""Grey levels by which a cell differs from a near picture that was moved onto it."""
+
+_CUT = 0.6
+"""Fraction of the cells above which a jump is a cut."""
 
 _SAME_SCENE = 0.75
 """Least correlation of two pictures of one scene."""
@@ -44,16 +64,19 @@ _MOST_CELLS = 0.6
 """Fraction of the cells that suffices instead: a smashed part spoils the correlation."""
 
 _APART_S = 0.3
-"""Seconds to the pictures it is held against; nearer ones carry the same damage."""
+"""Seconds to the pictures of its scene; nearer ones may carry the same damage."""
 
 _FEWEST = 3
-"""Fewest pictures to be held against."""
+"""Fewest pictures of its scene to be held against."""
 
 _MOST = 12
 """Most of them; evenly chosen."""
 
-_BROKEN = 0.12
-"""New steps per cell, of two possible, in the worst place, from which on a picture is suspect."""
+_MOST_NEAR = 6
+"""Most pictures near it; evenly chosen."""
+
+_THUMB = (160, 90)
+"""Width and height in which motion is measured, of any picture: DIS crashes on wide ones."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +84,14 @@ class Look:
     """The steps and levels of a picture, to judge it and others by."""
 
     time_s: float
-    steps: NDArray[np.float32]
-    """Steps per cell, 0 to 2, on the right and on the lower edge, ``(rows, columns)``."""
+    steps: NDArray[np.bool_]
+    """Cells whose right and lower edge is a step, ``(2, rows, columns)``."""
+    beside: NDArray[np.bool_]
+    """Cells with a step half a cell past that edge."""
     small: NDArray[np.float32]
     """Grey levels by cell."""
+    thumb: NDArray[np.uint8]
+    """The picture, 160x90."""
 
 
 def look_at(luma: NDArray[np.uint8], time_s: float) -> Look:
@@ -76,11 +103,13 @@ def look_at(luma: NDArray[np.uint8], time_s: float) -> Look:
     """
     rows, columns = (side // _GRID_PX for side in luma.shape)
     cut = np.ascontiguousarray(luma[: rows * _GRID_PX, : columns * _GRID_PX])
-    steps = np.zeros((rows, columns), np.float32)
-    steps[:, :-1] += _steps(cut)
-    steps[:-1] += _steps(np.ascontiguousarray(cut.T)).T
-    small = cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_AREA)
-    return Look(time_s, steps, small.astype(np.float32))
+    turned = np.ascontiguousarray(cut.T)
+    steps, beside = (
+        np.stack([_steps(cut, past), _steps(turned, past).T]) for past in (0, _GRID_PX // 2)
+    )
+    small = cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+    thumb = cv2.resize(cut, _THUMB, interpolation=cv2.INTER_AREA)
+    return Look(time_s, steps, beside, small, thumb.astype(np.uint8, copy=False))
 
 
 def suspicion(look: Look, others: Sequence[Look]) -> str | None:
@@ -91,25 +120,75 @@ def suspicion(look: Look, others: Sequence[Look]) -> str | None:
         others: of its clip, of any times; its own may be among them.
 
     Returns:
-        ``blocks``, or none.
+        ``blocks``, ``jump``, or none.
     """
-    far = [one for one in others if abs(one.time_s - look.time_s) > _APART_S]
+    alike = [one for one in others if one.small.shape == look.small.shape]
+    far = [one for one in alike if abs(one.time_s - look.time_s) > _APART_S]
+    near = [one for one in alike if 0 < abs(one.time_s - look.time_s) <= _APART_S]
     scene = [one for one in far if _same_scene(look, one)]
-    if len(scene) < _FEWEST:
-        return None
-    chosen = np.linspace(0, len(scene) - 1, min(len(scene), _MOST)).round().astype(int)
-    scene = [scene[place] for place in chosen]
-    usual = np.median([_density(one.steps) for one in scene], axis=0).astype(np.float32)
-    usual = cv2.dilate(usual, np.ones((_MOVED, _MOVED), np.uint8)).astype(np.float32)
-    unlike = np.min([np.abs(one.small - look.small) for one in scene], axis=0) > _UNLIKE
-    new = _density(np.where(unlike, look.steps, 0).astype(np.float32)) - usual
-    return "blocks" if float(new.max()) >= _BROKEN else None
+    if len(scene) >= _FEWEST and _breaks(look, _evenly(scene, _MOST), _unlike):
+        return "blocks"
+    if any(_breaks(look, [one], _jumped) for one in _evenly(near, _MOST_NEAR)):
+        return "jump"
+    return None
 
 
-def _steps(luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Say where a cell's right edge is a step, ``(rows, columns - 1)``."""
-    at = np.arange(_GRID_PX, luma.shape[1], _GRID_PX)
-    rows = luma.shape[0] // _GRID_PX
+def _breaks(
+    look: Look, others: list[Look], differing: Callable[[Look, list[Look]], NDArray[np.bool_]]
+) -> bool:
+    """Say whether steps where it differs are more than others have, and than beside the grid."""
+    usual = _spread(np.median([_count(one.steps) for one in others], axis=0))
+    if not (_count(look.steps) - usual >= _BROKEN).all(axis=0).any():
+        return False  # spares the rest, nearly always
+    where = differing(look, others)
+    new = look.steps & where
+    excess = _count(new) - usual - _spread(_count(look.beside & where))
+    lines = np.stack([_lines(new[0]), _lines(new[1].T).T])
+    return bool(((excess >= _BROKEN) & (lines >= _LINES)).all(axis=0).any())
+
+
+def _unlike(look: Look, scene: list[Look]) -> NDArray[np.bool_]:
+    """Say which cells differ from the same place in every other picture."""
+    least = np.min([np.abs(one.small - look.small) for one in scene], axis=0)
+    found: NDArray[np.bool_] = least > _UNLIKE
+    return found
+
+
+def _jumped(look: Look, near: list[Look]) -> NDArray[np.bool_]:
+    """Say which cells motion from a near picture does not explain, nor a change of brightness.
+
+    None where it is a cut.
+    """
+    to, of = look.thumb, near[0].thumb
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(
+        to, of, np.zeros((*to.shape, 2), np.float32)
+    )
+    rows, columns = np.indices(to.shape, np.float32)
+    moved = cv2.remap(
+        of,
+        columns + flow[..., 0],
+        rows + flow[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+    def unlike(other: NDArray[Any]) -> NDArray[np.float32]:
+        difference = to.astype(np.float32) - other
+        found: NDArray[np.float32] = np.abs(difference - np.median(difference))
+        return found
+
+    left = np.minimum(unlike(moved), unlike(of))
+    size = look.small.shape[::-1]
+    cells = cv2.resize(left, size, interpolation=cv2.INTER_AREA) > _JUMP_LEVELS
+    if cells.mean() > _CUT:
+        return np.zeros_like(cells)
+    return cv2.dilate(cells.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def _steps(luma: NDArray[np.uint8], past: int) -> NDArray[np.bool_]:
+    """Say where there is a step so many pixels past a cell's right edge, ``(rows, columns)``."""
+    rows, columns = luma.shape[0] // _GRID_PX, luma.shape[1] // _GRID_PX
+    at = np.arange(_GRID_PX + past, luma.shape[1] - 2, _GRID_PX)
 
     def levels(column: NDArray[np.int_]) -> NDArray[np.uint8]:
         return cv2.absdiff(luma[:, column], luma[:, column - 1]).astype(np.uint8, copy=False)
@@ -118,22 +197,45 @@ def _steps(luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
         mean: NDArray[np.float64] = found.reshape(rows, _GRID_PX, len(at)).mean(axis=1)
         return mean
 
-    step = by_cell(levels(at))
-    beside = by_cell(np.maximum(levels(at - 2), levels(at + 2)))
-    found: NDArray[np.bool_] = (step > _STEP_LEVELS) & (step > _FLAT * beside)
+    found = np.zeros((rows, columns), np.bool_)
+    if len(at):
+        step = by_cell(levels(at))
+        beside = by_cell(np.maximum(levels(at - 2), levels(at + 2)))
+        found[:, : len(at)] = (step > _STEP_LEVELS) & (step > _FLAT * beside)
     return found
 
 
-def _density(steps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the steps per cell of the square around each cell."""
-    around = cv2.blur(steps, (_AROUND, _AROUND), borderType=cv2.BORDER_CONSTANT)
-    return around.astype(np.float32, copy=False)
+def _count(steps: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Count the steps of the square around each cell, either way for itself."""
+    return np.stack([_sum(one.astype(np.float32), _AROUND, _AROUND) for one in steps])
+
+
+def _lines(steps: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Count the columns that hold a step in the square around each cell."""
+    held = np.minimum(_sum(steps.astype(np.float32), _AROUND, 1), 1)
+    return _sum(held, 1, _AROUND)
+
+
+def _sum(levels: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    found = cv2.boxFilter(
+        levels, -1, (columns, rows), normalize=False, borderType=cv2.BORDER_CONSTANT
+    )
+    return found.astype(np.float32, copy=False)
+
+
+def _spread(counts: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the largest count near each cell."""
+    near = np.ones((_MOVED, _MOVED), np.uint8)
+    return np.stack([cv2.dilate(one.astype(np.float32), near) for one in counts])
+
+
+def _evenly(looks: Sequence[Look], most: int) -> list[Look]:
+    places = np.linspace(0, len(looks) - 1, min(len(looks), most)).round().astype(int)
+    return [looks[place] for place in places]
 
 
 def _same_scene(one: Look, other: Look) -> bool:
     """Say whether two pictures show one scene: alike as a whole or, if damaged, in most cells."""
-    if one.small.shape != other.small.shape:
-        return False
     first, second = one.small - one.small.mean(), other.small - other.small.mean()
     norm = float(np.linalg.norm(first) * np.linalg.norm(second))
     if float((first * second).sum()) > _SAME_SCENE * norm:

@@ -97,9 +97,21 @@ def test_the_choice_is_the_same_whether_or_not_anybody_looks(tmp_path: Path) -> 
     assert frames_of(tmp_path, source) == frames_of(tmp_path, source, pass_suspect=True)
 
 
+def test_one_broken_picture_of_a_scene_without_others_is_a_jump(tmp_path: Path) -> None:
+    def draw(number: int) -> Image:
+        part = number // 50  # every event is in a scene of its own
+        turned = np.ascontiguousarray(np.roll(np.rot90(room(number, 2.0), 2 * part), 70 * part, 1))
+        return smashed(turned, number) if number == 75 else turned
+
+    source = film(tmp_path / "media" / "videos" / "aaaaaaaaaaa.mp4", draw)
+    assert [one.suspect for one in frames_of(tmp_path, source)] == [None, "jump", None, None, None]
+
+
 def captioned(number: int) -> Image:
+    """A caption, and a plate with all edges on the grid, that come at an event."""
     picture = room(number)
-    if 60 < number < 90:
+    if 74 < number < 100:
+        picture[16:48, 16:64] = 20
         cv2.putText(
             picture, "HE SAYS HELLO", (40, 165), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255,) * 3, 2
         )
@@ -116,8 +128,27 @@ def cutting(number: int) -> Image:
     return picture if number < 75 else np.ascontiguousarray(255 - picture[::-1], np.uint8)
 
 
-@pytest.mark.parametrize("draw", [captioned, flashing, cutting, lambda n: room(n, 6.0)])
-def test_captions_flashes_cuts_and_fast_pans_are_no_suspects(
+def fading(number: int) -> Image:
+    share = min(max((number - 70) / 10, 0), 1)
+    return cv2.addWeighted(
+        room(number), 1 - share, np.ascontiguousarray(room(number)[::-1]), share, 0
+    ).astype(np.uint8)
+
+
+def waving(number: int) -> Image:
+    """A hand as large as half the picture that crosses it in a fifth of a second."""
+    picture = room(number)
+    for finger in range(5):
+        x = (number * 61) % 520 - 100 + 26 * finger
+        cv2.line(picture, (x, 190), (x + 30, 40), (150, 170, 210), 18)
+        cv2.line(picture, (x, 190), (x + 30, 40), (90, 110, 150), 2)
+    return picture
+
+
+@pytest.mark.parametrize(
+    "draw", [captioned, flashing, cutting, fading, waving, lambda n: room(n, 6.0)]
+)
+def test_captions_flashes_cuts_fades_and_fast_motion_are_no_suspects(
     tmp_path: Path, draw: Callable[[int], Image]
 ) -> None:
     source = film(tmp_path / "media" / "videos" / "aaaaaaaaaaa.mp4", draw)
@@ -136,7 +167,41 @@ def test_what_is_in_every_picture_is_no_suspicion_and_nothing_is_judged_alone() 
     assert suspicion(broken, clean) == "blocks"
     assert suspicion(broken, []) is None
     near = [look(room(n), n / 25) for n in (198, 199, 201, 202)]
-    assert suspicion(broken, near) is None
+    assert suspicion(broken, near) == "jump"
+    alike = [look(smashed(room(n), 1), n / 25) for n in (198, 199, 201, 202)]
+    assert suspicion(broken, alike) is None
+
+
+@pytest.mark.parametrize("at", [0, 4])
+def test_steps_are_those_of_a_slow_second_definition(at: int) -> None:
+    rng = np.random.default_rng(at)
+    luma = np.kron(rng.integers(0, 256, (6, 9)), np.ones((16, 16))).astype(np.uint8)
+    luma = np.roll(luma, at, axis=(0, 1)) // 2 + rng.integers(0, 12, luma.shape, np.uint8)
+    found = look_at(luma, 0.0)
+    for past, steps in ((0, found.steps), (4, found.beside)):
+        for way, levels in enumerate((luma.astype(int), luma.T.astype(int))):
+            rows, columns = (side // 8 for side in levels.shape)
+            expected = np.zeros((rows, columns), bool)
+            for row, column in np.ndindex(rows, columns):
+                x = 8 * (column + 1) + past
+                if x < 8 * columns - 2:
+                    part = levels[8 * row : 8 * row + 8]
+                    sides = {d: np.abs(part[:, x + d] - part[:, x + d - 1]) for d in (-2, 0, 2)}
+                    step, beside = sides[0].mean(), np.maximum(sides[-2], sides[2]).mean()
+                    expected[row, column] = step > 14 and step > 2.5 * beside
+            np.testing.assert_array_equal(steps[way] if way == 0 else steps[way].T, expected)
+    assert found.steps.any() == (at == 0)
+    assert found.beside.any() == (at == 4)
+
+
+@pytest.mark.parametrize("shape", [(16, 640), (640, 16), (8, 8), (720, 1280)])
+def test_pictures_of_any_shape_are_judged(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    looks = [look_at(rng.integers(0, 256, shape, np.uint8), n / 25) for n in range(3)]
+    blocks = np.kron(rng.integers(0, 256, (shape[0] // 8, shape[1] // 8)), np.ones((8, 8)))
+    looks.append(look_at(blocks.astype(np.uint8), 3 / 25))
+    assert suspicion(looks[0], looks) is None
+    assert suspicion(looks[3], looks) is None  # a cut
 
 
 def test_pictures_of_another_size_are_not_compared() -> None:
