@@ -187,22 +187,23 @@ def _jumped(look: Look, near: list[Look]) -> NDArray[np.bool_]:
 
 def _steps(luma: NDArray[np.uint8], past: int) -> NDArray[np.bool_]:
     """Say where there is a step so many pixels past a cell's right edge, ``(rows, columns)``."""
-    rows, columns = luma.shape[0] // _GRID_PX, luma.shape[1] // _GRID_PX
-    at = np.arange(_GRID_PX + past, luma.shape[1] - 2, _GRID_PX)
-
-    def levels(column: NDArray[np.int_]) -> NDArray[np.uint8]:
-        return cv2.absdiff(luma[:, column], luma[:, column - 1]).astype(np.uint8, copy=False)
-
-    def by_cell(found: NDArray[np.uint8]) -> NDArray[np.float64]:
-        mean: NDArray[np.float64] = found.reshape(rows, _GRID_PX, len(at)).mean(axis=1)
-        return mean
-
+    rows, columns = (side // _GRID_PX for side in luma.shape)
     found = np.zeros((rows, columns), np.bool_)
-    if len(at):
-        step = by_cell(levels(at))
-        beside = by_cell(np.maximum(levels(at - 2), levels(at + 2)))
-        found[:, : len(at)] = (step > _STEP_LEVELS) & (step > _FLAT * beside)
+    count = columns - 1  # past the last there is nothing
+    if count:
+        first = _GRID_PX - 3 + past
+        px = [np.ascontiguousarray(luma[:, first + k :: _GRID_PX][:, :count]) for k in range(6)]
+        step = _by_cell(cv2.absdiff(px[3], px[2]))
+        beside = _by_cell(cv2.max(cv2.absdiff(px[1], px[0]), cv2.absdiff(px[5], px[4])))
+        found[:, :count] = (step > _STEP_LEVELS) & (step > _FLAT * beside)
     return found
+
+
+def _by_cell(levels: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the means of eight rows each."""
+    size = levels.shape[1], levels.shape[0] // _GRID_PX
+    mean = cv2.resize(levels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return mean.astype(np.float32, copy=False)
 
 
 def _count(steps: NDArray[np.bool_]) -> NDArray[np.float32]:
