@@ -39,10 +39,11 @@ def bring_instances_up_to_date(workspace: Workspace) -> int:
     decisive = {row.id for row in deciding_reviews(every).values()}
     frames = set(workspace.arrow("frames").column("frame_id").to_pylist())
     gone = {row.id for row in every if row.frame_id not in frames}
+    standing = decisive - gone
     with hold(workspace, SPEC, wait=True) as held:
         wanted = {}
         for name, rows in reviews.items():
-            chosen = sorted(row.id for row in rows if row.id in decisive - gone)
+            chosen = sorted(row.id for row in rows if row.id in standing)
             key = digest_of([held.stage_key, files[name].sha256, chosen])[:12]
             outcomes = [_outcome(row, row.id in decisive, row.id in gone) for row in rows]
             wanted[key] = Derived(key, name, files[name].sha256, outcomes)
