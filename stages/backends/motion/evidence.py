@@ -27,12 +27,15 @@ to move just now."""
 _MAX_LEVELS = 30.0
 """Grey levels one pixel can add, so that contrast does not outweigh size."""
 
+_MIN_FLOW_PX = 64
+"""Least side of a picture that the flow is given."""
+
 
 def motion_evidence(reference: Grey, before: Sequence[Grey], after: Sequence[Grey]) -> Evidence:
     """Average the evidence of motion in ``reference`` over comparable neighbours; zeros without."""
     nothing = np.zeros(reference.shape, np.float32)
     corners = cv2.goodFeaturesToTrack(reference, 600, 0.005, 5)
-    if corners is None:
+    if corners is None or len(corners) < 3:  # an affine fit needs three
         return nothing
     points = corners[:, 0].astype(np.float32)
     sides: list[Evidence] = []
@@ -85,9 +88,16 @@ def _evidence_against(
 
 def _flow(start: Grey, end: Grey) -> NDArray[np.float32]:
     """Return where each pixel of ``start`` went, ``(height, width, 2)``, x and y in pixels."""
+    height, width = start.shape
+    # OpenCV's own pyramid runs out of a flat or tiny picture, and the process dies of it.
+    below = max(0, _MIN_FLOW_PX - height, width // 2 - height)
+    beside = max(0, _MIN_FLOW_PX - width)
+    padded = [
+        cv2.copyMakeBorder(one, 0, below, 0, beside, cv2.BORDER_REPLICATE) for one in (start, end)
+    ]
     tracker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow = tracker.calc(start, end, np.zeros((*start.shape, 2), np.float32))
-    return flow.astype(np.float32, copy=False)
+    flow = tracker.calc(*padded, np.zeros((*padded[0].shape, 2), np.float32))
+    return flow[:height, :width].astype(np.float32, copy=False)
 
 
 def _misfit(reference: Grey, other: Grey, places: Sequence[NDArray[np.float32]]) -> Evidence:

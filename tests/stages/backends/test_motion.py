@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -258,3 +260,20 @@ def test_in_a_real_video_the_drummer_is_found_and_the_engine_at_rest_is_not(
     # By eye: the man with the sticks fills the left half of the picture.
     assert iou(best.bbox, [75, 10, 300, 345]) >= 0.5
     assert found["-1pRmoJIGQc"] == []
+
+
+def test_a_picture_of_any_shape_has_evidence_and_kills_no_process() -> None:
+    found = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-500:]
+
+
+SHAPES = """
+import cv2, numpy as np
+from stages.backends.motion.evidence import motion_evidence
+for height in (4, 9, 20, 25, 40, 90, 180, 320):
+    for width in (4, 16, 33, 100, 160, 320):
+        noise = np.random.default_rng(0).integers(0, 255, (height, width), np.uint8)
+        still = cv2.GaussianBlur(noise, (0, 0), 1)
+        moved = np.roll(still, 2, 1)
+        assert motion_evidence(still, [moved], [moved]).shape == (height, width)
+"""
