@@ -92,12 +92,10 @@ def _flow(start: Grey, end: Grey) -> NDArray[np.float32]:
     # OpenCV's own pyramid runs out of a flat or tiny picture, and the process dies of it.
     below = max(0, _MIN_FLOW_PX - height, width // 2 - height)
     beside = max(0, _MIN_FLOW_PX - width)
-    padded = [
-        cv2.copyMakeBorder(one, 0, below, 0, beside, cv2.BORDER_REPLICATE) for one in (start, end)
-    ]
+    first, last = (np.pad(one, ((0, below), (0, beside)), mode="edge") for one in (start, end))
     tracker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow = tracker.calc(*padded, np.zeros((*padded[0].shape, 2), np.float32))
-    return flow[:height, :width].astype(np.float32, copy=False)
+    flow = tracker.calc(first, last, np.zeros((*first.shape, 2), np.float32))
+    return flow.astype(np.float32, copy=False)[:height, :width]
 
 
 def _misfit(reference: Grey, other: Grey, places: Sequence[NDArray[np.float32]]) -> Evidence:
