@@ -5,7 +5,8 @@ category the boxes people kept bound how far both thresholds may be raised; the 
 say what that spares. Odd about it: a threshold does not lie at the lowest kept value, below which
 one in n + 1 of the next videos would fall, n being those it was learnt from, but one gap lower, the
 gap between the lowest values of two videos; where values are spread evenly there, half as many fall
-below that. What spares nothing is left out, for a threshold without need can only lose.
+below that. A category that people never kept is raised above all they removed in its name. What
+spares nothing is left out, for a threshold without need can only lose.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ class Evidence:
 
     kept: int
     videos: int
-    """Videos with a kept box."""
+    """Videos with a kept box; of a category never kept, with a removed one."""
     removed: int
     """Removed boxes that were shown in the category's name, perhaps in others' too."""
     steps: list[float]
-    """Thresholds in order: the first loses no kept box, each further one those of a video more."""
+    """Thresholds in order: the first loses no kept box, each further one those of a video more. Of
+    a category never kept one alone, above all that was removed."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Calibration:
     min_videos: int
 
     def too_few(self) -> dict[Key, Evidence]:
-        """Return what was left as it is for want of kept boxes."""
+        """Return what was left as it is for want of videos."""
         return {
             key: one
             for key, one in self.evidence.items()
@@ -101,7 +103,8 @@ def calibrate(
         hear: the settings in force.
         propose: likewise.
         max_loss: fraction of the kept boxes that may be lost.
-        min_videos: kept boxes of so many videos are the least that a threshold is made of.
+        min_videos: kept boxes of so many videos are the least that a threshold is made of, or
+            removed ones of a category that was never kept.
     """
     evidence = _evidence(frames)
     usable = {key: one for key, one in evidence.items() if one.videos >= min_videos}
@@ -131,7 +134,7 @@ def calibrate(
 
 def _evidence(frames: Iterable[JudgedFrame]) -> dict[Key, Evidence]:
     kept: dict[Key, list[tuple[str, float]]] = {}
-    removed: dict[Key, int] = {}
+    removed: dict[Key, list[tuple[str, float]]] = {}
     for frame in frames:
         loudness = {one.category: one.score for one in frame.sounds.categories}
         active = {one.category for one in frame.sounds.categories if one.active}
@@ -142,17 +145,20 @@ def _evidence(frames: Iterable[JudgedFrame]) -> dict[Key, Evidence]:
                 if frame.sounds.tagger != "vggsound-label":  # a label has no loudness
                     values[HEAR, category] = loudness[category]
                 for key, value in values.items():
-                    if box.kept:
-                        kept.setdefault(key, []).append((frame.video_id, value))
-                    else:
-                        removed[key] = removed.get(key, 0) + 1
+                    of_kind = kept if box.kept else removed
+                    of_kind.setdefault(key, []).append((frame.video_id, value))
     found = {}
     for key in sorted(kept.keys() | removed.keys()):
         lowest: dict[str, float] = {}
         for video_id, value in kept.get(key, []):
             lowest[video_id] = min(value, lowest.get(video_id, value))
+        videos, steps = len(lowest), _steps(lowest.values())
+        if not lowest:
+            videos = len({video_id for video_id, _ in removed[key]})
+            highest = max(value for _, value in removed[key])
+            steps = [min(1.0, round(_floor(highest) + 0.001, 3))]
         count = len(kept.get(key, []))
-        found[key] = Evidence(count, len(lowest), removed.get(key, 0), _steps(lowest.values()))
+        found[key] = Evidence(count, videos, len(removed.get(key, [])), steps)
     return found
 
 

@@ -116,7 +116,7 @@ class Tuning:
                 f"{category} ({by or 'heard'}: {one.videos})" for (by, category), one in few.items()
             ]
             said.append(
-                f"Left as they are, kept in fewer than {calibration.min_videos} videos:"
+                f"Left as they are, judged in fewer than {calibration.min_videos} videos:"
                 f" {', '.join(names)}."
             )
         return said
@@ -143,7 +143,8 @@ def tune(
     Args:
         workspace: where ``propose`` has run and boxes were reviewed.
         max_loss: fraction of the kept boxes that may be lost.
-        min_videos: kept boxes of so many videos are the least that a threshold is made of.
+        min_videos: kept boxes of so many videos are the least that a threshold is made of, or
+            removed ones of a category that was never kept.
         halvings: how often the videos are halved to measure what is held out.
 
     Raises:

@@ -192,6 +192,35 @@ def test_a_category_kept_in_too_few_videos_is_left_and_named() -> None:
     assert {category for _, category in found.too_few()} == set(NAMED.values())
 
 
+def test_a_category_never_kept_is_raised_above_all_that_was_removed_in_its_name() -> None:
+    known, reviews = random_world(0)
+
+    def without_cats(review: Review) -> Review:
+        rest = [one for one in review.instances if one.category != "cat"]
+        decision = "labelled" if rest else "off_screen"
+        off_screen = None if rest else "dog"
+        changes = {"instances": rest, "decision": decision, "off_screen_category": off_screen}
+        return review.model_copy(update=changes)
+
+    frames = judged(known, [without_cats(review) for review in reviews]).frames
+    found = calibrate(known, frames, HEARING, MOTION)
+    hear, propose = settings_of(found.thresholds, TAXONOMY, HEARING, MOTION)
+    before, after = tally(known, frames, HEARING, MOTION), tally(known, frames, hear, propose)
+    assert after.kept == before.kept > 0
+    assert after.removed < before.removed
+    cats = [key for key in found.thresholds if key[1] == "cat"]
+    assert cats
+    assert all(found.evidence[key].kept == 0 for key in cats)
+    for one in frames:
+        again = tag_again(one.sounds, TAXONOMY, hear)
+        active = {one.category for one in again.categories if one.active}
+        for box in one.boxes:
+            if box.categories == ["cat"]:
+                assert not passes(box.detector, box.score, box.categories, active, propose)
+    few = calibrate(known, frames, HEARING, MOTION, min_videos=24)
+    assert not [key for key in few.thresholds if key[1] == "cat"]
+
+
 def test_a_class_of_several_categories_has_a_threshold_only_when_all_of_them_have_one() -> None:
     both = {(HEAR, "dog"): 0.4, (HEAR, "cat"): 0.3}
     hear, _ = settings_of(both, TAXONOMY, HEARING, MOTION)
@@ -358,7 +387,7 @@ def test_the_command_writes_a_settings_file_that_spares_what_it_says_and_changes
     assert "cannot be written" in below_a_file.one_line()
     shy = shell("tune", place, "--min-videos", "1000", "--out", tmp_path / "shy.toml")
     shy.check()
-    assert "kept in fewer than 1000 videos" in shy.out
+    assert "judged in fewer than 1000 videos" in shy.out
     assert not (tmp_path / "shy.toml").exists()
     said_to_people = shell("tune", place).out
     assert "Held out" in said_to_people
