@@ -324,7 +324,11 @@ def _profiles() -> Iterator[Check]:
         found = _backends(Config.model_validate(settings)).values()
         name, wrong = f"profile {profile}", {wrong: None for _, _, wrong in found if wrong}
         if wrong:
-            advice = f"For it: avatar-build models fetch --profile {profile}"
+            install = next(
+                (m[0] for one in wrong if (m := re.search(r"pip install '\S+'", one))), ""
+            )
+            first = f"{install}, then " if install else ""
+            advice = f"For it: {first}avatar-build models fetch --profile {profile}"
             yield Check(
                 name, "ok", f"not yet: {'; '.join(one.split('. ')[0] for one in wrong)}", advice
             )

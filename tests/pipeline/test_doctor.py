@@ -193,7 +193,11 @@ def test_the_profiles_that_could_run_here_are_told(
         check = found[f"profile {profile}"]
         assert check.state == "ok", "nobody asked for it"
         assert f"{lacking}: no weights on this machine" in check.detail
-        assert f"models fetch --profile {profile}" in check.advice
+        assert check.advice == f"For it: avatar-build models fetch --profile {profile}"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for profile, extra in (("light", "light"), ("paper", "models")):
+        advice = checks(workspace)[f"profile {profile}"].advice
+        assert advice.startswith(f"For it: pip install 'avatar-build[{extra}]', then avatar-build")
 
 
 def test_an_executor_that_is_not_installed_is_bad(
