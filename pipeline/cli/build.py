@@ -40,7 +40,7 @@ def init(folder: str, profile: str | None) -> None:
     """Make a workspace: avatar.toml, tables, commits, media.
 
     \b
-        avatar-build init ws --profile offline
+        avatar-build init ws --profile light
     """
     from pipeline.config import profile_backends
     from pipeline.models.catalogue import MODELS

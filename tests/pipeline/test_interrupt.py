@@ -92,6 +92,7 @@ def test_an_import_that_a_signal_cuts_short_is_no_bug(
             raise ImportError("initialization failed") from None  # as some compiled modules do
 
     before = {sent: signal.getsignal(sent) for sent in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job with & was given none
     monkeypatch.setattr(Output, "stopped", False)
     monkeypatch.setattr("pipeline.run.status.stage_status", cut_short)
     place = ["--workspace", workspace.storage.url]
