@@ -34,7 +34,6 @@ def run_stages(
     from pipeline.run.runner import run_stage
     from pipeline.run.stage_progress import Progress
 
-    set_aside(workspace, options)
     options = replace(options, workers=workspace.config.run.workers)
     progress = Progress(shown=output().shown, each_unit=output().verbose)
     failed: list[str] = []
@@ -48,6 +47,7 @@ def run_stages(
             STAGES[stage].load()(section).fingerprint()
     if said:
         output().hint(f"Backends: {', '.join(said)}.")
+    set_aside(workspace, options)
     for stage in stages:
         more = coming if stage == stages[0] else 0
         summary = run_stage(workspace, stage, options, progress, coming=more, to_come=to_come)
