@@ -287,18 +287,7 @@ class _Run:
         ledger, wanted = self.ledger, self.wanted
         current = ledger.generation()
         if current and current.key == wanted.key:
-            commits = ledger.commits()
-            live = self.workspace.live(*{commit.input.table for commit in commits})
-            stale = [commit for commit in commits if commit.input.content not in live]
-            if not self.workspace.storage.has_locks:
-                # A run that was taken for dead may commit once more what was retired.
-                stale += [
-                    one for one in commits if one.stage_key != current.key and one not in stale
-                ]
-            if stale:
-                _must_be_alone(lock, ledger)
-                ledger.retire(stale, current.key)
-            return len(stale)
+            return self._retire_stale(lock)
         self._refuse_changes()
         retired = 0
         if current:
@@ -309,7 +298,32 @@ class _Run:
             _must_be_alone(lock, ledger)
             ledger.retire_all("damaged")
         ledger.begin(wanted)
-        return retired
+        return retired + self._retire_stale(lock)
+
+    def _retire_stale(self, lock: RunLock) -> int:
+        """Retire units whose input is gone, and what no generation or plan in force stands for.
+
+        Returns:
+            The number of units.
+        """
+        ledger = self.ledger
+        commits = ledger.commits()
+        live = self.workspace.live(*{commit.input.table for commit in commits})
+        stale = [commit for commit in commits if commit.input.content not in live]
+        if not self.workspace.storage.has_locks:
+            # A run that was taken for dead may commit once more what was retired, under the
+            # settings of its own day or by a plan that is retired as well.
+            planned = {unit.name for unit in ledger.plan()}
+            stale += [
+                one
+                for one in commits
+                if (one.stage_key != self.wanted.key or one.unit not in planned)
+                and one not in stale
+            ]
+        if stale:
+            _must_be_alone(lock, ledger)
+            ledger.retire(stale, self.wanted.key)
+        return len(stale)
 
     def _refuse_changes(self) -> None:
         ledger, wanted = self.ledger, self.wanted

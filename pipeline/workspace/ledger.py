@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from itertools import count
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 
@@ -227,10 +228,12 @@ class Ledger:
     def generation(self) -> Generation | None:
         """Return the generation whose results are in the tables; none before the first run."""
         name = f"{self.folder}/stage.json"
-        if not self.storage.exists(name):
+        try:
+            text = self.storage.read(name)
+        except FileNotFoundError:
             return None
         try:
-            raw = json.loads(self.storage.read(name))
+            raw = json.loads(text)
             key = raw.pop("key")
             found: Generation = _reader(Generation).validate_python(raw)
             if found.key != key:
@@ -242,18 +245,30 @@ class Ledger:
     def plan(self) -> list[Unit]:
         """Return all units, in order.
 
+        Where there are leases, a file of another generation is passed over: it was written by a
+        run that was taken for dead, or by a request that came late.
+
         Raises:
             DamagedError: one of its files is missing or not what was written.
         """
-        units = []
+        units: list[Unit] = []
+        key, missing = "", ""
+        if not self.storage.has_locks and (current := self.generation()):
+            key = current.key
         for number, name in enumerate(self._segments()):
             path = f"{self.folder}/plan/{name}"
             try:
                 if name != _segment(number):
-                    path = f"{self.folder}/plan/{_segment(number)}"
-                    raise ValueError("it is missing")
+                    missing = missing or f"{self.folder}/plan/{_segment(number)}"
                 document = _unsealed(self.storage.read(path))
+                if key and document["stage_key"] != key:
+                    continue
+                if missing:
+                    path = missing
+                    raise ValueError("it is missing")
                 units += _reader(list[Unit]).validate_python(document["units"])
+            except FileNotFoundError:  # retired since it was listed
+                continue
             except _UNREADABLE as error:
                 raise self._damaged(path, error) from error
         return units
@@ -427,9 +442,10 @@ class Ledger:
         Returns:
             Whether they were added; if not, look at the plan again.
         """
-        segment = len(self._segments())
+        there = set(self._segments())
         if len(self.plan()) != len(after):
             return False
+        segment = next(number for number in count() if _segment(number) not in there)
         ordinal = max((unit.ordinal for unit in after), default=-1) + 1
         named = []
         for number, unit in enumerate(units, ordinal):

@@ -13,6 +13,7 @@ import json
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -355,6 +356,7 @@ def modelled(monkeypatch: Any, seed: int) -> Iterator[Model]:
     left = Lease.leave
     with monkeypatch.context() as patch:
         patch.setattr(leases, "_seconds", lambda: model.now)
+        patch.setattr("uuid.uuid4", lambda: uuid.UUID(int=model.dice.getrandbits(128)))
         patch.setattr(Lease, "start_beating", registered)
         patch.setattr(Lease, "leave", leave)
         patch.setattr("pipeline.workspace.leases.time.sleep", model.sleep)

@@ -6,6 +6,7 @@ tables are those of one run that nothing interrupted.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from pipeline.errors import AvatarBuildError, StopRun
 from pipeline.run.runner import RunOptions, recover, run_stage
 from pipeline.workspace.leases import EXPIRES_S
+from pipeline.workspace.ledger import Commit
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
 from tests.pipeline.model_store import ROOT, Actor, Chances, Killed, Model, modelled
@@ -123,7 +125,7 @@ def test_runs_of_other_settings_retire_what_was_and_lose_no_row(
     with modelled(monkeypatch, seed) as model:
         add_sources(Workspace.create(ROOT), LABELS)
         for _ in range(3):
-            chances = Chances(kill=0.004, again=0.05, late=0.05, still=0.05)
+            chances = Chances(kill=0.006, again=0.1, late=0.25, still=0.05)
             works = [
                 lambda: run(redo=True),
                 lambda: run(offset=1, redo=True),
@@ -135,3 +137,30 @@ def test_runs_of_other_settings_retire_what_was_and_lose_no_row(
                 assert isinstance(actor.error, Killed | AvatarBuildError | None), actor.error
         model.tick(EXPIRES_S * 10)
         assert alone(model, redo=True) == right
+
+
+@pytest.mark.parametrize("what", ["plan", "commits", "both"])
+def test_what_arrives_after_its_settings_were_retired_counts_for_nothing(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = expected(monkeypatch)
+    with modelled(monkeypatch, 0) as model:
+        add_sources(Workspace.create(ROOT), LABELS)
+        alone(model, offset=1)
+        folder = "ws/commits/faulty"
+        plan = {f"{folder}/plan/00001.json": model.objects[f"{folder}/plan/00000.json"]}
+        units = {name: found for name, found in model.objects.items() if f"{folder}/units" in name}
+        files = {name: found for name, found in model.objects.items() if "parquet" in name}
+        alone(model, redo=True)
+        late = {**(plan if what != "commits" else {}), **(units if what != "plan" else {})}
+        for name, found in late.items():
+            if "/units/" in name:
+                # As if the settings had been those of today: the plan alone tells it apart.
+                commit = Commit.from_json(found[0], name.removeprefix("ws/"))
+                now = Workspace(ROOT).ledger("faulty").generation()
+                assert now is not None
+                found = replace(commit, stage_key=now.key).to_json(), found[1]
+            model.objects[name] = found
+        model.objects |= files
+        assert alone(model) == right
+        assert alone(model) == right
