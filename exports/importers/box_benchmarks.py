@@ -146,6 +146,8 @@ def read_is3(tree: Tree, notes: Notes) -> Iterator[ReadFrame]:
         scaled = [n / _IS3_PIXELS for n in corners] if corners else None
         boxed, _ = fraction_region(scaled, width, height, category)
         if stem in masks:
+            if rival := tree.rival(masks[stem]):
+                notes.add("mask", rival, "another_of_its_name_was_taken")
             region = _is3_mask(tree.read(masks[stem]), width, height, category)
             if not isinstance(region, str) and not isinstance(boxed, str):
                 region = replace(region, box=boxed.box)

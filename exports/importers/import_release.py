@@ -158,6 +158,9 @@ def _image(
     name = layout.image_file(frame.video_id, start_s, frame.frame_index, source)
     cut = layout.clip_file(frame.video_id, start_s)
     marks: dict[str, Any] = {}
+    for kind, taken in (("image", frame.image), ("clip", frame.clip), ("sound", frame.sound)):
+        if taken is not None and (rival := tree.rival(taken)):
+            notes.add(kind, rival, "another_of_its_name_was_taken")
     if frame.image is not None:
         data = tree.read(frame.image)
         if image_size(data) == (frame.width, frame.height):

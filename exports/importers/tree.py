@@ -32,6 +32,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self._plain: dict[str, Path] = {}
         self._zipped: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
+        self._passed_over: dict[str, set[str]] = {}
         if root.is_file():
             self._open_zip(root, "")
         elif root.is_dir():
@@ -74,8 +75,15 @@ class Tree:
         for name in self.ending(*suffixes):
             path = PurePosixPath(name)
             if not folder or folder in path.parts:
-                found.setdefault(path.stem, name)
+                first = found.setdefault(path.stem, name)
+                if first != name:
+                    self._passed_over.setdefault(first, set()).add(name)
         return found
+
+    def rival(self, name: str) -> str | None:
+        """Return a file that ``by_stem`` passed over for ``name`` and whose bytes are others."""
+        rivals = sorted(self._passed_over.get(name, ()))
+        return next((one for one in rivals if self.read(one) != self.read(name)), None)
 
     def named(self, file: str) -> str | None:
         """Return the first file of this name, given in small letters, in any folder and case."""

@@ -266,7 +266,7 @@ class _Finder:
         for clip in clips:
             heard = self.where(Sounds, "clip_id", clip.clip_id)
             found += [row for row in heard if not frame_id or row.frame_id in (None, frame_id)]
-        if of_video or isinstance(start, Clip):
+        if of_video or isinstance(start, Clip) or (isinstance(start, Sounds) and not frame_id):
             return found + self.where(Frame, *place)
         return found + frames + self._below(start, frame_id)
 

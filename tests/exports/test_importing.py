@@ -269,6 +269,23 @@ def test_sounds_come_along_where_clips_do_not(tmp_path: Path) -> None:
     assert digest(tmp_path / "v1") == digest(tmp_path / "again/v1")
 
 
+def test_of_two_files_of_one_name_the_one_that_was_not_taken_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "vggss"
+    name = f"{DOG}_000020"
+    row = {"file": name, "class": "dog barking", "bbox": [[0.1, 0.2, 0.3, 0.4]]}
+    picture = jpeg(320, 180)
+    for folder, data in (("a", picture), ("b", jpeg(320, 184)), ("c", picture)):
+        (source / folder).mkdir(parents=True)
+        (source / folder / f"{name}.jpg").write_bytes(data)
+        (source / folder / f"{name}.wav").write_bytes(b"RIFF")
+    (source / "vggss.json").write_text(json.dumps([row]))
+    import_release(source, tmp_path / "v1")
+    (image,) = document_of(tmp_path / "v1").images
+    assert (tmp_path / "v1" / image.file_name).read_bytes() == picture
+    # What is the same bytes twice, as the sounds here, is nothing to know.
+    assert left_out(tmp_path / "v1") == {f"b/{name}.jpg": "another_of_its_name_was_taken"}
+
+
 def test_the_extended_form_pairs_a_picture_with_anothers_sound(tmp_path: Path) -> None:
     source = tmp_path / "flickr"
     source.mkdir()

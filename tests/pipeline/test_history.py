@@ -11,7 +11,16 @@ import pytest
 
 from benchmarks.scale import MADE
 from pipeline.errors import UsageError
-from pipeline.records.schema import TABLES, DropRow, FailureRow, Frame, Instance, Review, Source
+from pipeline.records.schema import (
+    TABLES,
+    Clip,
+    DropRow,
+    FailureRow,
+    Frame,
+    Instance,
+    Review,
+    Source,
+)
 from pipeline.run import history
 from pipeline.run.derive import Derived, bring_up_to_date, hold
 from pipeline.run.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
@@ -156,6 +165,13 @@ def test_what_a_search_finds_of_a_row_is_all_that_has_its_id(whole: Workspace) -
         }
         assert below == expected
         assert {row.record.id for row in rows} > {frame.clip_id, frame.video_id}
+
+
+def test_a_clip_whose_sounds_are_known_shows_its_frames_as_well(whole: Workspace) -> None:
+    for clip in whole.rows(Clip)[::20]:
+        rows, _ = history.history(whole, clip.id)
+        found = {row.record.id for row in rows if isinstance(row.record, Frame)}
+        assert found == {row.id for row in whole.rows(Frame) if row.clip_id == clip.id}
 
 
 def test_of_the_tables_made_of_a_video_only_the_files_with_its_rows_are_read(
