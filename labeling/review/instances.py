@@ -11,11 +11,14 @@ frame.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
+from labeling.review.standing import Standing
 from pipeline.records.reviews import Kind, by_frame, deciding
 from pipeline.records.schema import Instance, Review, content_id, digest_of
 from pipeline.run.derive import Derived, commit_derived, hold
 from pipeline.run.stage import Drop, Ok, Outcome, StageSpec
+from pipeline.workspace.ledger import TableFile
 from pipeline.workspace.table import read_records
 from pipeline.workspace.workspace import Workspace
 
@@ -28,26 +31,32 @@ def bring_instances_up_to_date(workspace: Workspace) -> int:
     Returns:
         The number of files answered anew.
     """
-    files = {file.file: file for file in workspace.files("reviews")}
+    files = workspace.files("reviews")
     if not files and not workspace.ledger(SPEC.name).commits():
         return 0
-    reviews = {
-        name: read_records(Review, workspace.storage, name, file.sha256)
-        for name, file in files.items()
-    }
-    every = [row for rows in reviews.values() for row in rows]
-    decisive = {row.id for row in deciding_reviews(every).values()}
-    frames = set(workspace.arrow("frames").column("frame_id").to_pylist())
-    gone = {row.id for row in every if row.frame_id not in frames}
-    standing = decisive - gone
+    standing = Standing(workspace, files)
     with hold(workspace, SPEC, wait=True) as held:
         wanted = {}
-        for name, rows in reviews.items():
-            chosen = sorted(row.id for row in rows if row.id in standing)
-            key = digest_of([held.stage_key, files[name].sha256, chosen])[:12]
-            outcomes = [_outcome(row, row.id in decisive, row.id in gone) for row in rows]
-            wanted[key] = Derived(key, name, files[name].sha256, outcomes)
+        first = 0
+        for file in files:
+            stop = first + file.rows
+            chosen = sorted(standing.names(first, stop))
+            key = digest_of([held.stage_key, file.sha256, chosen])[:12]
+            wanted[key] = partial(_derived, workspace, file, key, standing, first)
+            first = stop
         return commit_derived(held, wanted)
+
+
+def _derived(
+    workspace: Workspace, file: TableFile, key: str, standing: Standing, first: int
+) -> Derived:
+    """Answer for each row of a file; its first is the row ``first`` of those that were judged."""
+    rows = read_records(Review, workspace.storage, file.file, file.sha256)
+    decides, gone = standing.decides[first:], standing.gone[first:]
+    outcomes = [
+        _outcome(row, bool(decides[place]), bool(gone[place])) for place, row in enumerate(rows)
+    ]
+    return Derived(key, file.file, file.sha256, outcomes)
 
 
 def _outcome(review: Review, decides: bool, gone: bool) -> Outcome:

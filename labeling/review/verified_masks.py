@@ -8,7 +8,11 @@ found anything has a file of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow.compute as pc
 
 from labeling.review.instances import deciding_reviews
 from pipeline.records import rle
@@ -17,7 +21,7 @@ from pipeline.run.derive import Derived, commit_derived, hold
 from pipeline.run.stage import Ok, StageSpec
 from pipeline.workspace.ledger import Commit, Ledger, TableFile
 from pipeline.workspace.storage import Storage
-from pipeline.workspace.table import read_records
+from pipeline.workspace.table import read_arrow, read_records, to_records
 from pipeline.workspace.workspace import Workspace
 
 SPEC = StageSpec(name="settle-masks", version=1, reads="masks", writes=("masks",))
@@ -35,7 +39,7 @@ def bring_masks_up_to_date(workspace: Workspace) -> int:
     if not (workspace.files("reviews") or workspace.ledger(SPEC.name).commits()):
         return 0
     with hold(workspace, SPEC, wait=True) as held:
-        verified = verified_masks(workspace.rows(Review), _current_instances(workspace))
+        verified = verified_masks(_about_masks(workspace), _current_instances(workspace))
         before = held.commits()
         if not verified and not before:
             return 0
@@ -46,6 +50,24 @@ def bring_masks_up_to_date(workspace: Workspace) -> int:
         made = commit_derived(held, wanted)
         _put_aside(workspace.storage, held.ledger)
         return made
+
+
+def _about_masks(workspace: Workspace) -> list[Review]:
+    """Return the reviews of the frames whose masks somebody judged; of the others none is read."""
+    files = workspace.files("reviews")
+    seen = workspace.arrow("reviews", files, ["frame_id", "kind"])
+    of_masks = pc.equal(seen.column("kind"), "masks")
+    frames = seen.column("frame_id")
+    places = pc.is_in(frames, value_set=frames.filter(of_masks).combine_chunks()).to_numpy()
+    rows: list[Review] = []
+    start = 0
+    for file in files:
+        chosen = np.flatnonzero(places[start : start + file.rows])
+        start += file.rows
+        if len(chosen):
+            table = workspace.arrow("reviews", [file]).take(chosen)
+            rows += to_records(Review, table.to_pylist(), file.file)
+    return rows
 
 
 def verified_masks(reviews: Sequence[Review], instances: dict[str, str]) -> dict[str, Mask]:
@@ -83,23 +105,41 @@ def _mask(spoken: ReviewedInstance, review: Review) -> Mask:
 
 def _wanted(
     storage: Storage, sources: Sequence[TableFile], verified: dict[str, Mask]
-) -> dict[str, Derived]:
+) -> dict[str, Callable[[], Derived]]:
     """Return the files that should stand in the table beside the segmenter's, by key."""
-    left = dict(verified)
-    copies: list[tuple[str, str, str, list[Mask]]] = []
+    left = set(verified)
+    wanted: dict[str, Callable[[], Derived]] = {}
     for source in sources:
-        place = source.file if storage.exists(source.file) else _aside(source.file)
-        rows = read_records(Mask, storage, place, source.sha256)
-        if any(row.id in verified for row in rows):
-            merged = [left.pop(row.id, row) for row in rows]
-            copies.append((source.file, source.sha256, "masks", merged))
+        own = verified.keys() & _names_in(storage, source)
+        if own:
+            left -= own
+            copy = partial(_copy, storage, source, verified)
+            wanted[copy().key] = copy
     if left:  # painted where no segmenter found anything
-        copies.append(("", "", "reviews", [left[name] for name in sorted(left)]))
-    wanted = {}
-    for file, sha256, table, rows in copies:
-        key = digest_of([file, sha256, [row.model_dump() for row in rows]])[:12]
-        wanted[key] = Derived(key, file, sha256, [Ok(row.id, [row]) for row in rows], table)
+        painted = _derived("", "", [verified[name] for name in sorted(left)], "reviews")
+        wanted[painted.key] = lambda: painted
     return wanted
+
+
+def _names_in(storage: Storage, source: TableFile) -> set[str]:
+    column = read_arrow(Mask, storage, _place(storage, source), source.sha256, ["instance_id"])
+    return set(column.column(0).to_pylist())
+
+
+def _copy(storage: Storage, source: TableFile, verified: dict[str, Mask]) -> Derived:
+    """Return a segmenter's file with the masks people vouch for in place of its own."""
+    rows = read_records(Mask, storage, _place(storage, source), source.sha256)
+    merged = [verified.get(row.id, row) for row in rows]
+    return _derived(source.file, source.sha256, merged, "masks")
+
+
+def _derived(file: str, sha256: str, rows: Sequence[Mask], table: str) -> Derived:
+    key = digest_of([file, sha256, [row.model_dump() for row in rows]])[:12]
+    return Derived(key, file, sha256, [Ok(row.id, [row]) for row in rows], table)
+
+
+def _place(storage: Storage, source: TableFile) -> str:
+    return source.file if storage.exists(source.file) else _aside(source.file)
 
 
 def _sources(workspace: Workspace) -> list[TableFile]:
@@ -132,7 +172,7 @@ def _put_aside(storage: Storage, ledger: Ledger) -> None:
 
 
 def _current_instances(workspace: Workspace) -> dict[str, str]:
-    table = workspace.arrow("instances")
+    table = workspace.arrow("instances", columns=["instance_id", "frame_id"])
     names, frames = table.column("instance_id"), table.column("frame_id")
     return dict(zip(names.to_pylist(), frames.to_pylist(), strict=True))
 

@@ -8,7 +8,7 @@ known by name, and the rest is retired and made anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -105,12 +105,13 @@ def hold(workspace: Workspace, spec: StageSpec, *, wait: bool = False) -> Iterat
         ledger.recover()
 
 
-def commit_derived(held: HeldStep, wanted: Mapping[str, Derived]) -> int:
+def commit_derived(held: HeldStep, wanted: Mapping[str, Callable[[], Derived]]) -> int:
     """Make exactly these units the ones in force; what is there already stays as it is.
 
     Args:
         held: of a step that is held.
-        wanted: units by key.
+        wanted: what makes each unit, by key; called for those that are new, one after the other,
+            so that the rows of one are in memory at a time.
 
     Returns:
         The number of units made anew.
@@ -118,7 +119,7 @@ def commit_derived(held: HeldStep, wanted: Mapping[str, Derived]) -> int:
     held.retire_but(wanted.keys())
     new = sorted(wanted.keys() - held.commits().keys())
     for key in new:
-        held.commit(wanted[key])
+        held.commit(wanted[key]())
     return len(new)
 
 

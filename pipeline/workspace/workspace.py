@@ -283,20 +283,28 @@ class Workspace:
         """Return the digest of a table's rows, whatever units or order made them."""
         return table_digest(self.rows(TABLES[table]))
 
-    def arrow(self, table: str, among: Sequence[TableFile] | None = None) -> Any:
+    def arrow(
+        self,
+        table: str,
+        among: Sequence[TableFile] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Any:
         """Read a table as a ``pyarrow.Table``; columns younger than a file have their defaults.
 
         Args:
             table: its name.
             among: only these of its files; none takes all.
+            columns: only these of its columns; none takes all.
         """
         import pyarrow as pa
 
         schema = arrow_schema(TABLES[table])
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns])
         # Not empty_table: that loads pandas, which costs status nearly as much as all the rest.
         parts = [pa.Table.from_batches([], schema)]
         for file in self.files(table) if among is None else among:
-            parts.append(read_arrow(TABLES[table], self.storage, file.file, file.sha256))
+            parts.append(read_arrow(TABLES[table], self.storage, file.file, file.sha256, columns))
         return pa.concat_tables(parts, promote_options="default")
 
     def __repr__(self) -> str:

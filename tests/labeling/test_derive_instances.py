@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from labeling.review.instances import bring_instances_up_to_date
-from pipeline.records.schema import Instance
+from labeling.review import standing
+from labeling.review.instances import bring_instances_up_to_date, deciding_reviews
+from labeling.review.standing import Standing
+from pipeline.records.reviews import DELETED, KINDS
+from pipeline.records.schema import Instance, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import add_reviews, categories, review, sample
 
@@ -77,3 +82,39 @@ def test_a_review_outlives_its_frame_and_counts_again_when_it_comes_back(
     sample(workspace, "f1", "f2")
     bring_instances_up_to_date(workspace)
     assert categories(workspace) == {"f1": "dog", "f2": "cat"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_columns_say_decides_is_what_whole_reviews_say(
+    workspace: Workspace, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "_TOGETHER", 3)
+    rng = random.Random(seed)
+    for _ in range(3):  # files
+        rows = [
+            review(
+                rng.choice(["f1", "f2", "gone"]),
+                "dog",
+                number,
+                review_id=f"r_{rng.randrange(10**9)}",
+                kind=rng.choice(KINDS),
+                annotator=rng.choice(["1", "2", "rule:accept"]),
+                verified=rng.random() < 0.6,
+                purpose=rng.choice(["label", "label", "adjudicate", "gold"]),
+                decision=rng.choice(["labelled", "off_screen", "rejected", "back_to_boxes"]),
+                reject_reasons=rng.choice([[], [], [DELETED]]),
+                instances=[],
+            )
+            for number in range(rng.randrange(1, 9))
+        ]
+        add_reviews(workspace, *rows)
+    files = workspace.files("reviews")
+    every = workspace.rows(Review)
+    for kind in KINDS:
+        found = Standing(workspace, files, kind)
+        names = found.names(0, len(every))
+        decisive = {row.id for row in deciding_reviews(every, kind).values()}
+        assert sorted(names) == sorted(
+            row.id for row in every if row.id in decisive and row.frame_id != "gone"
+        )
+        assert found.gone.sum() == sum(row.frame_id == "gone" for row in every)
