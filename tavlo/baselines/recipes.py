@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from pipeline.config import Section
 from pipeline.errors import UsageError
 from pipeline.media.clip_cache import ClipTensors
 from tavlo.baselines.augment import drawn_warp, masked, shifted, shifted_crop, strong
-from tavlo.baselines.encoders import without_classifier
+from tavlo.baselines.encoders import DualEncoder, without_classifier
 from tavlo.baselines.ezvsl import EZVSL, ezvsl_loss
 from tavlo.baselines.frontends import RATE_HZ, decibels, mel_powers, window_around
 from tavlo.baselines.interface import Picture
@@ -100,6 +101,24 @@ class PairRecipe(Recipe):
             picture = shifted_crop(picture, rng)
         spectrogram = self.published.sound_front.spectrograms([clip.waveform])[0]
         return {"image": self.published.image_front(picture), "spectrogram": spectrogram}
+
+    def frames_to_judge(self, num_frames: int) -> Sequence[int]:
+        """Return the frame it trains on: each other one would cost a network of its own."""
+        return [num_frames // 2]
+
+    def heatmaps(
+        self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Compute the model's maps of some frames, each with the whole clip's sound."""
+        assert isinstance(model, DualEncoder)
+        device = next(model.parameters()).device
+        pictures = [self.published.image_front(clip.frames[index]) for index in frame_index]
+        spectrogram = self.published.sound_front.spectrograms([clip.waveform])
+        with torch.no_grad():
+            sounds = spectrogram.to(device).expand(len(pictures), -1, -1, -1)
+            maps = model.maps(torch.stack(pictures).to(device), sounds)
+        found: NDArray[np.float32] = maps.float().cpu().numpy()
+        return found
 
 
 class EzVslRecipe(PairRecipe):

@@ -42,7 +42,7 @@ class Checkpoint:
     step: int
     """The number of steps done."""
     best: dict[str, float] | None
-    """``step`` and ``loss`` of the best validation so far."""
+    """``step`` and ``loss`` of the best validation so far, and its label-free numbers."""
     model: dict[str, Tensor] = field(repr=False)
     optimizer: dict[str, Any] | None = field(default=None, repr=False)
     """The optimiser's state; None in a checkpoint that is not to be resumed from."""

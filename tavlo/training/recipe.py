@@ -110,6 +110,10 @@ class Recipe(Protocol):
         """Follow a step of the optimiser, e.g. with a momentum encoder."""
         return
 
+    def frames_to_judge(self, num_frames: int) -> Sequence[int]:
+        """Return the frames of a clip by which a validation judges the maps; by default all."""
+        return range(num_frames)
+
     def heatmaps(
         self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
     ) -> NDArray[np.float32]:

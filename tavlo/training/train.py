@@ -32,8 +32,9 @@ from tavlo.training.data import (
     validation_batches,
 )
 from tavlo.training.distributed import Rank, gather, sum_over_ranks, wrap_ddp
+from tavlo.training.label_free import SENSITIVITY, LabelFree
 from tavlo.training.recipe import Recipe, make_recipe
-from tavlo.training.training_config import TrainConfig, train_config
+from tavlo.training.training_config import TrainConfig, recorded_config
 from tavlo.training.training_log import TrainingLog
 
 LAST, BEST = "last.pt", "best.pt"
@@ -118,6 +119,11 @@ def train(
     steps_per_epoch, total = num_steps(config, len(data.training))
     if config.batch % rank.world_size:
         raise UsageError(f"train.batch {config.batch} is no multiple of {rank.world_size} ranks.")
+    if config.best == "sensitivity" and len(data.validation) < 2:
+        raise UsageError(
+            "train.best=sensitivity needs two clips of validation, whose sounds are exchanged, and"
+            f" there is {len(data.validation)}. Raise train.validation, or name more clips."
+        )
 
     state = resumable(out, recipe, config, data)
     training = _Training(recipe, config, data, rank, total, state)
@@ -141,14 +147,16 @@ def train(
             # All ranks validate; the best so far is kept apart from the last.
             if epoch_ends and data.validation:
                 loss = training.validate(workers)
-                is_best = training.best is None or loss < training.best["loss"]
+                # One rank asks about few clips sooner than many agree on their sums.
+                numbers = training.label_free.numbers(training.model, rank.device) if log else {}
+                is_best = training.is_best(loss, numbers)
                 if is_best:
-                    training.best = {"step": float(training.step), "loss": loss}
+                    training.best = {"step": float(training.step), "loss": loss, **numbers}
                 if log and is_best:
                     training.checkpoint(whole=False).save(out / BEST)
                 if log:
                     row = {"step": training.step, "validation_loss": loss, "best": is_best}
-                    log.validated(row)
+                    log.validated(row | numbers)
 
             # Saved after the validation: a training that is resumed does not validate again.
             if log and (epoch_ends or training.step % config.checkpoint_every == 0):
@@ -186,6 +194,7 @@ class _Training:
         self.step = state.step if state else 0
         """The number of steps done."""
         self.best = state.best if state else None
+        self.label_free = LabelFree(recipe, data.validation, config)
         self._record, self._revision = data.record(), code_revision()
 
         torch.manual_seed(config.seed)
@@ -197,7 +206,7 @@ class _Training:
         if rank.world_size > 1 and rank.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         self.model = model
-        self.optimizer = _optimizer(model, config)
+        self.optimizer = make_optimizer(model, config)
         if state and state.optimizer is not None:
             self.optimizer.load_state_dict(state.optimizer)
         # Three views of the same parameters: validation and checkpoints use the model itself.
@@ -262,6 +271,14 @@ class _Training:
         if not math.isfinite(loss):
             raise AvatarBuildError(f"the validation loss is {loss}; the last checkpoint is good.")
         return loss
+
+    def is_best(self, loss: float, numbers: dict[str, float]) -> bool:
+        """Say whether a validation is better than the best before, by what ``train.best`` names."""
+        if self.config.best == "loss":
+            return self.best is None or loss < self.best["loss"]
+        if SENSITIVITY not in numbers:
+            return False  # a rank that writes no files
+        return self.best is None or numbers[SENSITIVITY] > self.best[SENSITIVITY]
 
     def checkpoint(self, *, whole: bool = True) -> Checkpoint:
         """Return a checkpoint of this step; whole, with what it takes to resume."""
@@ -335,7 +352,10 @@ def resumable(
     if not path.exists():
         return None
     state = load_checkpoint(path)
-    was = {"recipe": state.recipe, **_dotted("train", train_config(state.train_config).deciding())}
+    was = {
+        "recipe": state.recipe,
+        **_dotted("train", recorded_config(state.train_config).deciding()),
+    }
     asked = {"recipe": recipe.name, **_dotted("train", config.deciding())}
     if state.recipe == recipe.name:
         # Made anew, older names of settings become the new ones.
@@ -363,12 +383,22 @@ def _dotted(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+_DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose weights AdamW draws to zero."""
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Make the optimiser; with AdamW two groups of parameters, decayed and free."""
     trained = [value for value in model.parameters() if value.requires_grad]
     if config.optimizer == "adam":
         return torch.optim.Adam(trained, config.learning_rate, weight_decay=config.weight_decay)
+    # What more than one axis tells: kernels, matrices, and positions, which are no layer's weight.
+    decayed = {id(value) for value in trained if value.ndim > 1}
+    if not config.decay_positions:
+        layers = (part for part in model.modules() if isinstance(part, _DECAYED))
+        decayed &= {id(layer.weight) for layer in layers}
     groups = [
-        {"params": [v for v in trained if v.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [v for v in trained if v.ndim <= 1], "weight_decay": 0.0},
+        {"params": [v for v in trained if id(v) in decayed], "weight_decay": config.weight_decay},
+        {"params": [v for v in trained if id(v) not in decayed], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate)

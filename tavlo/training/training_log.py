@@ -18,8 +18,10 @@ import numpy as np
 from pipeline.files import replacing, write_whole
 from pipeline.progress import counting
 from tavlo.training.checkpoint import Checkpoint
+from tavlo.training.label_free import DEAF, MEAN_MAP, SENSITIVITY, goes_deaf
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LOG, CURVE = "log.jsonl", "curve.png"
@@ -98,7 +100,14 @@ class TrainingLog:
         self._write(row)
         self._scalars(row)
         self._validated = f", validation {row['validation_loss']:.4f}"
-        draw_curve(read_log(self._out / LOG), self._out / CURVE)
+        if SENSITIVITY in row:
+            self._validated += f", sensitivity {row[SENSITIVITY]:.2f}"
+        rows = read_log(self._out / LOG)
+        if goes_deaf(rows):
+            self._write({"event": "deaf", "step": row["step"], SENSITIVITY: row[SENSITIVITY]})
+            if self._shown:
+                sys.stderr.write(f"{deafness(row)}\n")
+        draw_curve(rows, self._out / CURVE)
 
     def end(self) -> None:
         """Draw the curve."""
@@ -115,6 +124,20 @@ class TrainingLog:
                 self._board.add_scalar(name, row[name], row["step"])
 
 
+def deafness(row: dict[str, Any]) -> str:
+    """Say in a line that a model is deaf.
+
+    Args:
+        row: of the validation.
+    """
+    return (
+        f"step {row['step']}: the model is deaf: another clip's sound hardly changes its maps"
+        f" (sensitivity {row[SENSITIVITY]:.3f}; below {DEAF} in two validations in a row, from a"
+        f" tenth of the steps on; correlation with the mean map {row[MEAN_MAP]:.2f}). Its loss may"
+        " fall all the same."
+    )
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a log; a last line that a kill cut short is left out."""
     rows = []
@@ -127,7 +150,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curve(rows: Sequence[dict[str, Any]], target: Path) -> None:
-    """Draw the loss of steps and validations over steps.
+    """Draw over steps the loss of steps and validations, and the label-free numbers below.
 
     Args:
         rows: of a training's log.
@@ -145,8 +168,11 @@ def curve_figure(rows: Sequence[dict[str, Any]]) -> Figure:
 
     steps = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     checks = [row for row in rows if "validation_loss" in row]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+    heard = [row for row in rows if SENSITIVITY in row and "validation_loss" in row]
+    heights = [1.6, 1.0] if heard else [1.0]
+    figure = Figure(figsize=(7, 5.5 if heard else 4), layout="constrained")
+    parts = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)
+    axes = parts[0, 0]
     if steps:
         at, loss = np.array(steps, float).T
         axes.plot(at, loss, color="#9db8d2", linewidth=0.8, label="training, each step")
@@ -176,4 +202,22 @@ def curve_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     if steps or checks:
         axes.legend(frameon=False)
+    if heard:
+        axes.set_xlabel("")
+        _draw_label_free(heard, parts[1, 0])
     return figure
+
+
+def _draw_label_free(rows: Sequence[dict[str, Any]], axes: Axes) -> None:
+    """Draw sound sensitivity and the correlation with the mean map, and where deafness begins."""
+    at = [row["step"] for row in rows]
+    sensitivity = [row[SENSITIVITY] for row in rows]
+    axes.plot(at, sensitivity, "o-", color="#2d7d5a", markersize=4, label="sound sensitivity")
+    alike = [row[MEAN_MAP] for row in rows]
+    axes.plot(at, alike, "s-", color="#8a5fa8", markersize=3.5, label="correlation with mean map")
+    axes.axhline(DEAF, color="#2d7d5a", linewidth=0.8, linestyle=":", label=f"deaf below {DEAF}")
+    axes.set_xlabel("step")
+    axes.set_ylabel("without labels")
+    axes.margins(y=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)

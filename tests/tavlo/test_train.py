@@ -16,9 +16,10 @@ from tavlo.network.model import Tavlo
 from tavlo.training.cached_clips import CachedClip
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
 from tavlo.training.distributed import Rank
+from tavlo.training.label_free import MEAN_MAP, SENSITIVITY
 from tavlo.training.setup import Request, plan
 from tavlo.training.tavlo_recipe import TavloRecipe
-from tavlo.training.train import BEST, LAST, num_steps, train
+from tavlo.training.train import BEST, LAST, make_optimizer, num_steps, train
 from tavlo.training.training_config import read_settings
 from tavlo.training.training_log import CURVE, LOG, read_log
 from tests.tavlo import small
@@ -37,6 +38,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+LOGGED = ("loss", "validation_loss", SENSITIVITY, MEAN_MAP)
 
 
 class Stopped(Exception):
@@ -101,7 +105,7 @@ def test_stopped_at_any_step_and_gone_on_with_it_ends_the_same(
         best = [load_checkpoint(folder / BEST).model for folder in (out, tmp_path / "whole")]
         assert equal(*best)
         rows = [
-            [(row["step"], row.get("loss"), row.get("validation_loss")) for row in read_log(log)]
+            [(row["step"], *(row.get(name) for name in LOGGED)) for row in read_log(log)]
             for log in (out / LOG, tmp_path / "whole" / LOG)
         ]
         assert [row for row in rows[0] if any(row[1:])] == [row for row in rows[1] if any(row[1:])]
@@ -213,7 +217,8 @@ def test_the_best_checkpoint_is_the_validations(clips: list[CachedClip], tmp_pat
     found = {row["step"]: row for row in read_log(tmp_path / LOG) if "validation_loss" in row}
     assert list(found) == [3, 6, 9, 12]
     best = min(found.values(), key=lambda row: row["validation_loss"])
-    assert done.best == {"step": best["step"], "loss": best["validation_loss"]}
+    assert done.best is not None
+    assert (done.best["step"], done.best["loss"]) == (best["step"], best["validation_loss"])
     assert load_checkpoint(tmp_path / BEST).step == best["step"]
 
 
@@ -329,6 +334,46 @@ def test_weights_of_another_network_are_named(clips: list[CachedClip], tmp_path:
     values = vars(done) | {"recipe_config": small.recipe(sizes=small.SIZES | {"width": 8}).config()}
     with pytest.raises(UsageError, match=r"x\.pt: tensor .* this model's is"):
         Checkpoint(**values).open(Path("x.pt"))
+
+
+def decayed(**changes: Any) -> set[str]:
+    """The parameters that AdamW draws to zero, by name."""
+    config = small.config(weight_decay=0.01, **changes)
+    model = small.recipe().make_network()
+    groups = make_optimizer(model, config).param_groups
+    names = {id(value): name for name, value in model.named_parameters()}
+    found = [
+        (names[id(value)], group["weight_decay"]) for group in groups for value in group["params"]
+    ]
+    assert sorted(name for name, _ in found) == sorted(names.values())
+    return {name for name, decay in found if decay}
+
+
+def test_decay_is_on_the_weights_of_layers_and_on_nothing_else() -> None:
+    layers = ("to_qkv", "to_out", "ffn.0", "ffn.2")
+    attention = {
+        f"blocks.0.{which}.{layer}.weight" for which in ("spatial", "temporal") for layer in layers
+    }
+    found = decayed()
+    kernels = {name for name in found if name.startswith("visual_encoder.")}
+    assert found - kernels == attention | {"audio_encoder.convolve.weight"}
+    # A stem, 8 residual blocks of two kernels, three projections; BatchNorm is left free.
+    assert len(kernels) == 1 + 8 * 2 + 3
+    assert decayed(decay_positions=True) - found == {"space_position", "time_position"}
+
+
+def test_a_training_from_before_goes_on_with_decay_on_positions(
+    clips: list[CachedClip], tmp_path: Path
+) -> None:
+    data = small.data(clips)
+    train(small.recipe(), small.config(epochs=1, decay_positions=True), data, tmp_path)
+    raw = torch.load(tmp_path / LAST, weights_only=True)
+    for name in ("decay_positions", "best", "sensitivity_clips"):
+        del raw["train_config"][name]
+    torch.save(raw, tmp_path / LAST)
+    with pytest.raises(UsageError, match=r"train\.decay_positions = True, and False is asked for"):
+        train(small.recipe(), small.config(epochs=1), data, tmp_path)
+    train(small.recipe(), small.config(epochs=1, decay_positions=True), data, tmp_path)
 
 
 def test_too_few_clips_for_a_batch_say_so() -> None:
