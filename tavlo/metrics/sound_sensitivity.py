@@ -1,4 +1,4 @@
-"""What a model's maps owe to the sound: two numbers that need no labels.
+"""Two numbers that need no labels: what a model's maps owe to the sound.
 
 A map may point at the same place whatever is heard. Localisation scores do not tell that apart from
 a weak model, and a contrastive loss can fall on the way there; these two numbers do. They are

@@ -53,7 +53,7 @@ class TrainConfig(Section):
     """Fraction of the clips, by video, held back to choose the best checkpoint. The test set is
     never looked at. 0: the last one is the best."""
     best: Literal["loss", "sensitivity"] = "loss"
-    """What chooses ``best.pt``: the lowest validation loss, or the highest sound sensitivity. The
+    """The choice of ``best.pt``: the lowest validation loss, or the highest sound sensitivity. The
     contrastive loss alone may fall while a model goes deaf; a sensitive one hears, which is not yet
     to be right."""
     sensitivity_clips: int = Field(default=32, ge=2)
