@@ -76,8 +76,9 @@ def workspace_report(
     failures, drops = outcomes(workspace)
     tables = release_tables(workspace)
     target = target or workspace.storage.path("report.html")
+    pictured = pictured_clips((clip.clip_id for clip in tables.clips), max_clips)
     if cut_clips:
-        shown = pictured_clips(tables.clips, max_clips)
+        shown = [clip for clip in tables.clips if clip.clip_id in pictured]
         for clip, why in cut_films(workspace.storage, shown, tables.videos).items():
             say(f"{clip}: {why}")
     return write_report(
@@ -91,7 +92,7 @@ def workspace_report(
         failures,
         drops,
         scores=scores,
-        max_clips=max_clips,
+        pictured=pictured,
         target=target,
         films=find_films(workspace.storage, tables.clips, target),
     )

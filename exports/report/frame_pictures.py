@@ -6,7 +6,8 @@ Overlays are vectors in the frame's own pixels, so one picture serves with and w
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -98,23 +99,22 @@ class ClipView:
     """Address of the clip with its sound; empty where there is none."""
 
 
-def pictured_clips(clips: Iterable[Clip], count: int) -> list[Clip]:
+def pictured_clips(clip_ids: Iterable[str], count: int) -> set[str]:
     """Return at most ``count`` clips: a draw by name, so the same ones every time."""
-    return sorted(clips, key=lambda clip: digest_of(clip.clip_id))[:count]
+    return set(heapq.nsmallest(count, clip_ids, key=digest_of))
 
 
 def clip_views(
-    storage: Storage, tables: ReportTables, max_pictured: int, films: Mapping[str, str]
+    storage: Storage, tables: ReportTables, pictured: Collection[str], films: Mapping[str, str]
 ) -> Iterator[ClipView]:
     """Yield every clip, those with pictures first.
 
     Args:
         storage: the workspace the frames are read from.
         tables: what the stages made.
-        max_pictured: clips with pictures; see ``pictured_clips``.
+        pictured: clips with pictures, by ``clip_id``.
         films: address of each clip that can be played, by ``clip_id``.
     """
-    pictured = {clip.clip_id for clip in pictured_clips(tables.clips, max_pictured)}
     videos = {video.video_id: video for video in tables.videos}
     frames = _grouped(tables.frames, "clip_id")
     sounds = _grouped(tables.sounds, "clip_id")

@@ -1,41 +1,39 @@
-"""The report: one HTML file that tells a stranger what a run did.
+"""The report: an HTML file that tells a stranger what a run did.
 
-It needs no network: pictures are inside, and so is the only script it may run, which pages and
-filters the gallery and is named by its digest in the page's own policy.
+It needs no network: pictures are inside, and so is the script that pages and filters the gallery,
+named by its digest in the page's own policy. Only the clips of a large one lie beside it.
 """
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from markupsafe import Markup
 
 from exports.release.statistics import TABLE_A
-from exports.report.frame_pictures import ClipView, ReportTables, clip_views
+from exports.report.clip_files import Gallery
+from exports.report.counts import Counts
+from exports.report.frame_pictures import ReportTables, clip_views, pictured_clips
 from pipeline.files import write_whole
 from pipeline.flow import FLOW
-from pipeline.records.reviews import KINDS, by_frame, opinions
-from pipeline.records.schema import DropRow, FailureRow, Review
+from pipeline.records.schema import DropRow, FailureRow
 from pipeline.run.status import StageStatus
 from pipeline.templating import environment
 from pipeline.workspace.storage import Storage
 
 __all__ = ["Films", "ReportTables", "write_report"]
 
-_PAGE = 12
-"""Clips per page of the gallery."""
 _EXAMPLES = 3
 """Rows named per reason."""
 _BARS = 25
 """Categories drawn."""
+_BESIDE = "'self' file:"
+"""The places of files beside the page, for its policy: it may be served, or opened from a disk."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class _Reason:
 
 def write_report(
     storage: Storage,
-    tables: ReportTables,
+    tables: ReportTables | Iterable[ReportTables],
     stages: Sequence[StageStatus],
     failures: Sequence[FailureRow],
     drops: Sequence[DropRow],
@@ -72,13 +70,18 @@ def write_report(
     scores: Mapping[str, Any] | None = None,
     title: str = "What this run did",
     max_clips: int = 200,
+    pictured: Collection[str] | None = None,
     films: Films | None = None,
 ) -> Path:
     """Write the report to ``target``, whole or not at all.
 
+    A large one has a folder beside it with the clips that are not on its first page, see
+    ``exports.report.clip_files``; no file of it is larger than 5 MB.
+
     Args:
         storage: the workspace the frames are read from.
-        tables: what the stages made.
+        tables: what the stages made; or parts of it, each with all rows of its videos, in the
+            order of the videos.
         stages: the books of each stage, in the order of the flow.
         failures: every failed row.
         drops: every dropped row.
@@ -86,150 +89,72 @@ def write_report(
         scores: measured against a ground truth, by name; groups may be nested.
         title: the heading.
         max_clips: clips shown with pictures; of the others the page has the shapes alone.
+        pictured: which these are, by ``clip_id``; none: see ``pictured_clips``.
         films: where clips can be played from, by addresses relative to ``target``.
     """
     films = films or Films({}, "")
-    gallery = _gallery(clip_views(storage, tables, max_clips, films.addresses))
+    parts = [tables] if isinstance(tables, ReportTables) else tables
+    if pictured is None:
+        names = [clip.clip_id for part in parts for clip in part.clips]
+        pictured = pictured_clips(names, max_clips)
     script = (Path(__file__).parents[1] / "templates/report.js").read_text(encoding="utf-8")
-    people = {review.annotator for review in tables.reviews if _by_a_person(review)}
-    rules = {review.annotator for review in tables.reviews if not review.verified}
-    page = (
-        environment("exports")
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            numbers=_numbers(tables),
-            people=len(people),
-            rules=sorted(rules),
-            stages=stages,
-            meanings={step.name: step.does for step in FLOW},
-            reasons=_reasons(drops, failures),
-            charts=_charts(tables),
-            scores=_flat(scores or {}),
-            backends=_backends(tables),
-            labelling=_labelling(tables),
-            silence=films.silence,
-            num_films=len(films.addresses),
-            # The page's policy lets nothing load but its own script, and films if there are some.
-            film_source="'self' file:" if films.addresses else "'none'",
-            script=Markup(script),
-            script_digest=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
-            **gallery,
+    counts = Counts()
+    with Gallery(target) as gallery:
+        for part in parts:
+            counts.add(part)
+            for view in clip_views(storage, part, pictured, films.addresses):
+                gallery.add(view)
+        page = (
+            environment("exports")
+            .get_template("report.html.j2")
+            .render(
+                title=title,
+                numbers=_numbers(counts),
+                people=len(counts.people),
+                rules=sorted(counts.makers["rules"]),
+                stages=stages,
+                meanings={step.name: step.does for step in FLOW},
+                reasons=_reasons(drops, failures),
+                charts=_charts(counts),
+                scores=_flat(scores or {}),
+                backends=_backends(counts),
+                labelling=counts.labelling(),
+                silence=films.silence,
+                num_films=len(films.addresses),
+                # The page's policy lets nothing load but its own script and the files beside it,
+                # films and clips, if there are some.
+                film_source=_BESIDE if films.addresses else "'none'",
+                script=Markup(script),
+                script_digest=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
+                beside=_BESIDE,
+                **gallery.finish(),
+            )
         )
-    )
-    write_whole(target, page)
+        write_whole(target, page)
+    gallery.sweep()
     return target
 
 
-def _gallery(views: Iterable[ClipView]) -> dict[str, Any]:
-    """Return the clips as HTML: the first page as such, the others as text for its script."""
-    template = environment("exports").get_template("clip.html.j2")
-    first: list[Markup] = []
-    clips: list[dict[str, Any]] = []
-    pictured = 0
-    for view in views:
-        html = template.render(view=view)
-        pictured += view.pictured
-        frames = [
-            ({name for name, _, _ in one.labels}, {how for _, how, _ in one.labels}, {one.state})
-            for one in view.frames
-        ]
-        text = f"{view.video.title} {view.video.label} {view.clip.clip_id}".lower()
-        clips.append({"text": text, "frames": frames})
-        if len(first) < _PAGE:
-            first.append(Markup(html))
-        else:
-            clips[-1]["html"] = html
-    names = ("all categories", "all scenarios", "all frames")
-    # Category, scenario and state are numbered, in their order, as few are named by many.
-    every = [frame for clip in clips for frame in clip["frames"]]
-    order = [sorted(set().union(*(frame[kind] for frame in every))) for kind in range(3)]
-    place = [{name: number for number, name in enumerate(kind)} for kind in order]
-    for clip in clips:
-        clip["frames"] = [
-            [sorted(place[kind][name] for name in own) for kind, own in enumerate(frame)]
-            for frame in clip["frames"]
-        ]
-    return {
-        "num_clips": len(clips),
-        "num_pictured": pictured,
-        "first_clips": first,
-        "filters": list(zip(("category", "scenario", "state"), names, order, strict=True)),
-        "data": _script_json({"page": _PAGE, "clips": clips}),
+def _numbers(counts: Counts) -> list[tuple[int, str]]:
+    names = {
+        "videos": "videos",
+        "clips": "clips",
+        "frames": "frames",
+        "proposals": "proposed boxes",
+        "instances": "sounding instances",
+        "masks": "masks",
+        "off_screen": "off-screen frames",
     }
+    return [(counts.rows[table], name) for table, name in names.items()]
 
 
-def _script_json(value: Any) -> Markup:
-    """JSON that cannot end the element it stands in."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def _labelling(tables: ReportTables) -> list[tuple[str, str]]:
-    """Return what people's reviews cost and how far they agree; nothing without reviews."""
-    reviews = [review for review in tables.reviews if _by_a_person(review)]
-    if not reviews:
-        return []
-    times = [review.lead_time_s for review in reviews if review.lead_time_s is not None]
-    lines = [
-        ("people", f"{len({review.annotator for review in reviews}):,}"),
-        ("reviews", f"{len(reviews):,}"),
-    ]
-    if times:
-        lines.append(("hours", f"{sum(times) / 3600:.1f}"))
-        lines.append(("seconds per review, median", f"{median(times):.1f}"))
-    origins = Counter(
-        instance.origin
-        for review in reviews
-        if review.kind == "boxes"
-        for instance in review.instances
-    )
-    boxes = sum(origins.values())
-    for origin in ("kept", "moved", "added") if boxes else ():
-        lines.append((f"boxes {origin}", f"{100 * origins[origin] / boxes:.1f} %"))
-    several = [
-        {answer.decision for answer in answers}
-        for rows in by_frame(reviews).values()
-        for kind in KINDS
-        if len(answers := opinions(rows, kind)) > 1
-    ]
-    if several:
-        agreed = sum(len(own) == 1 for own in several)
-        lines.append(("frames seen by several people", f"{len(several):,}"))
-        lines.append(("of these decided alike", f"{100 * agreed / len(several):.1f} %"))
-    return lines
-
-
-def _by_a_person(review: Review) -> bool:
-    """Say whether a review is somebody's work; a known answer is nobody's."""
-    return review.verified and review.purpose != "gold"
-
-
-def _numbers(tables: ReportTables) -> list[tuple[int, str]]:
-    off_screen = {
-        review.frame_id
-        for review in tables.reviews
-        if review.kind == "boxes" and review.decision == "off_screen"
-    }
+def _backends(counts: Counts) -> list[tuple[str, list[str]]]:
+    made = {name: sorted(found) for name, found in counts.makers.items()}
     return [
-        (len(tables.videos), "videos"),
-        (len(tables.clips), "clips"),
-        (len(tables.frames), "frames"),
-        (len(tables.proposals), "proposed boxes"),
-        (len(tables.instances), "sounding instances"),
-        (len(tables.masks), "masks"),
-        (len(off_screen), "off-screen frames"),
-    ]
-
-
-def _backends(tables: ReportTables) -> list[tuple[str, list[str]]]:
-    return [
-        ("sounds heard by", sorted({row.tagger for row in tables.sounds})),
-        ("boxes proposed by", sorted({row.detector for row in tables.proposals})),
-        ("frames labelled by", sorted({row.annotator for row in tables.reviews})[:12]),
-        ("masks drawn by", sorted({row.source for row in tables.masks})),
+        ("sounds heard by", made["taggers"]),
+        ("boxes proposed by", made["detectors"]),
+        ("frames labelled by", made["annotators"][:12]),
+        ("masks drawn by", made["masks"]),
     ]
 
 
@@ -249,12 +174,10 @@ def _reasons(drops: Sequence[DropRow], failures: Sequence[FailureRow]) -> list[_
     return sorted(found, key=lambda row: (row.stage, row.failed, -row.count, row.name))
 
 
-def _charts(tables: ReportTables) -> list[dict[str, Any]]:
+def _charts(counts: Counts) -> list[dict[str, Any]]:
     """Return the title, the bars by name and the colour of each chart."""
-    categories = Counter(row.audio_visual_category for row in tables.instances)
-    ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
-    scenarios: Counter[str] = Counter(row.scenario for row in tables.instances)
-    by_scenario = [(name, scenarios[name]) for name in TABLE_A]
+    ranked = sorted(counts.categories.items(), key=lambda item: (-item[1], item[0]))
+    by_scenario = [(name, counts.scenarios[name]) for name in TABLE_A]
     title = "Instances per category"
     if len(ranked) > _BARS:
         title += f" (the first {_BARS} of {len(ranked)})"

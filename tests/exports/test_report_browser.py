@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
+from exports.report import clip_files
 from exports.report.films import cut_films, find_films
 from exports.report.write_report import ReportTables, write_report
 from pipeline.records.schema import DropRow
 from pipeline.run.status import StageStatus
 from pipeline.workspace.storage import Storage
-from tests.exports.drawn import draw_media, release, tables
+from tests.exports.drawn import Shot, Thing, draw_media, release, tables
 
 CHROMIUM = Path(os.environ.get("AVATAR_CHROMIUM", "/usr/bin/chromium"))
 
@@ -149,3 +150,102 @@ def test_a_clip_whose_video_is_gone_is_told_and_the_others_are_cut(tmp_path: Pat
     found = find_films(storage, tables().clips, storage.path("report.html"))
     assert len(found.addresses) == len(tables().clips) - len(failed)
     assert "1 clip cannot be heard" in found.silence
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report whose clips do not fit into its page, beside one that an earlier run left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip_files, "_ONE_FILE", 50_000)
+        patch.setattr(clip_files, "_FILE", 20_000)
+        patch.setattr(clip_files, "_INDEX", 1_000)
+        storage = Storage(tmp_path_factory.mktemp("large"))
+        kinds = ("dog", "<cat>", "train & horn")
+        shots = [
+            Shot(
+                f"video{n:06d}",
+                i,
+                [Thing(kinds[n % 3])] if i == 5 else (),
+                None if i == 5 else "owl",
+            )
+            for n in range(60)
+            for i in (5, 30)
+        ]
+        rows = ReportTables(**vars(tables(shots)))
+        target = storage.path("report.html")
+        for title in ("of before", "of now"):
+            # In parts, as a large workspace is read.
+            half = len(shots) // 2
+            parts = [ReportTables(**vars(tables(some))) for some in (shots[:half], shots[half:])]
+            draw_media(storage, tables(shots[:2]))
+            taken = rows if title == "of before" else parts
+            write_report(storage, taken, STAGES, [], DROPS, target=target, title=title, max_clips=1)
+    return target
+
+
+def test_a_large_report_is_walked_from_page_to_clip_and_back(large: Path) -> None:
+    (folder,) = (path for path in large.parent.glob("report-*") if path.is_dir())
+    assert len(list(folder.iterdir())) > 8
+    with opened(large, 1280) as page:
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.reload()
+        where, clips = page.locator("#where"), page.locator("#clips section")
+        hits = page.locator("#hits")
+        expect(where).to_have_text("page 1 of 5")
+        expect(hits).to_have_text("60 clips, 120 frames")
+        page.click("#after")
+        page.click("#after")
+        expect(where).to_have_text("page 3 of 5")
+        assert page.url.endswith("#3")
+        own = clips.nth(4).locator("a.own")
+        name = own.inner_text()
+        own.click()
+        expect(hits).to_have_text("1 clip, 2 frames")
+        expect(clips).to_have_count(1)
+        assert page.url.endswith(f"#{name}")
+        assert clips.locator("a.own").inner_text() == name
+        page.go_back()
+        expect(where).to_have_text("page 3 of 5")
+        assert clips.nth(4).locator("a.own").inner_text() == name
+        page.select_option("#category", label="train & horn")
+        expect(hits).to_have_text("20 clips, 20 frames")
+        expect(clips.first.locator("figure:visible")).to_have_count(1)
+        page.select_option("#state", label="off-screen")
+        expect(hits).to_have_text("0 clips, 0 frames")
+        page.select_option("#category", "")
+        expect(hits).to_have_text("60 clips, 60 frames")
+        page.fill("#search", f"{name}_0030")  # a frame's id
+        expect(hits).to_have_text("1 clip, 1 frame")
+        page.reload()
+        expect(hits).to_have_text("1 clip, 1 frame")
+        assert page.input_value("#search") == f"{name}_0030"
+        assert said == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "seen"),
+    [
+        ("#4", "page 4 of 5"),
+        ("#99", "page 5 of 5"),
+        ("#video000031", "page 1 of 1"),
+        ("#category=dog&page=2", "page 2 of 2"),
+        ("#gallery", "page 1 of 5"),
+    ],
+)
+def test_an_address_that_was_kept_leads_to_what_was_seen(large: Path, kept: str, seen: str) -> None:
+    with opened(large, 1280) as page:
+        page.goto("about:blank")
+        page.goto(large.as_uri() + kept)
+        expect(page.locator("#where")).to_have_text(seen)
+        assert page.locator("#clips section").count() > 0
+
+
+def test_a_page_without_its_folder_says_so(large: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "report.html"
+    alone.write_bytes(large.read_bytes())
+    with opened(alone, 1280) as page:
+        expect(page.locator("#clips section")).to_have_count(12)
+        page.click("#after")
+        expect(page.locator("#clips")).to_contain_text("is not beside this page")
