@@ -23,6 +23,7 @@ EXTRAS = {
         "ultralytics",
     ),
     "ray": ("ray",),
+    "s3": ("s3fs",),
 }
 """The packages of each extra, as they are imported; where several have one, the first is named."""
 

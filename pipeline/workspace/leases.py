@@ -108,7 +108,7 @@ class Lease:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        with contextlib.suppress(OSError):  # on a store that is out of reach it expires
+        with contextlib.suppress(OSError, StopRun):  # on a store that is out of reach it expires
             self._storage.remove(f"{self._folder}/{self._name}")
 
     @property
@@ -141,10 +141,12 @@ class Lease:
 
     def beat(self) -> None:
         """Give a sign of life, unless another run took this one for dead and its lease away."""
-        if self._storage.exists(f"{self._folder}/{self._name}"):
-            self.say()
-        else:
+        try:
+            self._storage.read(f"{self._folder}/{self._name}")
+        except FileNotFoundError:
             self._gone = True
+        else:
+            self.say()
 
     def _keep_beating(self) -> None:
         while not (self._ended.wait(BEAT_S) or self.lost):

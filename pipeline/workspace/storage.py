@@ -1,8 +1,11 @@
 """The place of a workspace: a local folder or any object store fsspec knows.
 
 Paths are relative to the root and use ``/``. Every write is whole or absent: beside and renamed on
-a local disk, a single put on an object store. Listings bypass caches, or a reader would miss what
-another process just wrote.
+a local disk, a single put on an object store. Nothing is answered from a cache, or a reader would
+miss what another process just wrote; but see ``listed_once``.
+
+What an object store refuses is a ``StopRun``: no row is at fault, and what is not done stays
+pending.
 """
 
 from __future__ import annotations
@@ -12,18 +15,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pipeline.errors import InputError, UsageError
 from pipeline.files import replacing, write_whole
 from pipeline.workspace.mounts import Mount, mount_of
-
-_WRITTEN = ("LastModified", "last_modified", "mtime", "updated", "modified")
-"""The names under which fsspec's file systems list when a file was written."""
+from pipeline.workspace.object_store import ObjectStore
 
 
 class Storage:
@@ -31,24 +30,46 @@ class Storage:
 
     Args:
         root: a local folder, or a URL such as ``s3://bucket/ws``.
+
+    Raises:
+        UsageError: the URL's scheme is unknown, or its package is not installed.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.url = str(root)
         self.local: Path | None = None
         """The root as a local folder; none on an object store."""
+        self._store: ObjectStore | None = None
         if "://" in self.url and not self.url.startswith("file://"):
-            import fsspec
-
-            self._fs: Any
-            self._fs, path = fsspec.core.url_to_fs(self.url)
-            self._root = path.rstrip("/")
-            self._made: set[str] = set()
+            self._store = ObjectStore(self.url.rstrip("/"))
         else:
             self.local = Path(self.url.removeprefix("file://")).absolute()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (Storage, (self.url,))
+        return (Storage, (self.url,), {"is_conditional": self.is_conditional})
+
+    def __setstate__(self, state: dict[str, bool | None]) -> None:
+        if self._store is not None:
+            self._store.is_conditional = state["is_conditional"]
+
+    @property
+    def is_conditional(self) -> bool | None:
+        """Say whether ``create`` is exact; none while an object store was not asked."""
+        return True if self._store is None else self._store.is_conditional
+
+    @contextlib.contextmanager
+    def listed_once(self) -> Iterator[None]:
+        """List each folder of an object store once inside the ``with``, and ``commits`` as a whole.
+
+        Own writes show, those of others do not, until ``look_again``. On a disk it changes nothing.
+        """
+        with contextlib.nullcontext() if self._store is None else self._store.listed_once():
+            yield
+
+    def look_again(self) -> None:
+        """Forget what was listed: others may have written."""
+        if self._store is not None:
+            self._store.look_again()
 
     def path(self, name: str) -> Path:
         """Return the local path of ``name``; for names that hold a link out of the root too.
@@ -78,20 +99,11 @@ class Storage:
         """Return the room left on a local disk; none on an object store."""
         return None if self.local is None else shutil.disk_usage(self.local).free
 
-    def _remote(self, name: str, *, write: bool = False) -> str:
-        path = f"{self._root}/{_inside(name)}"
-        folder = path.rpartition("/")[0]
-        if write and folder not in self._made:
-            # Nothing on an object store, needed on sftp, hdfs and their like.
-            self._fs.makedirs(folder, exist_ok=True)
-            self._made.add(folder)
-        return path
-
     def exists(self, name: str) -> bool:
         """Say whether ``name`` is a file or folder."""
-        if self.local is not None:
-            return self.path(name).exists()
-        return bool(self._fs.exists(self._remote(name)))
+        if self._store is not None:
+            return self._store.exists(_inside(name))
+        return self.path(name).exists()
 
     def names(self, folder: str) -> list[str]:
         """List the files directly in ``folder`` by name, sorted; empty when it is missing."""
@@ -105,15 +117,14 @@ class Storage:
         self, folder: str, kind: str, is_one: Callable[[os.DirEntry[str]], bool]
     ) -> list[str]:
         """List one kind of entry: ``kind`` is fsspec's word, ``is_one`` asks the local disk."""
+        if self._store is not None:
+            entries = self._store.entries(_inside(folder)).items()
+            return sorted(name for name, entry in entries if entry["type"] == kind)
         try:
-            if self.local is not None:
-                with os.scandir(self.path(folder)) as entries:
-                    return sorted(entry.name for entry in entries if _is_so(is_one, entry))
-            self._fs.invalidate_cache()
-            found = self._fs.ls(self._remote(folder), detail=True)
+            with os.scandir(self.path(folder)) as found:
+                return sorted(entry.name for entry in found if _is_so(is_one, entry))
         except FileNotFoundError:
             return []
-        return sorted(PurePosixPath(entry["name"]).name for entry in found if entry["type"] == kind)
 
     def make_folder(self, folder: str) -> None:
         """Make ``folder`` where folders exist at all."""
@@ -122,14 +133,17 @@ class Storage:
 
     def size(self, name: str) -> int:
         """Return the size of the file ``name``, bytes."""
-        if self.local is not None:
-            return self.path(name).stat().st_size
-        return int(self._fs.size(self._remote(name)))
+        if self._store is not None:
+            return self._store.size(_inside(name))
+        return self.path(name).stat().st_size
 
     def stamps(self, folder: str) -> dict[str, tuple[int, int]] | None:
-        """Return size and time of each file of a local ``folder``; none on an object store."""
-        if self.local is None:
-            return None
+        """Return size and time of each file of ``folder``; none where a store tells no times.
+
+        Another file of the same name has another stamp.
+        """
+        if self._store is not None:
+            return self._store.stamps(_inside(folder))
         try:
             with os.scandir(self.path(folder)) as entries:
                 stats = ((entry.name, entry.stat()) for entry in entries if entry.is_file())
@@ -140,134 +154,119 @@ class Storage:
     def times(self, folder: str) -> dict[str, float]:
         """Return when each file of ``folder`` was written, in seconds of the store's own clock.
 
-        A file of which a store does not say it counts as written this instant.
+        Asked anew at each call. A file of which a store does not say it counts as written this
+        instant.
         """
-        if (stamps := self.stamps(folder)) is not None:
-            return {name: time_ns / 1e9 for name, (_, time_ns) in stamps.items()}
-        self._fs.invalidate_cache()
-        try:
-            entries = self._fs.ls(self._remote(folder), detail=True)
-        except FileNotFoundError:
-            return {}
-        files = {PurePosixPath(one["name"]).name: one for one in entries if one["type"] == "file"}
-        return {name: self._time(folder, name, entry) for name, entry in files.items()}
-
-    def _time(self, folder: str, name: str, entry: dict[str, Any]) -> float:
-        found = next((entry[key] for key in _WRITTEN if key in entry), None)
-        if found is None:
-            try:
-                found = self._fs.modified(self._remote(f"{folder}/{name}"))
-            except (NotImplementedError, FileNotFoundError):
-                return time.time()
-        if isinstance(found, str):
-            found = datetime.fromisoformat(found)
-        if isinstance(found, datetime):
-            found = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-        return float(found)
+        if self._store is not None:
+            return self._store.times(_inside(folder))
+        stamps = self.stamps(folder) or {}
+        return {name: time_ns / 1e9 for name, (_, time_ns) in stamps.items()}
 
     def age_s(self, name: str) -> float:
         """Return the seconds since ``name`` was written; 0 where an object store does not say."""
-        if self.local is not None:
-            return time.time() - self.path(name).stat().st_mtime
-        try:
-            written: datetime = self._fs.modified(self._remote(name))
-        except (NotImplementedError, FileNotFoundError):
-            return 0.0
-        return (datetime.now(UTC) - written.astimezone(UTC)).total_seconds()
+        if self._store is not None:
+            return self._store.age_s(_inside(name))
+        return time.time() - self.path(name).stat().st_mtime
 
     def read(self, name: str) -> bytes:
         """Read the whole file ``name``."""
-        if self.local is not None:
-            return self.path(name).read_bytes()
-        return bytes(self._fs.cat_file(self._remote(name)))
+        if self._store is not None:
+            return self._store.read(_inside(name))
+        return self.path(name).read_bytes()
+
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Read files, side by side where that is faster; without those that are gone."""
+        if self._store is not None:
+            return self._store.read_all(map(_inside, names))
+        found = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = self.path(name).read_bytes()
+        return found
 
     def write(self, name: str, data: bytes) -> None:
         """Write ``name`` whole, replacing what was there."""
-        if self.local is None:
-            self._fs.pipe_file(self._remote(name, write=True), data)
+        if self._store is not None:
+            self._store.write(_inside(name), data)
             return
         write_whole(self.path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write ``name`` whole unless it exists; say whether it was written.
 
-        Exact on a local disk, and on stores that know conditional writes (``If-None-Match``). On
-        others two writers at the same instant both win. Bytes of which no two writers have the
-        same make it exact also where a client sends its request again.
+        Exact on a local disk, and on stores that know conditional writes (``If-None-Match``), which
+        the first call finds out. On others two writers at the same instant both win. Bytes of which
+        no two writers have the same make it exact also where a client sends its request again.
         """
-        if self.local is not None:
-            try:
-                with replacing(self.path(name), keep=True) as staged:
-                    staged.write_bytes(data)
-            except FileExistsError:
-                return False
-            return True
-        if self.exists(name):
-            return False
+        if self._store is not None:
+            return self._store.create(_inside(name), data)
         try:
-            self._fs.pipe_file(self._remote(name, write=True), data, mode="create")
-        except OSError as error:  # also that it exists, for which not all stores have one word
-            try:
-                # What a client sends twice, as no answer came, stands in its own way.
-                return self.read(name) == data
-            except FileNotFoundError:
-                if isinstance(error, FileExistsError):
-                    return False  # and was taken away since
-            raise
+            with replacing(self.path(name), keep=True) as staged:
+                staged.write_bytes(data)
+        except FileExistsError:
+            return False
         return True
 
     def move(self, source: str, target: str) -> None:
         """Rename a file; the target is replaced. A copy and a delete on an object store."""
-        if self.local is not None:
-            self.path(target).parent.mkdir(parents=True, exist_ok=True)
-            self.path(source).replace(self.path(target))
+        if self._store is not None:
+            self._store.move(_inside(source), _inside(target))
             return
-        self._fs.copy(self._remote(source), self._remote(target, write=True))
-        self._fs.rm_file(self._remote(source))
+        self.path(target).parent.mkdir(parents=True, exist_ok=True)
+        self.path(source).replace(self.path(target))
 
     def remove(self, name: str) -> None:
-        """Delete the file or folder ``name``; no error when it is missing."""
-        if self.local is not None:
-            path = self.path(name)
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        """Delete the file ``name``, on a disk also a folder; no error when it is missing."""
+        if self._store is not None:
+            self._store.remove(_inside(name))
             return
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm(self._remote(name), recursive=True)
+        path = self.path(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
     def publish(self, file: Path, name: str) -> None:
         """Move the finished local ``file`` to ``name``, whole or not at all.
 
         On a local root ``file`` must be on the same disk: take it from ``WorkerContext.scratch``.
         """
-        if self.local is not None:
-            target = self.path(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                if target.is_dir() and not target.is_symlink():
-                    target.rmdir()  # an empty folder in its place; one with files is somebody's
-                file.replace(target)
-            except OSError as error:
-                if not target.is_dir():
-                    raise
-                detail = f"{name}: a folder with files in it is in the way. Move it away"
-                raise InputError("folder_in_the_way", detail, retryable=True) from error
+        if self._store is not None:
+            self._store.publish(file, _inside(name))
+            file.unlink()
             return
-        self._fs.put_file(str(file), self._remote(name, write=True))
-        file.unlink()
+        target = self.path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if target.is_dir() and not target.is_symlink():
+                target.rmdir()  # an empty folder in its place; one with files is somebody's
+            file.replace(target)
+        except OSError as error:
+            if not target.is_dir():
+                raise
+            detail = f"{name}: a folder with files in it is in the way. Move it away"
+            raise InputError("folder_in_the_way", detail, retryable=True) from error
 
     @contextlib.contextmanager
     def as_local(self, name: str) -> Iterator[Path]:
         """Yield the file ``name`` as a local path; a copy that goes again when remote."""
-        if self.local is not None:
+        if self._store is None:
             yield self.path(name)
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / PurePosixPath(name).name
-            self._fs.get_file(self._remote(name), str(path))
+            self._store.fetch(_inside(name), path)
             yield path
+
+    def signed(self, name: str, expires_s: int) -> str:
+        """Return an address that opens ``name`` on an object store for whoever has it, for so long.
+
+        Raises:
+            UsageError: on a disk, or where the store signs none.
+        """
+        if self._store is None:
+            raise UsageError(f"{self.url}: a folder has no addresses to sign.")
+        return self._store.sign(_inside(name), expires_s)
 
 
 def _is_so(asked: Callable[[os.DirEntry[str]], bool], entry: os.DirEntry[str]) -> bool:

@@ -48,18 +48,20 @@ class Workspace:
 
     def __init__(self, root: str | Path, settings: Iterable[str] = ()) -> None:
         self.storage = Storage(root)
-        if not self.storage.exists(_MARKER):
+        try:
+            marker = self.storage.read(_MARKER)
+        except (FileNotFoundError, NotADirectoryError) as error:
             if self.storage.folders("commits"):
                 raise DamagedError(
                     f"{root}/{_MARKER}: missing, beside the commits of a workspace. Put the file"
                     f' back, or write {{"format": {FORMAT}}} into it if this version made it.'
-                )
+                ) from error
             raise UsageError(
                 f"{root}: no workspace here. Make one with: {command_line('init', root)}"
                 "  Or name another with --workspace."
-            )
+            ) from error
         try:
-            made = json.loads(self.storage.read(_MARKER))
+            made = json.loads(marker)
             known = (made.get("format"), made.get("version"))
         except (ValueError, AttributeError) as error:
             raise DamagedError(

@@ -244,7 +244,7 @@ class ModelStore(AbstractFileSystem):  # type: ignore[misc]
         adds = mode == "create" or path.startswith("ws/tables/")
         self.model.request(put, changes=True, adds=adds)
 
-    def copy(self, path1: str, path2: str, **kwargs: Any) -> None:
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         def copied() -> None:
             self.model.objects[path2] = (_found(self.model.objects, path1)[0], self.model.now)
 

@@ -180,7 +180,8 @@ def test_a_run_whose_lease_was_taken_away_stops(
 ) -> None:
     monkeypatch.setattr(leases, "BEAT_S", 0.01)
     with run_lock(store.storage, FOLDER) as lock:
-        store.storage.remove(f"{FOLDER}/runs")
+        for name in store.storage.names(f"{FOLDER}/runs"):
+            store.storage.remove(f"{FOLDER}/runs/{name}")
         time.sleep(0.3)
         with pytest.raises(StopRun, match="another may have taken its place"):
             lock.check()

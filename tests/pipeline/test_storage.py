@@ -44,8 +44,8 @@ def test_move_replaces_and_remove_forgives(storage: Storage) -> None:
     storage.move("from/f", "to/f")
     assert storage.read("to/f") == b"new"
     assert not storage.exists("from/f")
-    storage.remove("to")
-    storage.remove("to")
+    storage.remove("to/f")
+    storage.remove("to/f")
     assert not storage.exists("to/f")
 
 
