@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -265,8 +266,8 @@ def cache_clip(clip: ClipSource, target: Path, rules: ClipRules) -> Path:
             f"{clip.path.name}: {count} frames in {rules.length_s:g} s ({per_s:g}/s); it must be"
             f" {rules.min_frames} to {rules.max_frames} (train.min_frames, train.max_frames)",
         )
-    # Ranks of one machine may make the same clip; each writes a file of its own.
-    beside = target.with_name(f"{target.stem}.{os.getpid()}.mkv")
+    # Ranks, and nodes, may make the same clip; each writes a file of its own.
+    beside = target.with_name(f"{target.stem}.{platform.node()}.{os.getpid()}.mkv")
     try:
         made = write_cached_clip(media, float(start), float(end), beside)
         loud, silent = target.with_name(target.name.partition(".")[0] + ".mkv"), _silent(target)

@@ -9,11 +9,11 @@ averages instead, so the loss is scaled by the number of ranks before ``backward
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.devices import choose_device
+from pipeline.errors import AvatarBuildError
+
+Found = TypeVar("Found")
 
 _CPU = torch.device("cpu")
-_PATIENCE = timedelta(hours=2)
-"""How long ranks wait for one another; each fills its part of the cache before the first step, and
-one may have the slower disk."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Rank:
     world_size: int = 1
     """The number of processes."""
     device: torch.device = _CPU
+    local_index: int = 0
+    """The number of this process among those of its node, from 0."""
+    local_size: int = 1
+    """The number of processes of its node."""
 
     def part_of(self, batch: Sequence[int]) -> Sequence[int]:
         """Return this rank's part of a batch; the ranks' parts one after another are the batch."""
@@ -46,12 +50,13 @@ class Rank:
 
 
 @contextmanager
-def distributed(device: str) -> Iterator[Rank]:
+def distributed(device: str, patience: timedelta = timedelta(hours=2)) -> Iterator[Rank]:
     """Join the processes torchrun started, and leave them at the end; alone without torchrun.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each rank takes its own
             GPU, and ``cuda:N`` is refused.
+        patience: how long ranks wait for one another before they end with an error.
 
     Yields:
         This process.
@@ -61,15 +66,16 @@ def distributed(device: str) -> Iterator[Rank]:
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     place = choose_device(device, local_rank if world_size > 1 else None)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if world_size == 1:
         yield Rank(device=place)
         return
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=patience)
     try:
-        yield Rank(dist.get_rank(), dist.get_world_size(), place)
+        yield Rank(dist.get_rank(), dist.get_world_size(), place, local_rank, local_size)
     finally:
         dist.destroy_process_group()
 
@@ -126,3 +132,23 @@ def merge_over_ranks(found: dict[str, str], rank: Rank) -> dict[str, str]:
     everyone: list[Any] = [None] * rank.world_size
     dist.all_gather_object(everyone, found)
     return {name: text for one in everyone for name, text in one.items()}
+
+
+def from_first(find: Callable[[], Found], rank: Rank) -> Found:
+    """Return what the first rank finds, on all of them; an error of its is raised on all.
+
+    So only its node needs the folder that it looks into.
+    """
+    if rank.world_size == 1:
+        return find()
+    said: list[Any] = [None]
+    if rank.index == 0:
+        try:
+            said = [find()]
+        except AvatarBuildError as error:
+            said = [error]
+    dist.broadcast_object_list(said)
+    if isinstance(said[0], AvatarBuildError):
+        raise said[0]
+    found: Found = said[0]
+    return found

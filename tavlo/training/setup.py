@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def run(request: Request) -> Checkpoint:
     config = request.config
     resumable(request.out, request.recipe, config, None)
     clips, notes = request.clips()
-    with distributed(request.device) as rank:
+    with distributed(request.device, timedelta(minutes=config.timeout_min)) as rank:
         data = _prepare(request, clips, notes, rank)
         workers = config.workers
         if workers < 0:
@@ -200,14 +201,22 @@ def closing(request: Request, done: Checkpoint) -> str:
 def _prepare(
     request: Request, clips: Sequence[ClipSource], notes: list[str], rank: Rank
 ) -> TrainingData:
-    """Fill the cache, each rank its part, and split what is there."""
+    """Fill the cache, each rank its part, and split what is there.
+
+    Nodes that share the folder find all of it made then; one with a folder of its own makes the
+    rest, each of its ranks a part.
+    """
     config, folder = request.config, request.cache_folder
-    own = clips[rank.index :: rank.world_size]
-    shown = request.shown and rank.index == 0
-    with counting("clips", len(own), shown=shown) as count:
-        _, failed = fill_cache(own, folder, config.rules, _cores(), count)
-    failed = merge_over_ranks(failed, rank)
-    check_failed(failed, request.max_failed)
+    failed: dict[str, str] = {}
+    shares = [(rank.index, rank.world_size)]
+    if rank.local_size < rank.world_size:
+        shares.append((rank.local_index, rank.local_size))
+    for index, size in shares:
+        own = [clip for clip in clips if clip.clip_id not in failed][index::size]
+        with counting("clips", len(own), shown=request.shown and rank.index == 0) as count:
+            _, found = fill_cache(own, folder, config.rules, _cores(), count)
+        failed |= merge_over_ranks(found, rank)
+        check_failed(failed, request.max_failed)
     ready = [cached(clip, folder, config.rules) for clip in clips if clip.clip_id not in failed]
     training, validation = split(ready, config.validation, config.seed)
     if config.validation and not (training and validation):

@@ -31,7 +31,7 @@ from tavlo.training.data import (
     train_batches,
     validation_batches,
 )
-from tavlo.training.distributed import Rank, gather, sum_over_ranks, wrap_ddp
+from tavlo.training.distributed import Rank, from_first, gather, sum_over_ranks, wrap_ddp
 from tavlo.training.label_free import SENSITIVITY, LabelFree
 from tavlo.training.recipe import Recipe, make_recipe
 from tavlo.training.training_config import TrainConfig, recorded_config
@@ -125,7 +125,7 @@ def train(
             f" there is {len(data.validation)}. Raise train.validation, or name more clips."
         )
 
-    state = resumable(out, recipe, config, data)
+    state = from_first(lambda: resumable(out, recipe, config, data), rank)
     training = _Training(recipe, config, data, rank, total, state)
     batches = training.train_batches(workers)
 

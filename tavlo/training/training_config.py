@@ -19,7 +19,9 @@ from tavlo.training.training_clips import ClipRules
 class TrainConfig(Section):
     """The settings of the loop, for any recipe."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_every", "compile"})
+    unhashed: ClassVar[frozenset[str]] = frozenset(
+        {"workers", "checkpoint_every", "compile", "timeout_min"}
+    )
 
     seed: int = Field(default=0, ge=0)
     """The seed of weights, order, split and augmentation."""
@@ -73,6 +75,10 @@ class TrainConfig(Section):
     """Processes that read clips, per rank; -1 takes the rank's part of the cores, 0 none."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints: what a kill costs at most. Each epoch ends with one too."""
+    timeout_min: float = Field(default=120, gt=0)
+    """Minutes that ranks wait for one another before they end with an error. Each fills its part of
+    the cache before the first step, and one may have the slower disk; with a full cache 10 are
+    plenty, and a node that vanished is noticed so much sooner."""
 
     def uses_bf16(self, device: torch.device) -> bool:
         """Say whether a network computes in bfloat16 on a device."""
