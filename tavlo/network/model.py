@@ -16,13 +16,18 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock
+
+from tavlo.network.chunks import MOST_ELEMENTS, recomputed, stem_in_chunks
 
 Order = Literal["spatial-temporal", "temporal-spatial"]
 SpatialAttention = Literal["joint", "within-modality", "none"]
 ResidualInit = Literal["random", "zero"]
 
+STEM_CHUNK = 256
+"""Frames of a chunk where the encoder's stem is cut: 0.8 GB of it at a time in bf16."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """The statistics of ImageNet's pictures, RGB in [0, 1]."""
@@ -90,16 +95,19 @@ class Tavlo(nn.Module):
 
     Args:
         sizes: of the network.
-        recompute: trade compute for memory in the blocks (gradient checkpointing).
+        recompute: trade compute for memory in encoder and blocks (gradient checkpointing).
+        frozen: BatchNorm normalises by its running averages in training too, and keeps them.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, sizes: TavloSizes | None = None, *, recompute: bool = False) -> None:
+    def __init__(
+        self, sizes: TavloSizes | None = None, *, recompute: bool = False, frozen: bool = False
+    ) -> None:
         super().__init__()
         sizes = sizes or TavloSizes()
-        self.sizes, self.recompute = sizes, recompute
+        self.sizes, self.recompute, self.frozen = sizes, recompute, frozen
         self.visual_encoder = VisualEncoder(sizes)
         self.audio_encoder = AudioEncoder(sizes)
         self.space_position = nn.Parameter(torch.zeros(sizes.grid, sizes.grid, sizes.feature_size))
@@ -111,6 +119,14 @@ class Tavlo(nn.Module):
         for name, values in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
             scaled = rearrange(255 * torch.tensor(values), "rgb -> rgb 1 1")
             self.register_buffer(name, scaled, persistent=False)
+
+    def train(self, mode: bool = True) -> Tavlo:
+        """Set training or evaluation; frozen BatchNorm is never in training."""
+        super().train(mode)
+        for part in self.modules():
+            if self.frozen and isinstance(part, _BatchNorm):
+                part.train(False)
+        return self
 
     # The compiler cannot follow how many frames exist; it takes the three parts called here.
     @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call, untyped-decorator]
@@ -128,7 +144,10 @@ class Tavlo(nn.Module):
         frame_mask = batch["frame_mask"]
         # Filling is no frame: BatchNorm must not count it, and nobody needs it computed.
         frames = rearrange(batch["frames"][frame_mask], "n y x rgb -> n rgb y x")
-        features = self.visual_encoder((frames - self.pixel_mean) / self.pixel_std)
+        # Decided by what all ranks know, as BatchNorm may count together.
+        most = frame_mask.shape[0] * self.sizes.max_frames
+        recompute = self.recompute and self.training
+        features = self.visual_encoder(self._scaled(frames), recompute=recompute, most=most)
         features = rearrange(features, "n c h w -> n h w c")
         visual = features.new_zeros(*frame_mask.shape, *features.shape[1:])
         visual[frame_mask] = features  # eq. 1
@@ -136,6 +155,15 @@ class Tavlo(nn.Module):
         # Attention without a mask is the faster one.
         audio, visual = self.attend(audio, visual, None if frame_mask.all() else frame_mask)
         return {"audio_tokens": audio, "visual_tokens": visual, "frame_mask": frame_mask}
+
+    def _scaled(self, frames: Tensor) -> Tensor:
+        """Scale pixels as ImageNet's were, in the precision the encoder computes in."""
+        scaled = (frames - self.pixel_mean) / self.pixel_std
+        device = frames.device.type
+        if torch.is_autocast_enabled(device):
+            # The first convolution would do so, and the wide ones would be held until its end.
+            scaled = scaled.to(torch.get_autocast_dtype(device))
+        return scaled
 
     def attend(
         self, audio: Tensor, visual: Tensor, frame_mask: Tensor | None = None
@@ -205,9 +233,28 @@ class VisualEncoder(nn.Module):
         # Pictures lie with their colours innermost; so do the kernels then, and no step turns them.
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Turn pictures ``(n, 3, y, x)`` into features ``(n, c, h, w)``."""
-        features: Tensor = self.stages(frames)
+    def forward(self, frames: Tensor, *, recompute: bool = False, most: int = 0) -> Tensor:
+        """Turn pictures into features.
+
+        Args:
+            frames: ``(n, 3, y, x)``.
+            recompute: keep the inputs of the stages alone, and compute them anew for gradients.
+            most: the frames there might be; the stem is cut where their values pass 32 bits.
+
+        Returns:
+            ``(n, c, h, w)``, whatever is recomputed; with a cut stem within rounding.
+        """
+        stem, *stages = self.stages
+        assert isinstance(stem, nn.Sequential)
+        channels = stem[0].out_channels
+        assert isinstance(channels, int)
+        limit = MOST_ELEMENTS // (channels * -(-frames.shape[2] // 2) * -(-frames.shape[3] // 2))
+        if most > limit or (recompute and most > STEM_CHUNK):
+            features = stem_in_chunks(stem, frames, min(limit, STEM_CHUNK))
+        else:
+            features = recomputed(stem, frames) if recompute else stem(frames)
+        for stage in stages:
+            features = recomputed(stage, features) if recompute else stage(features)
         return features
 
 
@@ -305,7 +352,12 @@ class AttentionLayer(nn.Module):
             mask: True where a token may be attended to, ``(sequences, 1, 1, length)``.
         """
         query, key, value = self._heads(self.norm_attention(tokens))
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        if tokens.shape[1] == 1:
+            # One token has nothing but itself. There may be as many sequences as cells, and GPU
+            # kernels take 65,535.
+            mixed = value
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         merged = rearrange(mixed, "sequence heads length d -> sequence length (heads d)")
         tokens = tokens + self.to_out(merged)  # eq. 9
         refined: Tensor = tokens + self.ffn(self.norm_ffn(tokens))  # eq. 10

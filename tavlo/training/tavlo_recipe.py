@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -44,7 +44,12 @@ class TavloConfig(Section):
     imagenet: bool = True
     """Start the visual encoder from ImageNet where its weights are registered."""
     recompute: bool = False
-    """Compute the blocks' activations a second time instead of keeping them: less memory."""
+    """Compute the activations of each encoder stage and block a second time instead of keeping
+    them: less memory. BatchNorm counts the whole batch, once, as without it."""
+    batch_norm: Literal["batch", "frozen"] = "batch"
+    """batch: the encoder normalises by the batch's statistics. frozen: by the averages it began
+    with, ImageNet's, which stay; then no part of a batch depends on the others, and
+    ``train.sub_batch`` changes nothing but memory."""
     picture_px: int = Field(default=SIZE_PX, ge=32, le=SIZE_PX)
     """Width and height of a frame: ``sizes.grid`` cells of 32 pixels, fewer with fewer stages.
     Less than 224 is for machines without a GPU."""
@@ -96,7 +101,8 @@ class TavloRecipe(Recipe):
 
     def make_network(self) -> nn.Module:
         """Make a new network."""
-        return Tavlo(self.settings.sizes, recompute=self.settings.recompute)
+        frozen = self.settings.batch_norm == "frozen"
+        return Tavlo(self.settings.sizes, recompute=self.settings.recompute, frozen=frozen)
 
     def initialise(self, model: nn.Module) -> dict[str, str]:
         """Put ImageNet's weights into the visual encoder, where they are registered."""

@@ -1,0 +1,114 @@
+"""What fits the encoder into memory and indices changes nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tavlo.network import model as network
+from tavlo.network.chunks import stem_in_chunks
+from tavlo.network.model import AttentionLayer, Tavlo, TavloSizes
+from tests.tavlo import small
+
+
+def batch(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
+    """Noise in place of clips of these lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = max(lengths)
+    shape = (len(lengths), longest, 64, 64, 3)
+    steps = longest * small.SIZES["steps_per_frame"]
+    return {
+        "frames": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
+        "spectrogram": torch.randn(
+            len(lengths), steps, small.SIZES["num_bins"], generator=generator
+        ),
+        "frame_mask": torch.arange(longest) < torch.tensor(lengths)[:, None],
+    }
+
+
+def tavlo(**how: bool) -> Tavlo:
+    torch.manual_seed(0)
+    return Tavlo(TavloSizes(**small.SIZES), **how).train()
+
+
+def step(model: Tavlo) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Loss, gradients and buffers of one step."""
+    outputs = model(batch([12, 10, 12]))
+    loss = small.recipe().loss(outputs)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: value.grad for name, value in model.named_parameters()}
+    assert all(value is not None for value in gradients.values())
+    return loss, gradients, dict(model.named_buffers())  # type: ignore[return-value]
+
+
+def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.allclose(value.double(), other[name].double(), rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_stem_in_chunks_and_stages_recomputed_give_loss_gradients_and_averages(
+    frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = step(tavlo(frozen=frozen))
+    monkeypatch.setattr(network, "STEM_CHUNK", 5)  # 34 frames: the last chunk is shorter
+    chunked = step(tavlo(frozen=frozen, recompute=True))
+    assert chunked[0].item() == pytest.approx(whole[0].item(), rel=1e-6)
+    close(whole[1], chunked[1])
+    close(whole[2], chunked[2])
+    moved = not torch.equal(whole[2]["visual_encoder.stages.0.1.running_mean"], torch.zeros(4))
+    assert moved is not frozen
+
+
+def test_a_stem_past_32_bits_is_cut_though_nothing_is_recomputed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = step(tavlo())
+    cut: list[int] = []
+
+    def noting(stem: nn.Sequential, frames: Tensor, size: int) -> Tensor:
+        cut.append(size)
+        return stem_in_chunks(stem, frames, size)
+
+    # A frame of 64 pixels is 4 x 32 x 32 values behind the first convolution.
+    monkeypatch.setattr(network, "MOST_ELEMENTS", 7 * 4 * 32 * 32)
+    monkeypatch.setattr(network, "stem_in_chunks", noting)
+    close(whole[1], step(tavlo())[1])
+    assert cut == [7]
+    # The real bound: 64 channels of 112 x 112 pixels.
+    monkeypatch.undo()
+    assert network.MOST_ELEMENTS // (64 * 112 * 112) == 2674
+
+
+def test_a_stem_in_chunks_evaluates_as_the_whole() -> None:
+    stem = tavlo().visual_encoder.stages[0].eval()
+    assert isinstance(stem, nn.Sequential)
+    frames = torch.randn(11, 3, 64, 64)
+    assert torch.equal(stem_in_chunks(stem, frames, 4), stem(frames))
+
+
+@pytest.mark.parametrize("count", [3, 70_000])
+def test_a_sequence_of_one_token_is_not_attended_to_and_gives_the_same(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = AttentionLayer(TavloSizes(**small.SIZES))
+    tokens = torch.randn(count, 1, layer.to_out.in_features)
+    # The second definition: the same token twice over, so that attention mixes equals.
+    expected = layer(tokens.repeat(1, 2, 1), None)[:, :1] if count < 100 else None
+
+    def refuse(*_: object, **__: object) -> Tensor:
+        raise AssertionError("attention was called")
+
+    attention = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", refuse)
+    found = layer(tokens, None)
+    assert found.shape == tokens.shape
+    if expected is not None:
+        assert torch.allclose(found, expected, atol=1e-6)
+        # And bit for bit what attention over one token answers.
+        query, key, value = layer._heads(layer.norm_attention(tokens))
+        assert torch.equal(attention(query, key, value), value)
