@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tavlo.network import model as network
-from tavlo.network.chunks import stem_in_chunks
+from tavlo.network.chunks import MOST_ELEMENTS, stem_in_chunks
 from tavlo.network.model import AttentionLayer, Tavlo, TavloSizes
 from tests.tavlo import small
+
+SIZES: dict[str, Any] = dict(small.SIZES)
 
 
 def batch(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
@@ -30,7 +34,7 @@ def batch(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
 
 def tavlo(**how: bool) -> Tavlo:
     torch.manual_seed(0)
-    return Tavlo(TavloSizes(**small.SIZES), **how).train()
+    return Tavlo(TavloSizes(**SIZES), **how).train()
 
 
 def step(model: Tavlo) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -80,7 +84,7 @@ def test_a_stem_past_32_bits_is_cut_though_nothing_is_recomputed(
     assert cut == [7]
     # The real bound: 64 channels of 112 x 112 pixels.
     monkeypatch.undo()
-    assert network.MOST_ELEMENTS // (64 * 112 * 112) == 2674
+    assert MOST_ELEMENTS // (64 * 112 * 112) == 2674
 
 
 def test_a_stem_in_chunks_evaluates_as_the_whole() -> None:
@@ -95,7 +99,7 @@ def test_a_sequence_of_one_token_is_not_attended_to_and_gives_the_same(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    layer = AttentionLayer(TavloSizes(**small.SIZES))
+    layer = AttentionLayer(TavloSizes(**SIZES))
     tokens = torch.randn(count, 1, layer.to_out.in_features)
     # The second definition: the same token twice over, so that attention mixes equals.
     expected = layer(tokens.repeat(1, 2, 1), None)[:, :1] if count < 100 else None
