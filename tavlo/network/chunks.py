@@ -1,4 +1,4 @@
-"""What keeps the encoder within a GPU's memory and its indices: chunks and recomputing.
+"""Chunks and recomputing keep the encoder within a GPU's memory and its indices.
 
 BatchNorm counts a whole batch. A part of the network that is recomputed for its gradient sees the
 same batch, and must not count it a second time; a layer that is computed in chunks counts all of
