@@ -84,7 +84,11 @@ class RunConfig(Section):
     executor: Literal["local", "ray"] = "local"
     """Executor of the units. local: supervised processes here. ray: actors of a Ray cluster."""
     ray_address: str = ""
-    """The Ray cluster, e.g. 'auto' or 'ray://head:10001'; empty starts one on this machine."""
+    """The Ray cluster this machine is a node of: 'auto', or its head's 'host:6379'. Empty takes
+    RAY_ADDRESS where that is set, and else starts one on this machine."""
+    ray_resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """What a worker takes of a Ray cluster besides cores and GPUs: memory in bytes, and resources
+    of your own, as 'ray start --resources' names them: {"memory": 4e9, "big": 1}."""
     max_failed: str = "100%"
     """Failed rows a run may have and still exit 0: a count, or a percentage such as '5%'. A bug in
     our code exits 1 whatever this says."""

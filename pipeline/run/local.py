@@ -7,6 +7,7 @@ as a whole, so the processes are started one by one and supervised by ``pool``.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,23 +15,28 @@ import sys
 import threading
 import time
 import types
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pipeline.run.gpus import VISIBLE, visible_gpus
-from pipeline.run.pool import Message, Worker
+from pipeline.run.pool import CRASH, Message, Worker
 from pipeline.run.unit import Job
 from pipeline.run.worker import opened_stage, raised, reply
 
 _LEAVE_S = 5.0
+_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux's <sys/prctl.h>."""
 
 
 class ProcessWorker:
     """A spawned process and the pipe to it."""
 
-    beats = True
+    placed = True
+    blame = CRASH
 
     def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
@@ -52,6 +58,11 @@ class ProcessWorker:
             while self.pipe.poll():
                 found.append(self.pipe.recv())
         return found
+
+    @property
+    def heard(self) -> float:
+        """Return this instant: it is on this machine."""
+        return time.monotonic()
 
     def is_alive(self) -> bool:
         """Say whether the process runs."""
@@ -135,6 +146,9 @@ def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]
     """Live as a worker: open the stage, answer messages, end with the parent."""
     os.environ.update(environment)  # before torch is imported, with the stage's backend
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    # Two attempts at a unit write into folders of their own, also where the first, cut off from
+    # its run and not dead, does not know of the second.
+    job = replace(job, run_id=f"{job.run_id}-{uuid.uuid4().hex[:12]}")
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     lock = threading.Lock()
 
@@ -156,7 +170,12 @@ def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]
 
 
 def _end_with(parent: int) -> None:
-    """Leave when the parent is gone, or a killed run would go on writing."""
+    """Leave when the parent is gone, or a killed run would go on writing.
+
+    Linux ends this process also while foreign code lets no thread of it run.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -7,10 +7,12 @@ executor's business (``Worker``).
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol
 
 from pipeline.errors import StopRun
@@ -24,6 +26,12 @@ _POLL_S = 0.2
 _START_TIMEOUT_S = 300.0
 _TRIES = 2
 """A row may kill this many workers before it is the row's fault and not the machine's."""
+_LOSSES = 10
+"""A unit may lose this many machines, or as many in turn a worker that starts; then the run stops:
+it is no row's fault, and more of it would be none's gain."""
+
+CRASH = "worker_crash"
+"""Kind of a row that its worker does not survive."""
 
 
 class UnitSource:
@@ -61,13 +69,16 @@ class WorkerError(Exception):
 
 @dataclass
 class RowByRow:
-    """A unit being done row by row after it cost a worker."""
+    """A unit being done row by row after it lost its worker."""
 
     unit: Unit
     rows: list[Record]
     clock: Clock
     outcomes: list[Outcome] = field(default_factory=list)
     deaths: int = 0
+    """Workers the row at hand cost."""
+    losses: int = 0
+    """Machines that were lost while they were at the unit."""
 
     @property
     def index(self) -> int:
@@ -83,8 +94,23 @@ Message = tuple[str, Any]
 class Worker(Protocol):
     """Something that opens the stage once and then answers messages."""
 
-    beats: bool
-    """True where it says ``beat`` before each batch; else a unit is waited for as a whole."""
+    @property
+    def placed(self) -> bool:
+        """Say whether there was room for it; until then it only waits, and nothing is wrong."""
+        ...
+
+    @property
+    def heard(self) -> float:
+        """Return when it was last known to be in reach, by ``time.monotonic``.
+
+        A worker that is silent while it is in reach hangs; one that is out of reach may not.
+        """
+        ...
+
+    @property
+    def blame(self) -> str:
+        """Return the kind of failure of a row that it dies of again; empty: none is to blame."""
+        ...
 
     def send(self, message: Message) -> None:
         """Give it work; a dead worker is no error here."""
@@ -111,8 +137,11 @@ class Worker(Protocol):
 class Team(Protocol):
     """Makes workers and waits for any of them."""
 
-    cores: int
-    """Workers there are where nobody says how many."""
+    @property
+    def cores(self) -> int:
+        """Return how many workers there are, now, where nobody says how many."""
+        ...
+
     num_gpus: int
     """GPUs its workers share; 0 where they use none."""
 
@@ -135,14 +164,19 @@ class _Place:
 
     number: int
     worker: Worker
-    deadline: float
+    deadline: float = math.inf
+    """When what it does is a hang; it has time to start from its placement on."""
     ready: bool = False
     unit: Unit | None = None
     row_by_row: RowByRow | None = None
 
     @property
+    def busy(self) -> bool:
+        return self.unit is not None or self.row_by_row is not None
+
+    @property
     def idle(self) -> bool:
-        return self.ready and self.unit is None and self.row_by_row is None
+        return self.ready and not self.busy
 
 
 class Pool:
@@ -172,37 +206,51 @@ class Pool:
         self.on_result, self.on_rows, self.on_ready = on_result, on_rows, on_ready
         self.places: list[_Place] = []
         self.row_by_row: list[RowByRow] = []
-        """Units that cost a worker and wait for a new one."""
-        self.failed_starts = 0
+        """Units that lost their worker and wait for another."""
+        self.failed_starts = Counter[str]()
+        """Workers that died at their start since one was ready last, by what is to blame."""
         self.stop: StopRun | None = None
 
-    def run(self, count: int) -> None:
-        """Do all there is to do with ``count`` workers, at least 1.
+    def run(self, most: Callable[[], int]) -> None:
+        """Do all there is to do.
+
+        Args:
+            most: returns how many workers there are to be, at least 1; asked again and again, as a
+                cluster grows and shrinks.
 
         Raises:
-            StopRun: a worker says the run must stop; committed units stay.
+            StopRun: a worker says the run must stop, or too many machines are lost; committed
+                units stay.
             AvatarBuildError: a worker could not open the stage.
             WorkerError: a bug outside any row.
         """
         try:
-            self._run(count)
+            self._run(most)
         finally:
             self._end()
 
-    def _run(self, count: int) -> None:
+    def _run(self, most: Callable[[], int]) -> None:
         while True:
-            while len(self.places) < count and self._work_left():
-                number = min(set(range(count)) - {place.number for place in self.places})
-                worker = self.team.start(self.job, number)
-                self.places.append(_Place(number, worker, time.monotonic() + _START_TIMEOUT_S))
+            self._follow(most())
             for place in self.places:
                 if place.idle:
                     self._assign(place)
-            if all(place.idle for place in self.places) and not self._work_left():
+            if not self._work_left() and not any(place.busy for place in self.places):
                 break
             self._listen()
         if self.stop:
             raise self.stop
+
+    def _follow(self, most: int) -> None:
+        """Start workers where there are fewer, and ask for no more room than that."""
+        while len(self.places) < most and self._work_left():
+            taken = {place.number for place in self.places}
+            number = next(number for number in count() if number not in taken)
+            self.places.append(_Place(number, self.team.start(self.job, number)))
+        for place in self.places[most:]:
+            if not place.worker.placed:
+                place.worker.kill()
+                self.places.remove(place)
 
     def _work_left(self) -> bool:
         if self.stop:
@@ -217,8 +265,7 @@ class Pool:
             self._send_row(place)
         elif unit := self.source.take():
             place.unit = unit
-            rows = self.spec.batch_size if place.worker.beats else unit.stop - unit.first
-            place.deadline = time.monotonic() + self.spec.row_timeout_s * rows
+            place.deadline = time.monotonic() + self.spec.row_timeout_s * self.spec.batch_size
             place.worker.send(("unit", unit))
 
     def _send_row(self, place: _Place) -> None:
@@ -233,9 +280,11 @@ class Pool:
             alive = place.worker.is_alive()  # asked first: what it said before it died is heard
             for message in place.worker.messages():
                 self._act(place, message)
+            if not place.ready and place.worker.placed:
+                place.deadline = min(place.deadline, time.monotonic() + _START_TIMEOUT_S)
             if not alive:
                 self._replace_dead(place, hung=False)
-            elif not place.idle and time.monotonic() > place.deadline:
+            elif not place.idle and place.worker.heard > place.deadline:
                 place.worker.kill()
                 self._replace_dead(place, hung=True)
 
@@ -244,7 +293,7 @@ class Pool:
         if kind == "ready":
             self.on_ready()
             place.ready = True
-            self.failed_starts = 0
+            self.failed_starts.clear()
         elif kind == "beat":
             place.deadline = time.monotonic() + self.spec.row_timeout_s * self.spec.batch_size
             if place.unit and value is not None:
@@ -296,29 +345,41 @@ class Pool:
     def _replace_dead(self, place: _Place, *, hung: bool) -> None:
         """Replace a dead worker; what it was doing goes on row by row."""
         self.places.remove(place)
-        how = place.worker.death()
+        how, blame = place.worker.death(), place.worker.blame
         place.worker.end()
         if not place.ready:
-            self.failed_starts += 1
-            if self.failed_starts >= _TRIES + 1:
+            self.failed_starts[blame] += 1
+            if not blame and self.failed_starts[blame] >= _LOSSES:
+                raise StopRun(f"{self.spec.name}: {_LOSSES} workers in turn found no place: {how}.")
+            if blame and self.failed_starts[blame] > _TRIES:
                 raise WorkerError(f"{self.spec.name}: three workers died at their start ({how})")
         if place.unit:
             rows = read_unit(self.job, self.spec, place.unit)
             self.row_by_row.append(RowByRow(place.unit, rows, Clock()))
         elif row_by_row := place.row_by_row:
+            self._go_on(row_by_row, how, "hang" if hung else blame)
+
+    def _go_on(self, row_by_row: RowByRow, how: str, blame: str) -> None:
+        """Go on with a unit whose worker died at a row, past that if it is to blame."""
+        row = row_by_row.rows[row_by_row.index]
+        if not blame:
+            row_by_row.losses += 1
+            if row_by_row.losses >= _LOSSES:
+                unit = row_by_row.unit.name
+                raise StopRun(f"{self.spec.name}: unit {unit} lost {_LOSSES} workers: {how}.")
+        else:
             row_by_row.deaths += 1
-            row = row_by_row.rows[row_by_row.index]
-            if hung:
-                limit = self.spec.row_timeout_s
-                row_by_row.outcomes.append(Fail(row.id, "hang", f"no answer in {limit:g} s", True))
-            elif row_by_row.deaths >= _TRIES:
-                detail = f"the worker died twice on this row ({how})"
-                row_by_row.outcomes.append(Fail(row.id, "worker_crash", detail, True))
-            else:
-                self.row_by_row.append(row_by_row)
-                return
-            row_by_row.deaths = 0
-            self._next_row(None, row_by_row)
+        if blame == "hang":
+            limit = self.spec.row_timeout_s
+            row_by_row.outcomes.append(Fail(row.id, blame, f"no answer in {limit:g} s", True))
+        elif row_by_row.deaths >= _TRIES:
+            detail = f"the worker died twice on this row ({how})"
+            row_by_row.outcomes.append(Fail(row.id, blame, detail, True))
+        else:
+            self.row_by_row.append(row_by_row)
+            return
+        row_by_row.deaths = 0
+        self._next_row(None, row_by_row)
 
     def _end(self) -> None:
         for place in self.places:

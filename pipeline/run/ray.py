@@ -1,160 +1,403 @@
-"""Workers as actors of a Ray cluster: one pool per stage, pulling whole units.
+"""Workers on the nodes of a Ray cluster: one pool per stage, pulling whole units.
 
-The same ``run_unit`` and the same supervision as on one machine. Only units and outcomes travel;
-rows and media go through the workspace, which every node must reach. Ray's own retries are off:
-the pool knows which row was at fault, Ray does not.
+An actor takes the room Ray gives it on a node, starts there the same worker process as on one
+machine (``local``) and carries its messages. So it survives what a row does to that process, and
+tells; where the actor itself is gone, its node is, or the way there, and no row is to blame. Only
+messages travel; rows and media go through the workspace, which every node must reach. Ray's own
+retries are off: the pool knows which row was at fault, Ray does not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UsageError
+from pipeline.errors import StopRun, UsageError
 from pipeline.run.gpus import VISIBLE
-from pipeline.run.pool import Message, Worker
+from pipeline.run.local import ProcessWorker
+from pipeline.run.pool import CRASH, Message, Worker
 from pipeline.run.unit import Job
-from pipeline.run.worker import opened_stage, raised, reply
+from pipeline.versions import code_revision, tool_versions
 
 if TYPE_CHECKING:
+    from pipeline.config import RunConfig
     from pipeline.run.stage import StageSpec
+
+OUT_OF_MEMORY = "out_of_memory"
+"""Kind of a row whose worker Ray ended, as its node ran out of memory."""
+
+_LISTEN_S = 2.0
+"""An actor answers this often also where its worker says nothing."""
+_SILENT_S = 30.0
+"""An actor that answers nothing for so long is taken for lost, with its node or the way to it."""
+_HEAD_S = 10.0
+"""The same of the cluster's head; Ray itself would end this process after 60 s."""
+_LOOK_S = 1.0
+"""The nodes of the cluster are looked at this often."""
+_LEAVE_S = 5.0
+_REVISION = "avatar-build's revision"
+
+
+@dataclass(frozen=True)
+class Node:
+    """What an actor says of where it is."""
+
+    node_id: str
+    address: str
+    log: str
+    """The file with what its worker writes to standard error."""
+    reaches: bool
+    """Whether the run's workspace is there."""
+    versions: Mapping[str, str]
+    """Of Python and libraries, and our own code's revision."""
+
+    def __str__(self) -> str:
+        return f"on node {self.address}, its log there is {self.log}"
 
 
 class StageActor:
-    """Lives in a Ray worker process: opens the stage, then answers."""
+    """Lives in a Ray worker process of a node and carries messages to and from a worker there."""
 
-    def open(self, job: Job, environment: Mapping[str, str]) -> Message:
-        """Open the stage; ``ready``, or why not."""
-        os.environ.update(environment)
-        self._job = job
-        try:
-            self._opened = opened_stage(job, lambda: None)
-            self._stage = self._opened.__enter__()
-        except Exception as error:  # noqa: BLE001  the driver raises it again
-            return raised(error)
-        return "ready", None
+    def about(self, folder: str | None) -> dict[str, Any]:
+        """Say where this is, with what code, and whether the run's folder is here, too."""
+        ray = _ray()
+        self._code = code_revision(), tool_versions()
+        revision, versions = self._code
+        return {
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "address": ray.util.get_node_ip_address(),
+            "log": os.path.realpath("/proc/self/fd/2"),
+            "reaches": folder is None or Path(folder).is_dir(),
+            "versions": {**versions, _REVISION: revision},
+        }
 
-    def answer(self, message: Message) -> Message:
-        """Do a unit or a row."""
-        return reply(self._job, self._stage, message, lambda _done: None)
+    def open(self, job: Job, environment: Mapping[str, str]) -> tuple[list[Message], str]:
+        """Start the worker; commits will name the code that is here."""
+        revision, versions = self._code
+        mine = replace(job, code_revision=revision, versions=versions)
+        self._worker = ProcessWorker(mine, environment)
+        return self.listen()
 
-    def close(self) -> None:
-        """Close the stage."""
-        self._opened.__exit__(None, None, None)
+    def send(self, message: Message) -> None:
+        """Give the worker work."""
+        self._worker.send(message)
+
+    def listen(self) -> tuple[list[Message], str]:
+        """Wait a moment for what the worker says; say also how it died, if it did."""
+        worker = self._worker
+        wait([worker.pipe, worker.process.sentinel], _LISTEN_S)
+        alive = worker.is_alive()  # asked first: what it said before it died is heard
+        return worker.messages(), "" if alive else worker.death()
+
+    def end(self) -> None:
+        """Let the worker close its stage and leave."""
+        self._worker.send(("end", None))
+        self._worker.end()
 
 
 class ActorWorker:
-    """An actor and the answer it owes."""
+    """An actor, as the pool sees it.
 
-    beats = False
+    Args:
+        team: it is of.
+        job: what its worker is to run.
+        excluded: nodes it must not be placed on.
+    """
 
-    def __init__(self, actor: Any, job: Job, environment: Mapping[str, str]) -> None:
-        self._actor = actor
-        self.owed: Any = actor.open.remote(job, environment)
-        self._died = ""
+    def __init__(self, team: RayTeam, job: Job, excluded: Sequence[str]) -> None:
+        self._team, self._job = team, job
+        self._actor = team.make_actor(excluded)
+        self.owed = self._actor.about.remote(team.proof(job))
+        self._node: Node | None = None
+        self._death = ""
+        self.heard = time.monotonic()
+        self.blame = CRASH
+
+    @property
+    def placed(self) -> bool:
+        """Say whether a node has taken it, and its code has started there."""
+        return self._node is not None
 
     def send(self, message: Message) -> None:
         """Give it work."""
         if message[0] == "end":
-            self.owed = self._actor.close.remote()
+            self.owed = self._actor.end.remote()
         else:
-            self.owed = self._actor.answer.remote(message)
+            self._actor.send.remote(message)
 
     def messages(self) -> list[Message]:
-        """Return its answer, when it is there."""
-        import ray
-
-        if self.owed is None or not ray.wait([self.owed], timeout=0)[0]:
+        """Return what its worker said; a node with other code, or no workspace, is refused here."""
+        ray = _ray()
+        if self._death:
             return []
-        owed, self.owed = self.owed, None
+        if not ray.wait([self.owed], timeout=0)[0]:
+            if self._node and time.monotonic() - self.heard > _SILENT_S:
+                self._lose(f"no sign of life for {_SILENT_S:g} s")
+            return []
         try:
-            answer: Message = ray.get(owed)
-        except ray.exceptions.RayActorError as error:
-            self._died = str(error).splitlines()[0]
+            answer = ray.get(self.owed)
+        except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.OutOfMemoryError):
+                self.blame = OUT_OF_MEMORY
+                self._death = f"Ray says its node ran out of memory, {self._node}"
+            else:
+                self._lose(told_of(error))
             return []
-        return [answer]
+        self.heard = time.monotonic()
+        if self._node is None:
+            self._node = Node(**answer)
+            if wrong := self._team.flaw(self._node, self._job):
+                self.blame, self._death = "", wrong
+                self.kill()
+            else:
+                self.owed = self._actor.open.remote(self._job, self._team.environment)
+            return []
+        said: list[Message]
+        said, how = answer
+        if how:
+            self._death = f"{how}, {self._node}"
+        else:
+            self.owed = self._actor.listen.remote()
+        return said
+
+    def _lose(self, how: str) -> None:
+        self.blame = ""
+        self._death = f"{how}, {self._node}" if self._node else how
+        self._team.say_once(f"a worker is lost, and its unit done again: {self._death}.")
 
     def is_alive(self) -> bool:
         """Say whether it has not been seen dead."""
-        return not self._died
+        return not self._death
 
     def death(self) -> str:
-        """Return what Ray says of it."""
-        return self._died or "ended by us"
+        """Return how it died, and where to read more."""
+        return self._death or f"ended by us, {self._node}"
 
     def kill(self) -> None:
-        """End it at once."""
-        import ray
-
-        ray.kill(self._actor)
+        """End it at once, with its worker."""
+        self._team.kill(self._actor)
 
     def end(self) -> None:
         """Give it seconds to close its stage."""
-        import ray
-
-        if self.owed is not None and not self._died:
-            ray.wait([self.owed], timeout=5.0)
+        ray = _ray()
+        if self._node and not self._death and not self._team.gone:
+            ray.wait([self.owed], timeout=_LEAVE_S)
         self.kill()
+
+
+def told_of(error: Exception) -> str:
+    """Return in one line what Ray says of an actor's end."""
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
+    found = next((line for line in lines if "node has died" in line or "dead" in line), lines[-1])
+    return found.partition(". ")[0].strip().rstrip(".")
 
 
 class RayTeam:
     """Actors on a Ray cluster.
 
     Args:
-        address: of a running cluster, as ``ray.init`` takes it; empty starts one on this machine.
+        settings: the cluster's address, and what an actor takes of it.
         spec: of the stage whose resources an actor needs.
         device: where the stage's model runs; unless that is ``cpu``, an actor takes a part of a
             GPU of the cluster, where there are any.
-        workers_per_gpu: how many actors share one.
+        say: told once of each node that is refused or lost.
 
     Raises:
-        UsageError: the extra is not installed.
+        UsageError: the extra is not installed, or there is no such cluster.
     """
 
-    def __init__(self, address: str, spec: StageSpec, device: str, workers_per_gpu: int) -> None:
-        # Ray is not to report on its users.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            raise UsageError(
-                "--executor ray: Ray is not installed. Install it: pip install 'avatar-build[ray]'."
-            ) from error
-        if not ray.is_initialized():
-            local: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else local),
-            )
-        cluster_resources: Callable[[], dict[str, float]] = ray.cluster_resources
-        there = cluster_resources()
-        self.cores = max(1, int(there.get("CPU", 0) / spec.num_cpus))
-        self.num_gpus = 0 if device == "cpu" else int(there.get("GPU", 0))
-        gpus_each = 1 / workers_per_gpu if self.num_gpus else 0
+    def __init__(
+        self, settings: RunConfig, spec: StageSpec, device: str, say: Callable[[str], None]
+    ) -> None:
+        self._name, self._say = spec.name, say
+        self._said: set[str] = set()
+        ray = connect(settings.ray_address)
+        self._head = ray.get_runtime_context().gcs_address
+        self._refused: dict[str, str] = {}
+        self._nodes: list[dict[str, Any]] = []
+        self._looked = -_LOOK_S
+        self._head_answered = time.monotonic()
+        self.gone = False
+        """Set when the head of the cluster is gone: Ray can be asked nothing more."""
+        self._look()
+        gpus = sum(node["Resources"].get("GPU", 0) for node in self._nodes)
+        self.num_gpus = 0 if device == "cpu" else int(gpus)
+        own = dict(settings.ray_resources)
+        memory = int(own.pop("memory", spec.memory_bytes))
+        self._needs = {
+            "CPU": spec.num_cpus,
+            "GPU": 1 / settings.workers_per_gpu if self.num_gpus else 0,
+            "memory": memory,
+            **own,
+        }
         # An actor that asks for no GPU is shown none by older Ray, all of its node's by newer
         # (2.60; ray-project/ray pull request 62492). Here it is none.
-        self._environment = {VISIBLE: ""} if device == "auto" and not self.num_gpus else {}
-        as_actor: Any = ray.remote(
-            num_cpus=spec.num_cpus, num_gpus=gpus_each, max_restarts=0, max_task_retries=0
+        self.environment = {VISIBLE: ""} if device == "auto" and not self.num_gpus else {}
+        as_actor = ray.remote(
+            num_cpus=spec.num_cpus,
+            num_gpus=self._needs["GPU"],
+            memory=memory or None,
+            resources=own,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=4,  # to listen is to wait; meanwhile it is sent to
         )
         self._make: Any = as_actor(StageActor)
 
+    @property
+    def cores(self) -> int:
+        """Return how many actors the nodes that are alive have room for when nothing else runs."""
+        self._look()
+        return max(1, sum(self._room(node) for node in self._nodes))
+
+    def _room(self, node: dict[str, Any]) -> int:
+        if node["NodeID"] in self._refused:
+            return 0
+        there, needs = node["Resources"], self._needs.items()
+        # Thirds of a GPU make one; what is no number of workers is less than one more.
+        return min(int(there.get(name, 0) / need + 1e-6) for name, need in needs if need)
+
+    def _look(self) -> None:
+        """Look at the cluster's nodes, unless its head does not answer: Ray would wait for it."""
+        ray = _ray()
+        now = time.monotonic()
+        if self.gone or now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        if self._answers():
+            self._head_answered = now
+            self._nodes = [node for node in ray.nodes() if node["Alive"]]
+        elif now - self._head_answered > _HEAD_S:
+            self.gone = True
+            raise StopRun(
+                f"{self._name}: the head of the Ray cluster, {self._head}, does not answer. What is"
+                " committed stays; run again when it does."
+            )
+
+    def _answers(self) -> bool:
+        host, _, port = self._head.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+        except OSError:
+            return False
+        return True
+
+    def make_actor(self, excluded: Sequence[str]) -> Any:
+        """Ask Ray for an actor on any node but these."""
+        if not excluded:
+            return self._make.remote()
+        others = {"ray.io/node-id": f"!in({','.join(excluded)})"}
+        return self._make.options(label_selector=others).remote()
+
+    def proof(self, job: Job) -> str | None:
+        """Return a folder that only the workspace of this run has; none on an object store."""
+        path = job.storage.local_path(f"commits/{job.stage}/work/{job.run_id}")
+        return None if path is None else str(path)
+
+    def flaw(self, node: Node, job: Job) -> str:
+        """Say why no unit may run on a node; empty where one may.
+
+        Raises:
+            UsageError: it is so of every node.
+        """
+        wrong = _flaw(node, job)
+        if wrong:
+            line = f"node {node.address}: {wrong}"
+            self._refused[node.node_id] = line
+            if not any(self._room(other) for other in self._nodes):
+                raise UsageError(f"{self._name}: {line}")
+            self.say_once(f"{line} No unit runs there.")
+            return line
+        return ""
+
+    def say_once(self, line: str) -> None:
+        """Say a line about the cluster, unless it has been said."""
+        if line not in self._said:
+            self._said.add(line)
+            self._say(f"{self._name}: {line}")
+
+    def kill(self, actor: Any) -> None:
+        """End an actor at once."""
+        ray = _ray()
+        if not self.gone:
+            ray.kill(actor)
+
     def start(self, job: Job, place: int) -> ActorWorker:
-        """Start an actor that opens the job's stage; Ray chooses its node and its GPU."""
-        return ActorWorker(self._make.remote(), job, self._environment)
+        """Ask for an actor that opens the job's stage; Ray chooses its node and its GPU."""
+        job.storage.make_folder(f"commits/{job.stage}/work/{job.run_id}")
+        return ActorWorker(self, job, sorted(self._refused))
 
     def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
         """Wait until one of them has answered or died."""
-        import ray
+        ray = _ray()
+        owed = [worker.owed for worker in workers if isinstance(worker, ActorWorker)]
+        ray.wait(owed, num_returns=1, timeout=timeout_s)
 
-        actors = [worker for worker in workers if isinstance(worker, ActorWorker)]
-        owed = [actor.owed for actor in actors if actor.owed is not None]
-        if owed:
-            ray.wait(owed, num_returns=1, timeout=timeout_s)
-        else:
-            time.sleep(timeout_s)
+
+def _ray() -> Any:
+    """Return the module: an extra, and of few types."""
+    return importlib.import_module("ray")
+
+
+def connect(address: str) -> Any:
+    """Join the Ray cluster at an address, or start one on this machine; return the module.
+
+    Raises:
+        UsageError: it cannot be joined, or Ray is not installed.
+    """
+    # Ray is not to report on its users.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray = _ray()
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "--executor ray: Ray is not installed. Install it: pip install 'avatar-build[ray]'."
+        ) from error
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"run.ray_address: {address}: a run through Ray Client would not see its workers end."
+            " Start it on a node of the cluster and give 'auto', or send it there: ray job submit."
+        )
+    if ray.is_initialized():
+        return ray
+    local: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else local),
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        said = " ".join(str(error).splitlines()[-1:])[:200]
+        raise UsageError(
+            f"run.ray_address: {address or 'a Ray of its own'}: no cluster that this machine is a"
+            f" node of ({said}). Start its head: ray start --head; join it: ray start --address=..."
+        ) from error
+    # Ray prints what raylets report to standard output, which is for results.
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    return ray
+
+
+def _flaw(node: Node, job: Job) -> str:
+    mine = {**job.versions, _REVISION: job.code_revision}
+    for name in sorted(mine.keys() | node.versions.keys(), key=lambda name: name == _REVISION):
+        here, there = (versions.get(name, "missing") for versions in (mine, node.versions))
+        if here != there:
+            return f"{name} is {there} there and {here} here. Install the same on both."
+    if not node.reaches:
+        return f"{job.storage.url} is not there, or another one. Mount the same disk on it."
+    return ""

@@ -381,13 +381,13 @@ class _Run:
         workspace, ledger, spec, summary = self.workspace, self.ledger, self.spec, self.summary
         settings, device = workspace.config.run, self.stage.device()
         total = sum(_num_rows(unit) for unit in units)
-        team = make_team(settings, spec, device)
+        progress = self.progress or Progress(shown=False)
+        team = make_team(settings, spec, device, progress.say)
         summary.workers, note = self._size(team, len(units))
         if settings.executor == "ray" and device == "auto" and not team.num_gpus:
             note = "the Ray cluster has no GPU; the model runs on CPUs."
         if note and self.progress:
             self.progress.say(f"{spec.name}: {note}")
-        progress = self.progress or Progress(shown=False)
         job = Job(workspace.storage, spec.name, self.wanted.key, self.step.stage, self.config)
 
         # Called in this process for each commit, whoever made it: here a run can still be stopped.
@@ -410,7 +410,7 @@ class _Run:
             source = UnitSource(ledger, units, claims)
             pool = Pool(team, job, spec, source, committed, progress.rows, self._keep_settings)
             try:
-                pool.run(summary.workers)
+                pool.run(lambda: self._size(team, len(units))[0])
             finally:
                 done = {commit.unit for commit in ledger.commits()}
                 summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)
@@ -552,10 +552,19 @@ def _num_rows(unit: Unit) -> int:
     return len(unit.ids) or unit.stop - unit.first
 
 
-def make_team(settings: RunConfig, spec: StageSpec, device: str) -> Team:
-    """Make the executor of the settings, with the GPUs it has for a stage on ``device``."""
+def make_team(
+    settings: RunConfig, spec: StageSpec, device: str, say: Callable[[str], None]
+) -> Team:
+    """Make the executor of the settings, with the GPUs it has for a stage on ``device``.
+
+    Args:
+        settings: which executor, and what of it.
+        spec: of the stage.
+        device: where its model runs.
+        say: told what becomes of a cluster's nodes.
+    """
     if settings.executor == "ray":
         from pipeline.run.ray import RayTeam
 
-        return RayTeam(settings.ray_address, spec, device, settings.workers_per_gpu)
+        return RayTeam(settings, spec, device, say)
     return LocalTeam(device)

@@ -70,6 +70,8 @@ class StageSpec:
     """Upper bound on processes; stages that share one network identity take 1."""
     num_cpus: float = 1.0
     """Cores a worker takes of a cluster."""
+    memory_bytes: int = 0
+    """Memory a worker takes of a cluster; 0 asks for none."""
 
 
 @dataclass

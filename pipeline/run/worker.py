@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 import traceback
@@ -23,14 +22,19 @@ from pipeline.workspace.workspace import Lookups
 @contextlib.contextmanager
 def _scratch(job: Job) -> Iterator[Path]:
     """Make a folder for unfinished files, on the workspace's own disk so that renaming works."""
-    path = job.storage.local_path(f"commits/{job.stage}/work/{job.run_id}/{os.getpid()}")
-    if path is None:
-        path = Path(tempfile.mkdtemp(prefix="avatar-build-"))
+    work = job.storage.local_path(f"commits/{job.stage}/work/{job.run_id}")
+    if work is None:
+        with tempfile.TemporaryDirectory(prefix="avatar-build-") as folder:
+            yield Path(folder)
+        return
+    path = work / "scratch"
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # files of a commit may be left, to be moved later
+            work.rmdir()
 
 
 @contextlib.contextmanager

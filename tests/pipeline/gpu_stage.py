@@ -47,6 +47,8 @@ class OnGpu(Faulty):
     def _answer(self, row: Source) -> Outcome:
         if row.label == "kill":
             self._note("killed")
+        while row.label == "four" and len(list(self.notes.glob("opened-*"))) < 4:
+            time.sleep(0.1)
         return super()._answer(row)
 
     def _note(self, what: str) -> None:

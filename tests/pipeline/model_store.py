@@ -287,7 +287,7 @@ def _listed(has: Mapping[str, tuple[bytes, float]], path: str) -> list[dict[str,
 class InlineWorker:
     """Opens the stage and answers in the thread of its run."""
 
-    beats = True
+    placed, blame, heard = True, "", 0.0
 
     def __init__(self, job: Job) -> None:
         self._opened = opened_stage(job, lambda: None)

