@@ -87,7 +87,7 @@ class RunConfig(Section):
     """The Ray cluster this machine is a node of: 'auto', or its head's 'host:6379'. Empty takes
     RAY_ADDRESS where that is set, and else starts one on this machine."""
     ray_resources: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """What a worker takes of a Ray cluster besides cores and GPUs: memory in bytes, and resources
+    """Resources a worker takes of a Ray cluster besides cores and GPUs: memory in bytes, and those
     of your own, as 'ray start --resources' names them: {"memory": 4e9, "big": 1}."""
     max_failed: str = "100%"
     """Failed rows a run may have and still exit 0: a count, or a percentage such as '5%'. A bug in

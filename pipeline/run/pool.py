@@ -165,7 +165,7 @@ class _Place:
     number: int
     worker: Worker
     deadline: float = math.inf
-    """When what it does is a hang; it has time to start from its placement on."""
+    """The time from which on it hangs; that of its start counts from its placement."""
     ready: bool = False
     unit: Unit | None = None
     row_by_row: RowByRow | None = None

@@ -49,16 +49,16 @@ _REVISION = "avatar-build's revision"
 
 @dataclass(frozen=True)
 class Node:
-    """What an actor says of where it is."""
+    """The place of an actor, as it says itself."""
 
     node_id: str
     address: str
     log: str
     """The file with what its worker writes to standard error."""
     reaches: bool
-    """Whether the run's workspace is there."""
+    """True where the run's workspace is there."""
     versions: Mapping[str, str]
-    """Of Python and libraries, and our own code's revision."""
+    """The versions of Python and libraries there, and the revision of our own code."""
 
     def __str__(self) -> str:
         return f"on node {self.address}, its log there is {self.log}"
