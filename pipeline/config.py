@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -102,6 +103,85 @@ class RunConfig(Section):
         if not re.fullmatch(r"[0-9]+%?", text):
             raise ValueError("should be a count or a percentage of the rows, such as 5 or 5%")
         return text
+
+
+class SlurmConfig(Section):
+    """What `run --slurm` asks of Slurm, in Slurm's words. Never changes a result: not hashed."""
+
+    unhashed: ClassVar[frozenset[str]] = frozenset(
+        {
+            "tasks",
+            "at_once",
+            "cpus",
+            "mem",
+            "time",
+            "partition",
+            "account",
+            "gres",
+            "gpu_partition",
+            "options",
+            "setup",
+            "command",
+            "restarts",
+        }
+    )
+
+    tasks: int = Field(default=8, ge=1, le=100_000)
+    """Tasks of a stage's job array, at most: each takes units that no other has, until none is
+    left. More than a stage has units for are not asked for; download, one network identity, has 1.
+    """
+    at_once: int = Field(default=0, ge=0)
+    """Tasks of an array that run at one time; 0: as many as Slurm lets."""
+    cpus: int = Field(default=4, ge=1)
+    """Cores of a task (--cpus-per-task), and its workers where run.workers is 0."""
+    mem: str = ""
+    """Memory of a task, e.g. '16G' (--mem); empty: the cluster's default."""
+    time: str = ""
+    """Time limit of a task, e.g. '12:00:00' (--time); empty: the partition's. A task that comes to
+    it stops two minutes before and goes on from the queue."""
+    partition: str = ""
+    """Partition (--partition); empty: the cluster's default."""
+    account: str = ""
+    """Account that is charged (--account); empty: yours."""
+    gres: str = "gpu:1"
+    """GPUs of a task (--gres), of stages alone whose model runs on one; empty: none."""
+    gpu_partition: str = ""
+    """Partition of stages that get GPUs; empty: that of the others."""
+    options: list[str] = []
+    """Other options of sbatch, e.g. ['--qos=long', '--mail-type=FAIL'], one each."""
+    setup: list[str] = []
+    """Shell lines before each task's work, e.g. ['module load python/3.11']. No password: the
+    script is kept."""
+    command: str = ""
+    """The program on the nodes, e.g. 'apptainer exec --nv image.sif avatar-build'; empty: this
+    one's Python."""
+    restarts: int = Field(default=50, ge=0)
+    """Times a task goes back into the queue at its time limit: a limit too short for one unit would
+    do so for ever."""
+
+    @field_validator("mem", "time", "partition", "account", "gres", "gpu_partition", mode="after")
+    @classmethod
+    def _one_word(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\s#'\"\\\x00-\x1f]*", value):
+            raise ValueError("should be one word, without quotes")
+        return value
+
+    @field_validator("options", mode="after")
+    @classmethod
+    def _options_of_sbatch(cls, value: list[str]) -> list[str]:
+        for option in value:
+            if not option.startswith("-") or not option.isprintable():
+                raise ValueError("should be options of sbatch, e.g. '--qos=long', in one line each")
+        return value
+
+    @field_validator("command", mode="after")
+    @classmethod
+    def _words_of_a_shell(cls, value: str) -> str:
+        try:
+            shlex.split(value)
+        except ValueError as error:
+            raise ValueError("has a quote that does not end") from error
+        return value
 
 
 class DownloadConfig(Section):
@@ -608,6 +688,7 @@ class Config(Section):
     """The settings of a workspace; ``pipeline.flow`` says which section a stage gets."""
 
     run: RunConfig = RunConfig()
+    slurm: SlurmConfig = SlurmConfig()
     download: DownloadConfig = DownloadConfig()
     sample: SampleConfig = SampleConfig()
     hear: HearConfig = HearConfig()

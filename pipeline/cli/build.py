@@ -21,9 +21,10 @@ from pipeline.cli.common.options import (
     template_option,
 )
 from pipeline.cli.common.output import output
-from pipeline.cli.common.running import listed, run_stages, say_sheets, set_aside
+from pipeline.cli.common.running import check_stages, listed, run_stages, say_sheets, set_aside
+from pipeline.cli.common.submitting import submit_stages
 from pipeline.flow import STAGES, automatic_stages, stages_of
-from pipeline.words import command_line, counted
+from pipeline.words import command_line, counted, short
 
 if TYPE_CHECKING:
     from pipeline.run.runner import RunOptions
@@ -90,17 +91,28 @@ def download(
         avatar-build download --list vggsound.csv --limit 20
         avatar-build download --list vggsound.csv --source-template 'http://127.0.0.1:8000/{video_id}.mp4'
     """
-    from stages.download.import_list import import_list
-
     set_aside(workspace, options)
     coming = 0
     if list_file is not None:
-        imported = import_list(workspace, list_file, labels, limit, dry_run=options.dry_run)
-        output().tell({"list": imported.as_dict()}, imported.sentence())
-        coming = imported.new if options.dry_run else 0
+        coming = _take_in(workspace, list_file, options, labels, limit)
     elif not workspace.files("sources"):
         raise click.UsageError("no list yet: name one with --list vggsound.csv.")
     run_stages(workspace, stages_of("download"), options, coming=coming)
+
+
+def _take_in(
+    workspace: Workspace,
+    list_file: Path,
+    options: RunOptions,
+    labels: tuple[str, ...] = (),
+    limit: int | None = None,
+) -> int:
+    """Take the rows of a list in; return how many a dry run would have more."""
+    from stages.download.import_list import import_list
+
+    imported = import_list(workspace, list_file, labels, limit, dry_run=options.dry_run)
+    output().tell({"list": imported.as_dict()}, imported.sentence())
+    return imported.new if options.dry_run else 0
 
 
 @cli.command()
@@ -176,15 +188,43 @@ def segment(workspace: Workspace, options: RunOptions, sheets: bool) -> None:
 
 
 @cli.command()
+@click.option(
+    "--stage", "chosen", multiple=True, metavar="STAGE", help="Only this stage. Repeatable."
+)
+@click.option(
+    "--slurm", is_flag=True, help="Submit a job array for each stage; see docs/cluster.md."
+)
+@click.option("--check", is_flag=True, help="Run nothing; exit 1 where rows are to do.")
+@click.option("--list", "list_file", type=PATH, metavar="CSV", help="Take in this list first.")
+@template_option
 @device_option
 @run_options
-def run(workspace: Workspace, options: RunOptions) -> None:
+def run(
+    workspace: Workspace,
+    options: RunOptions,
+    chosen: tuple[str, ...],
+    slurm: bool,
+    check: bool,
+    list_file: Path | None,
+) -> None:
     """Run every automatic stage up to the proposals, and segment what is labelled.
 
     \b
         avatar-build run --units 3/16      # the third of sixteen tasks of a job array
+        avatar-build run --slurm --set slurm.tasks=16 --dry-run
+        avatar-build run --check           # is anything left to do?
     """
-    run_stages(workspace, automatic_stages(), options)
+    for name in chosen:
+        if name not in STAGES:
+            raise click.UsageError(f"--stage {short(name)}: there is {', '.join(STAGES)}.")
+    if slurm and (check or options.part != (1, 1)):
+        raise click.UsageError("--slurm goes without --check and --units: tasks share the work.")
+    stages = [one for one in STAGES if one in (chosen or automatic_stages())]
+    if check:
+        check_stages(workspace, stages)
+        return
+    coming = _take_in(workspace, list_file, options) if list_file else 0
+    (submit_stages if slurm else run_stages)(workspace, stages, options, coming=coming)
 
 
 @cli.command()

@@ -59,6 +59,22 @@ def run_stages(
         raise Failed(" ".join(failed))
 
 
+def check_stages(workspace: Workspace, stages: Sequence[str]) -> None:
+    """Say how many rows each stage has to do, and fail where there are any; nothing is run."""
+    from pipeline.run.runner import RunOptions, run_stage
+
+    pending = {
+        stage: run_stage(workspace, stage, RunOptions(dry_run=True)).pending for stage in stages
+    }
+    output().tell({"pending": pending})
+    if waiting := [f"{stage} {rows}" for stage, rows in pending.items() if rows]:
+        raise Failed(
+            f"{workspace.storage.url}: rows are still to do ({', '.join(waiting)}). What stopped"
+            " them stands in the output of their run; the same command goes on from there."
+        )
+    output().say(f"Nothing is left to do ({', '.join(stages)}).")
+
+
 def set_aside(workspace: Workspace, options: RunOptions) -> None:
     """Take out of force what is damaged, with ``--redo``; before anything reads it."""
     from pipeline.run.runner import set_aside_damaged
