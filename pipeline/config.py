@@ -106,7 +106,7 @@ class RunConfig(Section):
 
 
 class SlurmConfig(Section):
-    """What `run --slurm` asks of Slurm, in Slurm's words. Never changes a result: not hashed."""
+    """The job arrays of `run --slurm`, in Slurm's words. Never changes a result: not hashed."""
 
     unhashed: ClassVar[frozenset[str]] = frozenset(
         {
