@@ -8,7 +8,7 @@ and augmentation are TAVLO's own; a small network per modality stands where TAVL
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,11 @@ class FrameWiseConfig(Section):
     """EZ-VSL's."""
     temperature: float = Field(default=0.07, gt=0)
     """EZ-VSL's is 0.03; a softer one learns sooner in few steps."""
+    space_positions: bool = False
+    """Add Pos_s to the places, as TAVLO does."""
+    sound: Literal["clip", "frame"] = "clip"
+    """clip: one embedding, the mean over the clip's sound. frame: that of the frame's own interval,
+    so that a change of the source may be heard."""
     frames: int = Field(default=8, ge=1)
     """Single frames of a clip that are seen in a step."""
 
@@ -55,17 +60,23 @@ class FrameWiseRecipe(Recipe):
         self._inputs = TavloRecipe(self.settings.shared.model_dump(mode="json"))
 
     def make_network(self) -> nn.Module:
-        return FrameWise(self.settings.shared.sizes)
+        settings = self.settings
+        return FrameWise(
+            settings.shared.sizes,
+            space_positions=settings.space_positions,
+            per_frame=settings.sound == "frame",
+        )
 
     def sample(self, clip: ClipTensors, rng: np.random.Generator | None) -> dict[str, Tensor]:
-        """Some single frames ``(t, y, x, 3)`` and the whole clip's spectrogram ``(s, f)``."""
+        """Some single frames ``(t, y, x, 3)``, their numbers and the whole clip's spectrogram."""
         whole = self._inputs.sample(clip, rng)
         count, frames = self.settings.frames, whole["frames"]
         if rng is None:
             chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
         else:
             chosen = rng.choice(len(frames), count, replace=len(frames) < count)
-        return {"frames": frames[torch.from_numpy(chosen)], "spectrogram": whole["spectrogram"]}
+        index = torch.from_numpy(chosen).long()
+        return {"frames": frames[index], "index": index, "spectrogram": whole["spectrogram"]}
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         sound, places = outputs["sound"].float(), outputs["places"].float()
@@ -78,6 +89,7 @@ class FrameWiseRecipe(Recipe):
         whole = self._inputs.sample(clip, None)
         batch = {
             "frames": whole["frames"][list(frame_index)][None],
+            "index": torch.tensor(list(frame_index))[None],
             "spectrogram": whole["spectrogram"][None],
         }
         with torch.no_grad():
@@ -87,10 +99,19 @@ class FrameWiseRecipe(Recipe):
 
 
 class FrameWise(nn.Module):
-    """Two encoders, the sound's averaged over the clip, each followed by a small network."""
+    """Two encoders, each followed by a small network.
 
-    def __init__(self, sizes: TavloSizes) -> None:
+    Args:
+        sizes: of the encoders.
+        space_positions: add Pos_s to the places.
+        per_frame: hear each frame's own interval rather than the clip's mean.
+    """
+
+    def __init__(
+        self, sizes: TavloSizes, *, space_positions: bool = False, per_frame: bool = False
+    ) -> None:
         super().__init__()
+        self.per_frame = per_frame
         self.see, self.hear = VisualEncoder(sizes), AudioEncoder(sizes)
         channels, size = sizes.feature_size, sizes.token_size
 
@@ -101,13 +122,23 @@ class FrameWise(nn.Module):
             )
 
         self.to_sound, self.to_place = head(), head()
+        position = nn.Parameter(torch.zeros(sizes.grid, sizes.grid, channels))
+        self.register_parameter("space_position", position if space_positions else None)
+        if space_positions:
+            nn.init.trunc_normal_(position, std=0.02)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The clip's sound at each frame ``(b, t, d)`` and the places ``(b, t, h, w, d)``."""
+        """The sound at each frame ``(b, t, d)`` and the places ``(b, t, h, w, d)``."""
         frames = batch["frames"]
         pictures = rearrange(frames, "b t y x rgb -> (b t) rgb y x")
         seen = self.see((pictures.float() - 128) * _SCALE)
         seen = rearrange(seen, "(b t) c h w -> b t h w c", b=len(frames))
-        heard = self.hear(rearrange(batch["spectrogram"], "b s f -> b f s")).mean(1)
-        sound = repeat(self.to_sound(heard), "b d -> b t d", t=frames.shape[1])
+        if self.space_position is not None:
+            seen = seen + self.space_position
+        heard = self.hear(rearrange(batch["spectrogram"], "b s f -> b f s"))
+        if self.per_frame:
+            clips = torch.arange(len(frames), device=heard.device)
+            sound = self.to_sound(heard[rearrange(clips, "b -> b 1"), batch["index"]])
+        else:
+            sound = repeat(self.to_sound(heard.mean(1)), "b d -> b t d", t=frames.shape[1])
         return {"sound": sound, "places": self.to_place(seen)}

@@ -27,6 +27,13 @@ from pipeline.cli.common.output import output
 )
 @click.option("--recipe", default="tavlo", show_default=True, metavar="NAME", help="The model.")
 @click.option(
+    "--preset",
+    default="",
+    metavar="NAME",
+    help="Settings that belong together: of tavlo, paper (default) or late-fusion. What is known of"
+    " them is said at the start.",
+)
+@click.option(
     "--held-out",
     type=PATH,
     multiple=True,
@@ -65,7 +72,12 @@ from pipeline.cli.common.output import output
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
 @click.option("--dry-run", is_flag=True, help="Say clips, steps, bytes and time, and do nothing.")
 def train_tavlo(
-    recipe: str, file: Path | None, settings: tuple[str, ...], dry_run: bool, **asked: Any
+    recipe: str,
+    preset: str,
+    file: Path | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    **asked: Any,
 ) -> None:
     """Train TAVLO on a release's clips or a list of clips; no labels are used.
 
@@ -81,7 +93,7 @@ def train_tavlo(
     from tavlo.training.training_clips import stated_rules
     from tavlo.training.training_config import read_settings
 
-    config, model = read_settings(recipe, file, settings, stated_rules(asked["source"]))
+    config, model = read_settings(recipe, file, settings, stated_rules(asked["source"]), preset)
     request = Request(model, config, shown=output().shown, **asked)
     if dry_run:
         found = plan(request)

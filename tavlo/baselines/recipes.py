@@ -30,7 +30,7 @@ from tavlo.baselines.neighbours import Neighbours, file_digest, read_neighbours
 from tavlo.baselines.slavc import IMAGE_DROPOUT, MOMENTUM, SLAVC, Slavc, slavc_loss
 from tavlo.baselines.sslalignment import SSLALIGNMENT, alignment_loss
 from tavlo.baselines.ssltie import SSLTIE, ssltie_loss, warped
-from tavlo.training.recipe import Recipe, start_from_imagenet
+from tavlo.training.recipe import Preset, Recipe, check_imagenet, start_from_imagenet
 
 _ANY_FRAME_RATE = {"min_frames": 1, "max_frames": 10_000}
 """Clips of any frame rate: one frame of each is used."""
@@ -47,6 +47,23 @@ _AS_EZVSL = _ANY_FRAME_RATE | {
 _AS_SSLTIE = _AS_EZVSL | {"batch": 32, "epochs": 100, "optimizer": "adam", "weight_decay": 1e-4}
 
 
+_SEEN = (
+    "Trained here it localised on drawn pictures (tests/tavlo/baselines/test_learning.py); on real"
+    " ones it was not trained here."
+)
+_AS_PUBLISHED = {
+    "paper": Preset(
+        {},
+        f"its authors' settings. {_SEEN}",
+    )
+}
+
+
+_AS_IN_EQUATIONS = {
+    "paper": Preset({}, f"its paper's equations in EZ-VSL's loop, as none is published. {_SEEN}")
+}
+
+
 class NetSettings(Section):
     """Every setting of a model that is not the loop's."""
 
@@ -58,7 +75,8 @@ class ImageNetSettings(NetSettings):
     """The settings of EZ-VSL."""
 
     imagenet: bool = True
-    """Start the picture's trunk from ImageNet where its weights are registered."""
+    """Start the picture's trunk from ImageNet's ResNet-18, as its authors do; a training without
+    its weights is refused unless this is false."""
 
 
 class SlavcSettings(ImageNetSettings):
@@ -87,6 +105,7 @@ class AlignmentSettings(NetSettings):
 class PairRecipe(Recipe):
     """The common part of the recipes: the middle frame of a clip and its sound."""
 
+    presets: ClassVar[Mapping[str, Preset]] = _AS_PUBLISHED
     published: ClassVar[Published]
     settings: NetSettings
 
@@ -130,15 +149,23 @@ class EzVslRecipe(PairRecipe):
     kind = ImageNetSettings
     settings: ImageNetSettings
 
+    def check_start(self) -> None:
+        """Insist on ImageNet's weights, and on a trunk that can take them."""
+        if self.settings.imagenet:
+            fits = (
+                "" if self.settings.width == 64 else f"width {self.settings.width} is no ResNet-18"
+            )
+            check_imagenet(self.name, fits)
+
     def initialise(self, model: nn.Module) -> dict[str, str]:
-        """Put ImageNet's weights into the picture's trunk, where they are registered."""
+        """Put ImageNet's weights into the picture's trunk, unless the settings say from scratch."""
+        self.check_start()
         trunk = model.get_submodule("imgnet")
 
         def put(weights: dict[str, Tensor]) -> None:
             trunk.load_state_dict(without_classifier(weights))
 
-        wanted = self.settings.imagenet and self.settings.width == 64
-        return start_from_imagenet("picture's trunk", put, wanted=wanted)
+        return start_from_imagenet("picture's trunk", put, wanted=self.settings.imagenet)
 
     def loss(self, outputs: dict[str, Tensor]) -> Tensor:
         """See ``ezvsl_loss``."""
@@ -215,6 +242,7 @@ class AlignmentRecipe(PairRecipe):
     """
 
     name = "sslalignment"
+    presets = _AS_IN_EQUATIONS
     published = SSLALIGNMENT
     training = _AS_EZVSL
     kind = AlignmentSettings

@@ -39,7 +39,8 @@ class Attention:
     """Weights of each frame's sound on its visual tokens, ``(l, t, h, w)``. The rest of a frame's
     sum of 1 goes to the sound itself. None where the two do not attend to one another."""
     sound_over_time: Maps
-    """Weights of frame t's sound on each frame's, ``(l, t, t)``."""
+    """Weights of frame t's sound on each frame's, ``(l, t, t)``; none where frames do not attend to
+    one another."""
     location_over_time: Maps
     """Weights of frame t on each frame at the location that agrees best with the sound over the
     clip, ``(l, t, t)``."""
@@ -78,10 +79,13 @@ def attention(model: Tavlo, batch: dict[str, Tensor]) -> Attention:
         if joint:
             looks = block.spatial.weights(*seen[block.spatial])[:, 0, 1:]
             within.append(rearrange(looks, "t (h w) -> t h w", h=height, w=width))
+        if block.temporal_attention == "none":
+            continue
         tokens, mask = seen[block.temporal]
         chosen = [0, 1 + best]
         over.append(block.temporal.weights(tokens[chosen], None if mask is None else mask[chosen]))
-    stacked = torch.stack(over)  # (l, 2, t, t)
+    none = heat.new_zeros(0, 2, len(heat), len(heat))
+    stacked = torch.stack(over) if over else none  # (l, 2, t, t)
     return Attention(
         heat=_numbers(heat),
         within_frame=_numbers(torch.stack(within)) if within else None,

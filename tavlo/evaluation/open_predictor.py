@@ -161,6 +161,7 @@ def open_predictor(
         seen, doubt = count_seen(trained_on, data, str(path), allowed=allow_overlap)
         origin |= {
             "step": state.step,
+            "preset": state.preset,
             "weights_from": state.weights_from,
             "data_digest": state.data["digest"],
             "revision": state.revision,

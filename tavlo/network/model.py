@@ -24,6 +24,7 @@ from tavlo.network.chunks import MOST_ELEMENTS, recomputed, stem_in_chunks
 
 Order = Literal["spatial-temporal", "temporal-spatial"]
 SpatialAttention = Literal["joint", "within-modality", "none"]
+TemporalAttention = Literal["full", "none"]
 ResidualInit = Literal["random", "zero"]
 
 STEM_CHUNK = 256
@@ -65,6 +66,11 @@ class TavloSizes:
     similarity only, so that neither can copy from the other what tells its clip from others,
     instead of finding what sounds. none: each attends to itself only, so that a visual token knows
     its own past and future, and nothing of other cells that it could answer for."""
+    temporal_attention: TemporalAttention = "full"
+    """full: a token attends to its own place in all frames (paper). none is a control, ours: it
+    attends to itself alone, through the same weights, so that no frame knows of another."""
+    space_positions: bool = True
+    """Add Pos_s, eq. 4 (paper); without it, a control of ours, a place is told by its features."""
     residual_init: ResidualInit = "random"
     """zero is ours: the last layers of the blocks' branches begin at zero, so that a token passes
     unchanged until attention learns better."""
@@ -101,6 +107,7 @@ class Tavlo(nn.Module):
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    space_position: nn.Parameter | None
 
     def __init__(
         self, sizes: TavloSizes | None = None, *, recompute: bool = False, frozen: bool = False
@@ -110,12 +117,15 @@ class Tavlo(nn.Module):
         self.sizes, self.recompute, self.frozen = sizes, recompute, frozen
         self.visual_encoder = VisualEncoder(sizes)
         self.audio_encoder = AudioEncoder(sizes)
-        self.space_position = nn.Parameter(torch.zeros(sizes.grid, sizes.grid, sizes.feature_size))
+        shape = (sizes.grid, sizes.grid, sizes.feature_size)
+        position = nn.Parameter(torch.zeros(shape)) if sizes.space_positions else None
+        self.register_parameter("space_position", position)
         self.time_position = nn.Parameter(
             sinusoidal_positions(sizes.max_frames, sizes.position_size)
         )
         self.blocks = nn.ModuleList(AstBlock(sizes) for _ in range(sizes.num_blocks))
-        nn.init.trunc_normal_(self.space_position, std=0.02)
+        if self.space_position is not None:
+            nn.init.trunc_normal_(self.space_position, std=0.02)
         for name, values in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
             scaled = rearrange(255 * torch.tensor(values), "rgb -> rgb 1 1")
             self.register_buffer(name, scaled, persistent=False)
@@ -181,9 +191,14 @@ class Tavlo(nn.Module):
         batch, num_frames, height, width, _ = visual.shape
         if num_frames > self.sizes.max_frames:
             raise ValueError(f"{num_frames} frames, the positions end at {self.sizes.max_frames}")
+        # By a frame's number, whatever the clip's frame rate: frame t is contrasted with frame t of
+        # every clip, and so Pos_t is the same in all of them. By seconds it would differ with the
+        # rate, in the sound as in the picture: a fingerprint that tells clips apart for nothing.
         in_time = repeat(self.time_position[:num_frames], "t e -> b t e", b=batch)
         in_cells = repeat(in_time, "b t e -> b t h w e", h=height, w=width)
-        visual = torch.cat([visual + self.space_position, in_cells], -1)  # eq. 4
+        if self.space_position is not None:
+            visual = visual + self.space_position
+        visual = torch.cat([visual, in_cells], -1)  # eq. 4
         audio = torch.cat([audio, in_time], -1)  # eq. 5
         flat = rearrange(visual, "b t h w d -> b t (h w) d")
         tokens = torch.cat([rearrange(audio, "b t d -> b t 1 d"), flat], 2)  # eq. 6
@@ -294,6 +309,7 @@ class AstBlock(nn.Module):
     def __init__(self, sizes: TavloSizes) -> None:
         super().__init__()
         self.order, self.spatial_attention = sizes.order, sizes.spatial_attention
+        self.temporal_attention = sizes.temporal_attention
         self.spatial = AttentionLayer(sizes)
         self.temporal = AttentionLayer(sizes)
 
@@ -317,7 +333,11 @@ class AstBlock(nn.Module):
         return rearrange(attended, "(b t) n d -> b t n d", b=batch)
 
     def _along_time(self, tokens: Tensor, frame_mask: Tensor | None) -> Tensor:
-        batch, _, num_tokens, _ = tokens.shape
+        batch, num_frames, num_tokens, _ = tokens.shape
+        if self.temporal_attention == "none":
+            single: Tensor = self.temporal(rearrange(tokens, "b t n d -> (b t n) 1 d"), None)
+            sizes = {"b": batch, "t": num_frames, "n": num_tokens}
+            return rearrange(single, "(b t n) 1 d -> b t n d", **sizes)
         # The transpose of eq. 11: each token's cell becomes a sequence of its own.
         mask = None
         if frame_mask is not None:

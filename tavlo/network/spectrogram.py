@@ -36,6 +36,15 @@ class SpectrogramConfig:
     """K_w: at 30 frames/s a step every 8.3 ms."""
     floor: float = 1e-6
     """Added to the energies before the logarithm."""
+    mean: float = 0.0
+    """Subtracted from the logarithms. On drawn clips theirs is -3.8, deviation 5.8."""
+    deviation: float = 1.0
+    """The logarithms are divided by it, after ``mean`` is subtracted; 1 and 0 leave them as they
+    are."""
+
+    def __post_init__(self) -> None:
+        if self.deviation <= 0:
+            raise ValueError(f"spectrogram.deviation {self.deviation} is not greater than 0")
 
 
 def log_mel(waveform: Tensor, num_frames: int, config: SpectrogramConfig) -> Tensor:
@@ -47,7 +56,7 @@ def log_mel(waveform: Tensor, num_frames: int, config: SpectrogramConfig) -> Ten
         config: see there.
 
     Returns:
-        Natural logarithms of band energies, ``(b, f, k t)``.
+        Natural logarithms of band energies, shifted and scaled as the config says, ``(b, f, k t)``.
 
     Raises:
         ValueError: there is less than one sample to a step.
@@ -69,7 +78,7 @@ def log_mel(waveform: Tensor, num_frames: int, config: SpectrogramConfig) -> Ten
     )  # (b, s, rfft bins)
     bands = mel_bands(config).to(spectrum)
     energy = torch.einsum("bsr,fr->bfs", spectrum, bands)
-    return (energy + config.floor).log()
+    return ((energy + config.floor).log() - config.mean) / config.deviation
 
 
 def mel_bands(config: SpectrogramConfig) -> Tensor:

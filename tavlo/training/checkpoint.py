@@ -49,6 +49,8 @@ class Checkpoint:
     revision: str = field(default_factory=code_revision)
     """The revision of the code."""
     versions: dict[str, str] = field(default_factory=tool_versions)
+    preset: str = ""
+    """The preset it was trained with, and what was set over it; older files do not say."""
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""

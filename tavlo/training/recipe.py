@@ -9,6 +9,7 @@ recipe with such tensors sends along which entries exist.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -27,6 +28,16 @@ from pipeline.models.register import read_register
 Settings = TypeVar("Settings", bound=Section)
 
 
+@dataclass(frozen=True)
+class Preset:
+    """Settings of a recipe that belong together, and what is known of them."""
+
+    settings: Mapping[str, Any]
+    """Those that make it; equal to the defaults where they are the defaults'."""
+    known: str
+    """A sentence for people: what it is, where it was seen to localise, where not."""
+
+
 class Recipe(Protocol):
     """A model, as training and evaluation see it. Inherit from it to get the defaults."""
 
@@ -34,6 +45,10 @@ class Recipe(Protocol):
     """The key in ``RECIPES``."""
     notes: Sequence[str] = ()
     """Sentences on its settings that a training says at its start."""
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    """Named settings; the first is what the recipe is by default."""
+    preset: str = ""
+    """The preset it was made with, and what was set over it; empty where nobody said."""
     training: ClassVar[Mapping[str, Any]] = {}
     """The loop's settings its authors used, where they are not the defaults."""
     kind: ClassVar[type[Section]]
@@ -60,6 +75,14 @@ class Recipe(Protocol):
         ``loss``.
         """
         ...
+
+    def check_start(self) -> None:
+        """Insist that the weights a new training starts from are at hand; by default it needs none.
+
+        Raises:
+            UsageError: they are not; says how to fetch them and how to do without.
+        """
+        return
 
     def initialise(self, model: nn.Module) -> dict[str, str]:
         """Put registered weights into a new model.
@@ -179,15 +202,36 @@ _COUNTER = "num_batches_tracked"
 """A counter of BatchNorm; older files have none, and with a fixed momentum nothing reads it."""
 
 
+def check_imagenet(recipe: str, fits: str) -> None:
+    """Insist that ImageNet's ResNet-18 is registered and fits.
+
+    Args:
+        recipe: whose setting ``imagenet`` asks for it.
+        fits: why the model cannot take it; empty where it can.
+
+    Raises:
+        UsageError: it is not, or the model is no ResNet-18. The works that are followed start from
+            these weights, and from scratch is another experiment: who wants it says so.
+    """
+    without = f"train from scratch with --set {recipe}.imagenet=false"
+    if fits:
+        raise UsageError(f"{recipe}.imagenet: {fits}, which ImageNet's weights are for; {without}.")
+    if read_register("resnet18") is None:
+        raise UsageError(
+            f"{recipe}.imagenet: the weights are not here: 'avatar-build models fetch resnet18', or"
+            f" {without}."
+        )
+
+
 def start_from_imagenet(
     part: str, put: Callable[[dict[str, Tensor]], Any], *, wanted: bool
 ) -> dict[str, str]:
-    """Put ResNet-18's ImageNet weights into a part of a model, where they are registered.
+    """Put ResNet-18's ImageNet weights into a part of a model.
 
     Args:
         part: what it is called.
         put: given the weights by torchvision's names.
-        wanted: whether the part can take them and shall.
+        wanted: whether they are asked for; ``check_imagenet`` has passed then.
 
     Returns:
         What ``Recipe.initialise`` does.
@@ -196,9 +240,7 @@ def start_from_imagenet(
         UsageError: they are registered and not what they were, or no ResNet-18's.
     """
     label = "from scratch"
-    if wanted and read_register("resnet18") is None:
-        label = "from scratch ('avatar-build models fetch resnet18' for ImageNet's)"
-    elif wanted:
+    if wanted:
         file = require("resnet18")
         found = load_state_dict(file.path)
         shapes = {name: tuple(value.shape) for name, value in resnet18().state_dict().items()}

@@ -133,6 +133,8 @@ def plan(request: Request) -> Plan:
     """
     config = request.config
     state = resumable(request.out, request.recipe, config, None)
+    if state is None:
+        request.recipe.check_start()
     clips, notes = request.clips()
     pairs, failed = find_cached(clips, request.cache_folder, config.rules)
     found = [copy for _, copy in pairs]
@@ -173,7 +175,8 @@ def run(request: Request) -> Checkpoint:
         AvatarBuildError: too many clips cannot be read, or the loss is no longer a number.
     """
     config = request.config
-    resumable(request.out, request.recipe, config, None)
+    if resumable(request.out, request.recipe, config, None) is None:
+        request.recipe.check_start()
     clips, notes = request.clips()
     with distributed(request.device, timedelta(minutes=config.timeout_min)) as rank:
         data = _prepare(request, clips, notes, rank)

@@ -293,6 +293,7 @@ class _Training:
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict() if whole else None,
             revision=self._revision,
+            preset=self.recipe.preset,
         )
 
     def _check_finite(self, value: Tensor, what: str, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Section, parse_setting
 from pipeline.errors import ConfigError, UsageError
-from tavlo.training.recipe import RECIPES, Recipe, checked, make_recipe
+from pipeline.flow import imported
+from tavlo.training.recipe import RECIPES, Preset, Recipe, checked, make_recipe
 from tavlo.training.training_clips import ClipRules
 
 
@@ -105,8 +106,9 @@ def read_settings(
     file: Path | None = None,
     settings: Iterable[str] = (),
     stated: Mapping[str, Any] | None = None,
+    preset: str = "",
 ) -> tuple[TrainConfig, Recipe]:
-    """Read settings; later ones win: defaults, the recipe's, the data's, the file's, those typed.
+    """Read settings; later ones win: defaults, recipe's, data's, preset's, the file's, those typed.
 
     Args:
         name: of the recipe.
@@ -114,10 +116,12 @@ def read_settings(
         settings: ``train.key=value`` or ``RECIPE.key=value``, values in TOML; bare words are
             strings.
         stated: what the data says of its clips (``tavlo.training.training_clips.stated_rules``).
+        preset: of the recipe's ``presets``; empty is its first, which is what its defaults are. The
+            recipe's notes say which it is, and what was set over it.
 
     Raises:
         ConfigError: naming the place and the value.
-        UsageError: there is no such recipe or file.
+        UsageError: there is no such recipe, preset or file.
     """
     # What the file says, then what was typed over it.
     values: dict[str, Any] = {}
@@ -141,8 +145,56 @@ def read_settings(
         place[last] = value
     if name in RECIPES and (unknown := sorted(values.keys() - {"train", name})):
         raise ConfigError(f"{unknown[0]}: no such table of settings; there is train and {name}.")
-    recipe = make_recipe(name, values.get(name, {}))
+    presets: Mapping[str, Preset] = imported(RECIPES[name]).presets if name in RECIPES else {}
+    if preset and name in RECIPES and preset not in presets:
+        known = ", ".join(presets) or "none"
+        raise UsageError(f"--preset {preset!r}: of {name} there is {known}.")
+    named = presets[preset].settings if preset in presets else {}
+    recipe = make_recipe(name, _over(named, values.get(name, {})))
+    if presets:
+        _say_preset(recipe, presets, preset)
     return train_config({**recipe.training, **(stated or {}), **values.get("train", {})}), recipe
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay tables of settings over others."""
+    found = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], Mapping) and isinstance(above[name], Mapping):
+            found[name] = _over(below[name], above[name])
+    return found
+
+
+def _say_preset(recipe: Recipe, presets: Mapping[str, Preset], asked: str) -> None:
+    """Note which preset a recipe is, what is known of it, and what was set over it."""
+    name = asked or next(iter(presets))
+    preset, settings = presets[name], recipe.config()
+    pairs = [
+        (f"{recipe.name}.{place}", value, _at(settings, place))
+        for place, value in _leaves(preset.settings)
+    ]
+    changed = ", ".join(f"{place}={now} (not {was})" for place, was, now in pairs if now != was)
+    said = [
+        f"preset {name}: {preset.known}" if asked else f"no --preset, so {name}: {preset.known}"
+    ]
+    if changed:
+        said.append(f"set over the preset {name}, of which the above is then not known: {changed}.")
+    recipe.notes = [*recipe.notes, *said]
+    recipe.preset = f"{name}, but {changed}" if changed else name
+
+
+def _leaves(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _at(settings: Mapping[str, Any], place: str) -> Any:
+    for name in place.split("."):
+        settings = settings[name]
+    return settings
 
 
 def recorded_config(values: Mapping[str, Any]) -> TrainConfig:

@@ -35,7 +35,12 @@ SIZES = {
     "width": 4,
 }
 SPECTROGRAM = {"num_bins": 16, "steps_per_frame": 2, "fft_size": 1024}
-TAVLO: dict[str, Any] = {"sizes": SIZES, "spectrogram": SPECTROGRAM, "picture_px": 64}
+TAVLO: dict[str, Any] = {
+    "sizes": SIZES,
+    "spectrogram": SPECTROGRAM,
+    "picture_px": 64,
+    "imagenet": False,
+}
 TRAIN: dict[str, Any] = {
     "epochs": 3,
     "batch": 2,
@@ -67,7 +72,8 @@ def settings() -> list[str]:
             inner = value.items() if isinstance(value, dict) else [("", value)]
             for key, one in inner:
                 dotted = ".".join(part for part in (table, name, key) if part)
-                words += ["--set", f"{dotted}={one}"]
+                typed = str(one).lower() if isinstance(one, bool) else one
+                words += ["--set", f"{dotted}={typed}"]
     return words
 
 

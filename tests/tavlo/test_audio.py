@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -53,6 +55,15 @@ def test_a_tone_is_loudest_in_the_band_around_it() -> None:
 
 def test_every_band_hears_something() -> None:
     assert (mel_bands(CONFIG).sum(1) > 0.5).all()
+
+
+def test_a_spectrogram_is_shifted_and_scaled_as_its_config_says() -> None:
+    sound = torch.randn(1, 160_000, generator=torch.Generator().manual_seed(0))
+    plain = log_mel(sound, 250, CONFIG)
+    scaled = log_mel(sound, 250, replace(CONFIG, mean=-3.8, deviation=5.8))
+    assert torch.allclose(scaled, (plain + 3.8) / 5.8)
+    with pytest.raises(ValueError, match=r"spectrogram\.deviation 0 is not"):
+        replace(CONFIG, deviation=0)
 
 
 def test_too_little_sound_says_so() -> None:

@@ -23,6 +23,7 @@ from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import BEST, train
 from tavlo.training.training_log import LOG, TrainingLog, curve_figure, read_log
 from tests.tavlo import small
+from tests.tavlo.baselines.networks import narrow
 
 CPU = torch.device("cpu")
 
@@ -223,8 +224,7 @@ def test_what_cannot_be_chosen_by_is_refused(clips: list[CachedClip], tmp_path: 
 def test_every_compared_model_is_asked_too(
     name: str, clips: list[CachedClip], tmp_path: Path
 ) -> None:
-    settings = {"width": 4} | ({"imagenet": False} if name in ("ezvsl", "slavc") else {})
-    recipe = make_recipe(name, settings)
+    recipe = make_recipe(name, narrow(name))
     torch.manual_seed(0)
     model = recipe.make_network().eval()
     found = LabelFree(recipe, clips[:3], small.config()).numbers(model, CPU)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,7 @@ def test_the_blocks_equal_a_slow_second_definition(order: str) -> None:
     audio = torch.randn(1, 3, 512, dtype=torch.float64)
     visual = torch.randn(1, 3, 2, 2, 512, dtype=torch.float64)
     tokens = torch.zeros(3, 5, 528, dtype=torch.float64)
+    assert net.space_position is not None
     for t in range(3):
         tokens[t, 0] = torch.cat([audio[0, t], net.time_position[t]])  # eq. 5
         for cell in range(4):
@@ -197,11 +199,57 @@ def test_without_spatial_attention_a_cell_knows_nothing_of_others(attention: str
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_without_temporal_attention_a_frame_knows_nothing_of_others() -> None:
+    torch.manual_seed(3)
+    alone, full = (Tavlo(replace(SMALL, temporal_attention=how)).eval() for how in ("none", "full"))
+    full.load_state_dict(alone.state_dict())  # the same weights, and so the same number of them
+    for net, knows in ((alone, False), (full, True)):
+        audio, visual = features(5)
+        before = net.attend(audio, visual)
+        audio[:, 3], visual[:, 3] = torch.randn(512), torch.randn(2, 2, 512)
+        after = net.attend(audio, visual)
+        for one, other in zip(before, after, strict=True):
+            same = [torch.equal(one[:, t], other[:, t]) for t in range(5)]
+            assert same == ([False] * 5 if knows else [True, True, True, False, True])
+    # A frame is what a clip of this frame alone is, but for its position.
+    audio, visual = features(1)
+    assert torch.equal(alone.attend(audio, visual)[0], full.attend(audio, visual)[0])
+
+
+@torch.no_grad()
+def test_without_pos_s_places_are_told_by_their_features_alone() -> None:
+    torch.manual_seed(3)
+    without = Tavlo(replace(SMALL, space_positions=False)).eval()
+    torch.manual_seed(3)
+    papers = Tavlo(SMALL).eval()
+    assert papers.state_dict().keys() - without.state_dict().keys() == {"space_position"}
+    audio, visual = features(3)
+    turned = visual.flip(2, 3)
+    for net, blind in ((without, True), (papers, False)):
+        net.load_state_dict(without.state_dict(), strict=False)
+        there, back = (net.attend(audio, given)[1] for given in (visual, turned))
+        assert torch.allclose(there, back.flip(2, 3), atol=1e-5) == blind
+
+
+@torch.no_grad()
+def test_frame_t_has_one_position_whatever_the_clips_frame_rate() -> None:
+    # Blocks that change nothing yet show what they are given.
+    net = Tavlo(replace(SMALL, residual_init="zero")).eval()
+    sound, picture = features(1)
+    slow, fast = (
+        net.attend(sound.expand(1, t, -1), picture.expand(1, t, -1, -1, -1)) for t in (4, 6)
+    )
+    for one, other in zip(slow, fast, strict=True):
+        assert torch.equal(one, other[:, :4])
+
+
 def test_blocks_whose_residuals_begin_at_zero_change_nothing_yet() -> None:
     net = Tavlo(TavloSizes(**{**vars(SMALL), "residual_init": "zero"})).eval()
     audio, visual = features(5)
     audio_tokens, visual_tokens = net.attend(audio, visual)
     assert torch.equal(audio_tokens[..., :512], audio)
+    assert net.space_position is not None
     assert torch.equal(visual_tokens[..., :512], visual + net.space_position)
 
 

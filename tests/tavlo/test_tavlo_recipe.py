@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet18
 
-from pipeline.errors import AvatarBuildError, ConfigError
+from pipeline.errors import AvatarBuildError, ConfigError, UsageError
 from pipeline.media.clip_cache import RATE_HZ, ClipTensors
 from pipeline.models.register import add
 from tavlo.network.model import Tavlo, TavloSizes
@@ -167,11 +168,14 @@ def test_a_clip_longer_than_the_positions_is_refused() -> None:
         small.recipe().sample(small.blank(13), None)
 
 
-def test_imagenet_is_used_where_it_is_registered_and_said_either_way(tmp_path: Path) -> None:
-    recipe = make_recipe("tavlo", {"imagenet": True})
+def test_imagenet_is_refused_to_be_missing_and_said_either_way(tmp_path: Path) -> None:
+    recipe = make_recipe("tavlo", {})
     torch.manual_seed(0)
     model = recipe.make_network()
-    assert "models fetch resnet18" in recipe.initialise(model)["visual encoder"]
+    missing = r"models fetch resnet18', or train from scratch with --set tavlo\.imagenet=false\.$"
+    for ask in (recipe.check_start, lambda: recipe.initialise(model)):
+        with pytest.raises(UsageError, match=missing):
+            ask()
     torch.manual_seed(1)
     weights = resnet18().state_dict()
     torch.save(weights, tmp_path / "resnet18.pth")
@@ -191,8 +195,12 @@ def test_imagenet_is_used_where_it_is_registered_and_said_either_way(tmp_path: P
         theirs = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(picture)))))
         theirs = net.layer4(net.layer3(net.layer2(theirs)))
         assert torch.allclose(model.visual_encoder(picture), theirs, atol=1e-5)
-    assert recipe.initialise(make_recipe("tavlo", {"imagenet": False}).make_network())
+    # Registered or not, another encoder cannot take them.
+    narrow = small.recipe(imagenet=True)
+    with pytest.raises(UsageError, match=r"make no ResNet-18, .* --set tavlo\.imagenet=false"):
+        narrow.check_start()
     plain = make_recipe("tavlo", {"imagenet": False})
+    plain.check_start()
     assert plain.initialise(plain.make_network())["visual encoder"] == "from scratch"
 
 
@@ -243,7 +251,7 @@ def test_settings_by_their_older_names_are_taken_and_said_once() -> None:
     _, recipe = read_settings("tavlo", None, typed)
     sizes = recipe.config()["sizes"]
     assert (sizes["spatial_attention"], sizes["residual_init"]) == ("none", "zero")
-    assert recipe.notes == [
+    assert recipe.notes[:2] == [
         "tavlo.sizes.meeting=alone is now called spatial_attention=none.",
         "tavlo.sizes.start=identity is now called residual_init=zero.",
     ]
@@ -252,3 +260,71 @@ def test_settings_by_their_older_names_are_taken_and_said_once() -> None:
         read_settings("tavlo", None, [*typed, "tavlo.sizes.spatial_attention=joint"])
     with pytest.raises(ConfigError, match=r"spatial_attention: .*\(got 'together'\)"):
         read_settings("tavlo", None, ["tavlo.sizes.meeting=together"])
+
+
+def test_presets_are_what_their_names_say() -> None:
+    _, paper = read_settings("tavlo", preset="paper")
+    _, none = read_settings("tavlo")
+    # No preset is no silent change of what the paper prints.
+    assert paper.config() == none.config() == make_recipe("tavlo").config()
+    settings = paper.config()
+    assert (settings["negatives"], settings["temperature"]) == ("mean", 1.0)
+    assert (settings["sizes"]["spatial_attention"], settings["sizes"]["residual_init"]) == (
+        "joint",
+        "random",
+    )
+    assert (paper.preset, none.preset) == ("paper", "paper")
+    assert [note.partition(":")[0] for note in (*paper.notes, *none.notes)] == [
+        "preset paper",
+        "no --preset, so paper",
+    ]
+    _, late = read_settings("tavlo", preset="late-fusion")
+    changed = {
+        name: value for name, value in flat(late.config()).items() if value != flat(settings)[name]
+    }
+    assert changed == {
+        "negatives": "max",
+        "temperature": 0.07,
+        "sizes.spatial_attention": "none",
+        "sizes.residual_init": "zero",
+    }
+    assert late.preset == "late-fusion"
+    assert len(late.notes) == 1
+    assert late.notes[0].startswith("preset late-fusion: ours, not the paper's")
+
+
+def flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= (
+            flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        )
+    return found
+
+
+def test_what_is_set_wins_over_a_preset_and_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text("[tavlo]\ntemperature = 0.1\n[tavlo.sizes]\nnum_blocks = 3\n")
+    typed = ["tavlo.negatives=mean", "tavlo.sizes.residual_init=zero"]
+    _, recipe = read_settings("tavlo", tmp_path / "t.toml", typed, preset="late-fusion")
+    settings = recipe.config()
+    assert (settings["negatives"], settings["temperature"]) == ("mean", 0.1)
+    assert settings["sizes"]["spatial_attention"] == "none"
+    assert settings["sizes"]["num_blocks"] == 3
+    changed = "tavlo.negatives=mean (not max), tavlo.temperature=0.1 (not 0.07)"
+    assert recipe.notes[-1].endswith(f": {changed}.")
+    assert recipe.preset == f"late-fusion, but {changed}"
+    # Without a preset what is changed of the paper is said as well.
+    _, other = read_settings("tavlo", settings=["tavlo.negatives=max"])
+    assert other.preset == "paper, but tavlo.negatives=max (not mean)"
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(
+        UsageError, match=r"--preset 'best': of tavlo there is paper, late-fusion\."
+    ):
+        read_settings("tavlo", preset="best")
+    with pytest.raises(UsageError, match=r"--preset 'late-fusion': of ezvsl there is paper\."):
+        read_settings("ezvsl", preset="late-fusion")
+    _, recipe = read_settings("ezvsl", preset="paper")
+    assert recipe.notes[0].startswith("preset paper: its authors' settings")

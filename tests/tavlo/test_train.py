@@ -194,7 +194,8 @@ def test_the_checkpoint_tells_what_it_is_and_runs_no_code(
     assert raw["recipe"] == "tavlo"
     assert raw["recipe_config"] == small.recipe().config()
     assert raw["train_config"] == small.config(epochs=1).model_dump(mode="json")
-    assert raw["weights_from"]["visual encoder"].startswith("from scratch")
+    assert raw["weights_from"]["visual encoder"] == "from scratch"
+    assert raw["preset"] == ""
     assert raw["data"]["clips"] == 6
     assert raw["data"]["videos"] == list(small.NAMES[:6])
     assert raw["data"]["validation_videos"] == list(small.NAMES[6:])

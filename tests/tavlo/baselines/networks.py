@@ -26,6 +26,11 @@ NETWORKS: dict[str, tuple[Published, Callable[[int], DualEncoder]]] = {
 }
 
 
+def narrow(name: str) -> dict[str, Any]:
+    """A recipe's settings for a network of width 4, which no weights of ImageNet fit."""
+    return {"width": 4} | ({"imagenet": False} if name in ("ezvsl", "slavc") else {})
+
+
 def network(name: str, width: int = 4, seed: int = 0) -> DualEncoder:
     """With batch statistics that are not those of fresh weights."""
     torch.manual_seed(seed)

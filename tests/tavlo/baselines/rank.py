@@ -14,7 +14,7 @@ from tavlo.training.recipe import make_recipe
 from tavlo.training.train import train
 from tavlo.training.training_clips import read_clips
 from tests.tavlo import small
-from tests.tavlo.baselines.networks import NETWORKS
+from tests.tavlo.baselines.networks import NETWORKS, narrow
 
 NAMES = tuple(name for name in NETWORKS if name != "lvs")
 """LVS has no recipe."""
@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     clips, _ = fill_cache(read_clips(listed), folder / "cache", config.rules, 1)
     with distributed("cpu") as rank:
         for name in NAMES:
-            recipe = make_recipe(name, {"width": 4})
+            recipe = make_recipe(name, narrow(name))
             torch.manual_seed(0)
             # In evaluation mode BatchNorm looks at no batch: torch's looks at a rank's own on CPUs.
             model = recipe.make_network().eval()
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
             if rank.index == 0:
                 gradients = {key: value.grad for key, value in model.named_parameters()}
                 torch.save({"loss": loss.detach(), "gradients": gradients}, folder / f"{name}.pt")
-        slavc = make_recipe("slavc", {"width": 4})
+        slavc = make_recipe("slavc", narrow("slavc"))
         train(slavc, config, small.data(clips, held=4), folder / "run", rank=rank)
 
 

@@ -105,9 +105,9 @@ LOOP: dict[str, Any] = {
 }
 # For want of steps: narrow networks, faster rates, a copy that follows faster, less dropout.
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "ezvsl": ({"width": 8}, {"epochs": 40, "learning_rate": 2e-3}),
+    "ezvsl": ({"width": 8, "imagenet": False}, {"epochs": 40, "learning_rate": 2e-3}),
     "slavc": (
-        {"width": 8, "momentum": 0.9, "image_dropout": 0.1},
+        {"width": 8, "imagenet": False, "momentum": 0.9, "image_dropout": 0.1},
         {"epochs": 20, "learning_rate": 2e-3},
     ),
     "ssltie": ({"width": 8}, {"epochs": 15, "learning_rate": 1e-3}),

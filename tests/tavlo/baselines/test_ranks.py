@@ -13,6 +13,7 @@ from tavlo.training.distributed import Rank  # noqa: E402
 from tavlo.training.recipe import make_recipe  # noqa: E402
 from tavlo.training.train import LAST  # noqa: E402
 from tests.tavlo import small  # noqa: E402
+from tests.tavlo.baselines.networks import narrow  # noqa: E402
 from tests.tavlo.baselines.rank import NAMES  # noqa: E402
 from tests.tavlo.two_ranks import run_two  # noqa: E402
 
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_and_gradients_are_those_of_the_whole_batch(folder: Path, name: str) -> None:
-    recipe = make_recipe(name, {"width": 4})
+    recipe = make_recipe(name, narrow(name))
     torch.manual_seed(0)
     model = recipe.make_network().eval()
     dataset = ClipDataset(small.clips(folder), recipe, 1.0, 0)
@@ -49,7 +50,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(folder: Path, name: str
 def test_slavcs_copy_follows_over_ranks_too(folder: Path) -> None:
     state = load_checkpoint(folder / "run" / LAST)
     assert state.step == 2
-    fresh = make_recipe("slavc", {"width": 4})
+    fresh = make_recipe("slavc", narrow("slavc"))
     torch.manual_seed(small.config().seed)
     start = fresh.make_network().state_dict()
     for key in ("img_proj1.weight", "aud_proj2.weight"):

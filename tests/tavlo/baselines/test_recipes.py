@@ -32,12 +32,13 @@ from tavlo.training.recipe import Recipe, make_recipe  # noqa: E402
 from tavlo.training.train import BEST, LAST, train  # noqa: E402
 from tavlo.training.training_config import read_settings  # noqa: E402
 from tests.tavlo import small  # noqa: E402
+from tests.tavlo.baselines.networks import narrow  # noqa: E402
 
 NAMES = ("ezvsl", "slavc", "ssltie", "sslalignment")
 
 
 def recipe(name: str, **settings: Any) -> Recipe:
-    return make_recipe(name, {"width": 4, **settings})
+    return make_recipe(name, narrow(name) | settings)
 
 
 @pytest.fixture(scope="module")
@@ -331,9 +332,7 @@ def test_the_loops_settings_are_the_authors_unless_others_are_asked_for(
         read_settings(name, settings=[f"{name}.wide=8"])
 
 
-def test_the_picture_starts_from_imagenet_where_its_weights_are_registered(
-    tmp_path: Path,
-) -> None:
+def test_the_picture_starts_from_imagenet_or_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(1)
     weights = Trunk().state_dict() | {
         "fc.weight": torch.ones(1000, 512),
@@ -343,7 +342,10 @@ def test_the_picture_starts_from_imagenet_where_its_weights_are_registered(
     for name in ("ezvsl", "slavc"):
         model = make_recipe(name)
         net = model.make_network()
-        assert "models fetch resnet18" in model.initialise(net)["picture's trunk"]
+        with pytest.raises(UsageError, match=rf"resnet18', or .* --set {name}\.imagenet=false\.$"):
+            model.initialise(net)
+        with pytest.raises(UsageError, match=rf"width 8 is no .* --set {name}\.imagenet=false\.$"):
+            make_recipe(name, {"width": 8}).check_start()
         add("resnet18", tmp_path / "resnet18.pth", own=True)
         assert model.initialise(net)["picture's trunk"].startswith("ImageNet, SHA-256")
         copies = ["imgnet"] if name == "ezvsl" else ["imgnet", "momentum_imgnet"]
