@@ -33,7 +33,7 @@ class Preset:
     """Settings of a recipe that belong together, and what is known of them."""
 
     settings: Mapping[str, Any]
-    """Those that make it; equal to the defaults where they are the defaults'."""
+    """The settings that make it, those that equal the defaults among them."""
     known: str
     """A sentence for people: what it is, where it was seen to localise, where not."""
 
