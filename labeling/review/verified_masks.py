@@ -155,14 +155,15 @@ def _sources(workspace: Workspace) -> list[TableFile]:
 def _bring_back(storage: Storage, stale: Sequence[Commit], sources: Sequence[TableFile]) -> None:
     """Give the table back what nothing will stand in for."""
     for source in sources:
-        stood_in = any(commit.input.file == source.file for commit in stale)
+        stood_in = any(part.file == source.file for commit in stale for part in commit.input.parts)
         if stood_in and not storage.exists(source.file):
             storage.move(_aside(source.file), source.file)
 
 
 def _put_aside(storage: Storage, ledger: Ledger) -> None:
     """Take the files out of the table that others stand in for; sweep what nobody needs."""
-    needed = [commit.input.file for commit in ledger.commits() if commit.input.file]
+    parts = (part for commit in ledger.commits() for part in commit.input.parts)
+    needed = [part.file for part in parts if part.file]
     for file in needed:
         if storage.exists(file):
             storage.move(file, _aside(file))

@@ -16,7 +16,7 @@ from pipeline.errors import AvatarBuildError
 from pipeline.flow import FLOW
 from pipeline.run.stage import Outcome, StageSpec
 from pipeline.run.unit import Clock, Job, commit_unit
-from pipeline.workspace.ledger import Commit, Generation, Ledger, Unit
+from pipeline.workspace.ledger import Commit, Generation, Ledger, Rows, Unit
 from pipeline.workspace.locks import run_lock
 from pipeline.workspace.workspace import Workspace
 
@@ -71,7 +71,7 @@ class HeldStep:
         ordinal = max((commit.ordinal for commit in self.ledger.commits()), default=-1) + 1
         ids = [outcome.id for outcome in rows.outcomes]
         name = f"{ordinal:06d}-{rows.key}"
-        unit = Unit(rows.file, rows.sha256, 0, len(ids), ordinal, name)
+        unit = Unit((Rows(rows.file, rows.sha256, 0, len(ids)),), ordinal, name)
         if rows.attempts is not None:
             attempts = tuple(rows.attempts[row_id] for row_id in ids)
             unit = replace(unit, ids=tuple(ids), attempts=attempts)

@@ -128,11 +128,12 @@ class _Finder:
         self._made_by: dict[str, tuple[Ledger, Commit]] = {}
         self._answers: dict[tuple[str, str], list[Commit]] = {}
         for ledger, commit in self._commits:
-            self._answers.setdefault(commit.input.content, []).append(commit)
+            for content in commit.input.contents:
+                self._answers.setdefault(content, []).append(commit)
             for file in commit.files:
                 self._made_by.setdefault(file.file, (ledger, commit))
         known = {file.content for _, commit in self._commits for file in commit.files}
-        self._unlinked = [one for _, one in self._commits if one.input.content not in known]
+        self._unlinked = [one for _, one in self._commits if not one.input.contents <= known]
         self._place_of_source = {
             video_id: (file, place)
             for file in workspace.files(Source.table)
@@ -157,7 +158,14 @@ class _Finder:
             file, place = self._place_of_source[video_id]
             reached.add(file.content)
             found = self._answers.get(file.content, [])
-            todo += [one for one in found if one.input.first <= place < one.input.stop]
+            todo += [
+                one
+                for one in found
+                if any(
+                    part.content == file.content and part.first <= place < part.stop
+                    for part in one.input.parts
+                )
+            ]
         while todo:
             commit = todo.pop()
             units.add((commit.stage, commit.unit))
@@ -299,11 +307,12 @@ class _Finder:
         file = self._homes[record.table, getattr(record, record.key)]
         while file in self._made_by:
             ledger, commit = self._made_by[file]
-            copied = commit.input.table == record.table and commit.input.file
-            if not copied or getattr(record, "source", "") == "annotator":
+            is_copy = commit.input.table == record.table
+            if not is_copy or getattr(record, "source", "") == "annotator":
                 generation = ledger.generation()
                 return HistoryRow(record, commit, generation.config if generation else {})
-            file = copied
+            (original,) = commit.input.parts  # see Workspace.files
+            file = original.file
         return HistoryRow(record, None, {})
 
     def outcomes(self, row_id: str) -> list[RowOutcome]:

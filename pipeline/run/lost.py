@@ -101,7 +101,7 @@ def units_again(workspace: Workspace, stage: str, kinds: Collection[str]) -> lis
     found = []
     live = workspace.live(reads)
     for commit in ledger.commits() if wanted else []:
-        if commit.input.content not in live:
+        if not commit.input.contents <= live:
             continue  # what it was made of is gone: the next run retires it
         rows = ledger.rows_of(commit, record, record.table)
         ids = {wanted[row.id] for row in rows if row.id in wanted}

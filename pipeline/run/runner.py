@@ -1,6 +1,6 @@
 """Run a stage over a workspace: plan what is new, do what is pending, leave everything resumable.
 
-plan      input files no plan names become units, appended once and never derived again
+plan      input files no unit in force names become units (``planning``), appended once
 claim     units another process works on are left to it
 execute   ``run_unit`` on an executor; a commit is completion
 retire    results whose input or upstream is gone leave the tables, into ``retired``
@@ -9,6 +9,7 @@ retire    results whose input or upstream is gone leave the tables, into ``retir
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,16 +21,16 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.errors import AvatarBuildError, DamagedError, StopRun, UsageError
 from pipeline.flow import STAGES, Step
-from pipeline.records.schema import FailureRow
 from pipeline.run.derive import bring_up_to_date, decides_derived, is_derived
 from pipeline.run.local import LocalTeam
 from pipeline.run.lost import media_states, units_again
+from pipeline.run.planning import UNITS, UNITS_EACH, divided, retries, rows_each
 from pipeline.run.pool import Pool, Team, UnitSource
 from pipeline.run.stage import Stage, StageSpec
 from pipeline.run.stage_progress import Progress
 from pipeline.run.unit import Job, UnitResult
 from pipeline.words import counted
-from pipeline.workspace.ledger import Generation, Ledger, TableFile, Unit
+from pipeline.workspace.ledger import Generation, Ledger, TableFile, Unit, in_force
 from pipeline.workspace.locks import RunLock, run_lock, unit_claims
 from pipeline.workspace.table import way_out
 from pipeline.workspace.workspace import Workspace
@@ -209,7 +210,7 @@ class _Run:
         units = self._foreseen(coming) + self._units_again()
         current = self.ledger.generation()
         self.summary.anew = current is not None and current.key != self.wanted.key
-        self.summary.pending = sum(_num_rows(unit) for unit in units)
+        self.summary.pending = sum(unit.num_rows for unit in units)
         if units and self.workspace.config.run.executor == "local":
             self.summary.workers, note = self._size(LocalTeam(self.stage.device()), len(units))
             self.summary.notes += [note] if note else []
@@ -228,7 +229,7 @@ class _Run:
                 summary.notes.append(f"{retired} units of earlier results retired and done anew.")
             while True:
                 plan = ledger.checked_plan()
-                new = _ranges(self._unplanned(plan), self.spec)
+                new = self._divided(self._unplanned(plan))
                 if not new or ledger.append(new, self.wanted.key, plan):
                     break
             units = self._part_of(self._pending())
@@ -243,6 +244,16 @@ class _Run:
                 self._execute(units, lock)
             if lock.try_alone():
                 ledger.recover()
+
+    @cached_property
+    def _input(self) -> list[TableFile]:
+        """The files of its input; seen once, so that all of a run is of one moment."""
+        return self.workspace.files(self.spec.reads)
+
+    @cached_property
+    def _live(self) -> set[tuple[str, str]]:
+        """The same by name and digest."""
+        return {file.content for file in self._input}
 
     @contextlib.contextmanager
     def _held(self, say: Callable[[str], None]) -> Iterator[RunLock]:
@@ -308,12 +319,17 @@ class _Run:
         """
         ledger = self.ledger
         commits = ledger.commits()
-        live = self.workspace.live(*{commit.input.table for commit in commits})
-        stale = [commit for commit in commits if commit.input.content not in live]
+        plan = ledger.plan() if commits else []
+        planned = {unit.name for unit in plan}
+        standing = {unit.name for unit in in_force(plan, self._live)}
+        stale = [
+            one
+            for one in commits
+            if not one.input.contents <= self._live or one.unit in planned - standing
+        ]
         if not self.workspace.storage.has_locks:
             # A run that was taken for dead may commit once more what was retired, under the
             # settings of its own day or by a plan that is retired as well.
-            planned = {unit.name for unit in ledger.plan()}
             stale += [
                 one
                 for one in commits
@@ -343,20 +359,28 @@ class _Run:
                 " results and do the rows again."
             )
 
-    def _unplanned(self, plan: Iterable[Unit]) -> list[TableFile]:
+    def _unplanned(self, plan: Sequence[Unit]) -> list[TableFile]:
         """Return the input files that no unit names yet."""
-        planned = {unit.content for unit in plan}
-        files = self.workspace.files(self.spec.reads)
-        return [file for file in files if file.content not in planned]
+        planned = {content for unit in in_force(plan, self._live) for content in unit.contents}
+        return [file for file in self._input if file.content not in planned]
+
+    def _divided(self, new: Sequence[TableFile], coming: int = 0) -> list[Unit]:
+        """Divide new files into units.
+
+        Args:
+            new: the files.
+            coming: rows that will be in the table besides those that are.
+        """
+        options, spec = self.options, self.spec
+        workers = options.workers or _workers_of(self.workspace.config.run)
+        workers = min(workers, spec.max_workers or workers) * options.part[1]
+        rows = sum(file.rows for file in self._input) + coming
+        return divided(new, rows_each(spec, rows, sum(file.rows for file in new), workers))
 
     def _pending(self) -> list[Unit]:
-        live = self.workspace.live(self.spec.reads)
         committed = {commit.unit for commit in self.ledger.commits()}
-        return [
-            unit
-            for unit in self.ledger.checked_plan()
-            if unit.name not in committed and unit.content in live
-        ]
+        plan = self.ledger.checked_plan()
+        return [unit for unit in in_force(plan, self._live) if unit.name not in committed]
 
     def _part_of(self, plan: Iterable[Unit]) -> list[Unit]:
         part, parts = self.options.part
@@ -373,14 +397,14 @@ class _Run:
         if coming:
             files.append(TableFile("", "", self.spec.reads, coming))
         first = max((unit.ordinal for unit in plan), default=-1) + 1
-        ranges = enumerate(_ranges(files, self.spec), first)
-        new = [replace(unit, ordinal=ordinal) for ordinal, unit in ranges]
+        units = enumerate(self._divided(files, coming), first)
+        new = [replace(unit, ordinal=ordinal) for ordinal, unit in units]
         return self._part_of([*([] if anew else self._pending()), *new])
 
     def _execute(self, units: Sequence[Unit], lock: RunLock) -> None:
         workspace, ledger, spec, summary = self.workspace, self.ledger, self.spec, self.summary
         settings, device = workspace.config.run, self.stage.device()
-        total = sum(_num_rows(unit) for unit in units)
+        total = sum(unit.num_rows for unit in units)
         progress = self.progress or Progress(shown=False)
         team = make_team(settings, spec, device, progress.say)
         summary.workers, note = self._size(team, len(units))
@@ -413,7 +437,7 @@ class _Run:
                 pool.run(lambda: self._size(team, len(units))[0])
             finally:
                 done = {commit.unit for commit in ledger.commits()}
-                summary.pending = sum(_num_rows(unit) for unit in units if unit.name not in done)
+                summary.pending = sum(unit.num_rows for unit in units if unit.name not in done)
 
     def _size(self, team: Team, units: int) -> tuple[int, str]:
         """Return the number of workers, and what to say where GPUs make it fewer."""
@@ -490,24 +514,20 @@ def plan_retry(workspace: Workspace, name: str, kind: str | None, *, dry_run: bo
     if generation is None:
         raise UsageError(f"{name}: has not run in this workspace.")
     while True:
-        planned = ledger.checked_plan()
-        plan = {unit.name: unit for unit in planned}
-        undone = plan.keys() - {commit.unit for commit in ledger.commits()}
+        commits, planned = ledger.commits(), ledger.checked_plan()
+        live = workspace.live(*{commit.input.table for commit in commits})
+        plan = {unit.name: unit for unit in in_force(planned, live)}
+        undone = plan.keys() - {commit.unit for commit in commits}
         pending = {row_id for name in undone for row_id in plan[name].ids}
-        chosen: dict[str, list[FailureRow]] = {}
-        for unit, row in sorted(ledger.failed(), key=lambda one: (one[0], one[1].input_id)):
-            if (row.kind == kind if kind else row.retryable) and row.input_id not in pending:
-                chosen.setdefault(unit, []).append(row)
-        units = [
-            replace(
-                plan[unit],
-                ids=tuple(row.input_id for row in rows),
-                attempts=tuple(row.attempts for row in rows),
-            )
-            for unit, rows in chosen.items()
+        failed = ledger.failed([commit for commit in commits if commit.unit in plan])
+        chosen = [
+            (plan[unit], row)
+            for unit, row in sorted(failed, key=lambda one: (one[0], one[1].input_id))
+            if (row.kind == kind if kind else row.retryable) and row.input_id not in pending
         ]
+        units = retries(chosen)
         if dry_run or not units or ledger.append(units, generation.key, planned):
-            return sum(map(len, chosen.values()))
+            return len(chosen)
 
 
 def _key_in_force(ledger: Ledger) -> str:
@@ -538,18 +558,9 @@ def _must_be_alone(lock: RunLock, ledger: Ledger) -> None:
         )
 
 
-def _ranges(files: Iterable[TableFile], spec: StageSpec) -> list[Unit]:
-    """Divide files into units, which get their ordinals and names in the plan."""
-    size = spec.rows_per_unit
-    return [
-        Unit(file.file, file.sha256, first, min(first + size, file.rows), -1, "")
-        for file in files
-        for first in range(0, file.rows, size)
-    ]
-
-
-def _num_rows(unit: Unit) -> int:
-    return len(unit.ids) or unit.stop - unit.first
+def _workers_of(settings: RunConfig) -> int:
+    """Return how many workers a run has where nobody says; of a cluster what many units allow."""
+    return UNITS // UNITS_EACH if settings.executor == "ray" else len(os.sched_getaffinity(0))
 
 
 def make_team(

@@ -61,7 +61,7 @@ class StageSpec:
     joins: tuple[str, ...] = ()
     """Tables it looks rows up in, by id."""
     rows_per_unit: int = 64
-    """The rows of a unit: one to five minutes of work."""
+    """The rows of a unit, of a small table: one to five minutes of work. See ``planning``."""
     batch_size: int = 1
     """Rows given to one call of ``process``."""
     row_timeout_s: float = 300.0

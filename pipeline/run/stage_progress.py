@@ -57,7 +57,7 @@ class Progress:
         if self._each_unit:
             unit, rows = result.unit, result.counts["input"]
             took = f"{result.wall_s:.2f} s"
-            self.say(f"{self._name}: unit {unit.name}, {rows} of the rows of {unit.file}: {took}")
+            self.say(f"{self._name}: unit {unit.name}, {rows} of the rows of {unit.where}: {took}")
         self._update()
 
     def _update(self) -> None:

@@ -57,7 +57,7 @@ def commits_in_force(workspace: Workspace, ledger: Ledger) -> list[Commit]:
     if ledger.stage not in STAGES:
         return commits
     live = workspace.live(*{commit.input.table for commit in commits})
-    return [commit for commit in commits if commit.input.content in live]
+    return [commit for commit in commits if commit.input.contents <= live]
 
 
 def _status_of(workspace: Workspace, ledger: Ledger) -> StageStatus:
@@ -90,7 +90,8 @@ def _pending_rows(workspace: Workspace, ledger: Ledger, commits: list[Commit]) -
     done: Counter[tuple[str, str]] = Counter()
     for commit in commits:
         if not commit.ids:
-            done[commit.input.content] += commit.input.stop - commit.input.first
+            for part in commit.input.parts:
+                done[part.content] += part.stop - part.first
     reads = STAGES[ledger.stage].reads
     return sum(file.rows - done[file.content] for file in workspace.files(reads))
 

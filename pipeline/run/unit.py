@@ -12,7 +12,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -81,15 +81,17 @@ class UnitResult:
     """Other lines for the user."""
 
 
-# A worker's units lie in one file, or in one after the other.
+# A large file's units follow one another; those of small ones read each once.
 _opened = lru_cache(maxsize=1)(CommittedFile)
 
 
 def read_unit(job: Job, spec: StageSpec, unit: Unit) -> list[Record]:
     """Return the input rows of a unit, in their order."""
     record = TABLES[spec.reads]
-    rows = _opened(record, job.storage, unit.file, unit.sha256).rows(unit.first, unit.stop)
-    records = to_records(record, rows.to_pylist(), unit.file)
+    records = []
+    for part in unit.parts:
+        rows = _opened(record, job.storage, *part.content).rows(part.first, part.stop)
+        records += to_records(record, rows.to_pylist(), part.file)
     if unit.ids:
         wanted = set(unit.ids)
         records = [row for row in records if row.id in wanted]
@@ -233,8 +235,8 @@ def commit_unit(
         ordinal=unit.ordinal,
         stage=spec.name,
         stage_key=job.stage_key,
-        unit_key=digest_of([job.stage_key, unit.sha256, unit.first, unit.stop, unit.ids]),
-        input=Input(unit.file, unit.sha256, unit.first, unit.stop, spec.reads),
+        unit_key=digest_of([job.stage_key, [astuple(part)[1:] for part in unit.parts], unit.ids]),
+        input=Input(unit.parts, spec.reads),
         files=(),  # the ledger names them as it writes them
         counts=counts,
         code_revision=job.code_revision,

@@ -29,8 +29,8 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import cache
 from itertools import count
 from pathlib import PurePosixPath
@@ -38,6 +38,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     StrictFloat,
     StrictInt,
@@ -111,15 +112,34 @@ class Rows(_OfFile):
 
 
 @dataclass(frozen=True)
-class Input(Rows):
+class _OfParts(_Stored):
+    """Something that is said of rows that may lie in several files."""
+
+    parts: tuple[Rows, ...]
+    """A range of one file, or several files whole; in a retry any ranges."""
+
+    @property
+    def contents(self) -> frozenset[tuple[str, str]]:
+        """Return which files it is of, and of which bytes."""
+        return frozenset(part.content for part in self.parts)
+
+    @property
+    def where(self) -> str:
+        """Name its files, for people."""
+        first = self.parts[0].file if self.parts else "no file"
+        return first + (f" and {len(self.parts) - 1} more" if self.parts[1:] else "")
+
+
+@dataclass(frozen=True)
+class Input(_OfParts):
     """The rows a commit answers for."""
 
     table: str
 
 
 @dataclass(frozen=True)
-class Unit(Rows):
-    """A row range of one input file, or some of its rows again."""
+class Unit(_OfParts):
+    """Rows of a stage's input that are done together, or some of them again."""
 
     ordinal: StrictInt
     """Place in the stage's plan; a later unit's answer about a row replaces an earlier one's."""
@@ -130,6 +150,48 @@ class Unit(Rows):
     """Set in a retry: how often each was tried before."""
     again: bool = False
     """Set where rows that are done are done again, for their media is lost; in no plan."""
+
+    @property
+    def num_rows(self) -> int:
+        """Return the number of rows to do."""
+        return len(self.ids) or sum(part.stop - part.first for part in self.parts)
+
+
+def _in_parts(stored: Any) -> Any:
+    """Take what was stored when a unit was a range of one file for what it is today."""
+    if not isinstance(stored, dict) or "parts" in stored:
+        return stored
+    of_part = [one.name for one in fields(Rows)]
+    rest = {name: value for name, value in stored.items() if name not in of_part}
+    return {**rest, "parts": [{name: stored[name] for name in of_part if name in stored}]}
+
+
+_Units = list[Annotated[Unit, BeforeValidator(_in_parts)]]
+
+
+def in_force(plan: Sequence[Unit], live: Set[tuple[str, str]]) -> list[Unit]:
+    """Return the units of a plan that stand.
+
+    A unit stands while all its files do. When one goes, the rows of the others are planned anew;
+    should it come back, the later units keep them.
+
+    Args:
+        plan: in order.
+        live: the files of the input that are in force, by name and digest.
+    """
+    # A file is divided at once, from its first row on.
+    begun = {
+        part.content: unit.ordinal
+        for unit in plan
+        for part in unit.parts
+        if part.first == 0 and not unit.ids
+    }
+    return [
+        unit
+        for unit in plan
+        if unit.contents <= live
+        and all(unit.ordinal >= begun.get(part.content, 0) for part in unit.parts)
+    ]
 
 
 @dataclass(frozen=True)
@@ -170,7 +232,7 @@ class Commit(_Stored):
     stage: str
     stage_key: str
     unit_key: str
-    input: Input
+    input: Annotated[Input, BeforeValidator(_in_parts)]
     files: tuple[TableFile, ...]
     counts: Annotated[dict[str, StrictInt], _with("input", "ok", "dropped", "failed")]
     """``input``, ``ok``, ``dropped``, ``failed``, and ``children:<table>``."""
@@ -266,7 +328,7 @@ class Ledger:
                 if missing:
                     path = missing
                     raise ValueError("it is missing")
-                units += _reader(list[Unit]).validate_python(document["units"])
+                units += _reader(_Units).validate_python(document["units"])
             except FileNotFoundError:  # retired since it was listed
                 continue
             except _UNREADABLE as error:
@@ -449,8 +511,8 @@ class Ledger:
         ordinal = max((unit.ordinal for unit in after), default=-1) + 1
         named = []
         for number, unit in enumerate(units, ordinal):
-            rows = (unit.attempts, unit.file, unit.first, unit.ids, unit.sha256, unit.stop)
-            key = digest_of([stage_key, *rows])
+            parts = [astuple(part) for part in unit.parts]
+            key = digest_of([stage_key, unit.ids, unit.attempts, parts])
             named.append(replace(unit, ordinal=number, name=f"{number:06d}-{key[:12]}"))
         document = {"stage_key": stage_key, "units": [asdict(unit) for unit in named]}
         return self.storage.create(f"{self.folder}/plan/{_segment(segment)}", _sealed(document))

@@ -242,7 +242,8 @@ class Workspace:
                 for file in (file for file in commit.files if file.table == table):
                     named.add(file.file)
                     if commit.input.table == table:
-                        copies.setdefault(commit.input.content, []).append(file)
+                        (original,) = commit.input.contents
+                        copies.setdefault(original, []).append(file)
                     else:
                         found[file.content] = [file]
         for orphan in sorted(there - named):

@@ -65,7 +65,7 @@ def commit(workspace: Workspace, stage: str, record: type[Record], rows: Sequenc
         stage=stage,
         stage_key="",
         unit_key="",
-        input=Input("", "", 0, 0, ""),
+        input=Input((), ""),
         files=(),
         counts={"input": 0, "ok": 0, "dropped": 0, "failed": 0},
         code_revision="",

@@ -23,7 +23,7 @@ from pipeline.flow import Step
 from pipeline.records.schema import Clip, Record, Source, clip_id, digest_of
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
-from pipeline.workspace.ledger import Commit, Generation, Input
+from pipeline.workspace.ledger import Commit, Generation, Input, Rows
 from pipeline.workspace.workspace import Workspace
 
 
@@ -144,7 +144,7 @@ def add_sources(workspace: Workspace, labels: Sequence[str], name: str = "000000
         stage="list",
         stage_key="",
         unit_key=digest_of(labels),
-        input=Input("", "", 0, len(labels), ""),
+        input=Input((Rows("", "", 0, len(labels)),), ""),
         files=(),
         counts={"input": len(labels), "ok": len(labels), "dropped": 0, "failed": 0},
         code_revision="",

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.errors import DamagedError
 from pipeline.records.schema import digest_of
-from pipeline.workspace.ledger import Ledger, Unit
+from pipeline.workspace.ledger import Ledger, Rows, Unit
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.shell import Said, Shell
@@ -277,8 +277,11 @@ def test_a_commit_that_says_what_none_can_is_one_line_though_its_digest_fits(
 
 
 def put(within: str, key: str, value: object, document: dict[str, Any]) -> None:
-    place = document[within] if within else document
-    (place[0] if isinstance(place, list) else place)[key] = value
+    place: Any = document
+    for name in within.split(".") if within else ():
+        place = place[name]
+        place = place[0] if isinstance(place, list) else place
+    place[key] = value
 
 
 @pytest.mark.parametrize("within", ["", "input", "counts", "endings", "files"])
@@ -307,7 +310,7 @@ def test_plans_and_generations_that_say_what_none_can_are_one_line(root: Path) -
     plan = root / "commits/download/plan/00000.json"
     whole = plan.read_bytes()
     for wrong in (True, "7", None, [1]):
-        spoil(plan, partial(put, "units", "first", wrong))
+        spoil(plan, partial(put, "units.parts", "first", wrong))
         with pytest.raises(DamagedError, match="plan"):
             Workspace(root).ledger("download").plan()
         plan.write_bytes(whole)
@@ -329,8 +332,8 @@ def test_every_reading_command_says_it_in_one_line(root: Path, shell: Shell) -> 
 def test_a_plan_file_that_is_missing_among_others_is_named(tmp_path: Path) -> None:
     ledger = Ledger(Storage(tmp_path), "sample")
     for name in ("a", "b", "c"):
-        assert ledger.append([Unit(name, "", 0, 1, -1, "")], "key", ledger.plan())
-    assert [unit.file for unit in ledger.plan()] == ["a", "b", "c"]
+        assert ledger.append([Unit((Rows(name, "", 0, 1),), -1, "")], "key", ledger.plan())
+    assert [unit.where for unit in ledger.plan()] == ["a", "b", "c"]
     ledger.storage.remove("commits/sample/plan/00001.json")
     with pytest.raises(DamagedError, match=r"plan/00001\.json: it is missing"):
         ledger.plan()

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import DamagedError, StopRun
 from pipeline.run.unit import Job, read_unit
-from pipeline.workspace.ledger import Unit
+from pipeline.workspace.ledger import Rows, Unit
 from pipeline.workspace.workspace import Lookups, Workspace
 from tests.pipeline.counting import counting
 from tests.pipeline.faulty import Faulty, add_sources
@@ -21,7 +21,7 @@ def test_a_worker_reads_a_list_once_for_all_its_units(workspace: Workspace) -> N
     job = Job(opened.storage, "faulty", "")
     found: list[Any] = []
     for first in range(0, 200, 8):
-        unit = Unit(file.file, file.sha256, first, first + 8, first, f"{first}")
+        unit = Unit((Rows(*file.content, first, first + 8),), first, f"{first}")
         found += read_unit(job, Faulty.spec, unit)
     whole = workspace.arrow("sources").to_pylist()
     assert [row.model_dump() for row in found] == whole

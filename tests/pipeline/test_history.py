@@ -23,9 +23,10 @@ from pipeline.records.schema import (
 )
 from pipeline.run import history
 from pipeline.run.derive import Derived, bring_up_to_date, hold
+from pipeline.run.planning import divided
 from pipeline.run.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
 from pipeline.run.unit import Job, run_unit
-from pipeline.workspace.ledger import Generation, Unit
+from pipeline.workspace.ledger import Generation
 from pipeline.workspace.workspace import Lookups, Workspace
 from tests.pipeline.counting import counting
 from tests.rows import said
@@ -54,14 +55,9 @@ def run_here(workspace: Workspace, name: str) -> None:
     ledger = workspace.ledger(name)
     key = Generation(name, 1, {}, {}, {})
     ledger.begin(key)
-    planned = {unit.content for unit in ledger.plan()}
-    units = [
-        Unit(file.file, file.sha256, first, min(first + 6, file.rows), -1, "")
-        for file in workspace.files(kind.spec.reads)
-        if file.content not in planned
-        for first in range(0, file.rows, 6)
-    ]
-    ledger.append(units, key.key, ledger.plan())
+    planned = {content for unit in ledger.plan() for content in unit.contents}
+    new = [file for file in workspace.files(kind.spec.reads) if file.content not in planned]
+    ledger.append(divided(new, 6), key.key, ledger.plan())
     stage = kind(config)
     scratch = workspace.storage.path("scratch")
     stage.open(WorkerContext(workspace.storage, scratch, Lookups(workspace.storage)))

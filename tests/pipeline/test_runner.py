@@ -141,11 +141,11 @@ def test_a_retry_answers_again_for_the_failed_rows_only(workspace: Workspace) ->
 
 
 def test_a_dry_run_says_how_much_and_does_nothing(workspace: Workspace) -> None:
-    add_sources(workspace, ["ok"] * 11)
+    add_sources(workspace, ["ok"] * 21)
     summary = run_stage(
         workspace, "faulty", RunOptions(dry_run=True), step=ENTRY, config=FaultyConfig()
     )
-    assert summary.pending == 11
+    assert summary.pending == 21
     shares = [
         run_stage(
             workspace,
@@ -156,7 +156,7 @@ def test_a_dry_run_says_how_much_and_does_nothing(workspace: Workspace) -> None:
         ).pending
         for i in (1, 2)
     ]
-    assert shares == [8, 3], "units of 8 rows, in turn"
+    assert shares == [14, 7], "three units of 7 rows, in turn"
     assert workspace.rows(Clip) == []
 
 

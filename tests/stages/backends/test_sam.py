@@ -433,7 +433,7 @@ def put(
         stage=stage,
         stage_key="",
         unit_key=digest_of(stage),
-        input=Input("", "", 0, 1, ""),
+        input=Input((), ""),
         files=(),
         counts={"input": 1, "ok": 1, "dropped": 0, "failed": 0},
         code_revision="",
