@@ -1,4 +1,4 @@
-"""How the rows of new files are divided into units.
+"""Division of the rows of new files into units.
 
 A unit leaves a file in each table its stage writes, so few units are few files. They are made large
 in the first place, rather than their files put together later: who reads a folder of Parquet files
