@@ -46,6 +46,9 @@ PARSED = {
     "train-tavlo --recipe": "it needs neighbours; tests/tavlo/baselines/test_recipes.py trains so",
     "tables alignment": "it needs older sets; tests/tavlo/test_published_tables.py draws such",
     "tables windows": "it needs scores per window; tests/tavlo/test_evaluate_images_command.py",
+    "run --slurm": "it needs Slurm; tests/pipeline/test_slurm.py submits to a stand-in",
+    "run --check": "it fails where rows are left; tests/pipeline/test_slurm.py",
+    "run --set": "it needs a Ray cluster; tests/pipeline/test_cluster_page.py starts one",
     "download --source-template": "nothing listens on port 8000; tests/stages serve videos",
 }
 """Which examples are parsed alone, by their first words (and an option they have), and why."""
@@ -55,6 +58,8 @@ ELSEWHERE = {
     "python3 -m venv .venv && .venv/bin/pip install .": "a minute of installing",
     'eval "$(_AVATAR_BUILD_COMPLETE=': "for a shell's own start-up file",
     "_AVATAR_BUILD_COMPLETE=": "for a shell's own start-up file",
+    "docker build --build-arg EXTRAS=": "tests/pipeline/test_cluster_page.py looks at its extras",
+    "ray start ": "tests/pipeline/test_cluster_page.py runs them",
     "torchrun --nproc-per-node 8 -m pipeline.cli ": "eight GPUs; what follows is parsed",
 }
 """Lines of blocks that are no command of ours alone."""
