@@ -34,6 +34,7 @@ from tavlo.training.data import (
 from tavlo.training.distributed import Rank, from_first, gather, sum_over_ranks, wrap_ddp
 from tavlo.training.label_free import SENSITIVITY, LabelFree
 from tavlo.training.recipe import Recipe, make_recipe
+from tavlo.training.sub_batches import backward_in_parts, joined, parts_of
 from tavlo.training.training_config import TrainConfig, recorded_config
 from tavlo.training.training_log import TrainingLog
 
@@ -236,14 +237,7 @@ class _Training:
         for number in range(config.accumulate):
             # DDP shares gradients once per step, with its last batch.
             is_last = number == config.accumulate - 1
-            no_sync = nullcontext if is_last else getattr(self._ddp, "no_sync", nullcontext)
-            with no_sync():
-                outputs = run_network(self._compiled, next(batches), config, self.rank.device)
-                loss: Any = self.recipe.loss(gather(outputs, self.rank))
-                self._check_finite(loss, "loss", first_batch + number)
-                # DDP averages over ranks what must be summed: see tavlo.training.distributed.
-                (loss * self.rank.world_size / config.accumulate).backward()
-            loss_sum += loss.item()
+            loss_sum += self._backward(next(batches), first_batch + number, is_last=is_last)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)
         self._check_finite(norm, "gradient", first_batch)
         self.optimizer.step()
@@ -257,6 +251,29 @@ class _Training:
             "learning_rate": rate,
         }
 
+    def _backward(self, batch: Batch, number: int, *, is_last: bool) -> float:
+        """Add a batch's gradients to the model's, and return its loss."""
+        config, rank = self.config, self.rank
+        no_sync: Any = getattr(self._ddp, "no_sync", nullcontext)
+
+        def compute(part: Batch) -> dict[str, Tensor]:
+            return run_network(self._compiled, part, config, rank.device)
+
+        def loss_backward(outputs: dict[str, Tensor]) -> float:
+            loss: Any = self.recipe.loss(gather(outputs, rank))
+            self._check_finite(loss, "loss", number)
+            # DDP averages over ranks what must be summed: see tavlo.training.distributed.
+            (loss * rank.world_size / config.accumulate).backward()
+            return float(loss.item())
+
+        parts = parts_of(batch, config.sub_batch)
+        if len(parts) > 1:
+            return backward_in_parts(
+                parts, compute, loss_backward, self.model, no_sync, is_last=is_last
+            )
+        with nullcontext() if is_last else no_sync():
+            return loss_backward(compute(batch))
+
     @torch.no_grad()
     def validate(self, workers: int) -> float:
         """Compute the mean loss over all validation clips, without augmentation."""
@@ -265,7 +282,10 @@ class _Training:
         self.model.eval()
         loss_sum = 0.0
         for batch in validation_batches(clips, config.batch, self.rank, workers):
-            outputs = run_network(self.model, batch, config, self.rank.device)
+            parts = parts_of(batch, config.sub_batch)
+            outputs = joined(
+                [run_network(self.model, part, config, self.rank.device) for part in parts]
+            )
             loss_sum += self.recipe.loss(outputs).item() * len(batch.clip_ids)
         loss = sum_over_ranks(loss_sum, self.rank) / len(clips)
         if not math.isfinite(loss):

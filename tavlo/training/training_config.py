@@ -34,6 +34,10 @@ class TrainConfig(Section):
     frames is then told from 31 others: 20 times as many pairs a step as EZ-VSL's 128 pictures."""
     accumulate: int = Field(default=1, ge=1)
     """Batches per step. They share a step, not negatives: it steadies, it does not sharpen."""
+    sub_batch: int = Field(default=0, ge=0)
+    """Clips of a rank that the network computes at once, 0 for all: less memory for one more
+    forward. Negatives, loss and gradients stay those of the whole batch, but for BatchNorm, which
+    normalises each part by its own statistics and averages over one after another."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak. 1e-4 is what EZ-VSL, SLAVC and SSL-TIE train the same encoders with."""
     optimizer: Literal["adamw", "adam"] = "adamw"
