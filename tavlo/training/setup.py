@@ -29,6 +29,7 @@ from tavlo.training.cached_clips import (
 from tavlo.training.checkpoint import Checkpoint
 from tavlo.training.data import collate
 from tavlo.training.distributed import Rank, distributed, merge_over_ranks
+from tavlo.training.memory import Held, MemoryModel, device_memory
 from tavlo.training.recipe import Recipe
 from tavlo.training.train import BEST, LAST, TrainingData, num_steps, resumable, run_network, train
 from tavlo.training.training_clips import ClipRules, ClipSource, read_clips, refuse_overlap
@@ -98,6 +99,10 @@ class Plan:
     """The seconds to make them, about."""
     train_s: float
     """The seconds of the steps left, about; reading aside."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """The bytes a step holds at once on one rank, at least, by part."""
+    device_memory: int = 0
+    """The bytes the device has."""
     failed: dict[str, str] = field(default_factory=dict)
     """Clips whose file is not there."""
     silent: list[str] = field(default_factory=list)
@@ -120,6 +125,7 @@ class Plan:
             else "all clips are in the cache.",
             f"{self.steps} steps, {left} of them left: about {_duration(self.train_s)} on"
             f" {self.device}.",
+            f"{Held(self.memory).sentence()} The device has {self.device_memory / 1e9:.1f} GB.",
         ]
         said += self.notes
         said += [f"{name}: {why}" for name, why in sorted(self.failed.items())[:5]]
@@ -129,7 +135,11 @@ class Plan:
 def plan(request: Request) -> Plan:
     """Say what ``run`` would do, and write nothing.
 
-    The time of a step is measured on blank clips of this size, on the device.
+    The time of a step is measured on blank clips of this size, on the device, and its memory
+    counted.
+
+    Raises:
+        UsageError: what is asked for does not fit together, or not into the device's memory.
     """
     config = request.config
     state = resumable(request.out, request.recipe, config, None)
@@ -146,6 +156,7 @@ def plan(request: Request) -> Plan:
     scale = config.clip_s / 10.0
     first = state.step if state else 0
     with distributed(request.device) as rank:
+        held, limit = _memory(request.recipe, config, rank)
         step_s = (
             _clip_seconds(request.recipe, config, rank.device) * config.batch * config.accumulate
         )
@@ -161,10 +172,32 @@ def plan(request: Request) -> Plan:
             cache_bytes=round(missing * _CACHED_BYTES * scale),
             cache_s=missing * _CACHED_CPU_S * scale / _cores(),
             train_s=(total - first) * step_s / rank.world_size,
+            memory=held.parts,
+            device_memory=limit,
             failed=failed,
             silent=silent,
             notes=notes,
         )
+
+
+def _memory(recipe: Recipe, config: TrainConfig, rank: Rank) -> tuple[Held, int]:
+    """Count what a step holds at once, and what the device has.
+
+    Raises:
+        UsageError: it cannot fit; names settings with which it does.
+    """
+    device = rank.device
+    model = MemoryModel(
+        recipe, config, device, lambda network, batch: run_network(network, batch, config, device)
+    )
+    recompute = bool(getattr(recipe.settings, "recompute", False))
+    held = model.held(config, recompute=recompute, ranks=rank.world_size)
+    limit = device_memory(device)
+    if held.total > limit:
+        fits = model.fitting(config, limit, recompute=recompute, ranks=rank.world_size)
+        way = f"With {fits} it fits." if fits else "No setting of ours makes it fit."
+        raise UsageError(f"{held.sentence()} {device} has {limit / 1e9:.1f} GB. {way}")
+    return held, limit
 
 
 def run(request: Request) -> Checkpoint:

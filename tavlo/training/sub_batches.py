@@ -94,7 +94,7 @@ def backward_in_parts(
 
 def _generators() -> list[Tensor]:
     """Return the states of torch's generators, so that a part drops out the same twice."""
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_gpu else [])]
 
 
