@@ -28,9 +28,9 @@ from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.older_benchmarks import USUAL_POST
 from tavlo.evaluation.predictions import Answer, Notes
 from tavlo.evaluation.training_overlap import count_seen
-from tavlo.training.cached_clips import CACHE_VERSION, fill_cache
+from tavlo.training.cached_clips import CACHE_VERSION, CachedClip, fill_cache
 from tavlo.training.checkpoint import load_checkpoint, trained_here
-from tavlo.training.data import read_clip
+from tavlo.training.data import in_threads, read_clip
 from tavlo.training.recipe import Recipe
 from tavlo.training.training_clips import read_clips
 from tavlo.training.training_config import TrainConfig, train_config
@@ -116,8 +116,12 @@ class ClipPredictor:
             ready, failed = fill_cache(clips, cache, self.config.rules, processes)
             reasons = {one.frame_id: failed.get(one.clip_id, "") for one in data.frames}
             notes.miss({frame: why for frame, why in reasons.items() if why})
-            for clip in ready:
-                yield clip.clip_id, read_clip(clip.path, self.config.clip_s, clip.sha256)
+
+            def read(clip: CachedClip) -> tuple[str, ClipTensors]:
+                return clip.clip_id, read_clip(clip.path, self.config.clip_s, clip.sha256)
+
+            # Of 16 clips ahead none waits for the disk, and they are 0.7 GB.
+            yield from in_threads(read, ready, min(processes, 16))
 
 
 def open_predictor(

@@ -13,11 +13,14 @@ the smaller part, pays for it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -34,6 +37,11 @@ from tavlo.training.cached_clips import CachedClip
 from tavlo.training.distributed import Rank
 from tavlo.training.recipe import Recipe
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+AHEAD = 4_000_000_000
+"""Bytes of clips that workers hold ready, if nothing else is said."""
 Key = tuple[int, int]
 """The index of a clip and the epoch."""
 
@@ -140,14 +148,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch([name for name, _ in samples], inputs)
 
 
-def _collate_or_error(samples: Sequence[Sample]) -> Batch | AvatarBuildError:
-    """Collate in a worker: what is raised there arrives wrapped, what is returned does not."""
-    try:
-        return collate(samples)
-    except AvatarBuildError as error:
-        return error
-
-
 def batch_indices(num_clips: int, size: int, seed: int, number: int) -> tuple[int, list[int]]:
     """Return the epoch of a batch and the indices of its clips.
 
@@ -163,7 +163,13 @@ def batch_indices(num_clips: int, size: int, seed: int, number: int) -> tuple[in
 
 
 def train_batches(
-    data: ClipDataset, size: int, seed: int, numbers: range, rank: Rank, workers: int
+    data: ClipDataset,
+    size: int,
+    seed: int,
+    numbers: range,
+    rank: Rank,
+    workers: int,
+    ahead: int = AHEAD,
 ) -> Iterator[Batch]:
     """Yield this rank's part of each batch, in order; workers run ahead across epochs.
 
@@ -173,43 +179,131 @@ def train_batches(
         seed: of the order.
         numbers: of the batches, from 0 on at the start of training.
         rank: this process.
-        workers: processes; 0 works in this one.
+        workers: processes; 0 works in this one. The batches are the same.
+        ahead: bytes of clips that the workers may hold ready, together.
     """
     drawn = (batch_indices(len(data), size, seed, number) for number in numbers)
     keys = ([(index, epoch) for index in rank.part_of(indices)] for epoch, indices in drawn)
-    return _load(data, keys, workers)
+    return _load(data, keys, workers, ahead)
 
 
-def validation_batches(data: ClipDataset, size: int, rank: Rank, workers: int) -> Iterator[Batch]:
+def validation_batches(
+    data: ClipDataset, size: int, rank: Rank, workers: int, ahead: int = AHEAD
+) -> Iterator[Batch]:
     """Yield all clips once, in whole batches of at most ``size`` that differ by one clip at most.
 
-    A contrastive loss depends on the size of its batch: every rank takes every
+    None has a single clip, which would have nothing to be told from: three clips in batches of two
+    are one batch. A contrastive loss depends on the size of its batch: every rank takes every
     ``world_size``-th batch whole.
     """
-    count = -(-len(data) // size)
+    count = max(1, min(-(-len(data) // size), len(data) // 2))
     batches = [part.tolist() for part in np.array_split(np.arange(len(data)), count)]
     own = batches[rank.index :: rank.world_size]
-    return _load(data, iter([[(index, 0) for index in batch] for batch in own]), workers)
+    return _load(data, [[(index, 0) for index in batch] for batch in own], workers, ahead)
 
 
-def _load(data: ClipDataset, keys: Iterator[list[Key]], workers: int) -> Iterator[Batch]:
+def _load(
+    data: ClipDataset, batches: Sequence[list[Key]] | Iterator[list[Key]], workers: int, ahead: int
+) -> Iterator[Batch]:
+    """Yield batches of clips that workers read one by one, put together here.
+
+    A worker that made whole batches would hold two of them ready, 46 GB for 16 workers with batches
+    of 32 clips.
+
+    Args:
+        data: the clips.
+        batches: of keys.
+        workers: processes; 0 works in this one.
+        ahead: bytes of clips that the workers may hold ready, together.
+    """
+    if not workers:
+        yield from (collate([data[key] for key in keys]) for keys in batches)
+        return
+    batches = iter(batches)
+    first = next(batches, [])
+    if not first:
+        return
+    sizes: deque[int] = deque()
+
+    def keys() -> Iterator[Key]:
+        for batch in chain([first], batches):
+            sizes.append(len(batch))
+            yield from batch
+
+    workers, each = _shared_out(ahead, _bytes_of(data[first[0]]), workers, 2 * len(first))
     loader: DataLoader[Any] = DataLoader(
         data,
-        batch_sampler=keys,
+        batch_size=None,
+        sampler=keys(),
         num_workers=workers,
         # A generator of its own, or it draws from the step's: a resumed training would drop out
         # others.
         generator=torch.Generator(),
-        collate_fn=_collate_or_error,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread if workers else None,
-        multiprocessing_context=_forkserver(data) if workers else None,
-        prefetch_factor=2 if workers else None,
+        collate_fn=_as_it_is,
+        worker_init_fn=_one_thread,
+        multiprocessing_context=_forkserver(data),
+        prefetch_factor=each,
     )
-    for batch in loader:
-        if isinstance(batch, AvatarBuildError):
-            raise batch
-        yield batch
+    samples = iter(loader)
+
+    def gathered() -> Iterator[list[Sample]]:
+        while batch := list(islice(samples, sizes[0] if sizes else 0)):
+            sizes.popleft()
+            yield batch
+
+    # A gigabyte takes as long to put together as a step of the network, on a thread beside it.
+    yield from in_threads(_pinned, gathered(), 1)
+
+
+def _shared_out(ahead: int, clip: int, workers: int, most: int) -> tuple[int, int]:
+    """Return how many workers hold how many clips ready each.
+
+    Args:
+        ahead: bytes they may hold together.
+        clip: bytes of one.
+        workers: processes asked for.
+        most: clips that are worth holding.
+
+    >>> _shared_out(ahead=4_000, clip=45, workers=16, most=64)  # two batches of 32
+    (16, 4)
+    >>> _shared_out(ahead=1_000, clip=45, workers=16, most=64), _shared_out(100, 45, 16, 64)
+    ((16, 1), (2, 1))
+    """
+    clips = max(1, min(ahead // max(1, clip), most))
+    workers = min(workers, clips)
+    return workers, clips // workers
+
+
+def _bytes_of(sample: Sample) -> int:
+    inputs = sample[1]
+    return 0 if isinstance(inputs, AvatarBuildError) else sum(one.nbytes for one in inputs.values())
+
+
+def _as_it_is(sample: Any) -> Any:
+    return sample
+
+
+def _pinned(samples: Sequence[Sample]) -> Batch:
+    """Put a batch together, in memory from which a GPU fetches it by itself where there is one."""
+    batch = collate(samples)
+    if not torch.cuda.is_available():
+        return batch
+    return Batch(batch.clip_ids, {name: one.pin_memory() for name, one in batch.inputs.items()})
+
+
+def in_threads(make: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
+    """Yield ``make(item)`` in order, while threads make as many more.
+
+    Reading and copying release the interpreter, so they run while a network works.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Made]] = deque()
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _forkserver(data: ClipDataset) -> BaseContext:

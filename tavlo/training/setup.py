@@ -262,6 +262,11 @@ def _prepare(
             " not parted; name more, or --set train.validation=0."
         )
     notes = [*notes, *silence(ready)[1]]
+    if rank.world_size > 1 and rank.device.type == "cpu":
+        notes.append(
+            "BatchNorm counts each process's own clips, as torch synchronises it on GPUs alone; the"
+            " first process's averages are kept."
+        )
     return TrainingData(training, validation, dict(sorted(failed.items())), notes)
 
 

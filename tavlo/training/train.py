@@ -218,8 +218,9 @@ class _Training:
         """Yield this rank's part of every batch that is left."""
         config = self.config
         clips = ClipDataset(self.data.training, self.recipe, config.clip_s, config.seed)
+        ahead = round(config.ahead_gb * 1e9)
         numbers = range(self.step * config.accumulate, self.total * config.accumulate)
-        return train_batches(clips, config.batch, config.seed, numbers, self.rank, workers)
+        return train_batches(clips, config.batch, config.seed, numbers, self.rank, workers, ahead)
 
     def take_step(self, batches: Iterator[Batch]) -> dict[str, Any]:
         """Take one step over the next ``accumulate`` batches; return its row of the log."""
@@ -281,7 +282,8 @@ class _Training:
         clips = ClipDataset(self.data.validation, self.recipe, config.clip_s, None)
         self.model.eval()
         loss_sum = 0.0
-        for batch in validation_batches(clips, config.batch, self.rank, workers):
+        ahead = round(config.ahead_gb * 1e9)
+        for batch in validation_batches(clips, config.batch, self.rank, workers, ahead):
             parts = parts_of(batch, config.sub_batch)
             outputs = joined(
                 [run_network(self.model, part, config, self.rank.device) for part in parts]

@@ -21,7 +21,7 @@ class TrainConfig(Section):
     """The settings of the loop, for any recipe."""
 
     unhashed: ClassVar[frozenset[str]] = frozenset(
-        {"workers", "checkpoint_every", "compile", "timeout_min"}
+        {"workers", "checkpoint_every", "compile", "timeout_min", "ahead_gb"}
     )
 
     seed: int = Field(default=0, ge=0)
@@ -77,7 +77,11 @@ class TrainConfig(Section):
     compile: bool = False
     """torch.compile the network; the first steps then take minutes."""
     workers: int = Field(default=-1, ge=-1)
-    """Processes that read clips, per rank; -1 takes the rank's part of the cores, 0 none."""
+    """Processes that read clips, per rank; -1 takes the rank's part of the cores, 0 none. The
+    batches do not depend on it."""
+    ahead_gb: float = Field(default=4.0, gt=0)
+    """Gigabytes of clips that a rank's workers hold ready in shared memory, together, but no more
+    than two batches; to these come two batches put together. A clip of 300 frames has 0.045."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints: what a kill costs at most. Each epoch ends with one too."""
     timeout_min: float = Field(default=120, gt=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ from tavlo.training.cached_clips import CachedClip
 from tavlo.training.data import (
     Batch,
     ClipDataset,
+    _shared_out,
     batch_indices,
     collate,
+    in_threads,
     train_batches,
     validation_batches,
 )
@@ -39,11 +43,41 @@ def same(one: Batch, other: Batch) -> bool:
 
 def test_workers_change_nothing(clips: list[CachedClip]) -> None:
     steps = range(1, 7)  # into a second epoch
-    batches = [
-        list(train_batches(dataset(clips), 3, 5, steps, Rank(), workers)) for workers in (0, 2)
+    # Two workers, and room for but one clip, which is one worker's.
+    alone, *others = [
+        list(train_batches(dataset(clips), 3, 5, steps, Rank(), workers, ahead))
+        for workers, ahead in ((0, 0), (2, 10**9), (2, 1))
     ]
-    assert len(batches[0]) == 6
-    assert all(same(one, other) for one, other in zip(*batches, strict=True))
+    assert len(alone) == 6
+    for batches in others:
+        assert all(same(one, other) for one, other in zip(alone, batches, strict=True))
+
+
+def test_what_workers_hold_is_bounded_by_bytes_and_by_two_batches() -> None:
+    for workers in (1, 3, 16, 64):
+        for room in (1, 100, 1000, 10**6):
+            some, each = _shared_out(room, 45, workers, most=8)
+            assert 1 <= some <= workers
+            assert some * each * 45 <= max(room, 45)
+            assert some * each <= 8
+
+
+def test_batches_that_are_left_alone_leave_no_process(clips: list[CachedClip]) -> None:
+    before = set(multiprocessing.active_children())
+    batches = train_batches(dataset(clips), 3, 5, range(6), Rank(), 2)
+    next(batches)
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    batches.close()  # type: ignore[attr-defined]
+    gc.collect()
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_what_threads_make_comes_in_order_and_their_error_in_its_place() -> None:
+    assert list(in_threads(lambda n: n * n, range(20), 3)) == [n * n for n in range(20)]
+    found = in_threads(lambda n: 6 // (3 - n), range(9), 2)
+    assert [next(found) for _ in range(3)] == [2, 3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
 
 
 def test_a_clip_is_augmented_otherwise_in_each_epoch_and_never_without_a_seed(
@@ -94,6 +128,13 @@ def test_validation_sees_each_clip_once_in_batches_of_nearly_one_size(
     data = dataset(clips[:7], None)
     sizes = [len(batch.clip_ids) for batch in validation_batches(data, 3, Rank(), 0)]
     assert sizes == [3, 2, 2]
+    for count in range(2, 8):
+        some = dataset(clips[:count], None)
+        for size in (2, 3, 5):
+            found = [len(batch.clip_ids) for batch in validation_batches(some, size, Rank(), 0)]
+            assert sum(found) == count
+            assert min(found) >= 2, "a clip alone has nothing to be told from"
+            assert max(found) <= size + 1
     seen = [
         name
         for rank in (0, 1)

@@ -95,6 +95,7 @@ def test_two_nodes_go_on_by_themselves_after_a_kill_and_no_tensor_differs(tmp_pa
         return {"model": done.model, "optimizer": done.optimizer}
 
     assert small.equal(end("whole"), end("killed"))
+    assert any("BatchNorm counts each" in note for note in read_log(log)[0]["notes"])
     starts = [row["step"] for row in read_log(log) if row.get("event") == "start"]
     assert len(starts) == 2
     assert starts[0] == 0 < starts[1], "it went on and did not begin anew"
