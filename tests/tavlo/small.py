@@ -110,6 +110,25 @@ def blank(num_frames: int, seed: int = 0) -> ClipTensors:
     return ClipTensors(frames, rng.normal(0, 0.1, RATE_HZ).astype(np.float32))
 
 
+def batch(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
+    """Noise in place of clips of these lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = max(lengths)
+    shape = (len(lengths), longest, 64, 64, 3)
+    steps = longest * SIZES["steps_per_frame"]
+    return {
+        "frames": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
+        "spectrogram": torch.randn(len(lengths), steps, SIZES["num_bins"], generator=generator),
+        "frame_mask": torch.arange(longest) < torch.tensor(lengths)[:, None],
+    }
+
+
+def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.allclose(value.double(), other[name].double(), rtol=1e-4, atol=1e-6), name
+
+
 class WithoutBatchNorm(TavloRecipe):
     """Each picture is normalised alone: torch has no BatchNorm that counts over ranks on a CPU."""
 

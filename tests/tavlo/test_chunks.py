@@ -27,21 +27,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def batch(lengths: list[int], seed: int = 0) -> dict[str, Tensor]:
-    """Noise in place of clips of these lengths."""
-    generator = torch.Generator().manual_seed(seed)
-    longest = max(lengths)
-    shape = (len(lengths), longest, 64, 64, 3)
-    steps = longest * small.SIZES["steps_per_frame"]
-    return {
-        "frames": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
-        "spectrogram": torch.randn(
-            len(lengths), steps, small.SIZES["num_bins"], generator=generator
-        ),
-        "frame_mask": torch.arange(longest) < torch.tensor(lengths)[:, None],
-    }
-
-
 def tavlo(**how: bool) -> Tavlo:
     torch.manual_seed(0)
     return Tavlo(TavloSizes(**SIZES), **how).train()
@@ -49,18 +34,12 @@ def tavlo(**how: bool) -> Tavlo:
 
 def step(model: Tavlo) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Loss, gradients and buffers of one step."""
-    outputs = model(batch([12, 10, 12]))
+    outputs = model(small.batch([12, 10, 12]))
     loss = small.recipe().loss(outputs)
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = {name: value.grad for name, value in model.named_parameters()}
     assert all(value is not None for value in gradients.values())
     return loss, gradients, dict(model.named_buffers())  # type: ignore[return-value]
-
-
-def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.allclose(value.double(), other[name].double(), rtol=1e-4, atol=1e-6), name
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -71,8 +50,8 @@ def test_a_stem_in_chunks_and_stages_recomputed_give_loss_gradients_and_averages
     monkeypatch.setattr(network, "STEM_CHUNK", 5)  # 34 frames: the last chunk is shorter
     chunked = step(tavlo(frozen=frozen, recompute=True))
     assert chunked[0].item() == pytest.approx(whole[0].item(), rel=1e-6)
-    close(whole[1], chunked[1])
-    close(whole[2], chunked[2])
+    small.close(whole[1], chunked[1])
+    small.close(whole[2], chunked[2])
     moved = not torch.equal(whole[2]["visual_encoder.stages.0.1.running_mean"], torch.zeros(4))
     assert moved is not frozen
 
@@ -90,7 +69,7 @@ def test_a_stem_past_32_bits_is_cut_though_nothing_is_recomputed(
     # A frame of 64 pixels is 4 x 32 x 32 values behind the first convolution.
     monkeypatch.setattr(network, "MOST_ELEMENTS", 7 * 4 * 32 * 32)
     monkeypatch.setattr(network, "stem_in_chunks", noting)
-    close(whole[1], step(tavlo())[1])
+    small.close(whole[1], step(tavlo())[1])
     assert cut == [7]
     # The real bound: 64 channels of 112 x 112 pixels.
     monkeypatch.undo()

@@ -19,7 +19,6 @@ from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import train
 from tavlo.training.training_log import LOG, read_log
 from tests.tavlo import small
-from tests.tavlo.test_chunks import batch, close
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +49,7 @@ def gradients(recipe: Recipe, size: int) -> tuple[float, dict[str, Tensor], dict
     """Loss, gradients and averages of a step over five clips of two lengths."""
     torch.manual_seed(0)
     model = recipe.make_network().train()
-    parts = parts_of(Batch(list("abcde"), batch([12, 10, 12, 11, 10])), size)
+    parts = parts_of(Batch(list("abcde"), small.batch([12, 10, 12, 11, 10])), size)
 
     def loss_backward(outputs: dict[str, Tensor]) -> float:
         loss = recipe.loss(outputs)
@@ -78,7 +77,7 @@ def test_frozen_batchnorm_gives_the_joint_loss_and_gradients(size: int, negative
     recipe = small.recipe(batch_norm="frozen", negatives=negatives)
     whole, parts = gradients(recipe, 0), gradients(recipe, size)
     assert parts[0] == pytest.approx(whole[0], rel=1e-6)
-    close(whole[1], parts[1])
+    small.close(whole[1], parts[1])
     assert small.equal(whole[2], parts[2])
 
 
@@ -98,12 +97,12 @@ def test_a_part_drops_out_the_same_when_it_is_computed_again() -> None:
     torch.manual_seed(0)
     model = recipe.make_network().train()
     torch.manual_seed(1)
-    parts = parts_of(Batch(list("abcde"), batch([12, 10, 12, 11, 10])), 2)
+    parts = parts_of(Batch(list("abcde"), small.batch([12, 10, 12, 11, 10])), 2)
     outputs = [model(part.inputs) for part in parts]
     whole = recipe.loss({name: torch.cat([one[name] for one in outputs]) for name in outputs[0]})
     whole.backward()  # type: ignore[no-untyped-call]
     assert loss == pytest.approx(whole.item(), rel=1e-6)
-    close(found, {name: value.grad for name, value in model.named_parameters()})  # type: ignore[misc]
+    small.close(found, {name: value.grad for name, value in model.named_parameters()})  # type: ignore[misc]
 
 
 def test_a_training_in_parts_takes_the_same_steps(tmp_path: Path) -> None:
