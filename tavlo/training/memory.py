@@ -37,7 +37,7 @@ class Held:
     """Bytes that a step holds at once, by part."""
 
     parts: dict[str, int]
-    """What it is to bytes."""
+    """The bytes of each part, by what it is."""
 
     @property
     def total(self) -> int:
@@ -61,7 +61,7 @@ class _Count:
 
 
 class MemoryModel:
-    """What a recipe's step holds, for any number of clips and frames.
+    """A model of what a step holds, for any number of clips and frames.
 
     Args:
         recipe: the model.
