@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from exports.release.selection import ReleaseTables
-from exports.report.films import cut_films, find_films
+from exports.parts import parts_of
+from exports.report.films import Span, cut_films, find_films
 from exports.report.frame_pictures import pictured_clips
 from exports.report.write_report import ReportTables, write_report
-from pipeline.records.schema import Clip, Frame, Instance, Mask, Proposal, Review, Sounds, Video
+from pipeline.records.schema import Clip, Record, Video
 from pipeline.run.status import outcomes, stage_status
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import Lookups, Workspace
 
-
-def release_tables(workspace: Workspace) -> ReleaseTables:
-    """Return all rows a release can be made of.
-
-    A review of a frame that another sampling left out waits for it; 'settle' lists it as dropped.
-    """
-    frames = workspace.rows(Frame)
-    known = {frame.frame_id for frame in frames}
-    return ReleaseTables(
-        videos=workspace.rows(Video),
-        clips=workspace.rows(Clip),
-        frames=frames,
-        reviews=[review for review in workspace.rows(Review) if review.frame_id in known],
-        instances=workspace.rows(Instance),
-        masks=workspace.rows(Mask),
-    )
+RecordT = TypeVar("RecordT", bound=Record)
 
 
 def provenance(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -74,25 +59,36 @@ def workspace_report(
         say: is told of each clip that could not be cut.
     """
     failures, drops = outcomes(workspace)
-    tables = release_tables(workspace)
     target = target or workspace.storage.path("report.html")
-    pictured = pictured_clips((clip.clip_id for clip in tables.clips), max_clips)
-    if cut_clips:
-        shown = [clip for clip in tables.clips if clip.clip_id in pictured]
-        for clip, why in cut_films(workspace.storage, shown, tables.videos).items():
-            say(f"{clip}: {why}")
-    return write_report(
-        workspace.storage,
-        ReportTables(
-            **vars(tables),
-            sounds=workspace.rows(Sounds),
-            proposals=workspace.rows(Proposal),
-        ),
-        stage_status(workspace),
-        failures,
-        drops,
-        scores=scores,
-        pictured=pictured,
-        target=target,
-        films=find_films(workspace.storage, tables.clips, target),
-    )
+    with parts_of(workspace, ReportTables) as parts:
+        pictured = pictured_clips(parts.clip_ids, max_clips)
+        if cut_clips:
+            shown = _rows_of(workspace, Clip, "clip_id", pictured)
+            videos = _rows_of(workspace, Video, "video_id", {clip.video_id for clip in shown})
+            for clip, why in cut_films(workspace.storage, shown, videos).items():
+                say(f"{clip}: {why}")
+        return write_report(
+            workspace.storage,
+            parts,
+            stage_status(workspace),
+            failures,
+            drops,
+            scores=scores,
+            pictured=pictured,
+            target=target,
+            films=find_films(workspace.storage, _spans(workspace), target),
+        )
+
+
+def _rows_of(
+    workspace: Workspace, record: type[RecordT], column: str, values: Iterable[str]
+) -> list[RecordT]:
+    """Return the rows of a table with one of some values in a column, by id."""
+    lookup = Lookups(workspace.storage)(record.table, column)
+    return sorted((row for value in values for row in lookup.rows(value)), key=lambda row: row.id)
+
+
+def _spans(workspace: Workspace) -> Iterator[Span]:
+    columns = ("clip_id", "start_s", "end_s")
+    for batch in workspace.arrow("clips", columns=columns).to_batches():
+        yield from (Span(**row) for row in batch.to_pylist())

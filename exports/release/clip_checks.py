@@ -62,12 +62,13 @@ Pictures = Mapping[str, bytes | None]
 """The saved picture of each frame, by ``frame_id``; none where it is not at hand."""
 
 
-def clip_rows(document: Document) -> list[list[ImageRow]]:
-    """Return the rows of each clip's frames, clip by clip."""
-    clips: dict[str, list[ImageRow]] = {}
-    for image in document.images:
-        clips.setdefault(image.clip_file, []).append(image)
-    return list(clips.values())
+def clip_rows(document: Document) -> Iterator[list[ImageRow]]:
+    """Yield the rows of each clip's frames, clip by clip."""
+    places: dict[str, list[int]] = {}
+    for place, image in enumerate(document.images):
+        places.setdefault(image.clip_file, []).append(place)
+    for own in places.values():
+        yield [document.images[place] for place in own]
 
 
 def sampling(provenance: Mapping[str, Mapping[str, Any]]) -> SampleConfig:

@@ -13,15 +13,16 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exports.release.authors_layout import frame_files
-from exports.release.build_document import build_document
+from exports.release.build_document import Draft
 from exports.release.card import render_card
-from exports.release.clip_checks import clip_rows, make_measured, sampling
+from exports.release.clip_checks import make_measured, sampling
 from exports.release.figures import bar_chart
 from exports.release.image_bytes import fingerprint
 from exports.release.leak_audit import audit
@@ -29,20 +30,22 @@ from exports.release.parquet import write_copies
 from exports.release.selection import (
     LeftOut,
     ReleaseTables,
-    Selection,
-    leave_out,
+    in_order,
     reasons_of,
     select,
     tally,
+    unfit_rows,
     without_lost,
 )
 from exports.release.statistics import TABLE_A, count
-from pipeline.config import ExportConfig
+from pipeline.config import ExportConfig, SampleConfig
 from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.files import sha256_of
 from pipeline.media import MadeClip, Media
+from pipeline.records.schema import Frame
 from pipeline.release import layout
 from pipeline.release.document import UNVERIFIED_MARK, Document, ImageRow, Info, write_document
+from pipeline.release.video_lists import read_list
 from pipeline.words import counted
 from pipeline.workspace.recorded import MISSING, frame_bytes, video_file
 from pipeline.workspace.storage import Storage
@@ -95,7 +98,7 @@ class ReleaseSummary:
 
 
 def write_release(
-    tables: ReleaseTables,
+    tables: ReleaseTables | Iterable[ReleaseTables],
     storage: Storage,
     version: str,
     *,
@@ -110,7 +113,8 @@ def write_release(
     """Write ``releases/<version>/``. The same inputs give the same bytes.
 
     Args:
-        tables: all rows, in any order.
+        tables: all rows, in any order; or parts of them, each with all rows of its videos, in the
+            order of the videos. Of a large workspace only one part is in memory at a time.
         storage: the workspace; media is read from it, the release written to it.
         version: the release's name; letters, digits and ``. _ + -``.
         unverified: take in what no person decided, and say so everywhere.
@@ -131,44 +135,59 @@ def write_release(
     target = f"releases/{check_version(version)}"
     if storage.exists(target):
         raise _taken(target)
-    selection = select(tables, unverified=unverified, taken_down=takedowns)
-    selection, lost = without_lost(selection, storage, media=media)
+    for path in leak_lists:
+        read_list(path)  # an unreadable one is said before clips are made
+    parts = [tables] if isinstance(tables, ReleaseTables) else tables
+    left_out: list[LeftOut] = []
+    lost: list[str] = []
+    labelled = False
+    with new_release(storage, target) as folder, closing(Draft(folder.parent / "rows")) as draft:
+        for part in parts:
+            labelled |= bool(part.instances or part.reviews)
+            selection = select(part, unverified=unverified, taken_down=takedowns)
+            selection, gone = without_lost(selection, storage, media=media)
+            draft.add(selection)
+            left_out += selection.left_out
+            lost += gone
 
-    def describe(selection: Selection) -> Document:
-        if not selection.frames:
-            raise _nothing(tables, selection, unverified, lost)
+        # What is wrong with the tables is said before clips are made.
+        if not len(draft):
+            raise _nothing(labelled, left_out, unverified, lost)
         if taxonomy and not config.free_categories:
-            _need_known(selection, set(taxonomy))
-        verified = all(item.verified for item in selection.frames)
-        if media and verified and not config.unlicensed:
-            _need_licenses(selection)
+            _need_known(draft, set(taxonomy))
+        if media and draft.verified and not config.unlicensed:
+            _need_licenses(draft.unlicensed)
+
+        # A clip that cannot be made as it was measured takes its video out, so clips come first.
+        made: dict[str, MadeClip] | None = None
+        unfit: dict[str, MediaError] = {}
+        if media:
+            made, unfit = _make_clips(draft, sampling(provenance), storage, folder)
+            lost += [error.detail for error in unfit.values()]
+            left_out += unfit_rows(draft.things(), unfit)
+        # Only now is it known which files there are, and what they hold.
         info = Info(
             description=config.title,
-            version=version if verified else unverified_version(version),
-            verified=verified,
+            version=version,
+            verified=False,
             media=media,
             polygon_tolerance_px=config.polygon_tolerance_px,
             provenance={stage: dict(facts) for stage, facts in sorted(provenance.items())},
             takedowns=sorted(takedowns),
         )
-        document = build_document(selection, info, taxonomy)
-        leaks = [audit(document, path) for path in leak_lists]
-        return document.model_copy(update={"info": info.model_copy(update={"leaks": leaks})})
-
-    document = describe(selection)  # what is wrong with the tables is said before clips are made
-    with new_release(storage, target) as folder:
-        # A clip that cannot be made as it was measured takes its video out, so clips come first.
-        made: dict[str, MadeClip] = {}
-        if media:
-            made, unfit = _make_clips(selection, document, storage, folder)
-            lost += [error.detail for error in unfit.values()]
-            if unfit:
-                selection = leave_out(selection, unfit, {})
-                document = describe(selection)
-        # Only now is it known which files there are, and what they hold.
-        images = _images(selection, document, storage, folder, made)
-        document = document.model_copy(update={"images": images})
-        summary = write_annotations(document, selection.left_out, folder, target)
+        document = draft.document(
+            info, taxonomy, unfit, lambda frame, image: _marks(frame, image, storage, folder, made)
+        )
+        if not len(document.images):
+            raise _nothing(labelled, left_out, unverified, lost)
+        info = document.info
+        if media and info.verified and not config.unlicensed:
+            _need_licenses([video.video_id for video in document.videos if not video.license])
+        update: dict[str, Any] = {"leaks": [audit(document, path) for path in leak_lists]}
+        if not info.verified:
+            update["version"] = unverified_version(version)
+        document = document.model_copy(update={"info": info.model_copy(update=update)})
+        summary = write_annotations(document, in_order(left_out), folder, target)
     return replace(summary, lost=lost)
 
 
@@ -214,14 +233,14 @@ def _taken(target: str) -> UsageError:
 
 
 def _nothing(
-    tables: ReleaseTables, selection: Selection, unverified: bool, lost: Sequence[str]
+    labelled: bool, left_out: Sequence[LeftOut], unverified: bool, lost: Sequence[str]
 ) -> AvatarBuildError:
-    if not tables.instances and not tables.reviews:
+    if not labelled:
         return AvatarBuildError(
             "Nothing to release: no frame is labelled. Label frames first ('avatar-build label "
             "push', or 'label accept' without people)."
         )
-    reasons = reasons_of(tally(selection.left_out))
+    reasons = reasons_of(tally(left_out))
     if lost:
         return AvatarBuildError(f"Nothing to release: {reasons}. {lost[0]}")
     hint = (
@@ -233,22 +252,19 @@ def _nothing(
     return AvatarBuildError(f"{what} to release ({reasons}). {hint}")
 
 
-def _need_known(selection: Selection, taxonomy: set[str]) -> None:
+def _need_known(draft: Draft, taxonomy: set[str]) -> None:
     """Refuse categories outside the taxonomy: names people typed are most often misspelt."""
-    for item in selection.frames:
-        for chosen in item.instances:
-            category = chosen.instance.audio_visual_category
-            if category not in taxonomy:
-                raise AvatarBuildError(
-                    f"tables/instances: instance_id {chosen.instance.instance_id!r}: category "
-                    f"{category[:80]!r} is not in the taxonomy. Correct the label, add it to the "
-                    "file hear.taxonomy names, or take free text with "
-                    "--set export.free_categories=true."
-                )
+    for category, instance_id in draft.categories.items():
+        if category not in taxonomy:
+            raise AvatarBuildError(
+                f"tables/instances: instance_id {instance_id!r}: category "
+                f"{category[:80]!r} is not in the taxonomy. Correct the label, add it to the "
+                "file hear.taxonomy names, or take free text with "
+                "--set export.free_categories=true."
+            )
 
 
-def _need_licenses(selection: Selection) -> None:
-    bare = sorted({i.video.video_id for i in selection.frames if not i.video.license})
+def _need_licenses(bare: Sequence[str]) -> None:
     if bare:
         raise AvatarBuildError(
             f"tables/videos: video_id {bare[0]!r} states no licence ({len(bare)} such videos), and "
@@ -303,64 +319,58 @@ def write_annotations(
     )
 
 
-def _images(
-    selection: Selection,
-    document: Document,
+def _marks(
+    frame: Frame,
+    image: ImageRow,
     storage: Storage,
     folder: Path,
-    made: Mapping[str, MadeClip],
-) -> list[ImageRow]:
-    """Return the image rows with what is known of their files; copy images that are shipped."""
-    rows = []
-    for item, image in zip(selection.frames, document.images, strict=True):
-        marks: dict[str, Any] = {}
-        if clip := made.get(item.clip.clip_id):
-            marks = {
-                "clip_made": clip.made,
-                "clip_first_s": clip.first_s,
-                "clip_frames": clip.frames,
-            }
-        try:
-            data = frame_bytes(storage, item.frame)
-        except MediaError as error:
-            if document.info.media or error.kind != MISSING:
-                raise
-        else:
-            if document.info.media:
-                write_file(folder / image.file_name, data)
-            marks |= fingerprint(data)
-        rows.append(image.model_copy(update=marks))
-    return rows
+    made: Mapping[str, MadeClip] | None,
+) -> dict[str, Any]:
+    """Return what is known of an image's files; copy the image, if media is shipped."""
+    marks: dict[str, Any] = {}
+    if made is not None:
+        clip = made[image.clip_id]
+        marks = {
+            "clip_made": clip.made,
+            "clip_first_s": clip.first_s,
+            "clip_frames": clip.frames,
+        }
+    try:
+        data = frame_bytes(storage, frame)
+    except MediaError as error:
+        if made is not None or error.kind != MISSING:
+            raise
+        return marks
+    if made is not None:
+        write_file(folder / image.file_name, data)
+    return marks | fingerprint(data)
 
 
 def _make_clips(
-    selection: Selection, document: Document, storage: Storage, folder: Path
+    draft: Draft, config: SampleConfig, storage: Storage, folder: Path
 ) -> tuple[dict[str, MadeClip], dict[str, MediaError]]:
     """Make each clip once; return the made ones by clip, and why there is none by video."""
-    config = sampling(document.info.provenance)
-    items = {item.frame.frame_id: item for item in selection.frames}
     made: dict[str, MadeClip] = {}
     unfit: dict[str, MediaError] = {}
-    clips = clip_rows(document)
-    for rows in clips:
-        video = items[rows[0].frame_id].video
-        if video.video_id in unfit:
-            continue
-        target = folder / rows[0].clip_file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        saved = {row.frame_id: frame_bytes(storage, items[row.frame_id].frame) for row in rows}
+    for video, pairs in draft.by_video():
+        clips: dict[str, list[tuple[Frame, ImageRow]]] = {}
+        for frame, image in pairs:
+            clips.setdefault(image.clip_file, []).append((frame, image))
         try:
-            with video_file(storage, video) as source:
-                media = Media(source, config.decode_timeout_s)
-                made[rows[0].clip_id] = make_measured(
-                    media, target, rows, saved, config, other_source=False
-                )
+            for name, own in clips.items():
+                rows = [image for _, image in own]
+                saved = {image.frame_id: frame_bytes(storage, frame) for frame, image in own}
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                with video_file(storage, video) as source:
+                    media = Media(source, config.decode_timeout_s)
+                    made[rows[0].clip_id] = make_measured(
+                        media, folder / name, rows, saved, config, other_source=False
+                    )
         except MediaError as error:
             why = error.detail.removeprefix(f"{Path(video.path).name}: ")
             unfit[video.video_id] = MediaError(error.kind, f"{video.path}: {why}")
-    for rows in clips:
-        if rows[0].clip_id in made and rows[0].video_id in unfit:
-            (folder / rows[0].clip_file).unlink()
+            for name in clips:
+                (folder / name).unlink(missing_ok=True)
     return made, unfit
 
 

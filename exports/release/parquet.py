@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from pipeline.records.schema import arrow_schema
 from pipeline.release.document import AnnotationRow, Document, ImageRow, Row, VideoRow
 from pipeline.release.layout import COPIES
 from pipeline.words import short
+
+_TOGETHER = 2048
+"""Rows that become columns together."""
 
 ROWS: dict[str, type[Row]] = {
     "videos": VideoRow,
@@ -70,7 +74,13 @@ def _with_younger(found: Any, expected: Any, record: type[Row]) -> Any:
     return found
 
 
-def _table(record: type[Row], rows: Sequence[Row]) -> Any:
+def _table(record: type[Row], rows: Iterable[Row]) -> Any:
+    """Return rows as columns, which take a tenth of their memory; the rows are read as they go."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=arrow_schema(record))
+    schema = arrow_schema(record)
+    parts = [pa.Table.from_batches([], schema)]
+    while some := list(islice(rows := iter(rows), _TOGETHER)):
+        parts.append(pa.Table.from_pylist([row.model_dump() for row in some], schema=schema))
+    # Pages end where chunks do, and the bytes are to follow from the rows alone.
+    return pa.concat_tables(parts).combine_chunks()

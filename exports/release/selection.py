@@ -9,7 +9,7 @@ passed on, so here a video is hashed whatever its file looks like.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from pipeline.records.schema import (
     Video,
     check_video_id,
 )
+from pipeline.release.document import AnnotationRow, ImageRow
 from pipeline.release.scenario_rules import contradiction
 from pipeline.words import counted
 from pipeline.workspace.recorded import MISSING, frame_bytes, video_file
@@ -163,7 +164,7 @@ def select(
         if selected is not None:
             frames.append(selected)
     frames.sort(key=lambda item: (item.video.video_id, item.frame.time_s, item.frame.frame_id))
-    return Selection(tuple(frames), _sorted(left_out))
+    return Selection(tuple(frames), in_order(left_out))
 
 
 def without_lost(
@@ -203,27 +204,49 @@ def leave_out(
     selection: Selection, videos: Mapping[str, MediaError], frames: Mapping[str, MediaError]
 ) -> Selection:
     """Return the selection less some videos with all their frames, and some frames, by ids."""
-    left_out = [
-        *selection.left_out,
-        *(LeftOut("video", name, "", why.kind, why.detail) for name, why in videos.items()),
-    ]
+    left_out = [*selection.left_out, *_lost_videos(videos)]
     kept = []
     for item in selection.frames:
         name = item.frame.frame_id
-        if why := videos.get(item.video.video_id):
-            why = MediaError(f"video_{why.kind}", "")  # the video's own row tells more
-        else:
-            why = frames.get(name)
+        lost_video = videos.get(item.video.video_id)
+        why = _with_video(lost_video) if lost_video else frames.get(name)
         if why is None:
             kept.append(item)
-            continue
-        left_out.append(LeftOut("frame", name, name, why.kind, why.detail))
-        for chosen in item.instances:
-            left_out.append(LeftOut("instance", chosen.instance.instance_id, name, why.kind))
-    return Selection(tuple(kept), _sorted(left_out))
+        else:
+            things = [chosen.instance.instance_id for chosen in item.instances]
+            left_out += _lost_frame(name, things, why)
+    return Selection(tuple(kept), in_order(left_out))
 
 
-def _sorted(left_out: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+def unfit_rows(
+    images: Iterable[tuple[ImageRow, Sequence[AnnotationRow]]], videos: Mapping[str, MediaError]
+) -> list[LeftOut]:
+    """Return what some videos take along that turned out unfit after all was selected."""
+    left_out = list(_lost_videos(videos))
+    for image, rows in images if videos else ():
+        if why := videos.get(image.video_id):
+            things = [row.instance_id for row in rows]
+            left_out += _lost_frame(image.frame_id, things, _with_video(why))
+    return left_out
+
+
+def _lost_videos(videos: Mapping[str, MediaError]) -> Iterator[LeftOut]:
+    for name, why in videos.items():
+        yield LeftOut("video", name, "", why.kind, why.detail)
+
+
+def _with_video(why: MediaError) -> MediaError:
+    return MediaError(f"video_{why.kind}", "")  # the video's own row tells more
+
+
+def _lost_frame(name: str, things: Iterable[str], why: MediaError) -> Iterator[LeftOut]:
+    yield LeftOut("frame", name, name, why.kind, why.detail)
+    for thing in things:
+        yield LeftOut("instance", thing, name, why.kind)
+
+
+def in_order(left_out: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+    """Return what was left out, by frame, kind and id."""
     return tuple(sorted(left_out, key=lambda row: (row.frame_id, row.kind, row.id)))
 
 

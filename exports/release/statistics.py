@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pipeline.release.document import Document
+from pipeline.release.document import AnnotationRow, Document, ImageRow
 
 TABLE_A = ("Single-sound", "Multi-entity", "Mixed-sound")
 """The scenarios in the order of the supplement's Table A."""
@@ -13,61 +13,90 @@ TABLE_A = ("Single-sound", "Multi-entity", "Mixed-sound")
 
 def count(document: Document) -> dict[str, Any]:
     """Count everything that can be counted from the document alone."""
-    scenarios: Counter[str | None] = Counter(row.scenario for row in document.annotations)
+    images, things = _Images(), _Things()
+    for image in document.images:
+        images.add(image)
+    for row in document.annotations:
+        things.add(row)
+    scenarios = things.scenarios
     # An imported release may have instances without a scenario.
     unstated = {"scenario not stated": scenarios[None]} if scenarios[None] else {}
+    made = Counter(images.made.values())
     return {
         "version": document.info.version,
         "verified": document.info.verified,
         "videos": len(document.videos),
-        "clips": len({image.clip_id for image in document.images}),
-        **_clips_made(document),
+        "clips": len(images.per_clip),
+        **({"clips_made": dict(sorted(made.items()))} if made else {}),
         "frames": {
             "total": len(document.images),
-            "off_screen": sum(image.off_screen for image in document.images),
-            "with_missing_instances": sum(image.missing_instances > 0 for image in document.images),
+            "off_screen": images.off_screen,
+            "with_missing_instances": images.incomplete,
         },
         "instances": {
             "total": len(document.annotations),
             **{name: scenarios[name] for name in TABLE_A},
             **unstated,
         },
-        "frames_per_clip": _frames_per_clip(document),
-        "per_category": _per_category(document),
+        "frames_per_clip": {
+            str(frames): clips
+            for frames, clips in sorted(Counter(images.per_clip.values()).items())
+        },
+        "per_category": _per_category(things, images.silent),
         "cross_event_videos": len(document.cross_event()),
         "takedowns": document.info.takedowns,
         "leaks": [leak.model_dump() for leak in document.info.leaks],
     }
 
 
-def _clips_made(document: Document) -> dict[str, dict[str, int]]:
-    """Count the clips that were remuxed and how many encoded, where clips are shipped."""
-    made = {image.clip_id: image.clip_made for image in document.images if image.clip_made}
-    return {"clips_made": dict(sorted(Counter(made.values()).items()))} if made else {}
+class _Images:
+    """What is counted of images, in one pass."""
+
+    def __init__(self) -> None:
+        self.per_clip: Counter[str] = Counter()
+        self.made: dict[str, str] = {}
+        """The way each clip was made, where clips are shipped."""
+        self.silent: Counter[str | None] = Counter()
+        """Off-screen frames by category."""
+        self.off_screen = self.incomplete = 0
+
+    def add(self, image: ImageRow) -> None:
+        self.per_clip[image.clip_id] += 1
+        if image.clip_made:
+            self.made[image.clip_id] = image.clip_made
+        self.silent[image.off_screen_category] += 1
+        self.off_screen += image.off_screen
+        self.incomplete += image.missing_instances > 0
 
 
-def _frames_per_clip(document: Document) -> dict[str, int]:
-    """Count the clips that have 1, 2, ... labelled frames."""
-    per_clip = Counter(image.clip_id for image in document.images)
-    return {str(frames): clips for frames, clips in sorted(Counter(per_clip.values()).items())}
+class _Things:
+    """What is counted of annotations, in one pass."""
+
+    def __init__(self) -> None:
+        self.scenarios: Counter[str | None] = Counter()
+        self.categories: Counter[str] = Counter()
+        self.both: Counter[tuple[str, str]] = Counter()
+        self.frames: dict[str, set[int]] = {}
+        """The images of each category."""
+
+    def add(self, row: AnnotationRow) -> None:
+        name = row.audio_visual_category
+        self.scenarios[row.scenario] += 1
+        self.categories[name] += 1
+        self.both[name, str(row.scenario)] += 1
+        self.frames.setdefault(name, set()).add(row.image_id)
 
 
-def _per_category(document: Document) -> list[dict[str, Any]]:
+def _per_category(things: _Things, silent: Counter[str | None]) -> list[dict[str, Any]]:
     """Count every category that occurs, most instances first (the paper's Fig. T)."""
-    rows = document.annotations
-    instances = Counter(row.audio_visual_category for row in rows)
-    scenarios = Counter((row.audio_visual_category, str(row.scenario)) for row in rows)
-    in_frames = {(row.audio_visual_category, row.image_id) for row in rows}
-    frames = Counter(name for name, _ in in_frames)
-    off_screen = Counter(image.off_screen_category for image in document.images)
     table = [
         {
             "category": name,
-            "instances": instances[name],
-            **{scenario: scenarios[name, scenario] for scenario in TABLE_A},
-            "frames": frames[name],
-            "off_screen_frames": off_screen[name],
+            "instances": things.categories[name],
+            **{scenario: things.both[name, scenario] for scenario in TABLE_A},
+            "frames": len(things.frames.get(name, ())),
+            "off_screen_frames": silent[name],
         }
-        for name in {*instances, *filter(None, off_screen)}
+        for name in {*things.categories, *filter(None, silent)}
     ]
     return sorted(table, key=lambda row: (-row["instances"], row["category"]))

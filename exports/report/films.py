@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from pipeline.errors import MediaError
 from pipeline.media import BROWSER, Media, make_clip
 from pipeline.records.schema import Clip, Video
 from pipeline.release.layout import DOCUMENT
-from pipeline.release.read import read_document
+from pipeline.release.read import clips_in, read_info
 from pipeline.words import counted
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
@@ -49,21 +50,31 @@ def cut_films(storage: Storage, clips: Iterable[Clip], videos: Iterable[Video]) 
     return failed
 
 
-def find_films(storage: Storage, clips: Iterable[Clip], target: Path) -> Films:
+@dataclass(frozen=True)
+class Span:
+    """A clip, as far as it names a file."""
+
+    clip_id: str
+    start_s: float
+    end_s: float
+
+
+def find_films(storage: Storage, clips: Iterable[Clip | Span], target: Path) -> Films:
     """Return the clips that can be played by a page at ``target``."""
     released, without = _released(storage)
     here = set(storage.names(_FOLDER))
     addresses = {}
-    wanted = list(clips)
-    for clip in wanted:
+    wanted = 0
+    for clip in clips:
+        wanted += 1
         name = _cut_name(clip)
         if name.rpartition("/")[2] not in here:
             name = released.get((clip.clip_id, clip.start_s, clip.end_s), "")
         if name:
             addresses[clip.clip_id] = _relative(storage, name, target)
-    if len(addresses) == len(wanted):
+    if len(addresses) == wanted:
         return Films(addresses, "")
-    missing = f"{counted(len(wanted) - len(addresses), 'clip')} cannot be heard here"
+    missing = f"{counted(wanted - len(addresses), 'clip')} cannot be heard here"
     if without:
         missing += f" (release {', '.join(without)} ships ids only, no media)"
     return Films(addresses, f"{missing}: 'avatar-build report --clips' cuts those with pictures.")
@@ -77,17 +88,15 @@ def _released(storage: Storage) -> tuple[dict[tuple[str, float, float], str], li
         folder = storage.path(f"releases/{version}")
         if not (folder / DOCUMENT).is_file():
             continue
-        document = read_document(folder)
-        if not document.info.media:
+        if not read_info(folder).media:
             without.append(version)
-        for row in document.images:
-            if (folder / row.clip_file).is_file():
-                key = (row.clip_id, row.clip_start_s, row.clip_end_s)
-                files[key] = f"releases/{version}/{row.clip_file}"
+        for clip_id, start_s, end_s, file in clips_in(folder):
+            if (folder / file).is_file():
+                files[clip_id, start_s, end_s] = f"releases/{version}/{file}"
     return files, without
 
 
-def _cut_name(clip: Clip) -> str:
+def _cut_name(clip: Clip | Span) -> str:
     """Return the file a clip is cut into; its name holds what decides it."""
     return f"{_FOLDER}/{clip.clip_id}_{round(clip.end_s * 1000):08d}.mp4"
 

@@ -9,9 +9,10 @@ stand beside them (``frame_id``, ``instance_id``). A video's ``id`` is its YouTu
 from __future__ import annotations
 
 import json
+import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -251,18 +252,15 @@ class Document(Row):
     """The content of ``annotations/instances.json``."""
 
     info: Info
-    licenses: list[LicenseRow]
-    videos: list[VideoRow]
-    images: list[ImageRow]
-    categories: list[CategoryRow]
-    annotations: list[AnnotationRow]
+    licenses: Sequence[LicenseRow]
+    videos: Sequence[VideoRow]
+    images: Sequence[ImageRow]
+    categories: Sequence[CategoryRow]
+    annotations: Sequence[AnnotationRow]
 
-    def by_image(self) -> dict[int, list[AnnotationRow]]:
-        """Return the annotations of each image that has some, in the document's order."""
-        rows: dict[int, list[AnnotationRow]] = {}
-        for row in self.annotations:
-            rows.setdefault(row.image_id, []).append(row)
-        return rows
+    def by_image(self) -> ByImage:
+        """Return the annotations of each image, in the document's order."""
+        return ByImage(self.annotations)
 
     def cross_event(self) -> list[str]:
         """Return the videos whose sound changes source (supplement, Algorithm 1), sorted.
@@ -271,34 +269,83 @@ class Document(Row):
         frames had. The first labelled frame alone never does. An off-screen frame is a labelled
         frame: its category has been heard from then on.
         """
-        rows = self.by_image()
-        seen: dict[str, set[str]] = {}
-        changing = set()
-        for image in sorted(self.images, key=lambda image: (image.time_s, image.id)):
-            categories = {row.audio_visual_category for row in rows.get(image.id, [])}
-            if image.off_screen_category:
-                categories.add(image.off_screen_category)
-            if not categories <= seen.setdefault(image.video_id, categories):
-                changing.add(image.video_id)
-            seen[image.video_id] |= categories
-        return sorted(changing)
+        heard: dict[int, tuple[str, ...]] = {}
+        for row in self.annotations:
+            before = heard.get(row.image_id, ())
+            heard[row.image_id] = (*before, sys.intern(row.audio_visual_category))
+        return _cross_event(self.images, heard)
+
+
+class ByImage(Mapping[int, list[AnnotationRow]]):
+    """The annotations of each image that has some, found by their places; 16 bytes each.
+
+    Args:
+        rows: the annotations.
+    """
+
+    def __init__(self, rows: Sequence[AnnotationRow]) -> None:
+        self._rows = rows
+        images = np.fromiter((row.image_id for row in rows), np.int64, len(rows))
+        self._places = np.argsort(images, kind="stable")
+        self._images = images[self._places]
+
+    def __getitem__(self, image_id: int) -> list[AnnotationRow]:
+        first, stop = np.searchsorted(self._images, (image_id, image_id + 1))
+        if first == stop:
+            raise KeyError(image_id)
+        return [self._rows[place] for place in self._places[first:stop].tolist()]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(dict.fromkeys(self._images.tolist()))
+
+    def __len__(self) -> int:
+        return len(np.unique(self._images))
+
+
+def _cross_event(images: Iterable[ImageRow], heard: Mapping[int, Iterable[str]]) -> list[str]:
+    columns = ((row.time_s, row.id, row.video_id, row.off_screen_category) for row in images)
+    shown = sorted(columns, key=lambda row: row[:2])
+    seen: dict[str, set[str]] = {}
+    changing = set()
+    for _, image_id, video_id, off_screen in shown:
+        categories = {*heard.get(image_id, ()), *filter(None, [off_screen])}
+        if not categories <= seen.setdefault(video_id, categories):
+            changing.add(video_id)
+        seen[video_id] = seen[video_id] | categories
+    return sorted(changing)
 
 
 def write_document(document: Document, folder: Path) -> None:
     """Write the document and its cross-event subset, which all that read labels need."""
-    listed = "".join(f"{video}\n" for video in document.cross_event())
-    for name, data in ((DOCUMENT, to_json(document)), (CROSS_EVENT, listed.encode())):
+    for name in (DOCUMENT, CROSS_EVENT):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+    with (folder / DOCUMENT).open("wb") as stream:
+        stream.writelines(json_lines(document))
+    listed = "".join(f"{video}\n" for video in document.cross_event())
+    (folder / CROSS_EVENT).write_bytes(listed.encode())
 
 
 def to_json(document: Document) -> bytes:
     """Return the document as JSON, one row a line, so that two releases can be compared by diff."""
-    parts = [
-        f"{json.dumps(name)}: {_line(value) if isinstance(value, Row) else _lines(value)}"
-        for name, value in document
-    ]
-    return ("{" + ",\n".join(parts) + "}\n").encode()
+    return b"".join(json_lines(document))
+
+
+def json_lines(document: Document) -> Iterator[bytes]:
+    """Yield the lines of the document's JSON; ``lines_of`` reads them back."""
+    before = "{"
+    for name in Document.model_fields:
+        value = getattr(document, name)
+        yield f"{before}{json.dumps(name)}: ".encode()
+        before = ",\n"
+        if isinstance(value, Row):
+            yield _line(value)
+        elif not value:
+            yield b"[]"
+        else:
+            for number, row in enumerate(value):
+                yield (b",\n" if number else b"[\n") + _line(row)
+            yield b"\n]"
+    yield b"}\n"
 
 
 def from_json(data: bytes) -> Document:
@@ -310,9 +357,5 @@ def from_json(data: bytes) -> Document:
     return Document.model_validate_json(data, strict=True)
 
 
-def _line(row: Row) -> str:
-    return json.dumps(row.model_dump(), ensure_ascii=False)
-
-
-def _lines(rows: Sequence[Row]) -> str:
-    return "[\n" + ",\n".join(_line(row) for row in rows) + "\n]" if rows else "[]"
+def _line(row: Row) -> bytes:
+    return json.dumps(row.model_dump(), ensure_ascii=False).encode()

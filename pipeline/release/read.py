@@ -23,6 +23,7 @@ from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.release.document import (
     OF_THE_FRAME,
     AnnotationRow,
+    ByImage,
     Document,
     ImageRow,
     Info,
@@ -30,7 +31,7 @@ from pipeline.release.document import (
     VideoRow,
     from_json,
 )
-from pipeline.release.layout import CHECKSUMS, DOCUMENT
+from pipeline.release.layout import CHECKSUMS, COPIES, DOCUMENT
 from pipeline.words import plain, short
 
 TruthKind = Literal["mask", "box"]
@@ -220,7 +221,7 @@ class Release:
         return frozenset(self.document.cross_event())
 
     @cached_property
-    def _rows(self) -> dict[int, list[AnnotationRow]]:
+    def _rows(self) -> ByImage:
         return self.document.by_image()
 
     def __len__(self) -> int:
@@ -266,6 +267,40 @@ def read_document(
             f"{path}: {place}: {plain(problem)} (got {short(problem['input'])}). "
             "'avatar-build export --verify' tells more."
         ) from error
+
+
+def read_info(folder: Path) -> Info:
+    """Read the head of the release's document alone, which is its first line as we write it.
+
+    Raises:
+        UsageError, AvatarBuildError: as ``read_document``.
+    """
+    with suppress(OSError, ValidationError), (folder / DOCUMENT).open("rb") as stream:
+        line = stream.readline().removeprefix(b'{"info": ').removesuffix(b",\n")
+        return Info.model_validate_json(line, strict=True)
+    return read_document(folder).info
+
+
+def clips_in(folder: Path) -> Iterator[tuple[str, float, float, str]]:
+    """Yield id, start, end and file of each clip of the release, from its Parquet copy if it can.
+
+    Raises:
+        UsageError, AvatarBuildError: as ``read_document``.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["clip_id", "clip_start_s", "clip_end_s", "clip_file"]
+    try:
+        with (folder / COPIES["images"]).open("rb") as stream:
+            table = pq.ParquetFile(stream).read(columns, use_threads=False)
+        rows = dict.fromkeys(
+            zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+        )
+    except (OSError, pa.ArrowException, KeyError):
+        images = read_document(folder).images
+        rows = dict.fromkeys(tuple(getattr(row, name) for name in columns) for row in images)
+    yield from rows
 
 
 def read_as_released(folder: Path, name: str, released: Mapping[str, str]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from exports.release.freeze import ReleaseSummary, write_release
 from exports.release.selection import ReleaseTables
+from exports.report.frame_pictures import ReportTables
 from exports.verify.checks import mask_box
 from pipeline.config import ExportConfig
 from pipeline.records import rle
@@ -24,9 +25,12 @@ from pipeline.records.schema import (
     Frame,
     Instance,
     Mask,
+    Proposal,
     Review,
     ReviewedInstance,
     Scenario,
+    SoundCategory,
+    Sounds,
     Video,
     clip_id,
     frame_id,
@@ -146,6 +150,36 @@ def tables(shots: Sequence[Shot] = WORLD) -> ReleaseTables:
             rows["instances"][instance.instance_id] = instance
             rows["masks"][instance.instance_id] = mask
     return ReleaseTables(**{name: list(table.values()) for name, table in rows.items()})
+
+
+def report_tables(**changes: Any) -> ReportTables:
+    """The tables of the drawn world with two proposals a frame, and what is heard."""
+    rows = tables()
+    proposals = [
+        Proposal(
+            proposal_id=f"p_{frame.frame_id}_{audible}",
+            frame_id=frame.frame_id,
+            bbox=[1, 2, 30, 20],
+            detector="motion",
+            detector_class="moving",
+            detector_score=0.5,
+            categories=["dog barking"],
+            audible=audible,
+            audio_score=1.0,
+        )
+        for frame in rows.frames
+        for audible in (True, False)
+    ]
+    sounds = [
+        Sounds(
+            clip_id=clip.clip_id,
+            tagger="vggsound-label",
+            classes=[],
+            categories=[SoundCategory(category="dog barking", score=1.0, active=True)],
+        )
+        for clip in rows.clips
+    ]
+    return ReportTables(**{**vars(rows), "proposals": proposals, "sounds": sounds, **changes})
 
 
 def _frame(shot: Shot, clip: str) -> Frame:
@@ -277,7 +311,7 @@ def film(path: Path, seconds: int = 4) -> None:
 
 def release(
     storage: Storage,
-    rows: ReleaseTables | None = None,
+    rows: ReleaseTables | Iterable[ReleaseTables] | None = None,
     version: str = "1.0",
     *,
     unverified: bool = False,

@@ -17,7 +17,7 @@ import pytest
 
 from exports.report.write_report import ReportTables, write_report
 from pipeline.pictures import mask_path
-from pipeline.records.schema import DropRow, FailureRow, Proposal, SoundCategory, Sounds
+from pipeline.records.schema import DropRow, FailureRow, SoundCategory
 from pipeline.run.status import StageStatus
 from pipeline.workspace.storage import Storage
 from tests.exports.drawn import (
@@ -29,6 +29,7 @@ from tests.exports.drawn import (
     Thing,
     blob,
     draw_media,
+    report_tables,
     tables,
 )
 
@@ -59,35 +60,6 @@ class Page(HTMLParser):
             name == tag and kind in [*(attrs.get("class") or "").split(), ""]
             for name, attrs in self.elements
         )
-
-
-def report_tables(**changes: Any) -> ReportTables:
-    rows = tables()
-    proposals = [
-        Proposal(
-            proposal_id=f"p_{frame.frame_id}_{audible}",
-            frame_id=frame.frame_id,
-            bbox=[1, 2, 30, 20],
-            detector="motion",
-            detector_class="moving",
-            detector_score=0.5,
-            categories=["dog barking"],
-            audible=audible,
-            audio_score=1.0,
-        )
-        for frame in rows.frames
-        for audible in (True, False)
-    ]
-    sounds = [
-        Sounds(
-            clip_id=clip.clip_id,
-            tagger="vggsound-label",
-            classes=[],
-            categories=[SoundCategory(category="dog barking", score=1.0, active=True)],
-        )
-        for clip in rows.clips
-    ]
-    return ReportTables(**{**vars(rows), "proposals": proposals, "sounds": sounds, **changes})
 
 
 DROPS = [

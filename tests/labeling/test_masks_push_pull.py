@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from exports.from_workspace import release_tables
-from exports.release.selection import Selection, select
+from exports.parts import parts_of
+from exports.release.selection import ReleaseTables, Selection, select
 from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.sync.project_status import project_statuses
 from labeling.sync.reopen import Reopened, reopen_boxes
@@ -28,7 +28,9 @@ def of_masks(workspace: Workspace, index: int = 10) -> Mask:
 
 
 def released(workspace: Workspace) -> Selection:
-    return select(release_tables(workspace), unverified=False)
+    with parts_of(workspace, ReleaseTables) as parts:
+        (tables,) = parts
+        return select(tables, unverified=False)
 
 
 def test_pushing_again_sends_nothing(

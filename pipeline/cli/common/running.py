@@ -149,8 +149,10 @@ def freeze(
     leak_lists: Sequence[Path] = (),
 ) -> ReleaseSummary:
     """Freeze the tables into a release, with what people said last."""
-    from exports.from_workspace import provenance, release_tables
+    from exports.from_workspace import provenance
+    from exports.parts import parts_of
     from exports.release.freeze import write_release
+    from exports.release.selection import ReleaseTables
     from exports.release.takedown import read_takedowns
     from pipeline.run.derive import bring_up_to_date
     from pipeline.run.runner import recover
@@ -159,18 +161,19 @@ def freeze(
     bring_up_to_date(workspace)
     recover(workspace)
     config = workspace.config.export
-    return write_release(
-        release_tables(workspace),
-        workspace.storage,
-        version,
-        unverified=unverified,
-        media=config.media and not ids_only,
-        config=config,
-        provenance=provenance(workspace),
-        taxonomy=load_taxonomy(workspace.config.hear.taxonomy).names,
-        takedowns=[one.video_id for one in read_takedowns(workspace.storage)],
-        leak_lists=leak_lists,
-    )
+    with parts_of(workspace, ReleaseTables) as parts:
+        return write_release(
+            parts,
+            workspace.storage,
+            version,
+            unverified=unverified,
+            media=config.media and not ids_only,
+            config=config,
+            provenance=provenance(workspace),
+            taxonomy=load_taxonomy(workspace.config.hear.taxonomy).names,
+            takedowns=[one.video_id for one in read_takedowns(workspace.storage)],
+            leak_lists=leak_lists,
+        )
 
 
 def say_sheets(names: Sequence[str]) -> None:
