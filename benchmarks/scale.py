@@ -358,10 +358,12 @@ def cost_of(folder: Path, videos: int, workers: int) -> dict[str, dict[str, Cost
 
 
 def files_in(folder: Path) -> dict[str, int]:
-    """Count the files of each table, and those of the ledgers."""
+    """Count the files of each table, those of the ledgers, and all but media."""
     tables = {path.name: len(list(path.iterdir())) for path in (folder / "tables").iterdir()}
-    ledgers = sum(path.is_file() for path in (folder / "commits").rglob("*"))
-    return {**tables, "ledgers": ledgers}
+    ledgers, every = (
+        sum(path.is_file() for path in place.rglob("*")) for place in (folder / "commits", folder)
+    )
+    return {**tables, "ledgers": ledgers, "all": every}
 
 
 def exponent(first: tuple[int, float], last: tuple[int, float]) -> float:
@@ -422,6 +424,8 @@ def main() -> None:
     growth = growth_of(runs)
     print(table_of(runs, growth))
     print("files:", json.dumps(files))
+    per_1000 = {videos: round(1000 * found["all"] / videos) for videos, found in files.items()}
+    print("files per 1,000 videos:", json.dumps(per_1000))
     result = {
         "what": "CPU seconds (workers included), wall seconds and the largest process's memory",
         "machine": describe(),
@@ -434,6 +438,7 @@ def main() -> None:
             for videos, found in runs.items()
         },
         "files": files,
+        "files_per_1000_videos": per_1000,
         "exponents": growth,
     }
     if given.out:

@@ -35,7 +35,7 @@ class AcceptProposals(Stage[LabelConfig]):
         reads="frames",
         joins=("proposals",),
         writes=("reviews",),
-        rows_per_unit=4096,
+        rows_per_unit=256,
         batch_size=256,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from collections import Counter
@@ -368,3 +369,41 @@ def test_whatever_becomes_of_its_input_each_row_is_done_once() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def as_of_one_file(stored: Any) -> Any:
+    """A plan's unit, or a commit's input, as it was stored when it was a range of one file."""
+    if isinstance(stored, list):
+        return [as_of_one_file(one) for one in stored]
+    if not isinstance(stored, dict):
+        return stored
+    found = {name: as_of_one_file(value) for name, value in stored.items() if name != "digest"}
+    if "parts" in found:
+        (part,) = found.pop("parts")
+        found |= part
+    return found
+
+
+@pytest.mark.usefixtures("workers_here")
+def test_a_workspace_whose_units_are_of_one_file_each_goes_on(tmp_path: Path) -> None:
+    root = tmp_path / "ws"
+    Workspace.create(root)
+    add_sources(Workspace(root), ["ok", "refuse", "drop"] * 20)
+    for name in STEPS:
+        run(root, name)
+    before = {file.file for file in Workspace(root).files("sounds")}
+    stored = [path for path in (root / "commits").rglob("*.json") if path.name != "index.json"]
+    for path in stored:
+        document = json.loads(path.read_bytes())
+        path.write_text(json.dumps(as_of_one_file(document)))
+    assert all(b'"parts"' not in path.read_bytes() for path in stored)
+    assert run(root, "faulty").counts["input"] == 0
+    assert plan_retry(Workspace(root), "faulty", "refused") == 20
+    for number in range(1, 9):
+        add_sources(Workspace(root), ["ok", "ok"], f"{number:06d}-list")
+    counts = [run(root, name).counts["input"] for name in STEPS]
+    assert counts == [20 + 16, 32]
+    assert before < {file.file for file in Workspace(root).files("sounds")}
+    plan = Workspace(root).ledger("faulty").plan()
+    assert {len(unit.parts) for unit in plan if not unit.ids} == {1, 3, 2}
+    check(root)
