@@ -46,7 +46,9 @@ class Storage:
             self.local = Path(self.url.removeprefix("file://")).absolute()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (Storage, (self.url,), {"is_conditional": self.is_conditional})
+        # A worker on another node has another current folder.
+        root = self.url if self.local is None else str(self.local)
+        return (Storage, (root,), {"is_conditional": self.is_conditional})
 
     def __setstate__(self, state: dict[str, bool | None]) -> None:
         if self._store is not None:

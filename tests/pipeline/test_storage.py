@@ -67,6 +67,16 @@ def test_it_travels_to_workers(storage: Storage) -> None:
     assert pickle.loads(pickle.dumps(storage)).url == storage.url
 
 
+def test_it_travels_to_another_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(Storage("ws"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(sent).local == tmp_path / "ws"
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     storage.write("f", b"old")
