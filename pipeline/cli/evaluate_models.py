@@ -41,6 +41,7 @@ class Asked:
     gt: Literal["mask", "box"]
     max_missing: int
     seed: int
+    sensitivity_clips: int
     train_lists: tuple[Path, ...]
     out: Path | None
     gallery: bool
@@ -107,6 +108,15 @@ _OPTIONS = (
         help="Frames that may lack a heatmap, or the picture or sound for one.",
     ),
     click.Option(["--seed"], type=COUNT, default=0, show_default=True, help="Of the bootstrap."),
+    click.Option(
+        ["--sensitivity-clips"],
+        type=COUNT,
+        default=64,
+        show_default=True,
+        metavar="N",
+        help="Clips that tell without labels whether a model hears: each is asked about again, with"
+        " another clip's sound.",
+    ),
     click.Option(
         ["--train-list", "train_lists"],
         type=PATH,
@@ -272,6 +282,8 @@ def _predict(
             targets,
             max_missing=asked.max_missing,
             every_frame_of=asked.clips,
+            sensitivity_clips=asked.sensitivity_clips,
+            seed=asked.seed,
             show=show,
         )
     missing = [f"{frame}: no heatmap: {why}" for frame, why in notes.failed.items()]
@@ -295,6 +307,7 @@ def _score(
             max_missing=asked.max_missing,
             seed=asked.seed,
             train_lists=asked.train_lists,
+            sensitivity_clips=asked.sensitivity_clips,
             show=show,
         )
     if asked.out:
@@ -330,7 +343,12 @@ def _score_older(
     from tavlo.published.result_table import to_markdown
 
     scores = evaluate_benchmark(
-        data, found, max_missing=asked.max_missing, train_lists=asked.train_lists
+        data,
+        found,
+        max_missing=asked.max_missing,
+        train_lists=asked.train_lists,
+        sensitivity_clips=asked.sensitivity_clips,
+        seed=asked.seed,
     )
     if asked.retrieval and isinstance(model, ImagePredictor):
         rows, failed = retrieve(data, model.model, max_missing=asked.max_missing)

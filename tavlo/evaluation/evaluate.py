@@ -21,7 +21,14 @@ from pipeline.columns import markdown_table
 from pipeline.files import write_whole
 from pipeline.release.scenario_rules import SCENARIOS
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, TruthKind
-from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
+from tavlo.evaluation.floors import EXPLAINED, FIXED_MAP, fixed_maps
+from tavlo.evaluation.label_free_scores import (
+    CLIPS,
+    LabelFreeNumber,
+    label_free_numbers,
+    label_free_sentence,
+)
+from tavlo.evaluation.predictions import GRID_HW, HEARING, Heatmap, Predictions
 from tavlo.evaluation.training_overlap import TrainingOverlap, training_overlap
 from tavlo.metrics.bootstrap import Bootstrap, Cell
 from tavlo.metrics.localisation import auc_of_each, ciou, top_fraction_threshold
@@ -67,6 +74,10 @@ class Scores:
     """Training lists the scored videos were held against."""
     constant: int = 0
     """Frames whose heatmap has one value everywhere: all of it is predicted or nothing."""
+    label_free: dict[str, LabelFreeNumber] = field(default_factory=dict)
+    """Sound sensitivity, where the model was asked for it, and correlation with the mean map."""
+    floors: dict[str, dict[str, dict[str, Cell]]] = field(default_factory=dict)
+    """Floor to its ``rows``, to be read beside the model's."""
     per_frame: list[FrameScore] = field(default_factory=list)
     """Every scored frame, in the order of their ids."""
 
@@ -83,6 +94,7 @@ def evaluate(
     max_missing: int = 0,
     seed: int = 0,
     train_lists: Sequence[Path] = (),
+    sensitivity_clips: int = CLIPS,
     show: Callable[[int, str], None] = lambda _done, _note: None,
 ) -> Scores:
     """Fill the paper's tables.
@@ -92,8 +104,9 @@ def evaluate(
         predictions: heatmaps.
         truth: by mask or by box.
         max_missing: frames without a heatmap that may be left out, and listed.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the clips the label-free numbers are of.
         train_lists: what the model was trained on, held against the videos scored.
+        sensitivity_clips: how many these are; 0 for none.
         show: told of heatmaps read, ``PASSES`` times those of the frames, and a note.
 
     Raises:
@@ -116,7 +129,28 @@ def evaluate(
         scores.constant += int(heatmap.min() == heatmap.max())
         scores.per_frame.append(_score_frame(frame, heatmap >= threshold, truth, data))
     _fill_rows(scores, frames, predictions, seed)
+    scores.label_free = label_free_numbers(frames, predictions, sensitivity_clips, seed)
+    # Without two videos there is none.
+    pairs = zip(frames, fixed_maps(frames, truth, TOP_FRACTION), strict=False)
+    floor = [_score_frame(frame, guess, truth, data) for frame, guess in pairs]
+    if floor:
+        scores.floors[FIXED_MAP] = _main_rows(_Summary(floor, seed))
     return scores
+
+
+def _main_rows(summary: _Summary) -> dict[str, dict[str, Cell]]:
+    """Fill the scenarios' rows, the total's, the cross-event subset's and TN."""
+    rows = {
+        row: summary.localisation(numbers, row)
+        for row in (*SCENARIOS, "Total", "Cross-event")
+        if (numbers := summary.frames_of(row))
+    }
+    if "Cross-event" in rows:
+        rows[DROP] = summary.drop("Cross-event", "Total")
+    if negative := summary.frames_of("Off-screen"):
+        values = summary.values(negative, "Off-screen")
+        rows["Off-screen"] = {"TN": summary.cell(negative, values)}
+    return rows
 
 
 def _score_frame(
@@ -144,14 +178,8 @@ def _fill_rows(
 ) -> None:
     """Summarise the frames' scores by row of the table and by category."""
     summary = _Summary(scores.per_frame, seed)
-    for row in (*SCENARIOS, "Total", "Cross-event"):
-        if numbers := summary.frames_of(row):
-            scores.rows[row] = summary.localisation(numbers, row)
-    if "Cross-event" in scores.rows:
-        scores.rows[DROP] = summary.drop("Cross-event", "Total")
+    scores.rows = _main_rows(summary)
     if negative := summary.frames_of("Off-screen"):
-        values = summary.values(negative, "Off-screen")
-        scores.rows["Off-screen"] = {"TN": summary.cell(negative, values)}
         scores.threshold_dagger, values = _dagger(frames, negative, predictions)
         scores.rows["Off-screen"]["TN dagger"] = summary.cell(negative, values)
     sounding: dict[str, list[int]] = {}
@@ -229,7 +257,9 @@ def to_markdown(scores: Scores) -> str:
         f"Release {scores.release}{'' if scores.verified else ' (UNVERIFIED)'}, truth by"
         f" {scores.truth}, threshold {scores.threshold:.6g} (top 10 % of all pixels)."
         " Percent, 95 % intervals by bootstrap over videos.",
-        *([f"Made by {json.dumps(scores.model, sort_keys=True)}."] if scores.model else []),
+        *([f"Made by {json.dumps(_told(scores.model), sort_keys=True)}."] if scores.model else []),
+        *([label_free_sentence(scores.label_free)] if scores.label_free else []),
+        *([EXPLAINED] if scores.floors else []),
         *(found.sentence() for found in scores.leaks),
     ]
     if scores.constant:
@@ -238,14 +268,28 @@ def to_markdown(scores: Scores) -> str:
             " nowhere, and all of each is predicted or nothing."
         )
     rows = [
-        [name, metric, f"{cell.value:.2f}", f"{cell.low:.2f} to {cell.high:.2f}", str(cell.n)]
+        [
+            *(name, metric, f"{cell.value:.2f}", f"{cell.low:.2f} to {cell.high:.2f}"),
+            *(str(cell.n), *(_floor_of(floor, name, metric) for floor in scores.floors.values())),
+        ]
         for name, metric, cell in _cells(scores)
     ]
-    lines += ["", *markdown_table(["", "metric", "value", "95 %", "n frames"], rows)]
+    columns = ["", "metric", "value", "95 %", "n frames", *scores.floors]
+    lines += ["", *markdown_table(columns, rows)]
     if scores.left_out:
         lines += ["", f"{len(scores.left_out)} frames left out:"]
         lines += [f"- {frame}: {why}" for frame, why in sorted(scores.left_out.items())]
     return "\n".join(lines) + "\n"
+
+
+def _told(model: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of ``model.json`` what is a value for each clip."""
+    return {name: value for name, value in model.items() if name != HEARING}
+
+
+def _floor_of(floor: dict[str, dict[str, Cell]], name: str, metric: str) -> str:
+    cell = floor.get(name, {}).get(metric)
+    return "" if cell is None else f"{cell.value:.2f}"
 
 
 def to_latex(scores: Scores) -> str:
@@ -261,6 +305,12 @@ def to_latex(scores: Scores) -> str:
 def to_csv(scores: Scores) -> str:
     """Write all numbers, one a row."""
     rows = [[name, metric, *astuple(cell)] for name, metric, cell in _cells(scores)]
+    for floor, found in scores.floors.items():
+        rows += [
+            [f"{floor}: {name}", metric, *astuple(cell)]
+            for name, row in found.items()
+            for metric, cell in row.items()
+        ]
     return csv_text([["set", "metric", "percent", "low", "high", "n"], *rows])
 
 

@@ -13,6 +13,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import AvatarBuildError
 from pipeline.media import FileSound, Media, Timeline, decode_pictures, read_sound, read_timeline
 from pipeline.versions import code_revision
@@ -21,6 +24,8 @@ from tavlo.baselines.interface import ImageModel, Picture, Sound
 from tavlo.baselines.localiser import in_threads
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.predictions import Answer, Notes
+
+Maps = NDArray[np.float32]
 
 _TOGETHER = 64
 """Frames whose pictures and sounds are in memory at once."""
@@ -184,6 +189,7 @@ class ImagePredictor:
         windows: Sequence[float | None],
         every_frame_of: Collection[str],
         notes: Notes,
+        sounds_of: Mapping[str, str] | None = None,
     ) -> Iterator[Answer]:
         """See ``Predictor``; pictures and sounds are read once for all windows."""
         counts = SoundCounts()
@@ -202,8 +208,41 @@ class ImagePredictor:
                 clips.setdefault(pair.frame.clip_id, []).append(number)
             for clip_id, numbers in clips.items():
                 index = [pairs[number].frame.frame_index for number in numbers]
-                yield Answer(clip_id, index, {at: maps[numbers] for at, maps in heatmaps.items()})
+                own = [pairs[number] for number in numbers]
+                exchanged = self._exchanged(data, own, windows, (sounds_of or {}).get(clip_id))
+                maps = {at: maps[numbers] for at, maps in heatmaps.items()}
+                yield Answer(clip_id, index, maps, exchanged)
         notes.said += counts.sentences(self.model, windows)
+
+    def _exchanged(
+        self,
+        data: EvaluationSet,
+        pairs: Sequence[Pair],
+        windows: Sequence[float | None],
+        other: str | None,
+    ) -> dict[float | None, tuple[Maps, Maps]] | None:
+        """Ask about a clip's frames with their own sound and with another clip's, in equal batches.
+
+        Of batches of other sizes a network's sums round otherwise, and a deaf one would not be so
+        exactly.
+        """
+        path = None if other is None else data.sound_path(data.frames_of(other)[0])
+        if path is None:
+            return None
+        model = self.model
+        try:
+            data.check_released(path)
+            sound = read_sound(path, model.sample_rate_hz, model.channels).wave
+        except AvatarBuildError:
+            return None
+        pictures = [pair.picture for pair in pairs]
+        asked = (pairs, [replace(pair, sound=sound) for pair in pairs])
+
+        def maps(given: Sequence[Pair], window: float | None) -> Maps:
+            rate_hz = model.sample_rate_hz
+            return model.heatmaps(pictures, [_heard(pair, window, rate_hz) for pair in given])
+
+        return {at: (maps(asked[0], at), maps(asked[1], at)) for at in windows}
 
 
 def _heard(pair: Pair, window: float | None, rate_hz: int) -> Sound:

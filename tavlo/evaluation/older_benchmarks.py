@@ -29,7 +29,13 @@ from pipeline.files import write_whole
 from tavlo.baselines.interface import ImageModel, PostProcessing, Prior
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
 from tavlo.evaluation.image_models import SoundCounts, read_pairs
-from tavlo.evaluation.predictions import GRID_HW, Notes, Predictions
+from tavlo.evaluation.label_free_scores import (
+    CLIPS,
+    LabelFreeNumber,
+    label_free_numbers,
+    label_free_sentence,
+)
+from tavlo.evaluation.predictions import GRID_HW, HEARING, Notes, Predictions
 from tavlo.evaluation.training_overlap import TrainingOverlap, training_overlap
 from tavlo.metrics.localisation import ciou, localisation
 from tavlo.metrics.older_metrics import Segmentation, detection, interactive, recall_at
@@ -69,6 +75,8 @@ class BenchmarkScores:
     """Samples not scored, with why: of the set's own list and of the media."""
     model: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    label_free: dict[str, LabelFreeNumber] = field(default_factory=dict)
+    """Sound sensitivity, where the model was asked for it, and correlation with the mean map."""
     leaks: list[TrainingOverlap] = field(default_factory=list)
     """Training lists the set was held against."""
 
@@ -92,6 +100,8 @@ def evaluate_benchmark(
     *,
     max_missing: int = 0,
     train_lists: Sequence[Path] = (),
+    sensitivity_clips: int = CLIPS,
+    seed: int = 0,
 ) -> BenchmarkScores:
     """Score heatmaps on a set.
 
@@ -100,6 +110,8 @@ def evaluate_benchmark(
         predictions: heatmaps; ``model.json`` says how they are compared.
         max_missing: samples without a heatmap that may be left out, and listed.
         train_lists: what the model was trained on, held against the samples scored.
+        sensitivity_clips: how many clips the label-free numbers are of; 0 for none.
+        seed: of which they are.
 
     Raises:
         UsageError: the release is none of ``SETS``.
@@ -114,6 +126,7 @@ def evaluate_benchmark(
     about = predictions.about()
     frames, missing = predictions.split(data.frames, max_missing)
     scores = BenchmarkScores(data.name, left_out=_never_there(data) | missing, model=about)
+    scores.label_free = label_free_numbers(frames, predictions, sensitivity_clips, seed)
     post = _post(about, scores)
     videos = {frame.video_id for frame in frames if not frame.off_screen}
     scores.leaks = [training_overlap(videos, path) for path in train_lists]
@@ -292,9 +305,10 @@ def benchmark_table(scores: BenchmarkScores) -> Table:
         for metric, number in row.items()
     ]
     notes = ["Percent.", *scores.notes, *scores.model.get("said", [])]
+    notes += [label_free_sentence(scores.label_free)] if scores.label_free else []
     notes += [found.sentence() for found in scores.leaks]
     if scores.model:
-        told = {k: v for k, v in scores.model.items() if k not in ("failed", "said")}
+        told = {k: v for k, v in scores.model.items() if k not in ("failed", "said", HEARING)}
         notes.append(f"Made by {json.dumps(told, sort_keys=True)}.")
     notes.append(f"{len(scores.left_out)} samples left out{':' if scores.left_out else '.'}")
     notes += [f"- {name}: {why}" for name, why in sorted(scores.left_out.items())]

@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.devices import choose_device
@@ -74,6 +76,7 @@ class ClipPredictor:
         windows: Sequence[Any],
         every_frame_of: Collection[str],
         notes: Notes,
+        sounds_of: Mapping[str, str] | None = None,
     ) -> Iterator[Answer]:
         """See ``Predictor``; a clip has all its sound, whatever the window.
 
@@ -85,7 +88,8 @@ class ClipPredictor:
         for frame in data.frames:
             labelled[frame.clip_id].add(frame.frame_index)
         model = self.model.to(self.device)
-        for clip_id, tensors in self.read(data, labelled, notes):
+        sounds_of = sounds_of or {}
+        for clip_id, tensors, other in self._read_with(data, labelled, notes, sounds_of):
             index = sorted(labelled[clip_id])
             if index[-1] >= len(tensors.frames):
                 raise AvatarBuildError(
@@ -97,7 +101,12 @@ class ClipPredictor:
                 index = list(range(len(tensors.frames)))
             with self.config.autocast(self.device):
                 heatmaps = self.recipe.heatmaps(model, tensors, index)
-            yield Answer(clip_id, index, dict.fromkeys(windows, heatmaps))
+                exchanged = None
+                if other is not None:
+                    swapped = ClipTensors(tensors.frames, other)
+                    pair = (heatmaps, self.recipe.heatmaps(model, swapped, index))
+                    exchanged = dict.fromkeys(windows, pair)
+            yield Answer(clip_id, index, dict.fromkeys(windows, heatmaps), exchanged)
 
     def read(
         self, data: EvaluationSet, wanted: Collection[str], notes: Notes
@@ -108,6 +117,17 @@ class ClipPredictor:
             UsageError: the release has no clips.
             AvatarBuildError: more frames lack their clip than may.
         """
+        for clip_id, tensors, _ in self._read_with(data, wanted, notes, {}):
+            yield clip_id, tensors
+
+    def _read_with(
+        self,
+        data: EvaluationSet,
+        wanted: Collection[str],
+        notes: Notes,
+        sounds_of: Mapping[str, str],
+    ) -> Iterator[tuple[str, ClipTensors, NDArray[np.float32] | None]]:
+        """Yield clips as ``read`` does, each with the other sound it gets too, if there is."""
         clips = [clip for clip in read_clips(data.folder) if clip.clip_id in wanted]
         with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
             notes.show(0, "making small copies")
@@ -116,9 +136,15 @@ class ClipPredictor:
             ready, failed = fill_cache(clips, cache, self.config.rules, processes)
             reasons = {one.frame_id: failed.get(one.clip_id, "") for one in data.frames}
             notes.miss({frame: why for frame, why in reasons.items() if why})
+            copies = {clip.clip_id: clip for clip in ready}
 
-            def read(clip: CachedClip) -> tuple[str, ClipTensors]:
-                return clip.clip_id, read_clip(clip.path, self.config.clip_s, clip.sha256)
+            def read(clip: CachedClip) -> tuple[str, ClipTensors, NDArray[np.float32] | None]:
+                copy = copies.get(sounds_of.get(clip.clip_id, ""))
+                own = read_clip(clip.path, self.config.clip_s, clip.sha256)
+                if copy is None:
+                    return clip.clip_id, own, None
+                other = read_clip(copy.path, self.config.clip_s, copy.sha256)
+                return clip.clip_id, own, other.waveform
 
             # Of 16 clips ahead none waits for the disk, and they are 0.7 GB.
             yield from in_threads(read, ready, min(processes, 16))

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError, UsageError, numpy_says
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
+from tavlo.metrics.sound_sensitivity import draw_clips, exchange_sounds, sound_sensitivity
 
 GRID_HW = (224, 224)
 """Heatmaps are compared on this grid, as the published models' are."""
@@ -39,6 +40,8 @@ GRID_HW = (224, 224)
 ABOUT = "model.json"
 MADE_BY = "made_by"
 """The key of the digest of what made the heatmaps, in ``model.json`` and in each file."""
+HEARING = "hearing"
+"""The key of the sound sensitivity in ``model.json``: ``of_clips`` and ``sounds_of``, by clip."""
 _UNFINISHED = ".tmp.npz"
 
 Heatmap = NDArray[np.float32]
@@ -338,6 +341,9 @@ class Answer(NamedTuple):
     """Counted from the clip's first frame."""
     heatmaps: Mapping[Any, NDArray[np.float32]]
     """Window of sound to ``(n, y, x)``, of any scale."""
+    exchanged: Mapping[Any, tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
+    """Window to maps of the same frames with their own sound, and with the other clip's; None where
+    the clip was not asked about with another one's."""
 
 
 class Predictor(Protocol):
@@ -357,6 +363,7 @@ class Predictor(Protocol):
         windows: Sequence[Any],
         every_frame_of: Collection[str],
         notes: Notes,
+        sounds_of: Mapping[str, str],
     ) -> Iterator[Answer]:
         """Yield the heatmaps of each clip once, computed anew from the release's files.
 
@@ -365,8 +372,24 @@ class Predictor(Protocol):
             windows: each frame is asked about with each of these.
             every_frame_of: clips whose other frames get a heatmap too, for a film.
             notes: told of frames that cannot be asked about.
+            sounds_of: clips that are asked about once more, and the clip whose sound they get then;
+                one whose other sound cannot be read is not.
         """
         ...
+
+
+def _exchanged_sounds(data: EvaluationSet, count: int, seed: int) -> dict[str, str]:
+    """Give some clips the sound of others, of other categories and videos where there are any."""
+    categories: dict[str, set[str]] = {}
+    videos: dict[str, str] = {}
+    for frame in data.frames:
+        kinds = {instance.category for instance in frame.instances}
+        categories.setdefault(frame.clip_id, set()).update(kinds)
+        videos[frame.clip_id] = frame.video_id
+    chosen = draw_clips(categories, count, seed)
+    labels = {clip: (*sorted(categories[clip]), f"video {videos[clip]}") for clip in chosen}
+    found, _ = exchange_sounds(labels, seed)
+    return found
 
 
 def predict(
@@ -376,6 +399,8 @@ def predict(
     *,
     max_missing: int = 0,
     every_frame_of: Collection[str] = (),
+    sensitivity_clips: int = 0,
+    seed: int = 0,
     show: Show = lambda _done, _note: None,
 ) -> tuple[dict[Window, Predictions], Notes]:
     """Write the heatmaps of every labelled frame, for each window of sound.
@@ -386,6 +411,9 @@ def predict(
         targets: the folder of each window; heatmaps of an earlier run are removed from it.
         max_missing: frames that may lack a heatmap; ``model.json`` names them.
         every_frame_of: clips whose other frames get a heatmap too, for a film.
+        sensitivity_clips: clips that are asked about with another clip's sound too, of another
+            category where these are known and differ; ``model.json`` keeps how much that changed.
+        seed: of which these are.
         show: told of clips done, and a note.
 
     Returns:
@@ -398,11 +426,20 @@ def predict(
     about = {window: {**model.about, "window_s": window} for window in targets}
     found = {window: Predictions.begin(targets[window], about[window]) for window in targets}
     notes = Notes(len(data.frames), max_missing, show)
-    answers = model.answers(data, list(targets), every_frame_of, notes)
+    sounds_of = _exchanged_sounds(data, sensitivity_clips, seed)
+    changed: dict[Window, dict[str, float]] = {window: {} for window in targets}
+    answers = model.answers(data, list(targets), every_frame_of, notes, sounds_of)
     for done, answer in enumerate(answers, start=1):
         for window, heatmaps in answer.heatmaps.items():
             found[window].save(answer.clip_id, answer.frame_index, heatmaps)
+            if answer.exchanged is not None:
+                maps = (np.stack([upsample(m) for m in of]) for of in answer.exchanged[window])
+                changed[window][answer.clip_id] = sound_sensitivity(*maps)
         show(done, f"{len(notes.failed)} failed" if notes.failed else "")
     for window, predictions in found.items():
-        predictions.describe(about[window] | {"failed": notes.failed, "said": notes.said})
+        told = about[window] | {"failed": notes.failed, "said": notes.said}
+        if changed[window]:
+            heard = {clip: other for clip, other in sounds_of.items() if clip in changed[window]}
+            told |= {HEARING: {"of_clips": changed[window], "sounds_of": heard}}
+        predictions.describe(told)
     return found, notes
