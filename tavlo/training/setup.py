@@ -30,6 +30,7 @@ from tavlo.training.checkpoint import Checkpoint
 from tavlo.training.data import collate
 from tavlo.training.distributed import Rank, distributed, merge_over_ranks
 from tavlo.training.memory import Held, MemoryModel, device_memory
+from tavlo.training.model_card import CARD
 from tavlo.training.recipe import Recipe
 from tavlo.training.train import BEST, LAST, TrainingData, num_steps, resumable, run_network, train
 from tavlo.training.training_clips import ClipRules, ClipSource, read_clips, refuse_overlap
@@ -229,7 +230,7 @@ def closing(request: Request, done: Checkpoint) -> str:
     return (
         f"{done.step} steps on {done.data['clips']} clips"
         f" ({len(done.data['failed'])} left out); {chosen}.\n"
-        f"{request.out / BEST}; beside it {LAST}, {LOG}, {CURVE}.\n"
+        f"{request.out / BEST}; beside it {LAST}, {LOG}, {CURVE}, {CARD}.\n"
         f"Next: avatar-build evaluate --release DIR --checkpoint {request.out / BEST}"
     )
 
@@ -267,7 +268,8 @@ def _prepare(
             "BatchNorm counts each process's own clips, as torch synchronises it on GPUs alone; the"
             " first process's averages are kept."
         )
-    return TrainingData(training, validation, dict(sorted(failed.items())), notes)
+    held_out = [str(path) for path in request.held_out]
+    return TrainingData(training, validation, dict(sorted(failed.items())), notes, held_out)
 
 
 def split(

@@ -33,6 +33,7 @@ from tavlo.training.data import (
 )
 from tavlo.training.distributed import Rank, from_first, gather, sum_over_ranks, wrap_ddp
 from tavlo.training.label_free import SENSITIVITY, LabelFree
+from tavlo.training.model_card import write_card
 from tavlo.training.recipe import Recipe, make_recipe
 from tavlo.training.sub_batches import backward_in_parts, joined, parts_of
 from tavlo.training.training_config import TrainConfig, recorded_config
@@ -52,6 +53,8 @@ class TrainingData:
     """Clips left out, and why."""
     notes: list[str] = field(default_factory=list)
     """Sentences on what else to know of the clips."""
+    held_out: list[str] = field(default_factory=list)
+    """The evaluation sets none of the videos is from."""
 
     def record(self) -> dict[str, Any]:
         """Return what the checkpoint keeps of it."""
@@ -135,6 +138,7 @@ def train(
     with nullcontext() if rank.index else first as log:
         if log:
             log.start(training.step, total, training.checkpoint(whole=False))
+            write_card(out, training.checkpoint(whole=False), total, data.held_out)
         while training.step < total:
             started = time.monotonic()
             row = training.take_step(batches)
@@ -166,6 +170,7 @@ def train(
             if not data.validation:
                 training.checkpoint(whole=False).save(out / BEST)
             log.end()
+            write_card(out, training.checkpoint(whole=False), total, data.held_out)
     return training.checkpoint()
 
 

@@ -17,6 +17,7 @@ from tavlo.training.cached_clips import CachedClip
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
 from tavlo.training.distributed import Rank
 from tavlo.training.label_free import MEAN_MAP, SENSITIVITY
+from tavlo.training.model_card import CARD
 from tavlo.training.setup import Request, plan
 from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import BEST, LAST, make_optimizer, num_steps, train
@@ -207,7 +208,7 @@ def test_the_checkpoint_tells_what_it_is_and_runs_no_code(
     recipe, model = load_checkpoint(tmp_path / BEST).open(tmp_path / BEST)
     assert recipe.config() == small.recipe().config()
     assert not model.training
-    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, CURVE, LAST, LOG]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, CURVE, LAST, LOG, CARD]
     assert (tmp_path / CURVE).read_bytes().startswith(b"\x89PNG")
 
 
