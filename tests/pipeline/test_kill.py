@@ -81,14 +81,15 @@ def test_fifty_kills_and_a_resume_equal_an_uninterrupted_run(tmp_path: Path) -> 
 
 def test_two_runs_on_one_workspace_share_the_work_and_corrupt_nothing(tmp_path: Path) -> None:
     root = tmp_path / "ws"
-    labels = LABELS[:200]
     workspace = Workspace.create(root)
-    add_sources(workspace, labels)
+    alone = Workspace.create(tmp_path / "alone")
+    for number in range(40):  # small lists, of which some are done in one unit
+        add_sources(workspace, LABELS[:5], f"{number:06d}-list")
+        add_sources(alone, LABELS[:5], f"{number:06d}-list")
     runs = [start(root, workers=1), start(root, workers=1)]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
-    counts = [commit.counts["input"] for commit in workspace.ledger("faulty").commits()]
-    assert sum(counts) == len(labels)
-    alone = Workspace.create(tmp_path / "alone")
-    add_sources(alone, labels)
+    commits = workspace.ledger("faulty").commits()
+    assert sum(commit.counts["input"] for commit in commits) == 200
+    assert {len(commit.input.parts) for commit in commits} == {2}
     assert start(tmp_path / "alone", workers=2).wait(timeout=120) == 0
     assert outcome_digest(workspace) == outcome_digest(alone)
