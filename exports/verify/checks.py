@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,19 +125,31 @@ def check_references(document: Document, folder: Path) -> Iterator[Finding]:
     used = {image.video_id for image in document.images}
     for video_id in sorted(set(videos) - used):
         yield Finding("references", f"video {video_id}", "has no labelled frame")
-    images = {row.id: row for row in document.images}
+    images = _by_id(document)
     categories = {row.id: row.name for row in document.categories}
     for row in document.annotations:
         where = f"annotation {row.id}"
         name = categories.get(row.category_id)
         yield from _same("references", where, "category", row.audio_visual_category, name)
-        frame = images.get(row.image_id)
+        frame = images(row.image_id)
         if frame is None:
             yield Finding("references", where, f"image {row.image_id} is not in the release")
             continue
         for column in OF_THE_FRAME:
             expected = getattr(frame, column)
             yield from _same("references", where, column, getattr(row, column), expected)
+
+
+def _by_id(document: Document) -> Callable[[int], ImageRow | None]:
+    """Return what finds an image by its id; in memory are their places."""
+    places = {row.id: place for place, row in enumerate(document.images)}
+
+    @lru_cache(maxsize=16)  # annotations follow their images
+    def find(image_id: int) -> ImageRow | None:
+        place = places.get(image_id)
+        return None if place is None else document.images[place]
+
+    return find
 
 
 def _names(image: ImageRow) -> Iterator[Finding]:
@@ -183,9 +196,9 @@ def check_scenarios(document: Document, folder: Path) -> Iterator[Finding]:
 
 def check_masks(document: Document, folder: Path) -> Iterator[Finding]:
     """Check that a mask decodes, lies in its image, and has the box and area its row states."""
-    images = {row.id: row for row in document.images}
+    images = _by_id(document)
     for row in document.annotations:
-        image = images.get(row.image_id)
+        image = images(row.image_id)
         if image is None:
             continue
         where = f"annotation {row.id}"

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -19,12 +22,32 @@ from exports.verify.checks import CHECKS, expected_files, restorable_files
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of
 from pipeline.release import layout
-from pipeline.release.document import Document, from_json
+from pipeline.release.document import (
+    AnnotationRow,
+    CategoryRow,
+    Document,
+    ImageRow,
+    Info,
+    LicenseRow,
+    Row,
+    VideoRow,
+    from_json,
+)
 from pipeline.release.findings import Finding
+from pipeline.release.row_file import RowFile, RowT
 from pipeline.words import plain, short
 
 __all__ = ["Finding", "verify_release"]
 
+_HEAD = b'{"info": '
+_LISTS: dict[str, type[Row]] = {
+    "licenses": LicenseRow,
+    "videos": VideoRow,
+    "images": ImageRow,
+    "categories": CategoryRow,
+    "annotations": AnnotationRow,
+}
+"""The document's lists, in their order."""
 _CHECKSUM = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -48,18 +71,73 @@ def verify_release(folder: Path, takedowns: Sequence[Takedown] = ()) -> list[Fin
     files, odd = _walk(folder)
     if odd:
         return odd
-    document, unreadable = _read_document(folder, files)
-    restored = restorable_files(document) if document is not None else set()
-    findings = list(_checksums(folder, files, restored))
-    if document is None:
-        return findings + unreadable
-    findings += _complete(document, files - restored)
-    around = workspace_around(folder)
-    takedowns = [*takedowns, *(read_takedowns(around) if around else [])]
-    findings += still_there(document, takedowns)
-    for check in CHECKS:
-        findings += check(document, folder)
-    return findings
+    with _opened(folder, files) as (document, unreadable):
+        restored = restorable_files(document) if document is not None else set()
+        findings = list(_checksums(folder, files, restored))
+        if document is None:
+            return findings + unreadable
+        findings += _complete(document, files - restored)
+        around = workspace_around(folder)
+        takedowns = [*takedowns, *(read_takedowns(around) if around else [])]
+        findings += still_there(document, takedowns)
+        for check in CHECKS:
+            findings += check(document, folder)
+        return findings
+
+
+@contextmanager
+def _opened(folder: Path, files: set[str]) -> Iterator[tuple[Document | None, list[Finding]]]:
+    """Yield the document, its rows left in its file where that has our form, or why not."""
+    if layout.DOCUMENT not in files:
+        yield None, [Finding("schema", layout.DOCUMENT, "is missing")]
+        return
+    with (folder / layout.DOCUMENT).open("rb") as stream:
+        try:
+            document = _by_lines(stream)
+        except (ValueError, RecursionError, _KeyTwiceError):  # which the whole text tells better
+            yield _read_document(folder)
+        else:
+            yield document, []
+
+
+def _by_lines(stream: BinaryIO) -> Document:
+    """Read a document of one row a line, as ``json_lines`` writes it.
+
+    Raises:
+        ValueError, RecursionError, _KeyTwiceError: it has another form, or a row is none.
+    """
+    head = stream.readline()
+    if not (head.startswith(_HEAD) and head.endswith(b",\n")):
+        raise ValueError
+    info = _checked(Info, head[len(_HEAD) : -2])
+    lists: dict[str, Sequence[Any]] = {}
+    for number, (name, record) in enumerate(_LISTS.items()):
+        end = b"}\n" if number == len(_LISTS) - 1 else b",\n"
+        opening = stream.readline()
+        if opening == f'"{name}": []'.encode() + end:
+            lists[name] = []
+            continue
+        starts = array("Q", [stream.tell()])
+        if opening != f'"{name}": [\n'.encode():
+            raise ValueError
+        more = True
+        while more:
+            line = stream.readline()
+            more = line.endswith(b",\n")
+            _checked(record, line[:-2] if more else line[:-1])
+            starts.append(starts[-1] + len(line))
+        if stream.readline() != b"]" + end:
+            raise ValueError
+        rows = RowFile(record, stream, starts)
+        lists[name] = rows if record in (VideoRow, ImageRow, AnnotationRow) else list(rows)
+    if stream.read(1):
+        raise ValueError
+    return Document.model_construct(None, info=info, **lists)
+
+
+def _checked(record: type[RowT], text: bytes) -> RowT:
+    json.loads(text, object_pairs_hook=_once)
+    return record.model_validate_json(text, strict=True)
 
 
 def _walk(folder: Path) -> tuple[set[str], list[Finding]]:
@@ -107,9 +185,7 @@ def _checksums(folder: Path, files: set[str], restored: set[str]) -> Iterator[Fi
         yield Finding("checksums", short(name), "is not listed")
 
 
-def _read_document(folder: Path, files: set[str]) -> tuple[Document | None, list[Finding]]:
-    if layout.DOCUMENT not in files:
-        return None, [Finding("schema", layout.DOCUMENT, "is missing")]
+def _read_document(folder: Path) -> tuple[Document | None, list[Finding]]:
     data = (folder / layout.DOCUMENT).read_bytes()
     try:
         document = from_json(data)

@@ -18,10 +18,12 @@ from click.testing import CliRunner
 
 from exports.release.freeze import write_checksums
 from exports.release.parquet import write_copies
+from exports.verify import verify_release as verify_module
 from exports.verify.verify_release import verify_release
 from pipeline.cli import cli
 from pipeline.errors import UsageError
 from pipeline.records import rle
+from pipeline.release import layout
 from pipeline.release.document import from_json
 from pipeline.workspace.storage import Storage
 from tests.exports.drawn import DOG, draw_media, release, tables
@@ -577,3 +579,25 @@ def test_a_finding_shows_the_start_of_a_long_value(folder: Path) -> None:
     said = found(folder)["parquet"]
     assert "segmentation" in said
     assert len(said) < 300
+
+
+def test_our_own_form_is_read_row_by_row_and_another_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(tmp_path)
+    release(storage)
+    folder = tmp_path / "releases/1.0"
+    whole: list[Path] = []
+    really = verify_module._read_document
+
+    def noted(path: Path) -> Any:
+        whole.append(path)
+        return really(path)
+
+    monkeypatch.setattr(verify_module, "_read_document", noted)
+    assert verify_release(folder) == []
+    assert whole == []
+    path = folder / layout.DOCUMENT
+    path.write_text(json.dumps(json.loads(path.read_bytes()), indent=1))
+    assert [finding.check for finding in verify_release(folder)] == ["checksums"]
+    assert whole == [folder]
