@@ -157,7 +157,7 @@ def plan(request: Request) -> Plan:
     scale = config.clip_s / 10.0
     first = state.step if state else 0
     with distributed(request.device) as rank:
-        held, limit = _memory(request.recipe, config, rank)
+        held, limit, notes = _memory(request, rank, notes)
         step_s = (
             _clip_seconds(request.recipe, config, rank.device) * config.batch * config.accumulate
         )
@@ -181,24 +181,27 @@ def plan(request: Request) -> Plan:
         )
 
 
-def _memory(recipe: Recipe, config: TrainConfig, rank: Rank) -> tuple[Held, int]:
-    """Count what a step holds at once, and what the device has.
+def _memory(request: Request, rank: Rank, notes: list[str]) -> tuple[Held, int, list[str]]:
+    """Count what a step holds at once, and what the device has; says it where that is less.
 
     Raises:
-        UsageError: it cannot fit; names settings with which it does.
+        UsageError: it cannot fit; names settings with which it does. Where no device was named and
+            there is no GPU, the training may be meant for another machine, and a note says so.
     """
-    device = rank.device
+    recipe, config, device = request.recipe, request.config, rank.device
     model = MemoryModel(
         recipe, config, device, lambda network, batch: run_network(network, batch, config, device)
     )
     recompute = bool(getattr(recipe.settings, "recompute", False))
     held = model.held(config, recompute=recompute, ranks=rank.world_size)
     limit = device_memory(device)
-    if held.total > limit:
-        fits = model.fitting(config, limit, recompute=recompute, ranks=rank.world_size)
-        way = f"With {fits} it fits." if fits else "No setting of ours makes it fit."
-        raise UsageError(f"{held.sentence()} {device} has {limit / 1e9:.1f} GB. {way}")
-    return held, limit
+    if held.total <= limit:
+        return held, limit, notes
+    fits = model.fitting(config, limit, recompute=recompute, ranks=rank.world_size)
+    way = f"With {fits} it fits." if fits else "No setting of ours makes it fit."
+    if device.type == "cpu" and request.device == "auto":
+        return held, limit, [*notes, f"That does not fit into this machine. {way}"]
+    raise UsageError(f"{held.sentence()} {device} has {limit / 1e9:.1f} GB. {way}")
 
 
 def run(request: Request) -> Checkpoint:
