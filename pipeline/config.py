@@ -89,12 +89,20 @@ class RunConfig(Section):
     RAY_ADDRESS where that is set, and else starts one on this machine."""
     ray_resources: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Resources a worker takes of a Ray cluster besides cores and GPUs: memory in bytes, and those
-    of your own, as 'ray start --resources' names them: {"memory": 4e9, "big": 1}."""
+    of your own, as 'ray start --resources' names them: {memory = 4e9, big = 1}."""
     max_failed: str = "100%"
     """Failed rows a run may have and still exit 0: a count, or a percentage such as '5%'. A bug in
     our code exits 1 whatever this says."""
     max_bugs: int = Field(default=20, ge=1)
     """Rows that may raise an unexpected exception before the run stops with the traceback."""
+
+    @field_validator("ray_resources")
+    @classmethod
+    def _of_no_other_setting(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in ("CPU", "GPU", "object_store_memory"):
+            if name in value:
+                raise ValueError(f"{name} follows from the stage and run.workers_per_gpu")
+        return value
 
     @field_validator("max_failed", mode="before")
     @classmethod

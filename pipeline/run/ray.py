@@ -39,8 +39,10 @@ _LISTEN_S = 2.0
 """An actor answers this often also where its worker says nothing."""
 _SILENT_S = 30.0
 """An actor that answers nothing for so long is taken for lost, with its node or the way to it."""
-_HEAD_S = 10.0
-"""The same of the cluster's head; Ray itself would end this process after 60 s."""
+_IDLE_S = 7.0
+"""The silence of the cluster's head after which a run ends of which no worker is at work."""
+_HEAD_S = 50.0
+"""The silence of the head after which any run ends: after 60 s Ray would end this process."""
 _LOOK_S = 1.0
 """The nodes of the cluster are looked at this often."""
 _LEAVE_S = 5.0
@@ -74,7 +76,6 @@ class StageActor:
         revision, versions = self._code
         return {
             "node_id": ray.get_runtime_context().get_node_id(),
-            "address": ray.util.get_node_ip_address(),
             "log": os.path.realpath("/proc/self/fd/2"),
             "reaches": folder is None or Path(folder).is_dir(),
             "versions": {**versions, _REVISION: revision},
@@ -84,6 +85,7 @@ class StageActor:
         """Start the worker; commits will name the code that is here."""
         revision, versions = self._code
         mine = replace(job, code_revision=revision, versions=versions)
+        os.environ["PYTHONFAULTHANDLER"] = "1"  # its log shows where foreign code ended it
         self._worker = ProcessWorker(mine, environment)
         return self.listen()
 
@@ -154,7 +156,7 @@ class ActorWorker:
             return []
         self.heard = time.monotonic()
         if self._node is None:
-            self._node = Node(**answer)
+            self._node = Node(**answer, address=self._team.address_of(answer["node_id"]))
             if wrong := self._team.flaw(self._node, self._job):
                 self.blame, self._death = "", wrong
                 self.kill()
@@ -195,10 +197,15 @@ class ActorWorker:
 
 
 def told_of(error: Exception) -> str:
-    """Return in one line what Ray says of an actor's end."""
-    lines = [line for line in str(error).splitlines() if line and not line.startswith("\t")]
-    found = next((line for line in lines if "node has died" in line or "dead" in line), lines[-1])
-    return found.partition(". ")[0].strip().rstrip(".")
+    """Return what Ray says of an actor's end, in the few words a line has room for."""
+    said = " ".join(str(error).split())
+    if "node has died" in said:
+        return "its node has died" + (", preempted" if getattr(error, "preempted", False) else "")
+    if "unavailable" in said:
+        return "it is out of reach"
+    if "process has died" in said:
+        return "its Ray process has died"
+    return said[:300].rstrip(".")
 
 
 class RayTeam:
@@ -227,7 +234,7 @@ class RayTeam:
         self._looked = -_LOOK_S
         self._head_answered = time.monotonic()
         self.gone = False
-        """Set when the head of the cluster is gone: Ray can be asked nothing more."""
+        """True while the head of the cluster does not answer: Ray would wait for it."""
         self._look()
         gpus = sum(node["Resources"].get("GPU", 0) for node in self._nodes)
         self.num_gpus = 0 if device == "cpu" else int(gpus)
@@ -267,21 +274,15 @@ class RayTeam:
         return min(int(there.get(name, 0) / need + 1e-6) for name, need in needs if need)
 
     def _look(self) -> None:
-        """Look at the cluster's nodes, unless its head does not answer: Ray would wait for it."""
-        ray = _ray()
+        """Look at the cluster's nodes; workers that are placed go on while its head is gone."""
         now = time.monotonic()
-        if self.gone or now - self._looked < _LOOK_S:
+        if now - self._looked < _LOOK_S:
             return
         self._looked = now
-        if self._answers():
+        self.gone = not self._answers()
+        if not self.gone:
             self._head_answered = now
-            self._nodes = [node for node in ray.nodes() if node["Alive"]]
-        elif now - self._head_answered > _HEAD_S:
-            self.gone = True
-            raise StopRun(
-                f"{self._name}: the head of the Ray cluster, {self._head}, does not answer. What is"
-                " committed stays; run again when it does."
-            )
+            self._nodes = [node for node in _ray().nodes() if node["Alive"]]
 
     def _answers(self) -> bool:
         host, _, port = self._head.rpartition(":")
@@ -290,6 +291,11 @@ class RayTeam:
         except OSError:
             return False
         return True
+
+    def address_of(self, node_id: str) -> str:
+        """Return the address of a node, by which it is known to people."""
+        found = (node for node in self._nodes if node["NodeID"] == node_id)
+        return next((str(node["NodeManagerAddress"]) for node in found), node_id)
 
     def make_actor(self, excluded: Sequence[str]) -> Any:
         """Ask Ray for an actor on any node but these."""
@@ -338,9 +344,17 @@ class RayTeam:
 
     def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
         """Wait until one of them has answered or died."""
-        ray = _ray()
-        owed = [worker.owed for worker in workers if isinstance(worker, ActorWorker)]
-        ray.wait(owed, num_returns=1, timeout=timeout_s)
+        actors = [worker for worker in workers if isinstance(worker, ActorWorker)]
+        self._look()
+        if self.gone:
+            now = time.monotonic()
+            at_work = any(one.placed and now - one.heard < _IDLE_S for one in actors)
+            if now - self._head_answered > (_HEAD_S if at_work else _IDLE_S):
+                raise StopRun(
+                    f"{self._name}: the head of the Ray cluster, {self._head}, does not answer."
+                    " What is committed stays; run again when it does."
+                )
+        _ray().wait([actor.owed for actor in actors], num_returns=1, timeout=timeout_s)
 
 
 def _ray() -> Any:
@@ -384,12 +398,16 @@ def connect(address: str) -> Any:
             f"run.ray_address: {address or 'a Ray of its own'}: no cluster that this machine is a"
             f" node of ({said}). Start its head: ray start --head; join it: ray start --address=..."
         ) from error
-    # Ray prints what raylets report to standard output, which is for results.
-    with contextlib.suppress(ImportError, AttributeError):
-        from ray._private.ray_logging import global_worker_stdstream_dispatcher
-
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    # A thread of Ray prints what raylets report to standard output, which is for results, whatever
+    # ``log_to_driver`` says.
+    with contextlib.suppress(ImportError):
+        printing: Any = importlib.import_module("ray._private.worker")
+        printing.print_to_stdstream = _print_nothing
     return ray
+
+
+def _print_nothing(*_: object, **__: object) -> None:
+    """Take the place of Ray's printing."""
 
 
 def _flaw(node: Node, job: Job) -> str:

@@ -14,11 +14,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import BaseModel
 
-from pipeline.errors import InputError
+from pipeline.errors import AvatarBuildError, InputError
 from pipeline.flow import Step
 from pipeline.records.schema import Clip, Record, Source, clip_id, digest_of
 from pipeline.run.runner import RunOptions, run_stage
@@ -76,6 +77,8 @@ class Faulty(Stage[FaultyConfig]):
                 (self.scratch / row.id).unlink()
             case "slow":
                 time.sleep(0.03)
+            case "nap":
+                time.sleep(0.2)
             case "forget":
                 return Ok("somebody else")
         return Ok(row.id, [self._clip(row.id, start) for start in range(2)])
@@ -93,6 +96,20 @@ class Faulty(Stage[FaultyConfig]):
         )
 
 
+class Patient(Faulty):
+    """The same stage where the machine has more to do than this."""
+
+    spec: ClassVar[StageSpec] = replace(Faulty.spec, row_timeout_s=60.0)
+
+
+class Long(Faulty):
+    """The same stage in units that take far longer than a row may."""
+
+    spec: ClassVar[StageSpec] = replace(
+        Faulty.spec, row_timeout_s=5.0, rows_per_unit=64, batch_size=1
+    )
+
+
 class Quick(Faulty):
     """The same with units of a real stage's size, for measuring the runner alone."""
 
@@ -107,6 +124,8 @@ class Quick(Faulty):
 
 
 ENTRY = Step("faulty", stage="tests.pipeline.faulty:Faulty", section="sample")
+LONG = Step("faulty", stage="tests.pipeline.faulty:Long", section="sample")
+PATIENT = Step("faulty", stage="tests.pipeline.faulty:Patient", section="sample")
 QUICK = Step("quick", stage="tests.pipeline.faulty:Quick", section="sample")
 
 EXPECTED_KIND = {
@@ -157,13 +176,16 @@ def add_sources(workspace: Workspace, labels: Sequence[str], name: str = "000000
     ledger.commit(commit, {"sources": (Source, rows)}, "test")
 
 
-def main(root: str, workers: int) -> None:
+def main(root: str, workers: int, *settings: str) -> None:
     """Run the stage in a process of its own, for tests that kill it."""
     # Of the module by its name: workers know nothing of a script that is run.
     config = importlib.import_module("tests.pipeline.faulty").FaultyConfig()
     options = RunOptions(workers=workers)
-    run_stage(Workspace(root), "faulty", options, step=ENTRY, config=config)
+    try:
+        run_stage(Workspace(root, settings), "faulty", options, step=PATIENT, config=config)
+    except AvatarBuildError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.errors import ConfigError, UsageError
 from pipeline.run.gpus import VISIBLE
 from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.run.stage_progress import Progress
+from pipeline.workspace.ledger import Unit
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline import gpu_stage
-from tests.pipeline.faulty import ENTRY, EXPECTED_KIND, FaultyConfig, add_sources
+from tests.pipeline.faulty import (
+    ENTRY,
+    EXPECTED_KIND,
+    LONG,
+    PATIENT,
+    FaultyConfig,
+    add_sources,
+)
 from tests.pipeline.gpu_stage import UNSET, GpuConfig, filled, noted
 
 LABELS = ["ok", "drop", "raise", "ok", "kill", "ok", "ok", "fail"] * 3
@@ -70,6 +80,57 @@ def test_ray_and_local_give_the_same_table_and_the_same_failures(
     assert results[0] == results[1]
     expected = sorted(EXPECTED_KIND[label] for label in LABELS if label in EXPECTED_KIND)
     assert sorted(results[1][1].values()) == expected
+
+
+@with_gpus
+def test_a_hang_shows_after_its_rows_time_and_rows_count_while_their_unit_is_under_way(
+    cluster: None, tmp_path: Path
+) -> None:
+    counted: list[int] = []
+
+    class Noted(Progress):
+        def rows(self, unit: Unit, done: int) -> None:
+            counted.append(done)
+
+    workspace = filled(tmp_path / "ws", [*["slow"] * 40, "hang", *["ok"] * 23], "run.executor=ray")
+    options = RunOptions(workers=1)
+    summary = run_stage(workspace, "faulty", options, Noted(shown=False), LONG, FaultyConfig())
+    assert summary.kinds == {"hang": 1}
+    assert summary.counts["ok"] == 63
+    assert summary.seconds < 64 * 5, "the time of the whole unit"
+    assert {10, 20, 30, 40, 41, 50} <= {*counted}
+
+
+@with_gpus
+def test_a_row_that_kills_its_worker_names_the_node_and_the_log_with_its_last_words(
+    cluster: None, tmp_path: Path
+) -> None:
+    workspace = filled(tmp_path / "ws", ["ok", "segfault"], "run.executor=ray")
+    run_stage(workspace, "faulty", RunOptions(workers=1), step=PATIENT, config=FaultyConfig())
+    (failure,) = workspace.ledger("faulty").failures()
+    assert failure.kind == "worker_crash"
+    found = re.search(r"SIGSEGV, on node [0-9.]+, its log there is (\S+)\)", failure.detail)
+    assert found, failure.detail
+    assert "Segmentation fault" in Path(found[1]).read_text()
+
+
+@with_gpus
+def test_a_resource_no_node_has_is_waited_for_and_one_that_is_there_is_taken(
+    cluster: None, tmp_path: Path
+) -> None:
+    resources = "run.ray_resources={memory = 1e8, CPU = 1}"
+    with pytest.raises(ConfigError, match=r"run\.ray_resources"):
+        filled(tmp_path / "wrong", ["ok"] * 8, "run.executor=ray", resources)
+    resources = "run.ray_resources={memory = 1e8}"
+    workspace = filled(tmp_path / "ws", ["four"] * 8, "run.executor=ray", resources)
+    assert run(workspace, 0, "cpu").workers == 4
+
+
+def test_a_ray_client_address_is_refused_with_what_to_give_instead(tmp_path: Path) -> None:
+    settings = ("run.executor=ray", "run.ray_address=ray://10.0.0.1:10001")
+    workspace = filled(tmp_path / "ws", ["ok"], *settings)
+    with pytest.raises(UsageError, match=r"ray://10\.0\.0\.1:10001: .* give 'auto', or"):
+        run(workspace, 1, "cpu")
 
 
 @with_gpus
