@@ -176,6 +176,16 @@ def add_sources(workspace: Workspace, labels: Sequence[str], name: str = "000000
     ledger.commit(commit, {"sources": (Source, rows)}, "test")
 
 
+def outcome_digest(workspace: Workspace) -> tuple[str, list[str], list[str]]:
+    """All that a run decides, without the clock."""
+    ledger = workspace.ledger("faulty")
+    return (
+        workspace.digest("clips"),
+        sorted(f"{row.input_id} {row.kind}" for row in ledger.failures()),
+        sorted(f"{row.input_id} {row.reason}" for row in ledger.drops()),
+    )
+
+
 def main(root: str, workers: int, *settings: str) -> None:
     """Run the stage in a process of its own, for tests that kill it."""
     # Of the module by its name: workers know nothing of a script that is run.

@@ -16,9 +16,8 @@ from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.unit import Job
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
-from tests.pipeline.faulty import PATIENT, FaultyConfig, add_sources
+from tests.pipeline.faulty import PATIENT, FaultyConfig, add_sources, outcome_digest
 from tests.pipeline.ray_nodes import until
-from tests.pipeline.test_kill import outcome_digest
 
 LABELS = ["slow", "drop", "fail", "slow"] * 2
 UNITS = 24

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
-from tests.pipeline.faulty import add_sources
+from tests.pipeline.faulty import add_sources, outcome_digest
 
 LABELS = ["slow", "slow", "drop", "slow", "fail"] * 200
 KILLS = 50
@@ -25,16 +25,6 @@ def start(root: Path, workers: int) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "tests.pipeline.faulty", str(root), str(workers)],
         cwd=ROOT,
         start_new_session=True,
-    )
-
-
-def outcome_digest(workspace: Workspace) -> tuple[str, list[str], list[str]]:
-    """All that a run decides, without the clock."""
-    ledger = workspace.ledger("faulty")
-    return (
-        workspace.digest("clips"),
-        sorted(f"{row.input_id} {row.kind}" for row in ledger.failures()),
-        sorted(f"{row.input_id} {row.reason}" for row in ledger.drops()),
     )
 
 

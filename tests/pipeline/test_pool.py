@@ -17,8 +17,7 @@ from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.run.unit import Job
 from pipeline.run.worker import opened_stage, reply
 from pipeline.workspace.workspace import Workspace
-from tests.pipeline.faulty import PATIENT, FaultyConfig, Patient, add_sources
-from tests.pipeline.test_kill import outcome_digest
+from tests.pipeline.faulty import PATIENT, FaultyConfig, Patient, add_sources, outcome_digest
 
 LABELS = ["ok", "drop", "ok", "fail"] * 8
 UNITS = 4

@@ -15,9 +15,8 @@ import pytest
 
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.workspace.workspace import Workspace
-from tests.pipeline.faulty import PATIENT, FaultyConfig, add_sources
+from tests.pipeline.faulty import PATIENT, FaultyConfig, add_sources, outcome_digest
 from tests.pipeline.ray_nodes import HEAD, RayNodes, until
-from tests.pipeline.test_kill import outcome_digest
 
 pytestmark = pytest.mark.slow
 
