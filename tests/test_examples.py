@@ -56,6 +56,7 @@ PARSED = {
 ELSEWHERE = {
     "make ": "Makefile targets, checked below",
     "python3 -m venv .venv && .venv/bin/pip install .": "a minute of installing",
+    "python3 -m venv .venv && .venv/bin/pip install '.[light,ray]'": "minutes of installing",
     'eval "$(_AVATAR_BUILD_COMPLETE=': "for a shell's own start-up file",
     "_AVATAR_BUILD_COMPLETE=": "for a shell's own start-up file",
     "docker build --build-arg EXTRAS=": "tests/pipeline/test_cluster_page.py looks at its extras",
