@@ -135,6 +135,7 @@ def decides_derived(*tables: str) -> bool:
 
 def bring_up_to_date(workspace: Workspace) -> None:
     """Bring every derived table in step with the tables it follows from, in the flow's order."""
-    for step in FLOW:
-        if step.derive:
-            step.load_derive()(workspace)
+    with workspace.storage.listed_once():
+        for step in FLOW:
+            if step.derive:
+                step.load_derive()(workspace)

@@ -142,7 +142,8 @@ def run_stage(
     run = _Run(workspace, step, config, options, progress)
     spec, started = run.spec, time.perf_counter()
     if options.dry_run:
-        run.foresee(coming)
+        with workspace.storage.listed_once():
+            run.foresee(coming)
         run.summary.after = [
             table
             for table in (spec.reads, *spec.joins)
@@ -217,33 +218,44 @@ class _Run:
 
     def run(self) -> None:
         """Plan what is new and do what is pending."""
-        workspace, ledger, summary = self.workspace, self.ledger, self.summary
-        recover(workspace, but=self.spec.name)
+        workspace, ledger, storage = self.workspace, self.ledger, self.workspace.storage
         say = (self.progress or Progress(shown=False)).say
-        with self._held(say) as lock:
-            if lock.alone:
-                ledger.recover()
-                self._do_again_what_is_gone()
-            # What another generation made leaves the tables before anything is planned anew.
-            if retired := self._take_up_generation(lock):
-                summary.notes.append(f"{retired} units of earlier results retired and done anew.")
-            while True:
-                plan = ledger.checked_plan()
-                new = self._divided(self._unplanned(plan))
-                if not new or ledger.append(new, self.wanted.key, plan):
-                    break
-            units = self._part_of(self._pending())
-            if not (units or self.options.again):
-                lines = [state.line() for state in media_states(workspace, self.spec.name)]
-                summary.notes += [line for line in lines if line]
-            units += self._units_again()
+        with contextlib.ExitStack() as held:
+            with storage.listed_once():
+                recover(workspace, but=self.spec.name)
+                lock = held.enter_context(self._held(say))
+                storage.look_again()
+                units = self._planned(lock)
+                if not units:
+                    if ledger.commits():
+                        self._keep_settings()
+                    return
             lock.share()  # from here on other runs of the stage may help
             if ledger.commits():
                 self._keep_settings()
-            if units:
-                self._execute(units, lock)
+            self._execute(units, lock)
             if lock.try_alone():
                 ledger.recover()
+
+    def _planned(self, lock: RunLock) -> list[Unit]:
+        """Plan what is new, and return what is pending."""
+        workspace, ledger, summary = self.workspace, self.ledger, self.summary
+        if lock.alone:
+            ledger.recover()
+            self._do_again_what_is_gone()
+        # What another generation made leaves the tables before anything is planned anew.
+        if retired := self._take_up_generation(lock):
+            summary.notes.append(f"{retired} units of earlier results retired and done anew.")
+        while True:
+            plan = ledger.checked_plan()
+            new = self._divided(self._unplanned(plan))
+            if not new or ledger.append(new, self.wanted.key, plan):
+                break
+        units = self._part_of(self._pending())
+        if not (units or self.options.again):
+            lines = [state.line() for state in media_states(workspace, self.spec.name)]
+            summary.notes += [line for line in lines if line]
+        return units + self._units_again()
 
     @cached_property
     def _input(self) -> list[TableFile]:

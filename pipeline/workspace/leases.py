@@ -83,6 +83,8 @@ class Lease:
         self._state = _WAITS
         self._said_at = self._looked_at = 0.0
         self._others: list[_Other] = []
+        self._written: dict[str, float] = {}
+        """When each lease was written, as of the last look."""
         self._gone = False
         self._ended = threading.Event()
         self._writing = threading.Lock()
@@ -91,13 +93,14 @@ class Lease:
         """The ordinals of the units at hand."""
 
     def take(self) -> None:
-        """Become known, after all that are."""
+        """Become known, after all that are, as one that wants to be alone."""
         names = self._storage.names(self._folder)
         number = 1 + max(
             (int(name.partition("-")[0]) for name in names if _is_lease(name)), default=0
         )
         self._name = f"{number:06d}-{uuid.uuid4().hex[:12]}.json"
         self._said_at = self._clock()
+        self.say(_ALONE)
 
     def start_beating(self) -> None:
         """Write the lease anew from now on, in a thread."""
@@ -142,7 +145,7 @@ class Lease:
     def beat(self) -> None:
         """Give a sign of life, unless another run took this one for dead and its lease away."""
         try:
-            self._storage.read(f"{self._folder}/{self._name}")
+            self._storage.read(f"{self._folder}/{self._name}", anew=True)
         except FileNotFoundError:
             self._gone = True
         else:
@@ -157,7 +160,10 @@ class Lease:
 
     def become_alone(self) -> bool:
         """Become the only one at work, unless others are; of several at once the first is."""
-        self.say(_ALONE)
+        if self._state == _ALONE:
+            self.check()  # that was said when it was taken, or since
+        else:
+            self.say(_ALONE)
         while True:
             others = self.look()
             before = [one for one in others if one.state == _ALONE and one.name < self._name]
@@ -196,7 +202,7 @@ class Lease:
 
     def look(self) -> list[_Other]:
         """Return the others that are alive."""
-        written = self._storage.times(self._folder)
+        self._written = written = self._storage.times(self._folder)
         now = written.get(self._name)
         found = []
         for name in sorted(written.keys() - {self._name}):
@@ -209,7 +215,7 @@ class Lease:
     def _read(self, name: str, silent_s: float) -> list[_Other]:
         """Read a lease; empty when it is gone. One that cannot be read is of a run at work."""
         try:
-            said = json.loads(self._storage.read(f"{self._folder}/{name}"))
+            said = json.loads(self._storage.read(f"{self._folder}/{name}", anew=True))
             owner, state, claims = str(said["owner"]), said["state"], frozenset(said["claims"])
         except FileNotFoundError:
             return []
@@ -218,9 +224,9 @@ class Lease:
         return [_Other(name, state, owner, claims, silent_s)]
 
     def _remove_dead(self) -> None:
-        written = self._storage.times(self._folder)
-        now = written.pop(self._name, None)
-        for name, at in written.items():
+        """Take the leases away that were over at the last look."""
+        now = self._written.get(self._name)
+        for name, at in self._written.items():
             if _is_lease(name) and _silent_s(now, at) > EXPIRES_S:
                 self._storage.remove(f"{self._folder}/{name}")
 

@@ -59,7 +59,10 @@ _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """The errors of reading JSON that is not what was written."""
 
 _INDEX_FROM = 64
-"""The number of commits outside the index that makes a new one."""
+"""The number of commits outside the index that makes a new one, on a disk."""
+
+_INDEX_FROM_REMOTE = 4
+"""The same on an object store."""
 
 _YOUNG_S = 24 * 3600.0
 """The age under which a file may be another run's work, where no lock tells."""
@@ -367,17 +370,19 @@ class Ledger:
             return self.held
         stamps = self.storage.stamps(f"{self.folder}/units")
         names = _units(self.storage.names(f"{self.folder}/units") if stamps is None else stamps)
-        if stamps is not None and len(names - self._commits.keys()) >= _INDEX_FROM:
+        if stamps is not None and len(names - self._commits.keys()) >= self._index_from:
             self._read_index(stamps)
-        for name in sorted(names - self._commits.keys()):
-            path = f"{self.folder}/units/{name}"
-            try:
-                self._commits[name] = Commit.from_json(self.storage.read(path), path)
-            except FileNotFoundError:  # retired since it was listed
-                names.discard(name)
-        for gone in self._commits.keys() - names:
+        new = [f"{self.folder}/units/{name}" for name in sorted(names - self._commits.keys())]
+        for path, data in self.storage.read_all(new).items():  # less what was retired since
+            self._commits[PurePosixPath(path).name] = Commit.from_json(data, path)
+        for gone in self._commits.keys() - names:  # retired
             del self._commits[gone]
         return sorted(self._commits.values(), key=lambda commit: commit.ordinal)
+
+    @property
+    def _index_from(self) -> int:
+        """The number of commits outside the index that makes a new one: a request each to read."""
+        return _INDEX_FROM if self.storage.local is not None else _INDEX_FROM_REMOTE
 
     def _read_index(self, stamps: dict[str, tuple[int, int]]) -> None:
         """Take the commits of the index whose files have the size and time they had then."""
@@ -399,13 +404,13 @@ class Ledger:
         Digests of environments repeat, so it stays about as large as the commits it spares.
         """
         stamps = self.storage.stamps(f"{self.folder}/units")
-        if stamps is None or len(_units(stamps)) < _INDEX_FROM:
+        if stamps is None or len(_units(stamps)) < self._index_from:
             return
         before = self.storage.stamps(self.folder) or {}
         if "index.json" in before:
             newest = before["index.json"][1]
             young = sum(time_ns > newest for _, time_ns in stamps.values())
-            if young < _INDEX_FROM:
+            if young < self._index_from:
                 return
         self.commits()
         indexed = {
@@ -419,7 +424,13 @@ class Ledger:
 
     def is_committed(self, unit: Unit) -> bool:
         """Say whether the unit is done; one that is done again never is."""
-        return not unit.again and self.storage.exists(f"{self.folder}/units/{unit.name}.json")
+        if unit.again:
+            return False
+        try:  # on a store one request, where to look for it takes two
+            self.storage.read(f"{self.folder}/units/{unit.name}.json")
+        except FileNotFoundError:
+            return False
+        return True
 
     def files(self, table: str) -> list[TableFile]:
         """Return the files of ``table`` this stage has committed."""
@@ -631,6 +642,11 @@ class Ledger:
 
     def recover(self) -> None:
         """Finish what a crash interrupted, and sweep what no commit names."""
+        with self.storage.listed_once():
+            self.storage.look_again()  # the lock was taken since
+            self._recover()
+
+    def _recover(self) -> None:
         work = self._work()
         waiting = {PurePosixPath(path).name: path for path in work}
         named = set()

@@ -171,9 +171,8 @@ def run_lock(
             yield _KernelLock(handle)
             return
     lease = Lease(storage, folder)
-    lease.take()
     try:
-        lease.say()
+        lease.take()
         lease.start_beating()
         yield _LeaseLock(lease, say)
     finally:

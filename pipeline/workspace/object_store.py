@@ -72,6 +72,8 @@ class ObjectStore:
         self._whole: dict[str, Any] = {"max_concurrency": 1} if protocols & _S3 else {}
         self._made: set[str] = set()
         self._listed: dict[str, dict[str, Entry]] | None = None
+        self._held: dict[str, bytes] = {}
+        """The files of ``commits`` read since, inside ``listed_once``."""
         self.is_conditional: bool | None = None
         """Whether a put may ask not to replace anything; none until ``create`` has found out."""
 
@@ -101,16 +103,16 @@ class ObjectStore:
         if self._listed is not None:
             yield
             return
-        self._listed = {}
+        self._listed, self._held = {}, {}
         try:
             yield
         finally:
-            self._listed = None
+            self._listed, self._held = None, {}
 
     def look_again(self) -> None:
         """List anew from now on, inside ``listed_once``."""
         if self._listed is not None:
-            self._listed = {}
+            self._listed, self._held = {}, {}
 
     def entries(self, folder: str, *, anew: bool = False) -> dict[str, Entry]:
         """Return the files and folders in ``folder`` by name; empty when it is missing.
@@ -155,6 +157,7 @@ class ObjectStore:
         listed = self._listed
         if listed is None:
             return
+        self._held.pop(name, None)
         folder, _, last = name.rpartition("/")
         if entry is None:
             listed.get(folder, {}).pop(last, None)
@@ -172,6 +175,9 @@ class ObjectStore:
         """Say whether ``name`` is a file or folder."""
         if self._listed is not None:
             return self._entry(name) is not None
+        return self._is_there(name)
+
+    def _is_there(self, name: str) -> bool:
         with self._asking(name):
             try:
                 return bool(self._fs.exists(self._path(name)))
@@ -231,8 +237,20 @@ class ObjectStore:
 
     # Reading
 
-    def read(self, name: str) -> bytes:
-        """Read a whole file."""
+    def read(self, name: str, *, anew: bool = False) -> bytes:
+        """Read a whole file; see ``listed_once``.
+
+        Args:
+            name: of the file.
+            anew: whatever was read before.
+        """
+        if anew or self._listed is None or not _is_within(name, _WHOLE):
+            return self._get(name)
+        if name not in self._held:
+            self._held[name] = self._get(name)
+        return self._held[name]
+
+    def _get(self, name: str) -> bytes:
         with self._asking(name):
             return bytes(self._fs.cat_file(self._path(name), **self._whole))
 
@@ -279,7 +297,7 @@ class ObjectStore:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file whole unless it exists; say whether it was written."""
-        if not self.is_conditional and self.exists(name):
+        if not self.is_conditional and self._is_there(name):
             return False
         written = self._create(name, data)
         if written:

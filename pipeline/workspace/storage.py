@@ -63,7 +63,8 @@ class Storage:
     def listed_once(self) -> Iterator[None]:
         """List each folder of an object store once inside the ``with``, and ``commits`` as a whole.
 
-        Own writes show, those of others do not, until ``look_again``. On a disk it changes nothing.
+        What is read of ``commits`` is read once too. Own writes show, those of others do not, until
+        ``look_again``. On a disk it changes nothing.
         """
         with contextlib.nullcontext() if self._store is None else self._store.listed_once():
             yield
@@ -170,10 +171,10 @@ class Storage:
             return self._store.age_s(_inside(name))
         return time.time() - self.path(name).stat().st_mtime
 
-    def read(self, name: str) -> bytes:
-        """Read the whole file ``name``."""
+    def read(self, name: str, *, anew: bool = False) -> bytes:
+        """Read the whole file ``name``; ``anew`` also inside ``listed_once``."""
         if self._store is not None:
-            return self._store.read(_inside(name))
+            return self._store.read(_inside(name), anew=anew)
         return self.path(name).read_bytes()
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:

@@ -209,6 +209,10 @@ class Workspace:
         if self._moment is not None:
             yield
             return
+        with self.storage.listed_once():
+            yield from self._one_moment()
+
+    def _one_moment(self) -> Iterator[None]:
         # Tables before commits, as ``files`` does: what is committed meanwhile is no surprise then.
         self._moment = {table: self._names_in(table) for table in TABLES}
         held = self.ledgers()

@@ -388,11 +388,11 @@ def test_a_version_that_is_no_folder_name_is_refused(storage: Storage, version: 
 class FallingStorage(Storage):
     """A workspace whose disk goes away while the second image is read."""
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, anew: bool = False) -> bytes:
         images = list(self.path("releases").rglob("*.jpg"))
         if images:
             raise KeyboardInterrupt
-        return super().read(name)
+        return super().read(name, anew=anew)
 
 
 def test_a_crash_in_the_middle_leaves_no_release(storage: Storage) -> None:
@@ -408,10 +408,10 @@ def test_a_crash_in_the_middle_leaves_no_release(storage: Storage) -> None:
 class RacingStorage(Storage):
     """A workspace in which another export of the version ends while ours reads its images."""
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, anew: bool = False) -> bytes:
         if not self.exists("releases/1.0"):
             release(Storage(self.path(".")), tables())
-        return super().read(name)
+        return super().read(name, anew=anew)
 
 
 def test_of_two_exports_of_one_version_the_first_stays(storage: Storage) -> None:

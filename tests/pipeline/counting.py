@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.workspace.storage import Storage
@@ -16,9 +17,14 @@ class CountingStorage(Storage):
         super().__init__(root)
         self.reads: Counter[str] = Counter()
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, anew: bool = False) -> bytes:
         self.reads[name] += 1
-        return super().read(name)
+        return super().read(name, anew=anew)
+
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        names = [*names]
+        self.reads.update(names)
+        return super().read_all(names)
 
 
 def counting(workspace: Workspace) -> tuple[Workspace, Counter[str]]:

@@ -24,6 +24,7 @@ from pipeline.flow import Step
 from pipeline.records.schema import Clip, Record, Source, clip_id, digest_of
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
+from pipeline.workspace import leases
 from pipeline.workspace.ledger import Commit, Generation, Input, Rows
 from pipeline.workspace.workspace import Workspace
 
@@ -187,7 +188,13 @@ def outcome_digest(workspace: Workspace) -> tuple[str, list[str], list[str]]:
 
 
 def main(root: str, workers: int, *settings: str) -> None:
-    """Run the stage in a process of its own, for tests that kill it."""
+    """Run the stage in a process of its own, for tests that kill it.
+
+    ``FAULTY_LEASE_S`` holds the times of a lease where a test cannot wait for those of every day:
+    between two beats, until it gives itself up, until others do.
+    """
+    if times := os.environ.get("FAULTY_LEASE_S"):
+        leases.BEAT_S, leases.GIVE_UP_S, leases.EXPIRES_S = map(float, times.split())
     # Of the module by its name: workers know nothing of a script that is run.
     config = importlib.import_module("tests.pipeline.faulty").FaultyConfig()
     options = RunOptions(workers=workers)

@@ -76,6 +76,10 @@ def test_inside_listed_once_own_writes_show_and_others_do_not_until_looked_again
         assert storage.size("commits/s/plan/new/1") == 2
         assert storage.age_s("commits/s/plan/new/1") < 5
         assert storage.times("commits/s/units").keys() == {"2.json", "9.json"}
+        assert storage.read("commits/s/units/2.json") == b"x"
+        other.write("commits/s/units/2.json", b"y")
+        assert storage.read("commits/s/units/2.json") == b"x"
+        assert storage.read("commits/s/units/2.json", anew=True) == b"y"
         storage.look_again()
         assert storage.names("commits/s/units") == ["2.json", "9.json"]
     assert storage.names("commits/s/units") == ["2.json", "9.json"]
