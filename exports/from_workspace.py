@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from exports.report.frame_pictures import pictured_clips
 from exports.report.write_report import ReportTables, write_report
 from pipeline.records.schema import Clip, Record, Video
 from pipeline.run.status import outcomes, stage_status
+from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Lookups, Workspace
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -50,6 +52,9 @@ def workspace_report(
 ) -> Path:
     """Write a workspace's report; see ``write_report``.
 
+    On an object store it takes its place there when it is whole; the path is then relative to the
+    workspace.
+
     Args:
         workspace: of which.
         max_clips: clips shown with pictures.
@@ -58,8 +63,23 @@ def workspace_report(
         cut_clips: cut the clips that are shown with pictures, to be heard.
         say: is told of each clip that could not be cut.
     """
+    storage = workspace.storage
+    if target is None and storage.local is None:
+        with tempfile.TemporaryDirectory(prefix="avatar-build-") as folder:
+            page = Path(folder) / "report.html"
+            with storage.listed_once():
+                workspace_report(
+                    workspace,
+                    max_clips=max_clips,
+                    scores=scores,
+                    target=page,
+                    cut_clips=cut_clips,
+                    say=say,
+                )
+            _publish(storage, page)
+        return Path(page.name)
     failures, drops = outcomes(workspace)
-    target = target or workspace.storage.path("report.html")
+    target = target or storage.path("report.html")
     with parts_of(workspace, ReportTables) as parts:
         pictured = pictured_clips(parts.clip_ids, max_clips)
         if cut_clips:
@@ -92,3 +112,10 @@ def _spans(workspace: Workspace) -> Iterator[Span]:
     columns = ("clip_id", "start_s", "end_s")
     for batch in workspace.arrow("clips", columns=columns).to_batches():
         yield from (Span(**row) for row in batch.to_pylist())
+
+
+def _publish(storage: Storage, page: Path) -> None:
+    """Put a page and the folders beside it at the top of a workspace, the page last."""
+    beside = sorted(path for path in page.parent.rglob("*") if path.is_file() and path != page)
+    for file in [*beside, page]:
+        storage.publish(file, file.relative_to(page.parent).as_posix())

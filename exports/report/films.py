@@ -5,9 +5,10 @@ A clip's file is that of a release, or one cut on request into ``media/clips`` o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -34,12 +35,13 @@ def cut_films(storage: Storage, clips: Iterable[Clip], videos: Iterable[Video]) 
     sources = {video.video_id: video for video in videos}
     failed = {}
     storage.make_folder(_FOLDER)
+    beside = storage.local_path(_FOLDER)
     for clip in clips:
         if storage.exists(_cut_name(clip)):
             continue
         try:
             with (
-                tempfile.TemporaryDirectory(prefix=".making-", dir=storage.path(_FOLDER)) as folder,
+                tempfile.TemporaryDirectory(prefix=".making-", dir=beside) as folder,
                 video_file(storage, sources[clip.video_id]) as source,
             ):
                 made = Path(folder) / "made.mp4"
@@ -85,15 +87,29 @@ def _released(storage: Storage) -> tuple[dict[tuple[str, float, float], str], li
     files: dict[tuple[str, float, float], str] = {}
     without = []
     for version in storage.folders("releases"):
-        folder = storage.path(f"releases/{version}")
-        if not (folder / DOCUMENT).is_file():
+        folder = f"releases/{version}"
+        if not storage.exists(f"{folder}/{DOCUMENT}"):
             continue
-        if not read_info(folder).media:
-            without.append(version)
-        for clip_id, start_s, end_s, file in clips_in(folder):
-            if (folder / file).is_file():
-                files[clip_id, start_s, end_s] = f"releases/{version}/{file}"
+        with _document(storage, folder) as place:
+            if not read_info(place).media:
+                without.append(version)
+            for clip_id, start_s, end_s, file in clips_in(place):
+                if storage.exists(f"{folder}/{file}"):
+                    files[clip_id, start_s, end_s] = f"{folder}/{file}"
     return files, without
+
+
+@contextlib.contextmanager
+def _document(storage: Storage, folder: str) -> Iterator[Path]:
+    """Yield the folder of a release, of one on an object store with its document alone."""
+    if (place := storage.local_path(folder)) is not None:
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as beside:
+        copy = Path(beside) / DOCUMENT
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(storage.read(f"{folder}/{DOCUMENT}"))
+        yield Path(beside)
 
 
 def _cut_name(clip: Clip | Span) -> str:
@@ -103,5 +119,8 @@ def _cut_name(clip: Clip | Span) -> str:
 
 def _relative(storage: Storage, name: str, target: Path) -> str:
     """Return an address for a browser; a leading './' keeps an id from being a scheme."""
-    way = os.path.relpath(storage.path(name).absolute(), target.absolute().parent)
+    place = storage.local_path(name)
+    if place is None:  # the page will lie at the top of the workspace
+        return f"./{quote(name)}"
+    way = os.path.relpath(place.absolute(), target.absolute().parent)
     return f"./{quote(Path(way).as_posix())}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,9 @@ from pipeline.workspace.workspace import Workspace
 
 FOLDER = "media/clips"
 
+SIGNED_S = 7 * 24 * 3600
+"""The seconds a signed address opens a file on an object store: the most that S3 allows."""
+
 
 class FrameMedia:
     """The pictures and clips annotators see."""
@@ -28,6 +32,12 @@ class FrameMedia:
     def __init__(self, workspace: Workspace) -> None:
         self._storage = workspace.storage
         self._config = workspace.config.label
+        self.open_until = ""
+        """When the addresses end, as ISO 8601 in UTC; empty where they do not."""
+        default = LabelConfig.model_fields["media_url"].default
+        if self._storage.local is None and self._config.media_url == default:
+            until = datetime.now(UTC) + timedelta(seconds=SIGNED_S)
+            self.open_until = until.isoformat(timespec="seconds")
         self._videos = {row.video_id: row for row in workspace.rows(Video)}
         self._clips = {row.clip_id: row for row in workspace.rows(Clip)}
 
@@ -45,6 +55,8 @@ class FrameMedia:
         return self._address(frame.path), shown
 
     def _address(self, path: str) -> str:
+        if self.open_until:
+            return self._storage.signed(path, SIGNED_S)
         return f"{self._config.media_url}{quote(path)}"
 
 

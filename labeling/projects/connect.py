@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from labeling.label_studio.client import LabelStudio, read_token
+from labeling.label_studio.client import TOKEN_VARIABLE, LabelStudio, read_token
 from labeling.projects.labeling_config import PREDICTED, canonical, layout
 from labeling.projects.project_kind import Project, ProjectKind
 from pipeline.errors import UsageError
@@ -25,8 +26,14 @@ def connect(workspace: Workspace) -> LabelStudio:
         UsageError: there is none, its address is wrong or its token refused.
     """
     config = workspace.config.label
-    home = workspace.storage.path(FOLDER)
+    home = workspace.storage.local_path(FOLDER)
     url = config.url
+    if home is None and not (url and (config.token_file or os.environ.get(TOKEN_VARIABLE))):
+        raise UsageError(
+            f"{workspace.storage.url}: no Label Studio is run for a workspace on an object store."
+            f" Name yours with --url, and its token with --token-file or in {TOKEN_VARIABLE}."
+        )
+    home = home or Path(FOLDER)
     if not url:
         try:
             url = str(json.loads((home / "server.json").read_text(encoding="utf-8"))["url"])

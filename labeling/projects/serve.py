@@ -71,7 +71,13 @@ def start_server(workspace: Workspace) -> RunningServer:
         UsageError: there is no Label Studio to start, or the port is taken.
         AvatarBuildError: it did not start; its log says why.
     """
-    home = workspace.storage.path(FOLDER)
+    home = workspace.storage.local_path(FOLDER)
+    if home is None:
+        raise UsageError(
+            f"{workspace.storage.url}: 'label serve' reads pictures from a disk. Run a Label Studio"
+            " of your own and name it to 'label push' with --url; its pictures come from the store,"
+            " by signed addresses."
+        )
     home.mkdir(mode=0o700, exist_ok=True)
     password, token = _secret(home / "password", 8), _secret(home / "token", 20)
     config = workspace.config.label

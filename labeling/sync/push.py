@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,9 @@ Progress = Callable[[int, int], None]
 _BATCH = 250
 """Tasks per request: about 2 MB."""
 
+_SOON = timedelta(days=3)
+"""Addresses that end within this are given anew."""
+
 
 @dataclass
 class Pushed:
@@ -48,6 +52,8 @@ class Pushed:
     """Tasks removed because their frame had another one."""
     renewed: int = 0
     """Tasks removed because they asked what is no longer asked; their frames are sent anew."""
+    readdressed: int = 0
+    """Tasks that were given addresses anew, as the old ones were about to end."""
     opened: int = 0
     """Tasks opened for more people than before."""
     foreign: list[str] = field(default_factory=list)
@@ -67,6 +73,7 @@ class Pushed:
         said += f", {len(self.skipped)} not sent" if self.skipped else ""
         said += f"; {counted(self.doubled, 'double task')} removed" if self.doubled else ""
         said += f"; {counted(self.renewed, 'outdated task')} replaced" if self.renewed else ""
+        said += f"; {self.readdressed} given addresses anew" if self.readdressed else ""
         said += f"; {self.opened} opened for more people" if self.opened else ""
         lines = [f"{said}. Project {self.project.number}, {self.project.title!r}."]
         lines += [f"  not sent: {name}: {reason}" for name, reason in self.skipped]
@@ -104,21 +111,32 @@ def push(
             raise AvatarBuildError("push: another push of this workspace is running; let it end.")
         bring_up_to_date(workspace)
         project = open_project(server, workspace.config.label.project, kind)
-        media = workspace.storage.local_path("media")
-        if media is not None and not workspace.config.label.url:
-            server.add_local_files(project.number, str(media))
+        served = workspace.storage.local_path("media")
+        if served is not None and not workspace.config.label.url:
+            server.add_local_files(project.number, str(served))
         questions = kind.questions(workspace, vocabulary)
         pushed = Pushed(project, notes=questions.notes())
-        known, frames = _known_frames(server, questions, pushed), questions.frames()
+        known, ending = _known_frames(server, questions, pushed)
+        frames = questions.frames()
         waiting = [frame for frame in frames if frame.frame_id not in known]
         pushed.frames, pushed.known = len(frames), len(frames) - len(waiting)
-        make = partial(_task, kind.config, questions, FrameMedia(workspace))
+        media = FrameMedia(workspace)
+        if media.open_until:
+            pushed.notes.append(
+                f"The pictures' addresses open until {media.open_until}. Push again before that for"
+                " what is not answered by then, or name a server of them in label.media_url."
+            )
+        make = partial(_task, kind.config, questions, media)
         # A task's clips are cut as it is made, so each batch is made on all cores and then sent.
         with ThreadPoolExecutor(workspace.config.run.workers or os.cpu_count()) as pool:
             for start in range(0, len(waiting), _BATCH):
                 batch = waiting[start : start + _BATCH]
                 _send(server, pushed, batch, list(pool.map(make, batch)))
                 progress(start + len(batch), len(waiting))
+        for frame in frames:
+            if frame.frame_id in ending and isinstance(made := make(frame), dict):
+                server.update_task(ending[frame.frame_id], data=made["data"], meta=made["meta"])
+                pushed.readdressed += 1
         if questions.asks_several:
             pushed.opened = _open_for_more(server, project, questions, progress)
     return pushed
@@ -150,7 +168,8 @@ def _task(
     task = questions.task(frame, *addresses)
     check_task(task, config)
     # It says its frame twice: the list of all tasks is light without their data.
-    return {**task, "meta": {"frame_id": frame.frame_id}}
+    until = {"open_until": media.open_until} if media.open_until else {}
+    return {**task, "meta": {"frame_id": frame.frame_id, **until}}
 
 
 def _open_for_more(
@@ -177,9 +196,16 @@ def _open_for_more(
     return len(changes)
 
 
-def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> set[str]:
-    """Return the frames that have a task; of two tasks of a frame the one worked on stays."""
+def _known_frames(
+    server: LabelStudio, questions: Questions, pushed: Pushed
+) -> tuple[set[str], dict[str, int]]:
+    """Return the frames that have a task; of two tasks of a frame the one worked on stays.
+
+    Returns:
+        The frames; and the tasks, by frame, that nobody answered and whose addresses end soon.
+    """
     first: dict[str, tuple[int, bool]] = {}
+    ending: dict[str, int] = {}
     gone: list[int] = []  # removed at the end: the list is read by pages
     for task in server.tasks(pushed.project.number):
         name, number = frame_of(task), int(task["id"])
@@ -200,9 +226,22 @@ def _known_frames(server: LabelStudio, questions: Questions, pushed: Pushed) -> 
             gone.append(first[name][0])
             pushed.doubled += 1
             first[name] = number, worked_on
+        if name is not None and not whole.annotations and _ends_soon(task):
+            ending[name] = number
     for number in gone:
         server.delete_task(number)
-    return set(first)
+    return set(first), {name: task for name, task in ending.items() if task not in gone}
+
+
+def _ends_soon(task: dict[str, Any]) -> bool:
+    """Say whether a task's addresses end within days; those of most tasks never do."""
+    meta = task.get("meta")
+    until = meta.get("open_until") if isinstance(meta, dict) else None
+    try:
+        ends = datetime.fromisoformat(until) if isinstance(until, str) else None
+        return ends is not None and ends - datetime.now(UTC) < _SOON
+    except (ValueError, TypeError):
+        return False
 
 
 def frame_of(task: dict[str, Any], part: str = "data") -> str | None:

@@ -117,7 +117,9 @@ def report(workspace: Workspace, max_clips: int, cut_clips: bool) -> None:
         cut_clips=cut_clips,
         say=lambda line: click.echo(line, err=True),
     )
-    output().tell({"report": str(path)}, f"Report: {path}")
+    remote = workspace.storage.local is None
+    place = f"{workspace.storage.url}/{path}" if remote else str(path)
+    output().tell({"report": place}, f"Report: {place}")
 
 
 @cli.group()
@@ -160,11 +162,12 @@ def doctor(workspace: Workspace) -> None:
     """
     from pipeline.cli.doctor import check_commits, check_media, run_checks
 
-    checks = [
-        *run_checks(workspace.storage, workspace.config),
-        *check_commits(workspace),
-        *check_media(workspace),
-    ]
+    with workspace.storage.listed_once():
+        checks = [
+            *run_checks(workspace.storage, workspace.config),
+            *check_commits(workspace),
+            *check_media(workspace),
+        ]
     said = output()
     said.tell({"checks": [check.__dict__ for check in checks]})
     for check in checks:

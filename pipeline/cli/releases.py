@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--version", "release", metavar="V", help="Make the release of this version.")
 @click.option("--unverified", is_flag=True, help="Take what no person has verified, and say so.")
 @click.option("--ids-only", is_flag=True, help="Leave clips and frames out.")
-@click.option("--verify", type=PATH, metavar="DIR", help="Check a release instead of making one.")
+@click.option("--verify", metavar="DIR", help="Check a release instead of making one.")
 @click.option(
     "--leaks",
     type=PATH,
@@ -48,7 +48,7 @@ def export(
     release: str | None,
     unverified: bool,
     ids_only: bool,
-    verify: Path | None,
+    verify: str | None,
     leaks: tuple[Path, ...],
 ) -> None:
     """Freeze the tables into a release, or verify one.
@@ -60,6 +60,7 @@ def export(
         avatar-build export --version 0.1 --unverified
         avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
+        avatar-build export --verify s3://bucket/ws/releases/0.1
     """
     if verify:
         _verify(verify, workspace, leaks)
@@ -71,15 +72,26 @@ def export(
     output().tell(summary.as_dict(), summary.sentence())
 
 
-def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
+def _verify(place: str, workspace: str, lists: Sequence[Path]) -> None:
+    from pipeline.release.remote import local_release
+
+    with local_release(place) as folder:
+        _verify_folder(folder, place, workspace, lists)
+
+
+def _verify_folder(folder: Path, place: str, workspace: str, lists: Sequence[Path]) -> None:
     from exports.release.leak_audit import audit
     from exports.release.takedown import read_takedowns
     from exports.verify.checks import unmeasured
     from exports.verify.verify_release import verify_release
     from pipeline.release.read import read_document
+    from pipeline.release.remote import is_remote, workspace_of
     from pipeline.workspace.storage import Storage
 
-    findings = verify_release(folder, read_takedowns(Storage(workspace)))
+    takedowns = read_takedowns(Storage(workspace))
+    if is_remote(place) and (around := workspace_of(place)):
+        takedowns += read_takedowns(around)
+    findings = verify_release(folder, takedowns)
     leaks = [audit(read_document(folder), path) for path in lists]
     said = output()
     said.tell(
@@ -99,7 +111,7 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
     for finding in findings[:20] if not said.json else []:
         click.echo(f"{finding}", err=True)
     if findings:
-        raise Failed(f"{folder}: {counted(len(findings), 'finding')}.")
+        raise Failed(f"{place}: {counted(len(findings), 'finding')}.")
     document = read_document(folder)
     images, note = document.images, ""
     if not document.info.verified:
@@ -108,7 +120,7 @@ def _verify(folder: Path, workspace: str, lists: Sequence[Path]) -> None:
         note += f" {bare} of {len(images)} images not compared: their tables had no digest."
     if bare := unmeasured(document, folder):
         note += f" {counted(bare, 'clip')} not compared: nothing says what was measured of them."
-    said.say(f"{folder}: no findings.{note}")
+    said.say(f"{place}: no findings.{note}")
 
 
 @cli.command("fetch-media")

@@ -17,10 +17,10 @@ from pipeline.cli.common.output import output
 @click.option(
     "--data",
     "source",
-    type=PATH,
     required=True,
     metavar="PATH",
-    help="What to train on: a release, or a list with a clip a line, 'FILE[,START]' or 'ID,START'.",
+    help="What to train on: a release, a folder or s3://...; or a list with a clip a line,"
+    " 'FILE[,START]' or 'ID,START'.",
 )
 @click.option(
     "--out", type=PATH, required=True, metavar="DIR", help="Checkpoints, log and curve go there."

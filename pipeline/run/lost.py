@@ -62,12 +62,13 @@ def looked_over(
     rows = workspace.arrow(record.table, units).select(list(dict.fromkeys(columns))).to_pylist()
     noted = record is Video
     found = []
-    for row in rows:
-        kind = file_state(
-            workspace.storage, row["path"], row["sha256"], row["size_bytes"], noted=noted
-        )
-        if kind:
-            found.append(LostFile(row[record.key], row["video_id"], row["path"], kind))
+    with workspace.storage.listed_once():
+        for row in rows:
+            kind = file_state(
+                workspace.storage, row["path"], row["sha256"], row["size_bytes"], noted=noted
+            )
+            if kind:
+                found.append(LostFile(row[record.key], row["video_id"], row["path"], kind))
     return len(rows), found
 
 

@@ -188,6 +188,8 @@ class _Run:
         self.stage: Stage[Any] = stage_class(self.config)
         self.ledger = workspace.ledger(self.spec.name)
         self.summary = RunSummary(self.spec.name)
+        self._seen: list[TableFile] | None = None
+        self._seen_live: set[tuple[str, str]] | None = None
 
     @cached_property
     def wanted(self) -> Generation:
@@ -257,15 +259,21 @@ class _Run:
             summary.notes += [line for line in lines if line]
         return units + self._units_again()
 
-    @cached_property
+    # Not cached properties: those keep the runs of other threads waiting.
+
+    @property
     def _input(self) -> list[TableFile]:
         """The files of its input; seen once, so that all of a run is of one moment."""
-        return self.workspace.files(self.spec.reads)
+        if self._seen is None:
+            self._seen = self.workspace.files(self.spec.reads)
+        return self._seen
 
-    @cached_property
+    @property
     def _live(self) -> set[tuple[str, str]]:
         """The same by name and digest."""
-        return {file.content for file in self._input}
+        if self._seen_live is None:
+            self._seen_live = {file.content for file in self._input}
+        return self._seen_live
 
     @contextlib.contextmanager
     def _held(self, say: Callable[[str], None]) -> Iterator[RunLock]:

@@ -188,7 +188,8 @@ class ObjectStore:
 
     def size(self, name: str) -> int:
         """Return the size of a file, bytes."""
-        if self._listed is not None and (entry := self._entry(name)):
+        entry = self._entry(name) if self._listed is not None else None
+        if entry and entry.get("size") is not None:
             return int(entry["size"])
         with self._asking(name):
             return int(self._fs.size(self._path(name)))
@@ -275,6 +276,25 @@ class ObjectStore:
         with self._asking(name):
             self._fs.get_file(self._path(name), str(target))
 
+    def below(self, folder: str) -> dict[str, int]:
+        """Return the sizes of all files in a folder and in those in it, by name."""
+        if self._is_flat:
+            tree = self._tree(folder)
+            return {
+                f"{held}/{name}": int(entry["size"])
+                for held, entries in tree.items()
+                for name, entry in entries.items()
+                if entry["type"] == "file"
+            }
+        found = {}
+        for name, entry in self.entries(folder).items():
+            inner = f"{folder}/{name}"
+            if entry["type"] == "file":
+                found[inner] = int(entry["size"])
+            else:
+                found |= self.below(inner)
+        return found
+
     def sign(self, name: str, expires_s: int) -> str:
         """Return an address that opens a file for whoever has it, for so long.
 
@@ -346,7 +366,7 @@ class ObjectStore:
 
     def move(self, source: str, target: str) -> None:
         """Copy a file and delete it where it was."""
-        size = self.size(source) if self._listed is not None else 0
+        size = (self._entry(source) or {}).get("size", 0) if self._listed is not None else 0
         with self._asking(source):
             self._fs.cp_file(self._path(source), self._path(target, write=True))
         self._note(target, _made_here(size))

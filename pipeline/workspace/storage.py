@@ -16,13 +16,18 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from pipeline.errors import InputError, UsageError
+from pipeline.errors import InputError, StopRun, UsageError
 from pipeline.files import replacing, write_whole
+from pipeline.words import size as size_of
 from pipeline.workspace.mounts import Mount, mount_of
 from pipeline.workspace.object_store import ObjectStore
+
+_AT_ONCE = 8
+"""The files that are copied side by side."""
 
 
 class Storage:
@@ -260,6 +265,33 @@ class Storage:
             path = Path(folder) / PurePosixPath(name).name
             self._store.fetch(_inside(name), path)
             yield path
+
+    def fetch_all(self, folder: str, target: Path) -> None:
+        """Copy a folder of an object store, with all below it, to a local one.
+
+        Raises:
+            StopRun: there is not the room.
+            UsageError: a file's name leads outside of it.
+        """
+        assert self._store is not None
+        files = {_inside(name): size for name, size in self._store.below(_inside(folder)).items()}
+        target.mkdir(parents=True, exist_ok=True)
+        need, free = sum(files.values()), shutil.disk_usage(target).free
+        if need > free:
+            raise StopRun(
+                f"{self.url}/{folder}: {size_of(need)} to copy, and {size_of(free)} are free in"
+                f" {target}. Make room, or name another disk in TMPDIR."
+            )
+
+        def fetch(name: str) -> None:
+            place = target / PurePosixPath(name).relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            assert self._store is not None
+            self._store.fetch(name, place)
+
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            for _ in threads.map(fetch, files):
+                pass
 
     def signed(self, name: str, expires_s: int) -> str:
         """Return an address that opens ``name`` on an object store for whoever has it, for so long.

@@ -69,16 +69,7 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
     Raises:
         MediaError: ``missing_file``.
     """
-    try:
-        size = clip.path.stat().st_size
-        with clip.path.open("rb") as file:
-            ends = file.read(_END_BYTES)
-            file.seek(max(0, size - _END_BYTES))
-            ends += file.read(_END_BYTES)
-    except OSError as error:
-        raise MediaError(
-            "missing_file", f"{clip.path}: {error.strerror}", retryable=True
-        ) from error
+    size, ends = (0, clip.sha256.encode()) if clip.store else _looks(clip)
     span = f"{size} {clip.start_s:.6f} {rules.length_s:.6f}"
     made = f"{CACHE_VERSION} {SIZE_PX} {RATE_HZ}"
     key = hashlib.sha256(f"{made} {span} ".encode() + ends).hexdigest()[:20]
@@ -91,6 +82,20 @@ def cached(clip: ClipSource, folder: Path, rules: ClipRules) -> CachedClip:
     return CachedClip(
         clip.clip_id, clip.video_id, path, made_of, digest, silent, readings=clip.readings
     )
+
+
+def _looks(clip: ClipSource) -> tuple[int, bytes]:
+    """Return the size of a clip's file and its two ends."""
+    try:
+        size = clip.path.stat().st_size
+        with clip.path.open("rb") as file:
+            ends = file.read(_END_BYTES)
+            file.seek(max(0, size - _END_BYTES))
+            return size, ends + file.read(_END_BYTES)
+    except OSError as error:
+        raise MediaError(
+            "missing_file", f"{clip.path}: {error.strerror}", retryable=True
+        ) from error
 
 
 def find_cached(
@@ -118,7 +123,7 @@ def _is_current(clip: ClipSource, made: CachedClip) -> bool:
     if clip.sha256 not in ("", source):
         return False
     whole = holds(made.path, made.sha256, _note(made.path, "feed"))
-    return whole and holds(clip.path, source, note)
+    return whole and (clip.store != "" or holds(clip.path, source, note))
 
 
 def _silent(path: Path) -> Path:
@@ -215,8 +220,10 @@ def _worked(jobs: Sequence[Job], processes: int) -> Iterator[tuple[str, str]]:
 
 
 def _make(job: Job) -> tuple[str, str]:
+    clip, target, rules = job
     try:
-        _make_noted(*job)
+        with clip.on_disk() as source:
+            _make_noted(source, target, rules)
     except MediaError as error:
         return job[0].clip_id, str(error)
     return job[0].clip_id, ""

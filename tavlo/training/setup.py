@@ -47,8 +47,8 @@ class Request:
 
     recipe: Recipe
     config: TrainConfig
-    source: Path
-    """A release or a list."""
+    source: Path | str
+    """A release, also the address of one on an object store, or a list."""
     out: Path
     template: str = ""
     """The path of a video of a list's ids."""

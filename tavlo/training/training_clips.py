@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import AvatarBuildError, UsageError
+from pipeline.errors import AvatarBuildError, MediaError, UsageError
 from pipeline.records.schema import clip_id
 from pipeline.release.document import VIDEO_ID
-from pipeline.release.layout import released_digests
+from pipeline.release.layout import CHECKSUMS, DOCUMENT, released_digests
 from pipeline.release.read import SYNTH, read_document
+from pipeline.release.remote import is_remote, release_on
 from pipeline.release.video_lists import VideoNames, parse_row, read_list, read_name
 
 _MEDIA = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
@@ -34,6 +37,29 @@ class ClipSource:
     """The digest of the file, where a release says so."""
     readings: frozenset[str] = frozenset()
     """Other names its video may have, where only the name of a file tells it."""
+    store: str = ""
+    """The release on an object store that ``path`` is relative to; empty on a disk."""
+
+    @contextmanager
+    def on_disk(self) -> Iterator[ClipSource]:
+        """Yield the clip with its file on a disk; a copy from an object store goes at the end.
+
+        Raises:
+            MediaError: ``missing_file``, on an object store.
+        """
+        if not self.store:
+            yield self
+            return
+        storage, version = release_on(self.store)
+        with ExitStack() as held:
+            try:
+                copy = held.enter_context(storage.as_local(f"{version}/{self.path.as_posix()}"))
+            except FileNotFoundError as error:
+                place = f"{self.store}/{self.path.as_posix()}"
+                raise MediaError(
+                    "missing_file", f"{place}: no such file", retryable=True
+                ) from error
+            yield replace(self, path=copy, store="")
 
 
 @dataclass(frozen=True)
@@ -52,7 +78,7 @@ class ClipRules:
         return f"Clips of {self.length_s:g} s with {self.min_frames} to {self.max_frames} frames."
 
 
-def read_clips(source: Path, template: str = "") -> list[ClipSource]:
+def read_clips(source: Path | str, template: str = "") -> list[ClipSource]:
     """Read the clips of a release, or of a list.
 
     A list is text or CSV, one clip a line: a file, or a YouTube id in any of the usual spellings,
@@ -60,14 +86,18 @@ def read_clips(source: Path, template: str = "") -> list[ClipSource]:
     start is taken from its first frame on. Lines that start with # are comments.
 
     Args:
-        source: a release's folder, or a list.
+        source: a release's folder, its address on an object store, or a list.
         template: where the videos of ids are, such as ``/data/{video_id}.mp4``. With ``{start}``
             (whole seconds, ``{start:06d}``) it names files that hold nothing but the clip.
 
     Raises:
         UsageError: there is nothing, or no clip in it, or a line is neither.
     """
-    clips = _of_release(source) if source.is_dir() else _of_list(source, template)
+    if is_remote(source):
+        clips = _of_remote(str(source))
+    else:
+        place = Path(source)
+        clips = _of_release(place) if place.is_dir() else _of_list(place, template)
     seen: set[str] = set()
     for clip in clips:
         if clip.clip_id in seen:
@@ -76,14 +106,15 @@ def read_clips(source: Path, template: str = "") -> list[ClipSource]:
     return clips
 
 
-def stated_rules(source: Path) -> dict[str, Any]:
+def stated_rules(source: Path | str) -> dict[str, Any]:
     """Return what a release says of its clips, as settings of training; nothing of a list.
 
     Clips of 20 to 30 frames a second, as in the paper, are taken for granted; a world that
     ``synth`` drew states its own number.
     """
     try:
-        document = read_document(source, labels=True)
+        with _labels_of(source) as folder:
+            document = read_document(folder, labels=True)
     except AvatarBuildError:
         return {}  # what is wrong with it, reading its clips will say
     lengths = {round(image.clip_end_s - image.clip_start_s, 3) for image in document.images}
@@ -93,6 +124,39 @@ def stated_rules(source: Path) -> dict[str, Any]:
     counts = [round(rate * length_s) for rate in (20, 30, *([fps] if fps else []))]
     found = {"clip_s": length_s, "min_frames": max(1, min(counts)), "max_frames": max(counts)}
     return found if found != {"clip_s": 10.0, "min_frames": 200, "max_frames": 300} else {}
+
+
+@contextmanager
+def _labels_of(source: Path | str) -> Iterator[Path]:
+    """Yield a folder with a release's document and checksums: its own, or a copy from a store."""
+    if not is_remote(source):
+        yield Path(source)
+        return
+    storage, version = release_on(str(source))
+    found = storage.read_all(f"{version}/{name}" for name in (CHECKSUMS, DOCUMENT))
+    if not found:
+        raise UsageError(f"No release at {source}: {DOCUMENT} is missing.")
+    with tempfile.TemporaryDirectory(prefix="avatar-build-") as folder:
+        for name, data in found.items():
+            file = Path(folder) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        yield Path(folder) / version
+
+
+def _of_remote(url: str) -> list[ClipSource]:
+    with _labels_of(url) as folder:
+        released = released_digests(folder)
+        images = {image.clip_id: image for image in read_document(folder, labels=True).images}
+    # What the release says of a file's bytes stands for looking at it, so that none is asked for.
+    clips = [
+        ClipSource(name, row.video_id, Path(row.clip_file), 0.0, released[row.clip_file], store=url)
+        for name, row in sorted(images.items())
+        if row.clip_file in released
+    ]
+    if not clips:
+        raise UsageError(f"{url}: a release without clips; training needs one that ships them.")
+    return clips
 
 
 def _of_release(folder: Path) -> list[ClipSource]:

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -18,6 +19,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from s3fs import S3FileSystem
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wsgi import get_input_stream
+
+_numbers = count()
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 """Credentials of nobody."""
@@ -70,9 +73,10 @@ class S3:
         return Counter(request.kind for request in self.requests[before:])
 
     def make_bucket(self, name: str) -> str:
-        """Make a bucket and return its URL."""
+        """Make a bucket, of a name that begins so, and return its URL."""
         import boto3
 
+        name = f"{name}-{next(_numbers)}"  # moto's buckets outlive the server
         client = boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **_keys())
         with contextlib.closing(client):
             client.create_bucket(Bucket=name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.common.groups import Root
+from pipeline.errors import UsageError
 from pipeline.flow import STAGES
 
 if TYPE_CHECKING:
@@ -24,8 +25,24 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 COUNT, SOME = click.IntRange(min=0), click.IntRange(min=1)
 POSITIVE = click.FloatRange(min=0, min_open=True)
-PATH = click.Path(path_type=Path)
 """The kinds of values that options take."""
+
+
+class _LocalPath(click.Path):
+    """A path of this machine; an address is refused before anything is begun."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value)
+        if "://" in text and not text.startswith("file://"):
+            raise UsageError(
+                f"{text} is an address; this reads and writes files of this machine. Copy it here"
+                f" first, for instance with 'aws s3 cp --recursive {text} DIR'."
+            )
+        return super().convert(value, param, ctx)
+
+
+PATH = _LocalPath(path_type=Path)
+"""A file or folder of this machine."""
 
 _SECTIONS = {
     "Build": ("init", "download", "sample", "propose", "segment", "run", "retry"),
