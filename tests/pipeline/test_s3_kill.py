@@ -20,13 +20,12 @@ import pytest
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
-from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
+from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources, outcome_digest
 from tests.pipeline.s3_server import S3, served
-from tests.pipeline.test_kill import outcome_digest
 
 LABELS = ["slow", "slow", "drop", "slow", "fail"] * 40
 
-LEASE_S = ("0.5", "4", "7")
+LEASE_S = "0.5 4 7"
 """Beat, give up, expire: far apart, as S3 tells times in whole seconds and the machine is busy."""
 
 GAVE_UP = "gave no sign of life"
@@ -46,10 +45,15 @@ class Life:
     log: Path
 
     def __post_init__(self) -> None:
-        command = [sys.executable, "-m", "tests.pipeline.faulty", self.root, "1", *LEASE_S]
+        command = [sys.executable, "-m", "tests.pipeline.faulty", self.root, "1"]
         with self.log.open("wb") as said:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, start_new_session=True, stderr=said, stdout=said
+                command,
+                cwd=ROOT,
+                start_new_session=True,
+                stderr=said,
+                stdout=said,
+                env={**os.environ, "FAULTY_LEASE_S": LEASE_S},
             )
 
     def again(self) -> Life:

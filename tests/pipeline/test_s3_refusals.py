@@ -13,10 +13,9 @@ from pipeline.errors import StopRun
 from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.workspace import leases
 from pipeline.workspace.workspace import Workspace
-from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
+from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources, outcome_digest
 from tests.pipeline.s3_server import S3, Refusal, Request, served
 from tests.pipeline.shell import Shell
-from tests.pipeline.test_kill import outcome_digest
 
 LABELS = ["ok", "drop", "ok", "fail"] * 12
 
