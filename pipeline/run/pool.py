@@ -349,9 +349,9 @@ class Pool:
         place.worker.end()
         if not place.ready:
             self.failed_starts[blame] += 1
-            if not blame and self.failed_starts[blame] >= _LOSSES:
+            if blame != CRASH and self.failed_starts[blame] >= _LOSSES:
                 raise StopRun(f"{self.spec.name}: {_LOSSES} workers in turn found no place: {how}.")
-            if blame and self.failed_starts[blame] > _TRIES:
+            if blame == CRASH and self.failed_starts[blame] > _TRIES:
                 raise WorkerError(f"{self.spec.name}: three workers died at their start ({how})")
         if place.unit:
             rows = read_unit(self.job, self.spec, place.unit)

@@ -45,6 +45,8 @@ _HEAD_S = 50.0
 """The silence of the head after which any run ends: after 60 s Ray would end this process."""
 _LOOK_S = 1.0
 """The nodes of the cluster are looked at this often."""
+_WAITS_S = 15.0
+"""The seconds after which a run says that no node has room for a worker of it."""
 _LEAVE_S = 5.0
 _REVISION = "avatar-build's revision"
 
@@ -232,7 +234,7 @@ class RayTeam:
         self._refused: dict[str, str] = {}
         self._nodes: list[dict[str, Any]] = []
         self._looked = -_LOOK_S
-        self._head_answered = time.monotonic()
+        self._began = self._head_answered = time.monotonic()
         self.gone = False
         """True while the head of the cluster does not answer: Ray would wait for it."""
         self._look()
@@ -346,8 +348,11 @@ class RayTeam:
         """Wait until one of them has answered or died."""
         actors = [worker for worker in workers if isinstance(worker, ActorWorker)]
         self._look()
+        now = time.monotonic()
+        if not any(one.placed for one in actors) and now - self._began > _WAITS_S:
+            needs = ", ".join(f"{name} {need:g}" for name, need in self._needs.items() if need)
+            self.say_once(f"waits for room on the Ray cluster; a worker takes {needs}.")
         if self.gone:
-            now = time.monotonic()
             at_work = any(one.placed and now - one.heard < _IDLE_S for one in actors)
             if now - self._head_answered > (_HEAD_S if at_work else _IDLE_S):
                 raise StopRun(

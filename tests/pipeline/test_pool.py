@@ -169,6 +169,24 @@ def test_a_unit_that_loses_ten_machines_stops_the_run_and_keeps_what_is_done(
     assert outcome_digest(workspace) == expected
 
 
+@pytest.mark.parametrize("blame", ["", "out_of_memory"])
+def test_workers_that_machines_end_at_their_start_stop_the_run_after_ten(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, expected: Outcome, blame: str
+) -> None:
+    add_sources(workspace, LABELS)
+
+    class Ended(Scripted):
+        def is_alive(self) -> bool:
+            return False
+
+    ended = [lambda job: Ended(job, blame=blame, starts=False)] * 10
+    run(workspace, ScriptedTeam(*ended[:9]), monkeypatch)
+    assert outcome_digest(workspace) == expected
+    add_sources(workspace, LABELS, "000001-more")
+    with pytest.raises(StopRun, match="10 workers in turn found no place: as the test says"):
+        run(workspace, ScriptedTeam(*ended), monkeypatch)
+
+
 @pytest.mark.parametrize("kind", [CRASH, "out_of_memory"])
 def test_a_row_that_costs_its_worker_twice_fails_by_what_it_died_of(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, kind: str

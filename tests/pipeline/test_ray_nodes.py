@@ -58,8 +58,11 @@ def test_a_run_starts_without_nodes_grows_loses_some_and_ends_with_its_work(
 ) -> None:
     labels = [*["nap"] * 8 * 24, *LABELS]
     workspace = filled(tmp_path / "ws", labels)
-    nodes.begin("127.0.0.3", 1)
     driver = nodes.drive(tmp_path / "ws", 4)
+    assert driver.stderr is not None
+    waits = "faulty: waits for room on the Ray cluster; a worker takes CPU 1.\n"
+    assert driver.stderr.readline() == waits
+    nodes.begin("127.0.0.3", 1)
     nodes.await_node("127.0.0.3")
     nodes.begin("127.0.0.4", 1)
     until(lambda: commits(workspace) > 0)
@@ -113,7 +116,7 @@ def test_nodes_with_other_code_or_without_the_workspace_are_refused_in_a_line_ea
     nodes.start("127.0.0.5", 1, environment={"PYTHONPATH": str(other)})
     nodes.start("127.0.0.6", 1, before=without(tmp_path))
     driver = nodes.drive(tmp_path / "ws", 2)
-    said = driver.communicate(timeout=120)[1].splitlines()
+    said = lines_of(driver)
     assert driver.returncode == 1
     assert f"node 127.0.0.5: numpy is 9.9.9 there and {here} here." in "\n".join(said)
     assert f"node 127.0.0.6: {tmp_path}/ws is not there" in "\n".join(said)
@@ -123,7 +126,7 @@ def test_nodes_with_other_code_or_without_the_workspace_are_refused_in_a_line_ea
 
     nodes.start("127.0.0.3", 1)
     driver = nodes.drive(tmp_path / "ws", 3)
-    said = driver.communicate(timeout=120)[1].splitlines()
+    said = lines_of(driver)
     assert driver.returncode == 0, said
     assert len(said) == 2
     assert all(line.endswith("No unit runs there.") for line in said)
@@ -167,6 +170,12 @@ def test_a_run_that_loses_all_nodes_ends_in_a_line_and_is_done_by_the_next(tmp_p
     assert 0 < commits(workspace) < 12
     run_stage(workspace, "faulty", RunOptions(workers=2), step=PATIENT, config=FaultyConfig())
     assert outcome_digest(workspace) == expected(tmp_path / "alone", labels)
+
+
+def lines_of(driver: subprocess.Popen[str]) -> list[str]:
+    """What a driver said when it has ended, but for that it waited for room."""
+    lines = driver.communicate(timeout=120)[1].splitlines()
+    return [line for line in lines if "waits for room" not in line]
 
 
 def without(folder: Path) -> tuple[str, ...]:
