@@ -60,7 +60,6 @@ def export(
         avatar-build export --version 0.1 --unverified
         avatar-build export --version 0.2 --unverified --leaks vggss_144k.csv
         avatar-build export --verify releases/0.1
-        avatar-build export --verify s3://bucket/ws/releases/0.1
     """
     if verify:
         _verify(verify, workspace, leaks)
