@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -351,3 +352,60 @@ def test_a_browser_turns_the_pages(tmp_path: Path) -> None:
     assert "page 3 of 3" in page.text
     assert page.count("section", "clip") == 6
     assert page.count("path", "s-mask") == 6
+
+
+_MANY = """
+import re, sys
+from pathlib import Path
+
+from exports.report.write_report import ReportTables, write_report
+from pipeline.workspace.storage import Storage
+from tests.exports.drawn import Shot, Thing, tables
+
+folder, clips = Path(sys.argv[1]), int(sys.argv[2])
+
+
+def parts():
+    for first in range(0, clips, 1000):
+        numbers = range(first, min(first + 1000, clips))
+        shots = [Shot(f"video{n:06d}", 5, [Thing(f"thing {n % 300}")]) for n in numbers]
+        yield ReportTables(**vars(tables(shots)))
+
+
+write_report(Storage(folder), parts(), [], [], [], target=folder / "report.html", pictured=())
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def _peak_kb(folder: Path, clips: int) -> int:
+    """The most memory of a process that writes a report of so many clips, each with one frame.
+
+    By the kernel's count for the process's own memory: ``ru_maxrss`` begins at its parent's.
+    """
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY, str(folder), str(clips)],
+        cwd=Path(__file__).parents[2],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read memory from")
+def test_a_report_of_39000_clips_has_no_large_file_and_little_memory(tmp_path: Path) -> None:
+    few = _peak_kb(tmp_path / "few", 4_000)
+    many = _peak_kb(tmp_path / "many", 39_000)
+    # Bytes a clip; its HTML alone takes 6,000 when no file is written before the end.
+    assert (many - few) * 1024 < 1_000 * (39_000 - 4_000)
+    files = [path for path in (tmp_path / "many").rglob("*") if path.is_file()]
+    assert max(path.stat().st_size for path in files) < 5_000_000
+    shown = [
+        name
+        for path in files
+        if path.name.startswith(("seen-0", "clips-0"))
+        for name in re.findall(r'class=\\"own\\" href=\\"#(video\d{6})_', path.read_text())
+    ]
+    assert sorted(shown) == [f"video{number:06d}" for number in range(39_000)]
