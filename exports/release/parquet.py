@@ -14,6 +14,8 @@ from pipeline.words import short
 
 _TOGETHER = 2048
 """Rows that become columns together."""
+_BUFFER = 65_536
+"""Bytes of a column that are read at once."""
 
 ROWS: dict[str, type[Row]] = {
     "videos": VideoRow,
@@ -35,25 +37,43 @@ def write_copies(document: Document, folder: Path) -> None:
 
 
 def differences(document: Document, folder: Path, name: str) -> str | None:
-    """Return how the copy of the list ``name`` departs from it; none when they agree."""
+    """Return how the copy of the list ``name`` departs from it; none when they agree.
+
+    Some rows at a time are in memory, of the copy and of the list.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    expected = _table(ROWS[name], getattr(document, name))
+    record, rows = ROWS[name], getattr(document, name)
+    schema, expected = arrow_schema(record), iter(rows)
+    number, said = 0, None
     try:
         with (folder / COPIES[name]).open("rb") as stream:
-            found = pq.ParquetFile(stream).read()
+            copy = pq.ParquetFile(stream, buffer_size=_BUFFER)
+            empty = copy.schema_arrow.empty_table()
+            alike = _with_younger(empty, schema, record).schema.equals(schema)
+            # To its end in any case: what is broken, or too long, is told before a row.
+            for batch in copy.iter_batches(_TOGETHER):
+                if alike and said is None:
+                    found = _with_younger(pa.Table.from_batches([batch]), schema, record)
+                    stated = _table(record, islice(expected, batch.num_rows))
+                    said = _difference(found, stated, number)
+                number += batch.num_rows
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read: {short(str(error).splitlines()[0], 200)}"
-    found = _with_younger(found, expected, ROWS[name])
-    if not found.schema.equals(expected.schema):
+    if not alike:
         return f"its columns are not those of {name} in the JSON"
-    if found.num_rows != expected.num_rows:
-        return f"has {found.num_rows} rows, the JSON {expected.num_rows} {name}"
+    if number != len(rows):
+        return f"has {number} rows, the JSON {len(rows)} {name}"
+    return said
+
+
+def _difference(found: Any, expected: Any, first: int) -> str | None:
+    """Return the first difference of some rows, of which the first has the number ``first``."""
     if found.equals(expected):
         return None
-    pairs = zip(found.to_pylist(), expected.to_pylist(), strict=True)
-    for number, (ours, theirs) in enumerate(pairs):
+    pairs = zip(found.to_pylist(), expected.to_pylist(), strict=False)
+    for number, (ours, theirs) in enumerate(pairs, first):
         for column in theirs:
             if ours[column] != theirs[column]:
                 there, stated = short(ours[column]), short(theirs[column])
@@ -61,11 +81,11 @@ def differences(document: Document, folder: Path, name: str) -> str | None:
     return None
 
 
-def _with_younger(found: Any, expected: Any, record: type[Row]) -> Any:
+def _with_younger(found: Any, schema: Any, record: type[Row]) -> Any:
     """Return a copy written before a column was known with its default in every row."""
     import pyarrow as pa
 
-    for place, field in enumerate(expected.schema):
+    for place, field in enumerate(schema):
         column = record.model_fields[field.name]
         if field.name not in found.column_names and not column.is_required():
             default = column.get_default(call_default_factory=True)

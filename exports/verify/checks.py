@@ -79,14 +79,14 @@ def restorable_files(document: Document) -> set[str]:
 def check_ids(document: Document, folder: Path) -> Iterator[Finding]:
     """Check that ids are there once and that a video belongs to one split."""
     for column, values in (
-        ("licenses.id", [row.id for row in document.licenses]),
-        ("categories.id", [row.id for row in document.categories]),
-        ("categories.name", [row.name for row in document.categories]),
-        ("images.id", [row.id for row in document.images]),
-        ("images.frame_id", [row.frame_id for row in document.images]),
-        ("images.file_name", [row.file_name for row in document.images]),
-        ("annotations.id", [row.id for row in document.annotations]),
-        ("annotations.instance_id", [row.instance_id for row in document.annotations]),
+        ("licenses.id", (row.id for row in document.licenses)),
+        ("categories.id", (row.id for row in document.categories)),
+        ("categories.name", (row.name for row in document.categories)),
+        ("images.id", (row.id for row in document.images)),
+        ("images.frame_id", (row.frame_id for row in document.images)),
+        ("images.file_name", (row.file_name for row in document.images)),
+        ("annotations.id", (row.id for row in document.annotations)),
+        ("annotations.instance_id", (row.instance_id for row in document.annotations)),
     ):
         for value in _twice(values):
             yield Finding("ids", column, f"{short(value)} is there twice")

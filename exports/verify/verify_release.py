@@ -37,7 +37,7 @@ from pipeline.release.findings import Finding
 from pipeline.release.row_file import RowFile, RowT
 from pipeline.words import plain, short
 
-__all__ = ["Finding", "verify_release"]
+__all__ = ["Finding", "verified", "verify_release"]
 
 _HEAD = b'{"info": '
 _LISTS: dict[str, type[Row]] = {
@@ -62,6 +62,18 @@ def verify_release(folder: Path, takedowns: Sequence[Takedown] = ()) -> list[Fin
     Raises:
         UsageError: there is no such folder, or it holds nothing of a release.
     """
+    with verified(folder, takedowns) as (_, findings):
+        return findings
+
+
+@contextmanager
+def verified(
+    folder: Path, takedowns: Sequence[Takedown] = ()
+) -> Iterator[tuple[Document | None, list[Finding]]]:
+    """Yield what ``verify_release`` returns behind the document, as long as that is needed.
+
+    The document's rows are read when they are asked for; it is none where it could not be read.
+    """
     if not folder.is_dir():
         raise UsageError(f"No release at {folder}. 'avatar-build export' writes releases/VERSION.")
     if not any((folder / name).exists() for name in (layout.DOCUMENT, layout.CHECKSUMS)):
@@ -70,19 +82,21 @@ def verify_release(folder: Path, takedowns: Sequence[Takedown] = ()) -> list[Fin
         )
     files, odd = _walk(folder)
     if odd:
-        return odd
+        yield None, odd
+        return
     with _opened(folder, files) as (document, unreadable):
         restored = restorable_files(document) if document is not None else set()
         findings = list(_checksums(folder, files, restored))
         if document is None:
-            return findings + unreadable
+            yield None, findings + unreadable
+            return
         findings += _complete(document, files - restored)
         around = workspace_around(folder)
         takedowns = [*takedowns, *(read_takedowns(around) if around else [])]
         findings += still_there(document, takedowns)
         for check in CHECKS:
             findings += check(document, folder)
-        return findings
+        yield document, findings
 
 
 @contextmanager

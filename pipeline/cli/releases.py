@@ -25,6 +25,7 @@ from pipeline.cli.common.running import freeze, listed
 from pipeline.words import counted
 
 if TYPE_CHECKING:
+    from pipeline.release.document import Document
     from pipeline.workspace.workspace import Workspace
 
 
@@ -81,8 +82,7 @@ def _verify(place: str, workspace: str, lists: Sequence[Path]) -> None:
 def _verify_folder(folder: Path, place: str, workspace: str, lists: Sequence[Path]) -> None:
     from exports.release.leak_audit import audit
     from exports.release.takedown import read_takedowns
-    from exports.verify.checks import unmeasured
-    from exports.verify.verify_release import verify_release
+    from exports.verify.verify_release import verified
     from pipeline.release.read import read_document
     from pipeline.release.remote import is_remote, workspace_of
     from pipeline.workspace.storage import Storage
@@ -90,8 +90,9 @@ def _verify_folder(folder: Path, place: str, workspace: str, lists: Sequence[Pat
     takedowns = read_takedowns(Storage(workspace))
     if is_remote(place) and (around := workspace_of(place)):
         takedowns += read_takedowns(around)
-    findings = verify_release(folder, takedowns)
-    leaks = [audit(read_document(folder), path) for path in lists]
+    with verified(folder, takedowns) as (document, findings):
+        leaks = [audit(document or read_document(folder), path) for path in lists]
+        note = _not_checked(document, folder) if document and not findings else ""
     said = output()
     said.tell(
         {
@@ -111,7 +112,13 @@ def _verify_folder(folder: Path, place: str, workspace: str, lists: Sequence[Pat
         click.echo(f"{finding}", err=True)
     if findings:
         raise Failed(f"{place}: {counted(len(findings), 'finding')}.")
-    document = read_document(folder)
+    said.say(f"{place}: no findings.{note}")
+
+
+def _not_checked(document: Document, folder: Path) -> str:
+    """Return what a release without findings leaves open, a sentence each."""
+    from exports.verify.checks import unmeasured
+
     images, note = document.images, ""
     if not document.info.verified:
         note += " The release itself is unverified: people did not check it all."
@@ -119,7 +126,7 @@ def _verify_folder(folder: Path, place: str, workspace: str, lists: Sequence[Pat
         note += f" {bare} of {len(images)} images not compared: their tables had no digest."
     if bare := unmeasured(document, folder):
         note += f" {counted(bare, 'clip')} not compared: nothing says what was measured of them."
-    said.say(f"{place}: no findings.{note}")
+    return note
 
 
 @cli.command("fetch-media")

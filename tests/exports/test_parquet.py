@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from exports.release import parquet
 from exports.release.parquet import differences, write_copies
 from pipeline.release.document import from_json
 from pipeline.release.layout import COPIES
@@ -48,3 +50,31 @@ def test_a_path_that_looks_like_an_address_is_a_path(
     assert all(differences(made, folder, name) is None for name in COPIES)
     write_copies(made, Path("s3:y"))
     assert all(differences(made, Path("s3:y"), name) is None for name in COPIES)
+
+
+def test_a_difference_is_named_by_its_row_however_the_rows_are_grouped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_TOGETHER", 2)
+    release(Storage(tmp_path), unverified=True)
+    folder = tmp_path / "releases/1.0"
+    made = from_json((folder / "annotations/instances.json").read_bytes())
+    path = folder / COPIES["images"]
+    table = pq.read_table(path)
+    place = table.column_names.index("sharpness")
+    field, values = table.schema.field(place), table["sharpness"].to_pylist()
+    assert len(values) > 5
+    for size in (1, 3, 100):
+        pq.write_table(table, path, row_group_size=size)
+        assert differences(made, folder, "images") is None
+        for row in range(len(values)):
+            column = pa.array([*values[:row], -1.0, *values[row + 1 :]], field.type)
+            other = table.set_column(place, field, column)
+            pq.write_table(other, path, row_group_size=size)
+            expected = f"row {row}, sharpness: -1.0, the JSON has {values[row]}"
+            assert differences(made, folder, "images") == expected
+        # The number of rows is told before what is in them.
+        for some in (other.slice(1), pa.concat_tables([other, other.slice(0, 1)])):
+            pq.write_table(some, path, row_group_size=size)
+            expected = f"has {len(some)} rows, the JSON {len(values)} images"
+            assert differences(made, folder, "images") == expected

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from exports.verify import verify_release
 from pipeline.cli import cli
+from pipeline.release import read
 from pipeline.workspace.workspace import Workspace
 from tests.exports.drawn import CAT, DOG, HEIGHT, TRAIN, WIDTH, film_sound, release, tables
 from tests.video_factory import make_video, scene
@@ -68,6 +70,22 @@ def test_leaks_are_told_for_a_release_that_exists(root: Path, tmp_path: Path) ->
     done = typed("export", "--verify", str(root / "releases/1.0"), "--leaks", str(path))
     assert done.exit_code == 0
     assert "train.txt: 3 videos; 2 videos and 2 clips are here too." in done.output
+
+
+def test_what_was_verified_is_not_read_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(*_: object) -> None:
+        raise AssertionError
+
+    path = tmp_path / "train.txt"
+    path.write_text(f"{DOG}_000000\n")
+    asked = ("export", "--verify", str(root / "releases/1.0"), "--leaks", str(path))
+    before = typed(*asked).output
+    monkeypatch.setattr(read, "from_json", whole)
+    monkeypatch.setattr(verify_release, "from_json", whole)
+    assert typed(*asked).output == before
+    assert "unverified" in before
 
 
 def test_two_releases_are_compared(root: Path) -> None:
