@@ -725,7 +725,7 @@ class Ledger:
 
     def is_interrupted(self) -> bool:
         """Say whether there is work of runs that are alive, or did not clean up."""
-        return bool(self.storage.folders(f"{self.folder}/work"))
+        return bool(self._work())
 
     def set_aside(self, live: Sequence[TableFile]) -> int:
         """Take out of force every unit whose commit or files are not what was written.
