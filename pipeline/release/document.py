@@ -57,6 +57,8 @@ class Row(BaseModel):
             kind = typing.get_origin(column.annotation) or column.annotation
             if column.is_required() and kind in (str, int, float, bool, list, dict):
                 columns[name] = kind()
+            elif column.is_required() and kind is Sequence:
+                columns[name] = []
             elif column.is_required() and kind is types.UnionType:
                 columns[name] = None
         return columns

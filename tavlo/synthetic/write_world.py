@@ -92,7 +92,6 @@ def write_world(
                 # Training reads from here how long clips are.
                 provenance={SYNTH: {"config": asdict(config) | {"clips": clips}}},
             ),
-            licenses=[],
             videos=[VideoRow.of(id=name, video_id=name) for name in scenes],
             images=images,
             categories=[CategoryRow(id=i, name=name) for name, i in CATEGORY_IDS.items()],
