@@ -1,8 +1,8 @@
 # make demo    a small world, the whole chain on it, a report to look at
-# make test    everything that runs without a GPU
+# make test    lint, types, and the tests that run without a GPU, but the slow ones
 # make help    the rest
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-labelstudio chromium lint lock benchmarks \
+.PHONY: help setup demo test test-slow test-fast test-labelstudio chromium lint lock benchmarks \
   benchmark-perception benchmark-labels benchmark-tavlo clean
 
 PYTHON ?= python3
@@ -30,8 +30,11 @@ $(READY): requirements.txt requirements-uv.txt pyproject.toml
 demo: $(READY) ## Run the whole chain on a rendered world (at most 10 minutes)
 	$(BIN)/avatar-build demo --workspace demo-workspace
 
-test: $(READY) lint ## Lint, types, and every test that runs without a GPU
-	$(BIN)/python -m pytest -m "not gpu" -n $(JOBS) --dist loadfile
+test: $(READY) lint ## Lint, types, and the tests that run without a GPU, but the slow ones
+	$(BIN)/python -m pytest -m "not gpu and not slow" -n $(JOBS) --dist loadfile
+
+test-slow: $(READY) ## Kills by the dozen, clusters, job arrays, rehearsals: minutes each
+	$(BIN)/python -m pytest -m "slow and not gpu and not labelstudio" -n $(JOBS) --dist loadfile
 
 test-fast: $(READY) ## Only the tests that take seconds
 	$(BIN)/python -m pytest -q -m "not gpu and not slow and not labelstudio and not browser"
@@ -60,7 +63,7 @@ lint: $(READY) ## ruff and mypy
 
 benchmarks: $(READY) ## Measure again what benchmarks/results holds (each takes minutes; ffmpeg for comparison)
 	$(BIN)/python -m benchmarks.runner
-	$(BIN)/python -m benchmarks.scale --out benchmarks/results/scale.json
+	$(BIN)/python -m benchmarks.scale --videos 4000 --videos 17500 --videos 70000 --out benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.media --out benchmarks/results/media.json
 	$(BIN)/python -m benchmarks.download
 	$(BIN)/python -m benchmarks.models --out benchmarks/results/models.json
