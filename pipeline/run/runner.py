@@ -339,7 +339,7 @@ class _Run:
         """
         ledger = self.ledger
         commits = ledger.commits()
-        plan = ledger.plan() if commits else []
+        plan = ledger.plan_of(commits) if commits else []
         planned = {unit.name for unit in plan}
         standing = {unit.name for unit in in_force(plan, self._live)}
         stale = [

@@ -338,6 +338,17 @@ class Ledger:
                 raise self._damaged(path, error) from error
         return units
 
+    def plan_of(self, commits: Iterable[Commit]) -> list[Unit]:
+        """Return the plan, looked at again where a commit is of none of its units.
+
+        Inside ``listed_once`` the plan may be of an earlier moment than the commits.
+        """
+        units = self.plan()
+        if not {commit.unit for commit in commits} <= {unit.name for unit in units}:
+            self.storage.look_again()
+            units = self.plan()
+        return units
+
     def checked_plan(self) -> list[Unit]:
         """Return the plan, where each commit must be of one of its units.
 
@@ -345,7 +356,7 @@ class Ledger:
             DamagedError: as ``plan``, or the last of its files is missing.
         """
         commits = self.commits()  # before the plan, which other runs may add to meanwhile
-        units = self.plan()
+        units = self.plan_of(commits)
         known = {unit.name for unit in units}
         for commit in commits:
             if commit.unit not in known:
