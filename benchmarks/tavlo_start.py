@@ -26,10 +26,10 @@ from tavlo.evaluation.evaluate import evaluate
 from tavlo.evaluation.evaluation_set import read_release
 from tavlo.evaluation.open_predictor import open_predictor
 from tavlo.evaluation.predictions import predict
+from tavlo.metrics.sound_sensitivity import MEAN_MAP, SENSITIVITY
 from tavlo.network.spectrogram import SpectrogramConfig, log_mel
 from tavlo.training import data as feed
 from tavlo.training.cached_clips import CachedClip, fill_cache
-from tavlo.training.label_free import MEAN_MAP, SENSITIVITY
 from tavlo.training.recipe import make_recipe
 from tavlo.training.train import BEST, TrainingData, train
 from tavlo.training.training_clips import read_clips

@@ -19,8 +19,12 @@ from pipeline.errors import AvatarBuildError
 from tavlo.evaluation.evaluation_set import LabelledFrame
 from tavlo.evaluation.predictions import HEARING, MADE_BY, Predictions
 from tavlo.metrics.bootstrap import Bootstrap
-from tavlo.metrics.sound_sensitivity import draw_clips, mean_map_correlations
-from tavlo.training.label_free import MEAN_MAP, SENSITIVITY
+from tavlo.metrics.sound_sensitivity import (
+    MEAN_MAP,
+    SENSITIVITY,
+    draw_clips,
+    mean_map_correlations,
+)
 
 CLIPS = 64
 """Clips that are asked about by default; it leaves means a deviation of 0.04 where clips differ by

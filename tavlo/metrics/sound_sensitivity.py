@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 Maps = NDArray[np.floating[Any]]
 """Heatmaps, ``(n, y, x)``."""
 
+SENSITIVITY, MEAN_MAP = "sound_sensitivity", "mean_map_correlation"
+"""The names of the two numbers in logs, tables and JSON."""
+
 _FLAT = 1e-6
 """A map whose values span less than this fraction of the largest is constant: rounding."""
 

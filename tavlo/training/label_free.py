@@ -18,6 +18,8 @@ from torch import nn
 
 from pipeline.media.clip_cache import ClipTensors
 from tavlo.metrics.sound_sensitivity import (
+    MEAN_MAP,
+    SENSITIVITY,
     draw_clips,
     exchange_sounds,
     mean_map_correlations,
@@ -28,8 +30,6 @@ from tavlo.training.data import read_clip
 from tavlo.training.recipe import Recipe
 from tavlo.training.training_config import TrainConfig
 
-SENSITIVITY, MEAN_MAP = "sound_sensitivity", "mean_map_correlation"
-"""The names of the numbers in a log's rows."""
 DEAF = 0.05
 """A model below this sound sensitivity is called deaf. On drawn clips (``benchmarks/results``) the
 printed objective came to 0.002, the least of all models that localised to 0.14."""

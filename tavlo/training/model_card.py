@@ -14,8 +14,9 @@ from typing import Any
 from pipeline.columns import markdown_table
 from pipeline.files import write_whole
 from pipeline.models.register import find_model
+from tavlo.metrics.sound_sensitivity import MEAN_MAP, SENSITIVITY
 from tavlo.training.checkpoint import Checkpoint
-from tavlo.training.label_free import DEAF, MEAN_MAP, SENSITIVITY
+from tavlo.training.label_free import DEAF
 from tavlo.training.training_log import LOG, read_log
 
 CARD = "model-card.md"

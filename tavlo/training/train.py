@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.versions import code_revision
+from tavlo.metrics.sound_sensitivity import SENSITIVITY
 from tavlo.training.cached_clips import CachedClip, silence
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
 from tavlo.training.data import (
@@ -32,7 +33,7 @@ from tavlo.training.data import (
     validation_batches,
 )
 from tavlo.training.distributed import Rank, from_first, gather, sum_over_ranks, wrap_ddp
-from tavlo.training.label_free import SENSITIVITY, LabelFree
+from tavlo.training.label_free import LabelFree
 from tavlo.training.model_card import write_card
 from tavlo.training.recipe import Recipe, make_recipe
 from tavlo.training.sub_batches import backward_in_parts, joined, parts_of

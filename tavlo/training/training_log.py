@@ -17,8 +17,9 @@ import numpy as np
 
 from pipeline.files import replacing, write_whole
 from pipeline.progress import counting
+from tavlo.metrics.sound_sensitivity import MEAN_MAP, SENSITIVITY
 from tavlo.training.checkpoint import Checkpoint
-from tavlo.training.label_free import DEAF, MEAN_MAP, SENSITIVITY, goes_deaf
+from tavlo.training.label_free import DEAF, goes_deaf
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

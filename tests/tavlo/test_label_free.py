@@ -15,9 +15,10 @@ from torch import nn
 from pipeline.errors import ConfigError, UsageError
 from pipeline.media.clip_cache import ClipTensors
 from tavlo.baselines.encoders import DualEncoder
+from tavlo.metrics.sound_sensitivity import MEAN_MAP, SENSITIVITY
 from tavlo.training.cached_clips import CachedClip
 from tavlo.training.checkpoint import load_checkpoint
-from tavlo.training.label_free import DEAF, MEAN_MAP, SENSITIVITY, LabelFree, goes_deaf
+from tavlo.training.label_free import DEAF, LabelFree, goes_deaf
 from tavlo.training.recipe import RECIPES, make_recipe
 from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import BEST, train

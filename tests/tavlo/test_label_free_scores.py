@@ -19,7 +19,7 @@ from tavlo.evaluation.floors import FIXED_MAP, fixed_maps
 from tavlo.evaluation.image_models import ImagePredictor
 from tavlo.evaluation.predictions import GRID_HW, HEARING, Predictions, predict
 from tavlo.metrics.localisation import ciou
-from tavlo.training.label_free import MEAN_MAP, SENSITIVITY
+from tavlo.metrics.sound_sensitivity import MEAN_MAP, SENSITIVITY
 from tests.tavlo.release_factory import heatmaps, make_release
 from tests.tavlo.small import Ear
 

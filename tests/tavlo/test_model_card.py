@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from tavlo.metrics.sound_sensitivity import SENSITIVITY
 from tavlo.training.cached_clips import CachedClip
-from tavlo.training.label_free import SENSITIVITY
 from tavlo.training.model_card import CARD, card
 from tavlo.training.tavlo_recipe import TavloRecipe
 from tavlo.training.train import train

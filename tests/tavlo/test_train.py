@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import AvatarBuildError, UsageError
+from tavlo.metrics.sound_sensitivity import MEAN_MAP, SENSITIVITY
 from tavlo.network.model import Tavlo
 from tavlo.training.cached_clips import CachedClip
 from tavlo.training.checkpoint import Checkpoint, load_checkpoint
 from tavlo.training.distributed import Rank
-from tavlo.training.label_free import MEAN_MAP, SENSITIVITY
 from tavlo.training.model_card import CARD
 from tavlo.training.setup import Request, plan
 from tavlo.training.tavlo_recipe import TavloRecipe
