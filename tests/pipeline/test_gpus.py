@@ -179,7 +179,8 @@ def test_a_worker_that_replaces_a_dead_one_has_its_gpu(
     own = {str(place): 1 for place in range(workers)}
     assert noted(workspace).keys() == own.keys(), "nobody went to the third GPU"
     left = noted(workspace) - killed  # where little work is left, fewer are replaced
-    assert left and left <= Counter(own)
+    assert left
+    assert left <= Counter(own)
 
 
 def test_gpus_change_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
