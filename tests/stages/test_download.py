@@ -702,7 +702,7 @@ def test_a_video_that_alone_is_refused_again_and_again_fails_and_the_others_come
             raise SiteFailure("bot_check", "Please sign in")
 
     rows = [source(), *(source(f"{n:011d}") for n in range(20))]
-    outcomes = bench.run(rows, site=FakeSite(drawn, answer), pause_s=0.02, max_pauses=2)
+    outcomes = bench.run(rows, site=FakeSite(drawn, answer), pause_s=0.3, max_pauses=2)
     assert [(one.id, kind(one)) for one in outcomes if not isinstance(one, Ok)] == [
         (ID, "bot_check")
     ]
