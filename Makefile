@@ -2,7 +2,7 @@
 # make test    lint, types, and the tests that run without a GPU, but the slow ones
 # make help    the rest
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-fast test-labelstudio chromium lint lock benchmarks \
+.PHONY: help setup demo test test-slow test-long test-fast test-labelstudio chromium lint lock benchmarks \
   benchmark-perception benchmark-labels benchmark-tavlo clean
 
 PYTHON ?= python3
@@ -33,8 +33,11 @@ demo: $(READY) ## Run the whole chain on a rendered world (at most 10 minutes)
 test: $(READY) lint ## Lint, types, and the tests that run without a GPU, but the slow ones
 	$(BIN)/python -m pytest -m "not gpu and not slow" -n $(JOBS) --dist loadfile
 
-test-slow: $(READY) ## Kills by the dozen, clusters, job arrays, rehearsals: minutes each
-	$(BIN)/python -m pytest -m "slow and not gpu and not labelstudio" -n $(JOBS) --dist loadfile
+test-slow: $(READY) ## Kills by the dozen, the chain in a bucket, real videos: minutes each
+	$(BIN)/python -m pytest -m "slow and not long and not gpu and not labelstudio" -n $(JOBS) --dist loadfile
+
+test-long: $(READY) ## Nodes of Ray, job arrays, the rehearsal of benchmarks/gpu, one after the other
+	$(BIN)/python -m pytest -m "long and not gpu"
 
 test-fast: $(READY) ## Only the tests that take seconds
 	$(BIN)/python -m pytest -q -m "not gpu and not slow and not labelstudio and not browser"

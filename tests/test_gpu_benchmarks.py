@@ -67,6 +67,7 @@ def test_a_step_that_fails_or_hangs_costs_itself_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_of_it_runs_in_the_folder(tmp_path: Path) -> None:
     prepare(tmp_path / "work", ["einops"])
     out = tmp_path / "gpu.json"

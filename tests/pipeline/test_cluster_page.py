@@ -153,6 +153,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_commands_for_ray_make_a_cluster_on_which_the_run_runs(
     ray_folder: Path, tmp_path: Path
 ) -> None:

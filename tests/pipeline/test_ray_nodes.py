@@ -18,7 +18,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import PATIENT, FaultyConfig, add_sources, outcome_digest
 from tests.pipeline.ray_nodes import HEAD, RayNodes, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 LABELS = ["slow", "ok", "drop", "slow", "fail"] * 64
 

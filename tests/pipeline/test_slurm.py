@@ -291,6 +291,7 @@ def submitted(cluster: Cluster, shell: Shell, folder: Path, root: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_chain_gives_the_tables_of_one_machine(
     cluster: Cluster, shell: Shell, tmp_path: Path, world: tuple[Path, dict[str, str]]
 ) -> None:
@@ -306,6 +307,7 @@ def test_the_chain_gives_the_tables_of_one_machine(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
 def test_tasks_that_are_killed_put_back_or_preempted_cost_their_units_and_nothing_else(
     cluster: Cluster,
@@ -347,6 +349,7 @@ def test_tasks_that_are_killed_put_back_or_preempted_cost_their_units_and_nothin
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_chain_whose_stage_is_cut_short_stops_there_says_so_and_goes_on_later(
     cluster: Cluster, shell: Shell, tmp_path: Path, world: tuple[Path, dict[str, str]]
 ) -> None:
