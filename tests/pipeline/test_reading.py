@@ -59,7 +59,7 @@ def root(tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
     shell("export", "-w", root, "--version", "0.1", "--unverified", "--ids-only").check()
     (tmp_path / "list.csv").write_text("aaaaaaaaaaa,0,dog barking,test\n")
     storage = Storage(root)
-    table = storage.names("tables/instances")[0]
+    (table,) = storage.names("tables/instances")
     storage.move(f"tables/instances/{table}", f"commits/settle/work/dead/instances--{table}")
     storage.write("commits/sample/drops/nobody.parquet", b"swept by the next run")
     monkeypatch.chdir(tmp_path)
