@@ -59,6 +59,13 @@ def recipe(**changes: Any) -> Recipe:
     return make_recipe("tavlo", TAVLO | changes)
 
 
+class DropTokens(nn.Module):
+    """A dropout among the blocks makes torch's generator matter."""
+
+    def forward(self, tokens: Tensor, frame_mask: Tensor | None) -> Tensor:
+        return nn.functional.dropout(tokens, 0.2, self.training)
+
+
 def config(**changes: Any) -> TrainConfig:
     """Of a training that takes seconds."""
     return train_config(TRAIN | changes)

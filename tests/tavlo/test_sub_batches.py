@@ -36,13 +36,8 @@ class Drops(TavloRecipe):
     def make_network(self) -> nn.Module:
         model = super().make_network()
         assert isinstance(model, Tavlo)
-        model.blocks.append(DropTokens())
+        model.blocks.append(small.DropTokens())
         return model
-
-
-class DropTokens(nn.Module):
-    def forward(self, tokens: Tensor, frame_mask: Tensor | None) -> Tensor:
-        return nn.functional.dropout(tokens, 0.2, self.training)
 
 
 def gradients(recipe: Recipe, size: int) -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:

@@ -67,13 +67,8 @@ class Stops(StopsAfter):
     def make_network(self) -> nn.Module:
         model = super().make_network()
         assert isinstance(model, Tavlo)
-        model.blocks.append(DropTokens())
+        model.blocks.append(small.DropTokens())
         return model
-
-
-class DropTokens(nn.Module):
-    def forward(self, tokens: Tensor, frame_mask: Tensor | None) -> Tensor:
-        return nn.functional.dropout(tokens, 0.2, self.training)
 
 
 class Poisoned(TavloRecipe):
