@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ def check_references(document: Document, folder: Path) -> Iterator[Finding]:
         yield Finding("references", f"video {video_id}", "has no labelled frame")
     images = _by_id(document)
     categories = {row.id: row.name for row in document.categories}
+    tracks: list[tuple[int, int, int]] = []
     for row in document.annotations:
         where = f"annotation {row.id}"
         name = categories.get(row.category_id)
@@ -138,6 +140,23 @@ def check_references(document: Document, folder: Path) -> Iterator[Finding]:
         for column in OF_THE_FRAME:
             expected = getattr(frame, column)
             yield from _same("references", where, column, getattr(row, column), expected)
+        if row.track_id is not None:
+            tracks.append((row.track_id, hash(row.clip_id), row.image_id))
+    yield from _tracks(tracks)
+
+
+def _tracks(seen: list[tuple[int, int, int]]) -> Iterator[Finding]:
+    """Check that a track is of one clip, and has one annotation of a frame at the most.
+
+    Args:
+        seen: track, clip and image of each annotation that has one.
+    """
+    seen.sort()
+    for (track, clip, image), (other, other_clip, other_image) in pairwise(seen):
+        if track == other and clip != other_clip:
+            yield Finding("references", f"track {track}", "is of two clips")
+        elif track == other and image == other_image:
+            yield Finding("references", f"track {track}", f"is twice in image {image}")
 
 
 def _by_id(document: Document) -> Callable[[int], ImageRow | None]:

@@ -83,6 +83,7 @@ def _review(frame: Frame, taken: Sequence[Proposal]) -> Review:
             scenario=scenario,
             origin="kept",
             proposal_id=proposal.proposal_id,
+            track_id=proposal.track_id,
         )
         for proposal, category, scenario in zip(
             taken, categories, scenarios(categories), strict=True

@@ -199,6 +199,7 @@ def corrected(scene: Scene, proposals: Sequence[Proposal]) -> list[ReviewedInsta
                 scenario=scene.scenario(name),
                 origin="added" if proposal is None else "kept" if kept else "moved",
                 proposal_id=None if proposal is None else proposal.proposal_id,
+                track_id=None if proposal is None else proposal.track_id,
             )
         )
     return found

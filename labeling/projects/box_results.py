@@ -191,6 +191,7 @@ def _instances(
                     "origin": origin,
                     "proposal_id": None if proposal is None else proposal.proposal_id,
                     "proposal_iou": None if proposal is None else iou(proposal.bbox, bbox),
+                    "track_id": None if proposal is None else proposal.track_id,
                 }
             )
         )

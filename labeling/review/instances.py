@@ -87,7 +87,7 @@ def derive_instances(reviews: Iterable[Review]) -> list[Instance]:
     for review in reviews:
         if review.decision != "labelled":
             continue
-        for found in review.instances:
+        for found, track in zip(review.instances, _tracks(review), strict=True):
             name = content_id("i", review.frame_id, found.bbox, found.category, found.scenario)
             instance = Instance(
                 instance_id=name,
@@ -98,9 +98,22 @@ def derive_instances(reviews: Iterable[Review]) -> list[Instance]:
                 review_ids=[review.review_id],
                 proposal_id=found.proposal_id,
                 verified=review.verified,
+                track_id=track,
             )
             instances.setdefault(name, instance)
     return list(instances.values())
+
+
+def _tracks(review: Review) -> list[int | None]:
+    """Return the track of each instance; of several that came from one box, the nearest has it."""
+    nearest: dict[int | None, int] = {}
+    by_nearness = sorted(enumerate(review.instances), key=lambda one: -(one[1].proposal_iou or 0))
+    for place, found in by_nearness:
+        nearest.setdefault(found.track_id, place)
+    return [
+        found.track_id if nearest[found.track_id] == place else None
+        for place, found in enumerate(review.instances)
+    ]
 
 
 def every_instance(reviews: Iterable[Review]) -> dict[str, Instance]:

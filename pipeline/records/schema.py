@@ -27,6 +27,10 @@ Decision = Literal["labelled", "off_screen", "rejected", "back_to_boxes"]
 BBox = Annotated[list[float], Field(min_length=4, max_length=4)]
 """``[x, y, w, h]`` in pixels of the frame."""
 
+TrackId = Annotated[int, Field(ge=0, lt=2**48)]
+"""A thing's number in the frames of its clip. It is made from the thing's first box, so that it is
+the same in two runs, and no other thing's, in other clips either."""
+
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
@@ -190,6 +194,9 @@ class Proposal(Record, table="proposals", key="proposal_id"):
     audible: bool
     audio_score: float
     """Best score of its categories in the clip's sounds; 0 when none is heard."""
+    track_id: TrackId | None = None
+    """The thing it shows: boxes of one thing in a clip's frames have the same. None where nobody
+    linked boxes, as in rows made before there were tracks."""
 
 
 class Rle(Record):
@@ -227,9 +234,11 @@ class ReviewedInstance(Record):
     """The mask, in mask reviews."""
     drawn_by: MaskSource | None = None
     """The origin of the mask, when the reviewer left it as it was shown."""
+    track_id: TrackId | None = None
+    """The proposal's track as it was when the answer was read; none when the reviewer drew it."""
 
 
-LATER_COLUMNS = {"proposal_iou", "drawn_by"}
+LATER_COLUMNS = {"proposal_iou", "drawn_by", "track_id"}
 """Columns of ``ReviewedInstance`` that ids do not know: reviews made before them keep theirs."""
 
 
@@ -269,6 +278,9 @@ class Instance(Record, table="instances", key="instance_id"):
     review_ids: list[str]
     proposal_id: str | None
     verified: bool
+    track_id: TrackId | None = None
+    """The thing it shows, over the frames of its clip; none where a person drew the box, and where
+    nobody linked boxes. No part of its id."""
 
 
 class Mask(Record, table="masks", key="instance_id"):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.records import rle
-from pipeline.records.schema import BBox, Rle, Scenario
+from pipeline.records.schema import BBox, Rle, Scenario, TrackId
 from pipeline.release.layout import CROSS_EVENT, DOCUMENT
 
 VIDEO_ID = r"[A-Za-z0-9_-]{1,80}"
@@ -223,6 +223,10 @@ class AnnotationRow(Row):
     mask_source: str
     mask_model_digest: str
     mask_predicted_iou: float | None
+    track_id: TrackId | None = None
+    """The thing it shows: annotations of one thing in a clip's frames have the same, and no other
+    thing's have, in other clips either. As TAO names it; none where nobody linked the thing's
+    boxes, and in imported and older releases."""
 
     @classmethod
     def in_image(cls, image: ImageRow, mask: Rle, **known: Any) -> AnnotationRow:

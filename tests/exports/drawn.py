@@ -33,6 +33,7 @@ from pipeline.records.schema import (
     Sounds,
     Video,
     clip_id,
+    digest_of,
     frame_id,
 )
 from pipeline.workspace.storage import Storage
@@ -238,6 +239,7 @@ def _instance(thing: Thing, number: int, frame: Frame, review: Review) -> tuple[
         review_ids=[review.review_id],
         proposal_id=f"p_{name}",
         verified=thing.verified,
+        track_id=int(digest_of([frame.clip_id, number])[:12], 16),
     )
     mask = Mask(
         instance_id=name,

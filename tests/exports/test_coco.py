@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 
+from exports import load_release
 from exports.release.selection import ReleaseTables, select
 from exports.verify.verify_release import verify_release
 from pipeline.config import ExportConfig
@@ -111,6 +113,22 @@ def test_rows_carry_what_the_contract_names(document: Path) -> None:
         "metadata/dog0dog0dog_00001/00005.jpg",
         "metadata/dog0dog0dog_00001/00040.jpg",
     }
+
+
+def test_a_thing_has_one_track_in_all_its_frames_in_every_form_of_the_release(
+    document: Path,
+) -> None:
+    expected = {one.instance_id: one.track_id for one in tables().instances}
+    coco = open_coco(document)
+    found = {row["instance_id"]: row["track_id"] for row in coco.dataset["annotations"]}
+    assert found == {name: expected[name] for name in found}
+    dogs = [row for row in coco.dataset["annotations"] if row["video_id"] == DOG]
+    assert len({row["image_id"] for row in dogs}) == 2
+    assert len({row["track_id"] for row in dogs if row["instance_id"].endswith("_0")}) == 1
+    copy = parquet.read_table(document.with_suffix(".parquet"), columns=["instance_id", "track_id"])
+    assert dict(zip(*copy.to_pydict().values(), strict=True)) == found
+    read = load_release(document.parent.parent)
+    assert {one.instance_id: one.track_id for frame in read for one in frame.instances} == found
 
 
 def test_category_ids_follow_the_taxonomy_and_free_text_comes_after(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pyarrow.parquet as parquet
 import pytest
 from click.testing import CliRunner
 
+from exports import load_release
 from exports.release.freeze import write_checksums
 from exports.release.parquet import write_copies
 from exports.verify import verify_release as verify_module
@@ -103,6 +105,18 @@ def test_a_release_older_than_the_recorded_digests_verifies_and_says_what_was_no
     assert done.exit_code == 0, done.output
     images = len(content["images"])
     assert f"{images} of {images} images not compared" in done.output
+
+
+def test_a_release_older_than_tracks_verifies_and_loads(folder: Path) -> None:
+    content = json.loads((folder / DOCUMENT).read_bytes())
+    for annotation in content["annotations"]:
+        del annotation["track_id"]
+    (folder / DOCUMENT).write_text(json.dumps(content))
+    copy = folder / "annotations/instances.parquet"
+    parquet.write_table(parquet.read_table(copy).drop_columns(["track_id"]), copy)
+    write_checksums(folder)
+    assert verify_release(folder) == []
+    assert {one.track_id for frame in load_release(folder) for one in frame.instances} == {None}
 
 
 def test_a_release_moved_and_named_by_a_relative_path_is_sound(
@@ -271,6 +285,21 @@ def twice(name: str) -> Callable[[Json], Any]:
     return lambda d: d[name].append(d[name][0])
 
 
+def one_track(same_image: bool) -> Callable[[Json], Any]:
+    """Give two annotations one track: of one frame, or of two clips."""
+
+    def change(document: Json) -> None:
+        first, second = next(
+            pair
+            for pair in itertools.combinations(document["annotations"], 2)
+            if (pair[0]["image_id"] == pair[1]["image_id"]) == same_image
+            and (pair[0]["clip_id"] == pair[1]["clip_id"]) == same_image
+        )
+        first["track_id"] = second["track_id"] = 7
+
+    return change
+
+
 def number_alike(name: str) -> Callable[[Json], Any]:
     return lambda d: d[name][1].update(id=d[name][0]["id"])
 
@@ -311,6 +340,8 @@ def number_alike(name: str) -> Callable[[Json], Any]:
         (lambda d: d["annotations"][0].update(video_id="x" * 11), "references", "video_id"),
         (lambda d: d["annotations"][0].update(frame_index=99), "references", "frame_index"),
         (lambda d: d["annotations"][0].update(time_s=0.0), "references", "time_s"),
+        (one_track(same_image=True), "references", "track 7: is twice in image"),
+        (one_track(same_image=False), "references", "track 7: is of two clips"),
         (lambda d: d["images"][0].update(off_screen=False), "off_screen", "has no annotation"),
         (lambda d: d["images"][1].update(off_screen=True), "off_screen", "has annotations"),
         (

@@ -82,3 +82,21 @@ def test_ids_come_from_content_and_not_from_order_or_review() -> None:
 
 def test_a_box_listed_twice_is_one_instance() -> None:
     assert len(derive_instances([review("r_a", instances=[reviewed(), reviewed()])])) == 1
+
+
+def test_an_instance_is_of_its_boxs_track_which_is_no_part_of_its_id() -> None:
+    linked = reviewed().model_copy(update={"track_id": 0})
+    (with_track,) = derive_instances([review("r_a", instances=[linked])])
+    (without,) = derive_instances([review("r_a")])
+    assert (with_track.track_id, without.track_id) == (0, None)
+    assert with_track.instance_id == without.instance_id
+
+
+def test_of_two_instances_made_from_one_box_the_nearest_stays_in_its_track() -> None:
+    far, near, drawn = (
+        reviewed(x).model_copy(update={"track_id": track, "proposal_iou": overlap})
+        for x, track, overlap in ((1.0, 0, 0.3), (2.0, 0, 0.9), (3.0, None, None))
+    )
+    for order in itertools.permutations([far, near, drawn]):
+        found = derive_instances([review("r_a", instances=[*order])])
+        assert {one.bbox[0]: one.track_id for one in found} == {1.0: None, 2.0: 0, 3.0: None}

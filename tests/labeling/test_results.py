@@ -51,7 +51,17 @@ def test_a_kept_box_has_who_when_how_long_and_its_proposal() -> None:
         "origin": "kept",
         "proposal_id": "p_1",
         "proposal_iou": 1.0,
+        "track_id": None,
     }
+
+
+def test_a_box_kept_or_moved_stays_in_its_proposals_track_and_a_drawn_one_has_none() -> None:
+    linked = [proposal(track_id=5)]
+    drawn = box("new", origin="manual", x=50.0)
+    for kept in (box(), box(width=25.0), box(label="cat", origin="prediction-changed")):
+        items = [VISIBLE, kept, scenario(), drawn, scenario("new")]
+        review = read_boxes(answer(*items), frame(), linked, VOCABULARY, "k/u1")
+        assert [one.track_id for one in review.instances] == [5, None]
 
 
 def test_only_the_geometry_says_whether_a_box_was_moved() -> None:

@@ -102,6 +102,7 @@ def test_a_frames_boxes_become_rows(tmp_path: Path) -> None:
         "categories": ["dog"],
         "audible": True,
         "audio_score": 1.0,
+        "track_id": None,
     }
 
 
