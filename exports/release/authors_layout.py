@@ -27,7 +27,7 @@ def frame_files(document: Document) -> Iterator[tuple[str, bytes]]:
             {
                 "task": row.scenario,
                 "bbox": row.bbox,
-                "segmentation": rle.to_polygons(rle.decode(row.segmentation), tolerance_px),
+                "segmentation": rle.to_polygons(row.segmentation, tolerance_px),
                 "audio_visual_category": row.audio_visual_category,
                 **({} if row.verified else {"verified": False}),
             }

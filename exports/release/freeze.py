@@ -376,8 +376,11 @@ def _make_clips(
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file of a release that is being made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    try:
+        path.write_bytes(data)
+    except FileNotFoundError:  # the first of its folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 @contextlib.contextmanager

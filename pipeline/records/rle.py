@@ -25,12 +25,7 @@ Mask = NDArray[np.bool_]
 Polygon = list[float]
 """``[x0, y0, x1, y1, ...]`` in pixels; the last corner joins the first."""
 
-_Point = tuple[int, int]
-
-_EAST, _WEST, _SOUTH, _NORTH = 1, 2, 4, 8
-_RIGHT = {_EAST: _SOUTH, _SOUTH: _WEST, _WEST: _NORTH, _NORTH: _EAST}
-_LAST = [1 << max(0, bits.bit_length() - 1) for bits in range(16)]
-"""The highest step of each set of steps."""
+_Numbers = NDArray[np.int64]
 
 
 def encode(mask: NDArray[Any]) -> Rle:
@@ -47,16 +42,22 @@ def decode(rle: Rle) -> Mask:
         InputError: ``bad_rle`` when the runs do not add up to the size.
     """
     height, width = rle.size
-    runs = _runs(rle.counts)
-    if runs is None:
-        raise InputError("bad_rle", f"not COCO run lengths: {rle.counts[:40]!r}")
-    pixels = height * width
-    fits = min(height, width) >= 0 and bool(((runs >= 0) & (runs <= pixels)).all())
-    if not fits or int(runs.sum()) != pixels:
-        covered = sum(runs.tolist())
-        raise InputError("bad_rle", f"runs cover {covered} pixels of {width}x{height} = {pixels}")
+    runs = _checked_runs(rle)
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T.copy()
+
+
+def measure(rle: Rle) -> tuple[int, list[float]]:
+    """Return the area and the own box ``[x, y, w, h]`` of run lengths that may be anybody's.
+
+    Raises:
+        InputError: ``bad_rle`` when the runs do not add up to the size.
+    """
+    x, top, bottom = _columns(rle)
+    if not len(x):
+        return 0, [0.0] * 4
+    box = (x.min(), top.min(), x.max() + 1 - x.min(), bottom.max() - top.min())
+    return int((bottom - top).sum()), [float(side) for side in box]
 
 
 def area(rle: Rle) -> int:
@@ -89,44 +90,64 @@ def from_polygons(polygons: Sequence[Polygon], height: int, width: int) -> Rle:
     return Rle(size=[height, width], counts=merged["counts"].decode("ascii"))
 
 
-def to_polygons(mask: NDArray[Any], tolerance_px: float = 0.0) -> list[Polygon]:
+def to_polygons(rle: Rle, tolerance_px: float = 0.0) -> list[Polygon]:
     """Trace the outlines of a mask, one polygon per thing, largest first.
 
     Args:
-        mask: ``(height, width)`` of truth values.
+        rle: the mask.
         tolerance_px: how far an outline may move to save corners; with 0 the polygons are exact:
-            ``from_polygons(to_polygons(mask), ...)`` is the mask.
+            ``from_polygons(to_polygons(rle), ...)`` is the mask.
+
+    Raises:
+        InputError: ``bad_rle`` when the runs do not add up to the size.
     """
-    whole = np.asarray(mask, dtype=bool).astype(np.uint8)
-    left, top, wide, high = cv2.boundingRect(whole)
-    if not wide:
-        return []
-    # All that follows is a matter of the mask's own box; most masks fill a small part of theirs.
-    inside = np.ascontiguousarray(whole[top : top + high, left : left + wide])
-    count, labels = cv2.connectedComponents(inside, connectivity=4)
-    outlines: list[list[list[_Point]]] = [[] for _ in range(count)]
-    for loop in _loops(inside):
-        (x0, y0), (x1, y1) = loop[0], loop[1]
-        # The mask lies to the right of the way: below a step east, left of a step south, ...
-        pixel = {(1, 0): (y0, x0), (0, 1): (y0, x0 - 1), (-1, 0): (y0 - 1, x1), (0, -1): (y1, x0)}
-        outlines[labels[pixel[x1 - x0, y1 - y0]]].append(loop)
-    polygons = [_corners(_joined(loops, inside)) for loops in outlines if loops]
+    corners, loops = _outlines(rle)
+    outlines = [corners[loop] for loop in loops]
     if tolerance_px > 0:
-        polygons = [_simplified(points, tolerance_px) for points in polygons]
+        outlines = [_simplified(points, tolerance_px) for points in outlines]
     # Holes count against the area that is walked around.
-    ordered = sorted(
-        polygons, key=lambda points: (-cv2.contourArea(np.array(points, np.int32)), points)
-    )
-    return [
-        [float(value) for x, y in points for value in (x + left, y + top)] for points in ordered
+    measured = [
+        (-cv2.contourArea(points), points.ravel().astype(float).tolist()) for points in outlines
     ]
+    return [polygon for _, polygon in sorted(measured)]
 
 
 def _packed(rle: Rle) -> dict[str, Any]:
     return {"size": list(rle.size), "counts": rle.counts.encode("ascii")}
 
 
-def _runs(counts: str) -> NDArray[np.int64] | None:
+def _checked_runs(rle: Rle) -> _Numbers:
+    height, width = rle.size
+    runs = _runs(rle.counts)
+    if runs is None:
+        raise InputError("bad_rle", f"not COCO run lengths: {rle.counts[:40]!r}")
+    pixels = height * width
+    fits = min(height, width) >= 0 and bool(((runs >= 0) & (runs <= pixels)).all())
+    if not fits or int(runs.sum()) != pixels:
+        covered = sum(runs.tolist())
+        raise InputError("bad_rle", f"runs cover {covered} pixels of {width}x{height} = {pixels}")
+    return runs
+
+
+def _columns(rle: Rle) -> tuple[_Numbers, _Numbers, _Numbers]:
+    """Return what of the mask lies in each column: ``x``, its first ``y`` and the one after it.
+
+    A run that goes on in the next column is one piece in each.
+    """
+    ends = np.cumsum(_checked_runs(rle))
+    first, stop = ends[: len(ends) // 2 * 2 : 2], ends[1::2]
+    some = stop > first
+    first, stop = first[some], stop[some]
+    height = max(rle.size[0], 1)
+    begin = first // height
+    pieces = (stop - 1) // height + 1 - begin
+    x = np.repeat(begin - np.cumsum(pieces) + pieces, pieces) + np.arange(pieces.sum())
+    top = np.maximum(np.repeat(first, pieces) - x * height, 0)
+    bottom = np.minimum(np.repeat(stop, pieces) - x * height, height)
+    return x, top, bottom
+
+
+def _runs(counts: str) -> _Numbers | None:
     """Read COCO's text as run lengths; none when it is no such text.
 
     Five bits a character, the lowest first, a sixth bit while more follow; the last one's fifth bit
@@ -153,80 +174,113 @@ def _runs(counts: str) -> NDArray[np.int64] | None:
     return runs
 
 
-def _loops(inside: NDArray[np.uint8]) -> list[list[_Point]]:
-    """Walk along pixel edges and back, a corner per pixel, the mask to the right of the way.
+def _outlines(rle: Rle) -> tuple[NDArray[np.int32], list[list[int]]]:
+    """Walk around each thing, the mask to the right of the way, and stop where the way turns.
 
-    Where two pixels touch at a corner the walk stays with its own pixel.
+    Where two pixels touch at a corner the walk stays with its own pixel. A hole is walked between a
+    seam from the left, from the edge that is met first, and the way back along it.
+
+    Returns:
+        Points, ``(number, 2)`` of x and y, and the walk around each thing as places in it.
     """
-    padded = np.pad(inside, 1).astype(np.int8)
-    down = np.diff(padded, axis=0)[:, 1:-1]  # at y: row y less row y - 1
-    across = np.diff(padded, axis=1)[1:-1]
-    height, width = inside.shape
-    steps = np.zeros((height + 1, width + 1), dtype=np.uint8)
-    steps[:, :-1] |= np.where(down == 1, _EAST, 0).astype(np.uint8)
-    steps[:, 1:] |= np.where(down == -1, _WEST, 0).astype(np.uint8)
-    steps[:-1] |= np.where(across == -1, _SOUTH, 0).astype(np.uint8)
-    steps[1:] |= np.where(across == 1, _NORTH, 0).astype(np.uint8)
-    left = bytearray(steps.tobytes())
-    by_column, row = np.nonzero(steps.T)
-    loops = []
-    for corner in (row * (width + 1) + by_column).tolist():
-        while left[corner]:
-            y, x = np.divmod(_walk(left, corner, width + 1), width + 1)
-            loops.append(list(zip(x.tolist(), y.tolist(), strict=True)))
-    return loops
+    x, y, turn = _turns(rle)
+    # A column's corners are the ends of its edges, two and two; so are a row's.
+    vertical = np.arange(len(x)) ^ 1
+    of_row = np.lexsort((np.arange(len(x)) % 2 ^ (turn > 0), x, y))
+    horizontal = np.empty_like(of_row)
+    horizontal[of_row] = of_row[vertical]
+    after = np.where(turn > 0, horizontal, vertical)
+    # The first corner of each walk is its leftmost, the topmost of these.
+    first, jump = np.minimum(np.arange(len(x)), after), after
+    for _ in range(len(x).bit_length()):
+        jump = jump[jump]
+        first = np.minimum(first, first[jump])
+    heads = np.flatnonzero(first == np.arange(len(x)))
+    things, holes = heads[turn[heads] > 0], heads[turn[heads] < 0]
+    following, seams = _joined(x, y, after, holes[np.argsort(y[holes])])
+    points = np.concatenate((np.stack((x, y), axis=1), seams)).astype(np.int32)
+    return points, [_walk(following, start) for start in things.tolist()]
 
 
-def _walk(steps: bytearray, start: int, wide: int) -> list[int]:
-    """Take steps from ``start`` until the loop closes, using them up.
+def _turns(rle: Rle) -> tuple[_Numbers, _Numbers, _Numbers]:
+    """Return the corners of a mask, down the columns: ``x``, ``y`` and the kind of turn.
+
+    The kind is the number of pixels of the four around that lie in the mask to the north-west and
+    south-east, less those to the north-east and south-west: above 0 the way goes on along the row,
+    below along the column. Where two pixels touch at a corner there are two corners, the first the
+    upper pixel's.
+    """
+    x, top, bottom = _columns(rle)
+    tall = rle.size[0] + 1
+    places = np.concatenate((x * tall + top, x * tall + bottom))
+    kinds = np.repeat((1, -1), len(x))
+    # Each column's ends count again, the other way round, for the column to the right.
+    places, kinds = np.concatenate((places, places + tall)), np.concatenate((kinds, -kinds))
+    order = np.argsort(places, kind="stable")
+    places, kinds = places[order], kinds[order]
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    kinds = np.add.reduceat(kinds, starts)
+    times: _Numbers = np.abs(kinds)
+    x, y = np.divmod(np.repeat(places[starts], times), tall)
+    return x, y, np.repeat(kinds, times)
+
+
+def _joined(
+    x: _Numbers, y: _Numbers, after: _Numbers, holes: _Numbers
+) -> tuple[list[int], NDArray[np.int64]]:
+    """Join each hole to the loop that a seam to its left meets.
+
+    From the top of a hole's leftmost edge the mask reaches left without a gap until a vertical edge
+    of the same thing, whose way goes north.
 
     Args:
-        steps: the steps that leave each corner, as bits; a corner has at most two.
-        start: a place in it.
-        wide: corners per row.
+        x: the column of each corner, in order, so that two and two are the ends of an edge.
+        y: their rows, from the top down in each column.
+        after: the next corner of each.
+        holes: their first corners, from the top down.
+
+    Returns:
+        The next point of each, and the points that came to the corners.
     """
-    move = {_EAST: 1, _WEST: -1, _SOUTH: wide, _NORTH: -wide}
-    at, step = start, _LAST[steps[start]]
-    steps[at] ^= step
-    first = step
-    loop = [start]
-    while True:
-        at += move[step]
-        right = _RIGHT[step]
-        choices = steps[at]
-        if at == start and (not choices or right == first):
-            return loop
-        step = right if choices & right else _LAST[choices]
-        steps[at] = choices ^ step
+    following = after.tolist()
+    before = np.argsort(after).tolist()
+    top, bottom = y[0::2], y[1::2]
+    seams: list[tuple[int, int]] = []
+
+    def join(one: int, other: int) -> None:
+        following[one], before[other] = other, one
+
+    for hole in holes.tolist():
+        at = y[hole]
+        left = (top[: hole // 2] <= at) & (at <= bottom[: hole // 2])
+        edge = int(np.flatnonzero(left)[-1])
+        upper, lower, last = 2 * edge, 2 * edge + 1, before[hole]
+        if at == y[upper]:  # and there the way turned west, where it comes back
+            join(last, following[upper])
+            join(upper, hole)
+        elif at == y[lower]:  # and to there the way came from the west, where it goes on
+            join(before[lower], hole)
+            join(last, lower)
+        else:
+            there, back = len(following), len(following) + 1
+            following += [hole, following[lower]]
+            before += [lower, last]
+            seams += [(int(x[upper]), int(at))] * 2
+            join(back, following[lower])
+            join(lower, there)
+            join(there, hole)
+            join(last, back)
+    return following, np.array(seams, dtype=np.int64).reshape(-1, 2)
+
+
+def _walk(following: list[int], start: int) -> list[int]:
+    loop, at = [start], following[start]
+    while at != start:
         loop.append(at)
+        at = following[at]
+    return loop
 
 
-def _joined(loops: list[list[_Point]], inside: NDArray[np.uint8]) -> list[_Point]:
-    """One closed walk over an outline and its holes, each hole joined by a seam to its left.
-
-    From the top of a hole's leftmost edge the mask reaches left without a gap until another edge
-    of the same thing. That edge lies further left, so its loop has been joined before.
-    """
-    outline, *holes = sorted(loops, key=min)
-    for hole in holes:
-        x, y = min(hole)
-        end = x - 1
-        while end > 0 and inside[y - 1, end - 1] and inside[y, end - 1]:
-            end -= 1
-        place, first = outline.index((end, y)), hole.index((x, y))
-        around = [*hole[first:], *hole[:first], (x, y)]
-        outline[place + 1 : place + 1] = [*around, (end, y)]
-    return outline
-
-
-def _corners(points: list[_Point]) -> list[_Point]:
-    """Return the points where the walk turns."""
-    way = np.array(points, dtype=np.int64)
-    before = np.sign(way - np.roll(way, 1, axis=0))
-    turns = (before != np.roll(before, -1, axis=0)).any(axis=1)
-    return [points[place] for place in np.flatnonzero(turns).tolist()]
-
-
-def _simplified(points: list[_Point], tolerance_px: float) -> list[_Point]:
-    kept = cv2.approxPolyDP(np.array(points, dtype=np.int32), tolerance_px, True).reshape(-1, 2)
-    return [(int(x), int(y)) for x, y in kept] if len(kept) >= 3 else points
+def _simplified(points: NDArray[np.int32], tolerance_px: float) -> NDArray[np.int32]:
+    kept = cv2.approxPolyDP(points, tolerance_px, True).reshape(-1, 2)
+    return kept.astype(np.int32, copy=False) if len(kept) >= 3 else points

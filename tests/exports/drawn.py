@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from exports.release.freeze import ReleaseSummary, write_release
 from exports.release.selection import ReleaseTables
 from exports.report.frame_pictures import ReportTables
-from exports.verify.checks import mask_box
 from pipeline.config import ExportConfig
 from pipeline.records import rle
 from pipeline.records.schema import (
@@ -246,7 +245,7 @@ def _instance(thing: Thing, number: int, frame: Frame, review: Review) -> tuple[
         frame_id=frame.frame_id,
         rle=rle.encode(inside),
         area=int(inside.sum()),
-        bbox=mask_box(inside),
+        bbox=[float(side) for side in cv2.boundingRect(inside.astype(np.uint8))],
         source="grabcut",
         model_digest="",
         predicted_iou=None,

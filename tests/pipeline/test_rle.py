@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from pipeline.errors import InputError
 from pipeline.records import rle
 from pipeline.records.schema import Rle
+from tests.pipeline.walked import walked
 
 Bits = NDArray[np.bool_]
 
@@ -69,6 +70,24 @@ def test_the_box_of_a_mask_touches_its_outermost_pixels(mask: Bits) -> None:
 def test_runs_that_do_not_fit_their_size_are_refused(bad: Rle) -> None:
     with pytest.raises(InputError, match="bad_rle"):
         rle.decode(bad)
+    with pytest.raises(InputError, match="bad_rle"):
+        rle.measure(bad)
+    with pytest.raises(InputError, match="bad_rle"):
+        rle.to_polygons(bad)
+
+
+@given(masks)
+def test_a_mask_is_measured_as_its_pixels_are_counted(mask: Bits) -> None:
+    box = [float(side) for side in cv2.boundingRect(mask.astype(np.uint8))]
+    assert rle.measure(rle.encode(mask)) == (mask.sum(), box)
+
+
+def test_runs_of_no_length_change_no_outline() -> None:
+    mask = drawn("##.", "##.", "...")
+    split = Rle(size=[3, 3], counts="0100113")
+    np.testing.assert_array_equal(rle.decode(split), mask)
+    assert rle.measure(split) == (4, [0.0, 0.0, 2.0, 2.0])
+    assert rle.to_polygons(split) == rle.to_polygons(rle.encode(mask))
 
 
 @given(masks)
@@ -79,8 +98,24 @@ def test_runs_that_do_not_fit_their_size_are_refused(bad: Rle) -> None:
 @example(ISLAND)
 @example(TWO_HOLES)
 def test_polygons_filled_by_pycocotools_are_the_mask_again(mask: Bits) -> None:
-    back = rle.from_polygons(rle.to_polygons(mask), *mask.shape)
+    back = rle.from_polygons(rle.to_polygons(rle.encode(mask)), *mask.shape)
     np.testing.assert_array_equal(rle.decode(back), mask)
+
+
+@given(masks)
+@example(RING_CLOSED_AT_A_CORNER)
+@example(ISLAND)
+@example(TWO_HOLES)
+def test_polygons_are_those_of_a_walk_from_pixel_to_pixel(mask: Bits) -> None:
+    assert rle.to_polygons(rle.encode(mask)) == walked(mask)
+
+
+def test_polygons_of_ragged_masks_are_those_of_a_walk_from_pixel_to_pixel() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        noise = cv2.GaussianBlur(rng.normal(size=(90, 120)), (0, 0), rng.uniform(0.5, 2))
+        mask = noise > rng.uniform(-0.2, 0.1)
+        assert rle.to_polygons(rle.encode(mask)) == walked(mask)
 
 
 def even_odd(polygon: list[float], height: int, width: int) -> Bits:
@@ -99,7 +134,7 @@ def even_odd(polygon: list[float], height: int, width: int) -> Bits:
 @example(ISLAND)
 @example(RING_CLOSED_AT_A_CORNER)
 def test_each_polygon_is_one_thing_with_its_holes_left_out(mask: Bits) -> None:
-    polygons = rle.to_polygons(mask)
+    polygons = rle.to_polygons(rle.encode(mask))
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     assert len(polygons) == count - 1
     things = [even_odd(polygon, *mask.shape) for polygon in polygons]
@@ -110,7 +145,7 @@ def test_each_polygon_is_one_thing_with_its_holes_left_out(mask: Bits) -> None:
 
 @given(masks)
 def test_polygons_run_along_pixel_edges_and_turn_at_every_corner(mask: Bits) -> None:
-    for polygon in rle.to_polygons(mask):
+    for polygon in rle.to_polygons(rle.encode(mask)):
         corners = np.array(polygon).reshape(-1, 2)
         steps = corners - np.roll(corners, 1, axis=0)
         assert (np.count_nonzero(steps, axis=1) == 1).all()
@@ -127,7 +162,8 @@ def disc(radius: float, hole: float) -> Bits:
 
 def test_a_tolerance_saves_corners_and_moves_no_outline_further_than_it_says() -> None:
     mask = disc(50, 20)
-    exact, simple = rle.to_polygons(mask), rle.to_polygons(mask, tolerance_px=2.0)
+    packed = rle.encode(mask)
+    exact, simple = rle.to_polygons(packed), rle.to_polygons(packed, tolerance_px=2.0)
     assert len(simple[0]) < len(exact[0]) / 4
     changed = rle.decode(rle.from_polygons(simple, *mask.shape)) ^ mask
     inner, outer = (
