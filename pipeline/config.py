@@ -592,6 +592,7 @@ class LabelConfig(Section):
             "url",
             "token_file",
             "project",
+            "task",
             "media_url",
             "loop_half_s",
             "context_half_s",
@@ -617,7 +618,10 @@ class LabelConfig(Section):
     """File with its token, readable by its owner alone; empty: that of `label serve`. The
     environment's AVATAR_LABEL_TOKEN comes first."""
     project: str = Field(default="avatar-build", min_length=3, max_length=40)
-    """Title of the projects at the server, followed by 'boxes' or 'masks'."""
+    """Title of the projects at the server, followed by 'boxes', 'clips' or 'masks'."""
+    task: Literal["frame", "clip"] = "frame"
+    """What a task about boxes shows: one frame, or all frames of a clip, which is then loaded and
+    watched once. Masks are asked frame by frame."""
     media_url: str = "/data/local-files/?d="
     """Prefix of a media path that makes it an address. The default reads the server's own disk,
     whose document root must be the workspace, as `label serve` sets it up."""
@@ -636,7 +640,8 @@ class LabelConfig(Section):
     overlap: int = Field(default=1, ge=1)
     """People who answer a frame of the fraction below; every other frame is answered by one."""
     share: float = Field(default=0.1, ge=0, le=1)
-    """Fraction of the frames that `overlap` people answer. A larger one contains a smaller one."""
+    """Fraction of the frames that `overlap` people answer, of the clips where a task is a clip. A
+    larger one contains a smaller one."""
     seed: int = 0
     """Seed of the draw of these frames."""
     agreement_iou: float = Field(default=0.5, gt=0, le=1)

@@ -255,9 +255,11 @@ class LabelStudio:
         value = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # the only form it reads
         return self._pages(_whole(project) | _where("updated_at", "greater", "Datetime", value))
 
-    def tasks_of(self, project: int, frame_id: str) -> Iterator[dict[str, Any]]:
-        """Yield the tasks of one frame."""
-        return self._pages(_whole(project) | _where("data.frame_id", "equal", "String", frame_id))
+    def tasks_of(
+        self, project: int, name: str, column: str = "frame_id"
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the tasks of one frame, or, by their ``clip_id``, those of a clip."""
+        return self._pages(_whole(project) | _where(f"data.{column}", "equal", "String", name))
 
     def task_columns(self, project: int, *columns: str) -> Iterator[dict[str, Any]]:
         """Yield of every task only what is asked for: a tenth of the bytes."""
@@ -307,6 +309,13 @@ class LabelStudio:
         body = {"task": task["id"], "result": list(result), "model_version": model_version}
         there = f"{task['predictions'][0]['id']}/" if task["predictions"] else ""
         self.call("PATCH" if there else "POST", f"/api/predictions/{there}", body)
+
+    def annotation(self, annotation: int) -> dict[str, Any] | None:
+        """Return an answer; none when it is not there."""
+        path = f"/api/annotations/{annotation}/"
+        with suppress(MissingError):
+            return self._held(self.call("GET", path), path)
+        return None
 
     def delete_annotation(self, annotation: int) -> None:
         """Remove an answer; no error when it is gone already."""

@@ -161,6 +161,19 @@ class Answer(Shape):
     result: list[Item]
 
 
+class PageItem(Item):
+    """An entry about one picture of several."""
+
+    item_index: StrictInt | None = None
+
+
+class PagedAnswer(Shape):
+    """An answer about a task of several pictures, as far as it is told what is of which."""
+
+    lead_time: Seconds = None
+    result: list[PageItem]
+
+
 class Said(Shape):
     """The value of a control that is no region."""
 

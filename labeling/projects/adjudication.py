@@ -95,6 +95,7 @@ ADJUDICATION = ProjectKind(
     step=StageSpec(name="pull-adjudication", version=2, reads="", writes=("reviews",)),
     questions=AdjudicationQuestions,
     answers=AdjudicationAnswers,
+    by_clip="adjudication clips",
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from labeling.automatic.accept import scenarios
@@ -30,6 +31,7 @@ from labeling.projects.project_kind import (
     are_pulled,
     pulled_at,
 )
+from labeling.projects.things import Thing, things_of
 from labeling.review.overlap import OverlapPlan
 from pipeline.records.boxes import clip
 from pipeline.records.reviews import by_frame, is_sent_back
@@ -57,6 +59,10 @@ class BoxQuestions(Questions):
         self._proposals = by_frame(proposals)
         self._plan = OverlapPlan(self._frames.values(), proposals, reviews, workspace.config.label)
         self._pulled = pulled_at(reviews)
+        # Frame by frame, the frames of a clip are seen apart, by different people.
+        by_clip = workspace.config.label.task == "clip"
+        of_frames = self._frames.values() if by_clip else ()
+        self._things = things_of(of_frames, self._proposals, reviews)
         self._sent_back = {name for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
         self.asks_several = max(self._plan.wanted.values(), default=1) > 1
 
@@ -81,23 +87,28 @@ class BoxQuestions(Questions):
         """Make the frame's task."""
         proposals = self._proposals.get(frame.frame_id, [])
         heard = self._sounds.of(frame)
-        return box_task(frame, proposals, heard, self._vocabulary, image, clips_html)
+        made = frame, proposals, heard, self._vocabulary, image, clips_html
+        return box_task(*made, things=self._things)
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
         """Say whether it shows other proposals than there are, or its answers no longer hold.
 
         A task somebody is at, one whose answer was not pulled yet, and one that the masks sent back
-        (it shows that person's boxes) stay.
+        (it shows that person's boxes) stay. Of a clip, a task of its own asks again about a frame
+        that was sent back: the others' answers hold.
         """
-        if not self._plan.missing.get(frame_id) or frame_id in self._sent_back or task["drafts"]:
+        if not self._plan.missing.get(frame_id) or task["drafts"]:
             return False
         answers = [answer for answer in task["annotations"] if not is_skip(answer)]
+        if frame_id in self._sent_back:
+            asked_once = project.by_clip and bool(answers)
+            return asked_once and are_pulled(answers, frame_id, project, self._pulled)
         if not answers:
             now = shown(self._proposals.get(frame_id, []), self._frames[frame_id])
             return bool(task["data"].get("proposals") != now)
         if frame_id in self._plan.gold or self._plan.is_held(frame_id):
             return False
-        return are_pulled(answers, project, self._pulled)
+        return are_pulled(answers, frame_id, project, self._pulled)
 
     def task_overlap(self, frame_id: str, annotators: Sequence[object]) -> int:
         """Return how many different people are to answer a frame's task."""
@@ -132,6 +143,7 @@ BOXES = ProjectKind(
     step=StageSpec(name="pull", version=2, reads="", writes=("reviews",)),
     questions=BoxQuestions,
     answers=BoxAnswers,
+    by_clip="clips",
 )
 
 
@@ -153,6 +165,8 @@ def box_task(
     vocabulary: Sequence[str],
     image: str,
     clips_html: str,
+    *,
+    things: Mapping[str, Thing] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Make the task of one frame, its audible proposals as a prediction.
 
@@ -163,10 +177,17 @@ def box_task(
         vocabulary: all target categories, in the order of the list.
         image: address of the frame's image.
         clips_html: the loop and the context clip.
+        things: what proposals show that are the same in other frames too, by ``proposal_id``.
     """
     known = {proposal.proposal_id: proposal for proposal in proposals}
     audible = [known[name] for name in shown(proposals, frame)]
-    spoken = [name for proposal in audible for name in proposal.categories]
+    may_be = [
+        things[proposal.proposal_id].categories
+        if proposal.proposal_id in things
+        else proposal.categories
+        for proposal in audible
+    ]
+    spoken = [name for names in may_be for name in names]
     names = list(dict.fromkeys([*vocabulary, *spoken]))  # the list may have changed since
     heard = heard_first(sounds.categories if sounds else [], names)
     active = [c.category for c in sounds.categories if c.active] if sounds else []
@@ -181,13 +202,19 @@ def box_task(
         "off_screen_categories": [{"value": name, "hotkey": NO_KEY} for name in heard],
     }
     # Of the categories a box may be, the one heard best.
-    categories = [min(proposal.categories, key=heard.index) for proposal in audible]
+    categories = [min(names, key=heard.index) for names in may_be]
     result = []
-    for proposal, category, scenario in zip(
+    for proposal, category, guess in zip(
         audible, categories, prefilled(categories, active), strict=True
     ):
-        box, *rest = box_region(proposal.proposal_id, proposal.bbox, category, scenario, frame)
-        result += [{**box, "score": proposal.detector_score}, *rest]
+        thing = things.get(proposal.proposal_id)
+        scenario = guess if thing is None or thing.scenario is None else thing.scenario
+        made = box_region(proposal.proposal_id, proposal.bbox, category, scenario, frame)
+        made[0]["score"] = proposal.detector_score
+        if thing is not None:
+            carried = ", carried on" if frame.frame_id != thing.first_frame else ""
+            made = [{**item, "meta": {"text": [f"thing {thing.number}{carried}"]}} for item in made]
+        result += made
     # A frame without a box is left to the person: neither visible nor rejected.
     result += [status("status", "Visible")] if audible else []
     score = max((proposal.detector_score for proposal in audible), default=0.0)

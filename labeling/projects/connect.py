@@ -48,13 +48,21 @@ def connect(workspace: Workspace) -> LabelStudio:
     return server
 
 
-def find_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project | None:
+def find_project(
+    server: LabelStudio, prefix: str, kind: ProjectKind, by_clip: bool = False
+) -> Project | None:
     """Find the project of a kind; none when it is not there.
+
+    Args:
+        server: connected.
+        prefix: of the titles of our projects.
+        kind: of project.
+        by_clip: the one whose tasks are clips.
 
     Raises:
         UsageError: its labeling config is not ours, or two projects have the title.
     """
-    title = f"{prefix} {kind.name}"
+    title = f"{prefix} {kind.title(by_clip)}"
     found = server.find_projects(title)
     if not found:
         return None
@@ -65,32 +73,45 @@ def find_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project
             " name others with --set label.project=NAME."
         )
     project = found[0]
-    if canonical(project["label_config"]) != canonical(layout(kind.config).xml):
+    config = layout(kind.layout_name(by_clip)).xml
+    if canonical(project["label_config"]) != canonical(config):
         raise UsageError(
             f"{server.url}: project {project['id']} {title!r} has another labeling config than this"
             " version of avatar-build. Start a new one with --set label.project=NAME."
         )
-    return _project(project)
+    return _project(project, by_clip)
 
 
-def open_project(server: LabelStudio, prefix: str, kind: ProjectKind) -> Project:
+def find_projects(server: LabelStudio, prefix: str, kind: ProjectKind) -> list[Project]:
+    """Find the projects of a kind that are there, the one by frame before the one by clip.
+
+    Raises:
+        UsageError: as ``find_project`` does.
+    """
+    found = [find_project(server, prefix, kind, by_clip) for by_clip in kind.layouts]
+    return [project for project in found if project is not None]
+
+
+def open_project(
+    server: LabelStudio, prefix: str, kind: ProjectKind, by_clip: bool = False
+) -> Project:
     """Find the project of a kind, or make it."""
-    found = find_project(server, prefix, kind)
+    found = find_project(server, prefix, kind, by_clip)
     if found is not None:
         return found
     made = server.create_project(
-        title=f"{prefix} {kind.name}",
+        title=f"{prefix} {kind.title(by_clip)}",
         description=kind.description,
-        label_config=layout(kind.config).xml,
+        label_config=layout(kind.layout_name(by_clip)).xml,
         show_collab_predictions=True,  # a task opens with its proposals
         model_version=PREDICTED,
         show_skip_button=True,
         sampling="Sequential sampling",
         maximum_annotations=1,
     )
-    return _project(made)
+    return _project(made, by_clip)
 
 
-def _project(raw: dict[str, Any]) -> Project:
+def _project(raw: dict[str, Any], by_clip: bool) -> Project:
     key = digest_of([raw["id"], raw["created_at"]])[:8]
-    return Project(int(raw["id"]), str(raw["title"]), key)
+    return Project(int(raw["id"]), str(raw["title"]), key, by_clip)

@@ -66,14 +66,15 @@ class Layout:
 
 @cache
 def layout(name: str) -> Layout:
-    """Read a config of ours, ``boxes`` or ``masks``."""
+    """Read a config of ours, ``boxes``, ``clips`` or ``masks``."""
     file = resources.files("labeling.projects").joinpath("configs", f"{name}.xml")
     xml = file.read_text("utf-8")
     controls, variables, hotkeys = {}, set(), set()
     for tag in ElementTree.fromstring(xml).iter():
         if (key := tag.get("hotkey")) is not None:
             hotkeys.add(key)
-        variable = tag.get("value", "")[1:] if tag.get("value", "").startswith("$") else ""
+        value = tag.get("value") or tag.get("valueList") or ""
+        variable = value[1:] if value.startswith("$") else ""
         if variable:
             variables.add(variable)
         if tag.tag in _CHOICE_TAGS:

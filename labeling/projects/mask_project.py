@@ -146,7 +146,7 @@ class MaskQuestions(Questions):
         if frame_id not in self._open or task["drafts"]:
             return False
         answers = [answer for answer in task["annotations"] if not is_skip(answer)]
-        if not are_pulled(answers, project, self._pulled):
+        if not are_pulled(answers, frame_id, project, self._pulled):
             return False
         return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
 

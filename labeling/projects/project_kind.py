@@ -18,6 +18,9 @@ from pipeline.records.schema import Frame, Review
 from pipeline.run.stage import StageSpec
 from pipeline.workspace.workspace import Workspace
 
+CLIPS = "clips"
+"""The name in ``configs`` of the labeling config of clips."""
+
 
 @dataclass(frozen=True)
 class Project:
@@ -27,6 +30,8 @@ class Project:
     title: str
     key: str
     """The project's name for good: numbers are used again after a server lost its data."""
+    by_clip: bool = False
+    """True where a task shows the frames of a clip, each a page."""
 
     def name_of(self, annotation: object) -> str:
         """Return the name by which a review says what it came from.
@@ -56,7 +61,7 @@ class Questions(ABC):
 
     @abstractmethod
     def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
-        """Make a frame's task.
+        """Make a frame's task, of which ``pages.clip_task`` makes a clip's.
 
         Args:
             frame: one of ``frames``.
@@ -66,7 +71,13 @@ class Questions(ABC):
 
     @abstractmethod
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
-        """Say whether a task at the server is to be replaced, and nothing is lost by that."""
+        """Say whether a task at the server is to be replaced, and nothing is lost by that.
+
+        Args:
+            frame_id: that it shows.
+            task: as the server has it; of a clip's task, the frame's page (``pages.page_of``).
+            project: that it is in.
+        """
 
     def task_overlap(self, frame_id: str, annotators: Sequence[object]) -> int:
         """Return how many different people are to answer a frame's task.
@@ -112,6 +123,22 @@ class ProjectKind:
     """Opens the questions, from a workspace and the target categories in the order of the list."""
     answers: Callable[[Workspace, Sequence[str]], Answers]
     """Opens the reader of answers, from the same."""
+    by_clip: str = ""
+    """The last word of the title of a project of its own whose tasks are clips (``label.task``);
+    empty where the question is of one frame."""
+
+    @property
+    def layouts(self) -> list[bool]:
+        """List the layouts of its tasks: by frame (False) and, where it can be, by clip (True)."""
+        return [False, True] if self.by_clip else [False]
+
+    def title(self, by_clip: bool) -> str:
+        """Return the last word of the title of the project of a layout."""
+        return self.by_clip if by_clip else self.name
+
+    def layout_name(self, by_clip: bool) -> str:
+        """Return the name in ``configs`` of a layout's labeling config."""
+        return CLIPS if by_clip else self.config
 
 
 def project_kinds() -> list[ProjectKind]:
@@ -119,20 +146,27 @@ def project_kinds() -> list[ProjectKind]:
     return [step.load_project() for step in PROJECTS.values()]
 
 
-def pulled_at(reviews: Iterable[Review]) -> dict[str, str]:
-    """Return the newest time that was pulled of each annotation."""
-    pulled: dict[str, str] = {}
+PulledAt = dict[tuple[str, str], str]
+"""The newest time that was pulled of each annotation and frame."""
+
+
+def pulled_at(reviews: Iterable[Review]) -> PulledAt:
+    """Return the newest time that was pulled of each annotation, of each of its frames."""
+    pulled: PulledAt = {}
     for review in reviews:
-        known = pulled.get(review.annotation_id, "")
-        pulled[review.annotation_id] = max(known, review.updated_at)
+        key = review.annotation_id, review.frame_id
+        pulled[key] = max(pulled.get(key, ""), review.updated_at)
     return pulled
 
 
-def are_pulled(answers: Iterable[object], project: Project, pulled: Mapping[str, str]) -> bool:
-    """Say whether all of a task's answers stand in the tables as they are at the server."""
+def are_pulled(
+    answers: Iterable[object], frame_id: str, project: Project, pulled: PulledAt
+) -> bool:
+    """Say whether what a task's answers say of a frame stands in the tables as at the server."""
     try:
         return all(
-            pulled.get(project.name_of(answer), "") >= read(Stamp, answer, "an answer").updated_at
+            pulled.get((project.name_of(answer), frame_id), "")
+            >= read(Stamp, answer, "an answer").updated_at
             for answer in answers
         )
     except InputError:

@@ -69,7 +69,10 @@ class OverlapPlan:
                 hold = holds(review, frame, proposed.get(name, []), config.reuse_iou)
                 (good if hold else self.orphaned).append(review)
             self._held[name] = {review.annotator for review in good}
-            self.wanted[name] = config.overlap if is_sampled(name, config.share, config.seed) else 1
+            # Of a clip that several are to answer, all frames are.
+            drawn = frame.clip_id if config.task == "clip" else name
+            several = is_sampled(drawn, config.share, config.seed)
+            self.wanted[name] = config.overlap if several else 1
             if any(review.purpose == "gold" for review in counting):
                 self.wanted[name] = EVERYBODY
             missing = max(0, self.wanted[name] - len(self._held[name]))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labeling.label_studio.client import LabelStudio
-from labeling.projects.connect import find_project
+from labeling.projects.connect import find_projects
 from labeling.projects.project_kind import project_kinds
 from labeling.quality.agreement import agreement
 from labeling.review.overlap import EVERYBODY, OverlapPlan
@@ -41,7 +41,8 @@ class ProjectStatus:
     in_adjudication: int
     """Frames of the boxes on which people differ and that nobody has adjudicated."""
     seconds_per_task: float | None
-    """The median of the newest answers that were pulled; none before the first."""
+    """The median of the newest answers that were pulled, each of a frame or of a clip as the tasks
+    are; none before the first."""
 
     @property
     def hours_left(self) -> float | None:
@@ -99,10 +100,12 @@ def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectS
     reviews = workspace.rows(Review)
     disputed = len(agreement(reviews, config.agreement_iou).disputed)
     found = []
-    for kind in project_kinds():
-        project = find_project(server, config.project, kind)
-        if project is None:
-            continue
+    projects = [
+        (kind, project)
+        for kind in project_kinds()
+        for project in find_projects(server, config.project, kind)
+    ]
+    for kind, project in projects:
         raw = server.project(project.number)
         tasks, done = int(raw["task_number"] or 0), int(raw["finished_task_number"] or 0)
         shared = list(server.shared_tasks(project.number))
@@ -110,7 +113,7 @@ def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectS
         to_do = tasks - done - gold
         found.append(
             ProjectStatus(
-                kind=kind.name,
+                kind=kind.title(project.by_clip),
                 project=project.title,
                 tasks=tasks,
                 to_do=to_do,
@@ -123,6 +126,8 @@ def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectS
                 seconds_per_task=_rate(reviews, project.key),
             )
         )
+        if kind.name == "boxes":
+            disputed = 0  # said once, whichever layout they are in
     return found
 
 
@@ -152,10 +157,10 @@ def _more_answers(task: dict[str, Any]) -> int:
 
 def _rate(reviews: Iterable[Review], key: str) -> float | None:
     """Return the median lead time of a project's newest answers."""
-    timed = [
-        (review.updated_at, review.lead_time_s)
-        for review in reviews
-        if review.annotation_id.startswith(f"{key}/") and review.lead_time_s is not None
-    ]
-    newest = [seconds for _, seconds in sorted(timed)[-_RECENT:]]
+    timed: dict[tuple[str, str], float] = {}
+    for review in reviews:
+        if review.annotation_id.startswith(f"{key}/") and review.lead_time_s is not None:
+            answer = review.updated_at, review.annotation_id  # of a clip, one about each frame
+            timed[answer] = timed.get(answer, 0.0) + review.lead_time_s
+    newest = [seconds for _, seconds in sorted(timed.items())[-_RECENT:]]
     return statistics.median(newest) if newest else None

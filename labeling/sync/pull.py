@@ -5,6 +5,9 @@ its annotation and time, so reading it twice adds nothing. An answer that cannot
 failure row and asked for again until it is mended. A deleted or skipped one is taken back by a row
 of its own, which says that the frame is to be looked at again. The answers of a task that was
 deleted as a whole still count, and that it is gone is said.
+
+An answer about a clip is one about each of its frames: what it says of one is a review even where
+what it says of another is to mend, and each is known by the annotation and the frame.
 """
 
 from __future__ import annotations
@@ -18,18 +21,22 @@ from typing import Any
 from labeling.label_studio.client import LabelStudio
 from labeling.label_studio.shapes import Stamp, Task, read, read_task, unreadable, utc
 from labeling.projects.box_results import withdrawn
-from labeling.projects.connect import find_project
+from labeling.projects.connect import find_projects
+from labeling.projects.pages import frames_of, page_of, pages_answered
 from labeling.projects.project_kind import Answers, Project, ProjectKind
-from labeling.sync.push import foreign_line, frame_of
+from labeling.sync.push import foreign_line
 from pipeline.errors import InputError, UsageError
 from pipeline.records.reviews import DELETED, SKIPPED, is_withdrawn
-from pipeline.records.schema import FailureRow, Frame, Review, digest_of
+from pipeline.records.schema import FailureRow, Frame, Review, content_id, digest_of
 from pipeline.run.derive import Derived, HeldStep, bring_up_to_date, hold
 from pipeline.run.stage import Drop, Fail, Ok, Outcome
 from pipeline.run.unit import Clock
 from pipeline.words import command_line
 from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.workspace import Workspace
+
+_OF = " of "
+"""Between an annotation and a frame, in the name of what it says of that frame."""
 
 _OVERLAP = timedelta(seconds=60)
 """A task written while the last pull was reading may carry an earlier time."""
@@ -90,24 +97,26 @@ def pull(
         AvatarBuildError: another pull is running, or the server fails; nothing is half done.
     """
     storage = workspace.storage
-    project = find_project(server, workspace.config.label.project, kind)
-    if project is None:
+    projects = find_projects(server, workspace.config.label.project, kind)
+    if not projects:
         again = command_line("label", "push", kind.name, "--workspace", storage.url)
         title = f"{workspace.config.label.project} {kind.name}"
         raise UsageError(f"{server.url}: no project {title!r}. Make it with: {again}")
+    pulled = Pulled(projects[0])
     with hold(workspace, kind.step) as held:
-        clock = Clock()
         answers = kind.answers(workspace, vocabulary)
-        reader = _Reader(workspace, server, project, answers, held.ledger)
         # From which time on each project's tasks are to be looked at; none for all tasks.
         file = f"{held.ledger.folder}/since.json"
         since = json.loads(storage.read(file)) if storage.exists(file) else {}
-        _commit(held, list(reader.read(since.get(project.key, ""))), project, clock)
-        if reader.newest:
-            since[project.key] = reader.next_since()
-            storage.write(file, json.dumps(since).encode())
+        for project in projects:
+            clock = Clock()
+            reader = _Reader(workspace, server, project, answers, held.ledger, pulled)
+            _commit(held, list(reader.read(since.get(project.key, ""))), project, clock)
+            if reader.newest:
+                since[project.key] = reader.next_since()
+                storage.write(file, json.dumps(since).encode())
     bring_up_to_date(workspace)
-    return reader.pulled
+    return pulled
 
 
 class _Reader:
@@ -120,8 +129,9 @@ class _Reader:
         project: Project,
         answers: Answers,
         ledger: Ledger,
+        pulled: Pulled,
     ) -> None:
-        self.pulled = Pulled(project)
+        self.pulled = pulled
         self.newest = ""
         self._oldest_bad = ""
         self._read: set[str] = set()
@@ -129,13 +139,14 @@ class _Reader:
         self._project = project
         self._answers = answers
         self._frames = {row.frame_id: row for row in workspace.rows(Frame)}
-        # The newest row of each annotation of this project that is known, by annotation.
+        # The newest row of each annotation of this project that is known, by its name.
         self._known: dict[str, Review] = {}
         self._of_frame: dict[str, set[str]] = {}
         for review in sorted(workspace.rows(Review), key=lambda row: row.updated_at):
             if review.annotation_id.startswith(f"{project.key}/"):
-                self._known[review.annotation_id] = review
-                self._of_frame.setdefault(review.frame_id, set()).add(review.annotation_id)
+                name = self._name(review.annotation_id, review.frame_id)
+                self._known[name] = review
+                self._of_frame.setdefault(review.frame_id, set()).add(name)
         self._failing: dict[str, FailureRow] = {row.input_id: row for row in ledger.failures()}
 
     def next_since(self) -> str:
@@ -156,17 +167,23 @@ class _Reader:
             link = self._server.task_link(self._project.number, task["id"])
             whole = read_task(task, link)
             self.newest = max(self.newest, whole.updated_at)
-            frame_id = frame_of(task)
-            if frame_id is None:
+            names = frames_of(task)
+            if not names:
                 self.pulled.foreign.append(link)
                 continue
-            yield from self._answers_of(task, whole, frame_id, link)
-        self.pulled.gone = self._without_task()
+            yield from self._answers_of(task, whole, names, link)
+        self.pulled.gone += self._without_task()
+
+    def _name(self, annotation: str, frame_id: str) -> str:
+        """Return the name of what an annotation says of a frame."""
+        return f"{annotation}{_OF}{frame_id}" if self._project.by_clip else annotation
 
     def _answers_of(
-        self, task: dict[str, Any], whole: Task, frame_id: str, link: str
+        self, task: dict[str, Any], whole: Task, frames: Sequence[str], link: str
     ) -> Iterator[Outcome]:
-        alive, nameless = set(), False
+        alive: set[str] = set()
+        given: set[str] = set()
+        nameless = False
         for place, annotation in enumerate(whole.annotations):
             name = unnamed = f"{self._project.key}/task {task['id']}, {place + 1}"
             try:
@@ -174,18 +191,43 @@ class _Reader:
                 if said in self._read:
                     raise unreadable("another answer has its number and time; delete it")
                 name = said
-                yield from self._answer(task, annotation, name, frame_id)
+                by_clip = self._project.by_clip
+                parts = pages_answered(annotation, len(frames)) if by_clip else [annotation]
             except InputError as error:
-                yield from self._bad(error, name, frame_id, whole.updated_at, link)
+                yield from self._bad(error, name, frames[0], whole.updated_at, link)
+                alive.add(name)
+            else:
+                for frame_id, part in zip(frames, parts, strict=True):
+                    own = self._name(name, frame_id)
+                    try:
+                        yield from self._answer(page_of(task, frame_id), part, own, name, frame_id)
+                    except InputError as error:
+                        yield from self._bad(error, own, frame_id, whole.updated_at, link)
+                    alive.add(own)
             nameless = nameless or name == unnamed
-            alive.add(name)
+            given.add(name)
             self._read.add(name)
         # Which one has no name is not known, so none is said to be deleted.
-        for name in [] if nameless else sorted(self._of_frame.get(frame_id, set()) - alive):
-            # An answer older than the task was given to an earlier task of the frame.
-            if utc(name.rpartition("@")[2]) >= whole.created_at:
-                yield from self._take_back(name, whole.updated_at, DELETED)
+        for frame_id in [] if nameless else frames:
+            for name in sorted(self._of_frame.get(frame_id, set()) - alive):
+                annotation_id = self._known[name].annotation_id
+                # An answer older than the task was given to an earlier task of the frame, and one
+                # that cannot be read now was not deleted.
+                old = utc(annotation_id.rpartition("@")[2]) < whole.created_at
+                if not old and annotation_id not in given and self._is_deleted(annotation_id):
+                    yield from self._take_back(name, whole.updated_at, DELETED)
         yield from self._gone(link, alive)
+
+    def _is_deleted(self, annotation_id: str) -> bool:
+        """Say whether an answer that a task does not have is gone.
+
+        A frame has one task, but a clip's may be asked about in two: the server knows.
+        """
+        if not self._project.by_clip:
+            return True
+        number, _, made = annotation_id.partition("/")[2].partition("@")
+        found = self._server.annotation(int(number))
+        return found is None or found.get("created_at") != made
 
     def _without_task(self) -> list[str]:
         """Return the frames whose answers count and whose task is no longer there."""
@@ -193,10 +235,10 @@ class _Reader:
         if not answered:
             return []
         tasks = self._server.task_columns(self._project.number, "id", "meta")
-        return sorted(answered - {frame_of(task, "meta") for task in tasks})
+        return sorted(answered - {name for task in tasks for name in frames_of(task, "meta")})
 
     def _answer(
-        self, task: dict[str, Any], annotation: object, name: str, frame: str
+        self, task: dict[str, Any], annotation: object, name: str, annotation_id: str, frame: str
     ) -> Iterator[Outcome]:
         known = self._known.get(name)
         stamp = read(Stamp, annotation, "the answer")
@@ -208,7 +250,10 @@ class _Reader:
                 raise InputError(
                     "unknown_frame", "this workspace has no such frame; it was sampled anew"
                 )
-            review = self._answers.read(annotation, task, self._frames[frame], name)
+            review = self._answers.read(annotation, task, self._frames[frame], annotation_id)
+            if self._project.by_clip:
+                own = content_id("r", annotation_id, review.updated_at, frame)
+                review = review.model_copy(update={"review_id": own})
             self.pulled.edited += known is not None
             self.pulled.new += known is None
             yield Ok(name, [review])
@@ -230,7 +275,11 @@ class _Reader:
             return
         self.pulled.taken_back += 1
         later = datetime.fromisoformat(known.updated_at) + timedelta(microseconds=1)
-        yield Ok(name, [withdrawn(known, max(at, utc(later.isoformat())), reason)])
+        taken_back = withdrawn(known, max(at, utc(later.isoformat())), reason)
+        if self._project.by_clip:
+            own = content_id("r", taken_back.review_id, known.frame_id)
+            taken_back = taken_back.model_copy(update={"review_id": own})
+        yield Ok(name, [taken_back])
 
     def _gone(self, link: str, alive: set[str]) -> Iterator[Outcome]:
         """Drop failures whose annotation is no longer there: they need no mending."""

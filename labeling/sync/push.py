@@ -1,13 +1,16 @@
 """Send frames to annotators.
 
-A frame is one task, whatever was tried before: what the server has is looked at first, and a
-frame that is there twice (two pushes at once, or an import whose answer got lost) is made one.
+A frame has one task, whatever was tried before: what the server has is looked at first, and a
+task that is there twice (two pushes at once, or an import whose answer got lost) is made one.
+
+A task shows one frame or those of a clip (``label.task``), each layout in a project of its own.
+What somebody has begun in the other layout's project stays there; what nobody has begun moves.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,10 +18,11 @@ from functools import partial
 from typing import Any
 
 from labeling.label_studio.client import LabelStudio
-from labeling.label_studio.shapes import is_text, read_task
+from labeling.label_studio.shapes import Task, read_task
 from labeling.projects.annotator_clips import FrameMedia
-from labeling.projects.connect import open_project
+from labeling.projects.connect import find_project, open_project
 from labeling.projects.labeling_config import check_task
+from labeling.projects.pages import clip_task, frames_of, in_tasks, page_of
 from labeling.projects.project_kind import Project, ProjectKind, Questions
 from pipeline.errors import AvatarBuildError
 from pipeline.records.schema import Frame
@@ -44,8 +48,15 @@ class Pushed:
     project: Project
     frames: int = 0
     new: int = 0
+    """Frames that were sent."""
+    clips: int = 0
+    """Tasks they were sent in, where a task shows the frames of a clip."""
     known: int = 0
     """Frames with a task at the server already."""
+    elsewhere: int = 0
+    """Frames of these whose task, which somebody has begun, is in the other layout's project."""
+    moved: int = 0
+    """Tasks removed from there, as nobody had begun them; their frames are sent here."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """Frames that could not be sent, with the reason."""
     doubled: int = 0
@@ -68,8 +79,10 @@ class Pushed:
 
     def lines(self) -> list[str]:
         """Return the lines that the command prints."""
-        said = f"push: {counted(self.frames, 'frame')}: {counted(self.new, 'new task')}"
-        said += f", {self.known} there already"
+        new = counted(self.new, "new task")
+        if self.project.by_clip:
+            new = f"{self.new} sent in {counted(self.clips, 'new task')}, a clip each"
+        said = f"push: {counted(self.frames, 'frame')}: {new}, {self.known} there already"
         said += f", {len(self.skipped)} not sent" if self.skipped else ""
         said += f"; {counted(self.doubled, 'double task')} removed" if self.doubled else ""
         said += f"; {counted(self.renewed, 'outdated task')} replaced" if self.renewed else ""
@@ -110,14 +123,26 @@ def push(
         if not (lock.alone or lock.try_alone()):
             raise AvatarBuildError("push: another push of this workspace is running; let it end.")
         bring_up_to_date(workspace)
-        project = open_project(server, workspace.config.label.project, kind)
+        prefix = workspace.config.label.project
+        by_clip = workspace.config.label.task == "clip" and bool(kind.by_clip)
+        project = open_project(server, prefix, kind, by_clip)
+        other = find_project(server, prefix, kind, not by_clip) if kind.by_clip else None
         served = workspace.storage.local_path("media")
         if served is not None and not workspace.config.label.url:
             server.add_local_files(project.number, str(served))
         questions = kind.questions(workspace, vocabulary)
         pushed = Pushed(project, notes=questions.notes())
-        known, ending = _known_frames(server, questions, pushed)
+        if workspace.config.label.task == "clip" and not by_clip:
+            pushed.notes.append(f"{kind.name}: asked frame by frame, whatever label.task says.")
         frames = questions.frames()
+        known, ending = _known_frames(server, questions, project, pushed)
+        if other is not None:
+            begun = _begun_elsewhere(server, questions, other, pushed)
+            asked = {frame.frame_id for frame in frames}
+            pushed.elsewhere = len((begun - known) & asked)
+            known |= begun
+            if pushed.elsewhere or pushed.moved:
+                pushed.notes.append(_of_both(pushed, other))
         waiting = [frame for frame in frames if frame.frame_id not in known]
         pushed.frames, pushed.known = len(frames), len(frames) - len(waiting)
         media = FrameMedia(workspace)
@@ -126,50 +151,82 @@ def push(
                 f"The pictures' addresses open until {media.open_until}. Push again before that for"
                 " what is not answered by then, or name a server of them in label.media_url."
             )
-        make = partial(_task, kind.config, questions, media)
+        make = partial(_clip_task if by_clip else _frame_task, questions, media)
+        made_of = partial(_checked, make, kind.layout_name(by_clip), media)
+        units, done = in_tasks(waiting, by_clip), 0
         # A task's clips are cut as it is made, so each batch is made on all cores and then sent.
         with ThreadPoolExecutor(workspace.config.run.workers or os.cpu_count()) as pool:
-            for start in range(0, len(waiting), _BATCH):
-                batch = waiting[start : start + _BATCH]
-                _send(server, pushed, batch, list(pool.map(make, batch)))
-                progress(start + len(batch), len(waiting))
-        for frame in frames:
-            if frame.frame_id in ending and isinstance(made := make(frame), dict):
-                server.update_task(ending[frame.frame_id], data=made["data"], meta=made["meta"])
-                pushed.readdressed += 1
+            for start in range(0, len(units), _BATCH):
+                batch = units[start : start + _BATCH]
+                _send(server, pushed, list(pool.map(made_of, batch)))
+                done += sum(map(len, batch))
+                progress(done, len(waiting))
+        by_name = {frame.frame_id: frame for frame in frames}
+        for names, number in ending.items():
+            if all(name in by_name for name in names):
+                task, left_out = made_of([by_name[name] for name in names])
+                if task is not None and not left_out:
+                    server.update_task(number, data=task["data"], meta=task["meta"])
+                    pushed.readdressed += 1
         if questions.asks_several:
-            pushed.opened = _open_for_more(server, project, questions, progress)
+            for there in (project, other):
+                if there is not None:
+                    pushed.opened += _open_for_more(server, there, questions, progress)
     return pushed
 
 
-def _send(
-    server: LabelStudio,
-    pushed: Pushed,
-    batch: Sequence[Frame],
-    made: Sequence[dict[str, Any] | str],
-) -> None:
+_Made = tuple[dict[str, Any] | None, list[tuple[str, str]]]
+"""A task, if there is one, and the frames that are not in it, each with the reason."""
+
+
+def _send(server: LabelStudio, pushed: Pushed, made: Sequence[_Made]) -> None:
     """Import the tasks that were made of a batch, and note why others were not."""
-    if tasks := [task for task in made if isinstance(task, dict)]:
-        pushed.new += server.import_tasks(pushed.project.number, tasks)
-    pushed.skipped += [
-        (frame.frame_id, reason)
-        for frame, reason in zip(batch, made, strict=True)
-        if isinstance(reason, str)
-    ]
+    if tasks := [task for task, _ in made if task is not None]:
+        arrived = server.import_tasks(pushed.project.number, tasks)
+        if pushed.project.by_clip:
+            pushed.clips += arrived
+            pushed.new += sum(len(frames_of(task)) for task in tasks)
+        else:
+            pushed.new += arrived
+    pushed.skipped += [reason for _, left_out in made for reason in left_out]
 
 
-def _task(
-    config: str, questions: Questions, media: FrameMedia, frame: Frame
-) -> dict[str, Any] | str:
-    """Make the frame's task and check it, or say why there is none."""
+def _checked(
+    make: Callable[[Sequence[Frame]], _Made],
+    config: str,
+    media: FrameMedia,
+    frames: Sequence[Frame],
+) -> _Made:
+    """Make a task of frames and check it, or say why there is none."""
+    task, left_out = make(frames)
+    if task is None:
+        return None, left_out
+    check_task(task, config)
+    # It says its frames twice: the list of all tasks is light without their data.
+    names = ("frame_id", "clip_id", "frame_ids")
+    meta = {name: task["data"][name] for name in names if name in task["data"]}
+    until = {"open_until": media.open_until} if media.open_until else {}
+    return {**task, "meta": {**meta, **until}}, left_out
+
+
+def _frame_task(questions: Questions, media: FrameMedia, frames: Sequence[Frame]) -> _Made:
+    (frame,) = frames
     addresses = media.addresses(frame)
     if isinstance(addresses, str):
-        return addresses
-    task = questions.task(frame, *addresses)
-    check_task(task, config)
-    # It says its frame twice: the list of all tasks is light without their data.
-    until = {"open_until": media.open_until} if media.open_until else {}
-    return {**task, "meta": {"frame_id": frame.frame_id, **until}}
+        return None, [(frame.frame_id, addresses)]
+    return questions.task(frame, *addresses), []
+
+
+def _clip_task(questions: Questions, media: FrameMedia, frames: Sequence[Frame]) -> _Made:
+    pages, around = media.of_clip(frames)
+    tasks, left_out = [], []
+    for frame in frames:
+        addresses = pages[frame.frame_id]
+        if isinstance(addresses, str):
+            left_out.append((frame.frame_id, addresses))
+        else:
+            tasks.append(questions.task(frame, *addresses))
+    return clip_task(frames[0].clip_id, tasks, around) if tasks else None, left_out
 
 
 def _open_for_more(
@@ -184,8 +241,9 @@ def _open_for_more(
     columns = "id", "meta", "overlap", "annotators", "total_annotations"
     changes: dict[int, dict[str, Any]] = {}
     for task in server.task_columns(project.number, *columns):
-        name = frame_of(task, "meta")
-        overlap = 0 if name is None else questions.task_overlap(name, task["annotators"])
+        names = frames_of(task, "meta")
+        there = task["annotators"]
+        overlap = max((questions.task_overlap(name, there) for name in names), default=0)
         if overlap > max(1, int(task["overlap"])):
             done = int(task["total_annotations"]) >= overlap  # annotators may have skipped it
             changes[int(task["id"])] = {"overlap": overlap, "is_labeled": done}
@@ -197,40 +255,102 @@ def _open_for_more(
 
 
 def _known_frames(
-    server: LabelStudio, questions: Questions, pushed: Pushed
-) -> tuple[set[str], dict[str, int]]:
-    """Return the frames that have a task; of two tasks of a frame the one worked on stays.
+    server: LabelStudio, questions: Questions, project: Project, pushed: Pushed
+) -> tuple[set[str], dict[tuple[str, ...], int]]:
+    """Return the frames that have a task; of two tasks of the same the one worked on stays.
 
     Returns:
-        The frames; and the tasks, by frame, that nobody answered and whose addresses end soon.
+        The frames; and the tasks, by their frames, that nobody answered and whose addresses end
+        soon.
     """
-    first: dict[str, tuple[int, bool]] = {}
-    ending: dict[str, int] = {}
+    first: dict[tuple[str, ...], tuple[int, bool]] = {}
+    known: set[str] = set()
+    ending: dict[tuple[str, ...], int] = {}
     gone: list[int] = []  # removed at the end: the list is read by pages
-    for task in server.tasks(pushed.project.number):
-        name, number = frame_of(task), int(task["id"])
-        link = server.task_link(pushed.project.number, number)
-        whole = read_task(task, link)
-        worked_on = bool(whole.annotations or whole.drafts)
-        if name is None:
-            pushed.foreign.append(link)
-        elif questions.is_outdated(name, task, pushed.project):
+    for task, whole, names in _tasks_of_ours(server, project, pushed):
+        number, worked_on = int(task["id"]), _is_begun(whole)
+        if not (asked := _still_asked(task, names, whole, questions, project)):
             gone.append(number)
             pushed.renewed += 1
-        elif name not in first:
-            first[name] = number, worked_on
+        elif names not in first:
+            first[names] = number, worked_on
         elif not worked_on:
             gone.append(number)
             pushed.doubled += 1
-        elif not first[name][1]:
-            gone.append(first[name][0])
+        elif not first[names][1]:
+            gone.append(first[names][0])
             pushed.doubled += 1
-            first[name] = number, worked_on
-        if name is not None and not whole.annotations and _ends_soon(task):
-            ending[name] = number
+            first[names] = number, worked_on
+        known |= asked
+        if not whole.annotations and _ends_soon(task):
+            ending[names] = number
     for number in gone:
         server.delete_task(number)
-    return set(first), {name: task for name, task in ending.items() if task not in gone}
+    return known, {names: task for names, task in ending.items() if task not in gone}
+
+
+def _begun_elsewhere(
+    server: LabelStudio, questions: Questions, other: Project, pushed: Pushed
+) -> set[str]:
+    """Remove the tasks of the other layout that nobody has begun; return the frames of the rest."""
+    begun: set[str] = set()
+    gone: list[int] = []
+    for task, whole, names in _tasks_of_ours(server, other, pushed):
+        asked = _still_asked(task, names, whole, questions, other)
+        if asked and _is_begun(whole):
+            begun |= asked
+        else:
+            gone.append(int(task["id"]))
+    for number in gone:
+        server.delete_task(number)
+    pushed.moved = len(gone)
+    return begun
+
+
+def _of_both(pushed: Pushed, other: Project) -> str:
+    """Say what became of the tasks of the other layout."""
+    where = f"project {other.number}, {other.title!r}"
+    stay = (
+        f"{counted(pushed.elsewhere, 'frame stays', 'frames stay')} to do in {where}, begun there"
+    )
+    moved = f"{counted(pushed.moved, 'task')} that nobody had begun left {where}"
+    said = [stay] * bool(pushed.elsewhere) + [moved] * bool(pushed.moved)
+    return f"{'; '.join(said)}. Pulling brings in the answers of both."
+
+
+def _tasks_of_ours(
+    server: LabelStudio, project: Project, pushed: Pushed
+) -> Iterator[tuple[dict[str, Any], Task, tuple[str, ...]]]:
+    """Yield a project's tasks with their frames; what is none of ours is noted."""
+    for task in server.tasks(project.number):
+        link = server.task_link(project.number, task["id"])
+        whole, names = read_task(task, link), tuple(frames_of(task))
+        if names:
+            yield task, whole, names
+        else:
+            pushed.foreign.append(link)
+
+
+def _is_begun(whole: Task) -> bool:
+    return bool(whole.annotations or whole.drafts)
+
+
+def _still_asked(
+    task: dict[str, Any],
+    names: Sequence[str],
+    whole: Task,
+    questions: Questions,
+    project: Project,
+) -> set[str]:
+    """Return the frames for which a task stands; none when it is to be replaced.
+
+    A clip's task that was answered stays for the frames whose answers hold; another asks about the
+    others again. One that nobody has begun is replaced as a whole.
+    """
+    asked = {
+        name for name in names if not questions.is_outdated(name, page_of(task, name), project)
+    }
+    return asked if len(asked) == len(names) or whole.annotations else set()
 
 
 def _ends_soon(task: dict[str, Any]) -> bool:
@@ -242,12 +362,3 @@ def _ends_soon(task: dict[str, Any]) -> bool:
         return ends is not None and ends - datetime.now(UTC) < _SOON
     except (ValueError, TypeError):
         return False
-
-
-def frame_of(task: dict[str, Any], part: str = "data") -> str | None:
-    """Return the frame a task shows; none when it is none of ours. Its ``meta`` says it too."""
-    holder = task.get(part)
-    name = holder.get("frame_id") if isinstance(holder, dict) else None
-    # No frame of ours is called by half a character or by several lines.
-    ours = is_text(name) and isinstance(name, str) and len(name.splitlines()) == 1
-    return name if ours else None

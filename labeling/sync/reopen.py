@@ -1,8 +1,9 @@
 """Open the boxes of a frame again that was sent back from the masks.
 
 The person's boxes become what the next one starts from, and their answer is deleted at the server;
-our tables keep it. What is to be opened is told by the reviews, so a crash or a server that stops
-leaves it for the next pull.
+our tables keep it. Of a clip, the frame alone is asked about again, in a task of its own, and the
+answer stays: it decides the other frames. What is to be opened is told by the reviews, so a crash
+or a server that stops leaves it for the next pull.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Any
 from labeling.label_studio.client import LabelStudio
 from labeling.label_studio.shapes import Stamp, is_skip, read, read_task, utc
 from labeling.projects.box_project import BOXES
-from labeling.projects.connect import find_project
+from labeling.projects.connect import find_projects
 from labeling.projects.labeling_config import PREDICTED
-from labeling.projects.project_kind import Project, are_pulled, pulled_at
+from labeling.projects.pages import frames_of, one_page
+from labeling.projects.project_kind import Project, PulledAt, are_pulled, pulled_at
 from labeling.review.instances import deciding_reviews
 from pipeline.errors import InputError
 from pipeline.records.reviews import by_frame, is_sent_back
-from pipeline.records.schema import Review
+from pipeline.records.schema import Frame, Review
 from pipeline.words import command_line, counted
 from pipeline.workspace.workspace import Workspace
 
@@ -61,17 +63,31 @@ def reopen_boxes(workspace: Workspace, server: LabelStudio) -> Reopened:
     back = _sent_back(reviews)
     if not back:
         return found
-    project = find_project(server, workspace.config.label.project, BOXES)
+    projects = find_projects(server, workspace.config.label.project, BOXES)
     pulled = pulled_at(reviews)
+    clip_of = {row.frame_id: row.clip_id for row in workspace.rows(Frame) if row.frame_id in back}
     push = command_line("label", "push", "boxes", "--workspace", workspace.storage.url)
     for name, review in sorted(back.items()):
-        tasks = [] if project is None else list(server.tasks_of(project.number, name))
-        if project is None or not tasks:
+        there = False
+        for project in projects:
+            tasks = _tasks(server, project, name, clip_of.get(name, ""))
+            there = there or bool(tasks)
+            if project.by_clip:
+                _open_page(server, project, tasks, review, pulled, found)
+            else:
+                for task in tasks:
+                    _open(server, project, task, review, pulled, found)
+        if not there:
             found.waiting.append((name, f"it has no task; run {push}"))
-        for task in tasks:
-            assert project is not None
-            _open(server, project, task, review, pulled, found)
     return found
+
+
+def _tasks(server: LabelStudio, project: Project, frame_id: str, clip_id: str) -> list[Any]:
+    """Return the tasks of a project that show a frame."""
+    if not project.by_clip:
+        return list(server.tasks_of(project.number, frame_id))
+    tasks = server.tasks_of(project.number, clip_id, "clip_id") if clip_id else ()
+    return [task for task in tasks if frame_id in frames_of(task)]
 
 
 def _sent_back(reviews: Sequence[Review]) -> dict[str, Review]:
@@ -86,24 +102,11 @@ def _open(
     project: Project,
     task: dict[str, Any],
     review: Review,
-    pulled: dict[str, str],
+    pulled: PulledAt,
     found: Reopened,
 ) -> None:
-    link = server.task_link(project.number, task["id"])
-    answers = [answer for answer in read_task(task, link).annotations if not is_skip(answer)]
-    try:
-        times = [read(Stamp, answer, "an answer").updated_at for answer in answers]
-    except InputError as error:
-        found.waiting.append((review.frame_id, f"{error.detail}. {link}"))
-        return
-    old = [answer for answer, at in zip(answers, times, strict=True) if at <= review.updated_at]
-    if not old:
-        return  # open already, or answered again
-    if not are_pulled(old, project, pulled):
-        what = (
-            f"its boxes were not pulled; 'avatar-build label pull boxes', then masks again. {link}"
-        )
-        found.waiting.append((review.frame_id, what))
+    """Make a frame's task one to do, unless it is open already or was answered again."""
+    if not (old := _answers_before(server, project, task, review, pulled, found)):
         return
     newest = max(old, key=lambda answer: utc(answer["updated_at"]))
     # Its origins tell what that person did, not what the next one will do.
@@ -112,3 +115,62 @@ def _open(
     for answer in old:
         server.delete_annotation(int(answer["id"]))
     found.frames.append(review.frame_id)
+
+
+def _open_page(
+    server: LabelStudio,
+    project: Project,
+    tasks: Sequence[dict[str, Any]],
+    review: Review,
+    pulled: PulledAt,
+    found: Reopened,
+) -> None:
+    """Ask about a frame of a clip again, unless it was asked or answered since.
+
+    Args:
+        server: connected.
+        project: of clips.
+        tasks: all that show the frame.
+        review: that sent it back.
+        pulled: what was pulled.
+        found: gets what became of it.
+    """
+    old: list[tuple[dict[str, Any], Any]] = []
+    for task in tasks:
+        whole = read_task(task, server.task_link(project.number, task["id"]))
+        if whole.created_at > review.updated_at:
+            return  # asked already
+        answers = _answers_before(server, project, task, review, pulled, found)
+        if answers is None:
+            return
+        old += [(task, answer) for answer in answers]
+    if old:
+        task, newest = max(old, key=lambda pair: utc(pair[1]["updated_at"]))
+        server.import_tasks(project.number, [one_page(task, review.frame_id, newest["result"])])
+        found.frames.append(review.frame_id)
+
+
+def _answers_before(
+    server: LabelStudio,
+    project: Project,
+    task: dict[str, Any],
+    review: Review,
+    pulled: PulledAt,
+    found: Reopened,
+) -> list[Any] | None:
+    """Return the answers of a task that a frame was sent back from; none where it has to wait."""
+    link = server.task_link(project.number, task["id"])
+    answers = [answer for answer in read_task(task, link).annotations if not is_skip(answer)]
+    try:
+        times = [read(Stamp, answer, "an answer").updated_at for answer in answers]
+    except InputError as error:
+        found.waiting.append((review.frame_id, f"{error.detail}. {link}"))
+        return None
+    old = [answer for answer, at in zip(answers, times, strict=True) if at <= review.updated_at]
+    if old and not are_pulled(old, review.frame_id, project, pulled):
+        what = (
+            f"its boxes were not pulled; 'avatar-build label pull boxes', then masks again. {link}"
+        )
+        found.waiting.append((review.frame_id, what))
+        return None
+    return old

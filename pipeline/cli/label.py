@@ -136,6 +136,12 @@ def backend(workspace: Workspace) -> None:
 @label.command()
 @_KIND
 @setting_option(
+    "--task",
+    sets=["label.task"],
+    type=click.Choice(["frame", "clip"]),
+    help="Ask about each frame alone, or about all frames of a clip at once.",
+)
+@setting_option(
     "--overlap",
     sets=["label.overlap"],
     type=SOME,
@@ -161,6 +167,7 @@ def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
 
     \b
         avatar-build label push boxes --workspace ws
+        avatar-build label push boxes --task clip
         avatar-build label push boxes --overlap 2 --share 0.1 --gold gold.jsonl
         avatar-build label push masks --workspace ws
         avatar-build label push adjudication --workspace ws

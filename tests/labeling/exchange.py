@@ -6,6 +6,7 @@ from typing import Any
 
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelStudio
+from labeling.projects.pages import frames_of
 from labeling.projects.project_kind import ProjectKind
 from labeling.sync import pull as pulling
 from labeling.sync import push as pushing
@@ -36,6 +37,12 @@ def push(
 def pull(workspace: Workspace, server: LabelStudio, kind: str = "boxes") -> Pulled:
     """As ``label pull`` does, less opening the boxes that the masks sent back."""
     return pulling.pull(workspace, server, project_kind(kind), VOCABULARY)
+
+
+def frame_of(task: dict[str, Any]) -> str:
+    """The only frame a task shows."""
+    (name,) = frames_of(task)
+    return name
 
 
 def submit(

@@ -85,19 +85,23 @@ class FakeLabelStudio:
             case "DELETE", ["api", "tasks", number]:
                 del self.tasks[int(number)]
                 return 204, b""
+            case "GET", ["api", "annotations", number]:
+                every = (a for task in self.tasks.values() for a in task["annotations"])
+                found = [a for a in every if a["id"] == int(number)]
+                return (200, found[0]) if found else (404, {})
             case "DELETE", ["api", "annotations", number]:
                 task, annotation = self._annotation(int(number))
                 self.delete(task, annotation)
                 return 204, b""
             case "PATCH", ["api", "predictions", number]:
-                (found,) = [
+                (prediction,) = [
                     prediction
                     for task in self.tasks.values()
                     for prediction in task["predictions"]
                     if prediction["id"] == int(number)
                 ]
-                found.update(asked.body)
-                return 200, found
+                prediction.update(asked.body)
+                return 200, prediction
         return 404, {}
 
     def now(self) -> str:
@@ -129,6 +133,12 @@ class FakeLabelStudio:
         """The only task of a frame in a project."""
         of_project = [t for t in self.tasks.values() if t["project"] == project]
         (task,) = [t for t in of_project if t["data"].get("frame_id") == frame_id]
+        return task
+
+    def of_clip(self, *frame_ids: str, project: int = 1) -> dict[str, Any]:
+        """The only task of a project that shows just these frames of a clip."""
+        of_project = [t for t in self.tasks.values() if t["project"] == project]
+        (task,) = [t for t in of_project if t["data"].get("frame_ids") == list(frame_ids)]
         return task
 
     def annotate(self, task: dict[str, Any], result: list[Any], **changes: Any) -> dict[str, Any]:
@@ -177,8 +187,9 @@ class FakeLabelStudio:
             value = only["value"]
             if only["filter"] == "filter:tasks:overlap":
                 found = [task for task in found if task["overlap"] > value]
-            elif only["filter"] == "filter:tasks:data.frame_id":
-                found = [task for task in found if task["data"].get("frame_id") == value]
+            elif only["filter"] in ("filter:tasks:data.frame_id", "filter:tasks:data.clip_id"):
+                column = only["filter"].rpartition(".")[2]
+                found = [task for task in found if task["data"].get(column) == value]
             else:
                 datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%fZ")  # the real one answers 500 else
                 found = [task for task in found if task["updated_at"] > value]

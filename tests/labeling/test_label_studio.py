@@ -12,11 +12,10 @@ import pytest
 
 from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.sync.project_status import project_statuses
-from labeling.sync.push import frame_of
 from pipeline.errors import UsageError
 from pipeline.records.schema import Instance, Proposal, Review
 from tests.labeling.conftest import Studio
-from tests.labeling.exchange import accepted, choice, pull, push, submit
+from tests.labeling.exchange import accepted, choice, frame_of, pull, push, submit
 from tests.labeling.labelled_workspace import name
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]

@@ -29,7 +29,7 @@ from labeling.projects.connect import find_project
 from labeling.projects.serve import RunningServer, start_server
 from labeling.review.instances import bring_instances_up_to_date
 from labeling.sync.pull import pull
-from labeling.sync.push import frame_of, push
+from labeling.sync.push import push
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of
 from pipeline.records.schema import Frame, Review
@@ -37,7 +37,7 @@ from pipeline.workspace.recorded import note_file
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.labeling.conftest import serve_settings
-from tests.labeling.exchange import accepted, submit
+from tests.labeling.exchange import accepted, frame_of, submit
 from tests.labeling.labelled_workspace import VOCABULARY, fill
 from tests.rows import clip, frame, video
 

@@ -12,11 +12,10 @@ from labeling.quality.agreement import agreement
 from labeling.review.gold import set_gold
 from labeling.review.overlap import is_sampled
 from labeling.sync.project_status import ProjectStatus, project_statuses
-from labeling.sync.push import frame_of
 from pipeline.records.schema import Frame, Instance, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.conftest import Studio
-from tests.labeling.exchange import accepted, pull, push
+from tests.labeling.exchange import accepted, frame_of, pull, push
 from tests.labeling.labelled_workspace import fill, name
 from tests.labeling.people import Person, sign_up
 
