@@ -620,7 +620,7 @@ class LabelConfig(Section):
     project: str = Field(default="avatar-build", min_length=3, max_length=40)
     """Title of the projects at the server, followed by 'boxes', 'clips' or 'masks'."""
     task: Literal["frame", "clip"] = "frame"
-    """What a task about boxes shows: one frame, or all frames of a clip, which is then loaded and
+    """The frames that a task about boxes shows: one, or all of a clip, which is then loaded and
     watched once. Masks are asked frame by frame."""
     media_url: str = "/data/local-files/?d="
     """Prefix of a media path that makes it an address. The default reads the server's own disk,

@@ -22,7 +22,7 @@ from labeling.projects.labeling_config import NO_KEY, PREDICTED
 from pipeline.records.schema import Frame
 
 PAGES = 5
-"""The most frames of a task, as the labeling config has places for; a clip of more is more tasks."""
+"""The most frames of a task, for as many has the labeling config places; others are more tasks."""
 
 NO_LOOP = "<span></span>"
 """The place of a page that a task does not have."""
