@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +30,7 @@ def tool_versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def code_revision() -> str:
     """Return a checkout's git revision, with ``+`` when files differ from it; else the version."""
     folder = Path(__file__).parent.parent

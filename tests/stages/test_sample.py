@@ -13,11 +13,14 @@ import av
 import cv2
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.signal import find_peaks
 
 from pipeline.config import SampleConfig
 from pipeline.errors import MediaError
-from pipeline.media import Media, SoundTrack, probe, read_timeline
+from pipeline.media import Media, SoundEnergy, SoundTrack, probe, read_timeline
 from pipeline.media.picture import luma_plane
 from pipeline.records.schema import Clip, Frame, Video
 from pipeline.run.stage import Drop, Ok, Outcome, WorkerContext
@@ -638,6 +641,14 @@ def test_a_second_run_writes_the_same_bytes(bench: Bench, tmp_path: Path) -> Non
     assert list(bench.context.scratch.iterdir()) == []
     for frame in frames:
         assert frame.path == f"media/frames/a/{frame.frame_id}.jpg"
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=14))
+@example([1, 2, 2, 0])
+def test_events_are_the_peaks_that_scipy_finds(energies: list[int]) -> None:
+    sound = SoundEnergy(0, 10, np.array(energies, float), np.ones(len(energies), int))
+    times = {float(10 * event.time - Fraction(1, 2)) for event in find_events(sound, 1)}
+    assert times == set(find_peaks(energies)[0].tolist())
 
 
 # What it costs, counted

@@ -123,68 +123,110 @@ class _Source:
 
         Those are where what moves at the clip's other events is now, as far as it is found again.
         """
-        here = self._at(item.frame)
+        frames = [item.frame, *(one for one in item.others if _same_size(one, item.frame))]
+        self._look_at(frames)
+        here, *others = (self._seen[frame.frame_id] for frame in frames)
         own = [Detection(box, _CLASS, score) for box, score in here.regions]
-        others = [self._at(frame) for frame in item.others if _same_size(frame, item.frame)]
         moving = max((other.motion for other in others), default=0.0)
         if own and here.motion > _NEXT_TO_NOTHING * moving:
             return own
         return own + _of_others(here, others)
 
-    def _at(self, frame: Frame) -> _Seen:
-        if frame.frame_id not in self._seen:
-            if len(self._seen) >= _MOST_SEEN:
-                self._seen.clear()
-            self._seen[frame.frame_id] = self._look(frame)
-        return self._seen[frame.frame_id]
+    def _look_at(self, frames: Sequence[Frame]) -> None:
+        """Look at the frames that are not remembered, in one pass over a clip of the video."""
+        if len(self._seen) + len(frames) > _MOST_SEEN:
+            wanted = {frame.frame_id for frame in frames}
+            self._seen = {name: seen for name, seen in self._seen.items() if name in wanted}
+        new = [frame for frame in frames if frame.frame_id not in self._seen]
+        for frame, pictures in self._windows(new):
+            self._seen[frame.frame_id] = _look(frame, pictures)
 
-    def _look(self, frame: Frame) -> _Seen:
-        centre, before, after = self._neighbourhood(frame)
-        near = [*before[-1:], centre, *after[:1]]
-        left, top, width, height = _inside(near)
-        scale = min(1.0, _WORK_PX / max(width, height))
-
-        def seen(luma: Grey) -> Grey:
-            return _resized(luma[top : top + height, left : left + width], scale)
-
-        cv2.setRNGSeed(0)  # RANSAC draws; each frame for itself
-        evidence = motion_evidence(
-            seen(centre), [seen(other) for other in before], [seen(other) for other in after]
+    def _windows(self, frames: Sequence[Frame]) -> Iterator[tuple[Frame, list[Picture]]]:
+        """Yield each frame, by time, with the pictures around it that can be compared with it."""
+        ranges = {frame.frame_id: self._window(frame) for frame in frames}
+        decoded = decode_pictures(
+            self._media, self._timeline, _disjoint(ranges.values()), any_size=True
         )
-        regions = [
-            ([x / scale + left, y / scale + top, w / scale, h / scale], score)
-            for (x, y, w, h), score in moving_regions(evidence)
-        ]
-        small = _resized(centre, min(1.0, _WORK_PX / max(centre.shape)))
-        return _Seen(small, frame.width, regions, float(evidence.sum()) / scale**2)
+        held: list[Picture] = []
+        for frame in sorted(frames, key=lambda frame: frame.time_s):
+            window = ranges[frame.frame_id]
+            held = [p for p in held if p.index >= window.start]
+            while not held or held[-1].index < window.stop - 1:
+                if (picture := next(decoded, None)) is None:
+                    break
+                held.append(picture)
+            # Neighbours of another size, behind a change of it, cannot be compared.
+            size = frame.width, frame.height
+            yield (
+                frame,
+                [p for p in held if p.index in window and not p.damaged and p.size == size],
+            )
 
-    def _neighbourhood(self, frame: Frame) -> tuple[Grey, list[Grey], list[Grey]]:
-        """Return the frame and its neighbours before and after it, in order."""
-        window = self._timeline.between(
+    def _window(self, frame: Frame) -> range:
+        return self._timeline.between(
             exact(frame.time_s - self._window_s),
             exact(frame.time_s + self._window_s),
             closed=True,
         )
-        # Neighbours of another size, behind a change of it, cannot be compared.
-        pictures = [
-            p
-            for p in decode_pictures(self._media, self._timeline, [window], any_size=True)
-            if not p.damaged and p.size == (frame.width, frame.height)
-        ]
-        centre = min(pictures, key=lambda p: abs(p.time - exact(frame.time_s)), default=None)
-        if centre is None:
-            raise InputError(
-                "frame_not_in_source",
-                f"no whole picture of {frame.width}x{frame.height} near {frame.time_s:.3f} s",
-            )
-        before, after = (
-            [p.luma() for p in _spread(side)]
-            for side in (
-                [p for p in pictures if p.index < centre.index],
-                [p for p in pictures if p.index > centre.index],
-            )
+
+
+def _disjoint(ranges: Iterable[range]) -> list[range]:
+    """Return the numbers of some ranges as ranges that share none, in order.
+
+    >>> _disjoint([range(5, 9), range(0, 3), range(2, 4)])
+    [range(0, 4), range(5, 9)]
+    """
+    found: list[range] = []
+    for one in sorted(ranges, key=lambda one: one.start):
+        if found and one.start <= found[-1].stop:
+            last = found.pop()
+            one = range(last.start, max(last.stop, one.stop))
+        found.append(one)
+    return found
+
+
+def _look(frame: Frame, pictures: Sequence[Picture]) -> _Seen:
+    """Return what moves in a frame, by the pictures around it, its own among them.
+
+    Raises:
+        InputError: ``frame_not_in_source`` when there is none.
+    """
+    centre, before, after = _sides(frame, pictures)
+    near = [*before[-1:], centre, *after[:1]]
+    left, top, width, height = _inside(near)
+    scale = min(1.0, _WORK_PX / max(width, height))
+
+    def seen(luma: Grey) -> Grey:
+        return _resized(luma[top : top + height, left : left + width], scale)
+
+    cv2.setRNGSeed(0)  # RANSAC draws; each frame for itself
+    evidence = motion_evidence(
+        seen(centre), [seen(other) for other in before], [seen(other) for other in after]
+    )
+    regions = [
+        ([x / scale + left, y / scale + top, w / scale, h / scale], score)
+        for (x, y, w, h), score in moving_regions(evidence)
+    ]
+    small = _resized(centre, min(1.0, _WORK_PX / max(centre.shape)))
+    return _Seen(small, frame.width, regions, float(evidence.sum()) / scale**2)
+
+
+def _sides(frame: Frame, pictures: Sequence[Picture]) -> tuple[Grey, list[Grey], list[Grey]]:
+    """Return the frame and its neighbours before and after it, in order."""
+    centre = min(pictures, key=lambda p: abs(p.time - exact(frame.time_s)), default=None)
+    if centre is None:
+        raise InputError(
+            "frame_not_in_source",
+            f"no whole picture of {frame.width}x{frame.height} near {frame.time_s:.3f} s",
         )
-        return centre.luma(), before, after
+    before, after = (
+        [p.luma() for p in _spread(side)]
+        for side in (
+            [p for p in pictures if p.index < centre.index],
+            [p for p in pictures if p.index > centre.index],
+        )
+    )
+    return centre.luma(), before, after
 
 
 def _same_size(one: Frame, other: Frame) -> bool:

@@ -8,7 +8,6 @@ from typing import TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
 from pipeline.records.boxes import iou
 from stages.backends.motion.evidence import Evidence
@@ -59,9 +58,10 @@ def moving_regions(evidence: Evidence) -> list[tuple[Box, float]]:
     scores: dict[Box, float] = {}
     for level in _LEVELS:
         hot = evidence > _MIN_LEVELS + (strongest - _MIN_LEVELS) * level
+        spots, places = _spots(hot)
         distance = cv2.distanceTransform((~hot).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
         for gap in _GAPS_PX:
-            for box in _connected(hot, distance <= gap):
+            for box in _joined(spots, places, distance <= gap):
                 if box not in scores and min(box[2:]) >= _MIN_SIDE_PX:
                     joined = _JOINED if gap >= _WIDE_PX else 1.0
                     scores[box] = joined * _score(sums, box)
@@ -88,18 +88,32 @@ def best_of(
     return best
 
 
-def _connected(hot: NDArray[np.bool_], near: NDArray[np.bool_]) -> Iterator[Box]:
-    """Yield the box of the hot pixels in each connected part of what is near one."""
+def _spots(hot: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the connected parts of the hot pixels.
+
+    Returns:
+        Their boxes, ``(n, 4)`` of left, top, right and bottom, and the place of a pixel of each.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(hot.astype(np.uint8), connectivity=8)
+    left, top, width, height = stats[1:, :4].astype(np.int64).T
+    pixels = np.flatnonzero(hot)
+    places = np.zeros(count, np.int64)
+    places[labels.ravel()[pixels]] = pixels
+    return np.stack((left, top, left + width, top + height), axis=1), places[1:]
+
+
+def _joined(
+    spots: NDArray[np.int64], places: NDArray[np.int64], near: NDArray[np.bool_]
+) -> Iterator[Box]:
+    """Yield the box of the spots in each connected part of what is near one."""
     parts = cv2.connectedComponents(near.astype(np.uint8), connectivity=8)[1]
-    for found in find_objects(np.where(hot, parts, 0)):
-        if found is not None:
-            rows, columns = found
-            yield (
-                int(columns.start),
-                int(rows.start),
-                int(columns.stop - columns.start),
-                int(rows.stop - rows.start),
-            )
+    part_of = parts.ravel()[places]
+    order = np.argsort(part_of, kind="stable")
+    starts = np.flatnonzero(np.diff(part_of[order], prepend=0))
+    least = np.minimum.reduceat(spots[order, :2], starts)
+    most = np.maximum.reduceat(spots[order, 2:], starts)
+    for left, top, right, bottom in np.hstack((least, most)).tolist():
+        yield left, top, right - left, bottom - top
 
 
 def _score(sums: NDArray[np.float64], box: Box) -> float:

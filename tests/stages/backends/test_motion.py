@@ -12,15 +12,17 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
-from pipeline.media import frames_between
+from pipeline.media import Media, frames_between
 from pipeline.records.boxes import iou
 from pipeline.records.schema import Frame
 from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, FrameInput
-from stages.backends.motion.motion_detector import MotionDetector
+from stages.backends.motion.motion_detector import MotionDetector, _Source
+from stages.backends.motion.regions import _joined, _spots
 from tests.rows import frame, video
 from tests.video_factory import bursts, chained, make_video
 
@@ -232,6 +234,32 @@ def test_scores_are_in_range_and_the_same_frame_gives_the_same_boxes(tmp_path: P
     backwards = list(detector(tmp_path).detect(asked[::-1]))[::-1]
     assert alone == together == backwards
     assert all(0 <= d.score <= 1 for found in alone for d in found)
+
+
+def test_the_events_of_a_clip_are_decoded_in_one_pass(tmp_path: Path) -> None:
+    drawn(tmp_path / SOURCE, [right], gop=25)
+    media = Media(tmp_path / SOURCE)
+    source = _Source(media, ProposeConfig().motion_window_s)
+    asked = with_others(8, 12, 22)
+    found = [source.boxes(one) for one in asked]
+    assert found == list(detector(tmp_path).detect(asked))
+    assert media.counts.frames <= 25
+
+
+def test_what_is_near_one_another_is_joined_as_scipy_says() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        noise = cv2.GaussianBlur(rng.normal(size=(45, 80)), (0, 0), rng.uniform(0.4, 3))
+        hot = noise > rng.uniform(0, 0.1)
+        distance = cv2.distanceTransform((~hot).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+        for gap in (1, 2, 4, 8):
+            near = distance <= gap
+            labels, _ = ndimage.label(near, np.ones((3, 3)))
+            boxes = [
+                (x.start, y.start, x.stop - x.start, y.stop - y.start)
+                for y, x in ndimage.find_objects(np.where(hot, labels, 0))
+            ]
+            assert sorted(_joined(*_spots(hot), near)) == sorted(boxes)
 
 
 @pytest.mark.parametrize("changes", [{"width": 640, "height": 360}, {"time_s": 30.0}])
