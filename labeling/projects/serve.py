@@ -33,7 +33,12 @@ USER = "annotator@example.com"
 _START_S = 300.0
 """The longest wait for an answer; the first start makes the database, a minute on two cores."""
 
-_KEYMAP = {"region:cycle": {"key": "space"}, "region:delete": {"key": "d"}}
+_KEYMAP = {
+    "region:cycle": {"key": "space"},
+    "region:delete": {"key": "d"},
+    # With the key that turns the page: what is pressed there must not change a box of another page.
+    "region:unselect": {"key": "ctrl+right"},
+}
 """Keys of the annotator's page that differ from Label Studio's own."""
 
 PINS = Path(__file__).with_name("label-studio.txt")

@@ -38,6 +38,10 @@ _IS_OPEN = """number => {
   return Boolean(state) && Date.now() - window.seenSince > 300
 }"""
 
+_IMAGE = "[...Htx.annotationStore.selected.names.values()].find(one => one.type === 'image')"
+_PAGE = f"() => {_IMAGE}.currentImage"
+_IS_PAGE = f"number => {_IMAGE}.currentImage === number && {_IMAGE}.imageIsLoaded"
+
 _HAS_POINT_TOOL = """() => {
   const names = [...Htx.annotationStore.selected.names.values()]
   const tools = names.find(object => object.type === 'image').getToolsManager()
@@ -72,6 +76,17 @@ class Annotator:
         """The stream of tasks to do; the number of the first."""
         self.page.goto(f"{self.url}/projects/{project}/data?labeling=1")
         return self._see(0)
+
+    def turn_page(self, to: int) -> None:
+        """Ctrl and an arrow, page by page, until the picture of that number, from 0, is open."""
+        while (at := int(self.page.evaluate(_PAGE))) != to:
+            step = 1 if to > at else -1
+            self.press("Control+ArrowRight" if step > 0 else "Control+ArrowLeft")
+            self.wait_for_page(at + step)
+
+    def wait_for_page(self, number: int) -> None:
+        """Until the picture of that number, from 0, is open and loaded."""
+        self.page.wait_for_function(_IS_PAGE, arg=number, timeout=_WAIT_MS)
 
     def press(self, *keys: str) -> None:
         """Keys, one after another."""

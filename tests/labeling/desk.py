@@ -61,24 +61,42 @@ def open_desk(served: Workspace, api: LabelStudio, profile: Path) -> Iterator[De
         api: its server.
         profile: an empty folder for the browser.
     """
-    root = served.storage.path("drawn")  # inside of what the server may show
+    workspace = beside(served, api, "drawn")
+    world = fill_drawn(workspace)
+    number = send(workspace, api, len(VIDEOS))
+    with seat(served, api, profile) as person:
+        yield Desk(person, workspace, world, number, _tasks(api, number, world))
+
+
+def beside(served: Workspace, api: LabelStudio, name: str, task: str = "frame") -> Workspace:
+    """An empty workspace inside of what the server may show, which labels there."""
+    root = served.storage.path(name)
     Workspace.create(root)
-    secrets = served.storage.path("label-studio")
     settings = [
         f"label.url='{api.url}'",
-        f"label.token_file='{secrets / 'token'}'",
-        "label.project='drawn'",
-        "label.media_url='/data/local-files/?d=drawn/'",
+        f"label.token_file='{served.storage.path('label-studio') / 'token'}'",
+        f"label.project='{name}'",
+        f"label.media_url='/data/local-files/?d={name}/'",
+        f"label.task='{task}'",
     ]
-    workspace = Workspace(root, settings)
-    world = fill_drawn(workspace)
+    return Workspace(root, settings)
+
+
+def send(workspace: Workspace, api: LabelStudio, frames: int) -> int:
+    """Push all frames; the number of the project they are in, which may show their media."""
     pushed = push(workspace, api, BOXES, VOCABULARY)
-    assert (pushed.new, pushed.skipped) == (len(VIDEOS), [])
+    assert (pushed.new, pushed.skipped) == (frames, [])
     api.add_local_files(pushed.project.number, str(workspace.storage.path("media")))
+    return pushed.project.number
+
+
+@contextlib.contextmanager
+def seat(served: Workspace, api: LabelStudio, profile: Path) -> Iterator[Annotator]:
+    """A person logged in, in a browser of their own."""
+    password = served.storage.path("label-studio") / "password"
     with browser(profile, api.url) as person:
-        person.log_in(USER, (secrets / "password").read_text(encoding="utf-8"))
-        number = pushed.project.number
-        yield Desk(person, workspace, world, number, _tasks(api, number, world))
+        person.log_in(USER, password.read_text(encoding="utf-8"))
+        yield person
 
 
 def with_masks(desk: Desk) -> Desk:

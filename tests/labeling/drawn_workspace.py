@@ -49,21 +49,29 @@ class Drawn:
 def drawn() -> dict[str, Drawn]:
     """The frame of each video, by video."""
     made = {}
-    for scene in scenes():
-        if scene.video_id in VIDEOS:
-            short = _shortened(scene)
-            onset = next(onset for onset in short.sounds[-1].onsets if onset > 2)
-            index = round((onset + _AFTER_A_STROKE_S) * short.fps)
-            shown = frame(
-                index,
-                scene.video_id,
-                width=scene.width,
-                height=scene.height,
-                time_s=index / short.fps,
-                event_time_s=index / short.fps,
-            )
-            made[scene.video_id] = Drawn(short, shown)
+    for scene in _scenes():
+        onset = next(onset for onset in scene.sounds[-1].onsets if onset > 2)
+        made[scene.video_id] = _at(scene, onset)
     return {name: made[name] for name in VIDEOS}
+
+
+def drawn_clips() -> dict[str, list[Drawn]]:
+    """A frame at each stroke of what sounds last in each video, three to five of them, by video."""
+    return {
+        scene.video_id: [_at(scene, onset) for onset in scene.sounds[-1].onsets if onset > 0.3]
+        for scene in sorted(_scenes(), key=lambda scene: VIDEOS.index(scene.video_id))
+    }
+
+
+def _scenes() -> list[Scene]:
+    return [_shortened(scene) for scene in scenes() if scene.video_id in VIDEOS]
+
+
+def _at(scene: Scene, onset: float) -> Drawn:
+    index = round((onset + _AFTER_A_STROKE_S) * scene.fps)
+    at = {"time_s": index / scene.fps, "event_time_s": index / scene.fps}
+    shown = frame(index, scene.video_id, width=scene.width, height=scene.height, **at)
+    return Drawn(scene, shown)
 
 
 def fill_drawn(workspace: Workspace) -> dict[str, Drawn]:
@@ -72,22 +80,45 @@ def fill_drawn(workspace: Workspace) -> dict[str, Drawn]:
     A box of every thing of a heard category is proposed, but of the violin of ``MIXED``.
     """
     world = drawn()
-    for name, one in world.items():
+    boxes = {name: _proposed(one, f"p_{name}") for name, one in world.items()}
+    _fill(workspace, {name: [one] for name, one in world.items()}, boxes)
+    return world
+
+
+def fill_drawn_clips(workspace: Workspace) -> dict[str, list[Drawn]]:
+    """The same with all frames of ``drawn_clips``; the boxes of a thing are one track."""
+    world = drawn_clips()
+    boxes = {
+        name: [
+            box.model_copy(update={"track_id": 10 * VIDEOS.index(name) + number})
+            for one in frames
+            for number, box in enumerate(_proposed(one, f"p_{name}_{one.frame.frame_index}"))
+        ]
+        for name, frames in world.items()
+    }
+    _fill(workspace, world, boxes)
+    return world
+
+
+def _fill(
+    workspace: Workspace, world: dict[str, list[Drawn]], boxes: dict[str, list[Proposal]]
+) -> None:
+    for name, frames in world.items():
         path = workspace.storage.path(video(name).path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        encode(one.scene, path)
-        picture = workspace.storage.path(one.frame.path)
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(picture), Painter(one.scene).frame(one.frame.frame_index))
+        encode(frames[0].scene, path)
+        for one in frames:
+            picture = workspace.storage.path(one.frame.path)
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(picture), Painter(one.scene).frame(one.frame.frame_index))
     shown = {"width": 640, "height": 360, "duration_s": _SECONDS}
-    files = [video(name, fps=float(one.scene.fps), **shown) for name, one in world.items()]
+    files = [video(name, fps=float(ones[0].scene.fps), **shown) for name, ones in world.items()]
     commit(workspace, "download", Video, files)
     commit(workspace, "sample", Clip, [clip(name, end_s=_SECONDS) for name in world])
-    commit(workspace, "choose", Frame, [one.frame for one in world.values()])
-    commit(workspace, "hear", Sounds, [_heard(name, one.scene) for name, one in world.items()])
-    boxes = [box for one in world.values() for box in _proposed(one)]
-    commit(workspace, "propose", Proposal, boxes)
-    return world
+    commit(workspace, "choose", Frame, [one.frame for ones in world.values() for one in ones])
+    heard = [_heard(name, ones[0].scene) for name, ones in world.items()]
+    commit(workspace, "hear", Sounds, heard)
+    commit(workspace, "propose", Proposal, [box for of_one in boxes.values() for box in of_one])
 
 
 def segment_drawn(workspace: Workspace, world: dict[str, Drawn]) -> list[Mask]:
@@ -141,12 +172,12 @@ def _heard(name: str, scene: Scene) -> Sounds:
     return sounds(name, categories=heard + faint)
 
 
-def _proposed(one: Drawn) -> list[Proposal]:
+def _proposed(one: Drawn, prefix: str) -> list[Proposal]:
     heard = {sound.category for sound in one.scene.sounds}
     hidden = "violin" if one.scene.video_id == MIXED else ""
     return [
         proposal(
-            f"p_{one.scene.video_id}_{number}",
+            f"{prefix}_{number}",
             frame_id=one.frame.frame_id,
             bbox=one.box(actor.name),
             detector_score=0.9 - 0.1 * number,

@@ -1,0 +1,132 @@
+"""One annotator who labels the drawn clips by a script, frame by frame or clip by clip.
+
+What is done and decided is the same in both layouts. What the machine takes is measured; what the
+person takes is counted by a model of pauses, and not waited for: the clip with sound is heard once
+through after a task opened, each picture is looked at, each decision and each drawn box takes a
+while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from tests.labeling.annotator import Annotator
+from tests.labeling.drawn_workspace import MIXED, MULTI, MUSIC, OFF_SCREEN, Drawn
+
+LOOK_S, DECIDE_S, DRAW_S = 1.5, 1.0, 3.0
+"""Seconds for looking at a picture and its loop, for a decision (a key that says something, and
+submitting), and for drawing a box with its category and scenario."""
+
+
+@dataclass
+class Worked:
+    """What the work of a layout took."""
+
+    tasks: int = 0
+    frames: int = 0
+    page_s: float = 0.0
+    """Seconds from each submission until the next task can be worked on, and of the first."""
+    hands_s: float = 0.0
+    """Seconds in which the page did what keys and mouse asked."""
+    pauses_s: float = 0.0
+    """Seconds of the person, by the model."""
+    requests: int = 0
+    bytes: int = 0
+    """Bytes that came over the network, as the browser counts them."""
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.page_s + self.hands_s + self.pauses_s
+
+
+@dataclass
+class Scripted:
+    """The annotator, at a project whose tasks show these frames."""
+
+    person: Annotator
+    frames: dict[int, list[Drawn]]
+    """The frames of each task, in the order of its pages, by number."""
+    heard_s: Callable[[list[Drawn]], float]
+    """How long the clip with sound of a task is."""
+    worked: Worked = field(default_factory=Worked)
+
+    def work(self, project: int) -> Worked:
+        """Do all tasks of the stream."""
+        context = self.person.page.context.new_cdp_session(self.person.page)
+        context.send("Network.enable")
+        context.on("Network.loadingFinished", self._count)
+        at = self._timed(lambda: self.person.begin(project))
+        while True:
+            shown = self.frames[at]
+            self._one(shown)
+            self.worked.tasks += 1
+            self.worked.frames += len(shown)
+            self.worked.pauses_s += DECIDE_S
+            self._hands(self.person.submit)
+            if self.worked.tasks == len(self.frames):
+                context.detach()
+                return self.worked
+            at = self._timed(partial(self.person.wait_for_another_task, at))
+
+    def _count(self, loaded: dict[str, float]) -> None:
+        self.worked.requests += 1
+        self.worked.bytes += int(loaded["encodedDataLength"])
+
+    def _timed(self, act: Callable[[], int]) -> int:
+        began = time.perf_counter()
+        found = act()
+        self.worked.page_s += time.perf_counter() - began
+        return found
+
+    def _hands(self, act: Callable[[], object], pause_s: float = 0.0) -> None:
+        began = time.perf_counter()
+        act()
+        self.worked.hands_s += time.perf_counter() - began
+        self.worked.pauses_s += pause_s
+
+    def _one(self, shown: list[Drawn]) -> None:
+        self.worked.pauses_s += self.heard_s(shown)
+        by_clip = len(shown) > 1
+        for page, one in enumerate(shown):
+            if page:
+                self._hands(partial(self.person.turn_page, page))
+            self.worked.pauses_s += LOOK_S
+            self._decide(one, by_clip)
+
+    def _decide(self, one: Drawn, by_clip: bool) -> None:
+        person, video = self.person, one.scene.video_id
+        if video == OFF_SCREEN:
+            self._hands(lambda: person.decide("8", "Off-screen"), DECIDE_S)
+            self._hands(lambda: person.choose("car"), DECIDE_S)
+            return
+        if video == MUSIC:
+            self._hands(lambda: person.decide("9", "Reject"), DECIDE_S)
+            self._hands(lambda: person.press("Shift+M"), DECIDE_S)
+            return
+        if video == MULTI:
+            self._hands(lambda: self._delete(one, "dog left"), DECIDE_S)
+        elif video == MIXED:
+            self._hands(lambda: self._draw(one, "violin"), DRAW_S)
+        if by_clip:
+            self._hands(lambda: person.decide("7", "Visible"), DECIDE_S)
+
+    def _delete(self, one: Drawn, actor: str) -> None:
+        left = len(self.person.regions()) - 1
+        x, y, width, height = one.box(actor)
+        self.person.page.mouse.click(*self.person.at(x + width / 2, y + height / 2))
+        self.person.page.wait_for_function("Htx.annotationStore.selected.selectedRegions.length")
+        self.person.press("d")
+        self.person.wait_for_regions(left)
+
+    def _draw(self, one: Drawn, actor: str) -> None:
+        more = len(self.person.regions()) + 1
+        x, y, width, height = one.box(actor)
+        self.person.press("2")  # heard second
+        self.person.drag((x, y), (x + width, y + height))
+        self.person.wait_for_regions(more)
+        self.person.page.wait_for_function("Htx.annotationStore.selected.selectedRegions.length")
+        self.person.press("w")

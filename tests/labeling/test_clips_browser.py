@@ -1,0 +1,230 @@
+"""The same drawn clips labelled frame by frame and clip by clip, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from labeling.projects.box_project import BOXES
+from labeling.projects.connect import connect, find_projects
+from labeling.projects.pages import frames_of
+from labeling.review.instances import bring_instances_up_to_date
+from labeling.sync.pull import pull
+from pipeline.records.schema import Instance, Review
+from pipeline.workspace.workspace import Workspace
+from tests.labeling.annotator import CHROMIUM, Annotator
+from tests.labeling.conftest import Studio
+from tests.labeling.desk import beside, seat, send
+from tests.labeling.drawn_workspace import (
+    MULTI,
+    MUSIC,
+    OFF_SCREEN,
+    SINGLE,
+    VOCABULARY,
+    Drawn,
+    fill_drawn_clips,
+)
+from tests.labeling.scripted import Scripted, Worked
+
+pytestmark = [pytest.mark.labelstudio, pytest.mark.browser, pytest.mark.slow]
+
+
+@dataclass
+class Both:
+    """The drawn clips in two workspaces, one of each layout, and a person logged in."""
+
+    person: Annotator
+    workspaces: dict[str, Workspace]
+    projects: dict[str, int]
+    world: dict[str, list[Drawn]]
+
+    def tasks(self, layout: str) -> dict[int, list[Drawn]]:
+        """The frames of each task."""
+        known = {one.frame.frame_id: one for ones in self.world.values() for one in ones}
+        api = connect(self.workspaces[layout])
+        return {
+            int(task["id"]): [known[name] for name in frames_of(task)]
+            for task in api.tasks(self.projects[layout])
+        }
+
+
+@pytest.fixture(scope="module")
+def both(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    if not CHROMIUM.exists():
+        pytest.skip("no Chromium; 'make test-labelstudio' says how to get one")
+    workspaces, projects, world = {}, {}, {}
+    for layout in ("frame", "clip"):
+        workspace = beside(studio.workspace, studio.api, f"{layout}s", layout)
+        world = fill_drawn_clips(workspace)
+        workspaces[layout] = workspace
+        projects[layout] = send(workspace, studio.api, sum(map(len, world.values())))
+    with seat(studio.workspace, studio.api, tmp_path_factory.mktemp("profile")) as person:
+        yield Both(person, workspaces, projects, world)
+
+
+def heard_s(frames: list[Drawn]) -> float:
+    """Seconds of the clip with sound: two before the first frame to two after the last."""
+    times = [one.frame.time_s for one in frames]
+    return min(5.0, max(times) + 2) - max(0.0, min(times) - 2)
+
+
+@pytest.fixture(scope="module")
+def worked(both: Both) -> dict[str, Worked]:
+    """What the scripted annotator's work took in each layout; it is pulled."""
+    found = {}
+    for layout, workspace in both.workspaces.items():
+        script = Scripted(both.person, both.tasks(layout), heard_s)
+        found[layout] = script.work(both.projects[layout])
+        pulled = pull(workspace, connect(workspace), BOXES, VOCABULARY)
+        assert (pulled.new, pulled.bad) == (found[layout].frames, [])
+        bring_instances_up_to_date(workspace)
+    return found
+
+
+def test_no_decision_differs_between_the_layouts(both: Both, worked: dict[str, Worked]) -> None:
+    by_frame, by_clip = (said(both.workspaces[layout]) for layout in ("frame", "clip"))
+    assert by_clip.keys() == by_frame.keys()
+    assert len(by_clip) == worked["clip"].frames
+    for name, ours in by_clip.items():
+        theirs = by_frame[name]
+        assert ours[0] == theirs[0]
+        for (what, box), (expected, other) in zip(ours[1], theirs[1], strict=True):
+            assert what == expected
+            assert box == (other if what[2] == "kept" else pytest.approx(other, abs=2.0))
+    counts = [len(both.workspaces[layout].rows(Instance)) for layout in ("frame", "clip")]
+    assert counts[0] == counts[1] > 0
+
+
+def said(workspace: Workspace) -> dict[str, tuple[Any, list[Any]]]:
+    """What was decided about each frame, and about each of its boxes, in the order of ids."""
+    return {
+        row.frame_id: (
+            (row.decision, row.reject_reasons, row.off_screen_category, row.shown, row.verified),
+            [
+                ((one.category, one.scenario, one.origin, one.proposal_id), one.bbox)
+                for one in row.instances
+            ],
+        )
+        for row in workspace.rows(Review)
+    }
+
+
+def test_a_clip_costs_a_third_of_the_page_loads_and_three_quarters_of_the_time(
+    worked: dict[str, Worked],
+) -> None:
+    by_frame, by_clip = worked["frame"], worked["clip"]
+    assert by_clip.frames == by_frame.frames
+    assert by_clip.tasks * 3 <= by_frame.tasks
+    assert by_clip.bytes < 0.6 * by_frame.bytes
+    assert by_clip.seconds < 0.75 * by_frame.seconds
+
+
+@pytest.fixture(scope="module")
+def fresh(both: Both, worked: dict[str, Worked], studio: Studio) -> Both:
+    """The clips once more, which nobody has answered."""
+    workspace = beside(studio.workspace, studio.api, "fresh", "clip")
+    world = fill_drawn_clips(workspace)
+    number = send(workspace, studio.api, sum(map(len, world.values())))
+    return Both(both.person, {"clip": workspace}, {"clip": number}, world)
+
+
+def test_who_skips_a_picture_is_led_to_it_and_nothing_is_submitted(
+    fresh: Both,
+) -> None:
+    person, project, tasks = fresh.person, fresh.projects["clip"], fresh.tasks("clip")
+    number = next(number for number, ones in tasks.items() if video_of(ones) == SINGLE)
+    person.open(project, number)
+    person.decide("7", "Visible")
+    person.press("Control+Enter")
+    person.expect_text("Nobody has said it yet")
+    person.wait_for_page(1)
+    person.press("Escape")
+    pulled = pull(fresh.workspaces["clip"], connect(fresh.workspaces["clip"]), BOXES, VOCABULARY)
+    assert (pulled.new, pulled.bad) == (0, [])
+
+
+def test_each_picture_has_its_own_decision_loop_and_boxes(fresh: Both) -> None:
+    person, project, tasks = fresh.person, fresh.projects["clip"], fresh.tasks("clip")
+    number = next(number for number, ones in tasks.items() if video_of(ones) == MULTI)
+    frames = tasks[number]
+    person.open(project, number)
+    loops = []
+    keys = {0: ("7", "Visible"), 1: ("9", "Reject"), 2: ("8", "Off-screen"), 3: ("7", "Visible")}
+    for page in range(len(frames)):
+        person.turn_page(page)
+        person.decide(*keys[page])
+        loops.append(person.page.evaluate(_SHOWN_LOOPS))
+        if page == 1:
+            person.expect_text("WHY REJECT")
+            person.press("Shift+B")
+        elif page == 2:
+            person.choose("dog")
+    assert [len(shown) for shown in loops] == [1] * len(frames)
+    assert len({shown[0] for shown in loops}) == len(frames), "each picture has its own loop"
+    person.turn_page(0)
+    person.select(f"p_{MULTI}_{frames[0].frame.frame_index}_1")
+    person.press("2")
+    person.turn_page(1)
+    assert person.selected() == [], "what is pressed now changes no box of the page before"
+    person.submit()
+    workspace = fresh.workspaces["clip"]
+    assert pull(workspace, connect(workspace), BOXES, VOCABULARY).bad == []
+    rows = {row.frame_id: row for row in workspace.rows(Review) if row.lead_time_s is not None}
+    found = [rows[one.frame.frame_id] for one in frames]
+    assert [row.decision for row in found] == ["labelled", "rejected", "off_screen", "labelled"]
+    assert (found[1].reject_reasons, found[2].off_screen_category) == (["Blurred"], "dog")
+    assert [one.category for one in found[0].instances] == ["dog", "piano"]
+    assert [one.category for one in found[3].instances] == ["dog", "dog"]
+    assert len({row.lead_time_s for row in found}) == 1
+
+
+_SHOWN_LOOPS = """[...document.querySelectorAll('video[loop]')]
+  .filter(video => video.offsetParent !== null).map(video => video.src)"""
+
+
+def video_of(frames: list[Drawn]) -> str:
+    return frames[0].scene.video_id
+
+
+def test_everything_is_reached_on_a_small_screen(fresh: Both) -> None:
+    person, project, tasks = fresh.person, fresh.projects["clip"], fresh.tasks("clip")
+    person.page.set_viewport_size({"width": 1366, "height": 768})
+    try:
+        for video, key, status, label in (
+            (OFF_SCREEN, "8", "Off-screen", "WHAT SOUNDS OFF SCREEN"),
+            (MUSIC, "9", "Reject", "WHY REJECT"),
+        ):
+            number = next(number for number, ones in tasks.items() if video_of(ones) == video)
+            person.open(project, number)
+            for place in ("1. IS THE SOURCE VISIBLE?", "4. HOW DOES THE SELECTED BOX SOUND?"):
+                assert in_sight(person, place)
+            assert in_sight(person, "of "), "which picture it is"
+            person.decide(key, status)
+            there = person.page.get_by_text(label).first
+            there.scroll_into_view_if_needed()
+            assert in_sight(person, label)
+            submit = person.page.get_by_role("button", name="Submit")
+            box = submit.bounding_box()
+            assert box is not None
+            assert box["y"] + box["height"] <= 768
+    finally:
+        person.page.set_viewport_size({"width": 1600, "height": 900})
+
+
+def in_sight(person: Annotator, text: str) -> bool:
+    box = person.page.get_by_text(text).locator("visible=true").first.bounding_box()
+    assert box is not None, text
+    return box["x"] >= 0 and box["x"] + box["width"] <= 1366 and 0 <= box["y"] <= 768
+
+
+def test_both_projects_are_of_the_layouts(both: Both) -> None:
+    for layout, workspace in both.workspaces.items():
+        (project,) = find_projects(connect(workspace), f"{layout}s", BOXES)
+        assert project.by_clip == (layout == "clip")
+
+
+def test_the_page_asks_nobody_outside(both: Both) -> None:
+    assert both.person.outside == []
