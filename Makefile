@@ -85,9 +85,9 @@ benchmark-perception: $(READY) ## The same, what ears and eyes find on videos ju
 benchmark-labels: $(READY) $(LABEL_STUDIO) ## The same, 2,000 frames to a real Label Studio and back
 	$(BIN)/python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio
 
-benchmark-tavlo: $(READY) ## The same, hours: TAVLO against a control, and where it starts; goes on in tavlo-work, tavlo-start
+benchmark-tavlo: $(READY) ## The same, hours: TAVLO against a control, and what makes it localise; goes on in tavlo-work, tavlo-factorial
 	$(BIN)/python -m benchmarks.tavlo_synthetic --work tavlo-work
-	$(BIN)/python -m benchmarks.tavlo_start --work tavlo-start
+	$(BIN)/python -m benchmarks.tavlo_factorial --work tavlo-factorial
 
 lock: $(READY) ## Resolve requirements.txt anew; commit the result
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \

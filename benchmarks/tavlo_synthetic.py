@@ -17,6 +17,7 @@ import re
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -319,17 +320,23 @@ def against_control(work: Path, names: list[str]) -> Table:
     return Table("Against the control", ["Method", *ROWS], lines, [note])
 
 
-def what_time_tells(size: Size, work: Path, names: list[str]) -> Table:
+def what_time_tells(world: WorldConfig, data: EvaluationSet, runs: Mapping[str, Path]) -> Table:
     """Sources told from look-alikes, and which of two sources is shown.
 
     The thing with the warmest mean is the one that is told. Of two sources that sound together, the
     one that struck last is the louder; both are the truth.
+
+    Args:
+        world: that was scored on.
+        data: its labelled frames.
+        runs: name to a folder of ``predictions`` and ``scores.json``.
     """
-    world = replace(size.world, seed=TEST_SEED)
-    found = {name: Predictions(work / "runs" / name / "predictions") for name in names}
-    runs = {name: json.loads((work / "runs" / name / "scores.json").read_text()) for name in names}
+    found = {name: Predictions(folder / "predictions") for name, folder in runs.items()}
+    scores = {
+        name: json.loads((folder / "scores.json").read_text()) for name, folder in runs.items()
+    }
     told: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for frame in read_release(work / "test").frames:
+    for frame in data.frames:
         scene = scene_of(world, int(frame.video_id.rpartition("-")[2]))
         strokes = {
             sound.actor: since
@@ -342,9 +349,9 @@ def what_time_tells(size: Size, work: Path, names: list[str]) -> Table:
         shown = [a for a in scene.actors if masks[a.name].mean() >= MIN_FRACTION]
         kinds = {a.category for a in shown if a.name in sources}
         alike = [a.name for a in shown if a.category in kinds]
+        if not (len(strokes) == 1 and len(alike) in (2, 3)) and len(sources) != 2:
+            continue
         for name, predictions in found.items():
-            if not (len(strokes) == 1 and len(alike) in (2, 3)) and len(sources) != 2:
-                continue
             heat = cv2.resize(
                 predictions.heatmap(frame.clip_id, frame.frame_index), (world.width, world.height)
             )
@@ -352,13 +359,13 @@ def what_time_tells(size: Size, work: Path, names: list[str]) -> Table:
                 warmest = max(alike, key=lambda one: float(heat[masks[one]].mean()))
                 told[name, f"of {len(alike)}"].append(warmest in sources)
             elif all(one in {a.name for a in shown} for one in sources):
-                lit = heat >= runs[name]["threshold"]
+                lit = heat >= scores[name]["threshold"]
                 for what, one in zip(("struck last", "the other"), sources, strict=True):
                     told[name, what].append(float(lit[masks[one]].mean()))
     columns = ("of 2", "of 3", "struck last", "the other")
     lines: list[list[Entry]] = [["Chance", 50.0, 100 / 3, None, None]]
-    lines += [[name, *(100 * float(np.mean(told[name, c])) for c in columns)] for name in names]
-    counts = ", ".join(f"{c}: {len(told[names[0], c])}" for c in columns)
+    lines += [[name, *(100 * float(np.mean(told[name, c])) for c in columns)] for name in runs]
+    counts = ", ".join(f"{c}: {len(told[next(iter(runs)), c])}" for c in columns)
     notes = [
         "Percent. Frames with one source among look-alikes in which it is the warmest of 2 or 3;"
         " in frames with two sources, the share of their pixels that is predicted, of that which"
@@ -426,7 +433,11 @@ def report(size: Size, work: Path, suffix: str) -> None:
     tables += [
         with_intervals(runs, facts),
         against_control(work, done),
-        what_time_tells(size, work, done),
+        what_time_tells(
+            replace(size.world, seed=TEST_SEED),
+            read_release(work / "test"),
+            {name: work / "runs" / name for name in done},
+        ),
     ]
     text = tables_to_markdown(tables)
     claims = verdicts(runs)

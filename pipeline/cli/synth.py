@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,8 +18,9 @@ from pipeline.cli.common.output import output
 @click.option("--seconds", type=POSITIVE, metavar="T", help="Length of a clip.")
 @click.option("--fps", type=SOME, metavar="F", help="Frames per second.")
 @click.option("--height", type=SOME, metavar="PX", help="Rows of the 16:9 picture.")
+@click.option("--looks", type=click.Choice(("usual", "unseen")), help="Of things and backgrounds.")
 @click.option("--workers", type=SOME, metavar="N", help="Processes; default: one per core.")
-def synth(out: Path, clips: int, workers: int | None, **world: float | None) -> None:
+def synth(out: Path, clips: int, workers: int | None, **world: Any) -> None:
     """Draw a world in which it is known what sounds where, as a benchmark to train and score on.
 
     Things move when they sound, and look-alikes out of time; scenarios and cross-event come in the
@@ -28,6 +30,7 @@ def synth(out: Path, clips: int, workers: int | None, **world: float | None) -> 
     \b
         avatar-build synth worlds/train --clips 2000 --seed 1
         avatar-build synth worlds/test --clips 500 --seed 2
+        avatar-build synth worlds/unseen --clips 500 --seed 3 --looks unseen
         avatar-build train-tavlo --data worlds/train --held-out worlds/test --out runs/a
         avatar-build evaluate --release worlds/test --checkpoint runs/a/best.pt --out runs/a/scores
 
@@ -40,7 +43,7 @@ def synth(out: Path, clips: int, workers: int | None, **world: float | None) -> 
     from tavlo.synthetic.drawn_clips import WorldConfig
     from tavlo.synthetic.write_world import write_world
 
-    config = WorldConfig(**{key: value for key, value in world.items() if value is not None})  # type: ignore[arg-type]
+    config = WorldConfig(**{key: value for key, value in world.items() if value is not None})
     processes = workers if workers is not None else len(os.sched_getaffinity(0))
     with counting("clips", clips, shown=output().shown) as count:
         document = write_world(out, config, clips, processes=processes, show=count)

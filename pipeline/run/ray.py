@@ -296,8 +296,14 @@ class RayTeam:
 
     def address_of(self, node_id: str) -> str:
         """Return the address of a node, by which it is known to people."""
-        found = (node for node in self._nodes if node["NodeID"] == node_id)
-        return next((str(node["NodeManagerAddress"]) for node in found), node_id)
+
+        def known() -> str:
+            found = (node for node in self._nodes if node["NodeID"] == node_id)
+            return next((str(node["NodeManagerAddress"]) for node in found), "")
+
+        if not known() and not self.gone:  # it joined after we last looked
+            self._nodes = [node for node in _ray().nodes() if node["Alive"]]
+        return known() or node_id
 
     def make_actor(self, excluded: Sequence[str]) -> Any:
         """Ask Ray for an actor on any node but these."""

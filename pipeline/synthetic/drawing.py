@@ -66,7 +66,9 @@ class Painter:
         shade = np.zeros(self._world.shape[:2], np.float32)
         for actor in self.scene.actors:
             foot = (actor.x + self._left, actor.y + self._top - 0.03 * actor.size)
-            cv2.ellipse(shade, (foot, (0.84 * actor.size, 0.14 * actor.size), 0), 1.0, -1)
+            cv2.ellipse(
+                shade, (foot, (0.84 * actor.width * actor.size, 0.14 * actor.size), 0), 1.0, -1
+            )
         light = 1 - 0.35 * cv2.GaussianBlur(shade, (0, 0), 3)[..., None]
         self._world = (self._world * light).astype(np.uint8)
 
@@ -106,7 +108,7 @@ def _layers(scene: Scene, index: int) -> Iterator[_Layer]:
         size = round(actor.size)
         drawing = sprite(actor.category, actor.colour, size, flip=actor.flip, loud=pose.loud)
         foot = (actor.x - camera_x + pose.dx, actor.y - camera_y + pose.dy)
-        matrix = _placement(pose, size, foot)
+        matrix = _placement(pose, actor.width, size, foot)
         corners = matrix @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]])
         left, top = np.maximum(np.floor(corners.min(axis=1)).astype(int) - 1, 0)
         right, bottom = np.ceil(corners.max(axis=1)).astype(int) + 2
@@ -119,10 +121,12 @@ def _layers(scene: Scene, index: int) -> Iterator[_Layer]:
         yield _Layer(actor, slice(top, bottom), slice(left, right), pixels)
 
 
-def _placement(pose: Pose, size: int, foot: tuple[float, float]) -> NDArray[np.float64]:
+def _placement(
+    pose: Pose, width: float, size: int, foot: tuple[float, float]
+) -> NDArray[np.float64]:
     """Return the 2 x 3 map from a drawing's pixels to the frame's: turned about the foot."""
     cos, sin = math.cos(math.radians(pose.turn)), math.sin(math.radians(pose.turn))
-    wide, tall = 1 / math.sqrt(pose.stretch), pose.stretch
+    wide, tall = width / math.sqrt(pose.stretch), pose.stretch
     linear = np.array([[cos * wide, -sin * tall], [sin * wide, cos * tall]])
     shift = np.array(foot) - linear @ np.array([size / 2, size])
     return np.concatenate([linear, shift[:, None]], axis=1)

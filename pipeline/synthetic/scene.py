@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Motion = Literal["bounce", "shake", "sway"]
-Background = Literal["meadow", "room", "street", "stage"]
+Background = Literal["meadow", "room", "street", "stage", "beach", "forest", "night"]
 
 CATEGORIES: dict[str, tuple[str, Motion]] = {
     "dog": ("dog barking", "bounce"),
@@ -54,6 +54,8 @@ class Actor(_Part):
     """``#rrggbb`` of its main part; empty for the drawing's own."""
     flip: bool = False
     """Drawn looking the other way."""
+    width: float = 1.0
+    """Width over height, of the drawing's own: below 1 slimmer, above 1 stouter."""
 
 
 class Sound(_Part):

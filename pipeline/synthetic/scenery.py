@@ -163,6 +163,69 @@ def _stage(image: Image, floor: int, rng: Generator) -> None:
     image[:] = np.clip(image + glow[..., None] * np.array([0.7, 0.95, 1.0]), 0, 255)
 
 
+def _beach(image: Image, floor: int, rng: Generator) -> None:
+    height, width = image.shape[:2]
+    sea = floor - 70
+    _gradient(image, 0, sea, (228, 178, 120), (214, 226, 250))
+    cv2.circle(image, _place(rng, 0, width, 30, 80), 26, (170, 236, 255), -1, cv2.LINE_AA)
+    _gradient(image, sea, floor, (176, 128, 44), (206, 184, 106))
+    for _ in range(width // 6):
+        x, y = _place(rng, 0, width, sea + 4, floor)
+        cv2.line(image, (x, y), (x + (y - sea) // 3 + 6, y), (230, 220, 190), 1, cv2.LINE_AA)
+    for _ in range(width // 220):
+        x, y = _place(rng, 0, width, sea - 6, sea + 10)
+        hull = np.array([(x - 22, y), (x + 22, y), (x + 14, y + 9), (x - 14, y + 9)], np.int32)
+        cv2.fillConvexPoly(image, hull, (60, 70, 120), cv2.LINE_AA)
+        sail = np.array([(x, y - 34), (x, y - 3), (x + 18, y - 3)], np.int32)
+        cv2.fillConvexPoly(image, sail, (244, 246, 250), cv2.LINE_AA)
+    _gradient(image, floor, height, (150, 200, 232), (130, 186, 224))
+    for _ in range(width // 2):
+        x, y = _place(rng, 0, width, floor + 2, height)
+        shade = (118, 170, 206) if rng.random() < 0.7 else (190, 222, 240)
+        cv2.ellipse(image, ((x, y), (4 + (y - floor) / 14, 2.0), 0), shade, -1, cv2.LINE_AA)
+
+
+def _forest(image: Image, floor: int, rng: Generator) -> None:
+    height, width = image.shape[:2]
+    _gradient(image, 0, floor, (196, 206, 170), (150, 190, 160))
+    for depth, colour in ((0.55, (138, 160, 128)), (0.8, (88, 118, 84)), (1.0, (58, 80, 58))):
+        x = -int(rng.integers(0, 40))
+        while x < width:
+            wide = round(depth * float(rng.uniform(16, 30)))
+            cv2.rectangle(image, (x, 0), (x + wide, floor), colour, -1)
+            bark = tuple(int(c * 0.8) for c in colour)
+            cv2.rectangle(image, (x, 0), (x + wide // 4, floor), bark, -1)
+            x += round(float(rng.uniform(60, 120)) * (1.4 - depth / 2))
+    _gradient(image, floor, height, (64, 96, 88), (44, 70, 78))
+    leaves = ((52, 110, 170), (60, 90, 130), (70, 130, 96), (40, 70, 90))
+    for _ in range(width * 2):
+        x, y = _place(rng, 0, width, floor + 2, height)
+        colour = leaves[int(rng.integers(len(leaves)))]
+        axes = (3 + (y - floor) / 20, 2 + (y - floor) / 40)
+        cv2.ellipse(image, ((x, y), axes, float(rng.uniform(0, 180))), colour, -1, cv2.LINE_AA)
+
+
+def _night(image: Image, floor: int, rng: Generator) -> None:
+    height, width = image.shape[:2]
+    _gradient(image, 0, floor, (58, 26, 18), (110, 62, 58))
+    for _ in range(width // 4):
+        x, y = _place(rng, 0, width, 0, floor - 60)
+        cv2.circle(image, (x, y), int(rng.integers(1, 3)), (230, 236, 240), -1, cv2.LINE_AA)
+    cv2.circle(image, _place(rng, 0, width, 30, 90), 22, (200, 236, 246), -1, cv2.LINE_AA)
+    x = 0
+    while x < width:
+        wide, tall = int(rng.integers(50, 110)), int(rng.integers(60, 190))
+        cv2.rectangle(image, (x, floor - tall), (x + wide, floor), (54, 34, 34), -1)
+        for wx in range(x + 8, x + wide - 12, 18):
+            for wy in range(floor - tall + 10, floor - 14, 22):
+                if rng.random() < 0.4:
+                    cv2.rectangle(image, (wx, wy), (wx + 8, wy + 11), (110, 214, 250), -1)
+        x += wide + int(rng.integers(0, 14))
+    _gradient(image, floor, height, (74, 56, 58), (52, 40, 44))
+    for x in range(0, width, 60):
+        cv2.ellipse(image, ((x, floor + 60), (70, 16), 0), (84, 88, 110), -1, cv2.LINE_AA)
+
+
 def _planks(image: Image, floor: int, colour: tuple[int, int, int], rng: Generator) -> None:
     height, width = image.shape[:2]
     y, tall = floor, 14
@@ -203,4 +266,7 @@ _PAINTERS: dict[str, Callable[[Image, int, Generator], None]] = {
     "room": _room,
     "street": _street,
     "stage": _stage,
+    "beach": _beach,
+    "forest": _forest,
+    "night": _night,
 }

@@ -10,11 +10,12 @@ A clip follows from the seed and its number alone, whatever else is made, and by
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -51,7 +52,11 @@ _TURN_S = 3.0
 """About how long one source sounds where sources change."""
 MIN_FRACTION = 0.005
 """The fraction of the picture of which less of a source is not called visible."""
+Looks = Literal["usual", "unseen"]
 _BACKGROUNDS: tuple[Background, ...] = ("meadow", "room", "street", "stage")
+_UNSEEN_BACKGROUNDS: tuple[Background, ...] = ("beach", "forest", "night")
+_SLIM_STOUT = (0.7, 1.4)
+"""Width over height of a thing with unseen looks, of what its drawing has."""
 _STEPS = (0.7548776662466927, 0.5698402909980532)
 """Steps of Roberts' R2 sequence: any run of clips has the proportions, not only a long one."""
 
@@ -68,11 +73,17 @@ class WorldConfig:
     """Frames per second."""
     height: int = DRAWN_HEIGHT
     """Rows; the picture is 16:9, its width rounded to even."""
+    looks: Looks = "usual"
+    """usual: each category in its own colour, before one of four backgrounds. unseen: in any colour
+    and slimmer or stouter, before three backgrounds that no usual clip has; to ask what a model
+    that was trained on usual ones makes of things it never saw. The rest of a clip is the same."""
 
     def __post_init__(self) -> None:
         for name, least in {"seed": 0, "seconds": 2, "fps": 4, "height": 36}.items():
             if (value := getattr(self, name)) < least:
                 raise UsageError(f"--{name} {value}: it must be at least {least}.")
+        if self.looks not in get_args(Looks):
+            raise UsageError(f"--looks {self.looks}: it must be {' or '.join(get_args(Looks))}.")
         if self.height % 2:
             raise UsageError(f"--height {self.height}: H.264 needs an even number of rows.")
 
@@ -125,7 +136,7 @@ def scene_of(config: WorldConfig, number: int) -> Scene:
         for start_s, end_s, sources in _spans(config.seconds, turns, rng)
         for sound in _sounds(start_s, end_s, sources, actors, rng)
     ]
-    return Scene(
+    scene = Scene(
         video_id=f"synth{config.seed}-{number:06d}",
         label=CATEGORIES[turns[0][0][1]][0],
         split="train",
@@ -145,6 +156,22 @@ def scene_of(config: WorldConfig, number: int) -> Scene:
         width=config.width,
         height=config.height,
     )
+    if config.looks == "usual":
+        return scene
+    return _disguised(scene, np.random.default_rng([config.seed, 4, number]))
+
+
+def _disguised(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Give a scene's things and its background looks that no usual scene has."""
+    # Things of one category stay alike: their looks must not tell which of them sounds.
+    looks = {}
+    for category in sorted({actor.category for actor in scene.actors}):
+        rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.3, 0.9), rng.uniform(0.45, 0.95))
+        colour = "#" + bytes(round(255 * part) for part in rgb).hex()
+        looks[category] = {"colour": colour, "width": float(rng.uniform(*_SLIM_STOUT))}
+    actors = tuple(actor.model_copy(update=looks[actor.category]) for actor in scene.actors)
+    background = _UNSEEN_BACKGROUNDS[int(rng.integers(len(_UNSEEN_BACKGROUNDS)))]
+    return scene.model_copy(update={"actors": actors, "background": background})
 
 
 def labelled_frames(scene: Scene) -> tuple[KnownFrame, ...]:

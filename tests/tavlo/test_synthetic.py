@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ from pipeline.cli import cli
 from pipeline.errors import UsageError
 from pipeline.media import Media, read_timeline
 from pipeline.release.scenario_rules import contradiction
-from pipeline.synthetic.drawing import Painter
+from pipeline.synthetic.drawing import Painter, box_of, silhouettes
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.voices import RATE_HZ, soundtrack
 from tavlo.evaluation.evaluation_set import read_release
@@ -151,6 +153,37 @@ def test_sources_take_turns_where_the_category_changes() -> None:
             assert one.category != other.category
 
 
+def test_unseen_looks_change_nothing_but_looks() -> None:
+    other = replace(WORLD, looks="unseen")
+    backgrounds, colours = set(), set()
+    for number, (scene, _) in enumerate(drawn(60)):
+        unseen = scene_of(other, number)
+        assert unseen.sounds == scene.sounds
+        assert unseen.camera == scene.camera
+        as_usual = [a.model_copy(update={"colour": "", "width": 1.0}) for a in unseen.actors]
+        assert tuple(as_usual) == scene.actors
+        looks: dict[str, set[tuple[str, float]]] = {}
+        for actor in unseen.actors:
+            looks.setdefault(actor.category, set()).add((actor.colour, actor.width))
+            colours.add(actor.colour)
+        assert all(len(alike) == 1 for alike in looks.values()), "looks must not tell which sounds"
+        backgrounds.add(unseen.background)
+    assert backgrounds == {"beach", "forest", "night"}
+    assert not backgrounds & {scene.background for scene, _ in drawn(60)}
+    assert len(colours) > 100
+
+
+def test_a_slimmer_thing_has_a_narrower_silhouette_as_high_as_before() -> None:
+    scene = next(scene for scene, _ in drawn() if all(s.start_s > 0 for s in scene.sounds))
+    actor = scene.actors[0]
+    slim = scene.model_copy(update={"actors": (actor.model_copy(update={"width": 0.5}),)})
+    alone = scene.model_copy(update={"actors": (actor,)})
+    masks = [silhouettes(one, 0)[actor.name] for one in (alone, slim)]  # at rest
+    (_, y, w, h), (_, slim_y, slim_w, slim_h) = [box_of(mask) or [] for mask in masks]
+    assert slim_w == pytest.approx(w / 2, abs=2)
+    assert (slim_y, slim_h) == pytest.approx((y, h), abs=1)
+
+
 def test_what_is_silent_or_hidden_is_no_labelled_frame() -> None:
     scene = drawn()[0][0]
     assert known_frame(scene.model_copy(update={"sounds": ()}), 3) is None
@@ -208,9 +241,14 @@ def test_the_command_says_what_it_drew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("bad", "said"),
-    [({"seconds": 1}, "--seconds 1"), ({"fps": 2}, "--fps 2"), ({"height": 37}, "--height 37")],
+    [
+        ({"seconds": 1}, "--seconds 1"),
+        ({"fps": 2}, "--fps 2"),
+        ({"height": 37}, "--height 37"),
+        ({"looks": "odd"}, "--looks odd"),
+    ],
 )
-def test_a_world_that_cannot_be_is_refused(bad: dict[str, int], said: str) -> None:
+def test_a_world_that_cannot_be_is_refused(bad: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         WorldConfig(**bad)
     with pytest.raises(UsageError, match="--clips 0"):
