@@ -72,7 +72,7 @@ FACTORIAL: dict[str, tuple[str, Settings]] = {
         {"negatives": negatives, "temperature": temperature}, spatial_attention=attention
     )
     for attention, negatives, temperature in product(
-        get_args(SpatialAttention), get_args(Negatives), (1.0, 0.07)
+        reversed(get_args(SpatialAttention)), ("max", "mean", "min"), (0.07, 1.0)
     )
 }
 """Name to recipe and settings; each a cell of the three factors."""
@@ -101,9 +101,14 @@ class Part:
 
     models: dict[str, tuple[str, Settings]]
     epochs: int
+    clips: dict[str, int]
+    """World to how many of its clips are scored, at most."""
 
 
-PARTS = {"factorial": Part(FACTORIAL, 2), "attribution": Part(ATTRIBUTION, 10)}
+PARTS = {
+    "factorial": Part(FACTORIAL, 2, {"fresh": 400}),
+    "attribution": Part(ATTRIBUTION, 8, {"fresh": 1000, "unseen": 1000}),
+}
 SETS: dict[str, tuple[int, Looks]] = {"fresh": (3, "usual"), "unseen": (4, "unseen")}
 """The worlds that are scored on: name to seed and looks. Variants of earlier studies were chosen on
 seed 2."""
@@ -141,7 +146,13 @@ class Worlds:
         return cls(work, ready, tests)
 
 
-def train_and_score(worlds: Worlds, model: tuple[str, Settings], epochs: int, out: Path) -> None:
+def first_clips(data: EvaluationSet, count: int) -> EvaluationSet:
+    """Take a world's first clips, which have the proportions of all."""
+    names = sorted({frame.clip_id for frame in data.frames})[:count]
+    return replace(data, frames=tuple(f for f in data.frames if f.clip_id in set(names)))
+
+
+def train_and_score(worlds: Worlds, model: tuple[str, Settings], part: Part, out: Path) -> None:
     """Train a model once and score its last weights, unless that is done.
 
     Not the best by validation loss: that loss falls in models that localise ever less.
@@ -150,14 +161,14 @@ def train_and_score(worlds: Worlds, model: tuple[str, Settings], epochs: int, ou
     if facts.exists():
         return
     seed = int(out.name.rpartition(" ")[2])
-    config = SMALL.train.model_copy(update={"epochs": epochs, "seed": seed, "workers": 0})
+    config = SMALL.train.model_copy(update={"epochs": part.epochs, "seed": seed, "workers": 0})
     recipe = make_recipe(*model)
     began = time.process_time()
     split = TrainingData(worlds.ready[HELD:], worlds.ready[:HELD], {})
     done = train(recipe, config, split, out)
     row: dict[str, Any] = {"steps": done.step, "cpu_s": round(time.process_time() - began)}
-    for name, data in worlds.tests.items():
-        scored = out / name
+    for name, clips in part.clips.items():
+        scored, data = out / name, first_clips(worlds.tests[name], clips)
         predictor, _ = open_predictor(str(out / LAST), data, cache=worlds.work / "clips")
         found, _ = predict(predictor, data, {None: scored / "predictions"}, sensitivity_clips=CLIPS)
         write_scores(evaluate(data, found[None]), scored)
@@ -242,7 +253,7 @@ def time_table(worlds: Worlds, found: Mapping[str, list[Path]], part: str, test:
     size = SMALL.world
     world = WorldConfig(seed, size.seconds, size.fps, size.height, looks)
     runs = {path.name: path / test for paths in found.values() for path in paths}
-    each = what_time_tells(world, worlds.tests[test], runs)
+    each = what_time_tells(world, first_clips(worlds.tests[test], PARTS[part].clips[test]), runs)
     by_run = {str(line[0]): line[1:] for line in each.rows}
     lines: list[list[Entry]] = [["Chance", *by_run["Chance"]]]
     for name, paths in found.items():
@@ -259,25 +270,25 @@ def report(worlds: Worlds) -> None:
         "what": "what of TAVLO makes it localise, on drawn clips",
         "machine": describe(),
         "world": {k: v for k, v in vars(SMALL.world).items() if k not in ("seed", "looks")},
-        "clips": {
-            "training": len(worlds.ready) - HELD,
-            **{name: len({f.clip_id for f in data.frames}) for name, data in worlds.tests.items()},
-        },
+        "clips": {"training": len(worlds.ready) - HELD, "validation": HELD},
         "train": SMALL.train.model_dump(mode="json", exclude={"epochs", "seed", "workers"}),
     }
     for part, about in PARTS.items():
         found = folders(worlds.work, part)
         if not found:
             continue
-        for test in SETS:
+        for test in about.clips:
             tables += [ciou_table(found, part, test), time_table(worlds, found, part, test)]
-        tables += [video_table(found, part, test) for test in SETS]
+        tables += [video_table(found, part, test) for test in about.clips]
         result[part] = {
             "epochs": about.epochs,
+            "clips scored": about.clips,
             "models": {
                 name: {
                     "settings": about.models[name][1],
-                    "trainings": {path.name.rpartition(" ")[2]: _kept(path) for path in paths},
+                    "trainings": {
+                        path.name.rpartition(" ")[2]: _kept(path, about) for path in paths
+                    },
                 }
                 for name, paths in found.items()
             },
@@ -288,9 +299,9 @@ def report(worlds: Worlds) -> None:
     print(text)
 
 
-def _kept(path: Path) -> dict[str, Any]:
+def _kept(path: Path, part: Part) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads((path / "facts.json").read_text())
-    for test in SETS:
+    for test in part.clips:
         scores = scores_of(path, test)
         rows = {row: scores["rows"][row]["CIoU"] for row in ROWS}
         facts[test] = {"CIoU": rows, "label_free": scores["label_free"]}
@@ -320,7 +331,7 @@ def main() -> None:
                 range(asked.seeds), reversed(models) if asked.backwards else models
             ):
                 out = asked.work / "runs" / f"{part}, {name}, seed {seed}"
-                train_and_score(worlds, model, about.epochs, out)
+                train_and_score(worlds, model, about, out)
     report(worlds)
 
 
