@@ -23,12 +23,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
+import cv2
 import numpy as np
 import torch
 
 from benchmarks.frame_wise import NAME as FRAME_WISE
 from benchmarks.machine import describe
 from benchmarks.tavlo_synthetic import RESULTS, ROWS, SMALL, what_time_tells
+from pipeline.media.clip_cache import ClipTensors
 from pipeline.progress import counting
 from tavlo.evaluation.evaluate import evaluate, write_scores
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
@@ -37,19 +39,21 @@ from tavlo.evaluation.label_free_scores import CLIPS
 from tavlo.evaluation.open_predictor import open_predictor
 from tavlo.evaluation.predictions import predict
 from tavlo.metrics.sound_sensitivity import MEAN_MAP, SENSITIVITY
-from tavlo.network.loss import Negatives
 from tavlo.network.model import SpatialAttention
 from tavlo.published.result_table import Entry, Table, to_markdown
 from tavlo.synthetic.drawn_clips import Looks, WorldConfig
 from tavlo.synthetic.write_world import write_world
 from tavlo.training import data as feed
 from tavlo.training.cached_clips import CachedClip, fill_cache
+from tavlo.training.data import read_clip
 from tavlo.training.recipe import make_recipe
 from tavlo.training.train import LAST, TrainingData, train
 from tavlo.training.training_clips import read_clips
 
 HELD = 160
 """Clips of training whose loss is watched; the rest of the world is trained on."""
+SIDE = 128
+"""Pixels of a picture's side while it waits in memory."""
 
 PRINTED = "as printed"
 BEST_FORM = "TAVLO, places alone"
@@ -107,7 +111,7 @@ class Part:
 
 PARTS = {
     "factorial": Part(FACTORIAL, 2, {"fresh": 400}),
-    "attribution": Part(ATTRIBUTION, 8, {"fresh": 1000, "unseen": 1000}),
+    "attribution": Part(ATTRIBUTION, 6, {"fresh": 1000, "unseen": 1000}),
 }
 SETS: dict[str, tuple[int, Looks]] = {"fresh": (3, "usual"), "unseen": (4, "unseen")}
 """The worlds that are scored on: name to seed and looks. Variants of earlier studies were chosen on
@@ -140,16 +144,28 @@ class Worlds:
             name: read_release(drawn(work, name, seed, test, looks))
             for name, (seed, looks) in SETS.items()
         }
-        with counting("decoded clips", len(clips)) as count:
-            ready, failed = fill_cache(clips, work / "clips", SMALL.train.rules, 1, show=count)
+        every = [*clips, *(clip for data in tests.values() for clip in read_clips(data.folder))]
+        with counting("decoded clips", len(every)) as count:
+            ready, failed = fill_cache(every, work / "clips", SMALL.train.rules, 2, show=count)
         assert not failed, failed
+        ready = ready[: len(clips)]
         return cls(work, ready, tests)
+
+
+def small_clip(path: Path, length_s: float, sha256: str = "") -> ClipTensors:
+    """Read a clip with pictures of at most ``SIDE`` pixels, so that all fit into memory.
+
+    They are made small anyway, to 96 pixels; at 224 the clips of training are 7.5 GB.
+    """
+    clip = read_clip(path, length_s, sha256)
+    frames = [cv2.resize(one, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in clip.frames]
+    return ClipTensors(np.stack(frames), clip.waveform)
 
 
 def first_clips(data: EvaluationSet, count: int) -> EvaluationSet:
     """Take a world's first clips, which have the proportions of all."""
-    names = sorted({frame.clip_id for frame in data.frames})[:count]
-    return replace(data, frames=tuple(f for f in data.frames if f.clip_id in set(names)))
+    chosen = set(sorted({frame.clip_id for frame in data.frames})[:count])
+    return replace(data, frames=tuple(f for f in data.frames if f.clip_id in chosen))
 
 
 def train_and_score(worlds: Worlds, model: tuple[str, Settings], part: Part, out: Path) -> None:
@@ -323,7 +339,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     worlds = Worlds.open(asked.work, asked.clips, asked.test)
     if not asked.tables:
-        feed.read_clip = lru_cache(maxsize=None)(feed.read_clip)  # decoded once, then resident
+        feed.read_clip = lru_cache(maxsize=None)(small_clip)  # decoded once, then resident
         for part in asked.part or PARTS:
             about = PARTS[part]
             models = list(about.models.items())
