@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ class Asked:
     checkpoint: str
     model: str
     prior: str
+    object_prior: str
     variant: str
     windows: tuple[float, ...]
     cache: Path | None
@@ -79,6 +80,12 @@ _OPTIONS = (
     ),
     _text("--model", "NAME", "ezvsl, slavc, ssltie, lvs, sslalignment, ..."),
     _text("--prior", "FILE", "Mix in the object prior: ImageNet's ResNet-18."),
+    _text(
+        "--object-prior",
+        "FILE",
+        "Score the object prior too, beside the model's numbers: ImageNet's ResNet-18, a file or a"
+        " registered name. Its heatmaps go to OUT/object-prior.",
+    ),
     _text("--variant", "V", "Another of the authors' post-processings."),
     click.Option(
         ["--window", "windows"],
@@ -185,10 +192,15 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
         from tavlo.evaluation.older_benchmarks import select_test_split
 
         data = select_test_split(data)
-    model = None
-    if asked.checkpoint:
+    model: Model | None = None
+    prior: Model | None = None
+    if asked.checkpoint or asked.object_prior:
         from tavlo.evaluation.open_predictor import open_predictor
-
+    if asked.object_prior:
+        prior, _ = open_predictor(
+            asked.object_prior, data, model="object-prior", device=asked.device
+        )
+    if asked.checkpoint:
         model, doubt = open_predictor(
             asked.checkpoint,
             data,
@@ -224,10 +236,13 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
         chosen = None if by_window else asked.predictions
         targets = {at: chosen or place / name for at, place in places.items()}
         found = _predict(asked, data, model, targets)
+    floors = _score_prior(asked, data, prior) if prior else {}
     if older:
-        _score_older(asked, data, model, found[None])
+        _score_older(asked, data, model, found[None], floors)
         return
-    scores = {at: _score(asked, data, model, found[at], place) for at, place in places.items()}
+    scores = {
+        at: _score(asked, data, model, found[at], place, floors) for at, place in places.items()
+    }
     if by_window and model is not None:
         _tell_windows(str(model.about["name"]), scores, out)
     else:
@@ -237,8 +252,10 @@ def _evaluate(asked: Asked, *, earlier_name: bool = False) -> None:
 
 def _check_usage(asked: Asked, *, older: bool) -> None:
     """Refuse options that do not go together, before anything is read or removed."""
-    if (asked.gallery or asked.clips) and not asked.out:
-        raise click.UsageError("--gallery and --clip write files: name a folder with --out.")
+    if (asked.gallery or asked.clips or asked.object_prior) and not asked.out:
+        raise click.UsageError(
+            "--gallery, --clip and --object-prior write files: name a folder with --out."
+        )
     if not (asked.checkpoint and asked.out) and (asked.model or not asked.predictions):
         raise click.UsageError(
             "name --predictions, or --checkpoint and --out; --model and --checkpoint for a file of"
@@ -268,6 +285,16 @@ def _remove_earlier(
         click.echo(f"{out}: the results of an earlier evaluation were removed.", err=True)
 
 
+def _score_prior(asked: Asked, data: EvaluationSet, prior: Model) -> dict[str, Predictions]:
+    """Compute the object prior's heatmaps of the same frames, to stand beside the model's."""
+    from tavlo.evaluation.floors import OBJECT_PRIOR
+
+    # It hears nothing: other sounds and other windows of sound are the same to it.
+    quiet = replace(asked, clips=(), sensitivity_clips=0)
+    found = _predict(quiet, data, prior, {None: (asked.out or Path()) / "object-prior"})
+    return {OBJECT_PRIOR: found[None]}
+
+
 def _predict(
     asked: Asked, data: EvaluationSet, model: Model, targets: Mapping[float | None, Path]
 ) -> dict[float | None, Predictions]:
@@ -293,7 +320,12 @@ def _predict(
 
 
 def _score(
-    asked: Asked, data: EvaluationSet, model: Model | None, found: Predictions, place: Path
+    asked: Asked,
+    data: EvaluationSet,
+    model: Model | None,
+    found: Predictions,
+    place: Path,
+    floors: Mapping[str, Predictions],
 ) -> Scores:
     """Fill AVATAR's tables; write them and draw what is asked for."""
     from pipeline.progress import counting
@@ -308,6 +340,7 @@ def _score(
             seed=asked.seed,
             train_lists=asked.train_lists,
             sensitivity_clips=asked.sensitivity_clips,
+            floors=floors,
             show=show,
         )
     if asked.out:
@@ -330,7 +363,11 @@ def _score(
 
 
 def _score_older(
-    asked: Asked, data: EvaluationSet, model: Model | None, found: Predictions
+    asked: Asked,
+    data: EvaluationSet,
+    model: Model | None,
+    found: Predictions,
+    floors: Mapping[str, Predictions],
 ) -> None:
     """Score an older benchmark as its own papers do."""
     from tavlo.evaluation.image_models import ImagePredictor
@@ -349,6 +386,7 @@ def _score_older(
         train_lists=asked.train_lists,
         sensitivity_clips=asked.sensitivity_clips,
         seed=asked.seed,
+        floors=floors,
     )
     if asked.retrieval and isinstance(model, ImagePredictor):
         rows, failed = retrieve(data, model.model, max_missing=asked.max_missing)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -95,6 +97,7 @@ def evaluate(
     seed: int = 0,
     train_lists: Sequence[Path] = (),
     sensitivity_clips: int = CLIPS,
+    floors: Mapping[str, Predictions] = MappingProxyType({}),
     show: Callable[[int, str], None] = lambda _done, _note: None,
 ) -> Scores:
     """Fill the paper's tables.
@@ -107,6 +110,8 @@ def evaluate(
         seed: of the bootstrap, and of the clips the label-free numbers are of.
         train_lists: what the model was trained on, held against the videos scored.
         sensitivity_clips: how many these are; 0 for none.
+        floors: heatmaps by name to stand beside the model's, of the same frames, with a threshold
+            of their own by the same rule.
         show: told of heatmaps read, ``PASSES`` times those of the frames, and a note.
 
     Raises:
@@ -135,6 +140,14 @@ def evaluate(
     floor = [_score_frame(frame, guess, truth, data) for frame, guess in pairs]
     if floor:
         scores.floors[FIXED_MAP] = _main_rows(_Summary(floor, seed))
+    for name, others in floors.items():
+        others.split(frames, 0)
+        least = top_fraction_threshold(partial(others.heatmaps, frames), TOP_FRACTION)
+        floor = [
+            _score_frame(frame, heatmap >= least, truth, data)
+            for frame, heatmap in zip(frames, others.heatmaps(frames), strict=True)
+        ]
+        scores.floors[name] = _main_rows(_Summary(floor, seed))
     return scores
 
 
@@ -259,7 +272,7 @@ def to_markdown(scores: Scores) -> str:
         " Percent, 95 % intervals by bootstrap over videos.",
         *([f"Made by {json.dumps(_told(scores.model), sort_keys=True)}."] if scores.model else []),
         *([label_free_sentence(scores.label_free)] if scores.label_free else []),
-        *([EXPLAINED] if scores.floors else []),
+        *([EXPLAINED] if FIXED_MAP in scores.floors else []),
         *(found.sentence() for found in scores.leaks),
     ]
     if scores.constant:

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +30,7 @@ from pipeline.errors import AvatarBuildError, UsageError
 from pipeline.files import write_whole
 from tavlo.baselines.interface import ImageModel, PostProcessing, Prior
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame
+from tavlo.evaluation.floors import FIXED_MAP, FixedMaps
 from tavlo.evaluation.image_models import SoundCounts, read_pairs
 from tavlo.evaluation.label_free_scores import (
     CLIPS,
@@ -35,7 +38,7 @@ from tavlo.evaluation.label_free_scores import (
     label_free_numbers,
     label_free_sentence,
 )
-from tavlo.evaluation.predictions import GRID_HW, HEARING, Notes, Predictions
+from tavlo.evaluation.predictions import GRID_HW, HEARING, Heatmap, Notes, Predictions
 from tavlo.evaluation.training_overlap import TrainingOverlap, training_overlap
 from tavlo.metrics.localisation import ciou, localisation
 from tavlo.metrics.older_metrics import Segmentation, detection, interactive, recall_at
@@ -52,6 +55,10 @@ SETS: dict[str, Truth] = {
 USUAL_POST = PostProcessing("bilinear", True, "min-max", "rank", ">=")
 """EZ-VSL's, by which half of each heatmap is predicted; for heatmaps that state none."""
 _DEPTHS = (1, 5, 10)
+_FIXED = (
+    f"{FIXED_MAP}: the mean truth of the other videos' samples, compared as the model's heatmaps"
+    " are; it looks at nothing and hears nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class BenchmarkScores:
     """Sound sensitivity, where the model was asked for it, and correlation with the mean map."""
     leaks: list[TrainingOverlap] = field(default_factory=list)
     """Training lists the set was held against."""
+    floors: dict[str, dict[str, dict[str, Number]]] = field(default_factory=dict)
+    """Floor to its ``rows``, to be read beside the model's."""
 
 
 def select_test_split(data: EvaluationSet) -> EvaluationSet:
@@ -102,6 +111,7 @@ def evaluate_benchmark(
     train_lists: Sequence[Path] = (),
     sensitivity_clips: int = CLIPS,
     seed: int = 0,
+    floors: Mapping[str, Predictions] = MappingProxyType({}),
 ) -> BenchmarkScores:
     """Score heatmaps on a set.
 
@@ -112,6 +122,8 @@ def evaluate_benchmark(
         train_lists: what the model was trained on, held against the samples scored.
         sensitivity_clips: how many clips the label-free numbers are of; 0 for none.
         seed: of which they are.
+        floors: heatmaps by name to stand beside the model's, of the same samples, after a
+            post-processing of their own.
 
     Raises:
         UsageError: the release is none of ``SETS``.
@@ -122,7 +134,6 @@ def evaluate_benchmark(
             f"{data.folder}: made of {data.imported_from or 'a workspace'}; the sets scored this"
             f" way are {', '.join(SETS)}, brought in with 'avatar-build import-release'."
         )
-    truth = SETS[data.imported_from]
     about = predictions.about()
     frames, missing = predictions.split(data.frames, max_missing)
     scores = BenchmarkScores(data.name, left_out=_never_there(data) | missing, model=about)
@@ -130,19 +141,53 @@ def evaluate_benchmark(
     post = _post(about, scores)
     videos = {frame.video_id for frame in frames if not frame.off_screen}
     scores.leaks = [training_overlap(videos, path) for path in train_lists]
+    scores.rows = _rows(data.imported_from, frames, partial(_heatmap, predictions), post)
+    by_mask = SETS[data.imported_from] == "mask"
+    # Where boxes are votes, a pixel with any is one of the mean's.
+    maps = FixedMaps(frames, _drawn if by_mask else union)
+    if maps:
+        scores.floors[FIXED_MAP] = _rows(data.imported_from, frames, partial(_fixed, maps), post)
+    for name, others in floors.items():
+        others.split(frames, 0)
+        own = _post(others.about(), scores)
+        of_others = partial(_heatmap, others)
+        scores.floors[name] = _rows(data.imported_from, frames, of_others, own)
+    return scores
+
+
+HeatmapOf = Callable[[LabelledFrame], Heatmap]
+
+
+def _heatmap(predictions: Predictions, frame: LabelledFrame) -> Heatmap:
+    return predictions.heatmap(frame.clip_id, frame.frame_index)
+
+
+def _drawn(frame: LabelledFrame) -> NDArray[Any]:
+    return frame.truth(GRID_HW)
+
+
+def _fixed(maps: FixedMaps, frame: LabelledFrame) -> Heatmap:
+    return np.asarray(maps.of(frame), np.float32)
+
+
+def _rows(
+    name: str, frames: Sequence[LabelledFrame], heatmap_of: HeatmapOf, post: PostProcessing
+) -> dict[str, dict[str, Number]]:
+    """Score heatmaps as the papers of a set do."""
+    truth = SETS[name]
     if truth == "mask":
-        scores.rows[data.imported_from] = _masks(frames, predictions, post)
-        return scores
-    found = [_sample(frame, truth, predictions, post) for frame in frames]
+        return {name: _masks(frames, heatmap_of, post)}
+    rows: dict[str, dict[str, Number]] = {}
+    found = [_sample(frame, truth, heatmap_of, post) for frame in frames]
     seen = [one for one in found if one.visible]
     if seen:
-        scores.rows[data.imported_from] = _localisation(data.imported_from, seen)
+        rows[name] = _localisation(name, seen)
     if len(seen) < len(found):
-        scores.rows[f"Extended {data.imported_from}"] = _extended(found)
+        rows[f"Extended {name}"] = _extended(found)
     # Its truth is finer than its boxes.
     if any(instance.drawn for frame in frames for instance in frame.instances):
-        scores.rows[f"{data.imported_from} masks"] = _masks(frames, predictions, post)
-    return scores
+        rows[f"{name} masks"] = _masks(frames, heatmap_of, post)
+    return rows
 
 
 def retrieve(
@@ -193,9 +238,9 @@ class _Sample:
 
 
 def _sample(
-    frame: LabelledFrame, truth: Truth, predictions: Predictions, post: PostProcessing
+    frame: LabelledFrame, truth: Truth, heatmap_of: HeatmapOf, post: PostProcessing
 ) -> _Sample:
-    heatmap = predictions.heatmap(frame.clip_id, frame.frame_index)
+    heatmap = heatmap_of(frame)
     image = frame.video.label or frame.video_id
     sure = post.confidence(heatmap)
     if frame.off_screen:
@@ -258,11 +303,11 @@ def _extended(samples: Sequence[_Sample]) -> dict[str, Number]:
 
 
 def _masks(
-    frames: Sequence[LabelledFrame], predictions: Predictions, post: PostProcessing
+    frames: Sequence[LabelledFrame], heatmap_of: HeatmapOf, post: PostProcessing
 ) -> dict[str, Number]:
     found = Segmentation()
     for frame in frames:
-        heatmap = post.normalise(predictions.heatmap(frame.clip_id, frame.frame_index))
+        heatmap = post.normalise(heatmap_of(frame))
         found.add(np.asarray(heatmap, np.float32), frame.truth(GRID_HW))
     miou, fscore = found.scores()
     row = _numbers(len(frames), {"mIoU": miou})
@@ -300,19 +345,29 @@ def _never_there(data: EvaluationSet) -> dict[str, str]:
 def benchmark_table(scores: BenchmarkScores) -> Table:
     """Make a table of every number with its n, and of what was left out."""
     rows: list[list[Entry]] = [
-        [f"{name} {metric}", number.value, str(number.n)]
+        [
+            *(f"{name} {metric}", number.value, str(number.n)),
+            *(_floor_of(floor, name, metric) for floor in scores.floors.values()),
+        ]
         for name, row in scores.rows.items()
         for metric, number in row.items()
     ]
     notes = ["Percent.", *scores.notes, *scores.model.get("said", [])]
     notes += [label_free_sentence(scores.label_free)] if scores.label_free else []
+    notes += [_FIXED] if FIXED_MAP in scores.floors else []
     notes += [found.sentence() for found in scores.leaks]
     if scores.model:
         told = {k: v for k, v in scores.model.items() if k not in ("failed", "said", HEARING)}
         notes.append(f"Made by {json.dumps(told, sort_keys=True)}.")
     notes.append(f"{len(scores.left_out)} samples left out{':' if scores.left_out else '.'}")
     notes += [f"- {name}: {why}" for name, why in sorted(scores.left_out.items())]
-    return Table(f"Release {scores.release}", ["", "value", "n"], rows, notes)
+    columns = ["", "value", "n", *scores.floors]
+    return Table(f"Release {scores.release}", columns, rows, notes)
+
+
+def _floor_of(floor: dict[str, dict[str, Number]], name: str, metric: str) -> Entry:
+    number = floor.get(name, {}).get(metric)  # of retrieval there is none
+    return None if number is None else number.value
 
 
 def write_benchmark_scores(scores: BenchmarkScores, folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from click.testing import CliRunner
 
 from pipeline.cli import cli
@@ -92,6 +93,49 @@ def test_an_imported_set_is_scored_as_its_field_does(checkpoint: Path, tmp_path:
     assert "Extended VGG-SS LocAcc" in again
 
 
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ImageNet's layout with random weights."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    return path
+
+
+def test_the_object_prior_stands_beside_any_models_numbers(
+    checkpoint: Path, resnet18: Path, tmp_path: Path
+) -> None:
+    release = make_release(tmp_path / "r")
+    own, alone, older = (tmp_path / name for name in ("own", "alone", "older"))
+    prior = ("--object-prior", str(resnet18), "--device", "cpu")
+    text = run(
+        *("--release", str(release), "--model", "ezvsl", "--checkpoint", str(checkpoint)),
+        *("--window", "1", "--out", str(own), *prior),
+    )
+    floors = json.loads((own / "window-1/scores.json").read_text())["floors"]
+    assert list(floors) == ["fixed map", "object prior"]
+    run(
+        *("--release", str(release), "--model", "object-prior", "--checkpoint", str(resnet18)),
+        *("--out", str(alone), "--device", "cpu"),
+    )
+    scores = json.loads((alone / "window-10/scores.json").read_text())
+    del scores["rows"]["Off-screen"]["TN dagger"]  # it takes a threshold of its own
+    assert floors["object prior"] == scores["rows"], "the model of that name, scored by itself"
+    assert " object prior |" in " ".join(text.split())
+
+    data = vggss(tmp_path, BOXES, pairs=2)
+    run(
+        *("--release", str(data.folder), "--model", "ezvsl", "--checkpoint", str(checkpoint)),
+        *("--out", str(older), *prior),
+    )
+    found = json.loads((older / "scores.json").read_text())["floors"]
+    run(
+        *("--release", str(data.folder), "--model", "object-prior", "--checkpoint", str(resnet18)),
+        *("--out", str(tmp_path / "again"), "--device", "cpu"),
+    )
+    assert found["object prior"] == json.loads((tmp_path / "again/scores.json").read_text())["rows"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -99,6 +143,7 @@ def test_an_imported_set_is_scored_as_its_field_does(checkpoint: Path, tmp_path:
         (["--model", "nothing", "--checkpoint", "CHECKPOINT"], "there is"),
         (["--model", "slavc", "--checkpoint", "CHECKPOINT"], "img_proj1.weight is missing"),
         (["--checkpoint", "CHECKPOINT"], "Say whose it is: --model ezvsl"),
+        (["--predictions", ".", "--object-prior", "CHECKPOINT"], "where this model's tensors"),
         (["--predictions", ".", "--window", "1"], "a model of one picture and one sound"),
         (["--model", "ezvsl", "--checkpoint", "CHECKPOINT", "--retrieval"], "imported set"),
     ],

@@ -18,6 +18,7 @@ from exports.importers.import_release import import_release
 from pipeline.errors import AvatarBuildError, UsageError
 from tavlo.baselines.interface import GRID, ImageModel, Picture, PostProcessing, Sound
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
+from tavlo.evaluation.floors import FIXED_MAP
 from tavlo.evaluation.older_benchmarks import (
     benchmark_table,
     consensus,
@@ -168,6 +169,27 @@ def test_a_set_is_scored_as_its_authors_do(tmp_path: Path) -> None:
     assert extended["max-F1"].value == pytest.approx(100 * by_hand.f1_curve.max())
     assert extended["LocAcc"].value == row["cIoU"].value
     assert (extended["AP"].n, extended["LocAcc"].n) == (6, 4)
+
+
+def test_the_fixed_map_of_a_set_is_compared_as_the_models_heatmaps_are(tmp_path: Path) -> None:
+    data = vggss(tmp_path, BOXES, pairs=2)
+    scores = evaluate_benchmark(data, predicted(data, tmp_path / "heat"))
+    floor = scores.floors[FIXED_MAP]
+    assert floor.keys() == scores.rows.keys()
+    wanted = []
+    for frame in data.frames:
+        others = [f for f in data.frames if f.video_id != frame.video_id and f.instances]
+        heat = np.mean([union(f) for f in others], axis=0).astype(np.float32)
+        if frame.instances:
+            wanted.append(ciou(HALF.predict(heat), union(frame)))
+    row = floor["VGG-SS"]
+    assert row["mean cIoU"].value == pytest.approx(100 * np.mean(wanted))
+    assert row["mean cIoU"].n == scores.rows["VGG-SS"]["mean cIoU"].n
+    table = benchmark_table(scores)
+    assert table.columns == ["", "value", "n", FIXED_MAP]
+    (line,) = [line for line in table.rows if line[0] == "VGG-SS mean cIoU"]
+    assert line[-1] == row["mean cIoU"].value
+    assert any("looks at nothing" in note for note in table.notes)
 
 
 def test_what_is_missing_stands_beside_the_numbers(tmp_path: Path) -> None:
