@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from labeling.projects.annotator_clips import make_around, make_loop
+from pipeline.files import sha256_of
 from pipeline.records import rle
 from pipeline.records.schema import (
     TABLES,
@@ -23,6 +26,7 @@ from pipeline.records.schema import (
     Video,
 )
 from pipeline.workspace.ledger import Commit, Generation, Input
+from pipeline.workspace.recorded import note_file
 from pipeline.workspace.workspace import Workspace
 from tests.rows import clip, frame, proposal, sounds, video
 from tests.video_factory import bursts, make_video
@@ -52,6 +56,54 @@ def fill(workspace: Workspace, frames: int = 3) -> Workspace:
     commit(workspace, "hear", Sounds, [sounds()])
     commit(workspace, "propose", Proposal, boxes)
     return workspace
+
+
+def fill_clips(workspace: Workspace, clips: int, frames: int = 5) -> Workspace:
+    """Give it so many clips of the same video, each of so many frames with one proposal.
+
+    What annotators watch is there already, as links to that of the first frame.
+    """
+    source = workspace.storage.path(video().path)
+    make_video(source, frames=100, fps=25, sound=bursts(4.0, [2.0]))
+    names = [f"{video().video_id}_{number:08d}" for number in range(clips)]
+    first = frame(10)
+    draw(workspace.storage.path(first.path), 10)
+    shown = [
+        frame(
+            10 + place,
+            clip_id=one,
+            frame_id=f"{one}_{10 + place:04d}",
+            path=first.path,
+        )
+        for one in names
+        for place in range(frames)
+    ]
+    boxes = [
+        proposal(f"p_{row.frame_id}", frame_id=row.frame_id, bbox=[10.0, 20.0, 100.0, 80.0])
+        for row in shown
+    ]
+    commit(workspace, "download", Video, [video()])
+    commit(workspace, "sample", Clip, [clip(clip_id=one, end_s=4.0) for one in names])
+    commit(workspace, "choose", Frame, shown)
+    commit(workspace, "hear", Sounds, [sounds(clip_id=one) for one in names])
+    commit(workspace, "propose", Proposal, boxes)
+    config, storage = workspace.config.label, workspace.storage
+    half, last = config.context_half_s, shown[frames - 1].time_s
+    begin, end = max(0.0, first.time_s - half), min(4.0, last + half)
+    made = {row.frame_id: make_loop(storage, row, video(), config) for row in shown[:frames]}
+    around = make_around(storage, names[0], video(), begin, end)
+    digests = {file: sha256_of(storage.path(file)) for file in [*made.values(), around]}
+    for row in shown[frames:]:
+        like = shown[row.frame_index - 10].frame_id
+        _link(workspace, made[like], made[like].replace(like, row.frame_id), digests)
+    for one in names[1:]:
+        _link(workspace, around, around.replace(names[0], one), digests)
+    return workspace
+
+
+def _link(workspace: Workspace, there: str, name: str, digests: dict[str, str]) -> None:
+    os.link(workspace.storage.path(there), workspace.storage.path(name))
+    note_file(workspace.storage, name, digests[there])
 
 
 def commit(workspace: Workspace, stage: str, record: type[Record], rows: Sequence[Record]) -> None:

@@ -26,6 +26,7 @@ from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.projects.annotator_clips import make_clips
 from labeling.projects.box_project import BOXES
 from labeling.projects.connect import find_project
+from labeling.projects.pages import frames_of
 from labeling.projects.serve import RunningServer, start_server
 from labeling.review.instances import bring_instances_up_to_date
 from labeling.sync.pull import pull
@@ -38,7 +39,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.labeling.conftest import serve_settings
 from tests.labeling.exchange import accepted, frame_of, submit
-from tests.labeling.labelled_workspace import VOCABULARY, fill
+from tests.labeling.labelled_workspace import VOCABULARY, fill, fill_clips
 from tests.rows import clip, frame, video
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
@@ -219,6 +220,30 @@ def test_a_server_that_dies_in_the_middle_of_a_push_is_one_line_and_nothing_is_d
     again = run(root, outside, "dying", "push", "boxes")
     assert again.returncode == 0, again.stderr
     assert all_once(root, outside, "dying")
+
+
+def test_a_push_of_clips_that_is_killed_in_the_middle_is_finished_by_the_next(
+    tmp_path: Path, outside: Outside
+) -> None:
+    root = tmp_path / "clips"
+    fill_clips(Workspace.create(root), 600, frames=2)
+    command = "push", "boxes", "--task", "clip"
+    process = start(root, outside, "killed", *command)
+    assert process.stderr is not None
+    assert any(line.startswith("push: 500 of 1200") for line in process.stderr)
+    process.kill()
+    process.communicate()
+    again = run(root, outside, "killed", *command)
+    assert again.returncode == 0, again.stderr
+    # The import under way when it died may still have arrived while the next one looked.
+    run(root, outside, "killed", *command)
+    project = find_project(outside.api, "killed", BOXES, by_clip=True)
+    assert project is not None
+    shown = Counter(name for task in outside.api.tasks(project.number) for name in frames_of(task))
+    assert shown == Counter(row.frame_id for row in Workspace(root).rows(Frame))
+    last = run(root, outside, "killed", *command, "--json")
+    found = json.loads(last.stdout)["result"]
+    assert (found["new"], found["known"]) == (0, 1200)
 
 
 class Dying(LabelStudio):
