@@ -3,7 +3,7 @@
 # make help    the rest
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-long test-fast test-labelstudio chromium lint lock benchmarks \
-  benchmark-perception benchmark-labels benchmark-tavlo clean
+  benchmark-chain benchmark-perception benchmark-labels benchmark-tavlo clean
 
 PYTHON ?= python3
 # Test files at a time; the tests of one file share what is slow to make.
@@ -77,7 +77,10 @@ benchmarks: $(READY) ## Measure again what benchmarks/results holds (each takes 
 	$(BIN)/python -m benchmarks.baselines
 	$(BIN)/python -m benchmarks.tavlo_speed
 	$(BIN)/python -m benchmarks.labeling --prompts
-	@echo "Not among them, as they need videos, a server, hours: make benchmark-perception benchmark-labels benchmark-tavlo"
+	@echo "Not among them, as they need videos, a server, hours: make benchmark-chain benchmark-perception benchmark-labels benchmark-tavlo"
+
+benchmark-chain: $(READY) ## The same, the offline chain on a few videos, command by command: VIDEOS=DIR LIST=CSV
+	$(BIN)/python -m benchmarks.chain --videos $(VIDEOS) --list $(LIST)
 
 benchmark-perception: $(READY) ## The same, what ears and eyes find on videos judged by eye: VIDEOS=DIR MODELS=DIR
 	$(BIN)/python -m benchmarks.perception --videos $(VIDEOS) --models $(MODELS) --out benchmarks/results/perception.json

@@ -39,6 +39,10 @@ class AcceptProposals(Stage[LabelConfig]):
         batch_size=256,
     )
 
+    def is_rule(self) -> bool:
+        """Say that it is one."""
+        return True
+
     def open(self, ctx: WorkerContext) -> None:
         """Find proposals by their frame."""
         self._proposals = ctx.lookup("proposals", "frame_id")

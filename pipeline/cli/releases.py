@@ -83,10 +83,12 @@ def _verify_folder(folder: Path, place: str, workspace: str, lists: Sequence[Pat
     from exports.release.leak_audit import audit
     from exports.release.takedown import read_takedowns
     from exports.verify.verify_release import verified
+    from pipeline.arrow import spare_pandas
     from pipeline.release.read import read_document
     from pipeline.release.remote import is_remote, workspace_of
     from pipeline.workspace.storage import Storage
 
+    spare_pandas()
     takedowns = read_takedowns(Storage(workspace))
     if is_remote(place) and (around := workspace_of(place)):
         takedowns += read_takedowns(around)

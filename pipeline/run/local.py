@@ -1,13 +1,15 @@
 """Workers as processes of this machine.
 
 ``multiprocessing.Pool`` waits for ever when a worker is killed and ``ProcessPoolExecutor`` gives up
-as a whole, so the processes are started one by one and supervised by ``pool``.
+as a whole, so the processes are started one by one and supervised by ``pool``. Few rows of a rule
+are done in the run's own process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
@@ -22,6 +24,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from pipeline.arrow import spare_pandas
 from pipeline.run.gpus import VISIBLE, visible_gpus
 from pipeline.run.pool import CRASH, Message, Worker
 from pipeline.run.unit import Job
@@ -142,13 +145,87 @@ class LocalTeam:
         wait(handles, timeout=timeout_s)
 
 
+class OwnWorker:
+    """The run's own process in place of a worker: it is at the unit while it is given it."""
+
+    placed = True
+    blame = CRASH
+    heard = -math.inf
+
+    def __init__(self, job: Job) -> None:
+        self._job = _of_its_own(job)
+        self._said: list[Message] = []
+        self._held = contextlib.ExitStack()
+        try:
+            self._stage = self._held.enter_context(opened_stage(self._job, lambda: None))
+            self._said.append(("ready", None))
+        except Exception as error:  # noqa: BLE001  the pool raises it again
+            self._said.append(raised(error))
+
+    def send(self, message: Message) -> None:
+        """Do the work."""
+        if message[0] != "end":
+            said = reply(self._job, self._stage, message, lambda done: self._say("beat", done))
+            self._say(*said)
+
+    def _say(self, kind: str, value: object) -> None:
+        self._said.append((kind, value))
+
+    def messages(self) -> list[Message]:
+        """Return what came of it."""
+        said, self._said = self._said, []
+        return said
+
+    def is_alive(self) -> bool:
+        """Say yes: who asks is the same."""
+        return True
+
+    def death(self) -> str:
+        """Return nothing: nobody would be there to ask."""
+        return ""
+
+    def kill(self) -> None:
+        """Close the stage."""
+        self._held.close()
+
+    def end(self) -> None:
+        """Close the stage."""
+        self._held.close()
+
+
+class OwnTeam:
+    """The run's own process, for rows that take less time than starting another.
+
+    A row it does not survive ends the run. What that leaves below ``work`` tells the next run,
+    which then starts a process and finds the row.
+    """
+
+    cores = 1
+    num_gpus = 0
+
+    def start(self, job: Job, place: int) -> OwnWorker:
+        """Open the job's stage here."""
+        return OwnWorker(job)
+
+    def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
+        """Return: the work is done."""
+
+
+def _of_its_own(job: Job) -> Job:
+    """Return the job as one worker has it.
+
+    Two attempts at a unit write into folders of their own, also where the first, cut off from its
+    run and not dead, does not know of the second.
+    """
+    return replace(job, run_id=f"{job.run_id}-{uuid.uuid4().hex[:12]}")
+
+
 def work(pipe: Connection, job: Job, parent: int, environment: Mapping[str, str]) -> None:
     """Live as a worker: open the stage, answer messages, end with the parent."""
     os.environ.update(environment)  # before torch is imported, with the stage's backend
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    # Two attempts at a unit write into folders of their own, also where the first, cut off from
-    # its run and not dead, does not know of the second.
-    job = replace(job, run_id=f"{job.run_id}-{uuid.uuid4().hex[:12]}")
+    spare_pandas()
+    job = _of_its_own(job)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     lock = threading.Lock()
 

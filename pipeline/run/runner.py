@@ -22,7 +22,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import AvatarBuildError, DamagedError, StopRun, UsageError
 from pipeline.flow import STAGES, Step
 from pipeline.run.derive import bring_up_to_date, decides_derived, is_derived
-from pipeline.run.local import LocalTeam
+from pipeline.run.local import LocalTeam, OwnTeam
 from pipeline.run.lost import media_states, units_again
 from pipeline.run.planning import UNITS, UNITS_EACH, divided, retries, rows_each
 from pipeline.run.pool import Pool, Team, UnitSource
@@ -34,6 +34,9 @@ from pipeline.workspace.ledger import Generation, Ledger, TableFile, Unit, in_fo
 from pipeline.workspace.locks import RunLock, run_lock, unit_claims
 from pipeline.workspace.table import way_out
 from pipeline.workspace.workspace import Workspace
+
+_FEW_ROWS = 256
+"""So many rows of a rule, or fewer, are done in the run's own process."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,7 @@ class _Run:
         self.stage: Stage[Any] = stage_class(self.config)
         self.ledger = workspace.ledger(self.spec.name)
         self.summary = RunSummary(self.spec.name)
+        self._interrupted = False
         self._seen: list[TableFile] | None = None
         self._seen_live: set[tuple[str, str]] | None = None
 
@@ -213,15 +217,17 @@ class _Run:
         units = self._foreseen(coming) + self._units_again()
         current = self.ledger.generation()
         self.summary.anew = current is not None and current.key != self.wanted.key
-        self.summary.pending = sum(unit.num_rows for unit in units)
+        rows = self.summary.pending = sum(unit.num_rows for unit in units)
         if units and self.workspace.config.run.executor == "local":
-            self.summary.workers, note = self._size(LocalTeam(self.stage.device()), len(units))
+            team = OwnTeam() if self._is_done_here(rows) else LocalTeam(self.stage.device())
+            self.summary.workers, note = self._size(team, len(units))
             self.summary.notes += [note] if note else []
 
     def run(self) -> None:
         """Plan what is new and do what is pending."""
         workspace, ledger, storage = self.workspace, self.ledger, self.workspace.storage
         say = (self.progress or Progress(shown=False)).say
+        self._interrupted = bool(storage.folders(f"{ledger.folder}/work"))
         with contextlib.ExitStack() as held:
             with storage.listed_once():
                 recover(workspace, but=self.spec.name)
@@ -426,7 +432,10 @@ class _Run:
         settings, device = workspace.config.run, self.stage.device()
         total = sum(unit.num_rows for unit in units)
         progress = self.progress or Progress(shown=False)
-        team = make_team(settings, spec, device, progress.say)
+        if self._is_done_here(total):
+            team: Team = OwnTeam()
+        else:
+            team = make_team(settings, spec, device, progress.say)
         summary.workers, note = self._size(team, len(units))
         if settings.executor == "ray" and device == "auto" and not team.num_gpus:
             note = "the Ray cluster has no GPU; the model runs on CPUs."
@@ -458,6 +467,17 @@ class _Run:
             finally:
                 done = {commit.unit for commit in ledger.commits()}
                 summary.pending = sum(unit.num_rows for unit in units if unit.name not in done)
+
+    def _is_done_here(self, rows: int) -> bool:
+        """Say whether no process is started: few rows of a rule, and no run broke off at them."""
+        return (
+            self.stage.is_rule()
+            and rows <= _FEW_ROWS
+            and self.workspace.config.run.executor == "local"
+            and not self.options.workers
+            and not self._interrupted
+            and self.workspace.storage.has_locks
+        )
 
     def _size(self, team: Team, units: int) -> tuple[int, str]:
         """Return the number of workers, and what to say where GPUs make it fewer."""

@@ -63,6 +63,10 @@ class TagSounds(Stage[HearConfig]):
         """Return the settings' device where the tagger is a model."""
         return self.config.device if self.tagger.has_weights else "cpu"
 
+    def is_rule(self) -> bool:
+        """Say whether nothing listens: the list's labels are taken."""
+        return not self.tagger.has_weights
+
     def open(self, ctx: WorkerContext) -> None:
         """Load the tagger."""
         self._ctx = ctx

@@ -103,6 +103,13 @@ class Patient(Faulty):
     spec: ClassVar[StageSpec] = replace(Faulty.spec, row_timeout_s=60.0)
 
 
+class Rule(Patient):
+    """The same as a rule, which it is where no row is fatal."""
+
+    def is_rule(self) -> bool:
+        return True
+
+
 class Long(Faulty):
     """The same stage in units that take far longer than a row may."""
 
@@ -127,6 +134,7 @@ class Quick(Faulty):
 ENTRY = Step("faulty", stage="tests.pipeline.faulty:Faulty", section="sample")
 LONG = Step("faulty", stage="tests.pipeline.faulty:Long", section="sample")
 PATIENT = Step("faulty", stage="tests.pipeline.faulty:Patient", section="sample")
+RULE = Step("faulty", stage="tests.pipeline.faulty:Rule", section="sample")
 QUICK = Step("quick", stage="tests.pipeline.faulty:Quick", section="sample")
 
 EXPECTED_KIND = {

@@ -18,6 +18,8 @@ from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import Faulty, FaultyConfig, add_sources
 
 UNSET = "unset"
+WAITS_FOR = {"two": 2, "three": 3, "four": 4}
+"""A row that waits until so many workers have opened the stage: none may do all alone."""
 
 
 class GpuConfig(FaultyConfig):
@@ -47,7 +49,7 @@ class OnGpu(Faulty):
     def _answer(self, row: Source) -> Outcome:
         if row.label == "kill":
             self._note("killed")
-        while row.label == "four" and len(list(self.notes.glob("opened-*"))) < 4:
+        while len(list(self.notes.glob("opened-*"))) < WAITS_FOR.get(row.label, 0):
             time.sleep(0.1)
         return super()._answer(row)
 

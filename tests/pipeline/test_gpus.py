@@ -115,7 +115,7 @@ def test_workers_take_turns_on_the_gpus_the_user_made_visible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VISIBLE, "4,GPU-ab,-1,7")
-    workspace = filled(tmp_path / "ws", ["ok"] * 12)
+    workspace = filled(tmp_path / "ws", ["three"] * 12)
     assert run(workspace, 3).workers == 3
     assert noted(workspace) == {"4": 2, "GPU-ab": 1}
 
@@ -124,7 +124,7 @@ def test_as_many_workers_as_the_gpus_bear_and_a_line_that_says_so(
     programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listing(programs)
-    workspace = filled(tmp_path / "ws", ["ok"] * 12, "run.workers_per_gpu=1")
+    workspace = filled(tmp_path / "ws", ["two"] * 12, "run.workers_per_gpu=1")
     line = "workers: 2, not 5 (GPUs: 2, run.workers_per_gpu: 1)."
     planned = run(workspace, 5, dry_run=True)
     assert (planned.workers, planned.notes) == (2, [line])
@@ -146,7 +146,7 @@ def test_a_gpu_the_settings_name_is_left_to_them_and_is_shared_by_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VISIBLE, "4,5,6")
-    workspace = filled(tmp_path / "ws", ["ok"] * 12, "run.workers_per_gpu=2")
+    workspace = filled(tmp_path / "ws", ["two"] * 12, "run.workers_per_gpu=2")
     assert run(workspace, 5, "cuda:1").workers == 2
     assert noted(workspace) == {"4,5,6": 2}
 
@@ -161,7 +161,7 @@ def test_on_the_cpu_workers_are_as_many_as_asked_and_their_environment_is_left_a
 ) -> None:
     if visible:
         monkeypatch.setenv(VISIBLE, visible)
-    workspace = filled(tmp_path / "ws", ["ok"] * 12, "run.workers_per_gpu=1")
+    workspace = filled(tmp_path / "ws", ["three"] * 12, "run.workers_per_gpu=1")
     assert run(workspace, 3, device).workers == 3
     assert noted(workspace) == {visible or UNSET: 3}
     assert capsys.readouterr().err == ""

@@ -126,8 +126,10 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_workspace(workspace: str, settings: Sequence[str]) -> Workspace:
     """Open the workspace of the options, with what was typed on top of its settings."""
+    from pipeline.arrow import spare_pandas
     from pipeline.workspace.workspace import Workspace
 
+    spare_pandas()
     return Workspace(workspace, settings_typed(settings))
 
 
