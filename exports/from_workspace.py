@@ -13,6 +13,7 @@ from exports.report.frame_pictures import pictured_clips
 from exports.report.write_report import ReportTables, write_report
 from pipeline.records.schema import Clip, Record, Video
 from pipeline.run.status import outcomes, stage_status
+from pipeline.workspace.asking import ASKED, chosen_orders
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Lookups, Workspace
 
@@ -38,6 +39,8 @@ def provenance(workspace: Workspace) -> dict[str, dict[str, Any]]:
             "code_revisions": sorted({commit.code_revision for commit in commits}),
             "libraries": sorted(versions),
         }
+    if orders := chosen_orders(workspace.storage):
+        found[ASKED] = {"config": {"orders": orders}}
     return found
 
 

@@ -593,6 +593,7 @@ class LabelConfig(Section):
             "token_file",
             "project",
             "task",
+            "order",
             "media_url",
             "loop_half_s",
             "context_half_s",
@@ -643,7 +644,10 @@ class LabelConfig(Section):
     """Fraction of the frames that `overlap` people answer, of the clips where a task is a clip. A
     larger one contains a smaller one."""
     seed: int = 0
-    """Seed of the draw of these frames."""
+    """Seed of the draw of these frames, and of clips that are equal in a chosen order."""
+    order: Literal["given", "uncertain", "rare"] = "given"
+    """The clips that are sent first: as they come; where models are least sure; or those of the
+    rarest category. A release that is made before all are labelled is biased by it, and says so."""
     agreement_iou: float = Field(default=0.5, gt=0, le=1)
     """Boxes of two people that overlap by this IoU are boxes of one thing."""
     reuse_iou: float = Field(default=0.8, gt=0, le=1)

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.release.document import Document, Leak, VideoRow
 from pipeline.release.layout import COPIES, CROSS_EVENT, DOCUMENT, FIGURES
 from pipeline.templating import environment, markdown_text, safe_url
+from pipeline.workspace.asking import ASKED
 
 LICENCES = "## Licences and attribution"
 """The heading of the last part."""
@@ -51,6 +52,12 @@ def render_card(document: Document, counts: Mapping[str, Any], left_out: Reasons
             **_rows(document, counts, left_out),
             per_license=dict(sorted(per_license.items())),
             made=made,
+            orders=[
+                f"{markdown_text(one['order'])} (seed {one['seed']})"
+                for one in document.info.provenance.get(ASKED, {})
+                .get("config", {})
+                .get("orders", [])
+            ],
             nameless=sum(not image.image_sha256 for image in document.images),
             paths={"document": DOCUMENT, "cross_event": CROSS_EVENT, **COPIES},
             figures=FIGURES,

@@ -32,6 +32,7 @@ from labeling.projects.project_kind import (
     pulled_at,
 )
 from labeling.projects.things import Thing, things_of
+from labeling.review.order import in_order
 from labeling.review.overlap import OverlapPlan
 from pipeline.records.boxes import clip
 from pipeline.records.reviews import by_frame, is_sent_back
@@ -60,15 +61,18 @@ class BoxQuestions(Questions):
         self._plan = OverlapPlan(self._frames.values(), proposals, reviews, workspace.config.label)
         self._pulled = pulled_at(reviews)
         # Frame by frame, the frames of a clip are seen apart, by different people.
-        by_clip = workspace.config.label.task == "clip"
+        self._config = workspace.config.label
+        self.order = self._config.order
+        by_clip = self._config.task == "clip"
         of_frames = self._frames.values() if by_clip else ()
         self._things = things_of(of_frames, self._proposals, reviews)
         self._sent_back = {name for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
         self.asks_several = max(self._plan.wanted.values(), default=1) > 1
 
     def frames(self) -> list[Frame]:
-        """Return the frames that still need an answer."""
-        return [row for name, row in self._frames.items() if self._plan.missing[name]]
+        """Return the frames that still need an answer, in the order to ask in."""
+        missing = [row for name, row in self._frames.items() if self._plan.missing[name]]
+        return in_order(missing, self._proposals, self._config.order, self._config.seed)
 
     def notes(self) -> list[str]:
         """Say how many frames are answered, and how many answers no longer hold."""

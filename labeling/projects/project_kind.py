@@ -50,6 +50,8 @@ class Questions(ABC):
 
     asks_several = False
     """True where some frame is to be answered by more than one person."""
+    order = "given"
+    """The order in which frames are sent; ``given`` where nobody chose one."""
 
     @abstractmethod
     def frames(self) -> list[Frame]:

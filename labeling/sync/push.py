@@ -28,6 +28,7 @@ from pipeline.errors import AvatarBuildError
 from pipeline.records.schema import Frame
 from pipeline.run.derive import bring_up_to_date
 from pipeline.words import counted
+from pipeline.workspace.asking import note_order
 from pipeline.workspace.locks import run_lock
 from pipeline.workspace.workspace import Workspace
 
@@ -161,6 +162,8 @@ def push(
                 _send(server, pushed, list(pool.map(made_of, batch)))
                 done += sum(map(len, batch))
                 progress(done, len(waiting))
+        if pushed.new and questions.order != "given":
+            note_order(workspace.storage, questions.order, workspace.config.label.seed)
         by_name = {frame.frame_id: frame for frame in frames}
         for names, number in ending.items():
             if all(name in by_name for name in names):

@@ -142,6 +142,12 @@ def backend(workspace: Workspace) -> None:
     help="Ask about each frame alone, or about all frames of a clip at once.",
 )
 @setting_option(
+    "--order",
+    sets=["label.order"],
+    type=click.Choice(["given", "uncertain", "rare"]),
+    help="Send first what models are least sure of, or what is rarest; the card will say it.",
+)
+@setting_option(
     "--overlap",
     sets=["label.overlap"],
     type=SOME,
@@ -167,7 +173,7 @@ def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
 
     \b
         avatar-build label push boxes --workspace ws
-        avatar-build label push boxes --task clip
+        avatar-build label push boxes --task clip --order uncertain
         avatar-build label push boxes --overlap 2 --share 0.1 --gold gold.jsonl
         avatar-build label push masks --workspace ws
         avatar-build label push adjudication --workspace ws

@@ -12,7 +12,9 @@ import pytest
 from exports.release.figures import bar_chart
 from exports.release.image_bytes import image_size
 from pipeline.config import ExportConfig
+from pipeline.workspace.asking import ASKED
 from pipeline.workspace.storage import Storage
+from tests.exports import drawn
 from tests.exports.drawn import DOG, release, tables
 
 
@@ -46,6 +48,17 @@ def test_hostile_titles_cannot_leave_their_cell(tmp_path: Path) -> None:
     assert r"\*\*bold\*\*" in line
     assert line.endswith("| not on the web |")
     assert line.replace(r"\|", "").count("|") == 6
+
+
+def test_a_chosen_order_of_labelling_is_told_with_what_it_biases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "A chosen order" not in card_of(tmp_path / "given")
+    orders = [{"order": "uncertain", "seed": 7}]
+    monkeypatch.setitem(drawn.PROVENANCE, ASKED, {"config": {"orders": orders}})
+    card = card_of(tmp_path / "chosen")
+    assert "in an order that was chosen: uncertain (seed 7)." in card
+    assert "no fair sample" in card
 
 
 def test_a_licence_that_is_not_stated_is_called_so(tmp_path: Path) -> None:
