@@ -497,6 +497,9 @@ class ProposeConfig(InferenceConfig):
 
     renamed: ClassVar[Mapping[str, str]] = {"detector": "detectors", "openimages": "classes"}
 
+    links: ClassVar[frozenset[str]] = frozenset({"link", "link_iou"})
+    """Settings that choose no box."""
+
     detectors: list[DetectorName] = Field(default=["motion"], min_length=1)
     """Detectors that draw boxes, one or several; each box keeps the name of its own. motion:
     class-agnostic regions that move at the event. yolox-*: small, of COCO's classes, on the CPU
@@ -541,6 +544,17 @@ class ProposeConfig(InferenceConfig):
     """Longest side of the image given to yolov8*, pixels. The others' model folders say theirs."""
     motion_window_s: float = Field(default=0.2, gt=0)
     """The motion detector looks this far before and after the frame, seconds."""
+    link: Literal["flow", "none"] = "flow"
+    """The way boxes of one thing in a clip's frames are found to be one (track_id). flow: along the
+    optical flow of the video between the frames. none: no box has a track, and no video is read."""
+    link_iou: float = Field(default=0.4, gt=0, le=1)
+    """Least IoU of a box, carried along the flow, with the one it is linked to; there and back."""
+
+    def deciding(self) -> dict[str, Any]:
+        """Leave the links out where there are none: that is what was before there were any."""
+        found = super().deciding()
+        linked = self.link != "none"
+        return found if linked else {k: v for k, v in found.items() if k not in self.links}
 
     def backends(self) -> list[str]:
         """Return the detectors."""

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 _Floats = NDArray[np.float64]
 
+Boxes = Sequence[Sequence[float]] | _Floats
+
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
     """Return the intersection over union of two boxes, in [0, 1]; 0 when both are empty.
@@ -23,7 +25,7 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
     return float(iou_matrix([a], [b])[0, 0])
 
 
-def iou_matrix(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> _Floats:
+def iou_matrix(a: Boxes, b: Boxes) -> _Floats:
     """Return the IoU of every box of ``a`` with every box of ``b``, ``(len(a), len(b))``.
 
     >>> iou_matrix([[0, 0, 2, 2]], [[0, 0, 2, 2], [2, 0, 2, 2]]).tolist()
@@ -67,5 +69,5 @@ def to_pixels(box: Sequence[float], width: int, height: int) -> tuple[int, int, 
     return math.floor(x), math.floor(y), math.ceil(x + w), math.ceil(y + h)
 
 
-def _boxes(boxes: Sequence[Sequence[float]]) -> _Floats:
+def _boxes(boxes: Boxes) -> _Floats:
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

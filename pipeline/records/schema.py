@@ -384,6 +384,15 @@ def content_id(prefix: str, *parts: object) -> str:
     return f"{prefix}_{digest_of(parts)[:12]}"
 
 
+def track_id(first_box: str) -> int:
+    """Name a track by its first box's ``proposal_id``.
+
+    >>> track_id("p_456f13599d7c")
+    150069743138207
+    """
+    return int(digest_of(["track", first_box])[:12], 16)
+
+
 def digest_of(value: object) -> str:
     """Return the SHA-256 over ``value`` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -65,6 +65,8 @@ class Painter:
         """Darken the ground under each actor; the shadow stays there when the actor hops."""
         shade = np.zeros(self._world.shape[:2], np.float32)
         for actor in self.scene.actors:
+            if actor.walk_px_s:
+                continue
             foot = (actor.x + self._left, actor.y + self._top - 0.03 * actor.size)
             cv2.ellipse(
                 shade, (foot, (0.84 * actor.width * actor.size, 0.14 * actor.size), 0), 1.0, -1
@@ -107,7 +109,8 @@ def _layers(scene: Scene, index: int) -> Iterator[_Layer]:
         pose = scene.pose(actor, time_s)
         size = round(actor.size)
         drawing = sprite(actor.category, actor.colour, size, flip=actor.flip, loud=pose.loud)
-        foot = (actor.x - camera_x + pose.dx, actor.y - camera_y + pose.dy)
+        x = actor.x + actor.walk_px_s * time_s
+        foot = (x - camera_x + pose.dx, actor.y - camera_y + pose.dy)
         matrix = _placement(pose, actor.width, size, foot)
         corners = matrix @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]])
         left, top = np.maximum(np.floor(corners.min(axis=1)).astype(int) - 1, 0)

@@ -56,6 +56,8 @@ class Actor(_Part):
     """Drawn looking the other way."""
     width: float = 1.0
     """Width over height, of the drawing's own: below 1 slimmer, above 1 stouter."""
+    walk_px_s: float = 0.0
+    """Pixels it walks to the right in a second (left: below 0); what walks throws no shadow."""
 
 
 class Sound(_Part):

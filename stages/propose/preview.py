@@ -156,7 +156,8 @@ def _come_and_gone(
 
 
 def _check_previewable(settings: Iterable[str], config: Config) -> None:
-    fixed = config.propose.inference | config.propose.unhashed | {"taxonomy"}
+    fixed = config.propose.inference | config.propose.unhashed | config.propose.links
+    fixed |= {"taxonomy"}
     thresholds = {f"propose.{name}" for name in type(config.propose).model_fields.keys() - fixed}
     active = [name for name in type(config.hear).model_fields if name.startswith("active_")]
     if config.hear.tagger != "vggsound-label":

@@ -2,6 +2,10 @@
 
 Reads ``frames``, writes ``proposals``. A box is audible when one of its categories is active in
 the clip's sounds. A box that is not is kept and marked, so that an annotator can bring it back.
+Boxes of one thing in a clip's frames get one track (``stages.propose.tracks``). It follows from the
+whole clip, so a frame's row is the same whichever others are done with it: those of its clip that
+are not are looked at, too, and one of them that cannot be is as if it had no box.
+
 What the detector answers is kept beside the frames (``stages.propose.model_outputs``): after a
 change of any threshold the stage runs again, but the detector does not. Each detector's answers are
 kept apart, so one that joins is the only one that looks.
@@ -18,15 +22,16 @@ import cv2
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
-from pipeline.records.schema import Frame, Sounds, Video
+from pipeline.records.schema import Frame, Proposal, Sounds, Video
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
-from pipeline.workspace.recorded import frame_bytes
+from pipeline.workspace.recorded import frame_bytes, video_file
 from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead
 from stages.backends.frame_image import decode_frame_image
 from stages.backends.interfaces import DETECTORS, Detection, Detector, FrameInput, make_backend
 from stages.propose.filtering import AudioFilter, check_min_scores, rounded
 from stages.propose.model_outputs import Answers
+from stages.propose.tracks import linked
 from stages.taxonomy import load_taxonomy
 
 _DECODED_AHEAD = 16
@@ -104,6 +109,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
             one.name: kept_answers(ctx.storage, self.config, fingerprint, one.name)
             for one in self.detectors
         }
+        self._last_tracks: tuple[tuple[str, ...], dict[str, int]] = (), {}
         for one in self.detectors:
             one.open(ctx.storage)
 
@@ -116,6 +122,62 @@ class ProposeBoxes(Stage[ProposeConfig]):
                 asked.append(outcome)
             else:
                 yield outcome
+        found = self._proposals(asked)
+        for clip in dict.fromkeys(one.frame.clip_id for one in asked):
+            yield from self._outcomes([one for one in asked if one.frame.clip_id == clip], found)
+
+    def _outcomes(
+        self, asked: Sequence[_Asked], found: Mapping[str, list[Proposal]]
+    ) -> Iterator[Outcome]:
+        """Yield the boxes of frames of one clip, with their tracks."""
+        try:
+            tracks = self._tracks(asked, found) if self.config.link == "flow" else {}
+        except InputError as error:
+            fault: InputError | None = error
+        else:
+            fault = None
+        for one in asked:
+            frame_id = one.frame.frame_id
+            proposals = found[frame_id]
+            if not proposals:
+                yield Drop(frame_id, self.detectors[0].nothing)
+            elif fault:
+                yield Fail(frame_id, fault.kind, fault.detail, fault.retryable)
+            else:
+                yield Ok(frame_id, [_in_track(row, tracks) for row in proposals])
+
+    def _tracks(
+        self, asked: Sequence[_Asked], found: Mapping[str, list[Proposal]]
+    ) -> dict[str, int]:
+        """Return the track of each box of a clip, by ``proposal_id``.
+
+        Raises:
+            InputError: its video is lost, or cannot be decoded.
+        """
+        one = asked[0]
+        boxes = {name: found[name] for name in (other.frame.frame_id for other in asked)}
+        for frame in [one.frame, *one.others]:
+            if frame.frame_id not in boxes:
+                boxes[frame.frame_id] = self._proposals_beside(frame)
+        key = tuple(row.proposal_id for _, rows in sorted(boxes.items()) for row in rows)
+        if self._last_tracks[0] != key:  # a clip's frames come one by one where one is at fault
+            frames = [one.frame, *one.others]
+            video = video_file(self._ctx.storage, one.video)
+            tracks = linked(boxes, frames, video, self.config.link_iou)
+            self._last_tracks = key, tracks
+            self._ctx.heartbeat()
+        return self._last_tracks[1]
+
+    def _proposals_beside(self, frame: Frame) -> list[Proposal]:
+        """Return the boxes of a frame whose row is none of this batch's; none of one at fault."""
+        try:
+            asked = self._ask(frame)
+            return self._proposals([asked])[frame.frame_id] if isinstance(asked, _Asked) else []
+        except InputError:  # which its own row tells
+            return []
+
+    def _proposals(self, asked: Sequence[_Asked]) -> dict[str, list[Proposal]]:
+        """Return the boxes by frame, as rows without a track."""
         found: dict[str, dict[str, list[Detection]]] = {one.frame.frame_id: {} for one in asked}
         for detector in sorted(self.detectors, key=lambda one: one.vocabulary == "none"):
             wanted = [
@@ -127,12 +189,12 @@ class ProposeBoxes(Stage[ProposeConfig]):
             ]
             for frame_id, boxes in self._detections(detector, wanted).items():
                 found[frame_id][detector.name] = boxes
-        for one in asked:
-            proposals = self._filter.proposals(one.frame, found[one.frame.frame_id], one.sounds)
-            if proposals:
-                yield Ok(one.frame.frame_id, proposals)
-            else:
-                yield Drop(one.frame.frame_id, self.detectors[0].nothing)
+        return {
+            one.frame.frame_id: self._filter.proposals(
+                one.frame, found[one.frame.frame_id], one.sounds
+            )
+            for one in asked
+        }
 
     def _ask(self, frame: Frame) -> _Asked | Outcome:
         video = self._videos.one(frame.video_id)
@@ -209,6 +271,10 @@ def kept_answers(
 def _prefix(config: ProposeConfig, detector: str) -> str:
     """Return what stands before the names of a detector's digests where there are several."""
     return f"{detector}." if len(config.detectors) > 1 else ""
+
+
+def _in_track(row: Proposal, tracks: Mapping[str, int]) -> Proposal:
+    return row.model_copy(update={"track_id": tracks.get(row.proposal_id)})
 
 
 def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:

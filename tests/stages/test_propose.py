@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from pipeline.errors import InputError
 from pipeline.records.schema import Proposal, SoundCategory
 from pipeline.run.stage import Drop, Fail, Ok
 from pipeline.run.unit import process_batch
-from pipeline.workspace.storage import Storage
-from stages.backends.interfaces import Detection, FrameInput, Vocabulary
+from stages.backends.interfaces import Detection
 from stages.propose.propose_boxes import ProposeBoxes, sounds_of
 from tests.rows import context, frame, sounds, video
+from tests.stages.recorded_detector import Recorded
 
 
 def detection(*bbox: float, score: float = 0.5, name: str = "moving region") -> Detection:
@@ -30,34 +30,6 @@ def test_tags_of_the_frames_own_neighbourhood_come_before_those_of_its_clip() ->
     assert sounds_of(frame(10), [whole, other, own]) == own
     assert sounds_of(frame(10), [other, whole]) == whole
     assert sounds_of(frame(10), [other]) is None
-
-
-class Recorded:
-    """A detector that answers from a table, and remembers what it was shown."""
-
-    has_weights = False
-    nothing = "nothing_here"
-
-    def __init__(
-        self,
-        answers: Mapping[str, list[Detection]],
-        name: str = "recorded",
-        vocabulary: Vocabulary = "none",
-    ) -> None:
-        self.name, self.vocabulary = name, vocabulary
-        self.answers = answers
-        self.shown: list[FrameInput] = []
-
-    def fingerprint(self) -> Mapping[str, str]:
-        return {}
-
-    def open(self, storage: Storage) -> None:
-        self.storage = storage
-
-    def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
-        for item in inputs:
-            self.shown.append(item)
-            yield self.answers.get(item.frame.frame_id, [])
 
 
 def stage_over(folder: Path, frames: Sequence[Any], **tables: Any) -> ProposeBoxes:
@@ -74,7 +46,7 @@ def opened(
     config: ProposeConfig | None = None,
     **tables: Any,
 ) -> ProposeBoxes:
-    stage = ProposeBoxes(config or ProposeConfig())
+    stage = ProposeBoxes(config or ProposeConfig(link="none"))
     stage.detectors = [Recorded(answers)]
     known: dict[str, Any] = {"videos": [video()], "sounds": [sounds()]}
     stage.open(context(folder, **(known | tables)))
@@ -135,7 +107,7 @@ def test_another_threshold_asks_the_detector_nothing(tmp_path: Path) -> None:
     (first,) = [list(stage_over(tmp_path, frames).process(frames))]
     again = opened(tmp_path, {})
     assert list(again.process(frames)) == first
-    stricter = opened(tmp_path, {}, ProposeConfig(min_score=0.6))
+    stricter = opened(tmp_path, {}, ProposeConfig(min_score=0.6, link="none"))
     assert list(stricter.process(frames)) == [Drop(row.id, "nothing_here") for row in frames]
     assert recorded(again).shown == recorded(stricter).shown == []
 
@@ -146,7 +118,7 @@ def test_another_frame_or_setting_of_the_detector_asks_again(tmp_path: Path) -> 
     cv2.imwrite(str(tmp_path / frame(3).path), np.full((180, 320, 3), 77, np.uint8))
     changed = opened(tmp_path, {})
     list(changed.process([frame(3)]))
-    other = opened(tmp_path, {}, ProposeConfig(motion_window_s=0.3))
+    other = opened(tmp_path, {}, ProposeConfig(motion_window_s=0.3, link="none"))
     list(other.process([frame(3)]))
     refetched = opened(tmp_path, {}, videos=[video(sha256="1" * 64)])
     list(refetched.process([frame(3)]))
@@ -237,7 +209,7 @@ def test_a_frame_file_that_is_not_the_frame_is_unreadable(
 
 
 def several(folder: Path, *detectors: Recorded, **tables: Any) -> ProposeBoxes:
-    stage = ProposeBoxes(ProposeConfig(detectors=["yolov8n-oiv7", "motion"]))
+    stage = ProposeBoxes(ProposeConfig(detectors=["yolov8n-oiv7", "motion"], link="none"))
     stage.detectors = list(detectors)
     known: dict[str, Any] = {"videos": [video()], "sounds": [sounds()]}
     stage.open(context(folder, **(known | tables)))
@@ -290,7 +262,9 @@ def test_motion_may_look_too_where_the_others_found_nothing(tmp_path: Path) -> N
     stage_over(tmp_path, frames)
     dog = [detection(9, 9, 40, 40, name="Dog")]
     named, free = Recorded({frame(3).id: dog}, "named", "openimages"), Recorded({}, "free")
-    stage = ProposeBoxes(ProposeConfig(detectors=["yolov8n-oiv7", "motion"], motion="no-box"))
+    stage = ProposeBoxes(
+        ProposeConfig(detectors=["yolov8n-oiv7", "motion"], motion="no-box", link="none")
+    )
     stage.detectors = [free, named]
     stage.open(context(tmp_path, videos=[video()], sounds=[sounds()]))
     list(stage.process(frames))

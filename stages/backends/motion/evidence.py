@@ -56,7 +56,7 @@ def _evidence_against(
     reference: Grey, other: Grey, corners: NDArray[np.float32]
 ) -> Evidence | None:
     """Return a neighbour's evidence; none where the camera's motion cannot be told (a cut)."""
-    flow, back = _flow(reference, other), _flow(other, reference)
+    flow, back = dense_flow(reference, other), dense_flow(other, reference)
     columns, rows = corners.astype(int).T
     camera, agreeing = cv2.estimateAffine2D(
         corners,
@@ -86,14 +86,22 @@ def _evidence_against(
     return evidence
 
 
-def _flow(start: Grey, end: Grey) -> NDArray[np.float32]:
-    """Return where each pixel of ``start`` went, ``(height, width, 2)``, x and y in pixels."""
+def dense_flow(
+    start: Grey, end: Grey, tracker: cv2.DISOpticalFlow | None = None
+) -> NDArray[np.float32]:
+    """Return where each pixel of ``start`` went, ``(height, width, 2)``, x and y in pixels.
+
+    Args:
+        start: a picture.
+        end: one of the same size.
+        tracker: with settings of its own; none: OpenCV's fast ones.
+    """
     height, width = start.shape
     # OpenCV's own pyramid runs out of a flat or tiny picture, and the process dies of it.
     below = max(0, _MIN_FLOW_PX - height, width // 2 - height)
     beside = max(0, _MIN_FLOW_PX - width)
     first, last = (np.pad(one, ((0, below), (0, beside)), mode="edge") for one in (start, end))
-    tracker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    tracker = tracker or cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow = tracker.calc(first, last, np.zeros((*first.shape, 2), np.float32))
     return flow.astype(np.float32, copy=False)[:height, :width]
 
