@@ -2,12 +2,18 @@
 a person waits for the answer to a point.
 
     python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio
+    python -m benchmarks.labeling --layouts .venv-labelstudio/bin/label-studio
     python -m benchmarks.labeling --prompts
 
 Clips are made beforehand and not timed: they are made once. Annotations are written by the server's
 own import, as if people had accepted every proposal. The reference is the floor of any client: the
 same tasks, already made, posted to the same server in requests of the same size. Memory includes
 the list of all tasks, which the benchmark itself holds.
+
+``--layouts`` is a person's time: one scripted annotator labels the same drawn clips frame by frame
+and clip by clip, in a real Chromium at a real Label Studio. Pages and what keys and mouse do are
+measured, with Label Studio's own scripts in the browser's cache; the person's pauses are counted by
+the model of ``tests.labeling.scripted``. Then clips by the thousand are pushed and pulled as above.
 
 A prompt goes over HTTP to ``label backend``, as Label Studio sends it; its reference is the
 segmenter alone, asked in the same process. Weights are random numbers in the official files, so
@@ -17,6 +23,7 @@ times are right and answers mean nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -25,7 +32,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +49,7 @@ from labeling.projects.backend import Backend, Prompts
 from labeling.projects.box_project import BOXES
 from labeling.projects.connect import connect
 from labeling.projects.mask_project import MASKS
+from labeling.projects.pages import frames_of
 from labeling.projects.serve import start_server
 from labeling.review.instances import bring_instances_up_to_date, derive_instances
 from labeling.review.verified_masks import bring_masks_up_to_date
@@ -54,7 +62,10 @@ from pipeline.records.schema import Frame, Instance, Mask, Review
 from pipeline.workspace.workspace import Workspace
 from stages.segment.refine import FrameRefiner
 from stages.taxonomy import load_taxonomy
-from tests.labeling.labelled_workspace import commit, fill, review
+from tests.labeling.desk import beside, seat, send
+from tests.labeling.drawn_workspace import VOCABULARY, fill_drawn_clips
+from tests.labeling.labelled_workspace import commit, fill, fill_clips, review
+from tests.labeling.scripted import DECIDE_S, DRAW_S, LOOK_S, Scripted, Worked, heard_s
 from tests.rows import clip, frame, video
 
 RESULT = Path(__file__).parent / "results" / "labeling.json"
@@ -68,6 +79,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--label-studio", help="its command")
+    what.add_argument("--layouts", metavar="LABEL_STUDIO", help="its command; needs Chromium")
+    parser.add_argument("--clips", type=int, default=5000, help="pushed and pulled by --layouts")
     parser.add_argument("--tasks", type=int, default=2000)
     what.add_argument("--prompts", action="store_true", help="only how long a point takes")
     options = parser.parse_args()
@@ -75,11 +88,117 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.prompts:
             found["prompts"] = measure_prompts(Path(folder))
+        elif options.layouts:
+            command = str(Path(options.layouts).absolute())
+            found |= measure_layouts(Path(folder), command, options.clips)
         else:
             command = str(Path(options.label_studio).absolute())
             found |= measure(Path(folder) / "ws", command, options.tasks)
     print(json.dumps(found, indent=1))
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_layouts(root: Path, command: str, count: int) -> dict[str, Any]:
+    """Label drawn clips in both layouts; then push and pull so many clips."""
+    with served(root / "ws", command) as (workspace, server):
+        layouts, said = {}, []
+        for layout in ("frame", "clip"):
+            own = beside(workspace, server, f"{layout}s", layout)
+            world = fill_drawn_clips(own)
+            number = send(own, server, sum(map(len, world.values())))
+            known = {one.frame.frame_id: one for ones in world.values() for one in ones}
+            tasks = {
+                int(task["id"]): [known[name] for name in frames_of(task)]
+                for task in server.tasks(number)
+            }
+            with seat(workspace, server, root / f"profile-{layout}") as person:
+                layouts[layout] = Scripted(person, tasks, heard_s).work(number)
+            assert pull(own, server, BOXES, VOCABULARY).new == len(known)
+            said.append(decisions(own))
+        assert said[0] == said[1], "the tables of both say the same"
+        many = measure_clips(server, root / "many", count)
+    return {
+        "layouts": {
+            "machine": describe(),
+            "model of the person, s": {
+                "the clip with sound": "its length, once per page",
+                "a look at a picture": LOOK_S,
+                "a decision or a submission": DECIDE_S,
+                "a drawn box": DRAW_S,
+            },
+            **{layout: layout_row(worked) for layout, worked in layouts.items()},
+            "clip / frame": {
+                "page loads": round(layouts["clip"].tasks / layouts["frame"].tasks, 2),
+                "bytes": round(layouts["clip"].bytes / layouts["frame"].bytes, 2),
+                "scripted time": round(layouts["clip"].seconds / layouts["frame"].seconds, 2),
+            },
+        },
+        "clips": {"machine": describe(), **many},
+    }
+
+
+def decisions(workspace: Workspace) -> list[Any]:
+    """What was decided; a drawn box is as exact as a pixel of the screen."""
+    return sorted(
+        (
+            row.frame_id,
+            row.decision,
+            row.reject_reasons,
+            row.off_screen_category or "",
+            [
+                (one.category, one.scenario, one.origin, one.proposal_id or "")
+                for one in row.instances
+            ],
+        )
+        for row in workspace.rows(Review)
+    )
+
+
+def layout_row(worked: Worked) -> dict[str, Any]:
+    frames = worked.frames
+    return {
+        "frames": frames,
+        "page loads": worked.tasks,
+        "requests": worked.requests,
+        "MB": round(worked.bytes / 1e6, 2),
+        "s per frame": round(worked.seconds / frames, 2),
+        "of that opening pages": round(worked.page_s / frames, 2),
+        "of that keys and mouse": round(worked.hands_s / frames, 2),
+        "of that the person's pauses": round(worked.pauses_s / frames, 2),
+    }
+
+
+def measure_clips(server: LabelStudio, root: Path, count: int) -> dict[str, Any]:
+    """Push clips of five frames, accept everything, pull; the clips to watch are there."""
+    made = fill_clips(Workspace.create(root), count)
+    settings = [f"label.url={server.url}", "label.project=many", "label.task=clip"]
+    workspace = Workspace(made.storage.path("."), settings)
+    names = [category.name for category in load_taxonomy().categories]
+    seconds: dict[str, float] = {}
+    before = peak_mb()
+    seconds["push"], pushed = timed(lambda: push(workspace, server, BOXES, names))
+    seconds["push again"], again = timed(lambda: push(workspace, server, BOXES, names))
+    for task in server.tasks(pushed.project.number):
+        accept_clip(server, task)
+    seconds["pull"], pulled = timed(lambda: pull(workspace, server, BOXES, names))
+    seconds["pull again"], _ = timed(lambda: pull(workspace, server, BOXES, names))
+    assert (pushed.clips, again.new, pulled.new, pulled.bad) == (count, 0, 5 * count, [])
+    return {
+        "clips of five frames": count,
+        "categories per task": len(names),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "peak memory of the client, MB": peak_mb(),
+        "of that before the first push, MB": before,
+    }
+
+
+def accept_clip(server: LabelStudio, task: dict[str, Any]) -> None:
+    result = [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
+    for page in range(len(frames_of(task))):
+        seen = {"type": "choices", "value": {"choices": ["Visible"]}, "item_index": page}
+        result.append({"id": f"s{page}", "from_name": "status", "to_name": "frame", **seen})
+    body = {"result": result, "lead_time": 20.0}
+    server.call("POST", f"/api/tasks/{task['id']}/annotations/", body)
 
 
 def measure_prompts(folder: Path) -> dict[str, Any]:
@@ -149,20 +268,29 @@ def post(url: str, shown: Frame, instance: Instance, point: tuple[float, float, 
         assert json.load(answer)["results"]
 
 
-def measure(root: Path, command: str, count: int) -> dict[str, Any]:
-    """Push, push again, accept everything, pull, pull again."""
+@contextlib.contextmanager
+def served(root: Path, command: str) -> Iterator[tuple[Workspace, LabelStudio]]:
+    """An empty workspace and its running Label Studio."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     Workspace.create(root)
     settings = [f"label.server_port={port}", f"label.server_command=['{command}']"]
-    workspace = fill(Workspace(root, settings), frames=count)
-    copy_clips(workspace, count)
-    names = [category.name for category in load_taxonomy().categories]
-    seconds: dict[str, float] = {}
+    workspace = Workspace(root, settings)
     running = start_server(workspace)
     try:
-        server = connect(workspace)
+        yield workspace, connect(workspace)
+    finally:
+        running.stop()
+
+
+def measure(root: Path, command: str, count: int) -> dict[str, Any]:
+    """Push, push again, accept everything, pull, pull again."""
+    names = [category.name for category in load_taxonomy().categories]
+    seconds: dict[str, float] = {}
+    with served(root, command) as (workspace, server):
+        fill(workspace, frames=count)
+        copy_clips(workspace, count)
         before = peak_mb()
         seconds["push"], pushed = timed(lambda: push(workspace, server, BOXES, names))
         seconds["push again"], again = timed(lambda: push(workspace, server, BOXES, names))
@@ -172,8 +300,6 @@ def measure(root: Path, command: str, count: int) -> dict[str, Any]:
         seconds["pull"], pulled = timed(lambda: pull(workspace, server, BOXES, names))
         seconds["pull again"], _ = timed(lambda: pull(workspace, server, BOXES, names))
         masks = measure_masks(workspace, server, count)
-    finally:
-        running.stop()
     assert (pushed.new, again.new, again.known, pulled.new) == (count, 0, count, count)
     return {
         "machine": describe(),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from labeling.quality.effort import Effort, effort_of
 from labeling.quality.kappa import mean, ratio, section, text
 from labeling.quality.matching import moved_iou
 from pipeline.records.reviews import by_frame, counting_reviews, deciding, opinions
@@ -101,6 +102,8 @@ class CostReport:
     """Outcomes by category: the final one of boxes that stayed, the proposed one of the removed."""
     by_day: dict[str, ProposalOutcome]
     """Outcomes by the day of the review (UTC), in order: the trend."""
+    effort: Effort
+    """The time that answers about boxes took, by page, clip and thing."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -108,7 +111,7 @@ class CostReport:
             name: {key: outcome.as_dict() for key, outcome in sorted(getattr(self, name).items())}
             for name in ("by_class", "by_category", "by_day")
         }
-        return {**vars(self), **tables}
+        return {**vars(self), **tables, "effort": self.effort.as_dict()}
 
     def lines(self) -> list[str]:
         """Return the lines that the command prints, as Markdown."""
@@ -123,6 +126,7 @@ class CostReport:
             if seconds:
                 cells = {who: [f"{median:.1f}"] for who, median in seconds.items()}
                 lines += section(f"annotator, {title}", ["s per frame (median)"], cells)
+        lines += self.effort.lines()
         for title, found in (
             ("detector class", self.by_class),
             ("category", self.by_category),
@@ -150,13 +154,14 @@ def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Cos
     by_day: dict[str, ProposalOutcome] = defaultdict(ProposalOutcome)
     known = {proposal.proposal_id: proposal for proposal in proposals}
     audible = by_frame(proposal for proposal in proposals if proposal.audible)
-    answered = 0
+    answered: list[Review] = []
+    decided: list[Review] = []
     for frame_id, rows in by_frame(people).items():
         adjudicated = [
             row for row in counting_reviews(rows, "boxes") if row.purpose == "adjudicate"
         ]
         answers = [*opinions(rows, "boxes"), *adjudicated]
-        answered += len(answers)
+        answered += answers
         for answer in answers:
             _spend(seconds, answer)
             if answer.lead_time_s is not None:
@@ -167,6 +172,7 @@ def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Cos
         if review is None or review.decision == "back_to_boxes":
             continue
         decisions[review.decision] += 1
+        decided.append(review)
         if review.decision == "rejected":  # that says nothing of the boxes
             continue
         day = by_day[review.updated_at[:10]]
@@ -177,13 +183,14 @@ def cost_report(reviews: Iterable[Review], proposals: Sequence[Proposal]) -> Cos
                 by_category[fate.category].fates.append(fate)
     return CostReport(
         decisions.total(),
-        answered,
+        len(answered),
         dict(decisions),
         _medians(seconds),
         _medians(mask_seconds),
         dict(by_class),
         dict(by_category),
         dict(by_day),
+        effort_of(answered, decided, known),
     )
 
 

@@ -23,7 +23,7 @@ SINGLE, MIXED, MULTI = "dogInMeadow", "violGuitDuo", "twoDogs_one"
 OFF_SCREEN, MUSIC, HALF_SEEN = "hornOffScrn", "violinStage", "babyOffBird"
 VIDEOS = (SINGLE, MULTI, MIXED, OFF_SCREEN, MUSIC, HALF_SEEN)
 
-_SECONDS = 5.0
+SECONDS = 5.0
 _AFTER_A_STROKE_S = 0.12
 """When what sounds has moved most."""
 
@@ -111,10 +111,10 @@ def _fill(
             picture = workspace.storage.path(one.frame.path)
             picture.parent.mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(picture), Painter(one.scene).frame(one.frame.frame_index))
-    shown = {"width": 640, "height": 360, "duration_s": _SECONDS}
+    shown = {"width": 640, "height": 360, "duration_s": SECONDS}
     files = [video(name, fps=float(ones[0].scene.fps), **shown) for name, ones in world.items()]
     commit(workspace, "download", Video, files)
-    commit(workspace, "sample", Clip, [clip(name, end_s=_SECONDS) for name in world])
+    commit(workspace, "sample", Clip, [clip(name, end_s=SECONDS) for name in world])
     commit(workspace, "choose", Frame, [one.frame for ones in world.values() for one in ones])
     heard = [_heard(name, ones[0].scene) for name, ones in world.items()]
     commit(workspace, "hear", Sounds, heard)
@@ -153,13 +153,13 @@ def _shortened(scene: Scene) -> Scene:
     spoken = tuple(
         sound.model_copy(
             update={
-                "onsets": tuple(onset for onset in sound.onsets if onset < _SECONDS - 0.5),
-                "end_s": min(sound.end_s, _SECONDS),
+                "onsets": tuple(onset for onset in sound.onsets if onset < SECONDS - 0.5),
+                "end_s": min(sound.end_s, SECONDS),
             }
         )
         for sound in scene.sounds
     )
-    return scene.model_copy(update={"duration_s": _SECONDS, "sounds": spoken})
+    return scene.model_copy(update={"duration_s": SECONDS, "sounds": spoken})
 
 
 def _heard(name: str, scene: Scene) -> Sounds:

@@ -14,11 +14,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.labeling.annotator import Annotator
-from tests.labeling.drawn_workspace import MIXED, MULTI, MUSIC, OFF_SCREEN, Drawn
+from tests.labeling.drawn_workspace import MIXED, MULTI, MUSIC, OFF_SCREEN, SECONDS, Drawn
 
 LOOK_S, DECIDE_S, DRAW_S = 1.5, 1.0, 3.0
 """Seconds for looking at a picture and its loop, for a decision (a key that says something, and
 submitting), and for drawing a box with its category and scenario."""
+
+
+def heard_s(frames: list[Drawn]) -> float:
+    """Seconds of the clip with sound: two before the first frame to two after the last."""
+    times = [one.frame.time_s for one in frames]
+    return min(SECONDS, max(times) + 2) - max(0.0, min(times) - 2)
 
 
 @dataclass
@@ -56,6 +62,7 @@ class Scripted:
 
     def work(self, project: int) -> Worked:
         """Do all tasks of the stream."""
+        self.person.begin(project)  # the application itself is in the browser's cache from here on
         context = self.person.page.context.new_cdp_session(self.person.page)
         context.send("Network.enable")
         context.on("Network.loadingFinished", self._count)

@@ -27,7 +27,7 @@ from tests.labeling.drawn_workspace import (
     Drawn,
     fill_drawn_clips,
 )
-from tests.labeling.scripted import Scripted, Worked
+from tests.labeling.scripted import Scripted, Worked, heard_s
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.browser, pytest.mark.slow]
 
@@ -63,12 +63,6 @@ def both(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
         projects[layout] = send(workspace, studio.api, sum(map(len, world.values())))
     with seat(studio.workspace, studio.api, tmp_path_factory.mktemp("profile")) as person:
         yield Both(person, workspaces, projects, world)
-
-
-def heard_s(frames: list[Drawn]) -> float:
-    """Seconds of the clip with sound: two before the first frame to two after the last."""
-    times = [one.frame.time_s for one in frames]
-    return min(5.0, max(times) + 2) - max(0.0, min(times) - 2)
 
 
 @pytest.fixture(scope="module")
