@@ -25,7 +25,7 @@ from pipeline.records.schema import Proposal, Review, ReviewedInstance
 from pipeline.words import counted
 
 PAUSE_S = 60.0
-"""Seconds between two answers from which on somebody did something else."""
+"""The seconds between two answers from which on somebody did something else."""
 
 ENOUGH = 20
 """The fewest answers about one frame whose median says what a frame costs."""
@@ -51,11 +51,11 @@ class Effort:
     carried: int
     """Boxes shown in a frame whose track was shown in an earlier frame of the clip."""
     carried_unchanged: int
-    """Those of them that were kept, with category and scenario as in the frame before."""
+    """The number of them that were kept, with category and scenario as in the frame before."""
     hours: float
-    """All lead times and page turns."""
+    """The sum of lead times and page turns."""
     hours_by_frame: float
-    """What the same frames would have cost one by one, by the rule above."""
+    """The hours the same frames would have cost one by one, by the rule above."""
     at_least: bool
     """True where that is a lower bound."""
 
