@@ -161,7 +161,7 @@ def main() -> None:
         "load": [round(one, 1) for one in loads],
         "rounds": arguments.rounds,
         "made": [
-            line
+            line.rpartition(". ")[0]
             for one in rounds["chain"][-1].values()
             for line in one.said.splitlines()
             if ": " in line and " ok" in line
