@@ -85,8 +85,10 @@ benchmark-chain: $(READY) ## The same, the offline chain on a few videos, comman
 benchmark-perception: $(READY) ## The same, what ears and eyes find on videos judged by eye: VIDEOS=DIR MODELS=DIR
 	$(BIN)/python -m benchmarks.perception --videos $(VIDEOS) --models $(MODELS) --out benchmarks/results/perception.json
 
-benchmark-labels: $(READY) $(LABEL_STUDIO) ## The same, 2,000 frames to a real Label Studio and back
+benchmark-labels: $(READY) $(LABEL_STUDIO) ## The same, frames and clips to a real Label Studio and back, a person's time
 	$(BIN)/python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio
+	$(BIN)/python -m benchmarks.labeling --layouts .venv-labelstudio/bin/label-studio
+	$(BIN)/python -m benchmarks.labeling --clips .venv-labelstudio/bin/label-studio
 
 benchmark-tavlo: $(READY) ## The same, hours: TAVLO against a control, and what makes it localise; goes on in tavlo-work, tavlo-factorial
 	$(BIN)/python -m benchmarks.tavlo_synthetic --work tavlo-work

@@ -3,6 +3,7 @@ a person waits for the answer to a point.
 
     python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio
     python -m benchmarks.labeling --layouts .venv-labelstudio/bin/label-studio
+    python -m benchmarks.labeling --clips .venv-labelstudio/bin/label-studio
     python -m benchmarks.labeling --prompts
 
 Clips are made beforehand and not timed: they are made once. Annotations are written by the server's
@@ -13,7 +14,7 @@ the list of all tasks, which the benchmark itself holds.
 ``--layouts`` is a person's time: one scripted annotator labels the same drawn clips frame by frame
 and clip by clip, in a real Chromium at a real Label Studio. Pages and what keys and mouse do are
 measured, with Label Studio's own scripts in the browser's cache; the person's pauses are counted by
-the model of ``tests.labeling.scripted``. Then clips by the thousand are pushed and pulled as above.
+the model of ``tests.labeling.scripted``. ``--clips`` pushes and pulls clips of five frames.
 
 A prompt goes over HTTP to ``label backend``, as Label Studio sends it; its reference is the
 segmenter alone, asked in the same process. Weights are random numbers in the official files, so
@@ -80,7 +81,8 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--label-studio", help="its command")
     what.add_argument("--layouts", metavar="LABEL_STUDIO", help="its command; needs Chromium")
-    parser.add_argument("--clips", type=int, default=5000, help="pushed and pulled by --layouts")
+    what.add_argument("--clips", metavar="LABEL_STUDIO", help="its command: clips by the thousand")
+    parser.add_argument("--count", type=int, default=5000, help="clips of --clips")
     parser.add_argument("--tasks", type=int, default=2000)
     what.add_argument("--prompts", action="store_true", help="only how long a point takes")
     options = parser.parse_args()
@@ -90,7 +92,10 @@ def main() -> None:
             found["prompts"] = measure_prompts(Path(folder))
         elif options.layouts:
             command = str(Path(options.layouts).absolute())
-            found |= measure_layouts(Path(folder), command, options.clips)
+            found["layouts"] = measure_layouts(Path(folder), command)
+        elif options.clips:
+            command = str(Path(options.clips).absolute())
+            found["clips"] = measure_clips(Path(folder), command, options.count)
         else:
             command = str(Path(options.label_studio).absolute())
             found |= measure(Path(folder) / "ws", command, options.tasks)
@@ -98,8 +103,8 @@ def main() -> None:
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measure_layouts(root: Path, command: str, count: int) -> dict[str, Any]:
-    """Label drawn clips in both layouts; then push and pull so many clips."""
+def measure_layouts(root: Path, command: str) -> dict[str, Any]:
+    """Label the drawn clips in both layouts."""
     with served(root / "ws", command) as (workspace, server):
         layouts, said = {}, []
         for layout in ("frame", "clip"):
@@ -116,24 +121,20 @@ def measure_layouts(root: Path, command: str, count: int) -> dict[str, Any]:
             assert pull(own, server, BOXES, VOCABULARY).new == len(known)
             said.append(decisions(own))
         assert said[0] == said[1], "the tables of both say the same"
-        many = measure_clips(server, root / "many", count)
     return {
-        "layouts": {
-            "machine": describe(),
-            "model of the person, s": {
-                "the clip with sound": "its length, once per page",
-                "a look at a picture": LOOK_S,
-                "a decision or a submission": DECIDE_S,
-                "a drawn box": DRAW_S,
-            },
-            **{layout: layout_row(worked) for layout, worked in layouts.items()},
-            "clip / frame": {
-                "page loads": round(layouts["clip"].tasks / layouts["frame"].tasks, 2),
-                "bytes": round(layouts["clip"].bytes / layouts["frame"].bytes, 2),
-                "scripted time": round(layouts["clip"].seconds / layouts["frame"].seconds, 2),
-            },
+        "machine": describe(),
+        "model of the person, s": {
+            "the clip with sound": "its length, once per page",
+            "a look at a picture": LOOK_S,
+            "a decision or a submission": DECIDE_S,
+            "a drawn box": DRAW_S,
         },
-        "clips": {"machine": describe(), **many},
+        **{layout: layout_row(worked) for layout, worked in layouts.items()},
+        "clip / frame": {
+            "page loads": round(layouts["clip"].tasks / layouts["frame"].tasks, 2),
+            "bytes": round(layouts["clip"].bytes / layouts["frame"].bytes, 2),
+            "scripted time": round(layouts["clip"].seconds / layouts["frame"].seconds, 2),
+        },
     }
 
 
@@ -168,27 +169,30 @@ def layout_row(worked: Worked) -> dict[str, Any]:
     }
 
 
-def measure_clips(server: LabelStudio, root: Path, count: int) -> dict[str, Any]:
-    """Push clips of five frames, accept everything, pull; the clips to watch are there."""
-    made = fill_clips(Workspace.create(root), count)
-    settings = [f"label.url={server.url}", "label.project=many", "label.task=clip"]
-    workspace = Workspace(made.storage.path("."), settings)
+def measure_clips(root: Path, command: str, count: int) -> dict[str, Any]:
+    """Push clips of five frames, accept everything, pull; what is watched is there already."""
     names = [category.name for category in load_taxonomy().categories]
     seconds: dict[str, float] = {}
-    before = peak_mb()
-    seconds["push"], pushed = timed(lambda: push(workspace, server, BOXES, names))
-    seconds["push again"], again = timed(lambda: push(workspace, server, BOXES, names))
-    for task in server.tasks(pushed.project.number):
-        accept_clip(server, task)
-    seconds["pull"], pulled = timed(lambda: pull(workspace, server, BOXES, names))
-    seconds["pull again"], _ = timed(lambda: pull(workspace, server, BOXES, names))
+    with served(root / "ws", command) as (host, server):
+        workspace = beside(host, server, "many", "clip")
+        fill_clips(workspace, count)
+        before = peak_mb()
+        seconds["push"], pushed = timed(lambda: push(workspace, server, BOXES, names))
+        seconds["push again"], again = timed(lambda: push(workspace, server, BOXES, names))
+        for task in list(server.tasks(pushed.project.number)):
+            accept_clip(server, task)
+        pull_memory = peak_mb()
+        seconds["pull"], pulled = timed(lambda: pull(workspace, server, BOXES, names))
+        seconds["pull again"], _ = timed(lambda: pull(workspace, server, BOXES, names))
     assert (pushed.clips, again.new, pulled.new, pulled.bad) == (count, 0, 5 * count, [])
     return {
+        "machine": describe(),
         "clips of five frames": count,
         "categories per task": len(names),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "peak memory of the client, MB": peak_mb(),
         "of that before the first push, MB": before,
+        "of that with the list of all tasks, before the pull, MB": pull_memory,
     }
 
 

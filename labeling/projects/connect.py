@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labeling.label_studio.client import TOKEN_VARIABLE, LabelStudio, read_token
-from labeling.projects.labeling_config import PREDICTED, canonical, layout
+from labeling.projects.labeling_config import PREDICTED, canonical, keys_html, layout
 from labeling.projects.project_kind import Project, ProjectKind
 from pipeline.errors import UsageError
 from pipeline.records.schema import digest_of
@@ -103,6 +103,9 @@ def open_project(
         title=f"{prefix} {kind.title(by_clip)}",
         description=kind.description,
         label_config=layout(kind.layout_name(by_clip)).xml,
+        expert_instruction=keys_html(kind.layout_name(by_clip)),
+        # Whoever starts on clips sees their keys; of frames they are behind a button.
+        show_instruction=by_clip,
         show_collab_predictions=True,  # a task opens with its proposals
         model_version=PREDICTED,
         show_skip_button=True,

@@ -84,6 +84,12 @@ def layout(name: str) -> Layout:
     return Layout(xml, controls, frozenset(variables), frozenset(hotkeys))
 
 
+def keys_html(name: str) -> str:
+    """Return the keys of a config's page, as the page shows them to its annotators."""
+    file = resources.files("labeling.projects").joinpath("configs", f"{name}.html")
+    return file.read_text("utf-8")
+
+
 def canonical(xml: str) -> str:
     """Return a config without what does not matter, so that two can be compared.
 

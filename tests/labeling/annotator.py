@@ -75,7 +75,11 @@ class Annotator:
     def begin(self, project: int) -> int:
         """The stream of tasks to do; the number of the first."""
         self.page.goto(f"{self.url}/projects/{project}/data?labeling=1")
-        return self._see(0)
+        first = self._see(0)
+        if (keys := self.page.get_by_text("Labeling Instructions")).count():
+            self.press("Escape")
+            expect(keys).to_have_count(0, timeout=_WAIT_MS)
+        return first
 
     def turn_page(self, to: int) -> None:
         """Ctrl and an arrow, page by page, until the picture of that number, from 0, is open."""

@@ -19,6 +19,7 @@ from labeling.projects.backend import Backend, Prompts, connect_backend
 from labeling.projects.box_project import BOXES
 from labeling.projects.connect import connect, open_project
 from labeling.projects.mask_project import MASKS
+from labeling.projects.pages import frames_of
 from labeling.projects.serve import start_server
 from labeling.review.instances import bring_instances_up_to_date
 from labeling.sync.pull import pull
@@ -26,7 +27,7 @@ from pipeline.config import SegmentConfig
 from pipeline.workspace.workspace import Workspace
 from stages.segment.refine import FrameRefiner
 from tests.labeling.conftest import serve_settings
-from tests.labeling.desk import Desk, open_desk, with_masks
+from tests.labeling.desk import Desk, beside, open_desk, seat, send, with_masks
 from tests.labeling.drawn_workspace import (
     HALF_SEEN,
     MIXED,
@@ -35,6 +36,7 @@ from tests.labeling.drawn_workspace import (
     OFF_SCREEN,
     SINGLE,
     VOCABULARY,
+    fill_drawn_clips,
 )
 
 _SIZE = (1200, 675)
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write ``annotating-*.png``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--clip", action="store_true", help="only the page of a clip")
+    options = parser.parse_args(arguments)
+    folder = options.folder
     settings = serve_settings()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "ws"
@@ -53,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workspace = Workspace(root, settings)
         running = start_server(workspace)
         try:
+            _clip(workspace, Path(scratch) / "clips", folder)
+            if options.clip:
+                return
             with open_desk(workspace, connect(workspace), Path(scratch) / "profile") as desk:
                 _boxes(desk, folder)
                 pull(desk.workspace, connect(desk.workspace), BOXES, VOCABULARY)
@@ -93,6 +100,25 @@ def _boxes(desk: Desk, folder: Path) -> None:
             at = person.wait_for_another_task(at)
 
 
+def _clip(served: Workspace, profile: Path, folder: Path) -> None:
+    """The second picture of the two dogs' clip, on a small screen."""
+    api = connect(served)
+    workspace = beside(served, api, "clips", "clip")
+    world = fill_drawn_clips(workspace)
+    number = send(workspace, api, sum(map(len, world.values())))
+    wanted = [one.frame.frame_id for one in world[MULTI]]
+    (task,) = [task for task in api.tasks(number) if frames_of(task) == wanted]
+    with seat(served, api, profile) as person:
+        person.page.set_viewport_size({"width": 1366, "height": 768})
+        person.open(number, int(task["id"]))
+        person.decide("7", "Visible")
+        person.turn_page(1)
+        person.decide("7", "Visible")
+        person.page.mouse.move(0, 0)
+        person.page.wait_for_function(_CLIPS_ARE_LOADED)
+        _shrink(person.photograph(folder / "annotating-clip.png"), _SIZE)
+
+
 def _masks(desk: Desk, folder: Path) -> None:
     person, server = desk.person, connect(desk.workspace)
     refiner = FrameRefiner(desk.workspace.storage, SegmentConfig(), kept=4)
@@ -116,8 +142,12 @@ def _photograph(desk: Desk, file: Path) -> None:
     page.mouse.move(0, 0)
     expect(page.get_by_text("Annotation saved successfully")).to_have_count(0, timeout=30_000)
     page.wait_for_function(_CLIPS_ARE_LOADED)
-    picture = Image.open(desk.person.photograph(file)).convert("RGB")
-    small = picture.resize(_SIZE, Image.Resampling.LANCZOS)
+    _shrink(desk.person.photograph(file), _SIZE)
+
+
+def _shrink(file: Path, size: tuple[int, int]) -> None:
+    picture = Image.open(file).convert("RGB")
+    small = picture.resize(size, Image.Resampling.LANCZOS)
     small.quantize(256, kmeans=1).save(file, optimize=True)
 
 
