@@ -50,7 +50,7 @@ FRAMES_PER_CLIP = 5
 CATEGORIES = [f"category {number:02d}" for number in range(80)]
 PICTURE = "media/frames/picture_{number}.jpg"
 PICTURES = 16
-BOUNDS = {"export_cpu_s": 90, "verify_cpu_s": 60, "report_cpu_s": 60, "memory_gb": 2.0}
+BOUNDS = {"export_cpu_s": 50, "verify_cpu_s": 30, "report_cpu_s": 30, "memory_gb": 2.0}
 
 
 def tables(frames: int) -> ReleaseTables:
