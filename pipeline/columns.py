@@ -7,8 +7,6 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
 
-_ENDLESS = 100_000
-
 
 def columns(
     names: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()
@@ -25,11 +23,38 @@ def columns(
     >>> columns(["stage", "rows"], [["sample", "12"], ["propose", "3"]], right={"rows"})
     ['stage    rows', 'sample     12', 'propose     3']
     """
+    rows = [list(row) for row in rows]
+    return (
+        _within_terminal(names, rows, right) if sys.stdout.isatty() else _whole(names, rows, right)
+    )
+
+
+def _whole(
+    names: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]
+) -> list[str]:
+    """Lay rows out a line each; rich takes 20 times as long, which 10,000 rows show."""
+    from rich.cells import cell_len
+
+    table = [names, *([" ".join(cell.splitlines()) for cell in row] for row in rows)]
+    sizes = [[cell_len(cell) for cell in row] for row in table]
+    widths = [max(of_column) for of_column in zip(*sizes, strict=True)]
+    lines = []
+    for row, size in zip(table, sizes, strict=True):
+        cells = []
+        for name, cell, own, width in zip(names, row, size, widths, strict=True):
+            room = " " * (width - own)
+            cells.append(room + cell if name in right else cell + room)
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _within_terminal(
+    names: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]
+) -> list[str]:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
     table = Table(box=None, pad_edge=False, header_style="", padding=(0, 2, 0, 0))
     for name in names:
         table.add_column(
@@ -41,6 +66,7 @@ def columns(
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     drawn = io.StringIO()
+    width = shutil.get_terminal_size().columns
     Console(file=drawn, width=width, color_system=None).print(table)
     return [line.rstrip() for line in drawn.getvalue().splitlines()]
 

@@ -16,7 +16,7 @@ from functools import partial
 from labeling.review.standing import Standing
 from pipeline.records.reviews import Kind, by_frame, deciding
 from pipeline.records.schema import Instance, Review, content_id, digest_of
-from pipeline.run.derive import Derived, commit_derived, hold
+from pipeline.run.derive import Derived, HeldStep, Inputs, commit_derived, derive
 from pipeline.run.stage import Drop, Ok, Outcome, StageSpec
 from pipeline.workspace.ledger import TableFile
 from pipeline.workspace.table import read_records
@@ -31,20 +31,26 @@ def bring_instances_up_to_date(workspace: Workspace) -> int:
     Returns:
         The number of files answered anew.
     """
-    files = workspace.files("reviews")
-    if not files and not workspace.ledger(SPEC.name).commits():
+    if not (workspace.files("reviews") or workspace.ledger(SPEC.name).commits()):
         return 0
-    standing = Standing(workspace, files)
-    with hold(workspace, SPEC, wait=True) as held:
-        wanted = {}
-        first = 0
-        for file in files:
-            stop = first + file.rows
-            chosen = sorted(standing.names(first, stop))
-            key = digest_of([held.stage_key, file.sha256, chosen])[:12]
-            wanted[key] = partial(_derived, workspace, file, key, standing, first)
-            first = stop
-        return commit_derived(held, wanted)
+
+    def inputs() -> Inputs:
+        return {table: workspace.files(table) for table in ("reviews", "frames")}
+
+    return derive(workspace, SPEC, inputs, partial(_make, workspace))
+
+
+def _make(workspace: Workspace, held: HeldStep, inputs: Inputs) -> int:
+    standing = Standing(workspace, inputs["reviews"], inputs["frames"])
+    wanted = {}
+    first = 0
+    for file in inputs["reviews"]:
+        stop = first + file.rows
+        chosen = sorted(standing.names(first, stop))
+        key = digest_of([held.stage_key, file.sha256, chosen])[:12]
+        wanted[key] = partial(_derived, workspace, file, key, standing, first)
+        first = stop
+    return commit_derived(held, wanted)
 
 
 def _derived(

@@ -36,21 +36,26 @@ class Standing:
     Args:
         workspace: where.
         files: of the table ``reviews``.
+        frames: the files of the table ``frames``.
         kind: of which kind a review is to decide.
     """
 
     def __init__(
-        self, workspace: Workspace, files: Sequence[TableFile], kind: Kind = "boxes"
+        self,
+        workspace: Workspace,
+        files: Sequence[TableFile],
+        frames: Sequence[TableFile],
+        kind: Kind = "boxes",
     ) -> None:
         table = workspace.arrow("reviews", files, ["review_id", "frame_id", "kind"])
         self._names = table.column("review_id")
-        frames = table.column("frame_id")
-        there = workspace.arrow("frames", columns=["frame_id"]).column(0)
-        self.gone: NDArray[np.bool_] = pc.invert(pc.is_in(frames, value_set=there)).to_numpy()
+        of_frames = table.column("frame_id")
+        there = workspace.arrow("frames", frames, ["frame_id"]).column(0)
+        self.gone: NDArray[np.bool_] = pc.invert(pc.is_in(of_frames, value_set=there)).to_numpy()
         """True for rows whose frame does not exist."""
         self.decides: NDArray[np.bool_] = pc.equal(table.column("kind"), kind).to_numpy().copy()
         """True for rows that decide."""
-        codes = _codes(frames)
+        codes = _codes(of_frames)
         several = np.flatnonzero(np.bincount(codes)[codes] > 1)
         if len(several):
             order = several[np.argsort(codes[several], kind="stable")]

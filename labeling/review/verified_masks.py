@@ -9,15 +9,17 @@ found anything has a file of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from labeling.review.instances import deciding_reviews
+from labeling.review.standing import Standing
 from pipeline.records import rle
 from pipeline.records.schema import Mask, MaskSource, Review, ReviewedInstance, digest_of
-from pipeline.run.derive import Derived, commit_derived, hold
+from pipeline.run.derive import Derived, HeldStep, Inputs, commit_derived, derive
 from pipeline.run.stage import Ok, StageSpec
 from pipeline.workspace.ledger import Commit, Ledger, TableFile
 from pipeline.workspace.storage import Storage
@@ -27,6 +29,16 @@ from pipeline.workspace.workspace import Workspace
 SPEC = StageSpec(name="settle-masks", version=1, reads="masks", writes=("masks",))
 _ASIDE = f"commits/{SPEC.name}/aside"
 """The folder of files that others stand in for."""
+_SPOKEN = pa.schema(
+    [
+        ("instance_id", pa.string()),
+        ("review_id", pa.string()),
+        ("file", pa.int32()),
+        ("row", pa.int32()),
+    ]
+)
+_FILES_HELD = 2
+"""The files of reviews in memory: the masks of a segmenter's file were mostly judged together."""
 _BY_HAND = MaskSource(source="annotator", model_digest="", predicted_iou=None, stability=None)
 
 
@@ -38,54 +50,108 @@ def bring_masks_up_to_date(workspace: Workspace) -> int:
     """
     if not (workspace.files("reviews") or workspace.ledger(SPEC.name).commits()):
         return 0
-    with hold(workspace, SPEC, wait=True) as held:
-        verified = verified_masks(_about_masks(workspace), _current_instances(workspace))
-        before = held.commits()
-        if not verified and not before:
-            return 0
-        sources = _sources(workspace)
-        wanted = _wanted(workspace.storage, sources, verified)
-        stale = [commit for key, commit in before.items() if key not in wanted]
-        _bring_back(workspace.storage, stale, sources)
-        made = commit_derived(held, wanted)
-        _put_aside(workspace.storage, held.ledger)
-        return made
+
+    def inputs() -> Inputs:
+        files = {table: workspace.files(table) for table in ("reviews", "instances")}
+        return {**files, "masks": _sources(workspace)}
+
+    return derive(workspace, SPEC, inputs, partial(_make, workspace))
 
 
-def _about_masks(workspace: Workspace) -> list[Review]:
-    """Return the reviews of the frames whose masks somebody judged; of the others none is read."""
-    files = workspace.files("reviews")
-    seen = workspace.arrow("reviews", files, ["frame_id", "kind"])
-    of_masks = pc.equal(seen.column("kind"), "masks")
-    frames = seen.column("frame_id")
-    places = pc.is_in(frames, value_set=frames.filter(of_masks).combine_chunks()).to_numpy()
-    rows: list[Review] = []
-    start = 0
-    for file in files:
-        chosen = np.flatnonzero(places[start : start + file.rows])
-        start += file.rows
-        if len(chosen):
-            table = workspace.arrow("reviews", [file]).take(chosen)
-            rows += to_records(Review, table.to_pylist(), file.file)
-    return rows
+def _make(workspace: Workspace, held: HeldStep, inputs: Inputs) -> int:
+    before = held.commits()
+    verified = _Verified(workspace, inputs["reviews"], inputs["instances"])
+    if not (len(verified.names) or before):
+        return 0
+    sources, storage = inputs["masks"], workspace.storage
+    wanted = _wanted(storage, held.stage_key, sources, verified)
+    stale = [commit for key, commit in before.items() if key not in wanted]
+    _bring_back(storage, stale, sources)
+    made = commit_derived(held, wanted)
+    _put_aside(storage, held.ledger)
+    return made
 
 
-def verified_masks(reviews: Sequence[Review], instances: dict[str, str]) -> dict[str, Mask]:
-    """Return the masks people vouch for, by instance.
+class _Verified:
+    """The masks people vouch for: which they are, and where it is said what they look like.
 
-    Of each frame the newest review of masks that counts decides.
+    Of each frame the newest review of masks that counts decides. It holds about 80 bytes a mask,
+    and reads the masks themselves when they are asked for.
 
     Args:
-        reviews: all of them.
-        instances: those that exist, with their frames.
+        workspace: where.
+        reviews: the files of the table.
+        instances: the same; masks of others wait for their instances.
     """
-    found: dict[str, Mask] = {}
-    for frame_id, review in deciding_reviews(reviews, "masks").items():
-        for spoken in review.instances:
-            if instances.get(spoken.instance_id or "") == frame_id:
-                mask = _mask(spoken, review)
-                found[mask.instance_id] = mask
-    return found
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        reviews: Sequence[TableFile],
+        instances: Sequence[TableFile],
+    ) -> None:
+        self._reviews = reviews
+        self._table = lru_cache(maxsize=_FILES_HELD)(partial(_read, workspace))
+        there = workspace.arrow("instances", instances, ["instance_id", "frame_id"])
+        there = there.combine_chunks()
+        decides = Standing(workspace, reviews, (), "masks").decides
+        found: list[pa.Table] = []
+        first = 0
+        for number, file in enumerate(reviews):
+            rows = np.flatnonzero(decides[first : first + file.rows])
+            first += file.rows
+            if len(rows):
+                found.append(_spoken_of(self._table(file).take(rows), there, number, rows))
+        told = pa.concat_tables([_SPOKEN.empty_table(), *found])
+        self.names = told.column("instance_id").combine_chunks()
+        """The instances with such a mask."""
+        self._said_in = told.column("review_id").combine_chunks()
+        self._files = told.column("file").to_numpy()
+        self._rows = told.column("row").to_numpy()
+
+    def key(self, start: Sequence[str], places: NDArray[np.intp]) -> str:
+        """Digest what decides the masks at these places of ``names``."""
+        names, said_in = (one.take(places).to_pylist() for one in (self.names, self._said_in))
+        digests = [self._reviews[number].sha256 for number in self._files[places]]
+        return digest_of([*start, names, said_in, digests])[:12]
+
+    def masks(self, places: NDArray[np.intp]) -> dict[str, Mask]:
+        """Return the masks at these places of ``names``, by instance."""
+        wanted = set(self.names.take(places).to_pylist())
+        found: dict[str, Mask] = {}
+        for number in np.unique(self._files[places]):
+            file = self._reviews[number]
+            rows = np.unique(self._rows[places[self._files[places] == number]])
+            for review in to_records(Review, self._table(file).take(rows).to_pylist(), file.file):
+                masks = (
+                    _mask(one, review) for one in review.instances if one.instance_id in wanted
+                )
+                found |= {mask.instance_id: mask for mask in masks}
+        return found
+
+
+def _read(workspace: Workspace, file: TableFile) -> pa.Table:
+    return workspace.arrow("reviews", [file])
+
+
+def _spoken_of(reviews: pa.Table, there: pa.Table, number: int, rows: NDArray[np.intp]) -> pa.Table:
+    """Return the instances that reviews of the file ``number`` speak of, of those there are."""
+    reviews = reviews.combine_chunks()
+    lists = reviews.column("instances").combine_chunks()
+    of_review = pc.list_parent_indices(lists)
+    names = lists.flatten().field("instance_id")
+    place = pc.index_in(names, value_set=there.column("instance_id"))
+    same = pc.equal(
+        there.column("frame_id").take(place), reviews.column("frame_id").take(of_review)
+    )
+    columns = {
+        "instance_id": names,
+        "review_id": reviews.column("review_id").combine_chunks().take(of_review),
+        "file": np.full(len(names), number, np.int32),
+        "row": rows[of_review.to_numpy()].astype(np.int32),
+    }
+    table = pa.table(columns, _SPOKEN)
+    return table.filter(same)  # without those of which it is null
 
 
 def _mask(spoken: ReviewedInstance, review: Review) -> Mask:
@@ -104,38 +170,48 @@ def _mask(spoken: ReviewedInstance, review: Review) -> Mask:
 
 
 def _wanted(
-    storage: Storage, sources: Sequence[TableFile], verified: dict[str, Mask]
+    storage: Storage, stage_key: str, sources: Sequence[TableFile], verified: _Verified
 ) -> dict[str, Callable[[], Derived]]:
     """Return the files that should stand in the table beside the segmenter's, by key."""
-    left = set(verified)
     wanted: dict[str, Callable[[], Derived]] = {}
-    for source in sources:
-        own = verified.keys() & _names_in(storage, source)
-        if own:
-            left -= own
-            copy = partial(_copy, storage, source, verified)
-            wanted[copy().key] = copy
-    if left:  # painted where no segmenter found anything
-        painted = _derived("", "", [verified[name] for name in sorted(left)], "reviews")
-        wanted[painted.key] = lambda: painted
+    columns = [_names_in(storage, source) for source in sources]
+    names = pa.chunked_array([pa.array([], pa.string()), *columns])
+    place = pc.fill_null(pc.index_in(names, value_set=verified.names), -1).to_numpy()
+    first = 0
+    for source, column in zip(sources, columns, strict=True):
+        own = place[first : first + len(column)]
+        own = own[own >= 0]
+        first += len(column)
+        if len(own):
+            key = verified.key([stage_key, source.file, source.sha256], own)
+            wanted[key] = partial(_copy, storage, source, key, verified, own)
+    left = pc.invert(pc.is_in(verified.names, value_set=names)).to_numpy(zero_copy_only=False)
+    if left.any():  # painted where no segmenter found anything
+        own = np.flatnonzero(left)
+        key = verified.key([stage_key], own)
+        wanted[key] = partial(_painted, key, verified, own)
     return wanted
 
 
-def _names_in(storage: Storage, source: TableFile) -> set[str]:
-    column = read_arrow(Mask, storage, _place(storage, source), source.sha256, ["instance_id"])
-    return set(column.column(0).to_pylist())
+def _names_in(storage: Storage, source: TableFile) -> pa.Array:
+    table = read_arrow(Mask, storage, _place(storage, source), source.sha256, ["instance_id"])
+    return table.column(0).combine_chunks()
 
 
-def _copy(storage: Storage, source: TableFile, verified: dict[str, Mask]) -> Derived:
+def _copy(
+    storage: Storage, source: TableFile, key: str, verified: _Verified, own: NDArray[np.intp]
+) -> Derived:
     """Return a segmenter's file with the masks people vouch for in place of its own."""
     rows = read_records(Mask, storage, _place(storage, source), source.sha256)
-    merged = [verified.get(row.id, row) for row in rows]
-    return _derived(source.file, source.sha256, merged, "masks")
+    masks = verified.masks(own)
+    outcomes = [Ok(row.id, [masks.get(row.id, row)]) for row in rows]
+    return Derived(key, source.file, source.sha256, outcomes, "masks")
 
 
-def _derived(file: str, sha256: str, rows: Sequence[Mask], table: str) -> Derived:
-    key = digest_of([file, sha256, [row.model_dump() for row in rows]])[:12]
-    return Derived(key, file, sha256, [Ok(row.id, [row]) for row in rows], table)
+def _painted(key: str, verified: _Verified, own: NDArray[np.intp]) -> Derived:
+    """Return the masks that take no other's place."""
+    masks = sorted(verified.masks(own).items())
+    return Derived(key, "", "", [Ok(name, [mask]) for name, mask in masks], "reviews")
 
 
 def _place(storage: Storage, source: TableFile) -> str:
@@ -170,12 +246,6 @@ def _put_aside(storage: Storage, ledger: Ledger) -> None:
     for name in storage.names(_ASIDE):
         if f"{_ASIDE}/{name}" not in map(_aside, needed):
             storage.remove(f"{_ASIDE}/{name}")
-
-
-def _current_instances(workspace: Workspace) -> dict[str, str]:
-    table = workspace.arrow("instances", columns=["instance_id", "frame_id"])
-    names, frames = table.column("instance_id"), table.column("frame_id")
-    return dict(zip(names.to_pylist(), frames.to_pylist(), strict=True))
 
 
 def _aside(file: str) -> str:

@@ -3,6 +3,10 @@
 A derived table follows from other tables alone: ``instances`` from ``reviews``, verified masks from
 both. Each of its units has a key made from what it was derived from, so that what is up to date is
 known by name, and the rest is retired and made anew.
+
+``commits/<step>/current/<digest>`` says that a table was up to date as things stood: the digest is
+of the files it follows from, of its commits and of what lies in its folder. While these are the
+same, nothing is read to know that there is nothing to do, and no lock is taken.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ from dataclasses import dataclass, replace
 
 from pipeline.errors import AvatarBuildError
 from pipeline.flow import FLOW
+from pipeline.records.schema import digest_of
 from pipeline.run.stage import Outcome, StageSpec
 from pipeline.run.unit import Clock, Job, commit_unit
-from pipeline.workspace.ledger import Commit, Generation, Ledger, Rows, Unit
+from pipeline.workspace.ledger import Commit, Generation, Ledger, Rows, TableFile, Unit
 from pipeline.workspace.locks import run_lock
 from pipeline.workspace.workspace import Workspace
+
+_CURRENT = "current"
+"""The folder, below a step's commits, of what says that its table is up to date."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +118,65 @@ def commit_derived(held: HeldStep, wanted: Mapping[str, Callable[[], Derived]]) 
 
     Args:
         held: of a step that is held.
-        wanted: what makes each unit, by key; called for those that are new, one after the other,
-            so that the rows of one are in memory at a time.
+        wanted: what makes each unit, by key; called for those that are new, one after the other in
+            this order, so that the rows of one are in memory at a time.
 
     Returns:
         The number of units made anew.
     """
     held.retire_but(wanted.keys())
-    new = sorted(wanted.keys() - held.commits().keys())
+    there = held.commits()
+    new = [key for key in wanted if key not in there]
     for key in new:
         held.commit(wanted[key]())
     return len(new)
+
+
+Inputs = Mapping[str, Sequence[TableFile]]
+"""The files that a derived table follows from, by table."""
+
+
+def derive(
+    workspace: Workspace,
+    spec: StageSpec,
+    inputs: Callable[[], Inputs],
+    make: Callable[[HeldStep, Inputs], int],
+) -> int:
+    """Make a derived table anew where what it follows from, or the table itself, is another.
+
+    Args:
+        workspace: where.
+        spec: of the step.
+        inputs: finds the files that it follows from.
+        make: makes it from just those, and returns the number of units made anew.
+
+    Returns:
+        The number of units made anew.
+    """
+    ledger = workspace.ledger(spec.name)
+    with workspace.storage.listed_once():
+        if _state(ledger, spec, inputs()) in _said_current(ledger):
+            return 0
+        with hold(workspace, spec, wait=True) as held:
+            for state in _said_current(ledger):
+                workspace.storage.remove(f"{ledger.folder}/{_CURRENT}/{state}")
+            given = inputs()
+            made = make(held, given)
+            state = _state(ledger, spec, given)
+            workspace.storage.write(f"{ledger.folder}/{_CURRENT}/{state}", b"")
+        return made
+
+
+def _said_current(ledger: Ledger) -> list[str]:
+    return ledger.storage.names(f"{ledger.folder}/{_CURRENT}")
+
+
+def _state(ledger: Ledger, spec: StageSpec, inputs: Inputs) -> str:
+    """Digest all that tells whether a derived table is up to date."""
+    files = {table: [file.content for file in found] for table, found in inputs.items()}
+    commits = [(one.unit, [file.content for file in one.files]) for one in ledger.commits()]
+    names = [ledger.storage.names(f"tables/{table}") for table in spec.writes]
+    return digest_of([spec.name, spec.version, files, commits, names])[:32]
 
 
 def is_derived(*tables: str) -> bool:

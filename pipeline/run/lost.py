@@ -7,7 +7,6 @@ place of the old ones in their commit, and what was made of these is retired by 
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -39,45 +38,54 @@ class LostFile(NamedTuple):
     """``missing_file``, ``changed_file``, or ``unsure`` where only a hash would tell."""
 
 
+LOOKED_AT_REMOTE = 10
+"""The same of a run with nothing to do on an object store, where every folder is a request."""
+
+
 def looked_over(
     workspace: Workspace, record: type[Record], at_most: int | None = None
-) -> tuple[int, list[LostFile]]:
-    """Count a table's files that were looked at, and return those not as recorded.
+) -> Iterator[tuple[int, list[LostFile]]]:
+    """Yield, for each of a table's files, how many rows were looked at and those not as recorded.
 
-    Nothing is read but sizes, times and notes.
+    Nothing is read but sizes, times and notes, and of the table what names them.
 
     Args:
         workspace: where.
         record: of the table.
-        at_most: about so many rows, of units drawn anew at each call; none for all.
+        at_most: so many rows, of units drawn anew at each call; none for all.
     """
     units = workspace.files(record.table)
-    if at_most is not None and sum(unit.rows for unit in units) > at_most:
+    left = sum(unit.rows for unit in units)
+    if at_most is not None and left > at_most:
         random.shuffle(units)
-        rows_before = itertools.accumulate((unit.rows for unit in units), initial=0)
-        units = [unit for unit, before in zip(units, rows_before, strict=False) if before < at_most]
-    if not units:
-        return 0, []  # without loading what reads tables
-    columns = [record.key, "video_id", "path", "sha256", "size_bytes"]
-    rows = workspace.arrow(record.table, units).select(list(dict.fromkeys(columns))).to_pylist()
-    noted = record is Video
-    found = []
-    with workspace.storage.listed_once():
-        for row in rows:
-            kind = file_state(
-                workspace.storage, row["path"], row["sha256"], row["size_bytes"], noted=noted
+        left = at_most
+    names = list(dict.fromkeys([record.key, "video_id", "path", "sha256", "size_bytes"]))
+    storage, noted = workspace.storage, record is Video
+    with storage.listed_once():
+        for unit in units:
+            if left <= 0:
+                return
+            rows = workspace.arrow(record.table, [unit], names).slice(0, left).to_pylist()
+            left -= len(rows)
+            states = (
+                file_state(storage, row["path"], row["sha256"], row["size_bytes"], noted=noted)
+                for row in rows
             )
-            if kind:
-                found.append(LostFile(row[record.key], row["video_id"], row["path"], kind))
-    return len(rows), found
+            yield (
+                len(rows),
+                [
+                    LostFile(row[record.key], row["video_id"], row["path"], state)
+                    for row, state in zip(rows, states, strict=True)
+                    if state
+                ],
+            )
 
 
 def lost_files(
     workspace: Workspace, record: type[Video] | type[Frame], kinds: Collection[str]
 ) -> Iterator[LostFile]:
     """Yield the files that are lost, each known for sure: what may have changed is hashed."""
-    _, looked = looked_over(workspace, record)
-    known = {file.row_id: file for file in looked}
+    known = {file.row_id: file for _, found in looked_over(workspace, record) for file in found}
     for row in workspace.rows(record):
         file = known.get(row.id) or LostFile(row.id, row.video_id, row.path, UNSURE)
         if file.kind == UNSURE:
@@ -182,10 +190,12 @@ def media_states(
     for stage, record in MADE_BY.items():
         if of not in (None, stage):
             continue
-        looked_at, found = looked_over(workspace, record, at_most)
+        looked_at, lost, first = 0, Counter[str](), ""
+        for rows, found in looked_over(workspace, record, at_most):
+            looked_at += rows
+            lost.update(file.kind for file in found)
+            first = first or (found[0].path if found else "")
         if looked_at:
             total = sum(unit.rows for unit in workspace.files(record.table))
-            lost = Counter(file.kind for file in found)
-            first = found[0].path if found else ""
             states.append(MediaState(stage, record.table, total, looked_at, lost, first))
     return states

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -23,14 +22,14 @@ from pipeline.errors import AvatarBuildError, DamagedError, StopRun, UsageError
 from pipeline.flow import STAGES, Step
 from pipeline.run.derive import bring_up_to_date, decides_derived, is_derived
 from pipeline.run.local import LocalTeam, OwnTeam
-from pipeline.run.lost import media_states, units_again
+from pipeline.run.lost import LOOKED_AT_REMOTE, media_states, units_again
 from pipeline.run.planning import UNITS, UNITS_EACH, divided, retries, rows_each
 from pipeline.run.pool import Pool, Team, UnitSource
 from pipeline.run.stage import Stage, StageSpec
 from pipeline.run.stage_progress import Progress
 from pipeline.run.unit import Job, UnitResult
 from pipeline.words import counted
-from pipeline.workspace.ledger import Generation, Ledger, TableFile, Unit, in_force
+from pipeline.workspace.ledger import Commit, Generation, Ledger, TableFile, Unit, in_force
 from pipeline.workspace.locks import RunLock, run_lock, unit_claims
 from pipeline.workspace.table import way_out
 from pipeline.workspace.workspace import Workspace
@@ -194,10 +193,16 @@ class _Run:
         self._interrupted = False
         self._seen: list[TableFile] | None = None
         self._seen_live: set[tuple[str, str]] | None = None
+        self._wanted: Generation | None = None
 
-    @cached_property
+    @property
     def wanted(self) -> Generation:
-        """The generation that decides this run's answers."""
+        """The generation that decides this run's answers; seen once."""
+        if self._wanted is None:
+            self._wanted = self._generation()
+        return self._wanted
+
+    def _generation(self) -> Generation:
         upstream: dict[str, str] = {}
         for table in self.spec.joins:
             upstream |= self.workspace.producers(table)
@@ -227,27 +232,60 @@ class _Run:
         """Plan what is new and do what is pending."""
         workspace, ledger, storage = self.workspace, self.ledger, self.workspace.storage
         say = (self.progress or Progress(shown=False)).say
-        self._interrupted = bool(storage.folders(f"{ledger.folder}/work"))
         with contextlib.ExitStack() as held:
             with storage.listed_once():
+                self._interrupted = bool(storage.folders(f"{ledger.folder}/work"))
+                if self._is_done():
+                    self._end_idle()
+                    return
                 recover(workspace, but=self.spec.name)
                 lock = held.enter_context(self._held(say))
-                storage.look_again()
+                self._look_again()
                 units = self._planned(lock)
                 if not units:
-                    if ledger.commits():
-                        self._keep_settings()
+                    self._end_idle()
                     return
-            lock.share()  # from here on other runs of the stage may help
-            if ledger.commits():
-                self._keep_settings()
-            self._execute(units, lock)
+            with storage.asked_each_time():
+                lock.share()  # from here on other runs of the stage may help
+                if ledger.commits():
+                    self._keep_settings()
+                self._execute(units, lock)
             if lock.try_alone():
                 ledger.recover()
 
+    def _end_idle(self) -> None:
+        """End a run that had nothing to do."""
+        if not self.options.again:
+            most = None if self.workspace.storage.local else LOOKED_AT_REMOTE
+            states = media_states(self.workspace, self.spec.name, most)
+            lines = [state.line() for state in states]
+            self.summary.notes += [line for line in lines if line]
+        if self.ledger.commits():
+            self._keep_settings()
+
+    def _is_done(self) -> bool:
+        """Say whether there is nothing to do, where it costs less to look than to take a lease.
+
+        What another run adds at this moment comes after it.
+        """
+        workspace, ledger = self.workspace, self.ledger
+        if workspace.storage.has_locks or any(one.is_interrupted() for one in workspace.ledgers()):
+            return False
+        current = ledger.generation()
+        if current is None or current.key != self.wanted.key or ledger.gone() or self._stale():
+            return False
+        if any(file.rows for file in self._unplanned(ledger.checked_plan())):
+            return False
+        return not (self._part_of(self._pending()) or self._units_again())
+
+    def _look_again(self) -> None:
+        """Forget what was seen before the lock was taken."""
+        self.workspace.storage.look_again()
+        self._seen = self._seen_live = self._wanted = None
+
     def _planned(self, lock: RunLock) -> list[Unit]:
         """Plan what is new, and return what is pending."""
-        workspace, ledger, summary = self.workspace, self.ledger, self.summary
+        ledger, summary = self.ledger, self.summary
         if lock.alone:
             ledger.recover()
             self._do_again_what_is_gone()
@@ -259,11 +297,7 @@ class _Run:
             new = self._divided(self._unplanned(plan))
             if not new or ledger.append(new, self.wanted.key, plan):
                 break
-        units = self._part_of(self._pending())
-        if not (units or self.options.again):
-            lines = [state.line() for state in media_states(workspace, self.spec.name)]
-            summary.notes += [line for line in lines if line]
-        return units + self._units_again()
+        return self._part_of(self._pending()) + self._units_again()
 
     # Not cached properties: those keep the runs of other threads waiting.
 
@@ -343,6 +377,12 @@ class _Run:
         Returns:
             The number of units.
         """
+        if stale := self._stale():
+            _must_be_alone(lock, self.ledger)
+            self.ledger.retire(stale, self.wanted.key)
+        return len(stale)
+
+    def _stale(self) -> list[Commit]:
         ledger = self.ledger
         commits = ledger.commits()
         plan = ledger.plan_of(commits) if commits else []
@@ -362,10 +402,7 @@ class _Run:
                 if (one.stage_key != self.wanted.key or one.unit not in planned)
                 and one not in stale
             ]
-        if stale:
-            _must_be_alone(lock, ledger)
-            ledger.retire(stale, self.wanted.key)
-        return len(stale)
+        return stale
 
     def _refuse_changes(self) -> None:
         ledger, wanted = self.ledger, self.wanted
@@ -523,6 +560,7 @@ def set_aside_damaged(workspace: Workspace) -> dict[str, int]:
                 run_lock(workspace.storage, ledger.folder) as lock,
                 ledger.fenced(lock.check),
             ):
+                workspace.storage.look_again()
                 if lock.alone and (units := ledger.set_aside(_live(workspace, ledger))):
                     found[ledger.stage] = units
     return found

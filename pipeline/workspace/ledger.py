@@ -61,8 +61,11 @@ _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _INDEX_FROM = 64
 """The number of commits outside the index that makes a new one, on a disk."""
 
-_INDEX_FROM_REMOTE = 4
-"""The same on an object store."""
+_INDEX_FROM_REMOTE = 1
+"""The same on an object store, where each commit outside it is a request to whoever looks first."""
+
+_READ_AGAIN_FROM = 4
+"""The number of commits for which who has looked before reads the index there again."""
 
 _YOUNG_S = 24 * 3600.0
 """The age under which a file may be another run's work, where no lock tells."""
@@ -381,7 +384,9 @@ class Ledger:
             return self.held
         stamps = self.storage.stamps(f"{self.folder}/units")
         names = _units(self.storage.names(f"{self.folder}/units") if stamps is None else stamps)
-        if stamps is not None and len(names - self._commits.keys()) >= self._index_from:
+        unread = len(names - self._commits.keys())
+        least = max(self._index_from, _READ_AGAIN_FROM if self._commits else 1)
+        if stamps is not None and unread >= least:
             self._read_index(stamps)
         new = [f"{self.folder}/units/{name}" for name in sorted(names - self._commits.keys())]
         for path, data in self.storage.read_all(new).items():  # less what was retired since
@@ -392,7 +397,7 @@ class Ledger:
 
     @property
     def _index_from(self) -> int:
-        """The number of commits outside the index that makes a new one: a request each to read."""
+        """The number of commits outside the index that makes a new one."""
         return _INDEX_FROM if self.storage.local is not None else _INDEX_FROM_REMOTE
 
     def _read_index(self, stamps: dict[str, tuple[int, int]]) -> None:

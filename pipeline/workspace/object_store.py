@@ -29,11 +29,17 @@ Elsewhere folders must be made, and are listed one by one. On these, making a fo
 bucket that is missing, as a mistyped one is.
 """
 
-_WHOLE = "commits"
-"""The folder that ``listed_once`` lists with all below it; of others it lists what it is asked."""
+_WHOLE = ("commits", "tables")
+"""The folders that ``listed_once`` lists with all below them; the others it lists as asked."""
+
+_READ_ONCE = "commits"
+"""The folder whose files it reads once."""
 
 _WRITTEN = ("LastModified", "last_modified", "mtime", "updated", "modified")
 """The names under which fsspec's file systems list when a file was written."""
+
+_TOLD = ("type", "size", "ETag", "etag", *_WRITTEN)
+"""What is kept of an entry, of the dozen things a store tells: there may be 100,000 of them."""
 
 _CONFLICTS = 5
 """The tries of a conditional put that meets another one under way."""
@@ -109,6 +115,15 @@ class ObjectStore:
         finally:
             self._listed, self._held = None, {}
 
+    @contextlib.contextmanager
+    def asked_each_time(self) -> Iterator[None]:
+        """Answer from the store itself inside the ``with``, also within ``listed_once``."""
+        listed, self._listed, self._held = self._listed, None, {}
+        try:
+            yield
+        finally:
+            self._listed = None if listed is None else {}
+
     def look_again(self) -> None:
         """List anew from now on, inside ``listed_once``."""
         if self._listed is not None:
@@ -125,12 +140,17 @@ class ObjectStore:
         if listed is None or anew:
             return self._ls(folder)
         if folder not in listed:
-            if self._is_flat and _is_within(folder, _WHOLE):
-                if _WHOLE not in listed:
-                    listed |= self._tree(_WHOLE)
+            if top := self._listed_whole(folder):
+                if top not in listed:
+                    listed |= self._tree(top)
                 return listed.get(folder, {})
             listed[folder] = self._ls(folder)
         return listed[folder]
+
+    def _listed_whole(self, folder: str) -> str:
+        """Return the folder that is listed with all below it and holds this one; empty: none."""
+        tops = (top for top in _WHOLE if self._is_flat and _is_within(folder, top))
+        return next(tops, "")
 
     def _ls(self, folder: str) -> dict[str, Entry]:
         with self._asking(folder):
@@ -149,7 +169,7 @@ class ObjectStore:
         tree: dict[str, dict[str, Entry]] = {top: {}}
         for path, entry in found.items():
             name = path.removeprefix(f"{self._root}/")
-            _put(tree, name, entry)
+            _put(tree, name, {key: entry[key] for key in _TOLD if key in entry})
         return tree
 
     def _note(self, name: str, entry: Entry | None) -> None:
@@ -161,7 +181,7 @@ class ObjectStore:
         folder, _, last = name.rpartition("/")
         if entry is None:
             listed.get(folder, {}).pop(last, None)
-        elif _WHOLE in listed and _is_within(folder, _WHOLE):
+        elif (top := self._listed_whole(folder)) and top in listed:
             _put(listed, name, entry)
         elif folder in listed:
             listed[folder][last] = entry
@@ -245,7 +265,7 @@ class ObjectStore:
             name: of the file.
             anew: whatever was read before.
         """
-        if anew or self._listed is None or not _is_within(name, _WHOLE):
+        if anew or self._listed is None or not _is_within(name, _READ_ONCE):
             return self._get(name)
         if name not in self._held:
             self._held[name] = self._get(name)

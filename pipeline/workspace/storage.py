@@ -66,12 +66,18 @@ class Storage:
 
     @contextlib.contextmanager
     def listed_once(self) -> Iterator[None]:
-        """List each folder of an object store once inside the ``with``, and ``commits`` as a whole.
+        """List each folder of an object store once, ``commits`` and ``tables`` as a whole.
 
         What is read of ``commits`` is read once too. Own writes show, those of others do not, until
         ``look_again``. On a disk it changes nothing.
         """
         with contextlib.nullcontext() if self._store is None else self._store.listed_once():
+            yield
+
+    @contextlib.contextmanager
+    def asked_each_time(self) -> Iterator[None]:
+        """Ask the store itself inside the ``with``, and list anew after it: others are at work."""
+        with contextlib.nullcontext() if self._store is None else self._store.asked_each_time():
             yield
 
     def look_again(self) -> None:

@@ -13,6 +13,7 @@ from pipeline.records.reviews import DELETED, KINDS
 from pipeline.records.schema import Instance, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import add_reviews, categories, review, sample
+from tests.pipeline.counting import counting
 
 
 @pytest.fixture
@@ -43,6 +44,21 @@ def test_files_whose_reviews_still_decide_keep_their_instances(workspace: Worksp
     assert bring_instances_up_to_date(workspace) == 1
     assert set(before) < set(workspace.files("instances"))
     assert bring_instances_up_to_date(workspace) == 0
+
+
+def test_where_nothing_changed_no_table_is_read_and_what_is_lost_is_made_again(
+    workspace: Workspace,
+) -> None:
+    add_reviews(workspace, review("f1", "dog", 1))
+    bring_instances_up_to_date(workspace)
+    before = workspace.digest("instances")
+    opened, reads = counting(workspace)
+    assert bring_instances_up_to_date(opened) == 0
+    assert not [name for name in reads if name.startswith("tables/")]
+    ledger = workspace.ledger("settle")
+    ledger.retire(ledger.commits(), "damaged")
+    assert bring_instances_up_to_date(workspace) == 1
+    assert workspace.digest("instances") == before
 
 
 @pytest.mark.parametrize("decision", ["rejected", "back_to_boxes", "off_screen"])
@@ -111,7 +127,7 @@ def test_what_columns_say_decides_is_what_whole_reviews_say(
     files = workspace.files("reviews")
     every = workspace.rows(Review)
     for kind in KINDS:
-        found = Standing(workspace, files, kind)
+        found = Standing(workspace, files, workspace.files("frames"), kind)
         names = found.names(0, len(every))
         decisive = {row.id for row in deciding_reviews(every, kind).values()}
         assert sorted(names) == sorted(

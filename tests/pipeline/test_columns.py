@@ -14,6 +14,8 @@ ROWS = [
     ["s", "[red]", "", "y"],
 ]
 
+WIDE = ["propose", "犬が吠える", "é", "x"]
+
 
 def test_piped_a_row_is_a_line_and_nothing_is_cut() -> None:
     lines = columns(["stage", "row", "ended", "detail"], ROWS)
@@ -21,6 +23,15 @@ def test_piped_a_row_is_a_line_and_nothing_is_cut() -> None:
     assert lines[1].endswith(("gone " * 30).rstrip())
     starts = [line.index(word) for line, word in zip(lines, ["row", "-1p", "[red]"], strict=True)]
     assert len(set(starts)) == 1
+
+
+def test_piped_the_columns_stand_as_on_an_endless_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[*row, number] for row, number in zip([*ROWS, WIDE], ["1", "1,000", ""], strict=True)]
+    names = ["stage", "row", "ended", "detail", "rows"]
+    piped = columns(names, rows, right={"rows"})
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert columns(names, rows, right={"rows"}) == piped
 
 
 def test_on_a_terminal_of_80_columns_every_line_fits(monkeypatch: pytest.MonkeyPatch) -> None:

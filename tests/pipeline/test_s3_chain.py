@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,9 @@ pytestmark = pytest.mark.slow
 LISTED = re.compile(r"^\| `([a-z -]+)` \| (works|refused|of this machine)\b", re.MULTILINE)
 CHAIN = ("sample", "propose", "label accept", "segment")
 
+NOTHING_TO_DO = {"download": 20, **dict.fromkeys(CHAIN, 20), "run": 30}
+"""The most requests of each command where nothing is to do; ``run`` looks at five stages."""
+
 
 @dataclass
 class Bucket:
@@ -36,6 +40,8 @@ class Bucket:
     s3: S3
     url: str
     said: Mapping[str, Said]
+    idle: Mapping[str, Counter[str]]
+    """The requests of each command with nothing to do, by kind."""
     fake: FakeLabelStudio
     scratch: Path
 
@@ -66,6 +72,11 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
         for name in CHAIN:
             run(name, *(["--workers", "1"]))
         run("run", "--workers", "1")
+        idle = {}
+        for name in NOTHING_TO_DO:
+            before = len(s3.requests)
+            shell(*name.split(), "--workspace", url, "--workers", "1").check()
+            idle[name] = s3.since(before)
         run("export", "--version", "0.1", "--unverified")
         for name in ("status", "failures", "doctor", "config show", "config validate"):
             run(name)
@@ -93,7 +104,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
         }.items():
             run(name, *words, place=False)
         run("takedown", "dogInMeadow")
-        yield Bucket(s3, url, said, fake, scratch)
+        yield Bucket(s3, url, said, idle, fake, scratch)
 
 
 ELSEWHERE = {"label backend": "it runs until Ctrl-C: tests/labeling/test_backend.py"}
@@ -121,6 +132,12 @@ def test_the_list_of_what_works_on_a_store_is_true(bucket: Bucket) -> None:
             assert SHORT_OF_INPUT[name] in said.one_line(), name
         else:
             assert said.code == 0, (name, said.err)
+
+
+def test_commands_with_nothing_to_do_cost_few_requests_and_write_nothing(bucket: Bucket) -> None:
+    for name, most in NOTHING_TO_DO.items():
+        assert bucket.idle[name].total() <= most, (name, bucket.idle[name])
+        assert bucket.idle[name].keys() == {"GET", "LIST"}, name
 
 
 def test_the_rows_are_those_of_a_workspace_on_a_disk(bucket: Bucket, tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline.run.runner import RunOptions
 
         options = RunOptions(part=part, redo=redo, dry_run=dry_run)
-        return command(*args, options=options, **kwargs)
+        with kwargs["workspace"].storage.listed_once():
+            return command(*args, options=options, **kwargs)
 
     return gathered
 
