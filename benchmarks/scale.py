@@ -381,6 +381,8 @@ def growth_of(runs: dict[int, dict[str, dict[str, Cost]]]) -> dict[str, float]:
     Those of the smallest size, which are for starting processes, are taken off both; where little
     is left, there is nothing to judge.
     """
+    if len(runs) < 3:
+        return {}
     least, small, large = sorted(runs)[0], *sorted(runs)[-2:]
     found = {}
     for kind, costs in runs[large].items():
@@ -403,6 +405,33 @@ def table_of(runs: dict[int, dict[str, dict[str, Cost]]], growth: dict[str, floa
     return "\n".join(columns(["", *(f"{size:,} videos" for size in sorted(runs)), "power"], rows))
 
 
+def files_per_1000(files: dict[int, dict[str, int]]) -> dict[int, int]:
+    """Return the files of a workspace for 1,000 videos, by its size."""
+    return {videos: round(1000 * found["all"] / videos) for videos, found in files.items()}
+
+
+def result_of(
+    runs: dict[int, dict[str, dict[str, Cost]]], files: dict[int, dict[str, int]], workers: int
+) -> dict[str, Any]:
+    """Return all that was measured, for a file."""
+    return {
+        "what": "CPU seconds (workers included), wall seconds and the largest process's memory",
+        "machine": describe(),
+        "workers": workers,
+        "load": os.getloadavg()[0],
+        "runs": {
+            videos: {
+                kind: {name: asdict(cost) for name, cost in costs.items()}
+                for kind, costs in found.items()
+            }
+            for videos, found in runs.items()
+        },
+        "files": files,
+        "files_per_1000_videos": files_per_1000(files),
+        "exponents": growth_of(runs),
+    }
+
+
 def main() -> None:
     """Measure, print and write the result; exit with 1 where something grows too fast."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -421,28 +450,13 @@ def main() -> None:
             folder = (given.keep or Path(temporary)) / f"{videos}-videos"
             runs[videos] = cost_of(folder, videos, given.workers)
             files[videos] = files_in(folder)
+            if given.out:  # what is known so far: the next size may take an hour
+                result = result_of(runs, files, given.workers)
+                given.out.write_text(json.dumps(result, indent=1) + "\n")
     growth = growth_of(runs)
     print(table_of(runs, growth))
     print("files:", json.dumps(files))
-    per_1000 = {videos: round(1000 * found["all"] / videos) for videos, found in files.items()}
-    print("files per 1,000 videos:", json.dumps(per_1000))
-    result = {
-        "what": "CPU seconds (workers included), wall seconds and the largest process's memory",
-        "machine": describe(),
-        "workers": given.workers,
-        "runs": {
-            videos: {
-                kind: {name: asdict(cost) for name, cost in costs.items()}
-                for kind, costs in found.items()
-            }
-            for videos, found in runs.items()
-        },
-        "files": files,
-        "files_per_1000_videos": per_1000,
-        "exponents": growth,
-    }
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print("files per 1,000 videos:", json.dumps(files_per_1000(files)))
     if too_fast := {name: power for name, power in growth.items() if power > MOST}:
         print(f"grows faster than with the power {MOST}: {too_fast}")
         raise SystemExit(1)

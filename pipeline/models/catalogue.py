@@ -6,7 +6,7 @@ digest, the one of the first fetch is recorded and held from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -235,3 +235,29 @@ def _all_models() -> Iterator[Model]:
 
 MODELS = {model.name: model for model in _all_models()}
 """Every model by name."""
+
+_ROOM_MB = {"tagger": 1_000, "detector": 1_500, "segmenter": 2_000}
+"""The memory of a worker besides the weights, megabytes: Python, torch, media, one look."""
+
+_ROOM_PROMPTED_MB = 3_000
+"""The same with a detector that reads text: it looks at larger frames."""
+
+
+def worker_bytes(names: Iterable[str]) -> int:
+    """Return the memory that a worker with these backends takes on a CPU, bytes, at the most.
+
+    It lies 3 to 100 % above what ``benchmarks.models`` measures of each (``peak_memory_mb``). On a
+    GPU, where the weights and a look lie in its own memory, it was not measured.
+
+    Args:
+        names: of the backends; those without weights take little, and count for nothing.
+
+    >>> worker_bytes(["sam-vit-h"]), worker_bytes(["motion"])
+    (4565000000, 0)
+    """
+    models = [MODELS[name] for name in names if name in MODELS]
+    rooms = [
+        _ROOM_PROMPTED_MB if "grounding-dino" in model.name else _ROOM_MB.get(model.role, 0)
+        for model in models
+    ]
+    return round(1e6 * (max(rooms, default=0) + sum(model.about_mb for model in models)))

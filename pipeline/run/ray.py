@@ -30,7 +30,7 @@ from pipeline.versions import code_revision, tool_versions
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
-    from pipeline.run.stage import StageSpec
+    from pipeline.run.stage import Stage
 
 OUT_OF_MEMORY = "out_of_memory"
 """Kind of a row whose worker Ray ended, as its node ran out of memory."""
@@ -215,8 +215,7 @@ class RayTeam:
 
     Args:
         settings: the cluster's address, and what an actor takes of it.
-        spec: of the stage whose resources an actor needs.
-        device: where the stage's model runs; unless that is ``cpu``, an actor takes a part of a
+        stage: whose cores and memory an actor takes, and unless its device is ``cpu`` a part of a
             GPU of the cluster, where there are any.
         say: told once of each node that is refused or lost.
 
@@ -224,9 +223,8 @@ class RayTeam:
         UsageError: the extra is not installed, or there is no such cluster.
     """
 
-    def __init__(
-        self, settings: RunConfig, spec: StageSpec, device: str, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, settings: RunConfig, stage: Stage[Any], say: Callable[[str], None]) -> None:
+        spec, device = stage.spec, stage.device()
         self._name, self._say = spec.name, say
         self._said: set[str] = set()
         ray = connect(settings.ray_address)
@@ -241,7 +239,7 @@ class RayTeam:
         gpus = sum(node["Resources"].get("GPU", 0) for node in self._nodes)
         self.num_gpus = 0 if device == "cpu" else int(gpus)
         own = dict(settings.ray_resources)
-        memory = int(own.pop("memory", spec.memory_bytes))
+        memory = int(own.pop("memory", stage.memory_bytes()))
         self._needs = {
             "CPU": spec.num_cpus,
             "GPU": 1 / settings.workers_per_gpu if self.num_gpus else 0,

@@ -472,7 +472,7 @@ class _Run:
         if self._is_done_here(total):
             team: Team = OwnTeam()
         else:
-            team = make_team(settings, spec, device, progress.say)
+            team = make_team(settings, self.stage, progress.say)
         summary.workers, note = self._size(team, len(units))
         if settings.executor == "ray" and device == "auto" and not team.num_gpus:
             note = "the Ray cluster has no GPU; the model runs on CPUs."
@@ -641,19 +641,16 @@ def _workers_of(settings: RunConfig) -> int:
     return UNITS // UNITS_EACH if settings.executor == "ray" else len(os.sched_getaffinity(0))
 
 
-def make_team(
-    settings: RunConfig, spec: StageSpec, device: str, say: Callable[[str], None]
-) -> Team:
-    """Make the executor of the settings, with the GPUs it has for a stage on ``device``.
+def make_team(settings: RunConfig, stage: Stage[Any], say: Callable[[str], None]) -> Team:
+    """Make the executor of the settings, with what it has for a stage.
 
     Args:
         settings: which executor, and what of it.
-        spec: of the stage.
-        device: where its model runs.
+        stage: which one.
         say: told what becomes of a cluster's nodes.
     """
     if settings.executor == "ray":
         from pipeline.run.ray import RayTeam
 
-        return RayTeam(settings, spec, device, say)
-    return LocalTeam(device)
+        return RayTeam(settings, stage, say)
+    return LocalTeam(stage.device())

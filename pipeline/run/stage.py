@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from pipeline.models.catalogue import worker_bytes
 from pipeline.records.schema import Record
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ class StageSpec:
     """Upper bound on processes; stages that share one network identity take 1."""
     num_cpus: float = 1.0
     """Cores a worker takes of a cluster."""
-    memory_bytes: int = 0
-    """Memory a worker takes of a cluster; 0 asks for none."""
 
 
 @dataclass
@@ -122,6 +121,14 @@ class Stage(Generic[ConfigT]):
         Few rows of such a stage are answered in the run's own process: starting one takes longer.
         """
         return False
+
+    def memory_bytes(self) -> int:
+        """Return the memory a worker takes of a cluster, bytes; 0 asks for none.
+
+        It follows from the weights that the settings choose.
+        """
+        backends = getattr(self.config, "backends", None)
+        return worker_bytes(backends()) if backends else 0
 
     def open(self, ctx: WorkerContext) -> None:
         """Load models and clients, once per worker."""

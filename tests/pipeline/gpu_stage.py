@@ -28,6 +28,14 @@ class GpuConfig(FaultyConfig):
     device: str = "auto"
 
 
+class ModelledConfig(GpuConfig):
+    """As of a stage that loads SAM."""
+
+    def backends(self) -> list[str]:
+        """Return the weights."""
+        return ["sam-vit-b"]
+
+
 class OnGpu(Faulty):
     """The faulty stage with a note of each worker, beside the tables."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, UsageError
+from pipeline.models.catalogue import worker_bytes
 from pipeline.run.gpus import VISIBLE
 from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.run.stage_progress import Progress
@@ -45,6 +46,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
         ray.init(
             num_cpus=4,
             num_gpus=request.param,
+            _memory=MEMORY,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             log_to_driver=False,
@@ -52,6 +54,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
         )
     yield
     ray.shutdown()
+
+
+MEMORY = 8e9
+"""What the node says it has, bytes."""
 
 
 with_gpus = pytest.mark.parametrize("cluster", [2], indirect=True)
@@ -124,6 +130,25 @@ def test_a_resource_no_node_has_is_waited_for_and_one_that_is_there_is_taken(
     resources = "run.ray_resources={memory = 1e8}"
     workspace = filled(tmp_path / "ws", ["four"] * 8, "run.executor=ray", resources)
     assert run(workspace, 0, "cpu").workers == 4
+
+
+@with_gpus
+def test_a_worker_takes_the_memory_of_the_models_it_loads(cluster: None, tmp_path: Path) -> None:
+    import ray
+
+    left: list[float] = []
+
+    class Looks(Progress):
+        def rows(self, unit: Unit, done: int) -> None:
+            left.append(ray.available_resources()["memory"])  # type: ignore[no-untyped-call]
+
+    workspace = filled(tmp_path / "ws", ["slow"] * 8, "run.executor=ray")
+    config = gpu_stage.ModelledConfig(device="cpu")
+    looks = Looks(shown=False)
+    run_stage(workspace, "ongpu", RunOptions(), looks, gpu_stage.ENTRY, config)
+    each = worker_bytes(["sam-vit-b"])
+    assert 4 * each > MEMORY > 3 * each, "room for three"
+    assert min(left) == pytest.approx(MEMORY - 3 * each)
 
 
 def test_a_ray_client_address_is_refused_with_what_to_give_instead(tmp_path: Path) -> None:
