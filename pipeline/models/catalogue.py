@@ -246,7 +246,7 @@ _ROOM_PROMPTED_MB = 3_000
 def worker_bytes(names: Iterable[str]) -> int:
     """Return the memory that a worker with these backends takes on a CPU, bytes, at the most.
 
-    It lies 3 to 100 % above what ``benchmarks.models`` measures of each (``peak_memory_mb``). On a
+    It lies 9 to 63 % above what ``benchmarks.models`` measures of each (``peak_memory_mb``). On a
     GPU, where the weights and a look lie in its own memory, it was not measured.
 
     Args:
