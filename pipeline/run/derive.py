@@ -54,6 +54,8 @@ class HeldStep:
         self._spec = spec
         self._generation = Generation(spec.name, spec.version, {}, {}, {})
         self._job = Job(workspace.storage, spec.name, self._generation.key)
+        self._last: int | None = None
+        """The ordinal of the last unit; none before it was looked for."""
 
     @property
     def stage_key(self) -> str:
@@ -76,7 +78,9 @@ class HeldStep:
             rows: its rows.
             clock: started with the work; none: now.
         """
-        ordinal = max((commit.ordinal for commit in self.ledger.commits()), default=-1) + 1
+        if self._last is None:  # once: nobody else commits while the step is held
+            self._last = max((commit.ordinal for commit in self.ledger.commits()), default=-1)
+        ordinal = self._last = self._last + 1
         ids = [outcome.id for outcome in rows.outcomes]
         name = f"{ordinal:06d}-{rows.key}"
         unit = Unit((Rows(rows.file, rows.sha256, 0, len(ids)),), ordinal, name)

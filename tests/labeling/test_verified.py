@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from labeling.review.instances import bring_instances_up_to_date
+from labeling.review.instances import bring_instances_up_to_date, deciding_reviews
 from labeling.review.verified_masks import bring_masks_up_to_date
 from pipeline.records import rle
 from pipeline.records.schema import LATER_COLUMNS, Instance, Mask, Review
@@ -21,6 +22,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.labeling.labelled_workspace import add_reviews, commit, mask_of, review, sample
 
 SIZE = (18, 32)
+BY_HAND = {"source": "annotator", "model_digest": "", "predicted_iou": None, "stability": None}
 
 
 @pytest.fixture
@@ -210,6 +212,41 @@ def test_a_crash_anywhere_leaves_every_instance_its_one_mask(
     assert masks(again)["f1"].bbox[0] == 12
     assert on_disk(again) == sorted(row.id for row in again.rows(Mask))
     assert len(on_disk(again)) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_frame_has_the_masks_of_its_newest_review_that_counts(
+    workspace: Workspace, seed: int
+) -> None:
+    rng = random.Random(seed)
+    sample(workspace, "f3", "f4", "f5")
+    add_reviews(workspace, *(review(frame, "dog", 1) for frame in ("f3", "f4", "f5")))
+    bring_instances_up_to_date(workspace)
+    new = [row for row in workspace.rows(Instance) if row.frame_id in ("f3", "f4")]
+    commit(workspace, "segment", Mask, [segmented(row) for row in new])  # f5 is painted, or not
+    for day in rng.sample(range(2, 28), 5):
+        frames = rng.sample(["f1", "f2", "f3", "f4", "f5"], 3)
+        said = [
+            about_masks(workspace, frame, day, rng.choice([None, 9, 12]), annotation_id=frame + who)
+            for frame, who in zip(frames, rng.choices("ab", k=3), strict=True)
+        ]
+        said[0] = said[0].model_copy(
+            update={"decision": rng.choice(["rejected", "labelled"]), "instances": []}
+        )
+        add_reviews(workspace, *said)
+        bring_masks_up_to_date(workspace)
+        expected = {
+            row.frame_id: segmented(row) for row in workspace.rows(Instance) if row.frame_id != "f5"
+        }
+        for frame, one in deciding_reviews(workspace.rows(Review), "masks").items():
+            for spoken in one.instances:
+                shown = spoken.drawn_by.model_dump() if spoken.drawn_by else BY_HAND
+                assert spoken.rle is not None
+                changes = {"rle": spoken.rle, "bbox": rle.bbox(spoken.rle), "verified": True}
+                whole = segmented(instance(workspace, frame))
+                expected[frame] = whole.model_copy(update={**changes, **shown})
+        assert masks(workspace) == expected
+        assert on_disk(workspace) == sorted(row.id for row in expected.values())
 
 
 def test_why_tells_who_made_a_mask_and_who_spoke_of_it(workspace: Workspace) -> None:
