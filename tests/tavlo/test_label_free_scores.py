@@ -9,19 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pipeline.errors import AvatarBuildError
+from pipeline.media.clip_cache import ClipTensors
 from tavlo.baselines.interface import GRID, Picture, Sound
 from tavlo.evaluation.evaluate import evaluate, to_csv, to_markdown
 from tavlo.evaluation.evaluation_set import EvaluationSet, read_release
 from tavlo.evaluation.floors import FIXED_MAP, fixed_maps
 from tavlo.evaluation.image_models import ImagePredictor
-from tavlo.evaluation.predictions import GRID_HW, HEARING, Predictions, predict
+from tavlo.evaluation.open_predictor import ClipPredictor
+from tavlo.evaluation.predictions import GRID_HW, HEARING, Notes, Predictions, predict
 from tavlo.metrics.localisation import ciou
 from tavlo.metrics.sound_sensitivity import MEAN_MAP, SENSITIVITY
+from tavlo.synthetic.drawn_clips import WorldConfig
+from tavlo.synthetic.write_world import write_world
+from tavlo.training.tavlo_recipe import TavloRecipe
+from tavlo.training.training_config import train_config
 from tests.tavlo.release_factory import heatmaps, make_release
-from tests.tavlo.small import Ear
+from tests.tavlo.small import TAVLO, TRAIN, Ear
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +105,51 @@ def test_heatmaps_of_a_model_that_is_not_here_have_the_second_alone(tmp_path: Pa
     assert scores.label_free.keys() == {MEAN_MAP}
     none = evaluate(read_release(release), Predictions(folder), sensitivity_clips=0)
     assert none.label_free == {}
+
+
+class Lit(TavloRecipe):
+    """Lights each frame by its picture and the moment at which the clip's sound is loudest."""
+
+    def heatmaps(
+        self, model: nn.Module, clip: ClipTensors, frame_index: Sequence[int]
+    ) -> NDArray[np.float32]:
+        found = np.zeros((len(frame_index), 8, 8), np.float32)
+        for map_, number in zip(found, frame_index, strict=True):
+            map_.flat[int(clip.frames[number].astype(int).sum()) % 64] = 1
+            map_.flat[64 * int(np.abs(clip.waveform).argmax()) // len(clip.waveform)] += 2
+        return found
+
+
+def test_a_clip_gets_its_own_pictures_with_the_other_clips_sound(tmp_path: Path) -> None:
+    write_world(tmp_path / "world", WorldConfig(seconds=2, fps=4, height=36), 12)
+    data = read_release(tmp_path / "world")
+    recipe, config = Lit(TAVLO), train_config(TRAIN | {"clip_s": 2.0})
+    model = ClipPredictor(recipe, nn.Identity(), config, torch.device("cpu"), {})
+    clips = sorted({frame.clip_id for frame in data.frames})
+    sounds_of = dict(zip(clips, [*clips[1:], clips[0]], strict=True))
+    del sounds_of[clips[-1]]
+    notes = Notes(len(data.frames))
+    answers = {a.clip_id: a for a in model.answers(data, [None], (), notes, sounds_of)}
+    assert sorted(answers) == clips
+    read = dict(model.read(data, clips, notes))
+    for clip, answer in answers.items():
+        own = recipe.heatmaps(model.model, read[clip], answer.frame_index)
+        np.testing.assert_array_equal(answer.heatmaps[None], own)
+        if clip not in sounds_of:
+            assert answer.exchanged is None
+            continue
+        assert answer.exchanged is not None
+        kept, changed = answer.exchanged[None]
+        np.testing.assert_array_equal(kept, own)
+        other = ClipTensors(read[clip].frames, read[sounds_of[clip]].waveform)
+        np.testing.assert_array_equal(
+            changed, recipe.heatmaps(model.model, other, answer.frame_index)
+        )
+    assert any(
+        (a.exchanged[None][0] != a.exchanged[None][1]).any()
+        for a in answers.values()
+        if a.exchanged
+    )
 
 
 @pytest.mark.parametrize("claimed", [5, {"of_clips": {"a": "much"}}, {"of_clips": {"a": 3.0}}, {}])
