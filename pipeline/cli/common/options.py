@@ -126,10 +126,8 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_workspace(workspace: str, settings: Sequence[str]) -> Workspace:
     """Open the workspace of the options, with what was typed on top of its settings."""
-    from pipeline.arrow import spare_pandas
     from pipeline.workspace.workspace import Workspace
 
-    spare_pandas()
     return Workspace(workspace, settings_typed(settings))
 
 
@@ -166,8 +164,10 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def gathered(
         *args: Any, part: tuple[int, int], redo: bool, dry_run: bool, **kwargs: Any
     ) -> Any:
+        from pipeline.arrow import spare_pandas
         from pipeline.run.runner import RunOptions
 
+        spare_pandas()
         options = RunOptions(part=part, redo=redo, dry_run=dry_run)
         with kwargs["workspace"].storage.listed_once():
             return command(*args, options=options, **kwargs)
