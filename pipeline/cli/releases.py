@@ -67,6 +67,8 @@ def export(
         return
     if not release:
         raise click.UsageError("name a version with --version, or a release with --verify DIR.")
+    from pipeline.arrow import spare_pandas
+
     spare_pandas()
     opened = open_workspace(workspace, settings)
     summary = freeze(opened, release, unverified=unverified, ids_only=ids_only, leak_lists=leaks)
