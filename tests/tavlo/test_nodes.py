@@ -39,7 +39,8 @@ def two_nodes(folder: Path, listed: Path) -> Iterator[list[subprocess.Popen[str]
         place = folder / f"node{number}"
         place.mkdir(parents=True)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2"]
-        torchrun += ["--nproc-per-node=1", "--max-restarts=2", "--rdzv-id=test"]
+        # After a death nodes may miss one another, one with its old process; each try counts.
+        torchrun += ["--nproc-per-node=1", "--max-restarts=6", "--rdzv-id=test"]
         torchrun += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
         torchrun += ["--local-addr=127.0.0.1", "-m", "pipeline.cli", "train-tavlo"]
         command = [*torchrun, "--data", str(listed), "--out", str(place / "run")]
