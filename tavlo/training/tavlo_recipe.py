@@ -48,10 +48,10 @@ PRESETS = {
             "sizes": {"spatial_attention": "none", "residual_init": "zero"},
         },
         "ours, not the paper's: no spatial attention, max negatives, temperature 0.07, residuals"
-        " that begin at zero. It localised on drawn clips of 3 s in all of five trainings of"
-        " 6 epochs or more: CIoU 25.8 to 27.6 after 6 (a frame-wise control 22.1 to 27.4), 31.6 after 20 and 33.8"
-        " after 40 (one each). It did not on things of unseen looks; on real clips it was not"
-        " tried.",
+        " that begin at zero. It localised on drawn clips of 3 s in all of five trainings of 6"
+        " epochs or more: CIoU 25.8 to 27.6 after 6 (a frame-wise control 22.1 to 27.4), 31.6"
+        " after 20 and 33.8 after 40 (one each). It did not on things of unseen looks; on real"
+        " clips it was not tried.",
     ),
 }
 """TAVLO as printed, which is what no preset is, and the one that localised; from
