@@ -230,6 +230,7 @@ class RayTeam:
         ray = connect(settings.ray_address)
         self._head = ray.get_runtime_context().gcs_address
         self._refused: dict[str, str] = {}
+        self._accepted = False
         self._nodes: list[dict[str, Any]] = []
         self._looked = -_LOOK_S
         self._began = self._head_answered = time.monotonic()
@@ -319,17 +320,26 @@ class RayTeam:
         """Say why no unit may run on a node; empty where one may.
 
         Raises:
-            UsageError: it is so of every node.
+            UsageError: it is so of every node there is.
         """
         wrong = _flaw(node, job)
         if wrong:
             line = f"node {node.address}: {wrong}"
             self._refused[node.node_id] = line
-            if not any(self._room(other) for other in self._nodes):
-                raise UsageError(f"{self._name}: {line}")
+            self._raise_if_all_are_refused()
             self.say_once(f"{line} No unit runs there.")
             return line
+        self._accepted = True
         return ""
+
+    def _raise_if_all_are_refused(self) -> None:
+        """End a run that no node was ever fit for, and none is left that might be.
+
+        Asked again as nodes go: one that died a moment ago is among them until its cluster knows.
+        A run that had a fit node waits for another instead, as for any that is lost.
+        """
+        if self._refused and not self._accepted and not any(map(self._room, self._nodes)):
+            raise UsageError(f"{self._name}: {[*self._refused.values()][-1]}")
 
     def say_once(self, line: str) -> None:
         """Say a line about the cluster, unless it has been said."""
@@ -349,9 +359,15 @@ class RayTeam:
         return ActorWorker(self, job, sorted(self._refused))
 
     def wait(self, workers: Sequence[Worker], timeout_s: float) -> None:
-        """Wait until one of them has answered or died."""
+        """Wait until one of them has answered or died.
+
+        Raises:
+            UsageError: no node that is left may run a unit, and none did.
+            StopRun: the head of the cluster does not answer any more.
+        """
         actors = [worker for worker in workers if isinstance(worker, ActorWorker)]
         self._look()
+        self._raise_if_all_are_refused()
         now = time.monotonic()
         if not any(one.placed for one in actors) and now - self._began > _WAITS_S:
             needs = ", ".join(f"{name} {need:g}" for name, need in self._needs.items() if need)
