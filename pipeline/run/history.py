@@ -34,9 +34,17 @@ _SHORT = {
     Clip: ("start_s", "end_s", "active_seconds", "candidates", "rms_per_second"),
     Frame: ("frame_index", "time_s", "event_rms", "event_rank", "sharpness", "suspect", "path"),
     Sounds: ("tagger", "categories"),
-    Proposal: ("bbox", "detector", "detector_class", "detector_score", "categories", "audible"),
+    Proposal: (
+        "bbox",
+        "detector",
+        "detector_class",
+        "detector_score",
+        "categories",
+        "audible",
+        "track_id",
+    ),
     Review: ("kind", "purpose", "annotator", "decision", "updated_at", "lead_time_s", "verified"),
-    Instance: ("bbox", "audio_visual_category", "scenario", "proposal_id", "verified"),
+    Instance: ("bbox", "audio_visual_category", "scenario", "proposal_id", "track_id", "verified"),
     Mask: ("source", "area", "bbox", "predicted_iou", "stability", "model_digest", "verified"),
 }
 

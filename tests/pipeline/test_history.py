@@ -29,7 +29,7 @@ from pipeline.run.unit import Job, run_unit
 from pipeline.workspace.ledger import Generation
 from pipeline.workspace.workspace import Lookups, Workspace
 from tests.pipeline.counting import counting
-from tests.rows import said
+from tests.rows import proposal, said
 
 LISTS = 2
 VIDEOS = 12
@@ -200,3 +200,10 @@ def test_an_instance_is_found_by_the_start_of_its_id(whole: Workspace) -> None:
     instance = whole.rows(Instance)[3]
     rows, _ = history.history(whole, instance.id[:10])
     assert {row.record.table for row in rows} >= {"sources", "videos", "frames", "instances"}
+
+
+def test_a_linked_box_names_its_thing_and_one_without_a_link_says_nothing_of_it() -> None:
+    def told(number: int | None) -> list[str]:
+        return [*history.HistoryRow(proposal(track_id=number), None, {}).lines()]
+
+    assert [line.split() for line in told(7) if line not in told(None)] == [["track_id", "7"]]
