@@ -116,6 +116,7 @@ def _clip(served: Workspace, profile: Path, folder: Path) -> None:
         person.decide("7", "Visible")
         person.page.mouse.move(0, 0)
         person.page.wait_for_function(_CLIPS_ARE_LOADED)
+        person.page.wait_for_timeout(2000)  # the sign that it loads fades later
         _shrink(person.photograph(folder / "annotating-clip.png"), _SIZE)
 
 
