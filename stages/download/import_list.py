@@ -59,8 +59,8 @@ class Imported:
 def _no_search_for_cycles() -> Iterator[None]:
     """Leave out the collector: rows refer to nothing that refers back.
 
-    To look through all of a long list's rows again and again took 1.7 of the 3.9 s of CPU of 280,000
-    rows, and more of each row the more there are.
+    To look through all of a long list's rows again and again took 1.7 of 3.9 s of CPU at 280,000
+    rows, and more a row the more there are.
     """
     was = gc.isenabled()
     gc.disable()
