@@ -12,20 +12,21 @@ from operator import attrgetter
 from pathlib import Path
 
 from av import FFmpegError
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Stream
+from av.video.frame import VideoFrame
 
 from pipeline.errors import MediaError
 from pipeline.media.container import (
     Media,
-    audio_stream,
     choose_audio,
     choose_video,
     codec_name,
     select,
     video_stream,
 )
-from pipeline.media.picture import Picture, Pixels, decode_packet
+from pipeline.media.picture import Picture, Pixels
 from pipeline.media.timeline import PUNCTUAL_S, Timeline, file_end, read_timeline
 
 PROBE_VERSION = 3
@@ -85,7 +86,7 @@ def probe(path: Path) -> MediaFacts:
     with media.open() as container:
         audio, video = choose_audio(container), choose_video(container)
         _check_index(container, path)
-        width, height = _first_picture(container, path).size
+        width, height = _first_picture(container, audio, path).size
         streams = [video, *([audio] if audio is not None else [])]
         duration_s = _duration_by_header(container, streams)
         facts = MediaFacts(
@@ -105,8 +106,6 @@ def probe(path: Path) -> MediaFacts:
         )
         # A whole index was checked; without one the header's end is held against the packets.
         claimed = None if _is_indexed(container) else file_end(container)
-    if facts.audio_codec is not None:
-        _check_sound(media)
     if not (facts.frame_count and facts.fps):
         timeline = read_timeline(media)
         facts = _counted(timeline, facts)
@@ -119,20 +118,6 @@ def probe(path: Path) -> MediaFacts:
         facts = dataclasses.replace(facts, duration_s=end_s - start_s)
     bits, lasts_s = path.stat().st_size * 8, facts.duration_s
     return dataclasses.replace(facts, bitrate_bps=round(bits / lasts_s) if lasts_s else 0)
-
-
-def _check_sound(media: Media) -> None:
-    """Decode the first sound that can be: of a codec that is there in name alone comes none."""
-    with media.open() as container:
-        stream = audio_stream(container)
-        for packet in itertools.islice(container.demux(stream), _FIRST_PACKETS):
-            with contextlib.suppress(FFmpegError):
-                if packet.decode():
-                    return
-        name = codec_name(stream)
-    raise MediaError(
-        "undecodable", f"{media.path.name}: no {name} sound in its first {_FIRST_PACKETS} packets"
-    )
 
 
 def _duration_by_header(container: InputContainer, streams: Sequence[Stream]) -> float | None:
@@ -266,13 +251,47 @@ def _boxes(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
             yield head[4:8], at
 
 
-def _first_picture(container: InputContainer, path: Path) -> Picture:
+def _first_picture(container: InputContainer, audio: AudioStream | None, path: Path) -> Picture:
+    """Decode the first frame and the first sound that can be, in one pass over the file's start.
+
+    Of a codec that is there in name alone, or of packets that are all broken, comes none.
+    """
     video = video_stream(container)
     pixels = Pixels(video, path.name)
-    for packet in itertools.islice(container.demux(video), _FIRST_PACKETS):
-        for frame in decode_packet(packet) or ():
-            return Picture(0, Fraction(0), frame.is_corrupt, frame, pixels.aspect())
-    raise MediaError("undecodable", f"{path.name}: no frame in its first {_FIRST_PACKETS} packets")
+    wanted: dict[int, Stream] = {one.index: one for one in (video, audio) if one is not None}
+    left = dict.fromkeys(wanted, _FIRST_PACKETS)
+    picture, heard = None, False
+    select(container, *wanted.values())
+    for packet in container.demux(*wanted.values()):
+        index = packet.stream_index
+        if index not in wanted:
+            continue
+        left[index] -= 1
+        frames: Sequence[object] = ()
+        with contextlib.suppress(FFmpegError):
+            frames = packet.decode()
+        for frame in frames[:1]:
+            if isinstance(frame, VideoFrame):
+                picture = Picture(0, Fraction(0), frame.is_corrupt, frame, pixels.aspect())
+            else:
+                heard = True
+        if frames or not left[index]:
+            del wanted[index]
+            if not wanted or (index == video.index and picture is None):
+                break
+            # What is known is read no further: the other may begin an hour later.
+            select(container, *wanted.values())
+    if picture is None:
+        raise _undecodable(path, "frame")
+    if audio is not None and not heard:
+        raise _undecodable(path, f"{codec_name(audio)} sound")
+    return picture
+
+
+def _undecodable(path: Path, what: str) -> MediaError:
+    return MediaError(
+        "undecodable", f"{path.name}: no {what} in its first {_FIRST_PACKETS} packets"
+    )
 
 
 def _truncated(path: Path, why: str) -> MediaError:
