@@ -62,7 +62,7 @@ class FetchVideos(Stage[DownloadConfig]):
     )
 
     def __init__(self, config: DownloadConfig, site: Site | None = None) -> None:
-        self._config = config
+        self.config = config
         self._site_given = site
 
     def open(self, ctx: WorkerContext) -> None:
@@ -71,7 +71,7 @@ class FetchVideos(Stage[DownloadConfig]):
         Raises:
             UsageError: an identity or an option that cannot be used.
         """
-        config = self._config
+        config = self.config
         self._stop = threading.Event()
         self._was_blocked = False
         self._watch = Watch(ctx.heartbeat, self._stop)
@@ -109,7 +109,7 @@ class FetchVideos(Stage[DownloadConfig]):
             rows = [row for row in rows if row.video_id in refused]
 
     def _answers(self, rows: Sequence[Source]) -> Iterator[Outcome]:
-        with ThreadPoolExecutor(self._config.concurrency) as threads:
+        with ThreadPoolExecutor(self.config.concurrency) as threads:
             answers = [threads.submit(self._answer, row) for row in rows]
             try:
                 for answer in as_completed(answers):
@@ -141,7 +141,7 @@ class FetchVideos(Stage[DownloadConfig]):
 
     def _known(self, row: Source) -> Sidecar | None:
         """Return the outcome by what an earlier run knows, if that is enough to decide."""
-        sidecar = self._archive.recall(row.video_id, self._config.format)
+        sidecar = self._archive.recall(row.video_id, self.config.format)
         if sidecar is None:
             return None
         if sidecar.probe_version != PROBE_VERSION:
@@ -164,12 +164,12 @@ class FetchVideos(Stage[DownloadConfig]):
         found = self._rejections(sidecar)
         if not found:
             return Ok(row.video_id, [video_record(row, sidecar)])
-        if not self._config.keep_rejected:
+        if not self.config.keep_rejected:
             self._archive.remove(sidecar)
         return Drop(row.video_id, found[0].reason, "; ".join(one.detail for one in found))
 
     def _rejections(self, sidecar: Sidecar) -> list[Rejection]:
-        return rejections(sidecar.media, sidecar.site.license, self._config)
+        return rejections(sidecar.media, sidecar.site.license, self.config)
 
     def _fetch(self, row: Source) -> Sidecar:
         """Try until it is there, or it is clear that it will not be."""
@@ -189,7 +189,7 @@ class FetchVideos(Stage[DownloadConfig]):
                 if failure.meaning.pause:
                     # A site that serves others after each pause means this one video.
                     alone += self._pool.has_served_since(rested_until)
-                    if alone > self._config.max_pauses:
+                    if alone > self.config.max_pauses:
                         raise
                     rested_until = self._pool.block(identity, failure.kind)
                     continue
@@ -207,23 +207,23 @@ class FetchVideos(Stage[DownloadConfig]):
                     if stale == 1:
                         continue
                 attempts += 1
-                if not failure.meaning.again or attempts >= self._config.retries:
+                if not failure.meaning.again or attempts >= self.config.retries:
                     if not failure.retryable:
                         self._archive.forget_part(row.video_id)
                     raise
-                self._pool.wait(backoff_s(row.video_id, attempts, failure, self._config))
+                self._pool.wait(backoff_s(row.video_id, attempts, failure, self.config))
 
     def _fetch_once(self, row: Source, identity: Identity) -> Sidecar:
         folder = self._archive.part_folder(row.video_id)
         fetched = self._site.fetch(row.video_id, folder, identity)
         self._pool.succeeded(identity)
         media = probe(fetched.file)
-        if media.duration_s > self._config.max_duration_s:
-            longest_s = self._config.max_duration_s
+        if media.duration_s > self.config.max_duration_s:
+            longest_s = self.config.max_duration_s
             raise Refused("too_long", f"{media.duration_s:.0f} s, over {longest_s:.0f}")
         sidecar = Sidecar(
             video_id=row.video_id,
-            selection=self._config.format,
+            selection=self.config.format,
             path=video_path(row.video_id, fetched.file.suffix),
             sha256=sha256_of(fetched.file),
             size_bytes=fetched.file.stat().st_size,
@@ -231,13 +231,13 @@ class FetchVideos(Stage[DownloadConfig]):
             probe_version=PROBE_VERSION,
             site=fetched.facts,
         )
-        wanted = self._config.keep_rejected or not self._rejections(sidecar)
+        wanted = self.config.keep_rejected or not self._rejections(sidecar)
         self._archive.keep(sidecar, fetched.file if wanted else None)
         return sidecar
 
     def _need_disk(self) -> None:
         free = shutil.disk_usage(self._disk).free
-        least = max(self._config.min_free_bytes, _FULL_BELOW_BYTES)
+        least = max(self.config.min_free_bytes, _FULL_BELOW_BYTES)
         if free < least:
             raise StopRun(
                 f"download: {size(free)} free on the disk, under the {size(least)} that"

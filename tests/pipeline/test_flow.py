@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import click
 import pytest
 
+from labeling.automatic.simulated import SimulatedConfig
 from labeling.review import gold
 from pipeline.cli import cli
 from pipeline.config import Config, SampleConfig
@@ -83,6 +84,18 @@ def test_every_stage_of_the_packages_is_in_the_flow() -> None:
         if line.startswith("class ") and "(Stage[" in line
     }
     assert defined == {step.stage for step in STAGES.values()}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_says_what_an_executor_asks_it(name: str) -> None:
+    """Ray asks for the memory before it has a worker: a stage that cannot tell ends every run."""
+    step = STAGES[name]
+    config = getattr(Config(), step.section) if step.section else SimulatedConfig(truth="truth.json")
+    stage = step.load()(config)
+    assert stage.config is config
+    assert stage.memory_bytes() >= 0
+    assert stage.device() in ("auto", "cpu")
+    assert stage.is_rule() in (True, False)
 
 
 LINE = (
