@@ -90,7 +90,7 @@ def test_every_stage_of_the_packages_is_in_the_flow() -> None:
 def test_every_stage_says_what_an_executor_asks_it(name: str) -> None:
     """Ray asks for the memory before it has a worker: a stage that cannot tell ends every run."""
     step = STAGES[name]
-    config = getattr(Config(), step.section) if step.section else SimulatedConfig(truth="truth.json")
+    config = getattr(Config(), step.section) if step.section else SimulatedConfig(truth="w")
     stage = step.load()(config)
     assert stage.config is config
     assert stage.memory_bytes() >= 0
