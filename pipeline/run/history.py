@@ -8,6 +8,9 @@ from functools import cache, partial
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.errors import UsageError
 from pipeline.records.schema import (
     TABLES,
@@ -142,11 +145,9 @@ class _Finder:
                 self._made_by.setdefault(file.file, (ledger, commit))
         known = {file.content for _, commit in self._commits for file in commit.files}
         self._unlinked = [one for _, one in self._commits if not one.input.contents <= known]
-        self._place_of_source = {
-            video_id: (file, place)
-            for file in workspace.files(Source.table)
-            for place, video_id in enumerate(self._values(Source, file, Source.key))
-        }
+        self._listed = [
+            (file, self._values(Source, file, Source.key)) for file in workspace.files(Source.table)
+        ]
         self._reached: set[tuple[str, str]] | None = None
         """The files to look in, see ``_look_in``; none while that is all."""
         self._looked = self._commits
@@ -163,17 +164,19 @@ class _Finder:
         todo = list(self._unlinked)
         reached, units = set(), set()
         for video_id in videos:
-            file, place = self._place_of_source[video_id]
-            reached.add(file.content)
-            found = self._answers.get(file.content, [])
-            todo += [
-                one
-                for one in found
-                if any(
-                    part.content == file.content and part.first <= place < part.stop
-                    for part in one.input.parts
-                )
-            ]
+            for file, ids in self._listed:
+                place = ids.index(video_id).as_py()
+                if place < 0:
+                    continue
+                reached.add(file.content)
+                todo += [
+                    one
+                    for one in self._answers.get(file.content, [])
+                    if any(
+                        part.content == file.content and part.first <= place < part.stop
+                        for part in one.input.parts
+                    )
+                ]
         while todo:
             commit = todo.pop()
             units.add((commit.stage, commit.unit))
@@ -189,35 +192,43 @@ class _Finder:
         """Return the videos of the list that a row may be of; none where no id of it tells."""
         names = [getattr(row, name, None) for name in ("video_id", "clip_id", "frame_id")]
         # The ids of clips and frames start with their video's.
-        found = [
-            one
-            for one in self._place_of_source
-            if any((name or "").startswith(one) for name in names)
+        return self._videos_that_start(*filter(None, names)) or None
+
+    def _videos_that_start(self, *names: str) -> list[str]:
+        """Return the videos of the list whose id one of these names starts with."""
+        starts = {name[:length] for name in names for length in range(1, len(name) + 1)}
+        return self._videos_where(lambda ids: pc.is_in(ids, pa.array(starts, pa.string())))
+
+    def _videos_where(self, is_wanted: Callable[[Any], Any]) -> list[str]:
+        return [
+            video for _, ids in self._listed for video in ids.filter(is_wanted(ids)).to_pylist()
         ]
-        return found or None
 
     def _is_reached(self, file: TableFile) -> bool:
         return self._reached is None or file.content in self._reached
 
     # Rows
 
-    def _values(self, record: type[Record], file: TableFile, column: str) -> list[Any]:
-        """Read one column of a file."""
+    def _values(self, record: type[Record], file: TableFile, column: str) -> Any:
+        """Read one column of a file, a ``pyarrow.ChunkedArray``."""
         storage = self.workspace.storage
-        table = read_arrow(record, storage, file.file, file.sha256, [column])
-        values: list[Any] = table.column(0).to_pylist()
-        return values
+        return read_arrow(record, storage, file.file, file.sha256, [column]).column(0)
 
     def _rows(
-        self, record: type[Record], column: str, is_wanted: Callable[[Any], bool]
+        self, record: type[Record], column: str, is_wanted: Callable[[Any], Any]
     ) -> Iterator[Any]:
-        """Yield the rows whose value in a column is wanted, in the order of the files."""
+        """Yield the rows whose value in a column is wanted, in the order of the files.
+
+        Args:
+            record: of which table.
+            column: which.
+            is_wanted: given the column of a file, says of each value whether it is.
+        """
         for file in filter(self._is_reached, self.workspace.files(record.table)):
-            values = self._values(record, file, column)
-            places = [place for place, value in enumerate(values) if is_wanted(value)]
-            if places:
+            wanted = is_wanted(self._values(record, file, column))
+            if pc.any(wanted).as_py():
                 whole = read_arrow(record, self.workspace.storage, file.file, file.sha256)
-                rows = [row for place in places for row in whole.slice(place, 1).to_pylist()]
+                rows = whole.filter(wanted).to_pylist()
                 for row in to_records(record, rows, record.table):
                     self._homes.setdefault((record.table, getattr(row, record.key)), file.file)
                     yield row
@@ -226,7 +237,10 @@ class _Finder:
         """Return the rows of a table with a value in a column, by id; none has no value."""
         if value is None:
             return []
-        return sorted(self._rows(record, column, value.__eq__), key=lambda row: row.id)
+        return sorted(
+            self._rows(record, column, lambda found: pc.equal(found, value)),
+            key=lambda row: row.id,
+        )
 
     def identify(self, some_id: str) -> Record | None:
         """Find the row of an id, or of the start of one, and look from now on where it leads.
@@ -236,8 +250,8 @@ class _Finder:
         """
         every = list(reversed(TABLES.values()))
         alike = [record for record in _BY_CONTENT if self._first_id(record)[:2] == some_id[:2]]
-        within = [one for one in self._place_of_source if some_id.startswith(one)]
-        begun = [one for one in self._place_of_source if one.startswith(some_id)]
+        within = self._videos_that_start(some_id)
+        begun = self._videos_where(lambda ids: pc.starts_with(ids, some_id))
         starts: dict[str, Record] = {}
         # From what reads least to what reads all.
         for videos, records in ((within, every), (None, alike), (begun[:2], every), (None, every)):
@@ -259,13 +273,13 @@ class _Finder:
     def _starting(self, some_id: str, records: Iterable[type[Record]]) -> Iterator[Record]:
         """Yield rows whose key starts so; some of each table are enough."""
         for record in records:
-            rows = self._rows(record, record.key, lambda value: bool(value.startswith(some_id)))
+            rows = self._rows(record, record.key, lambda found: pc.starts_with(found, some_id))
             yield from islice(rows, _ENOUGH)
 
     def _first_id(self, record: type[Record]) -> str:
         """Return any id of a table, to see what they look like; empty where it has none."""
         ids = (self._values(record, one, record.key) for one in self.workspace.files(record.table))
-        return next((str(name) for names in ids for name in names), "")
+        return next((str(names[0]) for names in ids if len(names)), "")
 
     def chain(self, start: Record) -> list[Record]:
         """Follow the flow from the video down to what ``start`` is, then to what came of it."""
@@ -348,7 +362,7 @@ class _Finder:
         for file in commit.files:
             if file.table == table:
                 ids = self._ids_of_ended(record, file)
-                if row_id in ids:
+                if ids.index(row_id).as_py() >= 0:
                     rows = read_records(record, self.workspace.storage, file.file, file.sha256)
                     found += [row for row in rows if row.input_id == row_id]
         return found
