@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.python import Workspace as FromPython
 from pipeline.errors import ConfigError, UsageError
 from pipeline.models.catalogue import worker_bytes
 from pipeline.run.gpus import VISIBLE
@@ -17,6 +18,7 @@ from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.run.stage_progress import Progress
 from pipeline.workspace.ledger import Unit
 from pipeline.workspace.workspace import Workspace
+from tests.flow_world import draw
 from tests.pipeline import gpu_stage
 from tests.pipeline.faulty import (
     ENTRY,
@@ -86,6 +88,26 @@ def test_ray_and_local_give_the_same_table_and_the_same_failures(
     assert results[0] == results[1]
     expected = sorted(EXPECTED_KIND[label] for label in LABELS if label in EXPECTED_KIND)
     assert sorted(results[1][1].values()) == expected
+
+
+@with_gpus
+def test_every_stage_from_the_list_to_masks_gives_on_ray_what_processes_give(
+    cluster: None, tmp_path: Path
+) -> None:
+    videos, listed = draw(tmp_path)
+    results = []
+    for executor in ("local", "ray"):
+        root = tmp_path / executor
+        template = f"download.source_template={videos}/{{video_id}}.mp4"
+        FromPython.create(root, "offline")
+        workspace = FromPython(root, [f"run.executor={executor}", template])
+        counts = [workspace.download(listed, workers=2).counts]
+        for stage in ("sample", "propose", "accept", "segment"):
+            counts.append(workspace.run(stage, workers=2).counts)
+            assert counts[-1]["ok"] > 0
+        made = ("clips", "frames", "sounds", "proposals", "instances", "masks")
+        results.append((counts, [workspace.digest(table) for table in made]))
+    assert results[0] == results[1]
 
 
 @with_gpus
