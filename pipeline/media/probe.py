@@ -86,7 +86,7 @@ def probe(path: Path) -> MediaFacts:
     with media.open() as container:
         audio, video = choose_audio(container), choose_video(container)
         _check_index(container, path)
-        width, height = _first_picture(container, audio, path).size
+        width, height = _first_frame_and_sound(container, audio, path).size
         streams = [video, *([audio] if audio is not None else [])]
         duration_s = _duration_by_header(container, streams)
         facts = MediaFacts(
@@ -251,8 +251,12 @@ def _boxes(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
             yield head[4:8], at
 
 
-def _first_picture(container: InputContainer, audio: AudioStream | None, path: Path) -> Picture:
+def _first_frame_and_sound(
+    container: InputContainer, audio: AudioStream | None, path: Path
+) -> Picture:
     """Decode the first frame and the first sound that can be, in one pass over the file's start.
+
+    Returns the frame, whose size is that of the video.
 
     Of a codec that is there in name alone, or of packets that are all broken, comes none.
     """

@@ -320,7 +320,7 @@ class RayTeam:
         """Say why no unit may run on a node; empty where one may.
 
         Raises:
-            UsageError: it is so of every node there is.
+            UsageError: it is so of every node that is left, and none was ever fit.
         """
         wrong = _flaw(node, job)
         if wrong:
