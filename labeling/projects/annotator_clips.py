@@ -58,6 +58,15 @@ class FrameMedia:
         shown = clips_html(self._address(loop), self._address(context))
         return self._address(frame.path), shown
 
+    def picture(self, frame: Frame) -> str:
+        """Return the address of a frame's image.
+
+        Raises:
+            MediaError: the image is not there as made.
+        """
+        frame_bytes(self._storage, frame)
+        return self._address(frame.path)
+
     def of_clip(self, frames: Sequence[Frame]) -> tuple[dict[str, tuple[str, str] | str], str]:
         """Return what is shown beside a clip's frames.
 

@@ -79,7 +79,7 @@ def find_project(
             f"{server.url}: project {project['id']} {title!r} has another labeling config than this"
             " version of avatar-build. Start a new one with --set label.project=NAME."
         )
-    return _project(project, by_clip)
+    return _project(project, kind, by_clip)
 
 
 def find_projects(server: LabelStudio, prefix: str, kind: ProjectKind) -> list[Project]:
@@ -112,9 +112,10 @@ def open_project(
         sampling="Sequential sampling",
         maximum_annotations=1,
     )
-    return _project(made, by_clip)
+    return _project(made, kind, by_clip)
 
 
-def _project(raw: dict[str, Any], by_clip: bool) -> Project:
+def _project(raw: dict[str, Any], kind: ProjectKind, by_clip: bool) -> Project:
     key = digest_of([raw["id"], raw["created_at"]])[:8]
-    return Project(int(raw["id"]), str(raw["title"]), key, by_clip)
+    of_several = by_clip or kind.asks_beside
+    return Project(int(raw["id"]), str(raw["title"]), key, by_clip, of_several)

@@ -47,7 +47,7 @@ def _is_name(name: object) -> bool:
 def page_of(task: dict[str, Any], frame_id: str) -> dict[str, Any]:
     """Return a task as if it showed one of its frames alone."""
     data = task["data"]
-    if "frame_ids" not in data:
+    if "frame_ids" not in data or data.get("frame_id") == frame_id:
         return task
     place = data["frame_ids"].index(frame_id)
     pages = data.get("pages")

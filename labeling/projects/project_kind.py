@@ -31,7 +31,9 @@ class Project:
     key: str
     """The project's name for good: numbers are used again after a server lost its data."""
     by_clip: bool = False
-    """True where a task shows the frames of a clip, each a page."""
+    """True where a task is about the frames of a clip."""
+    of_several: bool = False
+    """True where an answer may decide several frames."""
 
     def name_of(self, annotation: object) -> str:
         """Return the name by which a review says what it came from.
@@ -50,6 +52,8 @@ class Questions(ABC):
 
     asks_several = False
     """True where some frame is to be answered by more than one person."""
+    says_beside = ""
+    """Tells a person what their answer means for the frames beside the one it is about."""
     order = "given"
     """The order in which frames are sent; ``given`` where nobody chose one."""
 
@@ -70,6 +74,22 @@ class Questions(ABC):
             image: address of its image.
             clips_html: the loop and the context clip.
         """
+
+    def groups(self, frames: Sequence[Frame]) -> list[tuple[Frame, list[Frame]]]:
+        """Return each frame to ask about with those beside it, which its answer may decide too."""
+        return [(frame, []) for frame in frames]
+
+    def beside(self, frame: Frame, image: str) -> tuple[dict[str, Any], str]:
+        """Return what a task has of a frame beside the one it asks about.
+
+        Args:
+            frame: one of ``frames``.
+            image: address of its image.
+
+        Returns:
+            The data an answer is read with, and its small picture as HTML.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
@@ -108,6 +128,19 @@ class Answers(ABC):
             InputError: it is incomplete or contradicts itself; the detail says what to mend.
         """
 
+    def beside(
+        self, review: Review, annotation: object, task: Mapping[str, Any], frame: Frame
+    ) -> Review | None:
+        """Return what an answer says of a frame beside the one it is about; none: nothing.
+
+        Args:
+            review: the answer, as it was read.
+            annotation: the same as the server gives it.
+            task: that it answers, as if it showed this frame alone.
+            frame: beside.
+        """
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class ProjectKind:
@@ -125,9 +158,13 @@ class ProjectKind:
     """Opens the questions, from a workspace and the target categories in the order of the list."""
     answers: Callable[[Workspace, Sequence[str]], Answers]
     """Opens the reader of answers, from the same."""
+    asks_beside: bool = False
+    """True where an answer may decide frames beside the one it is about."""
     by_clip: str = ""
     """The last word of the title of a project of its own whose tasks are clips (``label.task``);
     empty where the question is of one frame."""
+    clip_config: str = CLIPS
+    """The labeling config's name of these."""
 
     @property
     def layouts(self) -> list[bool]:
@@ -140,7 +177,11 @@ class ProjectKind:
 
     def layout_name(self, by_clip: bool) -> str:
         """Return the name in ``configs`` of a layout's labeling config."""
-        return CLIPS if by_clip else self.config
+        return self.clip_config if by_clip else self.config
+
+    def is_paged(self, by_clip: bool) -> bool:
+        """Say whether the frames that a task of a layout asks about are pages of it."""
+        return self.layout_name(by_clip) == CLIPS
 
 
 def project_kinds() -> list[ProjectKind]:

@@ -4,6 +4,7 @@ Frames that two or more people answered are compared pair by pair, each pair in 
 annotators' names. Status: what the frame is (visible, off-screen, rejected). Where both say visible
 their boxes are matched (``labeling.quality.matching``), and category and scenario are compared over
 matched boxes. Masks are compared by instance. Gold frames are compared with their known answer.
+Frames in dispute are put together where they are one (``labeling.quality.disputes``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from labeling.quality.disputes import Dispute, Disputed, differences_of, disputes_of
 from labeling.quality.kappa import Kappa, cohen_kappa, mean, ratio, section, text
 from labeling.quality.matching import Comparison, Pair, compare, compare_masks, off_screen
 from pipeline.records.reviews import by_frame, counting_reviews, opinions
@@ -129,16 +131,6 @@ class CategoryTally:
         return [*counts, text(self._f1), text(self._mean_iou), *kappas]
 
 
-@dataclass(frozen=True)
-class Disputed:
-    """A frame on which people differ and that nobody has adjudicated."""
-
-    frame_id: str
-    about: tuple[str, ...]
-    answers: tuple[Review, ...]
-    """The answers, one per person, by annotator."""
-
-
 @dataclass
 class Agreement:
     """All comparisons of the answers of a workspace, added up."""
@@ -155,6 +147,12 @@ class Agreement:
     adjudicated: int = 0
     """Frames that an adjudicator decided."""
     disputed: list[Disputed] = field(default_factory=list)
+    """Frames on which people differ and that nobody has adjudicated."""
+
+    @property
+    def disputes(self) -> list[Dispute]:
+        """The disputes to settle: frames of a clip that people differ on in the same way, once."""
+        return disputes_of(self.disputed)
 
     @property
     def by_category(self) -> dict[str, CategoryTally]:
@@ -175,13 +173,16 @@ class Agreement:
             "by_category": _dicts(self.by_category),
             "gold": _dicts(self.gold),
             "adjudicated": self.adjudicated,
+            "disputes": len(self.disputes),
             "disputed": [
                 {
                     "frame_id": one.frame_id,
                     "about": list(one.about),
                     "annotators": [review.annotator for review in one.answers],
+                    "settled_with": dispute.asked.frame_id,
                 }
-                for one in self.disputed
+                for dispute in self.disputes
+                for one in dispute.frames
             ],
         }
 
@@ -200,10 +201,13 @@ class Agreement:
             lines += _table("category", _CATEGORY_COLUMNS, categories)
         if self.gold:
             lines += _table("annotator and gold", _COLUMNS, self.gold)
-        about = Counter(name for one in self.disputed for name in one.about)
-        if self.disputed or self.adjudicated:
+        disputes = self.disputes
+        about = Counter(name for dispute in disputes for name in dispute.asked.about)
+        if disputes or self.adjudicated:
             named = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(about.items()))
             count = counted(len(self.disputed), "frame")
+            if len(disputes) < len(self.disputed):
+                count = f"{counted(len(disputes), 'dispute')}, {count}"
             lines += ["", f"{count} in dispute{f' ({named})' * bool(named)}"]
             lines[-1] += f", {self.adjudicated} settled."
         return lines
@@ -256,7 +260,8 @@ def agreement(reviews: Iterable[Review], min_iou: float) -> Agreement:
         about = {name for comparison in comparisons for name in comparison.disputes()}
         # A known answer and an adjudication decide a frame, whatever people differ on.
         if about and purpose == "label":
-            found.disputed.append(Disputed(frame_id, tuple(sorted(about)), tuple(boxes)))
+            tracks = differences_of(boxes, comparisons)
+            found.disputed.append(Disputed(frame_id, tuple(sorted(about)), tuple(boxes), tracks))
     return found
 
 

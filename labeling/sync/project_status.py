@@ -39,7 +39,7 @@ class ProjectStatus:
     to_mend: int
     """Answers the last pull could not read."""
     in_adjudication: int
-    """Frames of the boxes on which people differ and that nobody has adjudicated."""
+    """Disputes about boxes that nobody has adjudicated: of a thing in several frames, once."""
     seconds_per_task: float | None
     """The median of the newest answers that were pulled, each of a frame or of a clip as the tasks
     are; none before the first."""
@@ -98,7 +98,7 @@ def project_statuses(workspace: Workspace, server: LabelStudio) -> list[ProjectS
     """
     config = workspace.config.label
     reviews = workspace.rows(Review)
-    disputed = len(agreement(reviews, config.agreement_iou).disputed)
+    disputed = len(agreement(reviews, config.agreement_iou).disputes)
     found = []
     projects = [
         (kind, project)

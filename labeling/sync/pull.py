@@ -7,7 +7,8 @@ of its own, which says that the frame is to be looked at again. The answers of a
 deleted as a whole still count, and that it is gone is said.
 
 An answer about a clip is one about each of its frames: what it says of one is a review even where
-what it says of another is to mend, and each is known by the annotation and the frame.
+what it says of another is to mend, and each is known by the annotation and the frame. So
+it is where an answer decides frames beside the one it is about.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from typing import Any
 
 from labeling.label_studio.client import LabelStudio
 from labeling.label_studio.shapes import Stamp, Task, read, read_task, unreadable, utc
+from labeling.projects.beside import is_beside
 from labeling.projects.box_results import withdrawn
 from labeling.projects.connect import find_projects
+from labeling.projects.labeling_config import TASK_AGAIN
 from labeling.projects.pages import frames_of, page_of, pages_answered
 from labeling.projects.project_kind import Answers, Project, ProjectKind
 from labeling.sync.push import foreign_line
@@ -176,7 +179,7 @@ class _Reader:
 
     def _name(self, annotation: str, frame_id: str) -> str:
         """Return the name of what an annotation says of a frame."""
-        return f"{annotation}{_OF}{frame_id}" if self._project.by_clip else annotation
+        return f"{annotation}{_OF}{frame_id}" if self._project.of_several else annotation
 
     def _answers_of(
         self, task: dict[str, Any], whole: Task, frames: Sequence[str], link: str
@@ -191,19 +194,27 @@ class _Reader:
                 if said in self._read:
                     raise unreadable("another answer has its number and time; delete it")
                 name = said
+                pages = {frame_id: page_of(task, frame_id) for frame_id in frames}
+                asked = [frame_id for frame_id in frames if not is_beside(pages[frame_id])]
                 by_clip = self._project.by_clip
-                parts = pages_answered(annotation, len(frames)) if by_clip else [annotation]
+                parts = pages_answered(annotation, len(asked)) if by_clip else [annotation]
+                if len(parts) != len(asked):
+                    raise unreadable(f"the task says not what it asks about; {TASK_AGAIN}")
             except InputError as error:
                 yield from self._bad(error, name, frames[0], whole.updated_at, link)
                 alive.add(name)
             else:
-                for frame_id, part in zip(frames, parts, strict=True):
+                for frame_id, part in zip(asked, parts, strict=True):
+                    beside = {
+                        one: page for one, page in pages.items() if is_beside(page) == frame_id
+                    }
+                    about = {frame_id: pages[frame_id], **beside}
                     own = self._name(name, frame_id)
                     try:
-                        yield from self._answer(page_of(task, frame_id), part, own, name, frame_id)
+                        yield from self._answer(about, part, name)
                     except InputError as error:
                         yield from self._bad(error, own, frame_id, whole.updated_at, link)
-                    alive.add(own)
+                alive |= {self._name(name, frame_id) for frame_id in frames}
             nameless = nameless or name == unnamed
             given.add(name)
             self._read.add(name)
@@ -221,9 +232,9 @@ class _Reader:
     def _is_deleted(self, annotation_id: str) -> bool:
         """Say whether an answer that a task does not have is gone.
 
-        A frame has one task, but a clip's may be asked about in two: the server knows.
+        A frame has one task, but one of several may be asked about in two: the server knows.
         """
-        if not self._project.by_clip:
+        if not self._project.of_several:
             return True
         number, _, made = annotation_id.partition("/")[2].partition("@")
         found = self._server.annotation(int(number))
@@ -238,25 +249,53 @@ class _Reader:
         return sorted(answered - {name for task in tasks for name in frames_of(task, "meta")})
 
     def _answer(
-        self, task: dict[str, Any], annotation: object, name: str, annotation_id: str, frame: str
+        self, about: dict[str, dict[str, Any]], annotation: object, annotation_id: str
     ) -> Iterator[Outcome]:
-        known = self._known.get(name)
+        """Yield what an answer says of a frame and of those beside it.
+
+        Args:
+            about: their pages, that of the frame first.
+            annotation: the part that is about them.
+            annotation_id: what the reviews will say they came from.
+        """
+        frame_id, *beside = about
+        names = {one: self._name(annotation_id, one) for one in about}
+        known = self._known.get(names[frame_id])
         stamp = read(Stamp, annotation, "the answer")
         if stamp.was_cancelled:
             self.pulled.skipped += 1
-            yield from self._take_back(name, stamp.updated_at, SKIPPED)
+            for name in names.values():
+                yield from self._take_back(name, stamp.updated_at, SKIPPED)
         elif known is None or known.updated_at < stamp.updated_at:
-            if frame not in self._frames:
+            if frame_id not in self._frames:
                 raise InputError(
                     "unknown_frame", "this workspace has no such frame; it was sampled anew"
                 )
-            review = self._answers.read(annotation, task, self._frames[frame], annotation_id)
-            if self._project.by_clip:
-                own = content_id("r", annotation_id, review.updated_at, frame)
-                review = review.model_copy(update={"review_id": own})
-            self.pulled.edited += known is not None
-            self.pulled.new += known is None
-            yield Ok(name, [review])
+            frame = self._frames[frame_id]
+            review = self._answers.read(annotation, about[frame_id], frame, annotation_id)
+            reviews = [review]
+            for other in beside:
+                row = None
+                if other in self._frames:
+                    shown = about[other], self._frames[other]
+                    row = self._answers.beside(review, annotation, *shown)
+                if row is None:
+                    yield from self._take_back(names[other], stamp.updated_at, DELETED)
+                else:
+                    reviews.append(row)
+            for row in _shared_out(reviews):
+                name = names[row.frame_id]
+                again = name in self._known
+                self.pulled.edited += again
+                self.pulled.new += not again
+                yield Ok(name, [self._own(row)])
+
+    def _own(self, review: Review) -> Review:
+        """Give a review an id of its own among those of one answer."""
+        if not self._project.of_several:
+            return review
+        own = content_id("r", review.annotation_id, review.updated_at, review.frame_id)
+        return review.model_copy(update={"review_id": own})
 
     def _bad(
         self, error: InputError, name: str, frame: str, changed: str, link: str
@@ -276,7 +315,7 @@ class _Reader:
         self.pulled.taken_back += 1
         later = datetime.fromisoformat(known.updated_at) + timedelta(microseconds=1)
         taken_back = withdrawn(known, max(at, utc(later.isoformat())), reason)
-        if self._project.by_clip:
+        if self._project.of_several:
             own = content_id("r", taken_back.review_id, known.frame_id)
             taken_back = taken_back.model_copy(update={"review_id": own})
         yield Ok(name, [taken_back])
@@ -286,6 +325,13 @@ class _Reader:
         for name, failure in self._failing.items():
             if failure.detail.endswith(f" {link}") and name not in alive:
                 yield Drop(name, "deleted", link)
+
+
+def _shared_out(reviews: list[Review]) -> list[Review]:
+    """Share the time of an answer out equally among the frames it decides."""
+    time = reviews[0].lead_time_s
+    share = None if time is None else time / len(reviews)
+    return [row.model_copy(update={"lead_time_s": share}) for row in reviews]
 
 
 def _commit(held: HeldStep, outcomes: Sequence[Outcome], project: Project, clock: Clock) -> None:

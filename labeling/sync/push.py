@@ -20,11 +20,12 @@ from typing import Any
 from labeling.label_studio.client import LabelStudio
 from labeling.label_studio.shapes import Task, read_task
 from labeling.projects.annotator_clips import FrameMedia
+from labeling.projects.beside import Beside, with_beside
 from labeling.projects.connect import find_project, open_project
 from labeling.projects.labeling_config import check_task
 from labeling.projects.pages import clip_task, frames_of, in_tasks, page_of
 from labeling.projects.project_kind import Project, ProjectKind, Questions
-from pipeline.errors import AvatarBuildError
+from pipeline.errors import AvatarBuildError, MediaError
 from pipeline.records.schema import Frame
 from pipeline.run.derive import bring_up_to_date
 from pipeline.words import counted
@@ -51,7 +52,7 @@ class Pushed:
     new: int = 0
     """Frames that were sent."""
     clips: int = 0
-    """Tasks they were sent in, where a task shows the frames of a clip."""
+    """Tasks they were sent in, where a task may be about several frames of a clip."""
     known: int = 0
     """Frames with a task at the server already."""
     elsewhere: int = 0
@@ -81,8 +82,8 @@ class Pushed:
     def lines(self) -> list[str]:
         """Return the lines that the command prints."""
         new = counted(self.new, "new task")
-        if self.project.by_clip:
-            new = f"{self.new} sent in {counted(self.clips, 'new task')}, a clip each"
+        if self.project.by_clip or (self.project.of_several and self.clips < self.new):
+            new = f"{self.new} sent in {counted(self.clips, 'new task')}"
         said = f"push: {counted(self.frames, 'frame')}: {new}, {self.known} there already"
         said += f", {len(self.skipped)} not sent" if self.skipped else ""
         said += f"; {counted(self.doubled, 'double task')} removed" if self.doubled else ""
@@ -152,23 +153,24 @@ def push(
                 f"The pictures' addresses open until {media.open_until}. Push again before that for"
                 " what is not answered by then, or name a server of them in label.media_url."
             )
-        make = partial(_clip_task if by_clip else _frame_task, questions, media)
-        made_of = partial(_checked, make, kind.layout_name(by_clip), media)
-        units, done = in_tasks(waiting, by_clip), 0
+        make = partial(_clip_task if kind.is_paged(by_clip) else _frame_task, questions, media)
+        made_of = partial(_checked, make, questions, kind.layout_name(by_clip), media)
+        units, done = _units(questions.groups(waiting), kind.is_paged(by_clip)), 0
         # A task's clips are cut as it is made, so each batch is made on all cores and then sent.
         with ThreadPoolExecutor(workspace.config.run.workers or os.cpu_count()) as pool:
             for start in range(0, len(units), _BATCH):
                 batch = units[start : start + _BATCH]
                 _send(server, pushed, list(pool.map(made_of, batch)))
-                done += sum(map(len, batch))
+                done += sum(len(unit.frames) for unit in batch)
                 progress(done, len(waiting))
         if pushed.new and questions.order != "given":
             note_order(workspace.storage, questions.order, workspace.config.label.seed)
         by_name = {frame.frame_id: frame for frame in frames}
         for names, number in ending.items():
-            if all(name in by_name for name in names):
-                task, left_out = made_of([by_name[name] for name in names])
-                if task is not None and not left_out:
+            shown = [by_name[name] for name in names if name in by_name]
+            for unit in _units(questions.groups(shown), kind.is_paged(by_clip)):
+                task, left_out = made_of(unit)
+                if task is not None and not left_out and frames_of(task) == list(names):
                     server.update_task(number, data=task["data"], meta=task["meta"])
                     pushed.readdressed += 1
         if questions.asks_several:
@@ -182,11 +184,35 @@ _Made = tuple[dict[str, Any] | None, list[tuple[str, str]]]
 """A task, if there is one, and the frames that are not in it, each with the reason."""
 
 
+@dataclass(frozen=True)
+class _Unit:
+    """The frames of one task."""
+
+    asked: list[Frame]
+    beside: list[tuple[Frame, str]]
+    """Frames beside them, each with the id of the one it is beside."""
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The frames asked about, then those beside them."""
+        return [*self.asked, *(frame for frame, _ in self.beside)]
+
+
+def _units(groups: Sequence[tuple[Frame, list[Frame]]], paged: bool) -> list[_Unit]:
+    """Put frames into tasks, those beside each other into one."""
+    beside = {frame.frame_id: others for frame, others in groups}
+    tasks = in_tasks([frame for frame, _ in groups], paged)
+    return [
+        _Unit(asked, [(other, one.frame_id) for one in asked for other in beside[one.frame_id]])
+        for asked in tasks
+    ]
+
+
 def _send(server: LabelStudio, pushed: Pushed, made: Sequence[_Made]) -> None:
     """Import the tasks that were made of a batch, and note why others were not."""
     if tasks := [task for task, _ in made if task is not None]:
         arrived = server.import_tasks(pushed.project.number, tasks)
-        if pushed.project.by_clip:
+        if pushed.project.of_several:
             pushed.clips += arrived
             pushed.new += sum(len(frames_of(task)) for task in tasks)
         else:
@@ -196,14 +222,28 @@ def _send(server: LabelStudio, pushed: Pushed, made: Sequence[_Made]) -> None:
 
 def _checked(
     make: Callable[[Sequence[Frame]], _Made],
+    questions: Questions,
     config: str,
     media: FrameMedia,
-    frames: Sequence[Frame],
+    unit: _Unit,
 ) -> _Made:
     """Make a task of frames and check it, or say why there is none."""
-    task, left_out = make(frames)
+    task, left_out = make(unit.asked)
+    why_not = dict(left_out)
+    beside: list[Beside] = []
+    for frame, of in unit.beside:
+        if of in why_not:
+            left_out.append((frame.frame_id, f"it goes with {of}: {why_not[of]}"))
+            continue
+        try:
+            said, picture = questions.beside(frame, media.picture(frame))
+        except MediaError as error:
+            left_out.append((frame.frame_id, str(error)))
+        else:
+            beside.append(Beside(frame.frame_id, of, said, picture))
     if task is None:
         return None, left_out
+    task = with_beside(task, beside, questions.says_beside)
     check_task(task, config)
     # It says its frames twice: the list of all tasks is light without their data.
     names = ("frame_id", "clip_id", "frame_ids")

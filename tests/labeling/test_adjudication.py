@@ -10,7 +10,8 @@ from labeling.label_studio.client import LabelStudio
 from labeling.projects.adjudication import ADJUDICATION, adjudication_task
 from labeling.projects.box_results import read_boxes
 from labeling.projects.labeling_config import check_task
-from labeling.quality.agreement import Disputed, agreement
+from labeling.quality.agreement import agreement
+from labeling.quality.disputes import Disputed
 from pipeline.records.schema import Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import VISIBLE, accepted, choice, differ, kept, pull, push

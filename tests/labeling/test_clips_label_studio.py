@@ -21,6 +21,8 @@ from tests.labeling.people import Person, sign_up
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
 
 CLIPS, FRAMES = 4, 3
+TRACKED = 1
+"""The clips whose boxes are linked: they are one thing in all frames."""
 
 
 class Team:
@@ -31,7 +33,13 @@ class Team:
         self.first = sign_up(studio.api, "third@example.com")
         self.second = sign_up(studio.api, "fourth@example.com")
         self.root = root
-        fill_clips(Workspace.create(root), CLIPS, FRAMES)
+        workspace = fill_clips(Workspace.create(root), CLIPS, FRAMES)
+        rows = workspace.rows(Proposal)
+        linked = {row.frame_id: 7 for row in rows[: TRACKED * FRAMES]}
+        propose(
+            workspace,
+            [row.model_copy(update={"track_id": linked.get(row.frame_id)}) for row in rows],
+        )
         self.names = [row.frame_id for row in self.workspace().rows(Frame)]
 
     def workspace(self, *settings: str) -> Workspace:
@@ -87,18 +95,26 @@ def test_two_people_answer_clips_and_their_disputes_are_settled_clip_by_clip(tea
     assert (pulled.new, pulled.bad, pulled.gone) == (2 * CLIPS * FRAMES, [], [])
     reviews = team.workspace().rows(Review)
     assert {row.lead_time_s for row in reviews} == {5.0 / FRAMES}
-    disputed = agreement(reviews, 0.5).disputed
-    assert len(disputed) == 2 * CLIPS
+    found_now = agreement(reviews, 0.5)
+    assert len(found_now.disputed) == 2 * CLIPS
+    disputes = 2 * CLIPS - TRACKED
+    assert len(found_now.disputes) == disputes, "the same of one thing in two frames is one"
     (standing,) = [row for row in project_statuses(team.workspace(), team.api) if row.tasks]
     assert (standing.kind, standing.done, standing.answers_to_do) == ("clips", CLIPS, 0)
-    assert standing.in_adjudication == 2 * CLIPS
+    assert standing.in_adjudication == disputes
     settled = push(team.workspace(), team.api, "adjudication")
     assert (settled.new, settled.clips) == (2 * CLIPS, CLIPS), "one task for what differs in a clip"
-    task = team.tasks(settled.project.number)[0]
-    both = [item for item in said(task) if item.get("meta", {}).get("text") != ["B"]]
-    team.first.answer(int(task["id"]), both)
-    assert pull(team.workspace(), team.api, "adjudication").new == 2
-    assert {team.categories()[name] for name in frames_of(task)} == {"dog"}
+    tasks = sorted(team.tasks(settled.project.number), key=lambda task: len(task["data"]["images"]))
+    assert [len(task["data"]["images"]) for task in tasks] == [1] * TRACKED + [2] * 3
+    for task in (tasks[1], tasks[0]):
+        first = [item for item in said(task) if item.get("meta", {}).get("text") != ["B"]]
+        shown = [item for item in first if item["item_index"] < len(task["data"]["images"])]
+        answer = team.first.answer(int(task["id"]), shown)
+        assert pull(team.workspace(), team.api, "adjudication").new == 2
+        assert {team.categories()[name] for name in frames_of(task)} == {"dog"}
+    team.api.delete_annotation(int(answer["id"]))
+    assert pull(team.workspace(), team.api, "adjudication").taken_back == 2
+    assert {team.categories()[name] for name in frames_of(task)} == {"cat"}
 
 
 def test_an_edit_and_a_deletion_are_of_all_frames_of_the_clip(team: Team) -> None:
