@@ -63,6 +63,7 @@ ELSEWHERE = {
     "ray start ": "tests/pipeline/test_cluster_page.py runs them",
     "torchrun --nproc-per-node 8 -m pipeline.cli ": "eight GPUs; what follows is parsed",
     "torchrun --nnodes 4 ": "four nodes; what follows is parsed",
+    "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1": "a variable of torchrun's",
     "head=$(scontrol show hostnames ": "for Slurm alone",
     "srun torchrun --nnodes ": "nodes of Slurm; what follows is parsed",
     "python -m benchmarks.gpu.": "tests/test_gpu_benchmarks.py rehearses both",

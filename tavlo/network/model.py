@@ -29,6 +29,8 @@ ResidualInit = Literal["random", "zero"]
 
 STEM_CHUNK = 256
 """Frames of a chunk where the encoder's stem is cut: 0.8 GB of it at a time in bf16."""
+_VECTOR = 16
+"""Floats in the widest vector register of a CPU, AVX-512."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """The statistics of ImageNet's pictures, RGB in [0, 1]."""
@@ -273,10 +275,26 @@ class VisualEncoder(nn.Module):
         return features
 
 
+class _Projection(nn.Conv2d):
+    """A 1x1 convolution that takes the places of its stride first, where it is narrow.
+
+    On CPUs oneDNN's gradient of a 1x1 convolution with a stride writes past its workspace where
+    pictures lie with their colours innermost and have fewer channels than a vector register has
+    floats: 8 with AVX2, 16 with AVX-512. What follows is a crash, or other gradients at each
+    start (oneDNN issue 6035; torch 2.15). Without a stride it does not.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.in_channels >= _VECTOR:
+            return super().forward(input)
+        down, across = self.stride
+        return nn.functional.conv2d(input[:, :, ::down, ::across], self.weight)
+
+
 def _stage(channels: int, width: int, num_blocks: int, stride: int) -> nn.Sequential:
     """Return residual blocks, of which the first changes size and width; or a projection alone."""
     project = nn.Sequential(
-        nn.Conv2d(channels, width, kernel_size=1, stride=stride, bias=False),
+        _Projection(channels, width, kernel_size=1, stride=stride, bias=False),
         nn.BatchNorm2d(width),
     )
     if not num_blocks:

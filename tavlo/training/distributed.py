@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.devices import choose_device
-from pipeline.errors import AvatarBuildError
+from pipeline.errors import AvatarBuildError, UsageError
 
 Found = TypeVar("Found")
 
@@ -62,7 +62,7 @@ def distributed(device: str, patience: timedelta = timedelta(hours=2)) -> Iterat
         This process.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: there is no such device, or processes started again could not find one another.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -73,11 +73,30 @@ def distributed(device: str, patience: timedelta = timedelta(hours=2)) -> Iterat
     if world_size == 1:
         yield Rank(device=place)
         return
+    _check_restarts()
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=patience)
     try:
         yield Rank(dist.get_rank(), dist.get_world_size(), place, local_rank, local_size)
     finally:
         dist.destroy_process_group()
+
+
+def _check_restarts() -> None:
+    """Refuse restarts in which processes would look for those of before a death.
+
+    By default torchrun's agent holds one store for all its restarts. The addresses that processes
+    left in it stay there when they die, the next ones connect to whichever they read first, the old
+    or the new, and may wait for one another until the timeout, hours by default (seen with torch
+    2.15; pytorch issue 135712). With the variable each start has a store of its own.
+    """
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UsageError(
+            f"With --max-restarts {restarts}, processes that torchrun starts again could wait for"
+            " those that died. Start it as TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun"
+            " --rdzv-backend c10d ... (on one node: --standalone), so that each start has a store"
+            " of its own."
+        )
 
 
 def wrap_ddp(model: nn.Module, rank: Rank) -> nn.Module:

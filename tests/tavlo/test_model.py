@@ -316,3 +316,22 @@ def test_every_frame_has_a_position_of_its_own_from_the_start(num_frames: int, s
     assert position.abs().max() <= 1
     apart = torch.cdist(position, position) + torch.eye(num_frames)
     assert apart.min() > 0.1, "attention can tell neighbours before it has learnt anything"
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_a_narrow_encoders_gradients_are_those_of_another_kernel(width: int) -> None:
+    """With a strided 1x1 convolution they were wrong or ended the process (oneDNN issue 6035)."""
+    torch.manual_seed(0)
+    encoder = VisualEncoder(TavloSizes(width=width)).train()
+    slow = VisualEncoder(TavloSizes(width=width)).double().train()
+    slow.load_state_dict(encoder.state_dict())
+    pictures = torch.randn(12, 3, 64, 64).to(memory_format=torch.channels_last)
+    slow(pictures.double()).square().mean().backward()
+    for _ in range(3):
+        encoder.zero_grad()
+        encoder(pictures).square().mean().backward()
+        for (name, value), other in zip(encoder.named_parameters(), slow.parameters(), strict=True):
+            assert value.grad is not None
+            assert other.grad is not None
+            away = (value.grad - other.grad).norm() / other.grad.norm()
+            assert away < 1e-3, (name, float(away))

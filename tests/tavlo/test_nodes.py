@@ -22,6 +22,11 @@ from tests.tavlo import small
 
 pytestmark = pytest.mark.slow
 EPOCHS = 4
+ENVIRONMENT = os.environ | {
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    # The order of sums on one thread is one order.
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def free_port() -> int:
@@ -31,7 +36,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def two_nodes(folder: Path, listed: Path) -> Iterator[list[subprocess.Popen[str]]]:
+def two_nodes(folder: Path, listed: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start the documented command on two nodes that share no folder but the videos'."""
     port = free_port()
     nodes = []
@@ -39,7 +44,7 @@ def two_nodes(folder: Path, listed: Path) -> Iterator[list[subprocess.Popen[str]
         place = folder / f"node{number}"
         place.mkdir(parents=True)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2"]
-        # After a death nodes may miss one another, one with its old process; each try counts.
+        # A node that notices the other's new start before its own loss begins once more.
         torchrun += ["--nproc-per-node=1", "--max-restarts=6", "--rdzv-id=test"]
         torchrun += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
         torchrun += ["--local-addr=127.0.0.1", "-m", "pipeline.cli", "train-tavlo"]
@@ -48,7 +53,9 @@ def two_nodes(folder: Path, listed: Path) -> Iterator[list[subprocess.Popen[str]
         command += ["--set", f"train.epochs={EPOCHS}", "--set", "train.validation=0"]
         command += ["--set", "train.timeout_min=2"]
         with (place / "said").open("w") as said:
-            nodes.append(subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, text=True))
+            nodes.append(
+                subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, env=ENVIRONMENT)
+            )
     try:
         yield nodes
     finally:
@@ -59,7 +66,7 @@ def two_nodes(folder: Path, listed: Path) -> Iterator[list[subprocess.Popen[str]
             node.kill()
 
 
-def worker_of(node: subprocess.Popen[str]) -> int:
+def worker_of(node: subprocess.Popen[bytes]) -> int:
     """The process that torchrun started."""
     children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
     (worker,) = [one for one in children if b"train-tavlo" in cmdline(one)]
@@ -70,8 +77,13 @@ def cmdline(process: str) -> bytes:
     return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
-def finish(nodes: list[subprocess.Popen[str]], folder: Path) -> None:
-    codes = [node.wait(400) for node in nodes]
+def finish(nodes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+    codes: list[int | None] = []
+    deadline = time.monotonic() + 400
+    for node in nodes:
+        with suppress(subprocess.TimeoutExpired):
+            node.wait(max(deadline - time.monotonic(), 0.1))
+        codes.append(node.returncode)
     said = "\n".join((folder / f"node{number}" / "said").read_text() for number in (0, 1))
     assert codes == [0, 0], said
 
@@ -105,3 +117,17 @@ def test_two_nodes_go_on_by_themselves_after_a_kill_and_no_tensor_differs(tmp_pa
         place = tmp_path / "killed" / f"node{number}"
         assert len(list((place / "cache").glob("*.mkv"))) == len(small.NAMES)
     assert not (place / "run" / LAST).exists()
+
+
+def test_restarts_that_share_a_store_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    listed = small.draw_videos(tmp_path / "videos", small.NAMES[:2])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=1"]
+    command += ["--nproc-per-node=2", "-m", "pipeline.cli", "train-tavlo", "--data", str(listed)]
+    command += ["--out", str(tmp_path / "run"), *small.settings()]
+    shared = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("TORCH_")}
+    ended = subprocess.run(command, cwd=ROOT, env=shared, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode
+    assert "Start it as TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun" in ended.stderr
+    assert not (tmp_path / "run").exists()

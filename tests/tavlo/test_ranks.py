@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.errors import UsageError
 from tavlo.training.cached_clips import CachedClip
 from tavlo.training.data import ClipDataset, train_batches
-from tavlo.training.distributed import Rank
+from tavlo.training.distributed import Rank, distributed
 from tavlo.training.train import train
 from tavlo.training.training_log import LOG, read_log
 from tests.tavlo import small
@@ -60,3 +61,21 @@ def test_a_training_over_two_ranks_takes_the_same_steps(folder: Path, tmp_path: 
             assert values[:1] == pytest.approx(values[1:], rel=1e-3), (name, one["step"])
     files = sorted(path.name for path in (folder / "run").iterdir())
     assert files == sorted(path.name for path in tmp_path.iterdir()), "one rank alone writes"
+
+
+def test_only_restarts_with_a_shared_store_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who restarts nothing, or gives each start its store, is not asked for anything."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(UsageError, match="--max-restarts 3"), distributed("cpu"):
+        pass
+    for name, value in (("TORCHELASTIC_USE_AGENT_STORE", "False"), ("WORLD_SIZE", "1")):
+        with monkeypatch.context() as one:
+            one.setenv(name, value)
+            one.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+            one.setattr("torch.distributed.destroy_process_group", lambda: None)
+            one.setattr("torch.distributed.get_rank", lambda: 0)
+            one.setattr("torch.distributed.get_world_size", lambda: 2)
+            with distributed("cpu") as rank:
+                assert rank.index == 0
