@@ -4,6 +4,7 @@
     timeline   when each frame is shown, from one pass over the packets, nothing decoded
     probe      the facts a filter asks for, and whether the file is whole
     sound      energy of the waveform on a grid of hops: RMS per second, short-time RMS
+    even_sound long sound whose frames are even, decoded by libav alone
     waveform   the waveform of a span at a model's rate
     sound_file the whole sound of a file, with pictures or without
     picture    decoded frames, exactly those of a sequential decode, at the cost of a few

@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from math import ceil
 from typing import Any, Literal
 
@@ -27,10 +28,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import Media, audio_stream
+from pipeline.media.even_sound import EvenSound, Uneven
 from pipeline.media.timeline import Timeline
 
 _PREROLL_S = Fraction(1, 4)
 """Decoded and thrown away after a seek: codecs overlap blocks (AAC 23 ms, Opus 80 ms)."""
+
+_LONG_S = 30
+"""Sound shorter than this costs less frame by frame than to open its file once more."""
 
 _BEYOND = 4
 """Frames in a row behind a span that end it: one alone may have a wrong timestamp."""
@@ -114,18 +119,32 @@ class SoundTrack:
         return SoundEnergy(start_s, per_s, self._energy[hops], np.diff(edges))
 
     def _scan(self, start_s: int, stop_s: int) -> None:
+        hops = slice(start_s * self._hops_per_s, stop_s * self._hops_per_s)
+        if start_s or stop_s < _LONG_S or not self._sum_even(stop_s):
+            blocks = sound_blocks(self._media, self._zero, start_s, stop_s)
+            self._sum(blocks, start_s, stop_s)
+        if not np.isfinite(self._energy[hops]).all():
+            raise MediaError("undecodable", f"{self._media.path.name}: its sound is not finite")
+        self._known[start_s:stop_s] = True
+
+    def _sum_even(self, stop_s: int) -> bool:
+        """Sum the sound up to ``stop_s`` if it is even; say whether it is."""
+        try:
+            self._sum(even_blocks(self._media, self._zero, stop_s), 0, stop_s)
+        except Uneven:
+            self._energy[: stop_s * self._hops_per_s] = 0
+            return False
+        return True
+
+    def _sum(self, blocks: Iterator[tuple[int, AudioFrame]], start_s: int, stop_s: int) -> None:
         unread = UnreadSamples()
-        for first, block in sound_blocks(self._media, self._zero, start_s, stop_s):
+        for first, block in blocks:
             rate = self._rate = block.sample_rate
             if rate < self._hops_per_s:
                 raise MediaError("undecodable", f"{self._media.path.name}: sound at {rate} Hz")
             begin, end = max(first, start_s * rate), min(first + block.samples, stop_s * rate)
             for part in unread.take(begin, end):
                 self._add(mean_of_channels(block)[part.start - first : part.stop - first], part)
-        hops = slice(start_s * self._hops_per_s, stop_s * self._hops_per_s)
-        if not np.isfinite(self._energy[hops]).all():
-            raise MediaError("undecodable", f"{self._media.path.name}: its sound is not finite")
-        self._known[start_s:stop_s] = True
 
     def _add(self, wave: NDArray[np.float32], part: range) -> None:
         """Add unbroken sound, the samples ``part`` of the track."""
@@ -134,7 +153,7 @@ class SoundTrack:
         starts = -(-np.arange(hop + 1, (part.stop - 1) * hops // rate + 1) * rate // hops)
         starts = np.concatenate(([0], starts - part.start))
         where = slice(hop, hop + len(starts))
-        self._energy[where] += np.add.reduceat(np.square(wave), starts, dtype=np.float64)
+        self._energy[where] += np.add.reduceat(np.square(wave, out=wave), starts, dtype=np.float64)
 
 
 class UnreadSamples:
@@ -190,6 +209,39 @@ def sound_blocks(
             target = (zero + start_s - _PREROLL_S) / stream.time_base
             container.seek(int(target), stream=stream)
         yield from _joined(_frames(media, zero, container), stop_s)
+
+
+def even_blocks(media: Media, zero: Fraction, stop_s: int) -> Iterator[tuple[int, AudioFrame]]:
+    """Decode sound from its start on into the blocks ``sound_blocks`` gives, in less time.
+
+    Raises:
+        Uneven: it must be read frame by frame; what was yielded is then worth nothing.
+        MediaError: as ``sound_blocks`` does.
+    """
+    with media.open() as container:
+        stream = audio_stream(container).index
+        found = list(islice(_frames(media, zero, container), 2))
+    if len(found) < 2:
+        raise Uneven
+    (position, frame), (_, second) = found
+    pts, base, size = frame.pts, frame.time_base, second.samples
+    if pts is None or base is None or not size:
+        raise Uneven
+    sound = EvenSound(
+        stream=stream,
+        rate_hz=frame.sample_rate,
+        position=position,
+        pts=pts,
+        time_base=base,
+        first=frame.samples,
+        size=size,
+        jitter=_jitter(frame),
+    )
+    # Samples are counted from the first; its timestamps may stray from that by less than a second.
+    end = ceil((zero + stop_s + 1) * frame.sample_rate)
+    for first, block in sound.blocks(media, end):
+        media.counts.audio_s += block.samples / block.sample_rate
+        yield first, block
 
 
 def read_span(
@@ -336,10 +388,13 @@ def block_channels(frame: AudioFrame) -> NDArray[np.float32]:
     return np.stack([_to_unit(one.astype(np.float32), frame, 1) for one in samples])
 
 
-def _channels(frame: AudioFrame) -> NDArray[Any]:
-    """Return the samples as decoded, ``(channels, samples)``."""
+def _channels(frame: AudioFrame) -> list[NDArray[Any]]:
+    """Return the samples as decoded, those of each channel; not copied where they lie apart."""
+    if frame.format.name == "fltp":
+        return [np.frombuffer(memoryview(p), np.float32, frame.samples) for p in frame.planes]
     samples = frame.to_ndarray()
-    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+    apart = frame.format.is_planar
+    return [*(samples if apart else samples.reshape(-1, frame.layout.nb_channels).T)]
 
 
 def _to_unit(wave: NDArray[np.float32], frame: AudioFrame, added: int) -> NDArray[np.float32]:
