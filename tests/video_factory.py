@@ -263,10 +263,10 @@ def edited(source: Path, target: Path, parts: Sequence[tuple[float, float]]) -> 
     assert list(boxes)[-1] == b"moov"
     scale = int.from_bytes(dict(_boxes(boxes[b"moov"]))[b"mvhd"][12:16])
     movie = b"".join(
-        _box(name, _replayed(body, parts, scale) if name == b"trak" else body)
+        boxed(name, _replayed(body, parts, scale) if name == b"trak" else body)
         for name, body in _boxes(boxes[b"moov"])
     )
-    target.write_bytes(b"".join(_box(n, movie if n == b"moov" else b) for n, b in boxes.items()))
+    target.write_bytes(b"".join(boxed(n, movie if n == b"moov" else b) for n, b in boxes.items()))
     return target
 
 
@@ -285,9 +285,9 @@ def _replayed(track: bytes, parts: Sequence[tuple[float, float]], movie_scale: i
         )
         for a, b in parts
     )
-    edits = _box(b"edts", _box(b"elst", struct.pack(">II", 0, len(parts)) + listed))
+    edits = boxed(b"edts", boxed(b"elst", struct.pack(">II", 0, len(parts)) + listed))
     return b"".join(
-        _box(name, body) + (edits if name == b"tkhd" else b"")
+        boxed(name, body) + (edits if name == b"tkhd" else b"")
         for name, body in boxes.items()
         if name != b"edts"
     )
@@ -301,7 +301,8 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += size
 
 
-def _box(name: bytes, body: bytes) -> bytes:
+def boxed(name: bytes, body: bytes) -> bytes:
+    """A box of an MP4."""
     return struct.pack(">I4s", 8 + len(body), name) + body
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -31,8 +33,10 @@ from pipeline.media import (
 from pipeline.media import waveform as heard_waveform
 from pipeline.media.clip_cache import write_cached_clip
 from pipeline.media.picture import luma_plane
+from pipeline.media.probe import hidden_frames
 from tests.video_factory import (
     RATE,
+    boxed,
     bursts,
     chained,
     edited,
@@ -663,6 +667,76 @@ def test_an_edit_list_that_begins_with_nothing_makes_a_late_file_not_a_cut_one(
     assert facts.start_s == pytest.approx(2, abs=0.01)
     assert facts.duration_s == pytest.approx(3, abs=0.1)
     assert facts.frame_count == 30
+
+
+EDITS: dict[str, list[tuple[float, float]]] = {
+    "whole": [(0, 12)],
+    "begins_later": [(1.3, 12)],
+    "ends_earlier": [(0, 9.7)],
+    "middle": [(5.1, 6.3)],
+    "late": [(-2, 0), (0, 12)],
+    "late_middle": [(-2, 0), (2.3, 7.1)],
+    "without_the_middle": [(0, 4.1), (7.9, 12)],
+    "thrice": [(3, 5.3), (3, 5.3), (0.2, 6)],
+    "middle_twice": [(0, 7.1), (5.3, 12)],
+}
+
+
+@pytest.mark.parametrize("edits", EDITS)
+@pytest.mark.parametrize("kind", ["constant", "pyramid", "open_gop"])
+def test_frames_that_an_edit_list_hides_are_not_counted(
+    tmp_path: Path, kind: str, edits: str
+) -> None:
+    recipe = RECIPES[f"{kind}.mp4"] | {"frames": 300, "draw": scene(32, 32)}
+    whole = make_video(tmp_path / "whole.mp4", **recipe)
+    path = edited(whole, tmp_path / "edited.mp4", EDITS[edits])
+    shown = len(read_timeline(Media(path)).pts)
+    assert probe(path).frame_count == shown
+
+
+@pytest.mark.parametrize("how", ["to_the_end", "compressed"])
+def test_an_index_written_in_another_way_tells_of_its_edits_too(tmp_path: Path, how: str) -> None:
+    whole = make_video(tmp_path / "whole.mp4", frames=300, draw=scene(32, 32))
+    path = edited(whole, tmp_path / "edited.mp4", EDITS["middle_twice"])
+    shown = len(read_timeline(Media(path)).pts)
+    data = path.read_bytes()
+    at = data.index(b"moov") - 4
+    movie = bytes(4) + data[at + 4 :]  # a length of 0: to the end of the file
+    if how == "compressed":
+        packed = struct.pack(">I", len(data) - at) + zlib.compress(data[at:])
+        parts = boxed(b"dcom", b"zlib") + boxed(b"cmvd", packed)
+        movie = boxed(b"moov", boxed(b"cmov", parts))
+    path.write_bytes(data[:at] + movie)
+    assert len(read_timeline(Media(path)).pts) == shown
+    assert probe(path).frame_count == shown
+
+
+class Entries(list[Any]):
+    """Entries of an index, that count how many of them are looked at."""
+
+    seen = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        self.seen += len(found) if isinstance(place, slice) else 1
+        return found
+
+    def __iter__(self) -> Any:
+        for place in range(len(self)):
+            yield self[place]
+
+
+@pytest.mark.parametrize("hidden", [[], [0, 1, 2], [3], [17_990], [17_999], [9000]])
+def test_of_a_long_index_only_the_ends_are_looked_at_where_that_suffices(
+    hidden: list[int],
+) -> None:
+    entries = Entries(SimpleNamespace(is_discard=i in hidden) for i in range(18_000))
+    assert hidden_frames(entries, one_edit=False) == len(hidden)
+    assert entries.seen == 18_000
+    if hidden != [9000]:  # no single edit hides that alone
+        entries.seen = 0
+        assert hidden_frames(entries, one_edit=True) == len(hidden)
+        assert (entries.seen < 200) == (not hidden)
 
 
 def test_one_picture_under_music_is_a_video_of_one_frame(tmp_path: Path) -> None:
