@@ -18,7 +18,7 @@ from pipeline.errors import MediaError
 from pipeline.media import Media, SoundTrack, read_timeline
 from pipeline.media.even_sound import EvenSound, Uneven
 from pipeline.media.sound import even_blocks, sound_blocks
-from tests.pipeline.test_media import SHIFTS_MS, SOUNDS, assert_rms_is_the_reference
+from tests.pipeline.sounds import SHIFTS_MS, SOUNDS, assert_rms_is_the_reference
 from tests.video_factory import RATE, bursts, flipped, make_video, retimed, scene
 
 Blocks = Iterator[tuple[int, AudioFrame]]
