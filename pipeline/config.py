@@ -619,6 +619,7 @@ class LabelConfig(Section):
             "share",
             "seed",
             "agreement_iou",
+            "alike_iou",
             "reuse_iou",
         }
     )
@@ -635,8 +636,8 @@ class LabelConfig(Section):
     project: str = Field(default="avatar-build", min_length=3, max_length=40)
     """Title of the projects at the server, followed by 'boxes', 'clips' or 'masks'."""
     task: Literal["frame", "clip"] = "frame"
-    """The frames that a task about boxes shows: one, or all of a clip, which is then loaded and
-    watched once. Masks are asked frame by frame."""
+    """The frames that a task is about: one, or those of a clip, which is then loaded and watched
+    once. A task about masks then has the clip's frames beside it whose masks are alike."""
     media_url: str = "/data/local-files/?d="
     """Prefix of a media path that makes it an address. The default reads the server's own disk,
     whose document root must be the workspace, as `label serve` sets it up."""
@@ -664,6 +665,9 @@ class LabelConfig(Section):
     rarest category. A release that is made before all are labelled is biased by it, and says so."""
     agreement_iou: float = Field(default=0.5, gt=0, le=1)
     """Boxes of two people that overlap by this IoU are boxes of one thing."""
+    alike_iou: float = Field(default=0.8, gt=0, le=1)
+    """Masks of one thing in two frames of a clip are alike where one, moved and stretched with its
+    box, overlaps the other by this IoU; with `task` clip such masks are accepted together."""
     reuse_iou: float = Field(default=0.8, gt=0, le=1)
     """A box that a person kept as proposed stands as long as some proposal overlaps it by this IoU,
     whichever detector or threshold made that; otherwise its frame is sent again."""

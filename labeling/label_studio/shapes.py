@@ -24,7 +24,7 @@ from pydantic import (
 
 from labeling.label_studio.client import LabelServerError, json_short
 from pipeline.errors import InputError
-from pipeline.records.schema import Frame, MaskSource
+from pipeline.records.schema import Frame, MaskSource, Rle
 from pipeline.words import plain
 
 UNKNOWN = "unknown"
@@ -228,6 +228,13 @@ class MaskData(Shape):
     """The data of a task about masks, as far as an answer is read with it."""
 
     asked: list[Question] = Field(min_length=1)
+
+
+class BesideData(MaskData):
+    """The data of a frame beside the one that a task about masks asks about."""
+
+    masks: list[Rle]
+    """The masks that were shown, in the order of the questions."""
 
 
 AnyShape = TypeVar("AnyShape", bound=Shape)

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+BESIDE_HTML = "beside_html"
+"""The part of a task's data for small pictures, where its page has a place for them."""
+
 _BESIDE = "beside"
 """The part of a page's data that names the frame it is beside."""
 
@@ -44,10 +47,15 @@ def with_beside(task: Mapping[str, Any], beside: Sequence[Beside], says: str) ->
     data["frame_ids"] = [*asked, *(one.frame_id for one in beside)]
     data["pages"] = [*pages, *({**one.data, _BESIDE: one.of} for one in beside)]
     for place, frame_id in enumerate(asked, start=1):
-        shown = [one.html for one in beside if one.of == frame_id]
-        part = "clips_html" if data.get("frame_id") == frame_id else f"loop_{place}"
-        if shown:
-            data[part] = f"<p><b>{says}</b></p><div>{''.join(shown)}</div>{data[part]}"
+        shown = "".join(one.html for one in beside if one.of == frame_id)
+        if not shown:
+            continue
+        made = f"<p><b>{says}</b></p><div>{shown}</div>"
+        if BESIDE_HTML in data:
+            data[BESIDE_HTML] = made
+        else:
+            part = "clips_html" if data.get("frame_id") == frame_id else f"loop_{place}"
+            data[part] = made + data[part]
     return {**task, "data": data}
 
 
@@ -64,9 +72,10 @@ def picture_html(image: str, over: str) -> str:
         image: its address.
         over: what lies over it, as HTML.
     """
-    # Label Studio keeps the styles of elements, and a page by frame has none of its own for these.
+    # Label Studio keeps the styles of elements, and not every page of ours has one for these.
+    style = "position: relative; display: inline-block; width: 48%; margin: 0 1% 4px 0"
     return (
-        '<div style="position: relative; display: inline-block; width: 48%; margin: 0 1% 4px 0">'
+        f'<div class="small" style="{style}">'
         f'<img src="{html.escape(image)}" style="display: block; width: 100%">{over}</div>'
     )
 

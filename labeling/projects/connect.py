@@ -88,7 +88,7 @@ def find_projects(server: LabelStudio, prefix: str, kind: ProjectKind) -> list[P
     Raises:
         UsageError: as ``find_project`` does.
     """
-    found = [find_project(server, prefix, kind, by_clip) for by_clip in kind.layouts]
+    found = [find_project(server, prefix, kind, by_clip) for by_clip in (False, True)]
     return [project for project in found if project is not None]
 
 

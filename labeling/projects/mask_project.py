@@ -5,6 +5,12 @@ has the instance's id. What a task asks is kept in it: a person's answer is read
 person was shown, whatever the tables say by then. A label's regions together are its instance's
 mask, whichever way they were painted. Prompts of points and boxes come along with the answer; what
 they led to is in the regions.
+
+By clip (``label.task``), a frame has those of its clip beside it whose things are all in it too, of
+the same track and category, with masks that are alike (``label.alike_iou``). They are shown as
+small pictures. Who leaves every mask of the large one as it is and says that the masks are done has
+accepted theirs as well, as they were shown. Who changes a mask, or says it of the large picture
+alone, has decided nothing of the others: the next push asks about them.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import numpy as np
 from labeling.label_studio import brush
 from labeling.label_studio.shapes import (
     Answer,
+    BesideData,
     Brush,
     Item,
     MaskData,
@@ -27,6 +34,7 @@ from labeling.label_studio.shapes import (
     read_region,
     unreadable,
 )
+from labeling.projects.beside import BESIDE_HTML, is_beside, picture_html
 from labeling.projects.box_results import all_said, one_status, review_of
 from labeling.projects.labeling_config import (
     COLOURS,
@@ -48,6 +56,7 @@ from labeling.review.instances import every_instance
 from labeling.review.overlap import is_sampled
 from pipeline.errors import InputError
 from pipeline.records import rle
+from pipeline.records.moved_masks import overlap
 from pipeline.records.reviews import by_frame, deciding, is_sent_back
 from pipeline.records.schema import (
     Decision,
@@ -70,11 +79,23 @@ BOX_KEYS = ("z", "x", "c", "n", "i", "o")
 """Keys of the first instances: to paint, to prompt with points, to prompt with a box. None of them
 is a tool's or the status's."""
 
+ALL_DONE, DONE_HERE = "Masks done", "Done here only"
+
 _STATUS: dict[str, Decision] = {
-    "Masks done": "labelled",
+    ALL_DONE: "labelled",
+    DONE_HERE: "labelled",
     "Back to boxes": "back_to_boxes",
     "Reject": "rejected",
 }
+
+_AT_HAND = 4
+"""The most frames beside one."""
+
+_OUTLINE_PX = 1.0
+"""The pixels by which a mask's outline over a small picture may be off."""
+
+_OPACITY = 0.55
+"""The part of the small picture that a mask hides."""
 
 Shown = tuple[Instance, Mask | None]
 """An instance, and its mask if a segmenter found one."""
@@ -86,6 +107,8 @@ _Asked = dict[str, tuple[Question, Instance]]
 class MaskQuestions(Questions):
     """Every frame with instances, until people have verified their masks."""
 
+    says_beside = "Masks done (7) holds for these too. Not right? Done here only (0)."
+
     def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
         self._place = workspace.storage.url
         self._config = workspace.config.label
@@ -95,6 +118,7 @@ class MaskQuestions(Questions):
         for row in workspace.rows(Instance):
             self._shown.setdefault(row.frame_id, []).append((row, masks.get(row.instance_id)))
         reviews = workspace.rows(Review)
+        self._by_clip = self._config.task == "clip"
         self._pulled = pulled_at(reviews)
         failed = {row.input_id for row in workspace.ledger("segment").failures()}
         self._open: dict[str, Frame] = {}
@@ -138,6 +162,54 @@ class MaskQuestions(Questions):
         """Make the frame's task."""
         return mask_task(frame, self._shown[frame.frame_id], image, clips_html)
 
+    def groups(self, frames: Sequence[Frame]) -> list[tuple[Frame, list[Frame]]]:
+        """Put frames of a clip beside the first one whose masks theirs are like."""
+        if not self._by_clip:
+            return super().groups(frames)
+        groups: list[tuple[Frame, list[Frame]]] = []
+        of_clip: dict[str, list[Frame]] = {}
+        for frame in frames:
+            of_clip.setdefault(frame.clip_id, []).append(frame)
+        for rows in of_clip.values():
+            begun: list[tuple[Frame, list[Frame]]] = []
+            for frame in sorted(rows, key=lambda row: row.frame_index):
+                like = (
+                    others
+                    for first, others in begun
+                    if len(others) < _AT_HAND and self._are_alike(first, frame)
+                )
+                others = next(like, None)
+                if others is None:
+                    begun.append((frame, []))
+                else:
+                    others.append(frame)
+            groups += begun
+        return groups
+
+    def _are_alike(self, first: Frame, frame: Frame) -> bool:
+        """Say whether a frame's things are all in another, with masks that are alike."""
+        things = {one.track_id: (one, mask) for one, mask in self._shown[first.frame_id]}
+        tracks = [one.track_id for one, _ in self._shown[frame.frame_id]]
+        if None in tracks or len(set(tracks)) < len(tracks):
+            return False
+        for one, mask in self._shown[frame.frame_id]:
+            there, other = things.get(one.track_id, (one, None))
+            if mask is None or other is None:
+                return False
+            if there.audio_visual_category != one.audio_visual_category:
+                return False
+            pixels = rle.decode(other.rle), there.bbox, rle.decode(mask.rle), one.bbox
+            if overlap(*pixels) < self._config.alike_iou:
+                return False
+        return True
+
+    def beside(self, frame: Frame, image: str) -> tuple[dict[str, Any], str]:
+        """Return a frame's masks as they are shown, and its picture under them."""
+        shown = in_reading_order(self._shown[frame.frame_id])
+        masks = [mask.rle for _, mask in shown if mask is not None]
+        data = {"asked": asked(shown), "masks": [packed.model_dump() for packed in masks]}
+        return data, picture_html(image, overlay_html(masks))
+
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
         """Say whether it asks about other instances or masks, or its answers decide nothing more.
 
@@ -146,13 +218,15 @@ class MaskQuestions(Questions):
         if frame_id not in self._open or task["drafts"]:
             return False
         answers = [answer for answer in task["annotations"] if not is_skip(answer)]
-        if not are_pulled(answers, frame_id, project, self._pulled):
+        if not are_pulled(answers, is_beside(task) or frame_id, project, self._pulled):
             return False
         return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
 
     def task_overlap(self, frame_id: str, annotators: Sequence[object]) -> int:
         """Return how many different people are to answer a frame's task."""
-        sampled = is_sampled(frame_id, self._config.share, self._config.seed)
+        # Of a clip that several are to answer, all frames are; a frame's id begins with its clip's.
+        drawn = frame_id.rpartition("_")[0] if self._by_clip else frame_id
+        sampled = is_sampled(drawn, self._config.share, self._config.seed)
         return self._config.overlap if sampled else 1
 
 
@@ -171,6 +245,23 @@ class MaskAnswers(Answers):
         questions = read(MaskData, task["data"], "the task's data", TASK_AGAIN).asked
         return read_masks(annotation, frame, questions, self._instances, name)
 
+    def beside(
+        self, review: Review, annotation: object, task: Mapping[str, Any], frame: Frame
+    ) -> Review | None:
+        """Return the masks of a frame beside, as they were shown, where they were accepted."""
+        said = all_said(read(Answer, annotation, "the answer").result, "mask_status")
+        if said != [ALL_DONE] or any(one.origin != "kept" for one in review.instances):
+            return None
+        data = read(BesideData, task["data"], "the task's data", TASK_AGAIN)
+        asked = _by_label(data.asked, frame, self._instances)
+        if [question.mask for question in data.asked] != list(map(mask_digest, data.masks)):
+            raise unreadable(f"a mask beside is not as it was sent; {TASK_AGAIN}")
+        found = [
+            _reviewed(*question, rle.decode(packed))
+            for question, packed in zip(asked.values(), data.masks, strict=True)
+        ]
+        return review.model_copy(update={"frame_id": frame.frame_id, "instances": found})
+
 
 MASKS = ProjectKind(
     name="masks",
@@ -179,6 +270,8 @@ MASKS = ProjectKind(
     step=StageSpec(name="pull-masks", version=2, reads="", writes=("reviews",)),
     questions=MaskQuestions,
     answers=MaskAnswers,
+    by_clip="mask clips",
+    clip_config="mask_clips",
 )
 
 
@@ -224,9 +317,10 @@ def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str)
         "sam_points": _labels(labels, POINT_KEYS),
         "sam_boxes": _labels(labels, BOX_KEYS),
         "asked": questions,
+        BESIDE_HTML: "<span></span>",
     }
     score = min((guess for guess in guesses if guess is not None), default=0.0)
-    result.append(status("mask_status", "Masks done"))
+    result.append(status("mask_status", ALL_DONE))
     return prefilled_task(frame, data, result, score)
 
 
@@ -287,17 +381,7 @@ def read_masks(
     Raises:
         InputError: the answer is incomplete or contradicts itself; the detail says what to mend.
     """
-    asked: _Asked = {}
-    for item in questions:
-        instance = instances.get(item.instance_id)
-        if instance is None or instance.frame_id != frame.frame_id:
-            raise InputError(
-                "unknown_instance",
-                f"{item.label!r} is no instance of this workspace's reviews; {TASK_AGAIN}",
-            )
-        asked[item.label] = item, instance
-    if len(asked) < len(questions):
-        raise unreadable(f"the task asks twice about one of {list(asked)}; {TASK_AGAIN}")
+    asked = _by_label(questions, frame, instances)
     answer = read(Answer, annotation, "the answer")
     items = answer.result
     decision = one_status(items, "mask_status", _STATUS)
@@ -310,6 +394,42 @@ def read_masks(
     else:
         reasons = [" ".join(text.split()) for text in all_said(items, "boxes_note")]
     return review_of(answer, annotation_id, frame, "masks", decision, reasons, found)
+
+
+def _by_label(
+    questions: Sequence[Question], frame: Frame, instances: Mapping[str, Instance]
+) -> _Asked:
+    asked: _Asked = {}
+    for item in questions:
+        instance = instances.get(item.instance_id)
+        if instance is None or instance.frame_id != frame.frame_id:
+            raise InputError(
+                "unknown_instance",
+                f"{item.label!r} is no instance of this workspace's reviews; {TASK_AGAIN}",
+            )
+        asked[item.label] = item, instance
+    if len(asked) < len(questions):
+        raise unreadable(f"the task asks twice about one of {list(asked)}; {TASK_AGAIN}")
+    return asked
+
+
+def overlay_html(masks: Sequence[Rle]) -> str:
+    """Write the masks of a frame to lie over its picture, each in its label's colour."""
+    # Label Studio takes pictures that lie in the text itself out of it; outlines stay.
+    drawn = []
+    for number, packed in enumerate(masks):
+        height, width = packed.size
+        colour = COLOURS[number % len(COLOURS)]
+        for outline in rle.to_polygons(packed, _OUTLINE_PX):
+            corners = (
+                f"{100 * x / width:.1f}% {100 * y / height:.1f}%"
+                for x, y in zip(outline[::2], outline[1::2], strict=True)
+            )
+            style = f"position: absolute; inset: 0; background: {colour}; opacity: {_OPACITY}"
+            drawn.append(
+                f'<div style="{style}; clip-path: polygon(evenodd, {", ".join(corners)})"></div>'
+            )
+    return "".join(drawn)
 
 
 def mask_digest(packed: Rle) -> str:

@@ -158,18 +158,12 @@ class ProjectKind:
     """Opens the questions, from a workspace and the target categories in the order of the list."""
     answers: Callable[[Workspace, Sequence[str]], Answers]
     """Opens the reader of answers, from the same."""
+    by_clip: str
+    """The last words of the title of its project whose tasks are clips (``label.task``)."""
     asks_beside: bool = False
-    """True where an answer may decide frames beside the one it is about."""
-    by_clip: str = ""
-    """The last word of the title of a project of its own whose tasks are clips (``label.task``);
-    empty where the question is of one frame."""
+    """True where an answer by frame may decide frames beside the one it is about."""
     clip_config: str = CLIPS
     """The labeling config's name of these."""
-
-    @property
-    def layouts(self) -> list[bool]:
-        """List the layouts of its tasks: by frame (False) and, where it can be, by clip (True)."""
-        return [False, True] if self.by_clip else [False]
 
     def title(self, by_clip: bool) -> str:
         """Return the last word of the title of the project of a layout."""

@@ -197,9 +197,9 @@ class _Reader:
                 pages = {frame_id: page_of(task, frame_id) for frame_id in frames}
                 asked = [frame_id for frame_id in frames if not is_beside(pages[frame_id])]
                 by_clip = self._project.by_clip
-                parts = pages_answered(annotation, len(asked)) if by_clip else [annotation]
-                if len(parts) != len(asked):
+                if not asked or (len(asked) > 1 and not by_clip):
                     raise unreadable(f"the task says not what it asks about; {TASK_AGAIN}")
+                parts = pages_answered(annotation, len(asked)) if by_clip else [annotation]
             except InputError as error:
                 yield from self._bad(error, name, frames[0], whole.updated_at, link)
                 alive.add(name)

@@ -126,16 +126,14 @@ def push(
             raise AvatarBuildError("push: another push of this workspace is running; let it end.")
         bring_up_to_date(workspace)
         prefix = workspace.config.label.project
-        by_clip = workspace.config.label.task == "clip" and bool(kind.by_clip)
+        by_clip = workspace.config.label.task == "clip"
         project = open_project(server, prefix, kind, by_clip)
-        other = find_project(server, prefix, kind, not by_clip) if kind.by_clip else None
+        other = find_project(server, prefix, kind, not by_clip)
         served = workspace.storage.local_path("media")
         if served is not None and not workspace.config.label.url:
             server.add_local_files(project.number, str(served))
         questions = kind.questions(workspace, vocabulary)
         pushed = Pushed(project, notes=questions.notes())
-        if workspace.config.label.task == "clip" and not by_clip:
-            pushed.notes.append(f"{kind.name}: asked frame by frame, whatever label.task says.")
         frames = questions.frames()
         known, ending = _known_frames(server, questions, project, pushed)
         if other is not None:

@@ -112,7 +112,7 @@ def backend(workspace: Workspace) -> None:
         avatar-build label backend --workspace ws --set segment.segmenter=sam-vit-b
     """
     from labeling.projects.backend import Backend, Prompts, connect_backend
-    from labeling.projects.connect import connect, open_project
+    from labeling.projects.connect import connect, find_projects, open_project
     from labeling.projects.mask_project import MASKS
     from stages.segment.refine import FrameRefiner
 
@@ -121,12 +121,15 @@ def backend(workspace: Workspace) -> None:
     refiner = FrameRefiner(workspace.storage, workspace.config.segment, config.backend_frames)
     prompts = Prompts(workspace, refiner)
     with Backend(prompts, config.backend_port, lambda line: click.echo(line, err=True)) as running:
-        project = open_project(server, config.project, MASKS)
-        connect_backend(server, project, running)
+        open_project(server, config.project, MASKS, config.task == "clip")
+        projects = find_projects(server, config.project, MASKS)
+        for project in projects:
+            connect_backend(server, project, running)
+        titles = " and ".join(repr(project.title) for project in projects)
         said = output()
         said.tell(
             {"url": running.url, "segmenter": refiner.name},
-            f"label backend: {refiner.name} answers {project.title!r} of {server.url}.",
+            f"label backend: {refiner.name} answers {titles} of {server.url}.",
             "Switch Auto-Annotation on there. Ctrl-C ends it.",
         )
         said.print_json()  # at once: whoever started it waits for the address

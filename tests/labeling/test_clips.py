@@ -318,7 +318,7 @@ def test_a_frame_sent_back_from_the_masks_is_asked_about_alone_with_its_boxes(
     fake.annotate(task, said(kept(10), kept(11, "cat"), kept(12)))
     pull(workspace, server)
     segment(workspace)
-    assert "frame by frame" in " ".join(push(workspace, server, "masks", task="clip").notes)
+    push(workspace, server, "masks")
     back = [choice("mask_status", "Back to boxes")]
     for index in (10, 12):
         mask = fake.of_frame(name(index), project=2)
