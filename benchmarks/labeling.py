@@ -13,7 +13,7 @@ the list of all tasks, which the benchmark itself holds.
 
 ``--layouts`` is a person's time: one scripted annotator labels the same drawn clips frame by frame
 and clip by clip, in a real Chromium at a real Label Studio. Pages and what keys and mouse do are
-measured, with Label Studio's own scripts in the browser's cache; the person's pauses are counted by
+measured, Label Studio's own scripts aside; the person's pauses are counted by
 the model of ``tests.labeling.scripted``. ``--clips`` pushes and pulls clips of five frames.
 
 A prompt goes over HTTP to ``label backend``, as Label Studio sends it; its reference is the
@@ -128,12 +128,18 @@ def measure_layouts(root: Path, command: str) -> dict[str, Any]:
             "a look at a picture": LOOK_S,
             "a decision or a submission": DECIDE_S,
             "a drawn box": DRAW_S,
+            "what stands there and is right": 0,
         },
         **{layout: layout_row(worked) for layout, worked in layouts.items()},
         "clip / frame": {
             "page loads": round(layouts["clip"].tasks / layouts["frame"].tasks, 2),
             "bytes": round(layouts["clip"].bytes / layouts["frame"].bytes, 2),
             "scripted time": round(layouts["clip"].seconds / layouts["frame"].seconds, 2),
+            "scripted time, were each turn of a page a decision": round(
+                (layouts["clip"].seconds + DECIDE_S * layouts["clip"].turns)
+                / layouts["frame"].seconds,
+                2,
+            ),
         },
     }
 
@@ -160,6 +166,7 @@ def layout_row(worked: Worked) -> dict[str, Any]:
     return {
         "frames": frames,
         "page loads": worked.tasks,
+        "pages turned": worked.turns,
         "requests": worked.requests,
         "MB": round(worked.bytes / 1e6, 2),
         "s per frame": round(worked.seconds / frames, 2),
@@ -197,7 +204,8 @@ def measure_clips(root: Path, command: str, count: int) -> dict[str, Any]:
 
 
 def accept_clip(server: LabelStudio, task: dict[str, Any]) -> None:
-    result = [{**item, "origin": "prediction"} for item in task["predictions"][0]["result"]]
+    shown = task["predictions"][0]["result"]
+    result = [{**item, "origin": "prediction"} for item in shown if item["from_name"] != "status"]
     for page in range(len(frames_of(task))):
         seen = {"type": "choices", "value": {"choices": ["Visible"]}, "item_index": page}
         result.append({"id": f"s{page}", "from_name": "status", "to_name": "frame", **seen})

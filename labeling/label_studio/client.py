@@ -19,7 +19,7 @@ import ssl
 import stat
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -226,6 +226,29 @@ class LabelStudio:
             "regex_filter": ".*",
         }
         self.call("POST", path, body)
+
+    def hide_columns(self, project: int, unread: Iterable[str], names: Iterable[str]) -> None:
+        """Give a new project the first view of its list of tasks, without some columns.
+
+        Args:
+            project: that has no view yet; Label Studio makes one for whoever opens the list first.
+            unread: parts of the tasks' data that nobody can read there, such as HTML.
+            names: parts that are shown in the list and not beside an open task.
+        """
+        answer = self._held(
+            self.call("GET", "/api/dm/columns", query={"project": project}),
+            "/api/dm/columns",
+            columns=list,
+        )
+        # What Label Studio hides by itself it hides no more in a view that says what is hidden.
+        hidden: dict[str, list[str]] = {}
+        for where, parts in (("explore", unread), ("labeling", {*unread, *names})):
+            hidden[where] = [f"tasks:data.{part}" for part in sorted(parts)]
+            for column in answer["columns"]:
+                if column.get("visibility_defaults", {}).get(where) is False:
+                    hidden[where].append(f"tasks:{column['id']}")
+        data = {"title": "Default", "target": "tasks", "type": "list", "hiddenColumns": hidden}
+        self.call("POST", "/api/dm/views", {"project": project, "data": data})
 
     def connect_backend(self, project: int, url: str, title: str) -> None:
         """Let the project's annotators ask the model at ``url``; the one of that title moves there.

@@ -209,10 +209,21 @@ class Brush(Drawn):
     rle: Any = None
 
 
+class ShownThing(Shape):
+    """The start of a box that is of a thing with boxes in several pictures of a clip."""
+
+    thing: StrictInt
+    category: Text
+    label: Text
+    scenario: Text
+
+
 class BoxData(Shape):
     """The data of a task about boxes, as far as an answer is read with it."""
 
     proposals: list[Text] | None = None
+    things: dict[Text, ShownThing] | None = None
+    """The boxes of things, by region; none where a picture stands alone."""
 
 
 class Question(Shape):

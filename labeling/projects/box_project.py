@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from labeling.automatic.accept import scenarios
 from labeling.label_studio.shapes import BoxData, is_skip, read
 from labeling.projects.box_results import read_boxes
 from labeling.projects.labeling_config import (
+    CARRIED_COLOUR,
     COLOURS,
     NO_KEY,
     TASK_AGAIN,
+    carried_label,
     prefilled_task,
     region,
     status,
@@ -63,9 +64,11 @@ class BoxQuestions(Questions):
         # Frame by frame, the frames of a clip are seen apart, by different people.
         self._config = workspace.config.label
         self.order = self._config.order
-        by_clip = self._config.task == "clip"
-        of_frames = self._frames.values() if by_clip else ()
-        self._things = things_of(of_frames, self._proposals, reviews)
+        self._things = (
+            things_of(self._frames.values(), self._proposals, reviews)
+            if self._config.task == "clip"
+            else None
+        )
         self._sent_back = {name for name, rows in by_frame(reviews).items() if is_sent_back(rows)}
         self.asks_several = max(self._plan.wanted.values(), default=1) > 1
 
@@ -170,7 +173,7 @@ def box_task(
     image: str,
     clips_html: str,
     *,
-    things: Mapping[str, Thing] = MappingProxyType({}),
+    things: Mapping[str, Thing] | None = None,
 ) -> dict[str, Any]:
     """Make the task of one frame, its audible proposals as a prediction.
 
@@ -181,13 +184,15 @@ def box_task(
         vocabulary: all target categories, in the order of the list.
         image: address of the frame's image.
         clips_html: the loop and the context clip.
-        things: what proposals show that are the same in other frames too, by ``proposal_id``.
+        things: what proposals show that are the same in other frames too, by ``proposal_id``; none
+            where the frame is seen alone.
     """
+    of_things = things or {}
     known = {proposal.proposal_id: proposal for proposal in proposals}
     audible = [known[name] for name in shown(proposals, frame)]
     may_be = [
-        things[proposal.proposal_id].categories
-        if proposal.proposal_id in things
+        of_things[proposal.proposal_id].categories
+        if proposal.proposal_id in of_things
         else proposal.categories
         for proposal in audible
     ]
@@ -195,7 +200,7 @@ def box_task(
     names = list(dict.fromkeys([*vocabulary, *spoken]))  # the list may have changed since
     heard = heard_first(sounds.categories if sounds else [], names)
     active = [c.category for c in sounds.categories if c.active] if sounds else []
-    data = {
+    data: dict[str, Any] = {
         "proposals": [proposal.proposal_id for proposal in audible],
         "image": image,
         "clips_html": _doubt(frame) + clips_html,
@@ -207,18 +212,33 @@ def box_task(
     }
     # Of the categories a box may be, the one heard best.
     categories = [min(names, key=heard.index) for names in may_be]
-    result = []
+    result: list[dict[str, Any]] = []
+    shown_things: dict[str, dict[str, Any]] = {}
     for proposal, category, guess in zip(
         audible, categories, prefilled(categories, active), strict=True
     ):
-        thing = things.get(proposal.proposal_id)
-        scenario = guess if thing is None or thing.scenario is None else thing.scenario
-        made = box_region(proposal.proposal_id, proposal.bbox, category, scenario, frame)
+        name, label, scenario = proposal.proposal_id, category, guess
+        note = {}
+        if (thing := of_things.get(name)) is not None:
+            scenario = thing.scenario or guess
+            label = carried_label(category) if frame.frame_id != thing.first_frame else category
+            shown_things[name] = {
+                "thing": thing.number,
+                "category": category,
+                "label": label,
+                "scenario": scenario,
+            }
+            note = {"meta": {"text": [f"thing {thing.number}"]}}
+        made = box_region(name, proposal.bbox, label, scenario, frame)
         made[0]["score"] = proposal.detector_score
-        if thing is not None:
-            carried = ", carried on" if frame.frame_id != thing.first_frame else ""
-            made = [{**item, "meta": {"text": [f"thing {thing.number}{carried}"]}} for item in made]
-        result += made
+        result += [{**item, **note} for item in made]
+    if things is not None:
+        data["things"] = shown_things
+        labels = {one["label"] for one in shown_things.values()} - set(names)
+        data["categories"] += [
+            {"value": label, "hotkey": NO_KEY, "background": CARRIED_COLOUR}
+            for label in sorted(labels)
+        ]
     # A frame without a box is left to the person: neither visible nor rejected.
     result += [status("status", "Visible")] if audible else []
     score = max((proposal.detector_score for proposal in audible), default=0.0)

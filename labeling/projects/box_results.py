@@ -21,6 +21,7 @@ from labeling.label_studio.shapes import (
     read_region,
     unreadable,
 )
+from labeling.projects.labeling_config import AS_BEFORE, ONWARD
 from pipeline.errors import InputError
 from pipeline.records.boxes import clip, iou
 from pipeline.records.reviews import Kind
@@ -150,6 +151,10 @@ def one_status(items: Sequence[Item], control: str, known: Mapping[str, Decision
         InputError: ``no_status`` when there is none, or more than one.
     """
     said = all_said(items, control)
+    if said == [AS_BEFORE]:
+        raise InputError(
+            "no_status", "it is as before, and nothing said before holds for it; set 7, 8 or 9"
+        )
     if len(said) != 1 or said[0] not in known:
         raise InputError("no_status", f"its status is {said or 'missing'}; set 7, 8 or 9")
     return known[said[0]]
@@ -175,6 +180,12 @@ def _instances(
     known = {proposal.proposal_id: proposal for proposal in proposals}
     found = []
     for name, (item, value) in _by_region(items, frame).items():
+        if mark := all_said(items, ONWARD, name):
+            raise InputError(
+                "nothing_follows",
+                f"box {name!a} is marked {mark[0]!r}, and no box of a later picture follows it;"
+                " take the mark off and change each picture",
+            )
         proposal = known.get(name.partition(SECOND)[0])
         bbox = _bbox(value, name_region(item), frame)
         origin = "added"

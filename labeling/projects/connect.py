@@ -18,6 +18,10 @@ from pipeline.workspace.workspace import Workspace
 FOLDER = "label-studio"
 """The folder of the server we run for a workspace: its address, token and data."""
 
+_UNREAD = {"asked", "pages", "proposals", "reviews", "things"}
+_NAMES = {"clip_id", "frame_id", "frame_ids"}
+"""Parts of our tasks' data that no labeling config shows: what a pull reads, and names."""
+
 
 def connect(workspace: Workspace) -> LabelStudio:
     """Connect to the server of the settings, else the one ``label serve`` runs for the workspace.
@@ -112,7 +116,10 @@ def open_project(
         sampling="Sequential sampling",
         maximum_annotations=1,
     )
-    return _project(made, kind, by_clip)
+    project = _project(made, kind, by_clip)
+    unread = layout(kind.layout_name(by_clip)).variables - {"image"}
+    server.hide_columns(project.number, unread | _UNREAD, _NAMES)
+    return project
 
 
 def _project(raw: dict[str, Any], kind: ProjectKind, by_clip: bool) -> Project:

@@ -21,6 +21,7 @@ from pipeline.records.schema import Frame
 _CHOICE_TAGS = {"Choices", "RectangleLabels", "BrushLabels", "KeyPointLabels"}
 """Controls whose answer is one of several values; results have the tag's name in small letters."""
 
+_RATING = "rating"
 
 PREDICTED = "avatar-build"
 """The model version of every prediction: of others than the project's own, which is that of the
@@ -30,6 +31,21 @@ NO_KEY = "\N{ZERO WIDTH SPACE}"
 """A key on no keyboard and nothing to see beside a label; without one it is given a letter."""
 
 COLOURS = ("#e6194b", "#3cb44b", "#a87900", "#4363d8", "#f58231", "#911eb4", "#00a0a0", "#d02090")
+
+CARRIED_COLOUR = "#0095d9"
+"""The colour of boxes that were carried on from an earlier picture; no category has it."""
+
+AS_BEFORE = "As before"
+"""The status of a page that is as the one before it."""
+
+ONWARD = "onward"
+"""The control whose mark on a box is about the same thing in later pictures."""
+
+FROM_HERE = "From here on"
+"""The mark that category and scenario hold for the thing's later boxes too."""
+
+SILENT = "Silent from here on"
+"""The mark that takes the box out, and the thing's later boxes with it."""
 
 TASK_AGAIN = "delete the task and push again"
 """Advice where a task's data are not as a push made them."""
@@ -81,6 +97,8 @@ def layout(name: str) -> Layout:
             values = frozenset(child.get("value", "") for child in tag)
             name, to = tag.get("name", ""), tag.get("toName", "")
             controls[name] = Control(tag.tag.lower(), to, values, variable)
+        elif tag.tag == "Rating":
+            controls[tag.get("name", "")] = Control(_RATING, tag.get("toName", ""), frozenset(), "")
     return Layout(xml, controls, frozenset(variables), frozenset(hotkeys))
 
 
@@ -136,6 +154,8 @@ def _check_item(item: Mapping[str, Any], found: Layout, data: Mapping[str, Any])
     if control.variable:
         allowed = allowed | {value["value"] for value in data[control.variable]}
     value = item["value"]
+    if control.kind == _RATING:
+        return
     if unknown := sorted(set(value[control.kind]) - allowed):
         raise BadTaskError(f"result {item['id']}: {name} has no {unknown[0]!r}")
     if "rle" in value:
@@ -156,6 +176,11 @@ def _check_brush(item: Mapping[str, Any]) -> None:
         raise BadTaskError(f"result {item['id']}: {error.detail}") from error
     if not mask.any():
         raise BadTaskError(f"result {item['id']}: an empty mask")
+
+
+def carried_label(category: str) -> str:
+    """Return the label that a box carried on from an earlier picture has until it is changed."""
+    return f"{category}, carried on"
 
 
 def status(control: str, value: str) -> dict[str, Any]:

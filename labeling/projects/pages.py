@@ -2,8 +2,9 @@
 
 A clip's task is made of its frames' tasks, and its answer is taken apart into theirs, so a frame is
 asked about and read in one way. What is said of a page carries the page's number, from 0, as
-``item_index``. Nothing says beforehand what a page is: Label Studio then holds back the answer of
-whoever skips one.
+``item_index``. A page whose things are those of the page before starts "As before"; nothing says
+beforehand what another page is, and Label Studio holds back the answer of whoever skips one. It
+also holds back the answer of whoever has not turned through all pages (``SEEN``).
 
 Label Studio's list of images was taken because one set of controls serves all its pages. With its
 ``Repeater``, an ``Image`` and the controls for each frame, every key answers on all pages at once
@@ -16,9 +17,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from labeling.label_studio.shapes import PagedAnswer, Stamp, is_text, name_region, read, unreadable
+from labeling.label_studio.shapes import (
+    BoxData,
+    PagedAnswer,
+    ShownThing,
+    Stamp,
+    is_text,
+    name_region,
+    read,
+    unreadable,
+)
 from labeling.projects.box_project import TOP_KEYS
-from labeling.projects.labeling_config import NO_KEY, PREDICTED
+from labeling.projects.carry import carry_on
+from labeling.projects.labeling_config import AS_BEFORE, NO_KEY, PREDICTED
+from pipeline.errors import InputError
 from pipeline.records.schema import Frame
 
 PAGES = 5
@@ -44,37 +56,52 @@ def _is_name(name: object) -> bool:
     return is_text(name) and isinstance(name, str) and len(name.splitlines()) == 1
 
 
-def page_of(task: dict[str, Any], frame_id: str) -> dict[str, Any]:
+def page_of(task: Mapping[str, Any], frame_id: str) -> dict[str, Any]:
     """Return a task as if it showed one of its frames alone."""
     data = task["data"]
     if "frame_ids" not in data or data.get("frame_id") == frame_id:
-        return task
+        return dict(task)
     place = data["frame_ids"].index(frame_id)
     pages = data.get("pages")
     page = pages[place] if isinstance(pages, list) and place < len(pages) else None
     return {**task, "data": {**page, "frame_id": frame_id} if isinstance(page, dict) else {}}
 
 
-def pages_answered(annotation: object, count: int) -> list[object]:
+def pages_answered(annotation: object, shown: Sequence[Mapping[str, Any]]) -> list[object]:
     """Take an answer about a clip apart into one about each page.
 
-    The time it took is shared out equally: Label Studio says it of the whole alone.
+    What was said of a page and holds for later ones stands in those too. The time it took is shared
+    out equally: Label Studio says it of the whole alone.
+
+    Args:
+        annotation: as the server gives it.
+        shown: the data of each page.
 
     Raises:
         InputError: ``unreadable_answer`` when it cannot be told what is said of which page.
     """
+    count = len(shown)
     if not isinstance(annotation, dict) or read(Stamp, annotation, "the answer").was_cancelled:
         return [annotation] * count
     answer = read(PagedAnswer, annotation, "the answer")
-    pages: list[list[Any]] = [[] for _ in range(count)]
+    pages: list[list[Any]] = [[] for _ in shown]
     for raw, item in zip(annotation["result"], answer.result, strict=True):
         # The page shows a region without a number on its first picture.
         page = item.item_index or 0
         if not 0 <= page < count:
             raise unreadable(f"{name_region(item)} is of picture {page + 1}, of {count}; delete it")
-        pages[page].append(raw)
+        pages[page].append((raw, item))
+    said = carry_on(pages, [_things(data) for data in shown])
     share = None if answer.lead_time is None else answer.lead_time / count
-    return [{**annotation, "result": page, "lead_time": share} for page in pages]
+    return [{**annotation, "result": page, "lead_time": share} for page in said]
+
+
+def _things(data: Mapping[str, Any]) -> Mapping[str, ShownThing]:
+    """Return the things of a page by their boxes; whoever reads its answer says what is wrong."""
+    try:
+        return read(BoxData, data, "the task's data").things or {}
+    except InputError:
+        return {}
 
 
 def in_tasks(frames: Iterable[Frame], by_clip: bool) -> list[list[Frame]]:
@@ -114,6 +141,10 @@ def clip_task(clip_id: str, tasks: Sequence[Mapping[str, Any]], clips_html: str)
             said = (item for item in prediction["result"] if item["from_name"] != "status")
             result += [{**item, "item_index": page} for item in said]
         result.append(_number(page))
+        if page == len(tasks) - 1:
+            result.append(_turned(page))
+        if page and _is_as_before(tasks[page - 1], task):
+            result.append(_chosen("status", page, AS_BEFORE))
     loops = [data["clips_html"] for data in of_frames] + [NO_LOOP] * (PAGES - len(tasks))
     data = {
         "clip_id": clip_id,
@@ -129,23 +160,47 @@ def clip_task(clip_id: str, tasks: Sequence[Mapping[str, Any]], clips_html: str)
     return {"data": data, "predictions": [prediction]}
 
 
-def one_page(
-    task: Mapping[str, Any], frame_id: str, result: Iterable[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _is_as_before(before: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    """Say whether a page shows the same things as the one before, and no box of anything else."""
+    shown = [_shown_things(one) for one in (before, task)]
+    return shown[0] is not None and shown[0] == shown[1]
+
+
+def _shown_things(task: Mapping[str, Any]) -> set[int] | None:
+    """Return the things of a frame's task; none where one of its boxes is of no known thing."""
+    things = task["data"].get("things")
+    boxes = {
+        item["id"]
+        for prediction in task["predictions"]
+        for item in prediction["result"]
+        if item["from_name"] == "category"
+    }
+    if things is None or not boxes <= things.keys():
+        return None
+    return {things[name]["thing"] for name in boxes}
+
+
+def one_page(task: Mapping[str, Any], frame_id: str, annotation: object) -> dict[str, Any]:
     """Make a clip's task that asks about one of its frames again.
 
     Args:
         task: of the clip, as the server has it.
         frame_id: of the page.
-        result: of an answer to the whole: what was said of that page is what the next one starts
+        annotation: an answer to the whole: what was said of that page is what the next one starts
             from.
+
+    Raises:
+        InputError: as ``pages_answered`` does.
     """
     data = task["data"]
     place = data["frame_ids"].index(frame_id)
+    shown = [page_of(task, name)["data"] for name in data["frame_ids"]]
+    answered = pages_answered(annotation, shown)[place]
+    assert isinstance(answered, dict)
     said = [
         {**{key: item[key] for key in item if key != "origin"}, "item_index": 0}
-        for item in result
-        if (item.get("item_index") or 0) == place and item.get("from_name") not in ("status", PAGE)
+        for item in answered["result"]
+        if item.get("from_name") not in ("status", PAGE, SEEN)
     ]
     loops = {f"loop_{page}": NO_LOOP for page in range(2, PAGES + 1)}
     made = {
@@ -156,7 +211,11 @@ def one_page(
         "loop_1": data[f"loop_{place + 1}"],
         **loops,
     }
-    prediction = {"model_version": PREDICTED, "score": 0.0, "result": [*said, _number(0)]}
+    prediction = {
+        "model_version": PREDICTED,
+        "score": 0.0,
+        "result": [*said, _number(0), _turned(0)],
+    }
     meta = {**task["meta"], "frame_ids": [frame_id]}
     return {"data": made, "meta": meta, "predictions": [prediction]}
 
@@ -166,14 +225,27 @@ PAGE = "page"
 what belongs beside it."""
 
 
+SEEN = "seen"
+"""The control that nobody sees and that counts the turns from a page to the next: whoever turned on
+from each saw them all. It is set beforehand on the last one alone."""
+
+
 def _number(page: int) -> dict[str, Any]:
+    return _chosen(PAGE, page, str(page + 1))
+
+
+def _turned(page: int) -> dict[str, Any]:
+    return {**_chosen(SEEN, page, ""), "type": "rating", "value": {"rating": 1}}
+
+
+def _chosen(control: str, page: int, value: str) -> dict[str, Any]:
     return {
-        "id": f"page-{page + 1}",
-        "from_name": PAGE,
+        "id": f"{control}-{page + 1}",
+        "from_name": control,
         "to_name": "frame",
         "type": "choices",
         "item_index": page,
-        "value": {"choices": [str(page + 1)]},
+        "value": {"choices": [value]},
     }
 
 

@@ -199,7 +199,8 @@ class _Reader:
                 by_clip = self._project.by_clip
                 if not asked or (len(asked) > 1 and not by_clip):
                     raise unreadable(f"the task says not what it asks about; {TASK_AGAIN}")
-                parts = pages_answered(annotation, len(asked)) if by_clip else [annotation]
+                shown = [pages[frame_id]["data"] for frame_id in asked]
+                parts = pages_answered(annotation, shown) if by_clip else [annotation]
             except InputError as error:
                 yield from self._bad(error, name, frames[0], whole.updated_at, link)
                 alive.add(name)

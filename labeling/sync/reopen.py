@@ -146,7 +146,7 @@ def _open_page(
         old += [(task, answer) for answer in answers]
     if old:
         task, newest = max(old, key=lambda pair: utc(pair[1]["updated_at"]))
-        server.import_tasks(project.number, [one_page(task, review.frame_id, newest["result"])])
+        server.import_tasks(project.number, [one_page(task, review.frame_id, newest)])
         found.frames.append(review.frame_id)
 
 

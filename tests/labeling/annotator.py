@@ -38,6 +38,9 @@ _IS_OPEN = """number => {
   return Boolean(state) && Date.now() - window.seenSince > 300
 }"""
 
+STATUS = "Htx.annotationStore.selected.names.get('status').selectedValues()[0]"
+"""The status that is set on the open picture; undefined for none."""
+
 _IMAGE = "[...Htx.annotationStore.selected.names.values()].find(one => one.type === 'image')"
 _PAGE = f"() => {_IMAGE}.currentImage"
 _IS_PAGE = f"number => {_IMAGE}.currentImage === number && {_IMAGE}.imageIsLoaded"
@@ -130,6 +133,19 @@ class Annotator:
                 "Htx.annotationStore.selected.regions.filter(r => r.type).map(r => r.cleanId)"
             )
         )
+
+    def labels(self) -> dict[str, str]:
+        """The labels of the boxes on the page, by region."""
+        return dict(
+            self.page.evaluate(
+                "Htx.annotationStore.selected.regions.filter(r => r.type)"
+                ".map(r => [r.cleanId, r.labeling.mainValue[0]])"
+            )
+        )
+
+    def status(self) -> str:
+        """The status that is set on the open picture; empty for none."""
+        return str(self.page.evaluate(f"{STATUS} ?? ''"))
 
     def wait_for_regions(self, count: int) -> None:
         """Until so many boxes or masks are on the page."""

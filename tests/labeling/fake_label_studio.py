@@ -23,6 +23,8 @@ class FakeLabelStudio:
 
     projects: list[dict[str, Any]] = field(default_factory=list)
     tasks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    views: list[dict[str, Any]] = field(default_factory=list)
+    """Of the lists of tasks."""
     fault: Callable[[Asked], Answer | bool | None] = lambda asked: True
     """True lets a request through; None breaks its connection before anything is done."""
     lose_answers: bool = False
@@ -66,6 +68,12 @@ class FakeLabelStudio:
                     "finished_task_number": done,
                     "skipped_annotations_number": 0,
                 }
+            case "GET", ["api", "dm", "columns"]:
+                seen = {"explore": True, "labeling": False}
+                return 200, {"columns": [{"id": "id", "visibility_defaults": seen}, {"id": "data"}]}
+            case "POST", ["api", "dm", "views"]:
+                self.views.append(asked.body)
+                return 201, {"id": len(self.views), **asked.body}
             case "GET", ["api", "storages", "localfiles"]:
                 return 200, []
             case "POST", ["api", "storages", "localfiles"]:

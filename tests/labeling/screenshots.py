@@ -113,7 +113,7 @@ def _clip(served: Workspace, profile: Path, folder: Path) -> None:
         person.open(number, int(task["id"]))
         person.decide("7", "Visible")
         person.turn_page(1)
-        person.decide("7", "Visible")
+        person.select(f"p_{MULTI}_{world[MULTI][1].frame.frame_index}_1")
         person.page.mouse.move(0, 0)
         person.page.wait_for_function(_CLIPS_ARE_LOADED)
         person.page.wait_for_timeout(2000)  # the sign that it loads fades later

@@ -1,9 +1,14 @@
 """One annotator who labels the drawn clips by a script, frame by frame or clip by clip.
 
-What is done and decided is the same in both layouts. What the machine takes is measured; what the
-person takes is counted by a model of pauses, and not waited for: the clip with sound is heard once
-through after a task opened, each picture is looked at, each decision and each drawn box takes a
-while.
+What is decided is the same in both layouts. What the machine takes is measured; what the person
+takes is counted by a model of pauses, and not waited for: the clip with sound is heard once through
+after a task opened, each picture is looked at, each decision and each drawn box takes a while.
+
+Nothing is said twice: what stands on a page already and is right needs its look and no key. Of a
+frame alone that is the status "Visible" and its boxes, and the submission is a decision. On a
+clip's later pages it is "As before", and the boxes that were carried on; turning on to the next
+page is no decision, as it submits nothing. The turns are counted, so that the work can also be
+told as if each were one.
 """
 
 from __future__ import annotations
@@ -12,7 +17,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
+from playwright.sync_api import expect
+
+from labeling.projects.labeling_config import AS_BEFORE, SILENT, carried_label
 from tests.labeling.annotator import Annotator
 from tests.labeling.drawn_workspace import MIXED, MULTI, MUSIC, OFF_SCREEN, SECONDS, Drawn
 
@@ -33,6 +42,8 @@ class Worked:
 
     tasks: int = 0
     frames: int = 0
+    turns: int = 0
+    """Pages turned inside tasks."""
     page_s: float = 0.0
     """Seconds from each submission until the next task can be worked on, and of the first."""
     hands_s: float = 0.0
@@ -41,7 +52,8 @@ class Worked:
     """Seconds of the person, by the model."""
     requests: int = 0
     bytes: int = 0
-    """Bytes that came over the network, as the browser counts them."""
+    """Bytes that came over the network, as the browser counts them, less Label Studio's own scripts
+    and styles: these come once, or from the browser's cache."""
 
     @property
     def seconds(self) -> float:
@@ -59,12 +71,15 @@ class Scripted:
     heard_s: Callable[[list[Drawn]], float]
     """How long the clip with sound of a task is."""
     worked: Worked = field(default_factory=Worked)
+    _kinds: dict[str, str] = field(default_factory=dict)
+    """The kind of each response, by request."""
 
     def work(self, project: int) -> Worked:
         """Do all tasks of the stream."""
         self.person.begin(project)  # the application itself is in the browser's cache from here on
         context = self.person.page.context.new_cdp_session(self.person.page)
         context.send("Network.enable")
+        context.on("Network.responseReceived", self._note)
         context.on("Network.loadingFinished", self._count)
         at = self._timed(lambda: self.person.begin(project))
         while True:
@@ -79,7 +94,12 @@ class Scripted:
                 return self.worked
             at = self._timed(partial(self.person.wait_for_another_task, at))
 
-    def _count(self, loaded: dict[str, float]) -> None:
+    def _note(self, received: dict[str, str]) -> None:
+        self._kinds[received["requestId"]] = received["type"]
+
+    def _count(self, loaded: dict[str, Any]) -> None:
+        if self._kinds.pop(loaded["requestId"], "") in ("Script", "Stylesheet", "Font"):
+            return
         self.worked.requests += 1
         self.worked.bytes += int(loaded["encodedDataLength"])
 
@@ -100,12 +120,17 @@ class Scripted:
         by_clip = len(shown) > 1
         for page, one in enumerate(shown):
             if page:
+                self.worked.turns += 1
                 self._hands(partial(self.person.turn_page, page))
             self.worked.pauses_s += LOOK_S
             self._decide(one, by_clip)
 
     def _decide(self, one: Drawn, by_clip: bool) -> None:
         person, video = self.person, one.scene.video_id
+        # What was said of the picture before is right for this one: nothing in these clips changes.
+        as_before = by_clip and person.status() == AS_BEFORE
+        if video in (OFF_SCREEN, MUSIC) and as_before:
+            return
         if video == OFF_SCREEN:
             self._hands(lambda: person.decide("8", "Off-screen"), DECIDE_S)
             self._hands(lambda: person.choose("car"), DECIDE_S)
@@ -115,19 +140,32 @@ class Scripted:
             self._hands(lambda: person.press("Shift+M"), DECIDE_S)
             return
         if video == MULTI:
-            self._hands(lambda: self._delete(one, "dog left"), DECIDE_S)
+            silent = f"p_{MULTI}_{one.frame.frame_index}_0"
+            if not by_clip:
+                self._hands(lambda: self._delete(one, "dog left"), DECIDE_S)
+            elif person.labels()[silent] != carried_label("dog"):
+                self._hands(lambda: self._silence(one, "dog left"), DECIDE_S)
         elif video == MIXED:
             self._hands(lambda: self._draw(one, "violin"), DRAW_S)
-        if by_clip:
+        if by_clip and not as_before:
             self._hands(lambda: person.decide("7", "Visible"), DECIDE_S)
 
-    def _delete(self, one: Drawn, actor: str) -> None:
-        left = len(self.person.regions()) - 1
+    def _select(self, one: Drawn, actor: str) -> None:
         x, y, width, height = one.box(actor)
         self.person.page.mouse.click(*self.person.at(x + width / 2, y + height / 2))
         self.person.page.wait_for_function("Htx.annotationStore.selected.selectedRegions.length")
+
+    def _delete(self, one: Drawn, actor: str) -> None:
+        left = len(self.person.regions()) - 1
+        self._select(one, actor)
         self.person.press("d")
         self.person.wait_for_regions(left)
+
+    def _silence(self, one: Drawn, actor: str) -> None:
+        """In this picture and all after it."""
+        self._select(one, actor)
+        self.person.press("x")
+        expect(self.person.page.get_by_role("checkbox", name=SILENT)).to_be_checked()
 
     def _draw(self, one: Drawn, actor: str) -> None:
         more = len(self.person.regions()) + 1

@@ -15,7 +15,7 @@ from pipeline.records.schema import Frame, Instance, Proposal, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.conftest import Studio
 from tests.labeling.exchange import accepted, choice, pull, push
-from tests.labeling.labelled_workspace import FAR, fill_clips, propose
+from tests.labeling.labelled_workspace import FAR, categories, fill_clips, propose
 from tests.labeling.people import Person, sign_up
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.slow]
@@ -169,3 +169,44 @@ def test_a_clip_that_was_taken_down_meanwhile_is_listed(team: Team) -> None:
     found = pull(workspace, team.api)
     assert {name for name, _ in found.bad} == set(frames_of(task))
     assert all("no such frame" in why for _, why in found.bad)
+
+
+def test_what_is_carried_on_comes_back_from_the_server(
+    studio: Studio, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("carried") / "ws"
+    fill_clips(Workspace.create(root), 1, FRAMES)
+    url = f"label.url={studio.api.url}"
+    workspace = Workspace(root, [url, "label.project=carried", "label.task=clip"])
+    linked = [row.model_copy(update={"track_id": 1}) for row in workspace.rows(Proposal)]
+    propose(workspace, linked)
+    project = push(workspace, studio.api).project.number
+    (task,) = studio.api.tasks(project)
+    result = accepted(task)
+    found = [item["value"] for item in result if item["from_name"] == "status"]
+    assert found == [{"choices": ["As before"]}] * (FRAMES - 1)
+    first = next(item for item in result if item["from_name"] == "category")
+    first["value"]["rectanglelabels"] = ["cat"]
+    mark = {**first, "from_name": "onward", "type": "choices"}
+    mark["value"] = {**first["value"], "choices": ["From here on"]}
+    body = {"result": [*result, mark, status(0)], "lead_time": 9.0}
+    answer = studio.api.call("POST", f"/api/tasks/{task['id']}/annotations/", body)
+    assert pull(workspace, studio.api).bad == []
+    assert categories(workspace) == dict.fromkeys(frames_of(task), "cat")
+    body["result"] = [*result, status(0)]
+    studio.api.call("PATCH", f"/api/annotations/{answer['id']}/", body)
+    assert pull(workspace, studio.api).edited == FRAMES
+    now = categories(workspace)
+    assert [now[name] for name in frames_of(task)] == ["cat", "dog", "dog"]
+    assert columns_hidden(studio, project) >= {"tasks:data.loop_1", "tasks:data.clips_html"}
+
+
+def columns_hidden(studio: Studio, project: int) -> set[str]:
+    """Those of the project's only view of its tasks, and that the server still lists them."""
+    (view,) = studio.api.call("GET", "/api/dm/views", query={"project": project})
+    hidden = view["data"]["hiddenColumns"]
+    assert "tasks:data.frame_ids" not in hidden["explore"]
+    assert set(hidden["explore"]) < set(hidden["labeling"])
+    listed = studio.api.call("GET", "/api/tasks", query={"view": view["id"], "fields": "all"})
+    assert listed["total"] == 1
+    return set(hidden["explore"])

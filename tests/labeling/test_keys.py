@@ -12,7 +12,7 @@ from labeling.projects.mask_project import BOX_KEYS, MASK_KEYS, POINT_KEYS
 
 @pytest.mark.parametrize("name", ["boxes", "clips", "masks", "mask_clips"])
 def test_every_key_of_a_status_or_scenario_is_told(name: str) -> None:
-    told = set(re.findall(r"<kbd>(.)</kbd>", keys_html(name)))
+    told = {key.lower() for key in re.findall(r"<kbd>(.)</kbd>", keys_html(name))}
     typed = {key for key in layout(name).hotkeys if len(key) == 1 and key.isalnum()}
     assert typed <= told
 
