@@ -6,6 +6,10 @@ and the instance in the workspace and reads what was clicked (``read_prompt``); 
 (``Refiner``) makes a mask of it; ``brush`` packs that, and the page puts the answer in the place of
 the mask it came with, because it has its instance's id.
 
+Where people have verified the mask of the same thing in another frame of the clip, the segmenter is
+told of that too: points of it, moved with the thing's box (``pipeline.records.moved_masks``). What
+the person says goes before it.
+
 The server listens on the loopback interface and answers a Label Studio of the same machine.
 Requests are bounded in size and time, and carry no address or path that is ever opened: a request
 names a frame and a label, all else comes from the workspace. The token that Label Studio sends
@@ -29,10 +33,12 @@ from labeling.label_studio import brush
 from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.projects.mask_project import mask_region
 from labeling.projects.project_kind import Project
-from labeling.review.instances import every_instance
+from labeling.review.instances import deciding_reviews, every_instance
 from pipeline.errors import InputError, UsageError
+from pipeline.records import rle
 from pipeline.records.boxes import clip
-from pipeline.records.schema import Frame, Instance, Review
+from pipeline.records.moved_masks import Point, moved, points_of
+from pipeline.records.schema import Frame, Instance, Review, Rle
 from pipeline.workspace.recorded import CHANGED
 from pipeline.workspace.workspace import Workspace
 
@@ -171,8 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-Point = tuple[float, float, bool]
-"""The place x, y in pixels, and whether the thing is there."""
+_NEAR = 0.1
+"""A point of another frame's mask that contradicts a person's and is this near to it is left out;
+in diagonals of the box."""
 
 _MOST = 200
 """The most prompts one answer may rest on."""
@@ -215,6 +222,16 @@ class Prompt:
     points: list[Point]
 
 
+@dataclass(frozen=True)
+class _VerifiedMask:
+    """A thing's mask in a frame, as people left it."""
+
+    frame: Frame
+    category: str
+    box: list[float]
+    mask: Rle
+
+
 class Prompts:
     """The answers to the requests of a Label Studio.
 
@@ -229,6 +246,10 @@ class Prompts:
         self._refiner = refiner
         self._frames: dict[str, Frame] = {}
         self._instances: dict[str, Instance] = {}
+        self._verified: dict[tuple[str, int], list[_VerifiedMask]] = {}
+        """The masks people verified, by clip and track."""
+        self._seen: list[str] = []
+        """The files these were read from."""
 
     def predict(self, request: Any) -> dict[str, Any]:
         """Answer ``/predict``: one prediction per task, empty where nothing was prompted.
@@ -254,14 +275,16 @@ class Prompts:
         frame = self._frame(str(data["frame_id"]))
         prompt = read_prompt(items, frame)
         instance = self._instance(prompt.label, data["asked"], frame)
+        box = prompt.box or instance.bbox
+        points = [*self._carried(instance, frame, box, prompt.points), *prompt.points]
         try:
-            found = self._refiner.refine(frame, prompt.box or instance.bbox, prompt.points)
+            found = self._refiner.refine(frame, box, points)
         except InputError as error:
             if error.kind != CHANGED:
                 raise
             self._look_again()  # sampled anew, the row is another one too
             frame = self._frame(frame.frame_id)
-            found = self._refiner.refine(frame, prompt.box or instance.bbox, prompt.points)
+            found = self._refiner.refine(frame, box, points)
         guess = found.predicted_iou
         if guess is not None and not math.isfinite(guess):
             raise InputError("not_a_number", f"{self.name} computed no number")
@@ -289,9 +312,61 @@ class Prompts:
             raise InputError("unknown_label", f"{label[:80]!r} is no instance of {frame.frame_id}")
         return found
 
+    def _carried(
+        self, instance: Instance, frame: Frame, box: Sequence[float], said: Sequence[Point]
+    ) -> list[Point]:
+        """Return points of the same thing's verified mask in the nearest frame that has one.
+
+        Args:
+            instance: the thing in this frame.
+            frame: this one.
+            box: around it.
+            said: the person's points; what contradicts one of them nearby is left out.
+        """
+        if instance.track_id is None:
+            return []
+        if self._files() != self._seen:
+            self._look_again()
+        others = [
+            one
+            for one in self._verified.get((frame.clip_id, instance.track_id), ())
+            if one.frame.frame_id != frame.frame_id and one.category == _category(instance)
+        ]
+        if not others:
+            return []
+        one = min(others, key=lambda other: abs(other.frame.time_s - frame.time_s))
+        size = frame.height, frame.width
+        points = points_of(moved(rle.decode(one.mask), one.box, box, size), box)
+        near = _NEAR * math.hypot(box[2], box[3])
+        return [
+            point
+            for point in points
+            if all(point[2] == other[2] or math.dist(point[:2], other[:2]) > near for other in said)
+        ]
+
     def _look_again(self) -> None:
-        self._frames = {row.frame_id: row for row in self._workspace.rows(Frame)}
-        self._instances = every_instance(self._workspace.rows(Review))
+        seen = self._files()
+        reviews = self._workspace.rows(Review)
+        frames = {row.frame_id: row for row in self._workspace.rows(Frame)}
+        standing = {row.instance_id: row for row in self._workspace.rows(Instance)}
+        verified: dict[tuple[str, int], list[_VerifiedMask]] = {}
+        for name, review in deciding_reviews(reviews, "masks").items():
+            for spoken in review.instances if review.verified and name in frames else ():
+                thing = standing.get(spoken.instance_id or "")
+                if thing is not None and thing.track_id is not None and spoken.rle is not None:
+                    mask = _VerifiedMask(frames[name], _category(thing), thing.bbox, spoken.rle)
+                    verified.setdefault((frames[name].clip_id, thing.track_id), []).append(mask)
+        self._frames, self._instances = frames, every_instance(reviews)
+        self._verified, self._seen = verified, seen
+
+    def _files(self) -> list[str]:
+        """Return the digests of what people said, and of what follows from it."""
+        tables = "reviews", "instances"
+        return [file.sha256 for table in tables for file in self._workspace.files(table)]
+
+
+def _category(instance: Instance) -> str:
+    return instance.audio_visual_category
 
 
 def read_prompt(items: Sequence[Mapping[str, Any]], frame: Frame) -> Prompt:

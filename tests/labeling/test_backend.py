@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelServerError, LabelStudio
 from labeling.projects import backend as served
-from labeling.projects.backend import TITLE, Backend, Point, Prompts, connect_backend, read_prompt
+from labeling.projects.backend import TITLE, Backend, Prompts, connect_backend, read_prompt
 from labeling.projects.labeling_config import PREDICTED
 from labeling.projects.project_kind import Project
 from labeling.review.instances import bring_instances_up_to_date
 from pipeline.errors import InputError, UsageError
-from pipeline.records.schema import Frame, Instance
+from pipeline.records import rle
+from pipeline.records.moved_masks import Point
+from pipeline.records.schema import Frame, Instance, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.label_server import Answer, Asked, label_server
 from tests.labeling.labelled_workspace import add_reviews, fill, review
@@ -188,6 +190,105 @@ def test_what_was_pulled_while_it_runs_is_known(running: Running) -> None:
     body = {"tasks": [{"data": {"frame_id": frame(11).frame_id, "asked": asked}}]}
     items = {"context": {"result": [point(50, 50, "1 cat")]}}
     assert ask(running, "/predict", {**body, "params": items})[0] == 200
+
+
+def spoken(index: int, track: int | None, category: str = "dog", **changes: Any) -> Review:
+    """A person's box of a thing in a frame; the box moves 20 pixels to the right a frame."""
+    one = {"bbox": [32.0 + 20 * (index - 10), 18.0, 64.0, 36.0], "category": category}
+    link = {"scenario": "Single-sound", "origin": "added", "proposal_id": None, "track_id": track}
+    return review(frame(index).frame_id, category, 3, instances=[{**one, **link}], **changes)
+
+
+def verify(running: Running, index: int, left: int = 0) -> None:
+    """A person accepts a mask of a frame's thing: its box without so many columns on the left."""
+    (thing,) = [
+        row for row in running.workspace.rows(Instance) if row.frame_id == frame(index).frame_id
+    ]
+    pixels = np.zeros((180, 320), bool)
+    x, y, w, h = map(round, thing.bbox)
+    pixels[y : y + h, x + left : x + w] = True
+    said = spoken(index, thing.track_id).instances[0]
+    drawn = {"instance_id": thing.instance_id, "rle": rle.encode(pixels)}
+    row = review(
+        frame(index).frame_id,
+        "dog",
+        4,
+        kind="masks",
+        review_id=f"r_masks_{index}",
+        annotation_id=f"masks {index}",
+        instances=[said.model_copy(update=drawn)],
+    )
+    add_reviews(running.workspace, row)
+
+
+def prompt(running: Running, index: int, *items: Any) -> list[Point]:
+    """The points that the segmenter is told when these are prompted."""
+    (thing,) = [
+        row for row in running.workspace.rows(Instance) if row.frame_id == frame(index).frame_id
+    ]
+    asked = [{"label": "1 dog", "instance_id": thing.instance_id}]
+    body = {"tasks": [{"data": {"frame_id": frame(index).frame_id, "asked": asked}}]}
+    context = {"context": {"result": list(items)}}
+    assert ask(running, "/predict", {**body, "params": context})[0] == 200
+    return running.fake.asked[-1][2]
+
+
+@pytest.fixture
+def tracked(running: Running) -> Running:
+    """One thing in the three frames."""
+    add_reviews(running.workspace, *(spoken(index, 7) for index in (10, 11, 12)))
+    bring_instances_up_to_date(running.workspace)
+    return running
+
+
+def test_a_verified_mask_tells_of_the_same_thing_in_another_frame(tracked: Running) -> None:
+    here = point(30, 20)
+    said = [(96.0, 36.0, True)]
+    assert prompt(tracked, 11, here) == said
+    verify(tracked, 10, left=32)
+    *carried, last = prompt(tracked, 11, here)
+    assert [last] == said, "what the person says comes last"
+    assert {inside for *_, inside in carried} == {True, False}
+    middle = 52 + 32  # of the box, which moved with the thing
+    assert all((x > middle) == inside for x, _, inside in carried)
+    assert all(52 < x < 116 and 18 < y < 54 for x, y, _ in carried)
+
+
+def test_the_nearest_frame_speaks_and_what_contradicts_the_person_nearby_does_not(
+    tracked: Running,
+) -> None:
+    verify(tracked, 10, left=32)
+    verify(tracked, 11, left=0)
+    carried = prompt(tracked, 12, point(40, 20))[:-1]
+    assert carried
+    assert all(inside for *_, inside in carried), "the mask of frame 11 fills its box"
+    x, y, _ = carried[0]
+    against = point(100 * x / 320, 100 * y / 180, is_positive=False)
+    left = prompt(tracked, 12, against)[:-1]
+    assert left == carried[1:]
+
+
+@pytest.mark.parametrize("why", ["another track", "no track", "another category", "no person"])
+def test_other_things_and_masks_nobody_verified_say_nothing(running: Running, why: str) -> None:
+    other = {"another track": (8, "dog"), "no track": (None, "dog"), "another category": (7, "cat")}
+    track, category = other.get(why, (7, "dog"))
+    add_reviews(running.workspace, spoken(10, track, category), spoken(11, 7))
+    bring_instances_up_to_date(running.workspace)
+    if why != "no person":
+        verify(running, 10)
+    assert len(prompt(running, 11, point(30, 20))) == 1
+
+
+def test_a_mask_of_a_box_that_was_decided_anew_says_nothing(tracked: Running) -> None:
+    verify(tracked, 10)
+    assert len(prompt(tracked, 11, point(30, 20))) > 1
+    moved = spoken(10, 7)
+    box = moved.instances[0].model_copy(update={"bbox": [200.0, 90.0, 30.0, 30.0]})
+    later = {"instances": [box], "review_id": "r_later", "annotation_id": "later"}
+    at = {"updated_at": "2026-01-09T00:00:00+00:00"}
+    add_reviews(tracked.workspace, moved.model_copy(update=later | at))
+    bring_instances_up_to_date(tracked.workspace)
+    assert len(prompt(tracked, 11, point(30, 20))) == 1
 
 
 @pytest.mark.parametrize(
