@@ -36,14 +36,20 @@ def rows_each(spec: StageSpec, rows: int, new: int, workers: int) -> int:
         new: those among them that are in no unit yet.
         workers: that will share them.
 
+    >>> from dataclasses import replace
     >>> spec = StageSpec("sample", 1, "videos", ("clips",), rows_per_unit=32)
     >>> [rows_each(spec, rows, rows, 16) for rows in (4_000, 17_500, 70_000, 280_000)]
     [32, 43, 175, 192]
     >>> rows_each(spec, 70_000, 5_000, 16)
     78
+    >>> spec = replace(spec, rows_per_unit=256, rows_worth_a_worker=8)
+    >>> [rows_each(spec, rows, rows, 2) for rows in (5, 27, 300, 1_000)]
+    [8, 14, 150, 256]
     """
-    grown = min(rows // UNITS, new // (UNITS_EACH * workers), MOST * spec.rows_per_unit)
-    return max(grown, spec.rows_per_unit)
+    least = spec.rows_per_unit
+    if spec.rows_worth_a_worker is not None:
+        least = min(least, max(spec.rows_worth_a_worker, -(-new // workers)))
+    return max(least, min(rows // UNITS, new // (UNITS_EACH * workers), MOST * spec.rows_per_unit))
 
 
 def divided(files: Iterable[TableFile], size: int) -> list[Unit]:

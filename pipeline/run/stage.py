@@ -63,6 +63,9 @@ class StageSpec:
     """Tables it looks rows up in, by id."""
     rows_per_unit: int = 64
     """The rows of a unit, of a small table: one to five minutes of work. See ``planning``."""
+    rows_worth_a_worker: int | None = None
+    """The rows worth starting a worker for, where a row costs much: a small table is divided
+    among the workers down to that. None: nothing under ``rows_per_unit`` is."""
     batch_size: int = 1
     """Rows given to one call of ``process``."""
     row_timeout_s: float = 300.0

@@ -36,6 +36,7 @@ class SegmentInstances(Stage[SegmentConfig]):
         joins=("frames",),
         writes=("masks",),
         rows_per_unit=256,
+        rows_worth_a_worker=8,
         batch_size=64,
         row_timeout_s=900,  # SAM's largest encoder takes minutes for a frame on a busy core
     )

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -106,6 +107,19 @@ def test_units_grow_with_the_table_within_bounds(rows: int, new: int, workers: i
     if each > spec.rows_per_unit:
         assert new // each >= planning.UNITS_EACH * workers
         assert rows // each >= planning.UNITS
+
+
+@given(st.integers(1, 10**6), st.integers(1, 64), st.integers(1, 12))
+def test_few_costly_rows_are_work_for_all_workers(new: int, workers: int, worth: int) -> None:
+    spec = replace(Small.spec, rows_worth_a_worker=worth)
+    each, usual = (rows_each(one, new, new, workers) for one in (spec, Small.spec))
+    units = divided([TableFile("a", "", "clips", new)], each)
+    if each < usual:
+        assert each <= max(worth, new // workers + 1)
+        assert min(worth, new) / 2 <= min(unit.num_rows for unit in units)
+        assert len(units) <= workers, "no more files than that takes"
+    else:
+        assert each == usual
 
 
 @pytest.mark.parametrize("videos", [4_000, 17_500, 70_000])
