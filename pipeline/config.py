@@ -620,6 +620,7 @@ class LabelConfig(Section):
             "seed",
             "agreement_iou",
             "alike_iou",
+            "carry_masks",
             "reuse_iou",
         }
     )
@@ -668,6 +669,9 @@ class LabelConfig(Section):
     alike_iou: float = Field(default=0.8, gt=0, le=1)
     """Masks of one thing in two frames of a clip are alike where one, moved and stretched with its
     box, overlaps the other by this IoU; with `task` clip such masks are accepted together."""
+    carry_masks: bool = False
+    """Ask the segmenter once more, at `label push masks`, where its mask of a thing is not
+    alike to one that people verified in another frame of the clip, told of that one."""
     reuse_iou: float = Field(default=0.8, gt=0, le=1)
     """A box that a person kept as proposed stands as long as some proposal overlaps it by this IoU,
     whichever detector or threshold made that; otherwise its frame is sent again."""

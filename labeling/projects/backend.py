@@ -7,8 +7,7 @@ and the instance in the workspace and reads what was clicked (``read_prompt``); 
 the mask it came with, because it has its instance's id.
 
 Where people have verified the mask of the same thing in another frame of the clip, the segmenter is
-told of that too: points of it, moved with the thing's box (``pipeline.records.moved_masks``). What
-the person says goes before it.
+told of that too (``carried_masks``). What the person says goes before it.
 
 The server listens on the loopback interface and answers a Label Studio of the same machine.
 Requests are bounded in size and time, and carry no address or path that is ever opened: a request
@@ -24,21 +23,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelServerError, LabelStudio
+from labeling.projects.carried_masks import Refiner, VerifiedMasks
 from labeling.projects.mask_project import mask_region
 from labeling.projects.project_kind import Project
-from labeling.review.instances import deciding_reviews, every_instance
+from labeling.review.instances import every_instance
 from pipeline.errors import InputError, UsageError
-from pipeline.records import rle
 from pipeline.records.boxes import clip
-from pipeline.records.moved_masks import Point, moved, points_of
-from pipeline.records.schema import Frame, Instance, Review, Rle
+from pipeline.records.moved_masks import Point
+from pipeline.records.schema import Frame, Instance, Review
 from pipeline.workspace.recorded import CHANGED
 from pipeline.workspace.workspace import Workspace
 
@@ -185,33 +181,6 @@ _MOST = 200
 """The most prompts one answer may rest on."""
 
 
-class FoundMask(Protocol):
-    """A mask as segmenters answer it."""
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """The mask, ``(height, width)`` of the frame; may be empty."""
-        ...
-
-    @property
-    def predicted_iou(self) -> float | None:
-        """Quality as the segmenter itself guesses it, an IoU."""
-        ...
-
-
-class Refiner(Protocol):
-    """A segmenter that turns prompts into a mask."""
-
-    @property
-    def name(self) -> str:
-        """The segmenter's name."""
-        ...
-
-    def refine(self, frame: Frame, box: list[float], points: list[Point]) -> FoundMask:
-        """Find the thing in a frame that a box and points speak of, both in pixels."""
-        ...
-
-
 @dataclass(frozen=True)
 class Prompt:
     """The points and the box a person gave of one thing."""
@@ -220,16 +189,6 @@ class Prompt:
     box: list[float] | None
     """The box ``[x, y, w, h]`` in pixels; none when no box was drawn."""
     points: list[Point]
-
-
-@dataclass(frozen=True)
-class _VerifiedMask:
-    """A thing's mask in a frame, as people left it."""
-
-    frame: Frame
-    category: str
-    box: list[float]
-    mask: Rle
 
 
 class Prompts:
@@ -246,8 +205,7 @@ class Prompts:
         self._refiner = refiner
         self._frames: dict[str, Frame] = {}
         self._instances: dict[str, Instance] = {}
-        self._verified: dict[tuple[str, int], list[_VerifiedMask]] = {}
-        """The masks people verified, by clip and track."""
+        self._verified = VerifiedMasks({}, (), ())
         self._seen: list[str] = []
         """The files these were read from."""
 
@@ -327,16 +285,8 @@ class Prompts:
             return []
         if self._files() != self._seen:
             self._look_again()
-        others = [
-            one
-            for one in self._verified.get((frame.clip_id, instance.track_id), ())
-            if one.frame.frame_id != frame.frame_id and one.category == _category(instance)
-        ]
-        if not others:
-            return []
-        one = min(others, key=lambda other: abs(other.frame.time_s - frame.time_s))
-        size = frame.height, frame.width
-        points = points_of(moved(rle.decode(one.mask), one.box, box, size), box)
+        verified = self._verified.nearest(instance, frame)
+        points = [] if verified is None else verified.points(frame, box)
         near = _NEAR * math.hypot(box[2], box[3])
         return [
             point
@@ -348,25 +298,13 @@ class Prompts:
         seen = self._files()
         reviews = self._workspace.rows(Review)
         frames = {row.frame_id: row for row in self._workspace.rows(Frame)}
-        standing = {row.instance_id: row for row in self._workspace.rows(Instance)}
-        verified: dict[tuple[str, int], list[_VerifiedMask]] = {}
-        for name, review in deciding_reviews(reviews, "masks").items():
-            for spoken in review.instances if review.verified and name in frames else ():
-                thing = standing.get(spoken.instance_id or "")
-                if thing is not None and thing.track_id is not None and spoken.rle is not None:
-                    mask = _VerifiedMask(frames[name], _category(thing), thing.bbox, spoken.rle)
-                    verified.setdefault((frames[name].clip_id, thing.track_id), []).append(mask)
-        self._frames, self._instances = frames, every_instance(reviews)
-        self._verified, self._seen = verified, seen
+        self._verified = VerifiedMasks(frames, self._workspace.rows(Instance), reviews)
+        self._frames, self._instances, self._seen = frames, every_instance(reviews), seen
 
     def _files(self) -> list[str]:
         """Return the digests of what people said, and of what follows from it."""
         tables = "reviews", "instances"
         return [file.sha256 for table in tables for file in self._workspace.files(table)]
-
-
-def _category(instance: Instance) -> str:
-    return instance.audio_visual_category
 
 
 def read_prompt(items: Sequence[Mapping[str, Any]], frame: Frame) -> Prompt:

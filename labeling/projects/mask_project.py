@@ -11,11 +11,20 @@ the same track and category, with masks that are alike (``label.alike_iou``). Th
 small pictures. Who leaves every mask of the large one as it is and says that the masks are done has
 accepted theirs as well, as they were shown. Who changes a mask, or says it of the large picture
 alone, has decided nothing of the others: the next push asks about them.
+
+With ``label.carry_masks`` a task starts from another mask where people have verified the thing's
+in another frame of the clip and the segmenter's is not alike to that: the segmenter is asked once
+more, told of it (``carried_masks``). The task says which mask it was told of, and is replaced when
+that changes; the source says that it was told (``grabcut-carried``). The table has the segmenter's
+own until a person has accepted the other, so what ``segment`` made does not hang on who answered
+first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,6 +45,7 @@ from labeling.label_studio.shapes import (
 )
 from labeling.projects.beside import BESIDE_HTML, is_beside, picture_html
 from labeling.projects.box_results import all_said, one_status, review_of
+from labeling.projects.carried_masks import NamedRefiner, VerifiedMask, VerifiedMasks
 from labeling.projects.labeling_config import (
     COLOURS,
     NO_KEY,
@@ -56,6 +66,7 @@ from labeling.review.instances import every_instance
 from labeling.review.overlap import is_sampled
 from pipeline.errors import InputError
 from pipeline.records import rle
+from pipeline.records.boxes import to_pixels
 from pipeline.records.moved_masks import overlap
 from pipeline.records.reviews import by_frame, deciding, is_sent_back
 from pipeline.records.schema import (
@@ -109,9 +120,15 @@ class MaskQuestions(Questions):
 
     says_beside = "Masks done (7) holds for these too. Not right? Done here only (0)."
 
-    def __init__(self, workspace: Workspace, vocabulary: Sequence[str]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        vocabulary: Sequence[str],
+        refiner: NamedRefiner | None = None,
+    ) -> None:
         self._place = workspace.storage.url
         self._config = workspace.config.label
+        self._refiner = refiner
         self.asks_several = self._config.overlap > 1
         masks = {row.instance_id: row for row in workspace.rows(Mask)}
         self._shown: dict[str, list[Shown]] = {}
@@ -124,7 +141,8 @@ class MaskQuestions(Questions):
         self._open: dict[str, Frame] = {}
         self._waiting = self._sent_back = self._decided = 0
         of_frame = by_frame(reviews)
-        for frame in workspace.rows(Frame):
+        frames = workspace.rows(Frame)
+        for frame in frames:
             shown = self._shown.get(frame.frame_id, [])
             if not shown:
                 continue
@@ -138,6 +156,33 @@ class MaskQuestions(Questions):
                 self._decided += 1
             else:
                 self._open[frame.frame_id] = frame
+        self._to_prompt: dict[str, VerifiedMask] = {}
+        """What the segmenter is still to be told of instances, by their ids."""
+        self._prompted: dict[str, dict[str, Any]] = {}
+        """What a task says of these."""
+        if refiner is not None:
+            instances = [one for shown in self._shown.values() for one, _ in shown]
+            self._look_for_prompts(
+                VerifiedMasks({f.frame_id: f for f in frames}, instances, reviews)
+            )
+
+    def _look_for_prompts(self, verified: VerifiedMasks) -> None:
+        """Note the things whose masks are not as people verified them in another frame."""
+        for frame in self._open.values():
+            for one, mask in self._shown[frame.frame_id]:
+                found = verified.nearest(one, frame)
+                if found is None or (mask is not None and mask.verified):
+                    continue
+                if mask is not None:
+                    pixels = rle.decode(mask.rle)
+                    there = found.on(frame, one.bbox)
+                    if overlap(there, one.bbox, pixels, one.bbox) >= self._config.alike_iou:
+                        continue
+                self._to_prompt[one.instance_id] = found
+                self._prompted[one.instance_id] = {
+                    "own": None if mask is None else mask_digest(mask.rle),
+                    "prompted_by": [found.instance.instance_id, mask_digest(found.mask)],
+                }
 
     def frames(self) -> list[Frame]:
         """Return the frames whose masks are still to be verified."""
@@ -160,10 +205,15 @@ class MaskQuestions(Questions):
 
     def task(self, frame: Frame, image: str, clips_html: str) -> dict[str, Any]:
         """Make the frame's task."""
-        return mask_task(frame, self._shown[frame.frame_id], image, clips_html)
+        shown = self._shown[frame.frame_id]
+        return mask_task(frame, shown, image, clips_html, self._prompted)
 
     def groups(self, frames: Sequence[Frame]) -> list[tuple[Frame, list[Frame]]]:
         """Put frames of a clip beside the first one whose masks theirs are like."""
+        for frame in frames:
+            self._shown[frame.frame_id] = [
+                (one, self._told(one, frame) or mask) for one, mask in self._shown[frame.frame_id]
+            ]
         if not self._by_clip:
             return super().groups(frames)
         groups: list[tuple[Frame, list[Frame]]] = []
@@ -186,6 +236,36 @@ class MaskQuestions(Questions):
             groups += begun
         return groups
 
+    def _told(self, one: Instance, frame: Frame) -> Mask | None:
+        """Return the segmenter's mask of an instance, told of a verified one; none: no better."""
+        verified = self._to_prompt.pop(one.instance_id, None)
+        if verified is None or self._refiner is None:
+            return None
+        try:
+            found = self._refiner.refine(frame, one.bbox, verified.points(frame, one.bbox))
+        except InputError:
+            return None  # nor can its picture be sent, which is said of the frame
+        own = found.predicted_iou
+        box = to_pixels(one.bbox, frame.width, frame.height)
+        if box is None or (own is not None and not math.isfinite(own)):
+            return None
+        x0, y0, x1, y1 = box
+        inside = int(found.mask[y0:y1, x0:x1].sum())
+        if not inside or found.mask.sum() > 2 * inside:
+            return None
+        packed = rle.encode(found.mask)
+        return Mask(
+            instance_id=one.instance_id,
+            frame_id=frame.frame_id,
+            rle=packed,
+            area=rle.area(packed),
+            bbox=rle.bbox(packed),
+            source=f"{self._refiner.name}-carried",
+            model_digest=self._refiner.digest,
+            predicted_iou=own,
+            verified=False,
+        )
+
     def _are_alike(self, first: Frame, frame: Frame) -> bool:
         """Say whether a frame's things are all in another, with masks that are alike."""
         things = {one.track_id: (one, mask) for one, mask in self._shown[first.frame_id]}
@@ -207,7 +287,10 @@ class MaskQuestions(Questions):
         """Return a frame's masks as they are shown, and its picture under them."""
         shown = in_reading_order(self._shown[frame.frame_id])
         masks = [mask.rle for _, mask in shown if mask is not None]
-        data = {"asked": asked(shown), "masks": [packed.model_dump() for packed in masks]}
+        data = {
+            "asked": asked(shown, self._prompted),
+            "masks": [packed.model_dump() for packed in masks],
+        }
         return data, picture_html(image, overlay_html(masks))
 
     def is_outdated(self, frame_id: str, task: dict[str, Any], project: Project) -> bool:
@@ -220,7 +303,8 @@ class MaskQuestions(Questions):
         answers = [answer for answer in task["annotations"] if not is_skip(answer)]
         if not are_pulled(answers, is_beside(task) or frame_id, project, self._pulled):
             return False
-        return bool(answers) or task["data"].get("asked") != asked(self._shown[frame_id])
+        now = asked(self._shown[frame_id], self._prompted)
+        return bool(answers) or _basis(task["data"].get("asked")) != _basis(now)
 
     def task_overlap(self, frame_id: str, annotators: Sequence[object]) -> int:
         """Return how many different people are to answer a frame's task."""
@@ -280,20 +364,45 @@ def in_reading_order(shown: Sequence[Shown]) -> list[Shown]:
     return sorted(shown, key=lambda pair: (*pair[0].bbox[:2], pair[0].instance_id))
 
 
-def asked(shown: Sequence[Shown]) -> list[dict[str, Any]]:
-    """Return what a task asks: each label's instance, and the mask it came with."""
+def _basis(asked: object) -> object:
+    """Return what a task's questions follow from: of a mask the segmenter was told, what it was."""
+    if not isinstance(asked, list) or not all(isinstance(one, dict) for one in asked):
+        return asked
+    made = "mask", "drawn_by"
+    return [
+        {key: one[key] for key in one if "prompted_by" not in one or key not in made}
+        for one in asked
+    ]
+
+
+def asked(
+    shown: Sequence[Shown], prompted: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """Return what a task asks: each label's instance, and the mask it came with.
+
+    Args:
+        shown: all instances of the frame.
+        prompted: what is to be said of masks that a verified one led to, by ``instance_id``.
+    """
     return [
         {
             "label": f"{number} {instance.audio_visual_category}",
             "instance_id": instance.instance_id,
             "mask": None if mask is None else mask_digest(mask.rle),
             "drawn_by": None if mask is None else source_of(mask).model_dump(),
+            **prompted.get(instance.instance_id, {}),
         }
         for number, (instance, mask) in enumerate(in_reading_order(shown), start=1)
     ]
 
 
-def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str) -> dict[str, Any]:
+def mask_task(
+    frame: Frame,
+    shown: Sequence[Shown],
+    image: str,
+    clips_html: str,
+    prompted: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Make the task of one frame whose masks are to be verified, the masks as a prediction.
 
     Args:
@@ -301,8 +410,9 @@ def mask_task(frame: Frame, shown: Sequence[Shown], image: str, clips_html: str)
         shown: all instances of the frame.
         image: address of the frame's image.
         clips_html: the loop and the context clip.
+        prompted: as in ``asked``.
     """
-    questions = asked(shown)
+    questions = asked(shown, prompted)
     labels = [question["label"] for question in questions]
     result = [
         mask_region(frame, instance, label, brush.encode(rle.decode(mask.rle)), mask.predicted_iou)

@@ -24,6 +24,7 @@ from pipeline.flow import PROJECTS
 from pipeline.words import command_line
 
 if TYPE_CHECKING:
+    from labeling.projects.project_kind import ProjectKind
     from pipeline.run.runner import RunOptions
     from pipeline.workspace.workspace import Workspace
 
@@ -179,6 +180,7 @@ def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
         avatar-build label push boxes --task clip --order uncertain
         avatar-build label push boxes --overlap 2 --share 0.1 --gold gold.jsonl
         avatar-build label push masks --workspace ws
+        avatar-build label push masks --task clip --set label.carry_masks=true
         avatar-build label push adjudication --workspace ws
         avatar-build label push boxes --url https://labels.example.org --token-file token
     """
@@ -193,6 +195,8 @@ def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
     if gold is not None:
         set_gold(workspace, gold)
     project = PROJECTS[kind].load_project()
+    if kind == "masks" and workspace.config.label.carry_masks:
+        project = _with_segmenter(workspace, project)
     said = output()
 
     def show(done: int, total: int) -> None:
@@ -204,6 +208,19 @@ def push(workspace: Workspace, kind: str, gold: Path | None) -> None:
     said.tell(pushed.as_dict(), *pushed.lines())
     if pushed.skipped:
         raise Failed(f"label push {kind}: not all could be sent; see above.")
+
+
+def _with_segmenter(workspace: Workspace, kind: ProjectKind) -> ProjectKind:
+    """Return the project of masks with a segmenter to ask once more."""
+    from dataclasses import replace
+    from functools import partial
+
+    from labeling.projects.mask_project import MaskQuestions
+    from stages.segment.refine import FrameRefiner
+
+    config = workspace.config
+    refiner = FrameRefiner(workspace.storage, config.segment, config.label.backend_frames)
+    return replace(kind, questions=partial(MaskQuestions, refiner=refiner))
 
 
 @label.command()

@@ -44,6 +44,11 @@ class FrameRefiner:
         """The segmenter's name."""
         return self._segmenter.name
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its weights; empty without weights."""
+        return self._segmenter.digest
+
     def refine(
         self, frame: Frame, box: list[float], points: list[tuple[float, float, bool]]
     ) -> Segmented:

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from labeling.label_studio import brush
 from labeling.label_studio.client import LabelStudio
+from labeling.projects.mask_project import MaskQuestions, mask_digest
 from labeling.projects.pages import frames_of
 from labeling.quality.agreement import agreement
 from labeling.quality.cost import cost_report
+from labeling.sync import push as pushing
 from labeling.sync.project_status import project_statuses
+from labeling.sync.push import Pushed
+from pipeline.cli import cli
 from pipeline.records import rle
-from pipeline.records.moved_masks import moved, overlap
+from pipeline.records.moved_masks import Point, moved, overlap
 from pipeline.records.schema import Frame, Instance, Mask, Proposal, Review
 from pipeline.workspace.workspace import Workspace
-from tests.labeling.exchange import MASKS, accepted, choice, kept, painted, pull, push
-from tests.labeling.fake_label_studio import FakeLabelStudio
-from tests.labeling.labelled_workspace import commit, mask_of, name, pixels, propose
+from tests.labeling.exchange import (
+    MASKS,
+    accepted,
+    choice,
+    kept,
+    painted,
+    project_kind,
+    pull,
+    push,
+)
+from tests.labeling.fake_label_studio import TOKEN, FakeLabelStudio
+from tests.labeling.labelled_workspace import (
+    VOCABULARY,
+    commit,
+    mask_of,
+    name,
+    pixels,
+    propose,
+)
 
 NAMES = [name(10), name(11), name(12)]
 
@@ -292,3 +316,157 @@ def test_what_was_begun_frame_by_frame_stays_there(
     fake.annotate(task, done(task))
     assert pull(workspace, server, "masks").new == 3
     assert verified(workspace) == NAMES
+
+
+@dataclass
+class Told:
+    """A segmenter that answers one mask, and remembers what it was told."""
+
+    drawn: Any
+    name: str = "fake"
+    digest: str = "d"
+    predicted_iou: float | None = 0.5
+    asked: list[tuple[str, list[Point]]] = field(default_factory=list)
+
+    @property
+    def mask(self) -> Any:
+        return self.drawn
+
+    def refine(self, frame: Frame, box: list[float], points: list[Point]) -> Told:
+        self.asked.append((frame.frame_id, points))
+        return self
+
+
+def send_carried(workspace: Workspace, server: LabelStudio, told: Told, **settings: str) -> Pushed:
+    """As ``label push masks`` does with ``label.carry_masks``."""
+    kind = replace(project_kind("masks"), questions=partial(MaskQuestions, refiner=told))
+    words = [f"label.{key}={value}" for key, value in settings.items()]
+    return pushing.push(Workspace(workspace.storage.url, words), server, kind, VOCABULARY)
+
+
+def verify_first(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio, left: int
+) -> dict[str, Any]:
+    """A person paints the first frame's mask; the answer."""
+    push(workspace, server, "masks")
+    task = fake.of_frame(NAMES[0], MASKS)
+    answer = fake.annotate(task, painted(task, left))
+    pull(workspace, server, "masks")
+    return answer
+
+
+@pytest.mark.usefixtures("tracked")
+def test_a_verified_mask_leads_to_those_of_the_same_thing(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    verify_first(workspace, server, fake, 60)
+    table = workspace.digest("masks")
+    told = Told(pixels(62))
+    found = send_carried(workspace, server, told)
+    assert (found.frames, found.new, found.renewed) == (2, 2, 2)
+    assert [frame for frame, _ in told.asked] == NAMES[1:]
+    for _, points in told.asked:
+        assert {inside for *_, inside in points} == {True, False}
+        assert all((60 < x < 100 and 20 < y < 60) == inside for x, y, inside in points)
+    assert workspace.digest("masks") == table, "the table waits for a person"
+    again = send_carried(workspace, server, told)
+    assert (again.new, again.known, again.renewed) == (0, 2, 0)
+    assert len(told.asked) == 2, "nor is the segmenter asked again"
+    task = fake.of_frame(NAMES[1], MASKS)
+    (question,) = task["data"]["asked"]
+    first = next(row for row in workspace.rows(Instance) if row.frame_id == NAMES[0])
+    assert question["prompted_by"][0] == first.instance_id
+    fake.annotate(task, accepted(task))
+    assert pull(workspace, server, "masks").new == 1
+    mask = next(row for row in workspace.rows(Mask) if row.frame_id == NAMES[1])
+    assert (rle.decode(mask.rle) == pixels(62)).all()
+    assert (mask.source, mask.model_digest, mask.verified) == ("fake-carried", "d", True)
+
+    found = send_carried(workspace, server, told)
+    assert (found.new, found.renewed) == (1, 1), "a nearer frame says it now"
+    (last,) = fake.of_frame(NAMES[2], MASKS)["data"]["asked"]
+    assert last["prompted_by"] == [question["instance_id"], mask_digest(rle.encode(pixels(62)))]
+
+
+@pytest.mark.usefixtures("tracked")
+def test_a_task_is_replaced_when_the_mask_that_led_to_its_own_changes(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    answer = verify_first(workspace, server, fake, 60)
+    told = Told(pixels(62))
+    send_carried(workspace, server, told)
+    task = fake.of_frame(NAMES[0], MASKS)
+    fake.edit(task, answer, result=painted(task, 64))
+    pull(workspace, server, "masks")
+    found = send_carried(workspace, server, told)
+    assert (found.new, found.renewed) == (2, 2)
+    fake.delete(task, answer)
+    pull(workspace, server, "masks")
+    found = send_carried(workspace, server, told)
+    assert (found.new, found.renewed) == (2, 2)
+    fresh = fake.of_frame(NAMES[1], MASKS)["data"]["asked"][0]
+    assert "prompted_by" not in fresh
+    assert fresh["drawn_by"]["source"] == "grabcut"
+
+
+@pytest.mark.usefixtures("tracked")
+def test_alike_masks_and_verified_ones_stay_as_they_are(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    verify_first(workspace, server, fake, 11)
+    told = Told(pixels(62))
+    assert send_carried(workspace, server, told).known == 2
+    assert told.asked == []
+
+
+@pytest.mark.usefixtures("tracked")
+@pytest.mark.parametrize(
+    ("drawn", "guess"),
+    [(pixels() & ~pixels(), 0.5), (pixels(200), 0.5), (pixels(62), float("nan"))],
+)
+def test_an_answer_that_is_none_leaves_the_segmenters_own(
+    workspace: Workspace,
+    server: LabelStudio,
+    fake: FakeLabelStudio,
+    drawn: Any,
+    guess: float,
+) -> None:
+    verify_first(workspace, server, fake, 60)
+    told = Told(drawn, predicted_iou=guess)
+    send_carried(workspace, server, told)
+    assert len(told.asked) == 2
+    question = fake.of_frame(NAMES[1], MASKS)["data"]["asked"][0]
+    assert question["mask"] == mask_digest(rle.encode(pixels()))
+    assert question["drawn_by"]["source"] == "grabcut"
+    assert send_carried(workspace, server, told).renewed == 0
+
+
+@pytest.mark.usefixtures("tracked")
+def test_masks_that_one_led_to_are_accepted_together_where_they_are_alike(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    verify_first(workspace, server, fake, 60)
+    segment(workspace, of_12=pixels(20))
+    found = send_carried(workspace, server, Told(pixels(62)), task="clip")
+    assert (found.new, found.clips) == (2, 1)
+    (task,) = [task for task in fake.tasks.values() if task["project"] == 3]
+    fake.annotate(task, done(task))
+    assert pull(workspace, server, "masks").new == 2
+    sources = {row.frame_id: row.source for row in workspace.rows(Mask)}
+    assert sources == dict(zip(NAMES, ["annotator", "fake-carried", "fake-carried"], strict=True))
+
+
+@pytest.mark.usefixtures("tracked")
+def test_the_command_asks_the_segmenter_of_the_settings(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    verify_first(workspace, server, fake, 60)
+    words = ["label", "push", "masks", "--workspace", workspace.storage.url]
+    words += ["--url", server.url, "--set", "label.carry_masks=true", "--json"]
+    for new in (2, 0):  # asked again it says the same, so no task is replaced
+        result = CliRunner().invoke(cli, words, env={"AVATAR_LABEL_TOKEN": TOKEN})
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["result"]["new"] == new
+    questions = [fake.of_frame(name, MASKS)["data"]["asked"][0] for name in NAMES[1:]]
+    assert all(one["prompted_by"] for one in questions)
+    assert {one["drawn_by"]["source"] for one in questions} == {"grabcut-carried"}
