@@ -85,6 +85,7 @@ benchmark-chain: $(READY) ## The same, the offline chain on a few videos, comman
 benchmark-perception: $(READY) ## The same, what ears and eyes find on videos judged by eye: VIDEOS=DIR MODELS=DIR
 	$(BIN)/python -m benchmarks.perception --videos $(VIDEOS) --models $(MODELS) --out benchmarks/results/perception.json
 	$(BIN)/python -m benchmarks.tracks --videos $(VIDEOS) --models $(MODELS) --out benchmarks/results/tracks.json
+	$(BIN)/python -m benchmarks.mask_tracks --videos $(VIDEOS) --out benchmarks/results/mask_tracks.json
 
 benchmark-labels: $(READY) $(LABEL_STUDIO) ## The same, frames and clips to a real Label Studio and back, a person's time
 	$(BIN)/python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio

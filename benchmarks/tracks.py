@@ -145,7 +145,7 @@ def walking(folder: Path, number: int) -> Iterator[tuple[str, Counter[str], floa
             for index in range(SECONDS * FPS)
         )
         encode_film(pictures, FPS, path, None, 0, options={"preset": "superfast", "crf": "26"})
-        chosen = _events(rng)
+        chosen = events(rng)
         frames = [
             _frame(f"v_{index:04d}", index / FPS, before.width, before.height) for index in chosen
         ]
@@ -158,7 +158,8 @@ def walking(folder: Path, number: int) -> Iterator[tuple[str, Counter[str], floa
         yield kind, counted_pairs(boxes, tracks, shown), spent, len(shown)
 
 
-def _events(rng: np.random.Generator) -> list[int]:
+def events(rng: np.random.Generator) -> list[int]:
+    """Draw the pictures of a clip that its frames are, in order."""
     while True:
         chosen = np.sort(rng.integers(3, SECONDS * FPS - 3, FRAMES))
         if np.diff(chosen).min() >= 0.7 * FPS:

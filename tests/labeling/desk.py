@@ -15,10 +15,20 @@ from labeling.projects.serve import USER
 from labeling.review.instances import bring_instances_up_to_date
 from labeling.sync.pull import pull
 from labeling.sync.push import push
-from pipeline.records.schema import Instance, Review
+from pipeline.records.schema import Instance, Mask, Proposal, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.annotator import Annotator, browser
-from tests.labeling.drawn_workspace import VIDEOS, VOCABULARY, Drawn, fill_drawn, segment_drawn
+from tests.labeling.drawn_workspace import (
+    MULTI,
+    SINGLE,
+    VIDEOS,
+    VOCABULARY,
+    Drawn,
+    fill_drawn,
+    segment_drawn,
+    true_mask,
+)
+from tests.labeling.labelled_workspace import add_reviews, commit, mask_of, review
 
 
 @dataclass
@@ -86,6 +96,32 @@ def send(workspace: Workspace, api: LabelStudio, frames: int) -> int:
     """Push all frames; the number of the project they are in, which may show their media."""
     pushed = push(workspace, api, BOXES, VOCABULARY)
     assert (pushed.new, pushed.skipped) == (frames, [])
+    api.add_local_files(pushed.project.number, str(workspace.storage.path("media")))
+    return pushed.project.number
+
+
+def _decided(box: Proposal) -> Review:
+    """A person kept the only box of a frame."""
+    one = {"bbox": box.bbox, "category": box.categories[0], "scenario": "Single-sound"}
+    link = {"origin": "kept", "proposal_id": box.proposal_id, "track_id": box.track_id}
+    return review(box.frame_id, "dog", 1, instances=[{**one, **link}])
+
+
+def send_masks(workspace: Workspace, api: LabelStudio, world: dict[str, list[Drawn]]) -> int:
+    """Push right masks of the dogs of two videos, their boxes decided; the project's number."""
+    boxes = {
+        row.frame_id: row
+        for row in reversed(workspace.rows(Proposal))
+        if row.audible and row.frame_id.startswith((SINGLE, MULTI))
+    }
+    add_reviews(workspace, *map(_decided, boxes.values()))
+    bring_instances_up_to_date(workspace)
+    drawn = {one.frame.frame_id: one for ones in world.values() for one in ones}
+    rows = workspace.rows(Instance)
+    masks = [mask_of(row, true_mask(drawn[row.frame_id], row)) for row in rows]
+    commit(workspace, "segment", Mask, masks)
+    pushed = push(workspace, api, MASKS, [])
+    assert (pushed.new, pushed.skipped) == (len(boxes), [])
     api.add_local_files(pushed.project.number, str(workspace.storage.path("media")))
     return pushed.project.number
 

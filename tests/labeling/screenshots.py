@@ -27,7 +27,7 @@ from pipeline.config import SegmentConfig
 from pipeline.workspace.workspace import Workspace
 from stages.segment.refine import FrameRefiner
 from tests.labeling.conftest import serve_settings
-from tests.labeling.desk import Desk, beside, open_desk, seat, send, with_masks
+from tests.labeling.desk import Desk, beside, open_desk, seat, send, send_masks, with_masks
 from tests.labeling.drawn_workspace import (
     HALF_SEEN,
     MIXED,
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write ``annotating-*.png``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clip", action="store_true", help="only the page of a clip")
+    parser.add_argument("--clip", action="store_true", help="only the pages of clips")
     options = parser.parse_args(arguments)
     folder = options.folder
     settings = serve_settings()
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         running = start_server(workspace)
         try:
             _clip(workspace, Path(scratch) / "clips", folder)
+            _mask_clip(workspace, Path(scratch) / "mask_clips", folder)
             if options.clip:
                 return
             with open_desk(workspace, connect(workspace), Path(scratch) / "profile") as desk:
@@ -118,6 +119,21 @@ def _clip(served: Workspace, profile: Path, folder: Path) -> None:
         person.page.wait_for_function(_CLIPS_ARE_LOADED)
         person.page.wait_for_timeout(2000)  # the sign that it loads fades later
         _shrink(person.photograph(folder / "annotating-clip.png"), _SIZE)
+
+
+def _mask_clip(served: Workspace, profile: Path, folder: Path) -> None:
+    """The masks of the dog's clip, on a small screen."""
+    api = connect(served)
+    workspace = beside(served, api, "mask_clips", "clip")
+    number = send_masks(workspace, api, fill_drawn_clips(workspace))
+    task = min(api.tasks(number), key=lambda task: str(task["data"]["frame_id"]))
+    with seat(served, api, profile) as person:
+        person.page.set_viewport_size({"width": 1366, "height": 768})
+        person.open(number, int(task["id"]))
+        person.page.mouse.move(0, 0)
+        person.page.wait_for_function(_CLIPS_ARE_LOADED)
+        person.page.wait_for_timeout(2000)  # the sign that it loads fades later
+        _shrink(person.photograph(folder / "annotating-mask-clip.png"), _SIZE)
 
 
 def _masks(desk: Desk, folder: Path) -> None:

@@ -13,17 +13,15 @@ from labeling.label_studio.client import LabelStudio
 from labeling.projects.connect import connect
 from labeling.projects.mask_project import MASKS
 from labeling.projects.pages import frames_of
-from labeling.review.instances import bring_instances_up_to_date
 from labeling.sync.project_status import project_statuses
 from labeling.sync.pull import Pulled, pull
 from labeling.sync.push import push
-from pipeline.records.schema import Instance, Mask, Proposal, Review
+from pipeline.records.schema import Mask, Review
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.annotator import CHROMIUM, Annotator
 from tests.labeling.conftest import Studio
-from tests.labeling.desk import beside, seat
-from tests.labeling.drawn_workspace import MULTI, SINGLE, Drawn, fill_drawn_clips, true_mask
-from tests.labeling.labelled_workspace import add_reviews, commit, mask_of, review
+from tests.labeling.desk import beside, seat, send_masks
+from tests.labeling.drawn_workspace import MULTI, SINGLE, Drawn, fill_drawn_clips
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.browser, pytest.mark.slow]
 
@@ -61,40 +59,16 @@ class Clips:
         return [row for row in self.workspace.rows(Mask) if row.frame_id.startswith(video)]
 
 
-def decided(box: Proposal) -> Review:
-    """A person kept the only box of a frame."""
-    one = {"bbox": box.bbox, "category": box.categories[0], "scenario": "Single-sound"}
-    link = {"origin": "kept", "proposal_id": box.proposal_id, "track_id": box.track_id}
-    return review(box.frame_id, "dog", 1, instances=[{**one, **link}])
-
-
 @pytest.fixture(scope="module")
 def clips(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clips]:
     if not CHROMIUM.exists():
         pytest.skip("no Chromium; 'make test-labelstudio' says how to get one")
     workspace = beside(studio.workspace, studio.api, "mask_clips", "clip")
     world = fill_drawn_clips(workspace)
-    boxes = {
-        row.frame_id: row
-        for row in reversed(workspace.rows(Proposal))
-        if row.audible and row.frame_id.startswith((SINGLE, MULTI))
-    }
-    add_reviews(workspace, *map(decided, boxes.values()))
-    bring_instances_up_to_date(workspace)
-    drawn = {one.frame.frame_id: one for ones in world.values() for one in ones}
-    rows = workspace.rows(Instance)
-    commit(
-        workspace,
-        "segment",
-        Mask,
-        [mask_of(row, true_mask(drawn[row.frame_id], row)) for row in rows],
-    )
     api = connect(workspace)
-    pushed = push(workspace, api, MASKS, [])
-    assert (pushed.new, pushed.skipped) == (len(boxes), [])
-    api.add_local_files(pushed.project.number, str(workspace.storage.path("media")))
+    project = send_masks(workspace, api, world)
     with seat(studio.workspace, studio.api, tmp_path_factory.mktemp("profile")) as person:
-        yield Clips(person, workspace, api, pushed.project.number, world)
+        yield Clips(person, workspace, api, project, world)
 
 
 def test_one_key_accepts_what_is_shown_of_a_clip(clips: Clips, tmp_path: Path) -> None:
