@@ -335,8 +335,14 @@ def _case(path: Path, folder: Path) -> Case:
     return Case(own / path.name, own)
 
 
-def measure(paths: dict[int, Path], folder: Path, rounds: int) -> dict[int, dict[str, list[float]]]:
-    """CPU milliseconds of every variant on every video, ``rounds`` times in turn."""
+def measure(
+    paths: dict[int, Path], folder: Path, rounds: int
+) -> tuple[dict[int, dict[str, list[float]]], list[float]]:
+    """CPU milliseconds of every variant on every video, ``rounds`` times in turn.
+
+    Also the machine's load at the start of each round: our own is about 1.
+    """
+    loads = []
     times: dict[int, dict[str, list[float]]] = {m: {n: [] for n in VARIANTS} for m in paths}
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
@@ -345,13 +351,15 @@ def measure(paths: dict[int, Path], folder: Path, rounds: int) -> dict[int, dict
             for name in VARIANTS
         }
         for number in range(rounds + 1):
+            if number:
+                loads.append(round(os.getloadavg()[0], 1))
             for minutes, path in paths.items():
                 for name in VARIANTS:
                     spent = workers[name].submit(cpu_ms, path, folder, name).result()
                     if number:  # the first round warms imports and caches
                         times[minutes][name].append(spent)
             print(f"round {number} of {rounds}", file=sys.stderr)
-    return times
+    return times, loads
 
 
 MEMORY = """
@@ -440,7 +448,7 @@ def main() -> int:
         paths = {minutes: folder / f"minutes{minutes:04d}.mp4" for minutes in MINUTES}
         for minutes, path in paths.items():
             join(minute, minutes, path)
-        times = measure(paths, folder, options.rounds)
+        times, loads = measure(paths, folder, options.rounds)
         memory = {minutes: memory_mb(path) for minutes, path in paths.items()}
         counted = {minutes: counts(Case(path, folder)) for minutes, path in paths.items()}
     medians = {
@@ -461,6 +469,7 @@ def main() -> int:
     results = {
         "machine": machine(),
         "rounds": options.rounds,
+        "load": loads,
         "median_cpu_ms": medians,
         "spread_cpu_ms": {
             minutes: {name: [round(min(v), 1), round(max(v), 1)] for name, v in row.items()}
