@@ -134,15 +134,13 @@ def clip_task(clip_id: str, tasks: Sequence[Mapping[str, Any]], clips_html: str)
     assert 1 <= len(tasks) <= PAGES
     shared = "frame_id", "image", "clips_html", "categories", "off_screen_categories"
     of_frames = [task["data"] for task in tasks]
-    result, scores = [], [0.0]
+    result, scores = [_seen(0)], [0.0]
     for page, task in enumerate(tasks):
         for prediction in task["predictions"]:
             scores.append(prediction["score"])
             said = (item for item in prediction["result"] if item["from_name"] != "status")
             result += [{**item, "item_index": page} for item in said]
         result.append(_number(page))
-        if page == len(tasks) - 1:
-            result.append(_turned(page))
         if page and _is_as_before(tasks[page - 1], task):
             result.append(_chosen("status", page, AS_BEFORE))
     loops = [data["clips_html"] for data in of_frames] + [NO_LOOP] * (PAGES - len(tasks))
@@ -214,7 +212,7 @@ def one_page(task: Mapping[str, Any], frame_id: str, annotation: object) -> dict
     prediction = {
         "model_version": PREDICTED,
         "score": 0.0,
-        "result": [*said, _number(0), _turned(0)],
+        "result": [*said, _number(0), _seen(0)],
     }
     meta = {**task["meta"], "frame_ids": [frame_id]}
     return {"data": made, "meta": meta, "predictions": [prediction]}
@@ -226,15 +224,16 @@ what belongs beside it."""
 
 
 SEEN = "seen"
-"""The control that nobody sees and that counts the turns from a page to the next: whoever turned on
-from each saw them all. It is set beforehand on the last one alone."""
+"""The control that nobody sees and that counts the key that turns on, on the page it leaves or on
+the one it opens. It is set beforehand on the first page alone, which opens by itself: whoever
+pressed the key on each page, the last too, has it on all, and saw them."""
 
 
 def _number(page: int) -> dict[str, Any]:
     return _chosen(PAGE, page, str(page + 1))
 
 
-def _turned(page: int) -> dict[str, Any]:
+def _seen(page: int) -> dict[str, Any]:
     return {**_chosen(SEEN, page, ""), "type": "rating", "value": {"rating": 1}}
 
 

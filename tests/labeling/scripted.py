@@ -43,7 +43,7 @@ class Worked:
     tasks: int = 0
     frames: int = 0
     turns: int = 0
-    """Pages turned inside tasks."""
+    """Pages turned from inside tasks, the last one of each too."""
     page_s: float = 0.0
     """Seconds from each submission until the next task can be worked on, and of the first."""
     hands_s: float = 0.0
@@ -124,6 +124,9 @@ class Scripted:
                 self._hands(partial(self.person.turn_page, page))
             self.worked.pauses_s += LOOK_S
             self._decide(one, by_clip)
+        if by_clip:  # from the last one too
+            self.worked.turns += 1
+            self._hands(lambda: self.person.press("Control+ArrowRight"))
 
     def _decide(self, one: Drawn, by_clip: bool) -> None:
         person, video = self.person, one.scene.video_id

@@ -112,9 +112,9 @@ def test_a_picture_with_a_box_of_no_known_thing_is_to_be_said(
     assert not [one for one in accepted(fake.of_clip(*NAMES)) if one["from_name"] == "status"]
 
 
-def test_only_the_last_picture_counts_as_turned_on_from(task: dict[str, Any]) -> None:
+def test_only_the_first_picture_counts_as_seen_beforehand(task: dict[str, Any]) -> None:
     seen = [item["item_index"] for item in accepted(task) if item["from_name"] == "seen"]
-    assert seen == [2]
+    assert seen == [0]
 
 
 def test_carried_boxes_have_a_label_and_a_colour_of_their_own(task: dict[str, Any]) -> None:
