@@ -1,7 +1,6 @@
-"""Takedowns: videos whose makers, or the law, want them out.
+"""Releases and the videos that were taken down (``pipeline.workspace.takedowns``).
 
-A takedown is a small file of the workspace, ``takedowns/<video_id>.json``; no table is edited. The
-next release leaves the video out everywhere and names the takedown in its head and its card.
+The next release leaves the video out everywhere and names the takedown in its head and its card.
 ``verify`` fails on a release that still has it: it reads the takedowns of the workspace in which
 the release lies, of the one it is called for, and of the release's own head.
 """
@@ -10,52 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from pipeline.errors import AvatarBuildError, InputError, UsageError
-from pipeline.records.schema import check_video_id
 from pipeline.release.document import Document
 from pipeline.release.findings import Finding
 from pipeline.release.layout import DOCUMENT
 from pipeline.workspace.storage import Storage
-
-_FOLDER = "takedowns"
-
-
-class Takedown(BaseModel):
-    """A video that no release may have from ``date`` on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    video_id: str
-    date: date
-    reason: str
-
-
-def record_takedown(storage: Storage, video_id: str, reason: str = "") -> Takedown:
-    """Record that a video is taken down; a record that is there stays as it is.
-
-    Raises:
-        UsageError: not a YouTube id.
-    """
-    try:
-        check_video_id(video_id)
-    except InputError as error:
-        raise UsageError(f"takedown: {error.detail}") from error
-    takedown = Takedown(video_id=video_id, date=datetime.now(UTC).date(), reason=reason)
-    name = f"{_FOLDER}/{video_id}.json"
-    if not storage.create(name, takedown.model_dump_json().encode() + b"\n"):
-        return _read(storage, name)
-    return takedown
-
-
-def read_takedowns(storage: Storage) -> list[Takedown]:
-    """Return all takedowns of a workspace, by video."""
-    names = [name for name in storage.names(_FOLDER) if name.endswith(".json")]
-    return [_read(storage, f"{_FOLDER}/{name}") for name in names]
+from pipeline.workspace.takedowns import Takedown
 
 
 def releases_with(storage: Storage, video_id: str) -> list[str]:
@@ -82,13 +42,3 @@ def workspace_around(release: Path) -> Storage | None:
     root = release.resolve().parent.parent
     inside = release.resolve().parent.name == "releases"
     return Storage(root) if inside and (root / "commits/workspace.json").is_file() else None
-
-
-def _read(storage: Storage, name: str) -> Takedown:
-    try:
-        return Takedown.model_validate_json(storage.read(name))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise AvatarBuildError(
-            f"{name}: {problem['msg']}. Remove the file and run 'avatar-build takedown' again."
-        ) from error

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
-from exports.release.takedown import Takedown, read_takedowns, still_there, workspace_around
+from exports.release.takedown import still_there, workspace_around
 from exports.verify.checks import CHECKS, expected_files, restorable_files
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of
@@ -36,6 +36,7 @@ from pipeline.release.document import (
 from pipeline.release.findings import Finding
 from pipeline.release.row_file import RowFile, RowT
 from pipeline.words import plain, short
+from pipeline.workspace.takedowns import Takedown, read_takedowns
 
 __all__ = ["Finding", "verified", "verify_release"]
 

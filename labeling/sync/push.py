@@ -31,6 +31,7 @@ from pipeline.run.derive import bring_up_to_date
 from pipeline.words import counted
 from pipeline.workspace.asking import note_order
 from pipeline.workspace.locks import run_lock
+from pipeline.workspace.takedowns import read_takedowns
 from pipeline.workspace.workspace import Workspace
 
 Progress = Callable[[int, int], None]
@@ -134,7 +135,7 @@ def push(
             server.add_local_files(project.number, str(served))
         questions = kind.questions(workspace, vocabulary)
         pushed = Pushed(project, notes=questions.notes())
-        frames = questions.frames()
+        frames = _not_taken_down(workspace, questions.frames(), pushed)
         known, ending = _known_frames(server, questions, project, pushed)
         if other is not None:
             begun = _begun_elsewhere(server, questions, other, pushed)
@@ -176,6 +177,17 @@ def push(
                 if there is not None:
                     pushed.opened += _open_for_more(server, there, questions, progress)
     return pushed
+
+
+def _not_taken_down(workspace: Workspace, frames: Sequence[Frame], pushed: Pushed) -> list[Frame]:
+    """Return the frames of videos that may still be looked at, and note how many others are."""
+    gone = {one.video_id for one in read_takedowns(workspace.storage)}
+    left = [frame for frame in frames if frame.video_id not in gone]
+    if out := len(frames) - len(left):
+        pushed.notes.append(
+            f"{counted(out, 'frame')} not asked about: their videos were taken down."
+        )
+    return left
 
 
 _Made = tuple[dict[str, Any] | None, list[tuple[str, str]]]

@@ -84,12 +84,12 @@ def _verify(place: str, workspace: str, lists: Sequence[Path]) -> None:
 
 def _verify_folder(folder: Path, place: str, workspace: str, lists: Sequence[Path]) -> None:
     from exports.release.leak_audit import audit
-    from exports.release.takedown import read_takedowns
     from exports.verify.verify_release import verified
     from pipeline.arrow import spare_pandas
     from pipeline.release.read import read_document
     from pipeline.release.remote import is_remote, workspace_of
     from pipeline.workspace.storage import Storage
+    from pipeline.workspace.takedowns import read_takedowns
 
     spare_pandas()
     takedowns = read_takedowns(Storage(workspace))
@@ -226,7 +226,8 @@ def takedown(workspace: Workspace, video_id: str, reason: str) -> None:
     \b
         avatar-build takedown --workspace ws -1pRmoJIGQc
     """
-    from exports.release.takedown import record_takedown, releases_with
+    from exports.release.takedown import releases_with
+    from pipeline.workspace.takedowns import record_takedown
 
     storage = workspace.storage
     takedown = record_takedown(storage, video_id, reason)

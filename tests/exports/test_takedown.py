@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from exports.release.freeze import write_release as write
-from exports.release.takedown import read_takedowns, record_takedown, releases_with
+from exports.release.takedown import releases_with
 from exports.verify.verify_release import verify_release
 from pipeline.config import ExportConfig
 from pipeline.errors import UsageError
 from pipeline.release.document import from_json
 from pipeline.workspace.storage import Storage
+from pipeline.workspace.takedowns import read_takedowns, record_takedown
 from tests.exports.drawn import CAT, DOG, PROVENANCE, release, tables
 
 

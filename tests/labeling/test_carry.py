@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from exports.release.takedown import record_takedown
 from labeling.label_studio.client import LabelStudio
 from labeling.projects.labeling_config import CARRIED_COLOUR, carried_label
 from labeling.sync.reopen import reopen_boxes
 from pipeline.records.schema import Proposal, Review
+from pipeline.workspace.takedowns import record_takedown
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import accepted, choice, painted, pull, push, rectangle, scenario
 from tests.labeling.fake_label_studio import FakeLabelStudio

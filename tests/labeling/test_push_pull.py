@@ -12,6 +12,7 @@ from labeling.projects.labeling_config import BadTaskError
 from labeling.sync import push as pushing
 from pipeline.errors import UsageError
 from pipeline.records.schema import Review, Sounds
+from pipeline.workspace.takedowns import record_takedown
 from pipeline.workspace.workspace import Workspace
 from tests.labeling.exchange import VISIBLE, choice, kept, pull, push
 from tests.labeling.fake_label_studio import FakeLabelStudio
@@ -81,6 +82,15 @@ def test_a_frame_whose_video_is_gone_is_named_and_the_others_are_sent(
     assert found.new == 2
     assert [skipped for skipped, _ in found.skipped] == [name(11)]
     assert "retry --stage sample --kind missing_file" in found.lines()[1]
+
+
+def test_a_video_that_was_taken_down_is_not_asked_about_and_that_is_said(
+    workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio
+) -> None:
+    record_takedown(workspace.storage, frame(10).video_id, "asked for")
+    found = push(workspace, server)
+    assert (found.frames, list(fake.tasks)) == (0, [])
+    assert found.notes[-1] == "3 frames not asked about: their videos were taken down."
 
 
 def test_a_task_that_its_config_cannot_show_is_never_sent(

@@ -153,9 +153,9 @@ def freeze(
     from exports.parts import parts_of
     from exports.release.freeze import write_release
     from exports.release.selection import ReleaseTables
-    from exports.release.takedown import read_takedowns
     from pipeline.run.derive import bring_up_to_date
     from pipeline.run.runner import recover
+    from pipeline.workspace.takedowns import read_takedowns
     from stages.taxonomy import load_taxonomy
 
     bring_up_to_date(workspace)
