@@ -31,10 +31,10 @@ demo: $(READY) ## Run the whole chain on a rendered world (at most 10 minutes)
 	$(BIN)/avatar-build demo --workspace demo-workspace
 
 test: $(READY) lint ## Lint, types, and the tests that run without a GPU, but the slow ones
-	$(BIN)/python -m pytest -m "not gpu and not slow" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu and not slow" -n $(JOBS) --dist loadfile --durations 20
 
 test-slow: $(READY) ## Kills by the dozen, the chain in a bucket, real videos: minutes each
-	$(BIN)/python -m pytest -m "slow and not long and not gpu and not labelstudio" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not long and not gpu and not labelstudio" -n $(JOBS) --dist loadfile --durations 20
 
 test-long: $(READY) ## Nodes of Ray, job arrays, the rehearsal of benchmarks/gpu, one after the other
 	$(BIN)/python -m pytest -m "long and not gpu"
