@@ -61,7 +61,9 @@ def team(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Team:
 
 def said(task: dict[str, Any], *others: int) -> list[Any]:
     """All pages visible as proposed; on these pages the things are cats."""
-    result = json.loads(json.dumps(accepted(task)))
+    # What is said of a picture takes the place of "As before", with which it may begin.
+    begun = [item for item in accepted(task) if item["from_name"] != "status"]
+    result = json.loads(json.dumps(begun))
     for item in result:
         if item["from_name"] == "category" and item["item_index"] in others:
             item["value"]["rectanglelabels"] = ["cat"]
