@@ -28,14 +28,15 @@ _WAIT_MS = 30_000.0
 _SETTINGS = """localStorage.setItem(
   'labelStudio:settings', JSON.stringify({selectAfterCreate: true, showLabels: true}))"""
 
-# The page makes the annotation of a task more than once before it is ready to be worked on.
+# The page makes the annotation of a task more than once before it is ready to be worked on; of one
+# that is named in its address once more, which on a slow machine comes late.
 _IS_OPEN = """number => {
   const chosen = window.Htx?.annotationStore?.selected
   const image = [...(chosen?.names?.values() ?? [])].find(object => object.type === 'image')
   const ready = chosen && !Htx.isLoading && chosen?.type === 'annotation' && image?.imageIsLoaded
   const state = ready && (!number || Htx.task.id === number) ? chosen.id : ''
   if (window.seenState !== state) [window.seenState, window.seenSince] = [state, Date.now()]
-  return Boolean(state) && Date.now() - window.seenSince > 300
+  return Boolean(state) && Date.now() - window.seenSince > (number ? 1200 : 300)
 }"""
 
 STATUS = "Htx.annotationStore.selected.names.get('status').selectedValues()[0]"
