@@ -104,7 +104,7 @@ def _boxes(
         if thing is not None and any(item.from_name == "category" for _, item in of_box):
             of_box = _box(of_box, thing, onward)
         for raw, item in of_box:
-            if item.from_name == "category" and (labels := _labels(raw["value"])):
+            if item.from_name == "category" and (labels := _labels(raw.get("value"))):
                 raw = _with(raw, "rectanglelabels", [plain.get(one, one) for one in labels])
             found.append(raw)
     return found
@@ -153,4 +153,5 @@ def _labels(value: object) -> list[str]:
 
 
 def _with(raw: dict[str, Any], key: str, words: list[str]) -> dict[str, Any]:
-    return {**raw, "value": {**raw["value"], key: words}}
+    value = raw.get("value")
+    return {**raw, "value": {**(value if isinstance(value, dict) else {}), key: words}}

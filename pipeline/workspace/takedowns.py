@@ -1,7 +1,8 @@
 """The videos of a workspace that were taken down: their makers, or the law, want them out.
 
 A takedown is a small file, ``takedowns/<video_id>.json``; no table is edited. No release has the
-video from then on (``exports.release.takedown``), and no person is asked about it.
+video from then on (``exports.release.takedown``), and no later ``label push`` asks about it; tasks
+that were sent before stay at the server.
 """
 
 from __future__ import annotations

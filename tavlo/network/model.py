@@ -288,7 +288,7 @@ class _Projection(nn.Conv2d):
         if self.in_channels >= _VECTOR:
             return super().forward(input)
         down, across = self.stride
-        return nn.functional.conv2d(input[:, :, ::down, ::across], self.weight)
+        return nn.functional.conv2d(input[:, :, ::down, ::across], self.weight, self.bias)
 
 
 def _stage(channels: int, width: int, num_blocks: int, stride: int) -> nn.Sequential:

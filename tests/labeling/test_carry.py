@@ -330,6 +330,30 @@ def test_answers_about_a_video_taken_down_meanwhile_are_read_and_it_is_not_asked
     assert push(workspace, server, task="clip").frames == 0
 
 
+@pytest.mark.parametrize("odd", [..., None, "dog", [], {}, {"rectanglelabels": "dog"}])
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_region_of_another_shape_is_to_mend_and_the_other_pictures_come_in(
+    workspace: Workspace,
+    server: LabelStudio,
+    fake: FakeLabelStudio,
+    task: dict[str, Any],
+    odd: object,
+    marked: bool,
+) -> None:
+    result = [
+        {**item, "value": odd}
+        if (item["from_name"], item["item_index"]) == ("category", 1)
+        else item
+        for item in accepted(task)
+    ]
+    result = [{key: item[key] for key in item if item[key] is not ...} for item in result]
+    said = [status(0, "Visible"), *([mark(0, "From here on")] if marked else [])]
+    fake.annotate(task, [*result, *said])
+    found = pull(workspace, server)
+    assert [frame for frame, _ in found.bad] == [name(11)]
+    assert set(by_frame(workspace)) == {name(10), name(12)}
+
+
 def test_a_task_whose_things_are_not_as_pushed_is_to_mend(
     workspace: Workspace, server: LabelStudio, fake: FakeLabelStudio, task: dict[str, Any]
 ) -> None:

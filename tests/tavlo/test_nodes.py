@@ -44,7 +44,7 @@ def two_nodes(folder: Path, listed: Path) -> Iterator[list[subprocess.Popen[byte
         place = folder / f"node{number}"
         place.mkdir(parents=True)
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2"]
-        # A node that notices the other's new start before its own loss begins once more.
+        # Each node counts the deaths of its own processes; one kill is the death of both.
         torchrun += ["--nproc-per-node=1", "--max-restarts=6", "--rdzv-id=test"]
         torchrun += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
         torchrun += ["--local-addr=127.0.0.1", "-m", "pipeline.cli", "train-tavlo"]
