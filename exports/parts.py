@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from exports.release.selection import ReleaseTables
 from pipeline.errors import AvatarBuildError, DamagedError
 from pipeline.records.schema import TABLES, Record, arrow_schema
-from pipeline.workspace.ledger import TableFile
+from pipeline.workspace.commit import TableFile
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import read_records, to_records
 from pipeline.workspace.workspace import Workspace

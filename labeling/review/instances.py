@@ -18,7 +18,7 @@ from pipeline.records.reviews import Kind, by_frame, deciding
 from pipeline.records.schema import Instance, Review, content_id, digest_of
 from pipeline.run.derive import Derived, HeldStep, Inputs, commit_derived, derive
 from pipeline.run.stage import Drop, Ok, Outcome, StageSpec
-from pipeline.workspace.ledger import TableFile
+from pipeline.workspace.commit import TableFile
 from pipeline.workspace.table import read_records
 from pipeline.workspace.workspace import Workspace
 

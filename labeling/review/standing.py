@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.records.reviews import Kind, deciding
 from pipeline.records.schema import Review
-from pipeline.workspace.ledger import TableFile
+from pipeline.workspace.commit import TableFile
 from pipeline.workspace.workspace import Workspace
 
 _RULE = (

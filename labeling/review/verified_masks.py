@@ -21,7 +21,8 @@ from pipeline.records import rle
 from pipeline.records.schema import Mask, MaskSource, Review, ReviewedInstance, digest_of
 from pipeline.run.derive import Derived, HeldStep, Inputs, commit_derived, derive
 from pipeline.run.stage import Ok, StageSpec
-from pipeline.workspace.ledger import Commit, Ledger, TableFile
+from pipeline.workspace.commit import Commit, TableFile
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import read_arrow, read_records, to_records
 from pipeline.workspace.workspace import Workspace

@@ -21,7 +21,8 @@ from pipeline.flow import FLOW
 from pipeline.records.schema import digest_of
 from pipeline.run.stage import Outcome, StageSpec
 from pipeline.run.unit import Clock, Job, commit_unit
-from pipeline.workspace.ledger import Commit, Generation, Ledger, Rows, TableFile, Unit
+from pipeline.workspace.commit import Commit, Generation, Rows, TableFile, Unit
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.locks import run_lock
 from pipeline.workspace.workspace import Workspace
 

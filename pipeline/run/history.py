@@ -27,7 +27,8 @@ from pipeline.records.schema import (
     Source,
     Video,
 )
-from pipeline.workspace.ledger import Commit, Ledger, TableFile
+from pipeline.workspace.commit import Commit, TableFile
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.table import read_arrow, read_records, to_records
 from pipeline.workspace.workspace import Workspace
 

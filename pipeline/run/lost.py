@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pipeline.flow import FLOW, STAGES
 from pipeline.records.schema import Frame, Record, Video
-from pipeline.workspace.ledger import Unit
+from pipeline.workspace.commit import Unit
 from pipeline.workspace.recorded import CHANGED, MISSING, UNSURE, file_state, is_there
 from pipeline.workspace.workspace import Workspace
 

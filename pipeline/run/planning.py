@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from pipeline.records.schema import FailureRow
 from pipeline.run.stage import StageSpec
-from pipeline.workspace.ledger import Rows, TableFile, Unit
+from pipeline.workspace.commit import Rows, TableFile, Unit
 
 UNITS = 400
 """The units that a large table is divided into."""

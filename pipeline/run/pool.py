@@ -19,7 +19,8 @@ from pipeline.errors import StopRun
 from pipeline.records.schema import Record
 from pipeline.run.stage import Fail, Outcome, StageSpec
 from pipeline.run.unit import Clock, ConservationError, Job, UnitResult, commit_unit, read_unit
-from pipeline.workspace.ledger import Ledger, Unit
+from pipeline.workspace.commit import Unit
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.locks import Claims
 
 _POLL_S = 0.2

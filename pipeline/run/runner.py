@@ -29,7 +29,8 @@ from pipeline.run.stage import Stage, StageSpec
 from pipeline.run.stage_progress import Progress
 from pipeline.run.unit import Job, UnitResult
 from pipeline.words import counted
-from pipeline.workspace.ledger import Commit, Generation, Ledger, TableFile, Unit, in_force
+from pipeline.workspace.commit import Commit, Generation, TableFile, Unit, in_force
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.locks import RunLock, run_lock, unit_claims
 from pipeline.workspace.table import way_out
 from pipeline.workspace.workspace import Workspace

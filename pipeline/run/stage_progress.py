@@ -12,7 +12,7 @@ from pipeline.progress import counting
 
 if TYPE_CHECKING:
     from pipeline.run.unit import UnitResult
-    from pipeline.workspace.ledger import Unit
+    from pipeline.workspace.commit import Unit
 
 
 class Progress:

@@ -11,7 +11,8 @@ from pipeline.errors import UsageError
 from pipeline.flow import FLOW, STAGES
 from pipeline.records.schema import TABLES, DropRow, FailureRow
 from pipeline.words import short
-from pipeline.workspace.ledger import Commit, Ledger
+from pipeline.workspace.commit import Commit
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.workspace import Workspace
 
 

@@ -23,7 +23,8 @@ from pipeline.flow import imported
 from pipeline.records.schema import TABLES, DropRow, FailureRow, Record, Video, by_table, digest_of
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec
 from pipeline.versions import code_revision, tool_versions
-from pipeline.workspace.ledger import Commit, Contents, Input, Ledger, Unit
+from pipeline.workspace.commit import Commit, Contents, Input, Unit
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import CommittedFile, to_records
 

@@ -29,34 +29,29 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
 from itertools import count
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar
-
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    StrictFloat,
-    StrictInt,
-    TypeAdapter,
-    ValidationError,
-)
 
 from pipeline.errors import DamagedError, StopRun
-from pipeline.records.schema import DropRow, FailureRow, Record, digest_of
-from pipeline.words import plain, short
+from pipeline.records.schema import DropRow, FailureRow, digest_of
+from pipeline.workspace.commit import (
+    ENDINGS,
+    UNREADABLE,
+    Commit,
+    Contents,
+    Generation,
+    TableFile,
+    Unit,
+    Units,
+    checked,
+    sealed,
+    unsealed,
+    what_is_wrong,
+)
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import RecordT, committed_bytes, read_records, to_parquet, way_out
-
-DIGEST = "digest"
-"""The key under which a JSON file holds the digest of the rest of it."""
-
-_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""The errors of reading JSON that is not what was written."""
 
 _INDEX_FROM = 64
 """The number of commits outside the index that makes a new one, on a disk."""
@@ -72,206 +67,6 @@ _YOUNG_S = 24 * 3600.0
 
 _ATTEMPT = 16
 """Digits of its SHA-256 in the name of a file that is written in its place."""
-
-_ENDINGS = ("drops", "failures")
-"""What else a unit has files of, besides tables."""
-
-
-Contents = dict[str, tuple[type[Record], list[Any]]]
-"""The rows of a unit: per table (or ``drops``, ``failures``) its record and its rows."""
-
-
-class _Stored:
-    """A part of a JSON file: its fields are checked when read, and others are errors."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True)
-class _OfFile(_Stored):
-    """Something that is said of a Parquet file."""
-
-    file: str
-    sha256: str
-
-    @property
-    def content(self) -> tuple[str, str]:
-        """Return which file it is, and of which bytes."""
-        return self.file, self.sha256
-
-
-@dataclass(frozen=True)
-class TableFile(_OfFile):
-    """A Parquet file that a commit answers for."""
-
-    table: str
-    """Table name; ``drops`` or ``failures`` for those."""
-    rows: StrictInt
-
-
-@dataclass(frozen=True)
-class Rows(_OfFile):
-    """A range of a file's rows: ``first`` to ``stop - 1``."""
-
-    first: StrictInt
-    stop: StrictInt
-
-
-@dataclass(frozen=True)
-class _OfParts(_Stored):
-    """Something that is said of rows that may lie in several files."""
-
-    parts: tuple[Rows, ...]
-    """A range of one file, or several files whole; in a retry any ranges."""
-
-    @property
-    def contents(self) -> frozenset[tuple[str, str]]:
-        """Return which files it is of, and of which bytes."""
-        return frozenset(part.content for part in self.parts)
-
-    @property
-    def where(self) -> str:
-        """Name its files, for people."""
-        first = self.parts[0].file if self.parts else "no file"
-        return first + (f" and {len(self.parts) - 1} more" if self.parts[1:] else "")
-
-
-@dataclass(frozen=True)
-class Input(_OfParts):
-    """The rows a commit answers for."""
-
-    table: str
-
-
-@dataclass(frozen=True)
-class Unit(_OfParts):
-    """Rows of a stage's input that are done together, or some of them again."""
-
-    ordinal: StrictInt
-    """Place in the stage's plan; a later unit's answer about a row replaces an earlier one's."""
-    name: str
-    ids: tuple[str, ...] = ()
-    """Set in a retry: only these rows of the range."""
-    attempts: tuple[StrictInt, ...] = ()
-    """Set in a retry: how often each was tried before."""
-    again: bool = False
-    """Set where rows that are done are done again, for their media is lost; in no plan."""
-
-    @property
-    def num_rows(self) -> int:
-        """Return the number of rows to do."""
-        return len(self.ids) or sum(part.stop - part.first for part in self.parts)
-
-
-def _in_parts(stored: Any) -> Any:
-    """Take what was stored when a unit was a range of one file for what it is today."""
-    if not isinstance(stored, dict) or "parts" in stored:
-        return stored
-    of_part = [one.name for one in fields(Rows)]
-    rest = {name: value for name, value in stored.items() if name not in of_part}
-    return {**rest, "parts": [{name: stored[name] for name in of_part if name in stored}]}
-
-
-_Units = list[Annotated[Unit, BeforeValidator(_in_parts)]]
-
-
-def in_force(plan: Sequence[Unit], live: Set[tuple[str, str]]) -> list[Unit]:
-    """Return the units of a plan that stand.
-
-    A unit stands while all its files do. When one goes, the rows of the others are planned anew;
-    should it come back, the later units keep them.
-
-    Args:
-        plan: in order.
-        live: the files of the input that are in force, by name and digest.
-    """
-    # A file is divided at once, from its first row on.
-    begun = {
-        part.content: unit.ordinal
-        for unit in plan
-        for part in unit.parts
-        if part.first == 0 and not unit.ids
-    }
-    return [
-        unit
-        for unit in plan
-        if unit.contents <= live
-        and all(unit.ordinal >= begun.get(part.content, 0) for part in unit.parts)
-    ]
-
-
-@dataclass(frozen=True)
-class Generation(_Stored):
-    """Everything that decides a stage's answers, besides its input."""
-
-    stage: str
-    version: StrictInt
-    config: dict[str, Any]
-    fingerprint: dict[str, str]
-    upstream: dict[str, str]
-    """Keys of the stages whose tables are joined in."""
-
-    @property
-    def key(self) -> str:
-        """Return the stage key: SHA-256 over all of it."""
-        return digest_of(asdict(self))
-
-
-def _with(*keys: str) -> AfterValidator:
-    """Insist that a JSON object has these keys."""
-
-    def check(found: dict[str, Any]) -> dict[str, Any]:
-        for key in keys:
-            if key not in found:
-                raise ValueError(f"{key!r} is missing")
-        return found
-
-    return AfterValidator(check)
-
-
-@dataclass(frozen=True)
-class Commit(_Stored):
-    """A finished unit."""
-
-    unit: str
-    ordinal: StrictInt
-    stage: str
-    stage_key: str
-    unit_key: str
-    input: Annotated[Input, BeforeValidator(_in_parts)]
-    files: tuple[TableFile, ...]
-    counts: Annotated[dict[str, StrictInt], _with("input", "ok", "dropped", "failed")]
-    """``input``, ``ok``, ``dropped``, ``failed``, and ``children:<table>``."""
-    code_revision: str
-    versions: dict[str, str]
-    started: str
-    wall_s: StrictFloat
-    cpu_s: StrictFloat
-    ids: tuple[str, ...] = ()
-    """Set in a retry: the rows it answers again."""
-    endings: Annotated[dict[str, dict[str, StrictInt]], _with("drops", "failures")] | None = None
-    """The numbers of rows by reason and by kind of failure; none in old commits."""
-
-    def to_json(self) -> bytes:
-        """Return it as it is stored."""
-        return _sealed(asdict(self))
-
-    @staticmethod
-    def from_json(data: bytes, where: str) -> Commit:
-        """Read a commit back.
-
-        Raises:
-            DamagedError: when it is no commit of this version, or not what was written.
-        """
-        try:
-            found: Commit = _reader(Commit).validate_python(_unsealed(data))
-        except _UNREADABLE as error:
-            stage, unit = where.split("/")[1], PurePosixPath(where).name
-            raise DamagedError(
-                f"{where}: not a commit this version can read: {_said(error)}. Put the file back,"
-                f" or {way_out(stage)}. (It is of the unit {unit.removesuffix('.json')}.)"
-            ) from error
-        return found
 
 
 @dataclass
@@ -303,10 +98,10 @@ class Ledger:
         try:
             raw = json.loads(text)
             key = raw.pop("key")
-            found: Generation = _reader(Generation).validate_python(raw)
+            found: Generation = checked(Generation, raw)
             if found.key != key:
                 raise ValueError("it is not what its key was made of")
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._damaged(name, error) from error
         return found
 
@@ -328,16 +123,16 @@ class Ledger:
             try:
                 if name != _segment(number):
                     missing = missing or f"{self.folder}/plan/{_segment(number)}"
-                document = _unsealed(self.storage.read(path))
+                document = unsealed(self.storage.read(path))
                 if key and document["stage_key"] != key:
                     continue
                 if missing:
                     path = missing
                     raise ValueError("it is missing")
-                units += _reader(_Units).validate_python(document["units"])
+                units += checked(Units, document["units"])
             except FileNotFoundError:  # retired since it was listed
                 continue
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 raise self._damaged(path, error) from error
         return units
 
@@ -372,7 +167,8 @@ class Ledger:
         return [name for name in names if not name.startswith(".")]
 
     def _damaged(self, name: str, error: Exception) -> DamagedError:
-        return DamagedError(f"{name}: {_said(error)}. Put the file back, or {way_out(self.stage)}.")
+        what = what_is_wrong(error)
+        return DamagedError(f"{name}: {what}. Put the file back, or {way_out(self.stage)}.")
 
     def commits(self) -> list[Commit]:
         """Return all commits, in the order of their units.
@@ -404,10 +200,10 @@ class Ledger:
         """Take the commits of the index whose files have the size and time they had then."""
         name = f"{self.folder}/index.json"
         try:
-            sealed, _, text = self.storage.read(name).partition(b"\n")
-            if hashlib.sha256(text).hexdigest() != sealed.decode():
+            digest, _, text = self.storage.read(name).partition(b"\n")
+            if hashlib.sha256(text).hexdigest() != digest.decode():
                 return
-            indexed = _reader(dict[str, tuple[int, int, Commit]]).validate_json(text)
+            indexed = checked(dict[str, tuple[int, int, Commit]], json.loads(text))
         except (OSError, ValueError):
             return  # it only saves time
         for unit, (size, time_ns, commit) in indexed.items():
@@ -542,7 +338,7 @@ class Ledger:
             key = digest_of([stage_key, unit.ids, unit.attempts, parts])
             named.append(replace(unit, ordinal=number, name=f"{number:06d}-{key[:12]}"))
         document = {"stage_key": stage_key, "units": [asdict(unit) for unit in named]}
-        return self.storage.create(f"{self.folder}/plan/{_segment(segment)}", _sealed(document))
+        return self.storage.create(f"{self.folder}/plan/{_segment(segment)}", sealed(document))
 
     def commit(self, commit: Commit, contents: Contents, run_id: str) -> bool:
         """Publish a unit's rows; say whether this call did it or another process had before.
@@ -630,7 +426,7 @@ class Ledger:
             in_place = not self.storage.has_locks
             attempt = sha256[:_ATTEMPT] if in_place else run_id
             name = work = f"{self.folder}/{table}/{unit}.{attempt}.parquet"
-            if table not in _ENDINGS:
+            if table not in ENDINGS:
                 if in_place:
                     name = work = f"tables/{table}/{self.stage}-{unit}.{attempt}.parquet"
                 else:
@@ -674,7 +470,7 @@ class Ledger:
                     self.storage.move(found, file.file)
         outcomes = {
             f"{self.folder}/{table}/{name}"
-            for table in _ENDINGS
+            for table in ENDINGS
             for name in self.storage.names(f"{self.folder}/{table}")
         }
         if self.storage.has_locks:
@@ -698,7 +494,7 @@ class Ledger:
 
         That commit stands, so none can name them any more.
         """
-        tables = {file.table for commit in self.commits() for file in commit.files} - {*_ENDINGS}
+        tables = {file.table for commit in self.commits() for file in commit.files} - {*ENDINGS}
         starts = {f"{self.stage}-{commit.unit}" for commit in self.commits()}
         for table in sorted(tables):
             for name in self.storage.names(f"tables/{table}"):
@@ -781,7 +577,7 @@ class Ledger:
         return aside
 
     def _is_whole(self, file: TableFile, live: Sequence[TableFile]) -> bool:
-        if file.table not in _ENDINGS and file not in live:
+        if file.table not in ENDINGS and file not in live:
             return True
         try:
             committed_bytes(self.storage, file.file, file.sha256)
@@ -841,12 +637,6 @@ def is_attempt(name: str) -> bool:
     return len(parts) == 3 and len(parts[1]) == _ATTEMPT and parts[2] == "parquet"
 
 
-@cache
-def _reader(kind: Any) -> TypeAdapter[Any]:
-    """Make what reads and checks one kind of stored thing, when it is first asked for."""
-    return TypeAdapter(kind)
-
-
 def _endings(contents: Contents) -> dict[str, dict[str, int]]:
     """Count the rows of a unit that were dropped by reason, and that failed by kind."""
     drops, failures = (contents.get(name, (None, []))[1] for name in ("drops", "failures"))
@@ -856,43 +646,12 @@ def _endings(contents: Contents) -> dict[str, dict[str, int]]:
     }
 
 
-def _sealed(document: dict[str, Any]) -> bytes:
-    """Write a JSON file that holds a digest of itself."""
-    whole = {**document, DIGEST: digest_of(document)}
-    return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _unsealed(data: bytes) -> dict[str, Any]:
-    """Read what ``_sealed`` was given; files older than the digest have none.
-
-    Raises:
-        ValueError: it is not what was written.
-    """
-    document = json.loads(data)
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")
-    digest = document.pop(DIGEST, None)
-    if digest is not None and digest != digest_of(document):
-        raise ValueError("not what was written: damaged or edited")
-    return document
-
-
 def _units(names: Iterable[str]) -> set[str]:
     return {name for name in names if name.endswith(".json") and not name.startswith(".")}
 
 
 def _segment(number: int) -> str:
     return f"{number:05d}.json"
-
-
-def _said(error: Exception) -> str:
-    """Say what is wrong with a JSON file, in one line."""
-    if isinstance(error, KeyError):
-        return f"it has no {error}"
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {plain(first)} (got {short(first['input'])})"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -21,7 +21,8 @@ from pipeline.config import (
 from pipeline.errors import ConfigError, DamagedError, StopRun, UsageError
 from pipeline.records.schema import TABLES, Record, arrow_schema
 from pipeline.words import command_line
-from pipeline.workspace.ledger import Ledger, TableFile, is_attempt
+from pipeline.workspace.commit import TableFile
+from pipeline.workspace.ledger import Ledger, is_attempt
 from pipeline.workspace.locks import settings_lock
 from pipeline.workspace.settings_file import with_settings
 from pipeline.workspace.storage import Storage

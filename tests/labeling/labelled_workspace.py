@@ -25,7 +25,7 @@ from pipeline.records.schema import (
     Sounds,
     Video,
 )
-from pipeline.workspace.ledger import Commit, Generation, Input
+from pipeline.workspace.commit import Commit, Generation, Input
 from pipeline.workspace.recorded import note_file
 from pipeline.workspace.workspace import Workspace
 from tests.rows import clip, frame, proposal, sounds, video

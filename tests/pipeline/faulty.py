@@ -25,7 +25,7 @@ from pipeline.records.schema import Clip, Record, Source, clip_id, digest_of
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.workspace import leases
-from pipeline.workspace.ledger import Commit, Generation, Input, Rows
+from pipeline.workspace.commit import Commit, Generation, Input, Rows
 from pipeline.workspace.workspace import Workspace
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from pipeline.errors import DamagedError
 from pipeline.records.schema import digest_of
-from pipeline.workspace.ledger import Ledger, Rows, Unit
+from pipeline.workspace.commit import Rows, Unit
+from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.shell import Said, Shell

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import DamagedError, StopRun
 from pipeline.run.unit import Job, read_unit
-from pipeline.workspace.ledger import Rows, Unit
+from pipeline.workspace.commit import Rows, Unit
 from pipeline.workspace.workspace import Lookups, Workspace
 from tests.pipeline.counting import counting
 from tests.pipeline.faulty import Faulty, add_sources

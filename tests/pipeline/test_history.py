@@ -26,7 +26,7 @@ from pipeline.run.derive import Derived, bring_up_to_date, hold
 from pipeline.run.planning import divided
 from pipeline.run.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
 from pipeline.run.unit import Job, run_unit
-from pipeline.workspace.ledger import Generation
+from pipeline.workspace.commit import Generation
 from pipeline.workspace.workspace import Lookups, Workspace
 from tests.pipeline.counting import counting
 from tests.rows import proposal, said

@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.errors import AvatarBuildError, StopRun
 from pipeline.run.runner import RunOptions, recover, run_stage
+from pipeline.workspace.commit import Commit
 from pipeline.workspace.leases import EXPIRES_S
-from pipeline.workspace.ledger import Commit
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
 from tests.pipeline.model_store import ROOT, Actor, Chances, Killed, Model, modelled

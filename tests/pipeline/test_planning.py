@@ -28,7 +28,7 @@ from pipeline.run.pool import UnitSource
 from pipeline.run.runner import RunOptions, RunSummary, plan_retry, run_stage
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
 from pipeline.run.unit import Job, UnitResult, run_unit
-from pipeline.workspace.ledger import Rows, TableFile, Unit, in_force
+from pipeline.workspace.commit import Rows, TableFile, Unit, in_force
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Lookups, Workspace
 from tests.pipeline.faulty import Faulty, FaultyConfig, add_sources

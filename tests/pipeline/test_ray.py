@@ -16,7 +16,7 @@ from pipeline.models.catalogue import worker_bytes
 from pipeline.run.gpus import VISIBLE
 from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.run.stage_progress import Progress
-from pipeline.workspace.ledger import Unit
+from pipeline.workspace.commit import Unit
 from pipeline.workspace.workspace import Workspace
 from tests.flow_world import draw
 from tests.pipeline import gpu_stage

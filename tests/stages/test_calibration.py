@@ -14,7 +14,7 @@ import pytest
 from pipeline.config import HearConfig, ProposeConfig, load_config
 from pipeline.errors import ConfigError, UsageError
 from pipeline.records.schema import Frame, Proposal, Review, SoundClass, Sounds
-from pipeline.workspace.ledger import Generation
+from pipeline.workspace.commit import Generation
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Detection
 from stages.propose.again import Perceived, tag_again

@@ -19,7 +19,7 @@ from pipeline.records.schema import (
     SoundClass,
     Sounds,
 )
-from pipeline.workspace.ledger import Generation
+from pipeline.workspace.commit import Generation
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import Detection
 from stages.propose.again import Found, propose_again, sounds_by_frame, tag_again, with_table

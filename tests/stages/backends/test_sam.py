@@ -25,7 +25,7 @@ from pipeline.media import frames_between
 from pipeline.models.register import add
 from pipeline.records import rle
 from pipeline.records.schema import Frame, Instance, Mask, Record, digest_of
-from pipeline.workspace.ledger import Commit, Generation, Input
+from pipeline.workspace.commit import Commit, Generation, Input
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import SEGMENTERS, Hint, Image, Prompt, Segmented, make_backend
