@@ -78,8 +78,10 @@ def why(workspace: Workspace, some_id: str) -> None:
     \b
         avatar-build why -1pRmoJIGQc
     """
+    from pipeline.arrow import spare_pandas
     from pipeline.run.history import history
 
+    spare_pandas()
     steps, outcomes_of_rows = history(workspace, some_id)
     said = output()
     said.tell(

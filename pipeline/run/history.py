@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby, islice
@@ -28,6 +28,7 @@ from pipeline.records.schema import (
     Video,
 )
 from pipeline.workspace.commit import Commit, TableFile
+from pipeline.workspace.index import BY_CONTENT, IdIndex
 from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.table import read_arrow, read_records, to_records
 from pipeline.workspace.workspace import Workspace
@@ -51,9 +52,6 @@ _SHORT = {
     Instance: ("bbox", "audio_visual_category", "scenario", "proposal_id", "track_id", "verified"),
     Mask: ("source", "area", "bbox", "predicted_iou", "stability", "model_digest", "verified"),
 }
-
-_BY_CONTENT = (Mask, Instance, Review, Proposal)
-"""The rows whose ids are made from their content; the others' start with their video's."""
 
 _ENOUGH = 50
 """The rows of a table that show which ids start alike."""
@@ -140,12 +138,16 @@ class _Finder:
         self._made_by: dict[str, tuple[Ledger, Commit]] = {}
         self._answers: dict[tuple[str, str], list[Commit]] = {}
         for ledger, commit in self._commits:
-            for content in commit.input.contents:
-                self._answers.setdefault(content, []).append(commit)
+            for part in commit.input.parts:
+                self._answers.setdefault(part.content, []).append(commit)
             for file in commit.files:
                 self._made_by.setdefault(file.file, (ledger, commit))
         known = {file.content for _, commit in self._commits for file in commit.files}
-        self._unlinked = [one for _, one in self._commits if not one.input.contents <= known]
+        self._unlinked = [
+            one
+            for _, one in self._commits
+            if not all(part.content in known for part in one.input.parts)
+        ]
         self._listed = [
             (file, self._values(Source, file, Source.key)) for file in workspace.files(Source.table)
         ]
@@ -154,6 +156,7 @@ class _Finder:
         self._looked = self._commits
         self._homes: dict[tuple[str, str], str] = {}
         self._ids_of_ended = cache(partial(self._values, column="input_id"))
+        self._without = cache(self._files_without)
 
     # Where to look
 
@@ -216,7 +219,11 @@ class _Finder:
         return read_arrow(record, storage, file.file, file.sha256, [column]).column(0)
 
     def _rows(
-        self, record: type[Record], column: str, is_wanted: Callable[[Any], Any]
+        self,
+        record: type[Record],
+        column: str,
+        is_wanted: Callable[[Any], Any],
+        without: Set[tuple[str, str]] = frozenset(),
     ) -> Iterator[Any]:
         """Yield the rows whose value in a column is wanted, in the order of the files.
 
@@ -224,8 +231,11 @@ class _Finder:
             record: of which table.
             column: which.
             is_wanted: given the column of a file, says of each value whether it is.
+            without: files of which it is known that they hold none.
         """
         for file in filter(self._is_reached, self.workspace.files(record.table)):
+            if file.content in without:
+                continue
             wanted = is_wanted(self._values(record, file, column))
             if pc.any(wanted).as_py():
                 whole = read_arrow(record, self.workspace.storage, file.file, file.sha256)
@@ -250,7 +260,7 @@ class _Finder:
             UsageError: several ids start so.
         """
         every = list(reversed(TABLES.values()))
-        alike = [record for record in _BY_CONTENT if self._first_id(record)[:2] == some_id[:2]]
+        alike = [record for record in BY_CONTENT if self._first_id(record)[:2] == some_id[:2]]
         within = self._videos_that_start(some_id)
         begun = self._videos_where(lambda ids: pc.starts_with(ids, some_id))
         starts: dict[str, Record] = {}
@@ -274,8 +284,17 @@ class _Finder:
     def _starting(self, some_id: str, records: Iterable[type[Record]]) -> Iterator[Record]:
         """Yield rows whose key starts so; some of each table are enough."""
         for record in records:
-            rows = self._rows(record, record.key, lambda found: pc.starts_with(found, some_id))
+            without = self._without(some_id) if record in BY_CONTENT else frozenset()
+            rows = self._rows(
+                record, record.key, lambda found: pc.starts_with(found, some_id), without
+            )
             yield from islice(rows, _ENOUGH)
+
+    def _files_without(self, some_id: str) -> frozenset[tuple[str, str]]:
+        """Return files that are known to hold no id made from content that starts so."""
+        storage = self.workspace.storage
+        indexes = (IdIndex(storage, ledger.folder) for ledger in self.workspace.ledgers())
+        return frozenset(content for one in indexes for content in one.without(some_id))
 
     def _first_id(self, record: type[Record]) -> str:
         """Return any id of a table, to see what they look like; empty where it has none."""

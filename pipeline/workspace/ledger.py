@@ -7,7 +7,8 @@
                     work/<run>/            files not committed yet
                     retired/<key>/...      what an earlier generation made
                     run.lock, claims.lock  see ``locks``; where none tells runs/, see ``leases``
-                    index.json             copies of many commits, to read them at once
+                    index.json             copies of many commits, see ``index``
+                    ids/                   which files hold which ids, see there
 
 A commit is written after its files and before they move into ``tables/``. So a table holds nothing
 uncommitted, and a crash in between is mended by moving them at the next start (``recover``). What
@@ -50,6 +51,7 @@ from pipeline.workspace.commit import (
     unsealed,
     what_is_wrong,
 )
+from pipeline.workspace.index import IdIndex, Stamp, pack, unpack
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import RecordT, committed_bytes, read_records, to_parquet, way_out
 
@@ -76,6 +78,10 @@ class Ledger:
     storage: Storage
     stage: str
     _commits: dict[str, Commit] = field(default_factory=dict)
+    _stamps: dict[str, Stamp] = field(default_factory=dict)
+    """The stamps of their files from before they were read."""
+    _indexed: set[str] = field(default_factory=set)
+    """Those that the index has."""
     held: list[Commit] | None = None
     """The commits of one moment, while ``Workspace.one_moment`` lasts."""
     fence: Callable[[], None] = lambda: None
@@ -186,7 +192,10 @@ class Ledger:
             self._read_index(stamps)
         new = [f"{self.folder}/units/{name}" for name in sorted(names - self._commits.keys())]
         for path, data in self.storage.read_all(new).items():  # less what was retired since
-            self._commits[PurePosixPath(path).name] = Commit.from_json(data, path)
+            name = PurePosixPath(path).name
+            self._commits[name] = Commit.from_json(data, path)
+            if stamps is not None:
+                self._stamps[name] = stamps[name]
         for gone in self._commits.keys() - names:  # retired
             del self._commits[gone]
         return sorted(self._commits.values(), key=lambda commit: commit.ordinal)
@@ -196,43 +205,34 @@ class Ledger:
         """The number of commits outside the index that makes a new one."""
         return _INDEX_FROM if self.storage.local is not None else _INDEX_FROM_REMOTE
 
-    def _read_index(self, stamps: dict[str, tuple[int, int]]) -> None:
+    def _read_index(self, stamps: Mapping[str, Stamp]) -> None:
         """Take the commits of the index whose files have the size and time they had then."""
-        name = f"{self.folder}/index.json"
-        try:
-            digest, _, text = self.storage.read(name).partition(b"\n")
-            if hashlib.sha256(text).hexdigest() != digest.decode():
-                return
-            indexed = checked(dict[str, tuple[int, int, Commit]], json.loads(text))
-        except (OSError, ValueError):
-            return  # it only saves time
-        for unit, (size, time_ns, commit) in indexed.items():
-            if stamps.get(unit) == (size, time_ns):
-                self._commits.setdefault(unit, commit)
+        # It only saves time: one that is missing or damaged, or another version's, is passed over.
+        with contextlib.suppress(OSError, ValueError):
+            for name, stamp, commit in unpack(self.storage.read(f"{self.folder}/index.json")):
+                if stamps.get(name) == stamp:
+                    self._indexed.add(name)
+                    if name not in self._commits:
+                        self._commits[name], self._stamps[name] = commit, stamp
 
     def write_index(self) -> None:
         """Copy the commits into one file where many are in none, so that readers need only that.
 
-        Digests of environments repeat, so it stays about as large as the commits it spares.
+        Then their ids are learned too, see ``IdIndex``.
         """
-        stamps = self.storage.stamps(f"{self.folder}/units")
-        if stamps is None or len(_units(stamps)) < self._index_from:
-            return
-        before = self.storage.stamps(self.folder) or {}
-        if "index.json" in before:
-            newest = before["index.json"][1]
-            young = sum(time_ns > newest for _, time_ns in stamps.values())
-            if young < self._index_from:
-                return
         self.commits()
-        indexed = {
-            name: (*stamps[name], asdict(commit))
-            for name, commit in self._commits.items()
-            if name in stamps
-        }
-        text = json.dumps(indexed).encode()
-        seal = hashlib.sha256(text).hexdigest().encode()
-        self.storage.write(f"{self.folder}/index.json", seal + b"\n" + text)
+        if len((self._stamps.keys() & self._commits.keys()) - self._indexed) < self._index_from:
+            return
+        stamps = self.storage.stamps(f"{self.folder}/units") or {}
+        for name, stamp in self._stamps.items():
+            if stamps.get(name) != stamp:
+                self._commits.pop(name, None)  # replaced since it was read
+        commits = self.commits()
+        IdIndex(self.storage, self.folder).add(file for one in commits for file in one.files)
+        known = {name: self._stamps[name] for name in self._commits if name in self._stamps}
+        data = pack({name: (stamp, self._commits[name]) for name, stamp in known.items()})
+        self.storage.write(f"{self.folder}/index.json", data)
+        self._indexed = {*known}
 
     def is_committed(self, unit: Unit) -> bool:
         """Say whether the unit is done; one that is done again never is."""
@@ -306,6 +306,7 @@ class Ledger:
     def forget(self, unit: Unit) -> None:
         """Read a unit's commit anew: another process has replaced it."""
         self._commits.pop(f"{unit.name}.json", None)
+        self._indexed.discard(f"{unit.name}.json")
 
     # Writing
 

@@ -21,7 +21,7 @@ from pipeline.config import (
 from pipeline.errors import ConfigError, DamagedError, StopRun, UsageError
 from pipeline.records.schema import TABLES, Record, arrow_schema
 from pipeline.words import command_line
-from pipeline.workspace.commit import TableFile
+from pipeline.workspace.commit import Commit, TableFile
 from pipeline.workspace.ledger import Ledger, is_attempt
 from pipeline.workspace.locks import settings_lock
 from pipeline.workspace.settings_file import with_settings
@@ -81,6 +81,7 @@ class Workspace:
         self._moment: dict[str, set[str]] | None = None
         """The names in each table as ``one_moment`` found them."""
         self._moments_files: dict[str, list[TableFile]] = {}
+        self._moments_written: dict[str, list[tuple[Commit, TableFile]]] | None = None
 
     def _toml(self) -> str:
         return _read_settings(self.storage, f"{self.storage.url}/avatar.toml")
@@ -222,7 +223,7 @@ class Workspace:
                 ledger.held = ledger.commits()
             yield
         finally:
-            self._moment, self._moments_files = None, {}
+            self._moment, self._moments_files, self._moments_written = None, {}, None
             for ledger in held:
                 ledger.held = None
 
@@ -242,15 +243,13 @@ class Workspace:
         named = set()
         found: dict[tuple[str, str], list[TableFile]] = {}
         copies: dict[tuple[str, str], list[TableFile]] = {}
-        for ledger in self.ledgers():
-            for commit in ledger.commits():
-                for file in (file for file in commit.files if file.table == table):
-                    named.add(file.file)
-                    if commit.input.table == table:
-                        (original,) = commit.input.contents
-                        copies.setdefault(original, []).append(file)
-                    else:
-                        found[file.content] = [file]
+        for commit, file in self._written().get(table, []):
+            named.add(file.file)
+            if commit.input.table == table:
+                (original,) = commit.input.contents
+                copies.setdefault(original, []).append(file)
+            else:
+                found[file.content] = [file]
         for orphan in sorted(there - named):
             name = PurePosixPath(orphan).name
             if is_attempt(name) and not self.storage.has_locks:
@@ -262,6 +261,19 @@ class Workspace:
         if self._moment is not None:
             self._moments_files[table] = files
         return files
+
+    def _written(self) -> dict[str, list[tuple[Commit, TableFile]]]:
+        """Return by table what was written into it, with the commits that say so."""
+        if self._moments_written is not None:
+            return self._moments_written
+        written: dict[str, list[tuple[Commit, TableFile]]] = {}
+        for ledger in self.ledgers():
+            for commit in ledger.commits():
+                for file in commit.files:
+                    written.setdefault(file.table, []).append((commit, file))
+        if self._moment is not None:
+            self._moments_written = written
+        return written
 
     def live(self, *tables: str) -> set[tuple[str, str]]:
         """Return the committed files of tables by name and digest: what made of others is stale."""

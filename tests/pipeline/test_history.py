@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.scale import MADE
-from pipeline.errors import UsageError
 from pipeline.records.schema import (
     TABLES,
     Clip,
@@ -18,88 +13,14 @@ from pipeline.records.schema import (
     FailureRow,
     Frame,
     Instance,
-    Review,
-    Source,
 )
 from pipeline.run import history
-from pipeline.run.derive import Derived, bring_up_to_date, hold
-from pipeline.run.planning import divided
-from pipeline.run.stage import Drop, Ok, Outcome, StageSpec, WorkerContext
-from pipeline.run.unit import Job, run_unit
-from pipeline.workspace.commit import Generation
-from pipeline.workspace.workspace import Lookups, Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.pipeline.counting import counting
-from tests.rows import proposal, said
+from tests.pipeline.whole_flow import filled, told
+from tests.rows import proposal
 
 LISTS = 2
-VIDEOS = 12
-"""The videos of a list, half of them in its second unit."""
-
-
-def listed(workspace: Workspace, number: int, *, drop: str = "") -> None:
-    """Commit a list of videos, with one row that was dropped."""
-    spec = StageSpec("list", 1, "", ("sources",))
-    rows = [
-        Source(video_id=f"{number}_vid{n:06d}", label="dog", split="test", start_s=0)
-        for n in range(VIDEOS)
-    ]
-    answers: list[Outcome] = [Ok(row.id, [row]) for row in rows]
-    answers += [Drop(drop, "duplicate_id")] if drop else []
-    with hold(workspace, spec) as held:
-        held.commit(Derived(f"{number:012d}", f"{number}.csv", "", answers))
-
-
-def run_here(workspace: Workspace, name: str) -> None:
-    """Run a made stage over what is new, in this process and in units of 6 rows."""
-    kind, config = MADE[name]
-    ledger = workspace.ledger(name)
-    key = Generation(name, 1, {}, {}, {})
-    ledger.begin(key)
-    planned = {content for unit in ledger.plan() for content in unit.contents}
-    new = [file for file in workspace.files(kind.spec.reads) if file.content not in planned]
-    ledger.append(divided(new, 6), key.key, ledger.plan())
-    stage = kind(config)
-    scratch = workspace.storage.path("scratch")
-    stage.open(WorkerContext(workspace.storage, scratch, Lookups(workspace.storage)))
-    job = Job(workspace.storage, name, key.key)
-    for unit in ledger.plan():
-        if not ledger.is_committed(unit):
-            run_unit(job, stage, unit, lambda rows: None)
-
-
-def answered(workspace: Workspace, key: str, reviews: list[Review]) -> None:
-    """Commit what people said, which no file of the workspace was made into."""
-    with hold(workspace, StageSpec("pull", 2, "", ("reviews",))) as held:
-        answers = [Ok(row.id, [row]) for row in reviews]
-        held.commit(Derived(key, "boxes", "", answers))
-
-
-def retried(workspace: Workspace) -> None:
-    """Do a failed row of ``download`` again; it fails once more."""
-    ledger = workspace.ledger("download")
-    unit, row = ledger.failed()[0]
-    first = next(one for one in ledger.plan() if one.name == unit)
-    ledger.append([replace(first, ids=(row.input_id,), attempts=(1,))], "again", ledger.plan())
-    run_here(workspace, "download")
-
-
-def filled(root: Path, lists: int) -> Workspace:
-    """A workspace after the whole flow, where people have reviewed too."""
-    workspace = Workspace.create(root)
-    for number in range(lists):
-        listed(workspace, number, drop="no_such_row" if number else "")
-        for name in ("download", "sample", "hear", "propose", "accept"):
-            run_here(workspace, name)
-        frames = workspace.rows(Frame)
-        reviews = [
-            said("8", 1, f"{n}-{number}", frame_id=frame.id, review_id=f"r_{number}{n:011x}")
-            for n, frame in enumerate(frames[:: len(frames) // 3])
-        ]
-        answered(workspace, f"{number:012x}", reviews)
-        bring_up_to_date(workspace)
-        run_here(workspace, "segment")
-    retried(workspace)
-    return workspace
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +34,6 @@ class Everywhere(history._Finder):
 
     def _look_in(self, videos: Collection[str] | None) -> None:
         super()._look_in(None)
-
-
-def told(workspace: Workspace, some_id: str) -> Any:
-    """What ``why`` says of an id."""
-    try:
-        rows, endings = history.history(workspace, some_id)
-    except UsageError as error:
-        return str(error).split(":")[1]
-    return [row.as_dict() for row in rows], endings
 
 
 def some_ids(workspace: Workspace) -> Iterator[str]:
@@ -203,7 +115,7 @@ def test_an_instance_is_found_by_the_start_of_its_id(whole: Workspace) -> None:
 
 
 def test_a_linked_box_names_its_thing_and_one_without_a_link_says_nothing_of_it() -> None:
-    def told(number: int | None) -> list[str]:
+    def lines(number: int | None) -> list[str]:
         return [*history.HistoryRow(proposal(track_id=number), None, {}).lines()]
 
-    assert [line.split() for line in told(7) if line not in told(None)] == [["track_id", "7"]]
+    assert [line.split() for line in lines(7) if line not in lines(None)] == [["track_id", "7"]]

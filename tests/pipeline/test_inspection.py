@@ -38,6 +38,18 @@ def test_status_loads_no_stage_and_nothing_heavy(workspace: Workspace) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_why_loads_no_pandas(workspace: Workspace) -> None:
+    add_sources(workspace, ["ok"])
+    code = (
+        "import sys; from pipeline.cli import cli; cli.main(['why', '00d00000000', '-w',"
+        f" {workspace.storage.url!r}], standalone_mode=False);"
+        " sys.exit('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sources    00d00000000" in done.stdout
+
+
 def test_a_table_is_read_without_pandas(
     workspace: Workspace,
 ) -> None:
