@@ -698,7 +698,7 @@ class SegmentConfig(InferenceConfig):
     it by this IoU; of those that agree the one of highest predicted IoU is taken, and if none does,
     the one that overlaps best."""
     grabcut_iterations: int = Field(default=5, ge=1)
-    """Rounds of GrabCut."""
+    """Rounds of GrabCut, at most: a box is left alone once a round changes next to nothing."""
     min_mask_area: float = Field(default=0.02, ge=0, le=1)
     """Smallest mask, as a fraction of its box; below it the row fails, as colours_alike,
     box_too_small or, where the segmenter names no cause, empty_mask."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -163,6 +164,25 @@ def test_speckles_of_the_things_colour_are_left_out() -> None:
 def test_a_picture_of_one_colour_is_no_crash(grey: int) -> None:
     mask = cut(np.full((180, 320, 3), grey, np.uint8), ELLIPSE)
     assert mask.shape == (180, 320)
+
+
+@pytest.mark.parametrize(("iterations", "rounds"), [(1, 1), (2, 2), (5, 2), (50, 2)])
+def test_a_box_that_has_settled_is_not_cut_again(
+    iterations: int, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, truth = scene()
+    made = []
+    grab_cut = cv2.grabCut
+
+    def counted(*args: Any) -> Any:
+        made.append(args)
+        return grab_cut(*args)
+
+    monkeypatch.setattr(cv2, "grabCut", counted)
+    segmenter = GrabCutSegmenter(SegmentConfig(grabcut_iterations=iterations))
+    (found,) = next(segmenter.segment([Prompt(image, [ELLIPSE])]))
+    assert len(made) == rounds
+    assert iou(found.mask, truth) > 0.97
 
 
 def plain(image: Image, box: list[float]) -> NDArray[np.bool_]:
