@@ -86,6 +86,7 @@ benchmark-perception: $(READY) ## The same, what ears and eyes find on videos ju
 	$(BIN)/python -m benchmarks.perception --videos $(VIDEOS) --models $(MODELS) --out benchmarks/results/perception.json
 	$(BIN)/python -m benchmarks.tracks --videos $(VIDEOS) --models $(MODELS) --out benchmarks/results/tracks.json
 	$(BIN)/python -m benchmarks.mask_tracks --videos $(VIDEOS) --out benchmarks/results/mask_tracks.json
+	$(BIN)/python -m benchmarks.grabcut --videos $(VIDEOS) --models $(MODELS) --out benchmarks/results/grabcut.json
 
 benchmark-labels: $(READY) $(LABEL_STUDIO) ## The same, frames and clips to a real Label Studio and back, a person's time
 	$(BIN)/python -m benchmarks.labeling --label-studio .venv-labelstudio/bin/label-studio

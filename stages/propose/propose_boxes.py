@@ -68,6 +68,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
         joins=("sounds", "videos"),
         writes=("proposals",),
         rows_per_unit=256,
+        rows_worth_a_worker=10,
         batch_size=64,
         row_timeout_s=900,  # a large prompted detector takes minutes for a frame on a busy core
     )
