@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from stages.backends.interfaces import (
     Prompt,
     make_backend,
 )
+from stages.backends.sam2_video import Sam2Video
 from tests.rows import clip, frame, video
 from tests.video_factory import bursts, make_video
 
@@ -75,6 +76,12 @@ class Case:
 
 SAM_DECODER = 3.62 * len(BOXES)
 
+LINK = "-link"
+"""Ends the names of models that link boxes (``propose.link``), beside their segmenters."""
+
+REMEMBERED = 7
+"""Pictures that are shown first: from then on a memory is as full as it gets, but for its notes."""
+
 CASES = {
     "yolov8n-oiv7": Case("frame, 384x640", 10.45 * 384 / 640, 10),
     "yolov8x-oiv7": Case("frame, 384x640", 260.6 * 384 / 640, 2, target=0.10),
@@ -89,6 +96,7 @@ CASES = {
     "edgetam": Case("frame, 3 boxes", None, 5),
     "sam2.1-hiera-tiny": Case("frame, 3 boxes", None, 3),
     "sam2.1-hiera-large": Case("frame, 3 boxes", None, 1),
+    "sam2.1-hiera-tiny-link": Case("picture, 3 boxes carried on", None, 2),
 }
 
 
@@ -129,7 +137,7 @@ def write_weights(name: str, folder: Path) -> Path:
         from tests.stages.backends.tiny_sam import write_edgetam
 
         return write_edgetam(folder / "edgetam", side=1024)
-    return _write_sam2(name, folder)
+    return _write_sam2(name.removesuffix(LINK), folder)
 
 
 def _write_grounding_dino(folder: Path) -> Path:
@@ -169,17 +177,19 @@ def _write_yolo(architecture: str, path: Path) -> Path:
 
 
 def _write_sam2(name: str, folder: Path) -> Path:
+    """The whole video model, which its segmenter and its memory are read from."""
     from safetensors.torch import save_file
-    from transformers import Sam2Config, Sam2Model
+    from transformers import Sam2VideoConfig, Sam2VideoModel
 
-    config: Any = Sam2Config()
+    config: Any = Sam2VideoConfig()
     if name.endswith("large"):
         vision = config.vision_config.to_dict()
         vision["backbone_config"] |= SAM2_LARGE
         vision["backbone_channel_list"] = [1152, 576, 288, 144]
-        config = Sam2Config(vision_config=vision)
+        config = Sam2VideoConfig(vision_config=vision)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
-    tensors = {key: tensor.contiguous() for key, tensor in Sam2Model(config).state_dict().items()}
+    network = Sam2VideoModel(config).state_dict()
+    tensors = {key: tensor.contiguous() for key, tensor in network.items()}
     save_file(tensors, folder / "model.safetensors")
     return folder
 
@@ -190,6 +200,8 @@ def _write_sam2(name: str, folder: Path) -> Path:
 def open_backend(name: str, device: str, root: Path) -> Callable[[int], Iterable[Any]]:
     """Load a backend; the function runs it over so many items and yields what it says of each."""
     image = _picture()
+    if name.endswith(LINK):
+        return _open_memory(name.removesuffix(LINK), device, root, image)
     role = find_model(name).role
     settings: dict[str, Any] = {"device": device}
     if role == "detector":
@@ -208,6 +220,27 @@ def open_backend(name: str, device: str, root: Path) -> Callable[[int], Iterable
         backend = make_backend(SEGMENTERS, name, segment)
         run = lambda count: backend.segment([Prompt(image, BOXES)] * count)  # noqa: E731
     backend.open(Storage(root))
+    return run
+
+
+def _open_memory(
+    name: str, device: str, root: Path, image: Image
+) -> Callable[[int], Iterable[Any]]:
+    """Load SAM 2.1's memory and let it see pictures with boxes; the function shows it more."""
+    model = Sam2Video(name, device, "auto")
+    model.open(Storage(root))
+    memory = model.memory()
+    memory.show(image)
+    for number, box in enumerate(BOXES):
+        memory.take_up(number, box, (HEIGHT, WIDTH))
+    for _ in range(REMEMBERED):
+        memory.show(image)
+
+    def run(count: int) -> Iterator[Any]:
+        for _ in range(count):
+            memory.show(image)
+            yield [memory.box(number, (HEIGHT, WIDTH)) for number in range(len(BOXES))]
+
     return run
 
 
@@ -357,7 +390,8 @@ def main() -> None:
     if asked.step == "write":
         weights = asked.folder / "weights"
         weights.mkdir()
-        add(asked.only[0], write_weights(asked.only[0], weights), own=True)
+        name = asked.only[0]
+        add(name.removesuffix(LINK), write_weights(name, weights), own=True)
         return
     if asked.step == "measure":
         print(json.dumps(measure(asked.only[0], asked.device, asked.folder / "ws")))
@@ -368,7 +402,7 @@ def main() -> None:
             results = json.loads(asked.out.read_text()) | results
     devices = ["cpu", "cuda:0"] if gpu_name() else ["cpu"]
     results.setdefault("cpu_one_thread", {})
-    results.setdefault("gpu_rows", dict.fromkeys(CASES, "not measured"))
+    results["gpu_rows"] = dict.fromkeys(CASES, "not measured") | results.get("gpu_rows", {})
     for name in asked.only:
         for device in devices:
             rows = results["cpu_one_thread" if device == "cpu" else "gpu_rows"]

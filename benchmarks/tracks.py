@@ -45,6 +45,7 @@ from pipeline.records.schema import Clip, Frame, Proposal, Video
 from pipeline.synthetic.drawing import Painter, box_of, silhouettes
 from pipeline.synthetic.render import render_world
 from pipeline.synthetic.scene import CATEGORIES, Actor, Camera, Scene, Sound
+from stages.propose.linkers import FlowLinker
 from stages.propose.tracks import linked
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -56,6 +57,7 @@ SAME_IOU = 0.5
 """A box that overlaps a true one this much, the most of its frame, shows that thing."""
 
 LINKS = ProposeConfig()
+FLOW = FlowLinker(LINKS)
 Shown = dict[str, str | None]
 """The thing each box shows, by ``proposal_id``; none: nothing known."""
 
@@ -225,7 +227,7 @@ def timed_links(
 ) -> tuple[dict[str, int], float]:
     """Link the boxes of a clip; return their tracks and the CPU seconds it took."""
     started = time.process_time()
-    tracks = linked(boxes, frames, nullcontext(path), LINKS.link_iou)
+    tracks = linked(boxes, frames, nullcontext(path), FLOW, LINKS.link_iou)
     return tracks, time.process_time() - started
 
 

@@ -497,7 +497,7 @@ class ProposeConfig(InferenceConfig):
 
     renamed: ClassVar[Mapping[str, str]] = {"detector": "detectors", "openimages": "classes"}
 
-    links: ClassVar[frozenset[str]] = frozenset({"link", "link_iou"})
+    links: ClassVar[frozenset[str]] = frozenset({"link", "link_iou", "link_model"})
     """Settings that choose no box."""
 
     detectors: list[DetectorName] = Field(default=["motion"], min_length=1)
@@ -544,21 +544,29 @@ class ProposeConfig(InferenceConfig):
     """Longest side of the image given to yolov8*, pixels. The others' model folders say theirs."""
     motion_window_s: float = Field(default=0.2, gt=0)
     """The motion detector looks this far before and after the frame, seconds."""
-    link: Literal["flow", "none"] = "flow"
+    link: Literal["flow", "sam2", "none"] = "flow"
     """The way boxes of one thing in a clip's frames are found to be one (track_id). flow: along the
-    optical flow of the video between the frames. none: no box has a track, and no video is read."""
+    optical flow of the video between the frames. sam2: by SAM 2.1's memory of what they show, which
+    wants a GPU. none: no box has a track, and no video is read."""
     link_iou: float = Field(default=0.4, gt=0, le=1)
-    """Least IoU of a box, carried along the flow, with the one it is linked to; there and back."""
+    """Least IoU of a box, carried to a later frame, with the one it is linked to there; with flow,
+    of that one carried back, too."""
+    link_model: Literal[
+        "sam2.1-hiera-tiny",
+        "sam2.1-hiera-small",
+        "sam2.1-hiera-base-plus",
+        "sam2.1-hiera-large",
+    ] = "sam2.1-hiera-tiny"
+    """Weights of sam2, which are those of the segmenter of that name."""
 
     def deciding(self) -> dict[str, Any]:
-        """Leave the links out where there are none: that is what was before there were any."""
-        found = super().deciding()
-        linked = self.link != "none"
-        return found if linked else {k: v for k, v in found.items() if k not in self.links}
+        """Leave out what plays no part in the way boxes are linked, as before there was any."""
+        unused = {"none": self.links, "flow": {"link_model"}}.get(self.link, set())
+        return {key: value for key, value in super().deciding().items() if key not in unused}
 
     def backends(self) -> list[str]:
-        """Return the detectors."""
-        return list(self.detectors)
+        """Return the detectors, and the model that links boxes if one does."""
+        return [*self.detectors, *([self.link_model] if self.link == "sam2" else [])]
 
     @model_validator(mode="after")
     def _score_is_kept(self) -> ProposeConfig:

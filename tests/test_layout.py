@@ -138,6 +138,7 @@ def test_the_flow_is_the_only_list_of_stages() -> None:
                 "stages/backends/edgetam.py",
                 "stages/backends/grounding_dino.py",
                 "stages/backends/sam2.py",
+                "stages/backends/sam2_video.py",
             },
         ),
         ("timm", {"stages/backends/edgetam.py"}),

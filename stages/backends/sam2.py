@@ -1,14 +1,16 @@
 """SAM 2.1 with box prompts, through transformers: faster than SAM and better.
 
 Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024. Code and weights are Apache-2.0.
-The published folders hold the video model; its memory is left out, as each frame stands alone.
+The published folders hold the video model; its memory is left out, as each frame stands alone
+(``sam2_video`` has it).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +22,8 @@ from stages.backends.prompted import Prepared, PromptedSegmenter
 if TYPE_CHECKING:
     import torch
 
-_PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+"""The settings of a network's parts, in a folder's ``config.json``."""
 
 _ENCODER = "sam2_hiera_det_model"
 
@@ -96,18 +99,37 @@ def load_sam2(folder: Path) -> Any:
     """
     from transformers import Sam2Config, Sam2Model
 
-    file = folder / "config.json"
+    with sam2_settings(folder / "config.json") as document:
+        config = Sam2Config(**{part: document[part] for part in PARTS})
+    return fill(Sam2Model, config, folder / "model.safetensors")
+
+
+@contextlib.contextmanager
+def sam2_settings(file: Path) -> Iterator[dict[str, Any]]:
+    """Give what a ``config.json`` says, to be made settings of inside.
+
+    Raises:
+        UsageError: it is no SAM 2's, or what is made of it fails.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        parts = {part: document[part] for part in _PARTS}
         # Another kind would be built too, some of them from what they name on the network.
-        kind = parts["vision_config"]["backbone_config"].get("model_type", _ENCODER)
+        kind = document["vision_config"]["backbone_config"].get("model_type", _ENCODER)
         if kind != _ENCODER:
             raise ValueError(f"its encoder is {str(kind)[:40]!r}, not {_ENCODER!r}")
-        config = Sam2Config(**parts)
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        yield document
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        StrictDataclassError,
+    ) as error:
         raise UsageError(f"{file}: not the settings of a SAM 2 model ({error}).") from error
-    return fill(Sam2Model, config, folder / "model.safetensors")
 
 
 def fill(network: Any, config: Any, weights: Path) -> Any:

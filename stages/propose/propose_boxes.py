@@ -30,12 +30,16 @@ from stages.backends.device import ahead
 from stages.backends.frame_image import decode_frame_image
 from stages.backends.interfaces import DETECTORS, Detection, Detector, FrameInput, make_backend
 from stages.propose.filtering import AudioFilter, check_min_scores, rounded
+from stages.propose.linkers import Linker, make_linker
 from stages.propose.model_outputs import Answers
 from stages.propose.tracks import linked
 from stages.taxonomy import load_taxonomy
 
 _DECODED_AHEAD = 16
 """Frames decoded while the detector looks at earlier ones."""
+
+_OF_LINKER = "link."
+"""The beginning of the names of a linker's digests."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,10 @@ class ProposeBoxes(Stage[ProposeConfig]):
     def __init__(self, config: ProposeConfig) -> None:
         self.config = config
         self.detectors = make_detectors(config)
+        self.linker = make_linker(config)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Return the detectors' digests, and the taxonomy's where classes go through it."""
+        """Return the models' digests, and the taxonomy's where classes go through it."""
         found: dict[str, str] = {}
         for one in self.detectors:
             prefix = _prefix(self.config, one.name)
@@ -90,14 +95,18 @@ class ProposeBoxes(Stage[ProposeConfig]):
             taxonomy.of_seen(vocabulary)  # a list without its columns stops the run here
         if named:
             found["taxonomy"] = taxonomy.digest
+        if self.linker:
+            own = self.linker.fingerprint().items()
+            found |= {f"{_OF_LINKER}{key}": digest for key, digest in own}
         return found
 
     def device(self) -> str:
-        """Return the settings' device where a detector is a model."""
-        return self.config.device if any(one.has_weights for one in self.detectors) else "cpu"
+        """Return the settings' device where a detector or the linker is a model."""
+        backends = [*self.detectors, *([self.linker] if self.linker else [])]
+        return self.config.device if any(one.has_weights for one in backends) else "cpu"
 
     def open(self, ctx: WorkerContext) -> None:
-        """Load the detectors."""
+        """Load the detectors and the linker."""
         cv2.setNumThreads(1)  # processes fill the machine, not threads
         self._ctx = ctx
         self._videos = ctx.lookup("videos", "video_id")
@@ -113,6 +122,8 @@ class ProposeBoxes(Stage[ProposeConfig]):
         self._last_tracks: tuple[tuple[str, ...], dict[str, int]] = (), {}
         for one in self.detectors:
             one.open(ctx.storage)
+        if self.linker:
+            self.linker.open(ctx.storage)
 
     def process(self, rows: Sequence[Frame]) -> Iterator[Outcome]:
         """Yield each frame's boxes; drop a frame without one, or without a target sound."""
@@ -132,7 +143,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
     ) -> Iterator[Outcome]:
         """Yield the boxes of frames of one clip, with their tracks."""
         try:
-            tracks = self._tracks(asked, found) if self.config.link == "flow" else {}
+            tracks = self._tracks(asked, found, self.linker) if self.linker else {}
         except InputError as error:
             fault: InputError | None = error
         else:
@@ -148,7 +159,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
                 yield Ok(frame_id, [_in_track(row, tracks) for row in proposals])
 
     def _tracks(
-        self, asked: Sequence[_Asked], found: Mapping[str, list[Proposal]]
+        self, asked: Sequence[_Asked], found: Mapping[str, list[Proposal]], linker: Linker
     ) -> dict[str, int]:
         """Return the track of each box of a clip, by ``proposal_id``.
 
@@ -164,9 +175,8 @@ class ProposeBoxes(Stage[ProposeConfig]):
         if self._last_tracks[0] != key:  # a clip's frames come one by one where one is at fault
             frames = [one.frame, *one.others]
             video = video_file(self._ctx.storage, one.video)
-            tracks = linked(boxes, frames, video, self.config.link_iou)
-            self._last_tracks = key, tracks
-            self._ctx.heartbeat()
+            least, beat = self.config.link_iou, self._ctx.heartbeat
+            self._last_tracks = key, linked(boxes, frames, video, linker, least, beat)
         return self._last_tracks[1]
 
     def _proposals_beside(self, frame: Frame) -> list[Proposal]:
@@ -254,7 +264,7 @@ def kept_answers(
     Args:
         storage: the workspace.
         config: its settings of inference count.
-        fingerprint: of the stage; the taxonomy in it plays no part.
+        fingerprint: of the stage; the taxonomy and the linker in it play no part.
         detector: its name.
     """
     settings = {key: getattr(config, key) for key in config.inference - {"detectors"}}
@@ -262,7 +272,7 @@ def kept_answers(
     digests = {
         key.removeprefix(prefix): digest
         for key, digest in fingerprint.items()
-        if key != "taxonomy" and key.startswith(prefix)
+        if key != "taxonomy" and key.startswith(prefix) and not key.startswith(_OF_LINKER)
     }
     decided_by = settings | {"detector": detector} | digests
     version = ProposeBoxes.spec.version

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,103 +14,42 @@ from numpy.typing import NDArray
 
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
-from pipeline.media.encode import encode_film
+from pipeline.models.register import add
 from pipeline.records.schema import Frame, Proposal, track_id
-from pipeline.run.stage import Drop, Fail, Ok, Outcome
+from pipeline.run.stage import Drop, Fail
 from pipeline.run.unit import process_batch
-from pipeline.synthetic.drawing import Painter, box_of, silhouettes
-from pipeline.synthetic.scene import Actor, Camera, Scene, Sound
-from stages.backends.interfaces import Detection
+from pipeline.synthetic.scene import Camera, Scene
 from stages.propose.carrying import carried_overlaps, flows
-from stages.propose.propose_boxes import ProposeBoxes
+from stages.propose.linkers import FlowLinker, Likeness
 from stages.propose.tracks import linked, matched, tracks
-from tests.rows import context, frame, proposal, sounds, video
+from tests.rows import frame, video
+from tests.stages.drawn_things import (
+    AT,
+    FPS,
+    FRAMES,
+    STANDING,
+    WAYS,
+    Way,
+    actor,
+    boxes_of,
+    film_of_what_stands,
+    filmed,
+    opened,
+    painted,
+    rows,
+    scene,
+    things_by_track,
+    true_boxes,
+)
 from tests.stages.recorded_detector import Recorded
 
-FPS = 25
-SIZE = 320, 180
-AT = (4, 34, 60, 90, 120)
-"""The frames that are sampled."""
 LEAST = ProposeConfig().link_iou
-
-Pictures = Callable[[int], NDArray[np.uint8]]
-Things = Mapping[str, Sequence[float]]
-"""Boxes by the names of what they show."""
-
-
-def scene(*actors: Actor, background: Any = "meadow", **changes: Any) -> Scene:
-    """Five seconds of actors, each of which moves with a sound of its own."""
-    strokes = tuple(
-        Sound(actor=one.name, category=one.category, onsets=(0.5, 2.0, 3.5), end_s=5.0)
-        for one in actors
-    )
-    values: dict[str, Any] = {
-        "video_id": "v",
-        "label": "",
-        "split": "",
-        "duration_s": 5.0,
-        "fps": FPS,
-        "gop_s": 2.0,
-        "background": background,
-        "seed": 3,
-        "camera": Camera(swing_px=6, period_s=9, phase=1),
-        "actors": actors,
-        "sounds": strokes,
-        "width": SIZE[0],
-        "height": SIZE[1],
-    }
-    return Scene(**(values | changes))
-
-
-def actor(name: str, category: str, x: float, walk: float = 0.0, size: float = 70.0) -> Actor:
-    return Actor(name=name, category=category, x=x, y=165, size=size, walk_px_s=walk)
-
-
-def true_boxes(drawn: Scene, index: int) -> dict[str, list[float]]:
-    boxes = {name: box_of(mask) for name, mask in silhouettes(drawn, index).items()}
-    return {name: [float(side) for side in box] for name, box in boxes.items() if box}
-
-
-def filmed(path: Path, picture: Pictures, count: int = 125) -> Path:
-    """Encode pictures, ``(height, width, 3)`` RGB."""
-    timed = ((Fraction(index, FPS), picture(index)) for index in range(count))
-    encode_film(timed, FPS, path, None, 0)
-    return path
-
-
-def painted(drawn: Scene) -> Pictures:
-    painter = Painter(drawn)
-    return lambda index: np.ascontiguousarray(painter.frame(index)[:, :, ::-1])
-
-
-def rows(drawn: Mapping[int, Things], categories: Mapping[str, str]) -> dict[str, list[Proposal]]:
-    """A proposal of each thing, named like it and its frame, by frame."""
-    return {
-        frame(index).frame_id: [
-            proposal(
-                f"{name}@{index}",
-                frame_id=frame(index).frame_id,
-                bbox=list(box),
-                detector_class=categories[name],
-                categories=[categories[name]],
-            )
-            for name, box in things.items()
-        ]
-        for index, things in drawn.items()
-    }
-
-
-def things_by_track(found: Mapping[str, int]) -> list[set[str]]:
-    """The things each track shows, of proposals that are named ``thing@frame``."""
-    by_track: dict[int, set[str]] = {}
-    for name, track in found.items():
-        by_track.setdefault(track, set()).add(name.partition("@")[0])
-    return list(by_track.values())
+FLOW = FlowLinker(ProposeConfig())
 
 
 def link(path: Path, drawn: Scene, at: Iterable[int] = AT) -> dict[str, int]:
     boxes = rows({index: true_boxes(drawn, index) for index in at}, _categories(drawn))
-    return linked(boxes, [frame(index) for index in at], nullcontext(path), LEAST)
+    return linked(boxes, [frame(index) for index in at], nullcontext(path), FLOW, LEAST)
 
 
 def _categories(drawn: Scene) -> dict[str, str]:
@@ -164,7 +101,7 @@ def test_a_cut_breaks_every_track_though_a_look_alike_stands_in_its_place(tmp_pa
     path = filmed(tmp_path / "v.mp4", lambda index: one(index) if index < 70 else two(index))
     drawn = {index: true_boxes(before if index < 70 else after, index) for index in AT}
     boxes = rows(drawn, {"one": "dog", "two": "dog", "cat": "cat"})
-    found = linked(boxes, [frame(index) for index in AT], nullcontext(path), LEAST)
+    found = linked(boxes, [frame(index) for index in AT], nullcontext(path), FLOW, LEAST)
     assert sorted(map(sorted, things_by_track(found))) == [["cat"], ["cat"], ["one"], ["two"]]
 
 
@@ -186,7 +123,7 @@ def test_a_track_goes_on_where_its_thing_was_not_found_in_between(tmp_path: Path
     drawn = {index: true_boxes(still, index) for index in AT}
     del drawn[AT[2]]["dog"]
     boxes = rows(drawn, _categories(still))
-    found = linked(boxes, [frame(index) for index in AT], nullcontext(path), LEAST)
+    found = linked(boxes, [frame(index) for index in AT], nullcontext(path), FLOW, LEAST)
     assert sorted(map(sorted, things_by_track(found))) == [["cat"], ["dog"]]
 
 
@@ -196,9 +133,9 @@ def test_tracks_are_the_same_in_any_order_of_rows_and_two_boxes_of_a_frame_never
     drawn = scene(actor("left", "dog", 60), actor("right", "dog", 110), actor("cat", "cat", 250))
     path = filmed(tmp_path / "v.mp4", painted(drawn))
     boxes = rows({index: true_boxes(drawn, index) for index in AT}, _categories(drawn))
-    found = linked(boxes, [frame(index) for index in AT], nullcontext(path), LEAST)
+    found = linked(boxes, [frame(index) for index in AT], nullcontext(path), FLOW, LEAST)
     turned = dict(reversed(boxes.items()))
-    again = linked(turned, [frame(index) for index in AT[::-1]], nullcontext(path), LEAST)
+    again = linked(turned, [frame(index) for index in AT[::-1]], nullcontext(path), FLOW, LEAST)
     assert again == found
     for of_frame in boxes.values():
         assert len({found[row.proposal_id] for row in of_frame}) == len(of_frame)
@@ -207,7 +144,7 @@ def test_tracks_are_the_same_in_any_order_of_rows_and_two_boxes_of_a_frame_never
 
 def test_boxes_of_one_frame_are_tracks_of_their_own_and_no_video_is_opened() -> None:
     boxes = rows({4: {"a": (1, 2, 30, 40), "b": (9, 9, 9, 9)}}, {"a": "dog", "b": "dog"})
-    found = linked(boxes, [frame(4), frame(9)], nullcontext(Path("none.mp4")), LEAST)
+    found = linked(boxes, [frame(4), frame(9)], nullcontext(Path("none.mp4")), FLOW, LEAST)
     assert len(set(found.values())) == 2
 
 
@@ -302,7 +239,12 @@ def test_tracks_are_those_of_the_slow_definition() -> None:
             )
             for i, j in itertools.combinations(range(4), 2)
         }
-        assert tracks(counts, overlaps, 0.4) == slow_tracks(counts, overlaps, 0.4)
+        assert tracks(counts, _table(overlaps), 0.4) == slow_tracks(counts, overlaps, 0.4)
+
+
+def _table(overlaps: Mapping[tuple[int, int], NDArray[np.float64]]) -> Likeness:
+    """A linker's answers, all known before."""
+    return lambda frame, seen: np.array([overlaps[earlier, frame][box] for earlier, box in seen])
 
 
 # --- the stage ---
@@ -311,82 +253,46 @@ def test_tracks_are_those_of_the_slow_definition() -> None:
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the video of two things that stand, and the sampled pictures."""
-    folder = tmp_path_factory.mktemp("film")
-    for name in ("vvvvvvvvvvv", "wwwwwwwwwww"):
-        path = folder / video(name).path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture = painted(STANDING)
-        filmed(path, picture)
-        for index in AT:
-            place = folder / frame(index, name).path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(place), picture(index)[:, :, ::-1])
-    return folder
+    return film_of_what_stands(tmp_path_factory.mktemp("film"))
 
 
-STANDING = scene(actor("dog", "dog", 90), actor("other", "dog", 230))
-FRAMES = [frame(index, name) for name in ("vvvvvvvvvvv", "wwwwwwwwwww") for index in AT]
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a SAM 2.1 that finds everything everywhere."""
+    from tests.stages.backends.tiny_sam import write_sam2
+
+    return write_sam2(tmp_path_factory.mktemp("weights") / "sam2", "everywhere", side=64)
 
 
-def opened(folder: Path, scratch: Path, **settings: Any) -> ProposeBoxes:
-    """The stage over a copy of the film, with a detector that knows what is there."""
-    root = scratch / "ws"
-    if not root.exists():
-        root.mkdir(parents=True)
-        for path in sorted(folder.rglob("*.*")):
-            place = root / path.relative_to(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(path.read_bytes())
-    stage = ProposeBoxes(ProposeConfig(**settings))
-    stage.detectors = [
-        Recorded(
-            {
-                row.frame_id: [
-                    Detection(box, "moving region", 0.9)
-                    for box in true_boxes(STANDING, row.frame_index).values()
-                ]
-                for row in FRAMES
-            }
-        )
-    ]
-    names = ("vvvvvvvvvvv", "wwwwwwwwwww")
-    known: dict[str, Any] = {
-        "videos": [video(name) for name in names],
-        "sounds": [sounds(name) for name in names],
-        "frames": FRAMES,
-    }
-    stage.open(context(root, **known))
-    return stage
-
-
-def boxes_of(outcomes: Iterable[Outcome]) -> dict[str, list[Proposal]]:
-    return {
-        one.id: [row for row in one.rows if isinstance(row, Proposal)]
-        for one in outcomes
-        if isinstance(one, Ok)
-    }
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, models_folder: Path) -> Way:
+    """A way of linking; what it needs is registered."""
+    if request.param == "sam2":
+        add("sam2.1-hiera-tiny", request.getfixturevalue("everywhere"))
+    return WAYS[request.param]
 
 
 def test_a_clip_is_linked_alike_whole_in_parts_and_frame_by_frame(
-    film: Path, tmp_path: Path
+    way: Way, film: Path, tmp_path: Path
 ) -> None:
-    whole = boxes_of(opened(film, tmp_path / "a").process(FRAMES))
+    whole = boxes_of(opened(film, tmp_path / "a", way).process(FRAMES))
     assert len(whole) == 10
     for of_clip in (FRAMES[:5], FRAMES[5:]):
         found = {row.track_id for one in of_clip for row in whole[one.frame_id]}
-        assert len(found) == 2
-    assert len({row.track_id for rows in whole.values() for row in rows}) == 4
+        assert len(found) == len(way.boxes(0))
+    every = {row.track_id for rows in whole.values() for row in rows}
+    assert len(every) == 2 * len(way.boxes(0)), "no number is two clips'"
     for parts in ((FRAMES[:3], FRAMES[3:7], FRAMES[7:]), [[one] for one in FRAMES[::-1]]):
-        stage = opened(film, tmp_path / str(len(parts)))
+        stage = opened(film, tmp_path / str(len(parts)), way)
         again: dict[str, list[Proposal]] = {}
         for part in parts:
             again |= boxes_of(stage.process(part))
         assert again == whole
 
 
-def test_links_are_no_part_of_what_a_box_is(film: Path, tmp_path: Path) -> None:
-    with_tracks = boxes_of(opened(film, tmp_path).process(FRAMES))
-    without = boxes_of(opened(film, tmp_path, link="none").process(FRAMES))
+def test_links_are_no_part_of_what_a_box_is(way: Way, film: Path, tmp_path: Path) -> None:
+    with_tracks = boxes_of(opened(film, tmp_path, way).process(FRAMES))
+    without = boxes_of(opened(film, tmp_path, way, link="none").process(FRAMES))
     assert {row.track_id for rows in without.values() for row in rows} == {None}
     bare = {
         name: [row.model_copy(update={"track_id": None}) for row in rows]
@@ -395,22 +301,24 @@ def test_links_are_no_part_of_what_a_box_is(film: Path, tmp_path: Path) -> None:
     assert bare == without, "the ids by which reviews know boxes, too"
 
 
-def test_a_lost_video_fails_the_frames_of_its_clip_alone(film: Path, tmp_path: Path) -> None:
-    stage = opened(film, tmp_path)
+def test_a_lost_video_fails_the_frames_of_its_clip_alone(
+    way: Way, film: Path, tmp_path: Path
+) -> None:
+    stage = opened(film, tmp_path, way)
     (tmp_path / "ws" / video("vvvvvvvvvvv").path).unlink()
     outcomes = process_batch(stage, FRAMES)
     failed = [one for one in outcomes if isinstance(one, Fail)]
     assert {one.id for one in failed} == {one.frame_id for one in FRAMES[:5]}
     assert {one.kind for one in failed} == {"missing_file"}
-    assert boxes_of(outcomes) == boxes_of(opened(film, tmp_path / "b").process(FRAMES[5:]))
-    no_links = boxes_of(opened(film, tmp_path, link="none").process(FRAMES))
+    assert boxes_of(outcomes) == boxes_of(opened(film, tmp_path / "b", way).process(FRAMES[5:]))
+    no_links = boxes_of(opened(film, tmp_path, way, link="none").process(FRAMES))
     assert len(no_links) == 10, "the way out needs no video"
 
 
 def test_a_video_that_cannot_be_decoded_fails_its_frames_by_name(
-    film: Path, tmp_path: Path
+    way: Way, film: Path, tmp_path: Path
 ) -> None:
-    stage = opened(film, tmp_path)
+    stage = opened(film, tmp_path, way)
     (tmp_path / "ws" / video("vvvvvvvvvvv").path).write_bytes(b"<html>not a video</html>")
     outcomes = process_batch(stage, FRAMES)
     failed = {one.id: one.kind for one in outcomes if isinstance(one, Fail)}
@@ -420,10 +328,10 @@ def test_a_video_that_cannot_be_decoded_fails_its_frames_by_name(
 
 @pytest.mark.parametrize("fault", ["gone", "broken"])
 def test_a_frame_at_fault_fails_alone_and_the_others_are_linked_without_it(
-    film: Path, tmp_path: Path, fault: str
+    way: Way, film: Path, tmp_path: Path, fault: str
 ) -> None:
     bad = FRAMES[2]
-    stage = opened(film, tmp_path)
+    stage = opened(film, tmp_path, way)
     image = tmp_path / "ws" / bad.path
     if fault == "gone":
         image.unlink()
@@ -435,22 +343,24 @@ def test_a_frame_at_fault_fails_alone_and_the_others_are_linked_without_it(
     found = boxes_of(outcomes)
     assert len(found) == 9
     of_clip = {row.track_id for one in FRAMES[:5] for row in found.get(one.frame_id, [])}
-    assert len(of_clip) == 2
+    assert len(of_clip) == len(way.boxes(0))
     picture = painted(STANDING)(bad.frame_index)[:, :, ::-1]
     cv2.imwrite(str(image), picture)
-    (retried,) = boxes_of(opened(film, tmp_path).process([bad])).values()
+    (retried,) = boxes_of(opened(film, tmp_path, way).process([bad])).values()
     assert {row.track_id for row in retried} == of_clip, "a retry joins the tracks there are"
 
 
-def test_a_frame_without_boxes_is_dropped_and_the_tracks_go_on(film: Path, tmp_path: Path) -> None:
-    stage = opened(film, tmp_path)
+def test_a_frame_without_boxes_is_dropped_and_the_tracks_go_on(
+    way: Way, film: Path, tmp_path: Path
+) -> None:
+    stage = opened(film, tmp_path, way)
     (detector,) = stage.detectors
     assert isinstance(detector, Recorded)
     detector.answers = {**detector.answers, FRAMES[1].frame_id: []}
     outcomes = list(stage.process(FRAMES[:5]))
     assert [one.id for one in outcomes if isinstance(one, Drop)] == [FRAMES[1].frame_id]
     found = {row.track_id for rows in boxes_of(outcomes).values() for row in rows}
-    assert len(found) == 2
+    assert len(found) == len(way.boxes(0))
 
 
 def test_without_links_the_settings_are_those_of_before_there_were_any() -> None:
@@ -465,5 +375,5 @@ def test_frames_of_the_clip_are_found_by_time_at_any_rate(tmp_path: Path) -> Non
     path = filmed(tmp_path / "v.mp4", painted(still))
     late: list[Frame] = [frame(index, time_s=round(index / FPS, 6)) for index in (4, 90)]
     boxes = rows({index: true_boxes(still, index) for index in (4, 90)}, {"dog": "dog"})
-    found = linked(boxes, late, nullcontext(path), LEAST)
+    found = linked(boxes, late, nullcontext(path), FLOW, LEAST)
     assert len(set(found.values())) == 1

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.media import frames_between
 from pipeline.models.register import add
 from pipeline.records import rle
-from pipeline.records.schema import Frame, Instance, Mask, Record, digest_of
-from pipeline.workspace.commit import Commit, Generation, Input
+from pipeline.records.schema import Frame, Instance, Mask
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from stages.backends.interfaces import SEGMENTERS, Hint, Image, Prompt, Segmented, make_backend
@@ -34,6 +33,7 @@ from stages.backends.sam import fused_attention
 from tests.conftest import ROOT
 from tests.rows import frame
 from tests.stages.backends import tiny_sam
+from tests.stages.committed import put
 
 BOXES = [[0.0, 0.0, 320.0, 180.0], [40.0, 20.0, 200.0, 120.0], [100.5, 60.0, 30.0, 30.0]]
 NAMES = ["sam-vit-b", "sam2.1-hiera-tiny", "edgetam"]
@@ -417,32 +417,6 @@ def instance(name: str, shown: Frame, box: list[float]) -> Instance:
         proposal_id=None,
         verified=False,
     )
-
-
-def put(
-    workspace: Workspace,
-    stage: str,
-    tables: Mapping[str, tuple[type[Record], Sequence[Record]]],
-) -> None:
-    """Commit rows as if a stage had made them."""
-    ledger = workspace.ledger(stage)
-    ledger.begin(Generation(stage, 1, {}, {}, {}))
-    commit = Commit(
-        unit="000000-put",
-        ordinal=0,
-        stage=stage,
-        stage_key="",
-        unit_key=digest_of(stage),
-        input=Input((), ""),
-        files=(),
-        counts={"input": 1, "ok": 1, "dropped": 0, "failed": 0},
-        code_revision="",
-        versions={},
-        started="",
-        wall_s=0.0,
-        cpu_s=0.0,
-    )
-    ledger.commit(commit, {name: (kind, list(rows)) for name, (kind, rows) in tables.items()}, "t")
 
 
 @pytest.mark.parametrize("name", NAMES)

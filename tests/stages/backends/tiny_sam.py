@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import segment_anything
 import torch
@@ -20,25 +20,39 @@ from pipeline.run.stage import StageSpec, WorkerContext
 from pipeline.workspace.workspace import Workspace
 from stages.segment.segment_instances import SegmentInstances
 
-SAM2: dict[str, Any] = {
-    "vision_config": {
-        "backbone_config": {
-            "model_type": "sam2_hiera_det_model",
-            "hidden_size": 8,
-            "image_size": [256, 256],
-            "blocks_per_stage": [1, 1, 2, 1],
-            "embed_dim_per_stage": [8, 16, 32, 64],
-            "num_attention_heads_per_stage": [1, 1, 2, 2],
-            "global_attention_blocks": [3],
+
+def sam2_settings(side: int) -> dict[str, Any]:
+    """What the ``config.json`` of a small SAM 2.1 says, its input a square of this many pixels."""
+    cells = [[side // stride] * 2 for stride in (4, 8, 16)]
+    return {
+        "vision_config": {
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 8,
+                "image_size": [side, side],
+                "blocks_per_stage": [1, 1, 2, 1],
+                "embed_dim_per_stage": [8, 16, 32, 64],
+                "num_attention_heads_per_stage": [1, 1, 2, 2],
+                "global_attention_blocks": [3],
+            },
+            "backbone_channel_list": [64, 32, 16, 8],
+            "backbone_feature_sizes": cells,
+            "fpn_hidden_size": 256,
         },
-        "backbone_channel_list": [64, 32, 16, 8],
-        "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
-        "fpn_hidden_size": 256,
-    },
-    "prompt_encoder_config": {"image_size": 256},
-    "mask_decoder_config": {},
-    "model_type": "sam2_video",
-}
+        "prompt_encoder_config": {"image_size": side},
+        "mask_decoder_config": {},
+        "model_type": "sam2_video",
+        "image_size": side,
+        "memory_attention_num_layers": 2,
+        "memory_attention_feed_forward_hidden_size": 32,
+        "memory_attention_rope_feat_sizes": cells[-1],
+        "memory_attention_rope_theta": 500.0,
+        "memory_fuser_num_layers": 1,
+        "memory_fuser_intermediate_dim": 32,
+    }
+
+
+Answers = Literal["random", "everywhere", "nowhere"]
 
 
 def tiny_sam(checkpoint: str | None = None) -> Any:
@@ -69,17 +83,42 @@ def write_sam(path: Path) -> Path:
     return path
 
 
-def write_sam2(folder: Path) -> Path:
-    """A folder as published for transformers, with parts of the video model in it."""
-    from transformers import Sam2Config, Sam2Model
+def write_sam2(folder: Path, answers: Answers = "random", side: int = 256) -> Path:
+    """A folder as published for transformers: the whole video model.
+
+    Args:
+        folder: is made.
+        answers: what the network finds. everywhere: the mask of anything is all of a picture.
+            nowhere: the same masks, and that nothing is there.
+        side: pixels of its square input.
+    """
+    from transformers import Sam2VideoConfig, Sam2VideoModel
 
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(SAM2))
+    settings = sam2_settings(side)
+    (folder / "config.json").write_text(json.dumps(settings))
     torch.manual_seed(0)
-    parts = {name: part for name, part in SAM2.items() if name != "model_type"}
-    model = randomized(Sam2Model(Sam2Config(**parts)))
+    theta = settings.pop("memory_attention_rope_theta")
+    config: Any = Sam2VideoConfig(**settings, rope_parameters={"rope_theta": theta})
+    model = randomized(Sam2VideoModel(config))
+    decoder = model.mask_decoder
+    with torch.no_grad():
+        for layer in model.memory_encoder.memory_fuser.layers:
+            layer.scale.fill_(1.0)
+        # As drawn, it would find next to nothing again.
+        score = decoder.pred_obj_score_head.proj_out
+        score.bias.add_(4.8)
+        if answers != "random":
+            score.weight.zero_()
+            score.bias.fill_(10.0 if answers == "everywhere" else -10.0)
+            for tensor in (decoder.conv_s0.weight, decoder.upscale_conv2.weight):
+                tensor.zero_()
+            for tensor in (decoder.conv_s0.bias, decoder.upscale_conv2.bias):
+                tensor.fill_(1.0)
+            for network in decoder.output_hypernetworks_mlps:
+                network.proj_out.weight.zero_()
+                network.proj_out.bias.fill_(1.0)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    tensors["memory_encoder.projection.weight"] = torch.zeros(2, 2)
     save_file(tensors, folder / "model.safetensors")
     return folder
 
