@@ -33,6 +33,7 @@ PARSED = {
     "models fetch": "it needs the network",
     "models add": "the file is the authors'",
     "models path": "it needs weights that were fetched",
+    "propose --set": "weights are not here; tests/stages/test_sam2_linker.py draws such",
     "tune": "it needs people's reviews; tests/stages/test_calibration.py makes such",
     "label serve": "it runs a server until it is stopped",
     "label backend": "it runs a server until it is stopped",

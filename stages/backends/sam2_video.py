@@ -77,7 +77,7 @@ class Sam2Video:
 
 
 class Sam2Memory:
-    """What is remembered of the things of one clip.
+    """The memory of the things of one clip.
 
     Args:
         model: opened.

@@ -55,7 +55,7 @@ class ClipBoxes:
     """The boxes of a clip's frames, and the pictures between the frames."""
 
     frames: Sequence[Frame]
-    """At least two, in order of time."""
+    """Two or more, in order of time."""
     rows: Sequence[Sequence[Proposal]]
     """The boxes of each; none has none."""
     pictures: Iterable[Shown]

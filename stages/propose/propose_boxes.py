@@ -38,6 +38,9 @@ from stages.taxonomy import load_taxonomy
 _DECODED_AHEAD = 16
 """Frames decoded while the detector looks at earlier ones."""
 
+_REMEMBERED_BYTES = 300_000_000
+"""What a model that links boxes remembers of a clip's, on a CPU: 50 of 4 MB, and room."""
+
 _OF_LINKER = "link."
 """The beginning of the names of a linker's digests."""
 
@@ -104,6 +107,11 @@ class ProposeBoxes(Stage[ProposeConfig]):
         """Return the settings' device where a detector or the linker is a model."""
         backends = [*self.detectors, *([self.linker] if self.linker else [])]
         return self.config.device if any(one.has_weights for one in backends) else "cpu"
+
+    def memory_bytes(self) -> int:
+        """Return the memory a worker takes of a cluster, bytes; 0 asks for none."""
+        remembers = self.linker is not None and self.linker.has_weights
+        return super().memory_bytes() + (_REMEMBERED_BYTES if remembers else 0)
 
     def open(self, ctx: WorkerContext) -> None:
         """Load the detectors and the linker."""

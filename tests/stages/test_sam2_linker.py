@@ -122,11 +122,11 @@ def test_tracks_are_the_same_in_any_order_of_rows(
 ) -> None:
     add(NAME, registered[kind])
     things = {"left": [60.0, 90.0, 70.0, 80.0], "it": WHOLE, "right": [200.0, 90.0, 90.0, 80.0]}
-    boxes = rows({index: things for index in AT}, dict.fromkeys(things, "dog"))
+    boxes = rows({index: things for index in AT[:3]}, dict.fromkeys(things, "dog"))
     by = linker(tmp_path, link_iou=0.05)
-    found = linked(boxes, [frame(index) for index in AT], nullcontext(still), by, 0.05)
+    found = linked(boxes, [frame(index) for index in AT[:3]], nullcontext(still), by, 0.05)
     turned = dict(reversed(boxes.items()))
-    frames = [frame(index) for index in AT[::-1]]
+    frames = [frame(index) for index in AT[2::-1]]
     assert linked(turned, frames, nullcontext(still), by, 0.05) == found
     assert len(set(found.values())) < len(found), "something is linked"
     for of_frame in boxes.values():

@@ -111,7 +111,7 @@ def as_transformers_does(
 def test_masks_are_those_of_transformers_own_way_through_a_whole_video(
     model: Sam2Video, weights: Path
 ) -> None:
-    pictures = film(24)  # more than there are memories and notes: one too few shifts logits by 0.07
+    pictures = film(24)  # more than memories and notes reach back: one too few is 0.07 off
     for box in BOXES:
         theirs = as_transformers_does(weights, pictures, box)
         ours = follow(model, pictures, {"it": (0, box)})
@@ -120,7 +120,7 @@ def test_masks_are_those_of_transformers_own_way_through_a_whole_video(
             torch.testing.assert_close(found["it"][1].flatten(), score.flatten(), atol=2e-3, rtol=0)
         areas = [float(mask.float().mean()) for _, _, mask in theirs]
         assert len(set(areas)) > 12, "masks that are all alike would agree with anything"
-        assert any(0.01 < area < 0.9 for area in areas[1:])
+        assert any(0.01 < area < 0.95 for area in areas[1:])
 
 
 def test_a_box_is_the_one_around_the_mask(model: Sam2Video, weights: Path) -> None:
