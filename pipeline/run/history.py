@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from pipeline.records.schema import (
     Video,
 )
 from pipeline.workspace.commit import Commit, TableFile
-from pipeline.workspace.index import BY_CONTENT, IdIndex
+from pipeline.workspace.index import IdIndex
 from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.table import read_arrow, read_records, to_records
 from pipeline.workspace.workspace import Workspace
@@ -52,6 +52,9 @@ _SHORT = {
     Instance: ("bbox", "audio_visual_category", "scenario", "proposal_id", "track_id", "verified"),
     Mask: ("source", "area", "bbox", "predicted_iou", "stability", "model_digest", "verified"),
 }
+
+_BY_CONTENT = (Mask, Instance, Review, Proposal)
+"""The rows whose ids are made from their content; the others' start with their video's."""
 
 _ENOUGH = 50
 """The rows of a table that show which ids start alike."""
@@ -156,7 +159,7 @@ class _Finder:
         self._looked = self._commits
         self._homes: dict[tuple[str, str], str] = {}
         self._ids_of_ended = cache(partial(self._values, column="input_id"))
-        self._without = cache(self._files_without)
+        self._known_without = cache(self._files_without)
 
     # Where to look
 
@@ -211,6 +214,18 @@ class _Finder:
     def _is_reached(self, file: TableFile) -> bool:
         return self._reached is None or file.content in self._reached
 
+    @cached_property
+    def _indexes(self) -> list[IdIndex]:
+        storage = self.workspace.storage
+        return [IdIndex(storage, ledger.folder) for ledger in self.workspace.ledgers()]
+
+    def _files_without(self, some_id: str) -> frozenset[tuple[str, str]]:
+        return frozenset(file for index in self._indexes for file in index.without(some_id))
+
+    def _without(self, some_id: str) -> frozenset[tuple[str, str]]:
+        """Return files that are known to hold no id that starts so; of a few none is asked for."""
+        return self._known_without(some_id) if self._reached is None else frozenset()
+
     # Rows
 
     def _values(self, record: type[Record], file: TableFile, column: str) -> Any:
@@ -260,7 +275,7 @@ class _Finder:
             UsageError: several ids start so.
         """
         every = list(reversed(TABLES.values()))
-        alike = [record for record in BY_CONTENT if self._first_id(record)[:2] == some_id[:2]]
+        alike = [record for record in _BY_CONTENT if self._first_id(record)[:2] == some_id[:2]]
         within = self._videos_that_start(some_id)
         begun = self._videos_where(lambda ids: pc.starts_with(ids, some_id))
         starts: dict[str, Record] = {}
@@ -284,17 +299,13 @@ class _Finder:
     def _starting(self, some_id: str, records: Iterable[type[Record]]) -> Iterator[Record]:
         """Yield rows whose key starts so; some of each table are enough."""
         for record in records:
-            without = self._without(some_id) if record in BY_CONTENT else frozenset()
             rows = self._rows(
-                record, record.key, lambda found: pc.starts_with(found, some_id), without
+                record,
+                record.key,
+                lambda found: pc.starts_with(found, some_id),
+                self._without(some_id),
             )
             yield from islice(rows, _ENOUGH)
-
-    def _files_without(self, some_id: str) -> frozenset[tuple[str, str]]:
-        """Return files that are known to hold no id made from content that starts so."""
-        storage = self.workspace.storage
-        indexes = (IdIndex(storage, ledger.folder) for ledger in self.workspace.ledgers())
-        return frozenset(content for one in indexes for content in one.without(some_id))
 
     def _first_id(self, record: type[Record]) -> str:
         """Return any id of a table, to see what they look like; empty where it has none."""
@@ -380,7 +391,7 @@ class _Finder:
         """Return the rows about ``row_id`` in one unit's drops or failures."""
         found = []
         for file in commit.files:
-            if file.table == table:
+            if file.table == table and file.content not in self._without(row_id):
                 ids = self._ids_of_ended(record, file)
                 if ids.index(row_id).as_py() >= 0:
                     rows = read_records(record, self.workspace.storage, file.file, file.sha256)

@@ -9,10 +9,10 @@ commit, of the values there are and, for each commit, which of them it has. Much
 they all say, such as versions and settings. They were checked when they were read to be copied, so
 what has the digest is taken as it is.
 
-**Ids.** Where an id says nothing of its video, its file is found by them. What is known of a file
-is known of its bytes, by their digest. So no answer can be out of date: a file that was made anew
-is another, of which nothing is known, and it is looked into as without an index. The same is true
-of all files where a block or ``index.json`` is gone or not what was written. To look for an id, a
+**Ids.** Which files hold an id, so that of many only these are opened. What is known of a file is
+known of its bytes, by their digest. So no answer can be out of date: a file that was made anew is
+another, of which nothing is known, and it is looked into as without an index. The same is true of
+all files where a block or ``index.json`` is gone or not what was written. To look for an id, a
 block or two are read, of however many; to add files, the blocks are read and written one after the
 other.
 """
@@ -28,8 +28,8 @@ from dataclasses import dataclass, fields
 from sys import intern
 from typing import Any
 
-from pipeline.records.schema import TABLES, Instance, Mask, Proposal, Record, Review
-from pipeline.workspace.commit import UNREADABLE, Commit, Input, Rows, TableFile
+from pipeline.records.schema import TABLES
+from pipeline.workspace.commit import ENDINGS, UNREADABLE, Commit, Input, Rows, TableFile
 from pipeline.workspace.storage import Storage
 
 Stamp = tuple[int, int]
@@ -38,8 +38,8 @@ Stamp = tuple[int, int]
 _SHAPE = [[one.name for one in fields(kind)] for kind in (Commit, Input, Rows, TableFile)]
 """The fields of what is written; an index of others is another version's."""
 
-BY_CONTENT: tuple[type[Record], ...] = (Mask, Instance, Review, Proposal)
-"""The rows whose ids are made from their content; the others' start with their video's."""
+_KEYS = {table: record.key for table, record in TABLES.items()} | dict.fromkeys(ENDINGS, "input_id")
+"""The column of the ids in each table's files."""
 
 _DIRECTORY = "index.json"
 
@@ -53,7 +53,7 @@ _MOST_BLOCKS = 2
 """The blocks that are read for the start of an id. Of more ids than these hold, most files have
 some."""
 
-_AT_ONCE = 2**20
+_AT_ONCE = 2**18
 """The ids that are added together, at least; of many a quarter of what is there, so that a block is
 not written more than some ten times."""
 
@@ -233,8 +233,7 @@ class IdIndex:
         Args:
             files: all of the stage that are in force.
         """
-        tables = {record.table for record in BY_CONTENT}
-        there = {file.content: file for file in files if file.table in tables}
+        there = {file.content: file for file in files if file.table in _KEYS}
         gone = [content for content in self._files if content not in there]
         if 2 * len(gone) > len(self._files):
             self._files, self._blocks = [], []
@@ -279,7 +278,7 @@ class IdIndex:
                 data = read.get(file.file, b"")
                 if hashlib.sha256(data).hexdigest() != file.sha256:
                     continue
-                key = TABLES[file.table].key
+                key = _KEYS[file.table]
                 held = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
                 ids = held.read([key], use_threads=False).column(key)
                 number = pa.repeat(pa.scalar(len(self._files), pa.int32()), len(ids))
