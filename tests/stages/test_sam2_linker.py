@@ -305,6 +305,7 @@ def test_another_way_of_linking_asks_no_detector_again(
     assert bare[0] == bare[1]
 
 
+@pytest.mark.slow
 def test_a_run_answers_for_every_frame_and_other_weights_link_anew(
     registered: dict[Answers, Path], tmp_path: Path
 ) -> None:
