@@ -9,7 +9,7 @@ PYTHON ?= python3
 # Test files at a time; the tests of one file share what is slow to make.
 JOBS ?= 2
 # Where several run at a time, each computes on one thread: more would wait for one another.
-ALONE := OMP_NUM_THREADS=1
+ONE_THREAD := OMP_NUM_THREADS=1
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -33,10 +33,10 @@ demo: $(READY) ## Run the whole chain on a rendered world (at most 10 minutes)
 	$(BIN)/avatar-build demo --workspace demo-workspace
 
 test: $(READY) lint ## Lint, types, and the tests that run without a GPU, but the slow ones
-	$(ALONE) $(BIN)/python -m pytest -m "not gpu and not slow" -n $(JOBS) --dist loadfile --durations 20
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not gpu and not slow" -n $(JOBS) --dist loadfile --durations 20
 
 test-slow: $(READY) ## Kills by the dozen, the chain in a bucket, real videos: minutes each
-	$(ALONE) $(BIN)/python -m pytest -m "slow and not long and not gpu and not labelstudio" -n $(JOBS) --dist loadfile --durations 20
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow and not long and not gpu and not labelstudio" -n $(JOBS) --dist loadfile --durations 20
 
 test-long: $(READY) ## Nodes of Ray, job arrays, the rehearsal of benchmarks/gpu, one after the other
 	$(BIN)/python -m pytest -m "long and not gpu"

@@ -21,6 +21,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe
-from benchmarks.perception import missing_weights, sampled
+from benchmarks.perception import boxes_by, missing_weights, sampled
 from pipeline.cli.python import Workspace
-from pipeline.config import PROFILES, SegmentConfig, render_value
+from pipeline.config import SegmentConfig
 from pipeline.records.boxes import to_pixels
 from pipeline.records.schema import Frame, Proposal
 from pipeline.workspace.recorded import frame_bytes
@@ -47,7 +48,13 @@ Mask = NDArray[np.bool_]
 ROUNDS = 5
 SEEDS = (0, 1, 2)
 REFERENCE = f"full size, {ROUNDS} rounds, seed 0"
-LIGHT = "efficientat-mn04-as+yolox-nano+motion+grabcut"
+MODES = 5
+"""Colour modes of either side, each of which wants a pixel."""
+COMBINATIONS = (
+    "vggsound-label+motion+grabcut",
+    "efficientat-mn04-as+yolox-nano+motion+grabcut",
+)
+"""Those of ``benchmarks.perception`` whose boxes are cut; the second with models alone."""
 
 
 def boxes(videos: Path, models: Path | None, every: int) -> Iterator[tuple[Image, Box]]:
@@ -55,15 +62,10 @@ def boxes(videos: Path, models: Path | None, every: int) -> Iterator[tuple[Image
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "workspace"
         sampled(videos, root)
-        typed = [["hear.tagger=vggsound-label"]]  # the profile offline, whose boxes are by motion
-        if models is not None:
-            if missing := missing_weights(LIGHT, models):
+        for number, combination in enumerate(COMBINATIONS if models else COMBINATIONS[:1]):
+            if missing := missing_weights(combination, models):
                 raise SystemExit(f"{models} lacks {', '.join(missing)}")
-            light = PROFILES["light"]["propose"] | {"detectors": ["yolox-nano", "motion"]}
-            chosen = [f"propose.{key}={render_value(value)}" for key, value in light.items()]
-            typed.append(["hear.tagger=efficientat-mn04-as", *chosen])
-        for number, settings in enumerate(typed):
-            workspace = Workspace(shutil.copytree(root, f"{root}-{number}"), settings)
+            workspace = Workspace(shutil.copytree(root, f"{root}-{number}"), boxes_by(combination))
             workspace.run("hear")
             workspace.run("propose")
             frames = {frame.frame_id: frame for frame in workspace.rows(Frame)}
@@ -87,9 +89,9 @@ def reference(image: Image, box: Box, seed: int) -> Mask:
     states = np.full(view.shape[:2], cv2.GC_BGD, np.uint8)
     states[y0 - top : y1 - top, x0 - left : x1 - left] = cv2.GC_PR_FGD
     inside = (x1 - x0) * (y1 - y0)
-    if min(inside, states.size - inside) < ROUNDS:
+    if min(inside, states.size - inside) < MODES:
         return mask
-    colours = np.zeros((1, 65)), np.zeros((1, 65))
+    colours = np.zeros((1, 13 * MODES)), np.zeros((1, 13 * MODES))
     cv2.setRNGSeed(seed)
     cv2.grabCut(view, states, (0, 0, 1, 1), *colours, ROUNDS, cv2.GC_INIT_WITH_MASK)
     thing = np.isin(states, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
@@ -113,10 +115,7 @@ def measure(videos: Path, models: Path | None, every: int) -> dict[str, Any]:
     cv2.setNumThreads(1)
     segmenter = GrabCutSegmenter(SegmentConfig())
     ways: dict[str, Callable[[Image, Box], Mask]] = {
-        f"full size, {ROUNDS} rounds, seed {seed}": (
-            lambda image, box, seed=seed: reference(image, box, seed)  # type: ignore[misc]
-        )
-        for seed in SEEDS
+        f"full size, {ROUNDS} rounds, seed {seed}": partial(reference, seed=seed) for seed in SEEDS
     }
     ways["a grey level of noise, seed 0"] = lambda image, box: reference(noisy(image), box, 0)
     ways["grabcut"] = lambda image, box: segmenter.refine(segmenter.embed(image), Hint(box)).mask
@@ -157,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--models", type=Path)
-    parser.add_argument("--every", type=int, default=4)
+    parser.add_argument("--every", type=int, default=8)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     load = os.getloadavg()[0]

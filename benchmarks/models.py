@@ -396,17 +396,22 @@ def main() -> None:
     if asked.step == "measure":
         print(json.dumps(measure(asked.only[0], asked.device, asked.folder / "ws")))
         return
-    results: dict[str, Any] = {"machine": describe(), "gpu": gpu_name() or "none"}
+    here = {"machine": describe(), "gpu": gpu_name() or "none"}
+    results: dict[str, Any] = dict(here)
     if asked.out and asked.out.exists():
         with contextlib.suppress(ValueError):
-            results = json.loads(asked.out.read_text()) | results
+            results = json.loads(asked.out.read_text())
+    if {*asked.only} == {*CASES}:
+        results |= here
+    # Where only some are measured again, they say themselves when and on what.
+    own = {} if results["machine"] == here["machine"] else here
     devices = ["cpu", "cuda:0"] if gpu_name() else ["cpu"]
     results.setdefault("cpu_one_thread", {})
     results["gpu_rows"] = dict.fromkeys(CASES, "not measured") | results.get("gpu_rows", {})
     for name in asked.only:
         for device in devices:
             rows = results["cpu_one_thread" if device == "cpu" else "gpu_rows"]
-            rows[name] = one_case(name, device)
+            rows[name] = one_case(name, device) | own
             print(device, name, json.dumps(rows[name]), flush=True)
         if asked.out:
             asked.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -104,28 +104,35 @@ def missing_weights(combination: str, models: Path | None) -> list[str]:
     return missing
 
 
+def boxes_by(combination: str) -> list[str]:
+    """Return the settings of ``hear`` and ``propose`` of a combination."""
+    from pipeline.config import PROFILES, render_value
+
+    tagger, detectors, _ = split(combination)
+    typed = [f"hear.tagger={tagger}", f"propose.detectors={render_value(detectors)}"]
+    if any(name != "motion" for name in detectors):
+        light = {**PROFILES["light"]["propose"], "detectors": detectors}
+        typed += [f"propose.{key}={render_value(value)}" for key, value in light.items()]
+    return typed
+
+
 def measure(combination: str, videos: Path, base: Path) -> dict[str, Any]:
     """Run one combination over the sampled workspace ``base`` and judge it."""
     import shutil
 
     from pipeline.cli.python import Workspace
-    from pipeline.config import PROFILES, render_value
 
-    tagger, detectors, segmenter = split(combination)
+    segmenter = split(combination)[-1]
     root = base.with_name("one")
     shutil.copytree(base, root)
     try:
         typed = [
-            f"hear.tagger={tagger}",
-            f"propose.detectors={render_value(detectors)}",
+            *boxes_by(combination),
             f"segment.segmenter={segmenter}",
             # Every box is asked about, so that each mask is one the stage would be asked for.
             "label.accept_score=0",
             "label.accept_max=100",
         ]
-        if any(name != "motion" for name in detectors):
-            light = {**PROFILES["light"]["propose"], "detectors": detectors}
-            typed += [f"propose.{key}={render_value(value)}" for key, value in light.items()]
         workspace = Workspace(root, typed)
         seconds = {}
         for stage in ("hear", "propose"):

@@ -374,12 +374,8 @@ def one_channel(frame: AudioFrame, channels: Channels) -> NDArray[np.float32]:
 def mean_of_channels(frame: AudioFrame) -> NDArray[np.float32]:
     """Return the mean of all channels, ``(samples,)`` in [-1, 1]."""
     samples = _channels(frame)
-    wave: NDArray[np.float32]
-    if len(samples) > 1 and samples[0].dtype == np.float32:
-        wave, rest = samples[0] + samples[1], samples[2:]  # without a copy of the first
-    else:
-        wave, rest = samples[0].astype(np.float32), samples[1:]
-    for channel in rest:
+    wave: NDArray[np.float32] = samples[0].astype(np.float32)
+    for channel in samples[1:]:
         wave += channel
     return _to_unit(wave, frame, len(samples))
 

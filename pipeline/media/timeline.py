@@ -22,9 +22,6 @@ from pipeline.media.container import MAX_DURATION_S, Media, video_stream
 PUNCTUAL_S = 0.05
 """A file that starts within this of 0 starts at 0: codecs warm up and frames are reordered."""
 
-_CHECKED_EVERY = 64
-"""Packets between two looks at the clock: one costs a tenth of what reading a packet does."""
-
 
 @dataclass(frozen=True)
 class Timeline:
@@ -83,9 +80,8 @@ def read_timeline(media: Media) -> Timeline:
         time_base = stream.time_base
         assert time_base is not None
         hides = stream.codec_context.name == "vp8"
-        for number, packet in enumerate(container.demux(stream)):
-            if number % _CHECKED_EVERY == 0:
-                media.check_time()
+        for packet in container.demux(stream):
+            media.check_time()
             pts = packet.pts
             if pts is None:
                 if packet.size == 0:

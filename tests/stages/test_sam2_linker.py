@@ -24,9 +24,9 @@ from stages.backends.sam2_video import Sam2Memory
 from stages.propose.linkers import Linker, make_linker
 from stages.propose.propose_boxes import ProposeBoxes, kept_answers
 from stages.propose.tracks import linked
+from tests.labeling.labelled_workspace import commit
 from tests.rows import clip, frame, sounds, video
 from tests.stages.backends.tiny_sam import Answers, write_sam2
-from tests.stages.committed import put
 from tests.stages.drawn_things import (
     AT,
     FRAMES,
@@ -314,9 +314,10 @@ def test_a_run_answers_for_every_frame_and_other_weights_link_anew(
     settings = ["propose.link=sam2", "propose.device=cpu", "propose.max_boxes=2"]
     workspace = Workspace(tmp_path / "ws", settings)
     frames = FRAMES[:5]
-    put(workspace, "download", {"videos": (Video, [video()])})
-    put(workspace, "sample", {"clips": (Clip, [clip()]), "frames": (Frame, frames)})
-    put(workspace, "hear", {"sounds": (Sounds, [sounds()])})
+    commit(workspace, "download", Video, [video()])
+    commit(workspace, "sample", Clip, [clip()])
+    commit(workspace, "sample", Frame, frames)
+    commit(workspace, "hear", Sounds, [sounds()])
     add(NAME, registered["random"])
     run_stage(workspace, "propose", RunOptions(workers=1))
     ledger = workspace.ledger("propose")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,7 @@ from tavlo.training.train import train
 from tavlo.training.training_log import LOG, read_log
 from tests.tavlo import small
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """With several, torch 2.15 on a CPU writes past its memory in convolutions this narrow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Drops(TavloRecipe):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[CachedClip]:
     return small.clips(tmp_path_factory.mktemp("clips"))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The order of sums on one thread is one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 LOGGED = ("loss", "validation_loss", SENSITIVITY, MEAN_MAP)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ from stages.backends.interfaces import SEGMENTERS, Hint, Image, Prompt, Segmente
 from stages.backends.prompted import PromptedSegmenter, choose_mask
 from stages.backends.sam import fused_attention
 from tests.conftest import ROOT
+from tests.labeling.labelled_workspace import commit
 from tests.rows import frame
 from tests.stages.backends import tiny_sam
-from tests.stages.committed import put
 
 BOXES = [[0.0, 0.0, 320.0, 180.0], [40.0, 20.0, 200.0, 120.0], [100.5, 60.0, 30.0, 30.0]]
 NAMES = ["sam-vit-b", "sam2.1-hiera-tiny", "edgetam"]
@@ -43,12 +43,7 @@ HINTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -401,8 +396,8 @@ def filled(root: Path, shots: Sequence[bytes], segmenter: str) -> Workspace:
         frames.append(row)
         for part, box in enumerate(([0.0, 0.0, 640.0, 360.0], [200.0, 100.0, 200.0, 200.0])):
             instances.append(instance(f"i_{index}_{part}", row, box))
-    put(workspace, "sample", {"frames": (Frame, frames)})
-    put(workspace, "drawn", {"instances": (Instance, instances)})
+    commit(workspace, "sample", Frame, frames)
+    commit(workspace, "drawn", Instance, instances)
     return Workspace(root)
 
 
