@@ -142,9 +142,27 @@ class ProposeBoxes(Stage[ProposeConfig]):
                 asked.append(outcome)
             else:
                 yield outcome
-        found = self._proposals(asked)
+        found = self._found(asked)
         for clip in dict.fromkeys(one.frame.clip_id for one in asked):
             yield from self._outcomes([one for one in asked if one.frame.clip_id == clip], found)
+
+    def _found(self, asked: Sequence[_Asked]) -> dict[str, list[Proposal]]:
+        """Return the boxes by frame; where boxes are linked, of all frames of the clips.
+
+        A detector that reads the video passes over a clip once for frames it is asked for at once.
+        """
+        if not self.linker:
+            return self._proposals(asked)
+        whole: list[_Asked] = []
+        for clip in dict.fromkeys(one.frame.clip_id for one in asked):
+            own = [one for one in asked if one.frame.clip_id == clip]
+            here = {one.frame.frame_id for one in own}
+            beside = [self._ask(one) for one in own[0].others if one.frame_id not in here]
+            whole += own + [one for one in beside if isinstance(one, _Asked)]
+        try:
+            return self._proposals(whole)
+        except InputError:  # of a frame beside these, perhaps, which its own row tells
+            return self._proposals(asked)
 
     def _outcomes(
         self, asked: Sequence[_Asked], found: Mapping[str, list[Proposal]]
@@ -175,10 +193,12 @@ class ProposeBoxes(Stage[ProposeConfig]):
             InputError: its video is lost, or cannot be decoded.
         """
         one = asked[0]
-        boxes = {name: found[name] for name in (other.frame.frame_id for other in asked)}
-        for frame in [one.frame, *one.others]:
-            if frame.frame_id not in boxes:
-                boxes[frame.frame_id] = self._proposals_beside(frame)
+        boxes = {
+            frame.frame_id: found[frame.frame_id]
+            if frame.frame_id in found
+            else self._proposals_beside(frame)
+            for frame in [one.frame, *one.others]
+        }
         key = tuple(row.proposal_id for _, rows in sorted(boxes.items()) for row in rows)
         if self._last_tracks[0] != key:  # a clip's frames come one by one where one is at fault
             frames = [one.frame, *one.others]

@@ -23,6 +23,7 @@ class Recorded:
         self.name, self.vocabulary = name, vocabulary
         self.answers = answers
         self.shown: list[FrameInput] = []
+        self.times_asked = 0
 
     def fingerprint(self) -> Mapping[str, str]:
         return {}
@@ -31,6 +32,7 @@ class Recorded:
         self.storage = storage
 
     def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
+        self.times_asked += 1
         for item in inputs:
             self.shown.append(item)
             yield self.answers.get(item.frame.frame_id, [])

@@ -290,6 +290,17 @@ def test_a_clip_is_linked_alike_whole_in_parts_and_frame_by_frame(
         assert again == whole
 
 
+def test_a_detector_is_asked_once_for_a_clip_of_which_a_part_is_wanted(
+    film: Path, tmp_path: Path
+) -> None:
+    stage = opened(film, tmp_path, WAYS["flow"])
+    (detector,) = stage.detectors
+    assert isinstance(detector, Recorded)
+    assert len(boxes_of(stage.process(FRAMES[1:3]))) == 2
+    assert {one.frame for one in detector.shown} == set(FRAMES[:5])
+    assert (detector.times_asked, len(detector.shown)) == (1, 5)
+
+
 def test_links_are_no_part_of_what_a_box_is(way: Way, film: Path, tmp_path: Path) -> None:
     with_tracks = boxes_of(opened(film, tmp_path, way).process(FRAMES))
     without = boxes_of(opened(film, tmp_path, way, link="none").process(FRAMES))
