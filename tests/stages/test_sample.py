@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
@@ -107,18 +108,31 @@ def bench(tmp_path: Path) -> Bench:
 # method.md, a second time: everything decoded from the first frame to the last, float64, loops.
 
 
+def rms_of(wave: NDArray[np.float64], length: int, hop: int) -> NDArray[np.float64]:
+    """The root mean square of each ``length`` samples that begin a ``hop`` apart."""
+    starts = range(0, len(wave) - length + 1, hop)
+    return np.array([np.sqrt(np.mean(wave[at : at + length] ** 2)) for at in starts])
+
+
+@pytest.mark.slow  # of a new environment numba compiles librosa first
+@pytest.mark.parametrize(("length", "hop"), [(16_000, 16_000), (800, 160)])
+def test_the_slow_definition_of_loudness_is_librosas(length: int, hop: int) -> None:
+    import librosa
+
+    wave = np.random.default_rng(0).normal(size=5 * 16_000 + 77)
+    theirs = librosa.feature.rms(y=wave, frame_length=length, hop_length=hop, center=False)[0]
+    assert rms_of(wave, length, hop) == pytest.approx(theirs, rel=1e-12)
+
+
 class SlowVideo:
     """Every frame and every sample of a file, by their timestamps."""
 
     def __init__(self, path: Path) -> None:
         with av.open(str(path)) as container:
-            frames = list(container.decode(video=0))
-        base = cast(Fraction, frames[0].time_base)
-        self.zero = cast(int, frames[0].pts) * base
-        self.times = [cast(int, frame.pts) * base - self.zero for frame in frames]
-        self.rgb = [frame.to_ndarray(format="rgb24") for frame in frames]
-        self.luma = [luma_plane(frame).copy() for frame in frames]
-        self.damaged = [frame.is_corrupt for frame in frames]
+            self.frames = list(container.decode(video=0))
+        base = cast(Fraction, self.frames[0].time_base)
+        self.zero = cast(int, self.frames[0].pts) * base
+        self.times = [cast(int, frame.pts) * base - self.zero for frame in self.frames]
         self.wave, self.rate = self._waveform(path)
 
     def _waveform(self, path: Path) -> tuple[NDArray[np.float64], int]:
@@ -137,23 +151,13 @@ class SlowVideo:
         return np.nan_to_num(wave), rate
 
     def rms_per_second(self, seconds: int) -> NDArray[np.float64]:
-        import librosa
-
-        wave = self.wave[: seconds * self.rate]
-        return cast(
-            "NDArray[np.float64]",
-            librosa.feature.rms(y=wave, frame_length=self.rate, hop_length=self.rate, center=False)[
-                0
-            ],
-        )
+        return rms_of(self.wave[: seconds * self.rate], self.rate, self.rate)
 
     def events(self, start_s: int, config: SampleConfig) -> list[tuple[float, float]]:
         """Time and strength of the local maxima, strongest first."""
-        import librosa
-
         wave = self.wave[start_s * self.rate : (start_s + config.clip_s) * self.rate]
         hop = self.rate // 100
-        rms = librosa.feature.rms(y=wave, frame_length=5 * hop, hop_length=hop, center=False)[0]
+        rms = rms_of(wave, 5 * hop, hop)
         peaks = []
         for i in range(1, len(rms) - 1):
             if rms[i - 1] < rms[i] and (later := rms[i:][rms[i:] != rms[i]]).size:
@@ -175,14 +179,17 @@ class SlowVideo:
                 for number, shown in enumerate(self.times)
                 if abs(float(shown) - time) <= 0.1 + 1e-9
                 and start_s <= shown < start_s + config.clip_s
-                and not self.damaged[number]
+                and not self.frames[number].is_corrupt
             ]
             if near:
                 chosen.append((time, max(near, key=lambda n: (self.sharpness(n), -n))))
         return chosen
 
     def sharpness(self, number: int) -> float:
-        return float(cv2.Laplacian(self.luma[number], cv2.CV_64F).var())
+        return float(cv2.Laplacian(luma_plane(self.frames[number]), cv2.CV_64F).var())
+
+    def rgb(self, number: int) -> NDArray[np.uint8]:
+        return self.frames[number].to_ndarray(format="rgb24")
 
 
 REAL = [
@@ -204,9 +211,23 @@ REAL = [
 ]
 
 
-@pytest.fixture(params=REAL)
+# Of the module: what tests of one video need is made once, and one video's is kept at a time.
+@pytest.fixture(scope="module", params=REAL)
 def real(request: pytest.FixtureRequest, shared: Path) -> Path:
     return shared / "data/raw_videos" / f"{request.param}.mp4"
+
+
+@pytest.fixture(scope="module")
+def slow(real: Path) -> SlowVideo:
+    return SlowVideo(real)
+
+
+@pytest.fixture(scope="module")
+def outcome(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What the stage, as it comes, says of a real video."""
+    bench = Bench(tmp_path_factory.mktemp("real") / "ws")
+    (outcome,) = bench.sample([bench.add(real)])
+    return outcome
 
 
 def test_every_real_video_is_tested(shared: Path) -> None:
@@ -214,9 +235,8 @@ def test_every_real_video_is_tested(shared: Path) -> None:
 
 
 def test_clips_and_frames_of_real_video_are_those_of_the_slow_definition(
-    real: Path, bench: Bench
+    real: Path, slow: SlowVideo, outcome: Outcome
 ) -> None:
-    slow = SlowVideo(real)
     # The end is the last frame's; real files here run at a constant rate, one frame is granted.
     step = slow.times[-1] - slow.times[-2]
     seconds = int(slow.times[-1] + 2 * step)
@@ -232,7 +252,6 @@ def test_clips_and_frames_of_real_video_are_those_of_the_slow_definition(
         for start in range(track.seconds - 9)
         if sum(value >= 0.01 for value in rms[start : start + 10]) >= 5
     ]
-    (outcome,) = bench.sample([bench.add(real)])
     if not windows:
         assert isinstance(outcome, Drop)
         assert outcome.reason == "no_active_window"
@@ -259,54 +278,56 @@ def test_clips_and_frames_of_real_video_are_those_of_the_slow_definition(
 
 
 def test_a_saved_frame_is_that_of_a_sequential_decode_pixel_by_pixel(
-    real: Path, bench: Bench
+    real: Path, slow: SlowVideo, bench: Bench
 ) -> None:
     config = SampleConfig(image_format="png")
     (outcome,) = bench.sample([bench.add(real)], config)
     if isinstance(outcome, Drop):
         assert real.stem in ("silentWater", "vasDog02677")
         return
-    slow = SlowVideo(real)
     for frame in cast(Ok, outcome).rows[1:]:
         assert isinstance(frame, Frame)
         number = slow.times.index(min(slow.times, key=lambda time: abs(float(time) - frame.time_s)))
         image: Any = cv2.imread(str(bench.root / frame.path), cv2.IMREAD_COLOR_RGB)
-        assert np.array_equal(image, slow.rgb[number])
+        assert np.array_equal(image, slow.rgb(number))
         assert image.shape == (frame.height, frame.width, 3)
 
 
-def test_opencv_chooses_the_same_frames(real: Path, bench: Bench) -> None:
+def test_opencv_chooses_the_same_frames(real: Path, outcome: Outcome) -> None:
     """OpenCV's own decoder and gray (from BGR, at full range): another measure, the same choice.
 
     Rounding through BGR moves a sharpness by under 1 %, so where two frames of an event are nearer
     than that either is right.
     """
-    (outcome,) = bench.sample([bench.add(real)])
     if isinstance(outcome, Drop):
         return
+    clip, *frames = cast(Ok, outcome).rows
+    assert isinstance(clip, Clip)
+    chosen = [cast(Frame, frame) for frame in frames]
     capture = cv2.VideoCapture(str(real))
-    sharpness = []
-    while True:
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    sharpness: list[dict[int, float]] = [{} for _ in chosen]
+    for number in itertools.count():
         read, bgr = capture.read()
         if not read:
             break
-        gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
-        sharpness.append(float(cv2.Laplacian(gray, cv2.CV_64F).var()))
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    clip, *frames = cast(Ok, outcome).rows
-    assert isinstance(clip, Clip)
+        if not clip.start_s <= number / rate < clip.end_s:
+            continue
+        for frame, near in zip(chosen, sharpness, strict=True):
+            if abs(number / rate - frame.event_time_s) <= 0.1 + 1e-9:
+                gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+                near[number] = float(cv2.Laplacian(gray, cv2.CV_64F).var())
     first = round(clip.start_s * rate)
-    for frame in frames:
-        assert isinstance(frame, Frame)
-        near = [
-            n
-            for n in range(len(sharpness))
-            if abs(n / rate - frame.event_time_s) <= 0.1 + 1e-9
-            and clip.start_s <= n / rate < clip.end_s
-        ]
-        mine = first + frame.frame_index
-        assert mine in near
-        assert sharpness[mine] >= 0.99 * max(sharpness[n] for n in near)
+    for frame, near in zip(chosen, sharpness, strict=True):
+        assert near[first + frame.frame_index] >= 0.99 * max(near.values())
+
+
+def drawn(path: Path, config: SampleConfig) -> Clip:
+    """The clip that is drawn, without its pictures."""
+    stage, media = SampleFrames(config), Media(path)
+    track = SoundTrack.of_video(media, read_timeline(media), stage.hops_per_s)
+    ((clip, _),) = stage.draw_clips(path.stem, track)
+    return clip
 
 
 def test_the_real_videos_give_what_their_readme_says(shared: Path, bench: Bench) -> None:
@@ -319,7 +340,7 @@ def test_the_real_videos_give_what_their_readme_says(shared: Path, bench: Bench)
         listed = {row[0] for row in csv.reader(file)}
     assert listed >= set(REAL)
     for seed in range(20):
-        (clip,), _ = bench.clips_and_frames(folder / "longQuietMd.mp4", SampleConfig(seed=seed))
+        clip = drawn(folder / "longQuietMd.mp4", SampleConfig(seed=seed))
         # Sound in [0, 10) and [26, 36): at least five of a clip's seconds touch it.
         assert clip.start_s <= 5 or clip.start_s >= 21
         assert clip.active_seconds >= 5
@@ -375,7 +396,7 @@ def test_a_rotated_frame_is_saved_upright(bench: Bench, tmp_path: Path) -> None:
     for frame in frames:
         image: Any = cv2.imread(str(bench.root / frame.path), cv2.IMREAD_COLOR_RGB)
         assert (frame.width, frame.height) == (72, 96) == image.shape[1::-1]
-        assert np.array_equal(image, np.rot90(slow.rgb[round(frame.time_s * 25)]))
+        assert np.array_equal(image, np.rot90(slow.rgb(round(frame.time_s * 25))))
 
 
 def test_a_frame_of_pixels_that_are_not_square_is_saved_as_displayed(
@@ -394,7 +415,7 @@ def test_a_frame_of_pixels_that_are_not_square_is_saved_as_displayed(
         image: Any = cv2.imread(str(bench.root / frame.path), cv2.IMREAD_COLOR_RGB)
         assert (frame.width, frame.height) == (96, 72) == image.shape[1::-1]
         narrow = cv2.resize(image, (72, 72), interpolation=cv2.INTER_AREA).astype(float)
-        off = [np.abs(narrow - shown).mean() for shown in slow.rgb]
+        off = [np.abs(narrow - shown).mean() for shown in map(slow.rgb, range(len(slow.frames)))]
         assert int(np.argmin(off)) == round(frame.time_s * 25)
         # Sharpness is that of what was decoded: what frames of one video are compared by.
         assert frame.sharpness == pytest.approx(slow.sharpness(round(frame.time_s * 25)))
@@ -566,23 +587,12 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(tmp_path_factory.mktemp("long") / "long.mp4", frames=600, fps=10, sound=hum)
 
 
-def starts(path: Path, draw: str, seeds: range) -> Counter[int]:
-    """Clip starts over seeds, and the draw alone: no pictures."""
-    found: Counter[int] = Counter()
-    for seed in seeds:
-        stage = SampleFrames(SampleConfig.model_validate({"draw": draw, "seed": seed}))
-        media = Media(path)
-        track = SoundTrack.of_video(media, read_timeline(media), stage.hops_per_s)
-        ((clip, _),) = stage.draw_clips("long", track)
-        found[int(clip.start_s)] += 1
-    return found
-
-
 def test_the_lazy_draw_is_the_full_draw(long_video: Path) -> None:
     for seed in range(30):
-        assert starts(long_video, "full", range(seed, seed + 1)) == starts(
-            long_video, "lazy", range(seed, seed + 1)
+        full, lazy = (
+            drawn(long_video, SampleConfig(draw=draw, seed=seed)) for draw in ("full", "lazy")
         )
+        assert full.start_s == lazy.start_s
 
 
 def test_the_lazy_draw_decodes_less_sound_and_says_what_it_knows(
