@@ -7,6 +7,7 @@ tables are those of one run that nothing interrupted.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -60,8 +61,10 @@ def alone(model: Model, **options: Any) -> tuple[object, ...]:
     return outcome(Workspace(ROOT))
 
 
-def expected(monkeypatch: pytest.MonkeyPatch, offset: int = 0) -> tuple[object, ...]:
-    with modelled(monkeypatch, 0) as model:
+@cache
+def expected(offset: int = 0) -> tuple[object, ...]:
+    """What one run makes of it; the same for every test."""
+    with pytest.MonkeyPatch.context() as patch, modelled(patch, 0) as model:
         begun(model)
         return alone(model, offset=offset)
 
@@ -85,7 +88,7 @@ def beside() -> None:
 def test_a_run_that_ends_at_any_request_beside_another_loses_nothing(
     how: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = expected(monkeypatch)
+    right = expected()
     step, ended = 1, True
     while ended:
         with modelled(monkeypatch, step) as model:
@@ -105,7 +108,7 @@ def test_a_run_that_ends_at_any_request_beside_another_loses_nothing(
 def test_whatever_is_late_repeated_still_or_dead_the_rows_are_one_runs(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = expected(monkeypatch)
+    right = expected()
     with modelled(monkeypatch, seed) as model:
         begun(model)
         for _ in range(3):
@@ -121,7 +124,7 @@ def test_whatever_is_late_repeated_still_or_dead_the_rows_are_one_runs(
 def test_runs_of_other_settings_retire_what_was_and_lose_no_row(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = expected(monkeypatch)
+    right = expected()
     with modelled(monkeypatch, seed) as model:
         add_sources(Workspace.create(ROOT), LABELS)
         for _ in range(3):
@@ -143,7 +146,7 @@ def test_runs_of_other_settings_retire_what_was_and_lose_no_row(
 def test_what_arrives_after_its_settings_were_retired_counts_for_nothing(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = expected(monkeypatch)
+    right = expected()
     with modelled(monkeypatch, 0) as model:
         add_sources(Workspace.create(ROOT), LABELS)
         alone(model, offset=1)
