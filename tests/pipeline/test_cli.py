@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,22 @@ from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline.command_line import ALL, check_parses, run
 from tests.pipeline.faulty import add_sources
+from tests.pipeline.shell import Said, Shell
 
 
-def one_error(done: subprocess.CompletedProcess[str], code: int) -> str:
+def one_error(said: Said, code: int) -> str:
     """The only line of an error; a traceback or a second line fails the test."""
-    assert done.returncode == code, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+    assert said.code == code, said.err
+    lines = [line for line in said.err.splitlines() if line.startswith("Error:")]
+    assert len(lines) == 1, said.err
+    assert "Traceback" not in said.err
     return lines[0]
+
+
+def in_a_process(*words: str, cwd: Path | None = None) -> Said:
+    """What the installed command says; the others here run in this process."""
+    done = run(*words, cwd=cwd)
+    return Said(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
@@ -40,27 +46,27 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_no_workspace_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
-    error = one_error(run("sample", cwd=tmp_path), 2)
+    error = one_error(in_a_process("sample", cwd=tmp_path), 2)
     assert "no workspace here" in error
     assert "avatar-build init" in error
 
 
-def test_init_makes_a_workspace_once(tmp_path: Path) -> None:
+def test_init_makes_a_workspace_once(shell: Shell, tmp_path: Path) -> None:
     root = str(tmp_path / "ws")
-    assert run("init", root, "--profile", "offline").returncode == 0
-    assert "already a workspace" in one_error(run("init", root), 2)
+    assert shell("init", root, "--profile", "offline").code == 0
+    assert "already a workspace" in one_error(shell("init", root), 2)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
-    assert "not empty" in one_error(run("init", str(tmp_path / "other")), 2)
-    assert "offline" in one_error(run("init", str(tmp_path / "x"), "--profile", "best"), 2)
+    assert "not empty" in one_error(shell("init", str(tmp_path / "other")), 2)
+    assert "offline" in one_error(shell("init", str(tmp_path / "x"), "--profile", "best"), 2)
 
 
-def test_a_workspace_of_another_format_is_refused(tmp_path: Path) -> None:
+def test_a_workspace_of_another_format_is_refused(shell: Shell, tmp_path: Path) -> None:
     root = tmp_path / "ws"
-    run("init", str(root))
+    shell("init", str(root))
     marker = root / "commits" / "workspace.json"
     marker.write_text(json.dumps({"format": 99, "version": "9.0"}))
-    error = one_error(run("status", "--workspace", str(root)), 2)
+    error = one_error(shell("status", "--workspace", str(root)), 2)
     assert "format 99" in error
     assert "9.0" in error
 
@@ -75,28 +81,30 @@ def test_a_workspace_of_another_format_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_list_is_named_with_its_row(
-    tmp_path: Path, content: str | None, message: str
+    shell: Shell, tmp_path: Path, content: str | None, message: str
 ) -> None:
     root, listed = str(tmp_path / "ws"), tmp_path / "list.csv"
-    run("init", root)
+    shell("init", root)
     if content is not None:
         listed.write_text(content)
-    error = one_error(run("download", "--workspace", root, "--list", str(listed)), 2)
+    error = one_error(shell("download", "--workspace", root, "--list", str(listed)), 2)
     assert message in error.lower()
     assert "list.csv" in error
 
 
-def test_hostile_and_repeated_ids_become_rows_in_the_books_and_nothing_else(tmp_path: Path) -> None:
+def test_hostile_and_repeated_ids_become_rows_in_the_books_and_nothing_else(
+    shell: Shell, tmp_path: Path
+) -> None:
     root, listed = tmp_path / "ws", tmp_path / "list.csv"
-    run("init", str(root))
+    shell("init", str(root))
     rows = ["../../etc/passwd,0,dog barking,test", "abcdefghijk,0,dog barking,test"]
     rows += ["abcdefghijk,30,dog barking,train", "https://x.y/,0,dog barking,test"]
     listed.write_text("\n".join(rows) + "\n")
     missing = f"{tmp_path}/archive/{{video_id}}.mp4"
     arguments = ("--workspace", str(root), "--list", str(listed), "--source-template", missing)
-    first = run("download", *arguments)
-    assert first.returncode == 0, first.stderr
-    shown = run("failures", "--workspace", str(root), "--drops", "--json").stdout
+    first = shell("download", *arguments)
+    assert first.code == 0, first.err
+    shown = shell("failures", "--workspace", str(root), "--drops", "--json").out
     told = json.loads(shown)["result"]
     found = {(row["stage"], row["input_id"]): row for row in told["failed"] + told["dropped"]}
     assert found["list", "list.csv#1"]["kind"] == "invalid_id"
@@ -104,21 +112,23 @@ def test_hostile_and_repeated_ids_become_rows_in_the_books_and_nothing_else(tmp_
     assert found["list", "list.csv#3"]["reason"] == "duplicate_id"
     assert ("download", "abcdefghijk") in found
     assert len(found) == 4
-    books = json.loads(run("status", "--workspace", str(root), "--json").stdout)["result"]["stages"]
+    books = json.loads(shell("status", "--workspace", str(root), "--json").out)["result"]["stages"]
     for stage in books:
         ended = stage["ok"] + stage["dropped"] + stage["failed"] + stage["pending"]
         assert stage["input"] == ended
-    again = run("download", *arguments)
-    assert "1 known already" in again.stdout
+    again = shell("download", *arguments)
+    assert "1 known already" in again.out
     assert {path.name for path in tmp_path.iterdir()} == {"ws", "list.csv"}
 
 
-def test_a_dry_run_says_how_many_rows_and_workers_there_would_be(tmp_path: Path) -> None:
+def test_a_dry_run_says_how_many_rows_and_workers_there_would_be(
+    shell: Shell, tmp_path: Path
+) -> None:
     workspace = Workspace.create(tmp_path / "ws")
     add_sources(workspace, ["ok"] * 3)
     arguments = ("download", "--workspace", str(tmp_path / "ws"), "--dry-run")
-    assert run(*arguments).stdout == "download: 3 rows to do, workers: 1.\n"
-    (shown,) = json.loads(run(*arguments, "--json").stdout)["result"]["stages"]
+    assert shell(*arguments).out == "download: 3 rows to do, workers: 1.\n"
+    (shown,) = json.loads(shell(*arguments, "--json").out)["result"]["stages"]
     assert (shown["pending"], shown["workers"]) == (3, 1)
 
 
@@ -133,13 +143,13 @@ def test_a_failure_bound_decides_the_exit_code(tmp_path: Path) -> None:
     assert "--max-failed 0" in done.stderr
 
 
-def test_an_unknown_id_and_a_wrong_share_say_so(tmp_path: Path) -> None:
+def test_an_unknown_id_and_a_wrong_share_say_so(shell: Shell, tmp_path: Path) -> None:
     root = str(tmp_path / "ws")
-    run("init", root)
-    assert "no row of this workspace" in one_error(run("why", "nothing", "--workspace", root), 2)
+    shell("init", root)
+    assert "no row of this workspace" in one_error(shell("why", "nothing", "--workspace", root), 2)
     for share in ("4/3", "0/3", "1/0", "²/3", "1", "-1/3"):
-        assert "I/N" in run("sample", "--workspace", root, "--units", share).stderr
+        assert "I/N" in shell("sample", "--workspace", root, "--units", share).err
     for words in (("--stage", "sample"), ("--stage", "sample", "--kind", "")):
-        kind = one_error(run("failures", "--workspace", root, *words, "--kind", "timeout"), 2)
+        kind = one_error(shell("failures", "--workspace", root, *words, "--kind", "timeout"), 2)
         assert "no row of sample ended so; none failed or was dropped" in kind
-    assert "cannot be read" in one_error(run("download", "--workspace", root, "--list", ""), 2)
+    assert "cannot be read" in one_error(shell("download", "--workspace", root, "--list", ""), 2)
