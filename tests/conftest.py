@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from pipeline.workspace.workspace import Workspace
 from tests.flow_world import Flow, run_flow
+from tests.pipeline.one_process import in_one_process
 from tests.pipeline.shell import Shell
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without workers, where a test is not about them."""
+    in_one_process(monkeypatch)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -25,15 +26,21 @@ ONE_NAME_TWICE = {"synthetic", "release", "workspace"}
 """Rooms of one subject in two packages, and the module of ``Workspace`` in its room."""
 
 
-def imported_modules(source: Path) -> set[str]:
+@cache
+def parsed(source: Path) -> ast.Module:
+    return ast.parse(source.read_text(encoding="utf-8"))
+
+
+@cache
+def imported_modules(source: Path) -> frozenset[str]:
     """Full names of all modules a file imports."""
     names = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.add(node.module)
-    return names
+    return frozenset(names)
 
 
 def sources(*packages: str) -> list[Path]:
@@ -116,7 +123,7 @@ def test_the_flow_is_the_only_list_of_stages() -> None:
     for source in sources(*PACKAGES):
         if str(source.relative_to(ROOT)) in others:
             continue
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(source)):
             entries = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
             named = {entry.value for entry in entries if isinstance(entry, ast.Constant)}
             assert len(named & {step.name for step in FLOW}) < 2, (source, named)
@@ -240,7 +247,7 @@ def first_word(text: str) -> str:
 def test_no_public_docstring_leans_on_the_line_above() -> None:
     found = []
     for source in sources(*PACKAGES):
-        tree = ast.parse(source.read_text(encoding="utf-8"))
+        tree = parsed(source)
         every = [(1, ast.get_docstring(tree) or ""), *documented(tree.body)]
         found += [
             f"{source.relative_to(ROOT)}:{line}: {text[:60]!r}"
