@@ -6,11 +6,14 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from exports import Release
 from pipeline import Workspace
 from pipeline.synthetic.render import encode
 from pipeline.synthetic.scene import Scene
 from pipeline.synthetic.world import scenes
+from tests.pipeline.one_process import in_one_process
 
 LENGTH_S = 11.0
 
@@ -64,8 +67,10 @@ def run_flow(folder: Path) -> Flow:
     template = f"download.source_template={videos}/{{video_id}}.mp4"
     workspace = Workspace(root, [template])
     assert workspace.download(listed, dry_run=True).counts["input"] == 0
-    assert workspace.download(listed, workers=1).counts["ok"] == 2
-    for stage in ("sample", "propose", "accept", "segment"):
-        summary = workspace.run(stage, workers=1)
-        assert summary.counts["ok"] == summary.counts["input"] > 0, summary
+    with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
+        assert workspace.download(listed, workers=1).counts["ok"] == 2
+        for stage in ("sample", "propose", "accept", "segment"):
+            summary = workspace.run(stage, workers=1)
+            assert summary.counts["ok"] == summary.counts["input"] > 0, summary
     return Flow(videos, listed, workspace, workspace.export("0.1", unverified=True))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline.run.runner import RunOptions, run_stage
 from pipeline.workspace.workspace import Workspace
 from stages.download.import_list import import_list
+from tests.pipeline.one_process import in_one_process
 
 DETECTOR = "yolov8n-oiv7"
 
@@ -19,8 +22,10 @@ def sampled(root: Path, shared: Path, limit: int) -> Workspace:
     Workspace.create(root, "offline")
     workspace = Workspace(root, [template])
     import_list(workspace, videos / "vggsound_subset.csv", (), limit)
-    for stage in ("download", "sample", "hear"):
-        run_stage(workspace, stage, RunOptions(workers=1))
+    with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
+        for stage in ("download", "sample", "hear"):
+            run_stage(workspace, stage, RunOptions(workers=1))
     return workspace
 
 

@@ -242,7 +242,9 @@ def test_on_a_gpu_in_half_the_bits_the_scores_are_the_cpus(tmp_path: Path) -> No
     same(exact, list(opened(tmp_path, device="cuda:0").tag(asked)), 0.03)
 
 
-def test_the_stage_hears_a_window_around_each_frame(flow: Flow, tmp_path: Path) -> None:
+def test_the_stage_hears_a_window_around_each_frame(
+    flow: Flow, tmp_path: Path, one_process: None
+) -> None:
     add(NAME, write_random(tmp_path / "x.pt", NAME))
     root = tmp_path / "ws"
     subprocess.run(["cp", "-al", flow.workspace.storage.path(""), root], check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from stages.propose.propose_boxes import ProposeBoxes
 from stages.taxonomy import check_classes, load_taxonomy, seen_classes
 from tests.conftest import ROOT
 from tests.rows import context, frame, sounds, video
+from tests.pipeline.one_process import in_one_process
 from tests.stages.backends.weights import register_yolo, write_yolo
 from tests.stages.proposed import DETECTOR, propose, sampled, settings
 
@@ -254,12 +256,21 @@ def test_a_network_that_answers_no_number_fails_the_frame(registered: Path, tmp_
 
 
 @pytest.fixture(scope="module")
-def proposed(weights: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def before(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of real videos before ``propose``; to copy."""
+    root = tmp_path_factory.mktemp("sampled") / "ws"
+    sampled(root, shared, VIDEOS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def proposed(weights: Path, before: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Real videos after ``propose``."""
     root = tmp_path_factory.mktemp("proposed") / "ws"
-    sampled(root, shared, VIDEOS)
+    shutil.copytree(before, root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVATAR_BUILD_MODELS", str(weights.parent / "register"))
+        in_one_process(patch)
         return propose(root)
 
 
@@ -296,7 +307,7 @@ def test_the_command_draws_a_contact_sheet_per_clip(proposed: Workspace, registe
 
 
 def test_thresholds_change_without_inference_and_the_preview_says_how(
-    proposed: Workspace, registered: Path
+    proposed: Workspace, registered: Path, one_process: None
 ) -> None:
     root = Path(proposed.storage.url)
     changed = ["propose.min_score=0.3", "propose.openimages=generic", "propose.max_boxes=4"]
@@ -332,10 +343,10 @@ def test_thresholds_change_without_inference_and_the_preview_says_how(
 
 
 def test_killed_in_the_middle_and_resumed_equals_never_killed(
-    proposed: Workspace, registered: Path, shared: Path, tmp_path: Path
+    proposed: Workspace, before: Path, registered: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "ws"
-    sampled(root, shared, VIDEOS)
+    shutil.copytree(before, root)
     answers = root / "media" / "cache"
     command = [sys.executable, "-m", "tests.stages.proposed", str(root)]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)

@@ -226,7 +226,7 @@ def test_the_authors_file_is_taken_for_its_own_variant_alone(weights: Path) -> N
 
 
 def test_the_whole_stage_runs_on_real_videos_with_motion_beside_it(
-    tmp_path: Path, weights: Path, shared: Path
+    tmp_path: Path, weights: Path, shared: Path, one_process: None
 ) -> None:
     add(NAME, weights)
     workspace = sampled(tmp_path / "ws", shared, limit=5)
