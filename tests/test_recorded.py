@@ -30,6 +30,7 @@ from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from stages.download.import_list import import_list
 from stages.segment.refine import FrameRefiner
+from tests.pipeline.one_process import in_one_process
 from tests.rows import frame, video
 from tests.spoiled import SPOILS, Spoil, another_made_to_look_as_old
 from tests.video_factory import Drawing, bursts, make_video, scene
@@ -233,7 +234,9 @@ def copied(made: Path, tmp_path: Path) -> Workspace:
 
 def ran(workspace: Workspace, stage: str, **options: Any) -> dict[str, int]:
     """Run a stage; how many rows ended how, where any did."""
-    counts = run_stage(workspace, stage, RunOptions(workers=1, **options)).counts
+    with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
+        counts = run_stage(workspace, stage, RunOptions(workers=1, **options)).counts
     return {name: counts[name] for name in ("ok", "dropped", "failed") if counts[name]}
 
 
@@ -358,7 +361,9 @@ def typed(workspace: Workspace, *words: str) -> Result:
     place = ["--workspace", str(workspace.storage.local)]
     settings = [f"download.source_template='{workspace.config.download.source_template}'"]
     options = [word for setting in [*SETTINGS, *settings] for word in ("--set", setting)]
-    return CliRunner().invoke(cli, [*words, *place, *options])
+    with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
+        return CliRunner().invoke(cli, [*words, *place, *options])
 
 
 def status_of(workspace: Workspace, stage: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pipeline.workspace.commit import Rows, Unit
 from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
+from tests.pipeline.one_process import in_one_process
 from tests.pipeline.shell import Said, Shell
 from tests.video_factory import bursts, make_video
 
@@ -44,6 +45,8 @@ min_active_s = 1
 workers = 1
 """
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -56,6 +59,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [KEPT, "shortshorts", "missingmiss"]
     (folder / "list.csv").write_text("".join(f"{n},0,dog barking,test\n" for n in names))
     with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
         shell = Shell(patch)
         shell("init", root, "--profile", "offline").check()
         settings = SETTINGS.replace("ARCHIVE", str(archive))

@@ -29,6 +29,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline import folder_store
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources
+from tests.pipeline.one_process import in_one_process
 
 FOLDER = "commits/faulty"
 
@@ -44,9 +45,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def run(workspace: Workspace, *, offset: int = 0, redo: bool = False) -> RunSummary:
-    """Run the faulty stage."""
-    options = RunOptions(workers=1, redo=redo)
-    return run_stage(workspace, "faulty", options, step=ENTRY, config=FaultyConfig(offset=offset))
+    """Run the faulty stage here; ``start`` runs it with a worker."""
+    options, config = RunOptions(workers=1, redo=redo), FaultyConfig(offset=offset)
+    with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
+        return run_stage(workspace, "faulty", options, step=ENTRY, config=config)
 
 
 def start(workspace: Workspace) -> subprocess.Popen[bytes]:

@@ -16,6 +16,8 @@ from pipeline.workspace.settings_file import with_settings
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import add_sources
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

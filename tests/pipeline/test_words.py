@@ -19,6 +19,8 @@ from tests.pipeline.faulty import add_sources
 
 ROWS = [f"abcdefghi{number:02d}" for number in range(70)]
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

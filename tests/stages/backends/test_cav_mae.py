@@ -26,6 +26,8 @@ from stages.backends.hearing.span_tags import tag_spans
 from stages.backends.interfaces import AudioQuery
 from stages.taxonomy import audioset_classes
 from tests.conftest import ROOT
+from tests.pipeline.one_process import in_one_process
+from tests.pipeline.shell import Shell
 from tests.rows import clip, video
 from tests.video_factory import bursts, make_video
 
@@ -73,11 +75,11 @@ def sampled(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     listed.write_text(LIST)
     template = f"{shared}/data/raw_videos/{{video_id}}.mp4"
     place = ["--workspace", str(root)]
-    for words in (
-        ["download", *place, "--list", str(listed), "--source-template", template],
-        ["sample", *place, "--set", "sample.max_frames=2"],
-    ):
-        subprocess.run([sys.executable, "-m", "pipeline.cli", *words], cwd=ROOT, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
+        shell = Shell(patch)
+        shell("download", *place, "--list", listed, "--source-template", template).check()
+        shell("sample", *place, "--set", "sample.max_frames=2").check()
     return root
 
 
@@ -87,6 +89,7 @@ def whole(sampled: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVATAR_BUILD_MODELS", str(root / "models"))
+        in_one_process(patch)
         add(WEIGHTS, checkpoint)
         return hear(copy_of(sampled, root / "ws"))
 
@@ -135,7 +138,7 @@ def test_each_clip_of_real_videos_gets_its_twenty_loudest_classes(whole: Workspa
 
 
 def test_killed_while_it_hears_and_resumed_it_ends_as_if_it_had_not_been(
-    sampled: Path, whole: Workspace, checkpoint: Path, tmp_path: Path
+    sampled: Path, whole: Workspace, checkpoint: Path, tmp_path: Path, one_process: None
 ) -> None:
     add(WEIGHTS, checkpoint)
     root = copy_of(sampled, tmp_path / "killed")
@@ -159,7 +162,7 @@ def test_killed_while_it_hears_and_resumed_it_ends_as_if_it_had_not_been(
 
 
 def test_with_scope_frame_each_frame_has_sounds_of_its_own(
-    sampled: Path, checkpoint: Path, tmp_path: Path
+    sampled: Path, checkpoint: Path, tmp_path: Path, one_process: None
 ) -> None:
     add(WEIGHTS, checkpoint)
     workspace = hear(copy_of(sampled, tmp_path / "ws"), "hear.scope=frame")

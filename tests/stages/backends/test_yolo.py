@@ -31,8 +31,8 @@ from stages.propose.preview import preview_settings
 from stages.propose.propose_boxes import ProposeBoxes
 from stages.taxonomy import check_classes, load_taxonomy, seen_classes
 from tests.conftest import ROOT
-from tests.rows import context, frame, sounds, video
 from tests.pipeline.one_process import in_one_process
+from tests.rows import context, frame, sounds, video
 from tests.stages.backends.weights import register_yolo, write_yolo
 from tests.stages.proposed import DETECTOR, propose, sampled, settings
 
