@@ -21,6 +21,11 @@ def package_version() -> str:
 
 def tool_versions() -> dict[str, str]:
     """Return the versions of what decides results, without importing any of it."""
+    return dict(_tool_versions())
+
+
+@functools.cache  # each is read from a file of its package, and every unit and checkpoint asks
+def _tool_versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "avatar-build": package_version()}
     for name in _LIBRARIES:
         try:
