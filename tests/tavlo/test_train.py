@@ -174,7 +174,7 @@ def test_two_batches_in_a_step_are_the_mean_of_two(clips: list[CachedClip], tmp_
 
 
 def test_the_checkpoint_tells_what_it_is_and_runs_no_code(
-    clips: list[CachedClip], tmp_path: Path
+    clips: list[CachedClip], tmp_path: Path, curve: None
 ) -> None:
     data = small.data(clips)
     data.failed["lost_00000000"] = "missing_file: gone"
