@@ -1,4 +1,7 @@
-"""One of two processes of ``test_ranks``: the gradients of one step, then a short training."""
+"""One of two processes of ``test_ranks``: the gradients of one step, then a short training.
+
+The other models' recipes follow in the same two, as starting them takes longer than what they do.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from tavlo.training.distributed import distributed, gather, wrap_ddp
 from tavlo.training.train import train
 from tavlo.training.training_clips import read_clips
 from tests.tavlo import small
+from tests.tavlo.baselines import rank as baselines
 from tests.tavlo.small import WithoutBatchNorm
 
 
 def main(folder: Path) -> None:
-    """Leave ``gradients.pt`` and the training's log in ``folder``."""
+    """Leave ``gradients.pt`` and the training's log in ``folder``, and what the others leave."""
     torch.set_num_threads(1)
     recipe = WithoutBatchNorm(small.TAVLO)
     config = small.config(batch=4, epochs=2)
@@ -36,6 +40,7 @@ def main(folder: Path) -> None:
             gradients = {name: value.grad for name, value in model.named_parameters()}
             torch.save({"loss": loss.detach(), "gradients": gradients}, folder / "gradients.pt")
         train(recipe, config, small.data(clips, held=4), folder / "run", rank=rank)
+        baselines.leave(folder, clips, rank)
 
 
 if __name__ == "__main__":
