@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -39,10 +41,18 @@ def name(index: int = 10) -> str:
     return frame(index).frame_id
 
 
+@cache
+def film() -> bytes:
+    """A video of 4 s, drawn once."""
+    with TemporaryDirectory() as folder:
+        path = make_video(Path(folder, "v.mp4"), frames=100, fps=25, sound=bursts(4.0, [2.0]))
+        return path.read_bytes()
+
+
 def fill(workspace: Workspace, frames: int = 3) -> Workspace:
     """Give it a video of 4 s and so many frames of it, each with one proposal, ``p_<index>``."""
     source = workspace.storage.path(video().path)
-    make_video(source, frames=100, fps=25, sound=bursts(4.0, [2.0]))
+    source.write_bytes(film())
     shown = [frame(10 + number) for number in range(frames)]
     for row in shown:
         draw(workspace.storage.path(row.path), row.frame_index)
@@ -64,7 +74,7 @@ def fill_clips(workspace: Workspace, clips: int, frames: int = 5) -> Workspace:
     What annotators watch is there already, as links to that of the first frame.
     """
     source = workspace.storage.path(video().path)
-    make_video(source, frames=100, fps=25, sound=bursts(4.0, [2.0]))
+    source.write_bytes(film())
     names = [f"{video().video_id}_{number:08d}" for number in range(clips)]
     first = frame(10)
     draw(workspace.storage.path(first.path), 10)
