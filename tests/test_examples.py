@@ -24,6 +24,7 @@ from exports import load_release
 from pipeline.cli import cli
 from tests.conftest import ROOT
 from tests.flow_world import draw
+from tests.pipeline.one_process import in_one_process
 
 SHELL = ("", "sh", "bash", "zsh", "fish", "console", "shell")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -72,8 +73,8 @@ ELSEWHERE = {
 """Lines of blocks that are no command of ours alone."""
 
 LIGHTER = {
-    "--clips 2000": "--clips 2",
-    "--clips 500": "--clips 2",
+    "--clips 2000": "--clips 2 --seconds 2 --fps 8 --height 72 --workers 1",
+    "--clips 500": "--clips 2 --seconds 2 --fps 8 --height 72 --workers 1",
     "--device cuda:0": "--device cpu",
     "--profile light": "--profile offline",  # its weights are not here
     "--kind timeout": "",  # no row of the drawn world ends so
@@ -181,6 +182,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     states, files = folder / "states", folder / "files"
     videos, listed = draw(files)
     with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
         patch.setenv("AVATAR_BUILD_MODELS", str(folder / "models"))
         patch.chdir(folder)
         shutil.copy(listed, folder)
@@ -255,10 +257,12 @@ def test_every_example_runs_or_is_parsed_for_a_reason(
         named = [film.stem if "--source-template" in words else film for film in films]
         (place / "train.csv").write_text("".join(f"{name},0\n" for name in named))
     monkeypatch.chdir(place)
+    if "--workers" not in words:
+        in_one_process(monkeypatch)
     if words[0] == "train-tavlo" and "worlds/train" in words:
         # What the two lines above it in the help draw, in the small.
         for world, clips, seed in (("train", 36, 1), ("test", 2, 2)):
-            small = ["--seconds", "2", "--fps", "8", "--height", "72"]
+            small = ["--seconds", "2", "--fps", "8", "--height", "36", "--workers", "1"]
             drawn = ["--clips", str(clips), "--seed", str(seed), *small]
             run(["synth", f"worlds/{world}", *drawn])
     run(words)
@@ -287,7 +291,7 @@ def test_every_file_of_the_repository_that_a_page_names_is_there() -> None:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "using-a-release.md"], ids=str)
 def test_every_python_block_runs(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Path
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_process: None, page: Path
 ) -> None:
     # Those of using-a-release.md run in tests/exports/test_loading.py.
     lay_out(desk, ["look"], tmp_path / "here")
@@ -305,7 +309,9 @@ def test_every_python_block_runs(
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda p: p.name)
-def test_every_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_notebook_runs(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_process: None
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     document = json.loads(path.read_text(encoding="utf-8"))
