@@ -14,6 +14,7 @@ from pipeline.run.runner import RunOptions, RunSummary, run_stage
 from pipeline.workspace import leases
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import ENTRY, FaultyConfig, add_sources, outcome_digest
+from tests.pipeline.one_process import in_one_process
 from tests.pipeline.s3_server import S3, Refusal, Request, served
 from tests.pipeline.shell import Shell
 
@@ -45,7 +46,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], 
     """What an undisturbed run makes of the rows."""
     alone = Workspace.create(tmp_path_factory.mktemp("alone") / "ws")
     add_sources(alone, LABELS)
-    run(alone.storage.url)
+    with pytest.MonkeyPatch.context() as patch:
+        in_one_process(patch)
+        run(alone.storage.url)
     return outcome_digest(alone)
 
 
@@ -65,6 +68,7 @@ def puts(request: Request) -> bool:
 @pytest.mark.parametrize("after", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_refusal_in_the_middle_stops_the_run_and_the_next_one_completes(
     s3: S3,
+    monkeypatch: pytest.MonkeyPatch,
     expected: tuple[str, list[str], list[str]],
     refusal: Refusal,
     said: str,
@@ -88,6 +92,7 @@ def test_a_refusal_in_the_middle_stops_the_run_and_the_next_one_completes(
     assert "\n" not in str(found.value)
     s3.refuse = lambda _request: None
     before = len(Workspace(url).ledger("faulty").commits())
+    in_one_process(monkeypatch)
     summary = run(url)
     assert not summary.pending
     ledger = Workspace(url).ledger("faulty")

@@ -189,7 +189,7 @@ class SlowVideo:
         return float(cv2.Laplacian(luma_plane(self.frames[number]), cv2.CV_64F).var())
 
     def rgb(self, number: int) -> NDArray[np.uint8]:
-        return self.frames[number].to_ndarray(format="rgb24")
+        return cast("NDArray[np.uint8]", self.frames[number].to_ndarray(format="rgb24"))
 
 
 REAL = [

@@ -226,13 +226,13 @@ def test_batches_give_what_clips_alone_give(checkpoint: Path, tmp_path: Path) ->
     tagger = opened(tmp_path)
     paths = [
         make_video(tmp_path / f"{n}.mp4", frames=100, sound=bursts(4, [n / 2, n / 2 + 1]))
-        for n in range(1, 4)
+        for n in range(1, 3)
     ]
-    # The second has two windows: what belongs to whom must survive the batch.
-    asked = [query(paths[0]), query(paths[1], (0, 2), (1, 3.5)), query(paths[2])]
+    # The first has two windows: what belongs to whom must survive the batch.
+    asked = [query(paths[0], (0, 2), (1, 3.5)), query(paths[1])]
     alone = list(tagger.tag(asked))
     together = list(tag_spans("x", asked, tagger._prepare, tagger._score, 1e9))
-    assert [len(one) for one in together if not isinstance(one, InputError)] == [1, 2, 1]
+    assert [len(one) for one in together if not isinstance(one, InputError)] == [2, 1]
     for one, same in zip(alone, together, strict=True):
         assert not isinstance(one, InputError)
         assert not isinstance(same, InputError)

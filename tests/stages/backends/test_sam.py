@@ -32,7 +32,6 @@ from stages.backends.prompted import PromptedSegmenter, choose_mask
 from stages.backends.sam import fused_attention
 from tests.conftest import ROOT
 from tests.labeling.labelled_workspace import commit
-from tests.pipeline.one_process import in_one_process
 from tests.rows import frame
 from tests.stages.backends import tiny_sam
 
@@ -444,12 +443,10 @@ def test_the_whole_stage_answers_for_every_instance_of_real_frames(
 
 
 def test_killed_in_the_middle_and_resumed_it_ends_where_an_uninterrupted_run_ends(
-    registered: dict[str, Path], shots: list[bytes], tmp_path: Path
+    registered: dict[str, Path], shots: list[bytes], tmp_path: Path, one_process: None
 ) -> None:
     whole = filled(tmp_path / "whole", shots, "sam-vit-b")
-    with pytest.MonkeyPatch.context() as patch:
-        in_one_process(patch)
-        tiny_sam.segment(str(tmp_path / "whole"))
+    tiny_sam.segment(str(tmp_path / "whole"))
     killed = filled(tmp_path / "killed", shots, "sam-vit-b")
     module = "tests.stages.backends.tiny_sam"
     process = subprocess.Popen(

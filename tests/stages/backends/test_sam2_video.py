@@ -137,7 +137,7 @@ def test_a_box_is_the_one_around_the_mask(model: Sam2Video, weights: Path) -> No
 
 
 def test_a_thing_is_found_alike_alone_and_among_others_that_come_later(model: Sam2Video) -> None:
-    pictures = film(20)
+    pictures = film(16)
     alone = follow(model, pictures, {"it": (0, BOXES[0])})
     among = follow(
         model,
@@ -158,12 +158,12 @@ def test_a_thing_is_found_alike_alone_and_among_others_that_come_later(model: Sa
 def test_what_is_kept_of_a_thing_does_not_grow_with_the_pictures(model: Sam2Video) -> None:
     memory = model.memory()
     sizes = []
-    for number, picture in enumerate(film(40)):
+    for number, picture in enumerate(film(26)):
         memory.show(picture)
         if number == 0:
             memory.take_up("it", BOXES[0], SIZE)
         sizes.append(held_bytes(memory._sessions["it"]))
-    assert sizes[17] == sizes[39] > 0
+    assert sizes[17] == sizes[25] > 0
     memory.keep(["it"])
     assert memory.box("it", SIZE) == memory.box("it", SIZE)
     memory.keep([])

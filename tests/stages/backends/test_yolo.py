@@ -343,7 +343,7 @@ def test_thresholds_change_without_inference_and_the_preview_says_how(
 
 
 def test_killed_in_the_middle_and_resumed_equals_never_killed(
-    proposed: Workspace, before: Path, registered: Path, tmp_path: Path
+    proposed: Workspace, before: Path, registered: Path, tmp_path: Path, one_process: None
 ) -> None:
     root = tmp_path / "ws"
     shutil.copytree(before, root)
