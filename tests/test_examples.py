@@ -224,19 +224,31 @@ def write_files(files: Path, release: Path) -> None:
         (files / "videos" / f"vid{number:08d}.mp4").hardlink_to(files / "videos/dogInMeadow.mp4")
 
 
+def copied(source: Path, target: Path) -> Path:
+    """A folder's copy, its media as hard links: they are large, and nothing writes in one."""
+
+    def copy(one: str, other: str) -> None:
+        if one.endswith((".mp4", ".jpg", ".npz")):
+            Path(other).hardlink_to(one)
+        else:
+            shutil.copy2(one, other)
+
+    return Path(shutil.copytree(source, target, copy_function=copy, dirs_exist_ok=True))
+
+
 def lay_out(desk: Desk, words: list[str], folder: Path) -> Path:
     """A folder with all an example names; returns where it is typed."""
-    shutil.copytree(desk.files, folder, dirs_exist_ok=True)
+    copied(desk.files, folder)
     state = next((s for w, s in STARTS.items() if tuple(words[: len(w)]) == w), "end")
     if "--preview" in words or "cpu" in words:
         state = "end"
-    ws = shutil.copytree(desk.states / state, folder / "ws")
-    shutil.copytree(desk.files, ws, dirs_exist_ok=True)
+    ws = copied(desk.states / state, folder / "ws")
+    copied(desk.files, ws)
     for place in (folder, ws):
         releases = place / "releases"
         for version in ("0.1", "0.2", "1.0"):
             if state == "end" and not (releases / version).exists():
-                shutil.copytree(desk.states / "end" / "releases" / "0.1", releases / version)
+                copied(desk.states / "end" / "releases" / "0.1", releases / version)
     if words[0] == "export" and "--version" in words:
         shutil.rmtree(ws / "releases" / words[words.index("--version") + 1], ignore_errors=True)
     return folder if "ws" in words or any(w.startswith("ws/") for w in words) else ws

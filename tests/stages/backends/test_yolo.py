@@ -36,7 +36,7 @@ from tests.rows import context, frame, sounds, video
 from tests.stages.backends.weights import register_yolo, write_yolo
 from tests.stages.proposed import DETECTOR, propose, sampled, settings
 
-VIDEOS = 5
+VIDEOS = 4
 
 
 @pytest.fixture(scope="module")

@@ -229,7 +229,7 @@ def test_the_whole_stage_runs_on_real_videos_with_motion_beside_it(
     tmp_path: Path, weights: Path, shared: Path, one_process: None
 ) -> None:
     add(NAME, weights)
-    workspace = sampled(tmp_path / "ws", shared, limit=5)
+    workspace = sampled(tmp_path / "ws", shared, limit=4)
 
     def proposed(*detectors: str) -> list[Proposal]:
         said = [f"propose.detectors={list(detectors)}", "propose.classes=generic"]
