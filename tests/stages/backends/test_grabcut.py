@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.media import frames_between
 from pipeline.records.boxes import to_pixels
-from stages.backends.grabcut import GrabCutSegmenter
+from stages.backends.grabcut import GrabCutSegmenter, Model, _to_the_power
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 ELLIPSE = [100.0, 40.0, 81.0, 61.0]
@@ -119,7 +119,7 @@ def test_a_thing_of_its_surrounds_colours_grows_from_its_middle_to_its_edge_and_
     assert iou(found.mask, truth) > 0.85
 
 
-@pytest.mark.parametrize("factor", [3, 6])
+@pytest.mark.parametrize("factor", [3, 6, 9])
 def test_the_rim_of_a_large_thing_is_cut_at_full_size(factor: int) -> None:
     draw = np.random.default_rng(0)
     size = (180 * factor, 320 * factor)
@@ -183,6 +183,40 @@ def test_a_box_that_has_settled_is_not_cut_again(
     (found,) = next(segmenter.segment([Prompt(image, [ELLIPSE])]))
     assert len(made) == rounds
     assert iou(found.mask, truth) > 0.97
+
+
+def densities(model: Model, colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As GrabCut has them: without the factor that all modes share."""
+    weights, means, covariances = np.split(model[0], [5, 20])
+    found = np.zeros(len(colours))
+    for mode in range(5):
+        covariance = covariances.reshape(5, 3, 3)[mode]
+        apart = colours - means.reshape(5, 3)[mode]
+        if weights[mode] > 0:
+            far = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(covariance), apart)
+            found += weights[mode] * np.exp(-far / 2) / np.sqrt(np.linalg.det(covariance))
+    return found
+
+
+@pytest.mark.parametrize("power", [1.0, 2.5, 40.0])
+def test_densities_to_a_power_are_that_but_for_one_factor_of_both_models(power: float) -> None:
+    draw = np.random.default_rng(3)
+    models = []
+    for darker in (0, 100):
+        model = np.zeros((1, 65))
+        model[0, :5] = 0.1, 0.2, 0.3, 0.4, 0.0
+        model[0, 5:20] = np.repeat([30, 90, 150, 210, 0], 3) - darker / 5
+        for mode in range(5):
+            axes = draw.normal(0, 3, (3, 3))
+            model[0, 20 + 9 * mode : 29 + 9 * mode] = (axes @ axes.T + np.eye(3)).ravel()
+        models.append(model)
+    near = [model[0, 5:17].reshape(4, 3) + draw.normal(0, 1, (4, 3)) for model in models]
+    before = [densities(model, colours) for model, colours in zip(models, near, strict=True)]
+    weighed = _to_the_power((models[0], models[1]), power)
+    after = [densities(model, colours) for model, colours in zip(weighed, near, strict=True)]
+    factors = np.log(after) - power * np.log(before)
+    assert np.isfinite(factors).all()
+    assert factors == pytest.approx(np.full((2, 4), factors[0, 0]), abs=1e-6)
 
 
 def plain(image: Image, box: list[float]) -> NDArray[np.bool_]:
