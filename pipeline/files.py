@@ -1,4 +1,4 @@
-"""Files on the local disk: written whole or not at all, and known by their digest."""
+"""Files on the local disk, written whole or not at all, and what tells whether bytes changed."""
 
 from __future__ import annotations
 
@@ -48,3 +48,20 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hex digits."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def with_digest(data: bytes) -> bytes:
+    """Put a line with their SHA-256 before bytes."""
+    return hashlib.sha256(data).hexdigest().encode() + b"\n" + data
+
+
+def without_digest(data: bytes) -> bytes:
+    """Return what ``with_digest`` was given.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    digest, _, rest = data.partition(b"\n")
+    if hashlib.sha256(rest).hexdigest().encode() != digest:
+        raise ValueError("not what was written")
+    return rest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.common.groups import SomeId
-from pipeline.cli.common.options import COUNT, cli, in_workspace
+from pipeline.cli.common.options import COUNT, cli, in_workspace, looks_at_workspace
 from pipeline.cli.common.output import Failed, output
 from pipeline.cli.common.running import one_line
 
@@ -38,15 +38,18 @@ def status(workspace: Workspace) -> None:
 @click.option("--stage", help="Only of this stage.")
 @click.option("--kind", help="Only of this kind or reason.")
 @click.option("--drops/--no-drops", default=False, help="Rows set aside on purpose too.")
-@in_workspace
+@looks_at_workspace
 def failures(workspace: Workspace, stage: str | None, kind: str | None, drops: bool) -> None:
     """List the rows that failed, with kind and detail.
 
     \b
         avatar-build failures --stage download --drops
     """
+    from pipeline.arrow import spare_pandas
     from pipeline.columns import columns
     from pipeline.run.status import check_names, dropped_rows, failed_rows, num_dropped
+
+    spare_pandas()
 
     with workspace.one_moment():
         check_names(workspace, stage, kind)
@@ -71,17 +74,21 @@ def failures(workspace: Workspace, stage: str | None, kind: str | None, drops: b
 
 @cli.command()
 @click.argument("some_id", metavar="ID", type=SomeId())
-@in_workspace
+@looks_at_workspace
 def why(workspace: Workspace, some_id: str) -> None:
     """Print the whole history behind one id: video, clip, frame, proposal, instance or mask.
 
     \b
         avatar-build why -1pRmoJIGQc
     """
+    import pyarrow as pa
+
     from pipeline.arrow import spare_pandas
     from pipeline.run.history import history
 
     spare_pandas()
+    # It gives back what it needs no more: 25 MB less among 280,000 videos.
+    pa.set_memory_pool(pa.system_memory_pool())
     steps, outcomes_of_rows = history(workspace, some_id)
     said = output()
     said.tell(

@@ -27,9 +27,9 @@ from pipeline.records.schema import (
     Source,
     Video,
 )
-from pipeline.workspace.commit import Commit, TableFile
-from pipeline.workspace.index import IdIndex
-from pipeline.workspace.ledger import Ledger
+from pipeline.workspace.commit import ENDINGS, Commit, TableFile
+from pipeline.workspace.commit_table import Content
+from pipeline.workspace.id_index import IdIndex
 from pipeline.workspace.table import read_arrow, read_records, to_records
 from pipeline.workspace.workspace import Workspace
 
@@ -137,63 +137,59 @@ class _Finder:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self._commits = [(one, commit) for one in workspace.ledgers() for commit in one.commits()]
-        self._made_by: dict[str, tuple[Ledger, Commit]] = {}
-        self._answers: dict[tuple[str, str], list[Commit]] = {}
-        for ledger, commit in self._commits:
-            for part in commit.input.parts:
-                self._answers.setdefault(part.content, []).append(commit)
-            for file in commit.files:
-                self._made_by.setdefault(file.file, (ledger, commit))
-        known = {file.content for _, commit in self._commits for file in commit.files}
-        self._unlinked = [
-            one
-            for _, one in self._commits
-            if not all(part.content in known for part in one.input.parts)
-        ]
+        self._commits = workspace.commits()
+        self._made_by: dict[str, int] = {}
+        digests: dict[str, str] = {}
+        for place, file, sha256, *_ in self._commits.files:
+            self._made_by.setdefault(file, place)
+            digests[file] = sha256
+        self._readers: dict[Content, list[tuple[int, int, int]]] = {}
+        """The commits that answer for rows of a file: place, first row, end."""
+        for place, file, sha256, first, stop in self._commits.parts:
+            self._readers.setdefault((file, sha256), []).append((place, first, stop))
+        self._unlinked = {
+            place
+            for (file, sha256), readers in self._readers.items()
+            if digests.get(file) != sha256
+            for place, *_ in readers
+        }
         self._listed = [
             (file, self._values(Source, file, Source.key)) for file in workspace.files(Source.table)
         ]
-        self._reached: set[tuple[str, str]] | None = None
+        self._reached: set[Content] | None = None
         """The files to look in, see ``_look_in``; none while that is all."""
-        self._looked = self._commits
+        self._looked: set[int] | None = None
+        """The commits that are reached, by their places; none while that is all."""
         self._homes: dict[tuple[str, str], str] = {}
         self._ids_of_ended = cache(partial(self._values, column="input_id"))
         self._known_without = cache(self._files_without)
+        self._commit = cache(lambda place: self._commits.take([place]).commits()[0])
 
     # Where to look
 
     def _look_in(self, videos: Collection[str] | None) -> None:
         """Look from now on only in what may hold rows of these videos; in everything for none."""
-        self._reached, self._looked = None, self._commits
+        self._reached = self._looked = None
         if videos is None:
             return
-        todo = list(self._unlinked)
-        reached, units = set(), set()
+        todo, reached, looked = list(self._unlinked), set(), set()
         for video_id in videos:
             for file, ids in self._listed:
                 place = ids.index(video_id).as_py()
-                if place < 0:
-                    continue
-                reached.add(file.content)
-                todo += [
-                    one
-                    for one in self._answers.get(file.content, [])
-                    if any(
-                        part.content == file.content and part.first <= place < part.stop
-                        for part in one.input.parts
-                    )
-                ]
+                if place >= 0:
+                    reached.add(file.content)
+                    read = self._readers.get(file.content, [])
+                    todo += [one for one, first, stop in read if first <= place < stop]
         while todo:
             commit = todo.pop()
-            units.add((commit.stage, commit.unit))
-            for file in commit.files:
+            looked.add(commit)
+            for _, name, sha256, table, _ in self._commits.files_of(commit):
+                content = name, sha256
                 # Of a list only the units of these videos go on.
-                if file.table != Source.table and file.content not in reached:
-                    reached.add(file.content)
-                    todo += self._answers.get(file.content, [])
-        self._reached = reached
-        self._looked = [one for one in self._commits if (one[1].stage, one[1].unit) in units]
+                if table != Source.table and content not in reached:
+                    reached.add(content)
+                    todo += [one for one, *_ in self._readers.get(content, [])]
+        self._reached, self._looked = reached, looked
 
     def _videos_of(self, row: Record) -> list[str] | None:
         """Return the videos of the list that a row may be of; none where no id of it tells."""
@@ -211,18 +207,15 @@ class _Finder:
             video for _, ids in self._listed for video in ids.filter(is_wanted(ids)).to_pylist()
         ]
 
-    def _is_reached(self, file: TableFile) -> bool:
-        return self._reached is None or file.content in self._reached
-
     @cached_property
     def _indexes(self) -> list[IdIndex]:
         storage = self.workspace.storage
         return [IdIndex(storage, ledger.folder) for ledger in self.workspace.ledgers()]
 
-    def _files_without(self, some_id: str) -> frozenset[tuple[str, str]]:
+    def _files_without(self, some_id: str) -> frozenset[Content]:
         return frozenset(file for index in self._indexes for file in index.without(some_id))
 
-    def _without(self, some_id: str) -> frozenset[tuple[str, str]]:
+    def _without(self, some_id: str) -> frozenset[Content]:
         """Return files that are known to hold no id that starts so; of a few none is asked for."""
         return self._known_without(some_id) if self._reached is None else frozenset()
 
@@ -238,7 +231,7 @@ class _Finder:
         record: type[Record],
         column: str,
         is_wanted: Callable[[Any], Any],
-        without: Set[tuple[str, str]] = frozenset(),
+        without: Set[Content] = frozenset(),
     ) -> Iterator[Any]:
         """Yield the rows whose value in a column is wanted, in the order of the files.
 
@@ -248,7 +241,7 @@ class _Finder:
             is_wanted: given the column of a file, says of each value whether it is.
             without: files of which it is known that they hold none.
         """
-        for file in filter(self._is_reached, self.workspace.files(record.table)):
+        for file in self.workspace.files(record.table, self._reached):
             if file.content in without:
                 continue
             wanted = is_wanted(self._values(record, file, column))
@@ -359,10 +352,10 @@ class _Finder:
         """Return a record that was found, with the commit that made it."""
         file = self._homes[record.table, getattr(record, record.key)]
         while file in self._made_by:
-            ledger, commit = self._made_by[file]
+            commit = self._commit(self._made_by[file])
             is_copy = commit.input.table == record.table
             if not is_copy or getattr(record, "source", "") == "annotator":
-                generation = ledger.generation()
+                generation = self.workspace.ledger(commit.stage).generation()
                 return HistoryRow(record, commit, generation.config if generation else {})
             (original,) = commit.input.parts  # see Workspace.files
             file = original.file
@@ -371,10 +364,10 @@ class _Finder:
     def outcomes(self, row_id: str) -> list[RowOutcome]:
         """Return where a row went no further: failures as they stand now, and drops."""
         found = []
-        for stage, commits in groupby(self._looked, key=lambda one: one[0].stage):
+        for stage, commits in groupby(self._ending(row_id), key=lambda one: one.stage):
             failure: FailureRow | None = None
             drops: list[DropRow] = []
-            for _, commit in commits:
+            for commit in commits:
                 failure = None if row_id in commit.ids else failure
                 for row in self._ended(commit, FailureRow, "failures", row_id):
                     failure = row
@@ -386,6 +379,20 @@ class _Finder:
                 ending = f"dropped: {drop.reason}"
                 found.append(RowOutcome(stage, row_id, ending, drop.detail))
         return found
+
+    def _ending(self, row_id: str) -> Iterator[Commit]:
+        """Yield, in order, the commits that may say how a row ended, or tried it again."""
+        without, commits = self._without(row_id), self._commits
+        every = range(len(commits)) if self._looked is None else self._looked
+        files = (file for place in every for file in commits.files_of(place))
+        places = {
+            place
+            for place, file, sha256, table, _ in files
+            if table in ENDINGS and (file, sha256) not in without
+        }
+        places |= {*commits.retries.get(row_id, [])} & {*every}
+        for place in sorted(places):
+            yield self._commit(place)
 
     def _ended(self, commit: Commit, record: type[EndedT], table: str, row_id: str) -> list[EndedT]:
         """Return the rows about ``row_id`` in one unit's drops or failures."""

@@ -7,8 +7,8 @@
                     work/<run>/            files not committed yet
                     retired/<key>/...      what an earlier generation made
                     run.lock, claims.lock  see ``locks``; where none tells runs/, see ``leases``
-                    index.json             copies of many commits, see ``index``
-                    ids/                   which files hold which ids, see there
+                    index.json             copies of many commits: ``committed``
+                    ids/, copies/          see ``id_index``, ``ending_copies``
 
 A commit is written after its files and before they move into ``tables/``. So a table holds nothing
 uncommitted, and a crash in between is mended by moving them at the next start (``recover``). What
@@ -51,18 +51,10 @@ from pipeline.workspace.commit import (
     unsealed,
     what_is_wrong,
 )
-from pipeline.workspace.index import IdIndex, Stamp, pack, unpack
+from pipeline.workspace.committed import CommittedUnits, unit_files
+from pipeline.workspace.ending_copies import EndingCopies
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import RecordT, committed_bytes, read_records, to_parquet, way_out
-
-_INDEX_FROM = 64
-"""The number of commits outside the index that makes a new one, on a disk."""
-
-_INDEX_FROM_REMOTE = 1
-"""The same on an object store, where each commit outside it is a request to whoever looks first."""
-
-_READ_AGAIN_FROM = 4
-"""The number of commits for which who has looked before reads the index there again."""
 
 _YOUNG_S = 24 * 3600.0
 """The age under which a file may be another run's work, where no lock tells."""
@@ -77,15 +69,13 @@ class Ledger:
 
     storage: Storage
     stage: str
-    _commits: dict[str, Commit] = field(default_factory=dict)
-    _stamps: dict[str, Stamp] = field(default_factory=dict)
-    """The stamps of their files from before they were read."""
-    _indexed: set[str] = field(default_factory=set)
-    """Those that the index has."""
-    held: list[Commit] | None = None
-    """The commits of one moment, while ``Workspace.one_moment`` lasts."""
     fence: Callable[[], None] = lambda: None
     """Called before anything is taken out of force; raises where that is no longer allowed."""
+    committed: CommittedUnits = field(init=False)
+    """The commits, as they were last looked at."""
+
+    def __post_init__(self) -> None:
+        self.committed = CommittedUnits(self.storage, self.folder)
 
     @property
     def folder(self) -> str:
@@ -182,57 +172,7 @@ class Ledger:
         Raises:
             DamagedError: one is not what was written.
         """
-        if self.held is not None:
-            return self.held
-        stamps = self.storage.stamps(f"{self.folder}/units")
-        names = _units(self.storage.names(f"{self.folder}/units") if stamps is None else stamps)
-        unread = len(names - self._commits.keys())
-        least = max(self._index_from, _READ_AGAIN_FROM if self._commits else 1)
-        if stamps is not None and unread >= least:
-            self._read_index(stamps)
-        new = [f"{self.folder}/units/{name}" for name in sorted(names - self._commits.keys())]
-        for path, data in self.storage.read_all(new).items():  # less what was retired since
-            name = PurePosixPath(path).name
-            self._commits[name] = Commit.from_json(data, path)
-            if stamps is not None:
-                self._stamps[name] = stamps[name]
-        for gone in self._commits.keys() - names:  # retired
-            del self._commits[gone]
-        return sorted(self._commits.values(), key=lambda commit: commit.ordinal)
-
-    @property
-    def _index_from(self) -> int:
-        """The number of commits outside the index that makes a new one."""
-        return _INDEX_FROM if self.storage.local is not None else _INDEX_FROM_REMOTE
-
-    def _read_index(self, stamps: Mapping[str, Stamp]) -> None:
-        """Take the commits of the index whose files have the size and time they had then."""
-        # It only saves time: one that is missing or damaged, or another version's, is passed over.
-        with contextlib.suppress(OSError, ValueError):
-            for name, stamp, commit in unpack(self.storage.read(f"{self.folder}/index.json")):
-                if stamps.get(name) == stamp:
-                    self._indexed.add(name)
-                    if name not in self._commits:
-                        self._commits[name], self._stamps[name] = commit, stamp
-
-    def write_index(self) -> None:
-        """Copy the commits into one file where many are in none, so that readers need only that.
-
-        Then their ids are learned too, see ``IdIndex``.
-        """
-        self.commits()
-        if len((self._stamps.keys() & self._commits.keys()) - self._indexed) < self._index_from:
-            return
-        stamps = self.storage.stamps(f"{self.folder}/units") or {}
-        for name, stamp in self._stamps.items():
-            if stamps.get(name) != stamp:
-                self._commits.pop(name, None)  # replaced since it was read
-        commits = self.commits()
-        IdIndex(self.storage, self.folder).add(file for one in commits for file in one.files)
-        known = {name: self._stamps[name] for name in self._commits if name in self._stamps}
-        data = pack({name: (stamp, self._commits[name]) for name, stamp in known.items()})
-        self.storage.write(f"{self.folder}/index.json", data)
-        self._indexed = {*known}
+        return self.committed.commits()
 
     def is_committed(self, unit: Unit) -> bool:
         """Say whether the unit is done; one that is done again never is."""
@@ -257,10 +197,10 @@ class Ledger:
             among: only of these commits; none takes all.
         """
         current: dict[str, tuple[str, FailureRow]] = {}
-        for commit in self.commits() if among is None else among:
+        for commit, rows in self._ended(FailureRow, "failures", among):
             for row_id in commit.ids:
                 current.pop(row_id, None)
-            current |= {row.input_id: (commit.unit, row) for row in self.failures_of(commit)}
+            current |= {row.input_id: (commit.unit, row) for row in rows}
         return list(current.values())
 
     def failures(self, among: Sequence[Commit] | None = None) -> list[FailureRow]:
@@ -277,10 +217,21 @@ class Ledger:
         Args:
             among: only of these commits; none takes all.
         """
-        rows = []
-        for commit in self.commits() if among is None else among:
-            rows += self.rows_of(commit, DropRow, "drops")
-        return rows
+        return [row for _, rows in self._ended(DropRow, "drops", among) for row in rows]
+
+    def _ended(
+        self, record: type[RecordT], table: str, among: Sequence[Commit] | None
+    ) -> Iterator[tuple[Commit, list[RecordT]]]:
+        """Yield commits and the rows of each that ended so; ``among`` none takes all commits."""
+        commits = self.commits() if among is None else among
+        files = [file for one in commits for file in one.files if file.table == table]
+        copied = EndingCopies(self.storage, self.folder).rows(record, table, files) if files else {}
+        for commit in commits:
+            rows: list[RecordT] = []
+            for file in commit.files:
+                if file.table == table:
+                    rows += copied.get(file.content) or self._rows_in(record, file)
+            yield commit, rows
 
     def drop_counts(self, commits: Sequence[Commit]) -> dict[str, int]:
         """Count the drops of these commits by reason, most first."""
@@ -297,16 +248,14 @@ class Ledger:
     def rows_of(self, commit: Commit, record: type[RecordT], table: str) -> list[RecordT]:
         """Return the rows of a table (or ``drops``, ``failures``) in one unit, in their order."""
         files = [file for file in commit.files if file.table == table]
-        return [
-            row
-            for file in files
-            for row in read_records(record, self.storage, file.file, file.sha256)
-        ]
+        return [row for file in files for row in self._rows_in(record, file)]
+
+    def _rows_in(self, record: type[RecordT], file: TableFile) -> list[RecordT]:
+        return read_records(record, self.storage, file.file, file.sha256)
 
     def forget(self, unit: Unit) -> None:
         """Read a unit's commit anew: another process has replaced it."""
-        self._commits.pop(f"{unit.name}.json", None)
-        self._indexed.discard(f"{unit.name}.json")
+        self.committed.forget(unit.name)
 
     # Writing
 
@@ -481,7 +430,7 @@ class Ledger:
         else:
             self._sweep({*work, *outcomes} - named)
             self._take_out_beaten(named)
-        self.write_index()
+        self.committed.write_index()
 
     def _sweep(self, paths: Iterable[str]) -> None:
         """Delete of these what is old: nobody is at work on it."""
@@ -552,7 +501,7 @@ class Ledger:
             The number of units.
         """
         home, aside = f"{self.folder}/retired/damaged", 0
-        for name in sorted(_units(self.storage.names(f"{self.folder}/units"))):
+        for name in sorted(unit_files(self.storage.names(f"{self.folder}/units"))):
             path = f"{self.folder}/units/{name}"
             try:
                 commit = Commit.from_json(self.storage.read(path), path)
@@ -645,10 +594,6 @@ def _endings(contents: Contents) -> dict[str, dict[str, int]]:
         "drops": dict(Counter(row.reason for row in drops)),
         "failures": dict(Counter(row.kind for row in failures)),
     }
-
-
-def _units(names: Iterable[str]) -> set[str]:
-    return {name for name in names if name.endswith(".json") and not name.startswith(".")}
 
 
 def _segment(number: int) -> str:

@@ -23,8 +23,8 @@ from pathlib import Path, PurePosixPath
 from pipeline.errors import InputError, StopRun, UsageError
 from pipeline.files import replacing, write_whole
 from pipeline.words import size as size_of
-from pipeline.workspace.mounts import Mount, mount_of
-from pipeline.workspace.object_store import ObjectStore
+from pipeline.workspace.stores.mounts import Mount, mount_of
+from pipeline.workspace.stores.object_store import ObjectStore
 
 _AT_ONCE = 8
 """The files that are copied side by side."""

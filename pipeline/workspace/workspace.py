@@ -5,31 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pipeline.config import (
-    Config,
-    check_profile,
-    load_config,
-    render_toml,
-    render_value,
-    typed_keys,
-)
 from pipeline.errors import ConfigError, DamagedError, StopRun, UsageError
 from pipeline.records.schema import TABLES, Record, arrow_schema
 from pipeline.words import command_line
-from pipeline.workspace.commit import Commit, TableFile
+from pipeline.workspace.commit import TableFile
+from pipeline.workspace.commit_table import CommitTable, Content
 from pipeline.workspace.ledger import Ledger, is_attempt
 from pipeline.workspace.locks import settings_lock
-from pipeline.workspace.settings_file import with_settings
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import Lookup, read_arrow, read_records, table_digest, way_out
 
 if TYPE_CHECKING:
     import pandas
+
+    from pipeline.config import Config
 
 FORMAT = 1
 """The format of a workspace; raised when an older version could misread one."""
@@ -76,12 +70,27 @@ class Workspace:
                 " or start a new workspace: downloaded videos can be reused as a mirror."
             )
         self._typed = tuple(settings)
-        self.config: Config = load_config(self._toml(), self._typed, where=f"{root}/avatar.toml")
+        self._config: Config | None = None
         self._ledgers: dict[str, Ledger] = {}
         self._moment: dict[str, set[str]] | None = None
         """The names in each table as ``one_moment`` found them."""
-        self._moments_files: dict[str, list[TableFile]] = {}
-        self._moments_written: dict[str, list[tuple[Commit, TableFile]]] | None = None
+        self._moments_files: dict[str, dict[Content, int]] = {}
+        self._moments_commits: CommitTable | None = None
+
+    @property
+    def config(self) -> Config:
+        """The settings: what was typed, on top of ``avatar.toml``, read when first asked for.
+
+        Raises:
+            ConfigError: one of them is wrong.
+        """
+        # Not cached_property: until Python 3.12 that reads for one workspace at a time.
+        if self._config is None:
+            from pipeline.config import load_config
+
+            where = f"{self.storage.url}/avatar.toml"
+            self._config = load_config(self._toml(), self._typed, where=where)
+        return self._config
 
     def _toml(self) -> str:
         return _read_settings(self.storage, f"{self.storage.url}/avatar.toml")
@@ -95,6 +104,8 @@ class Workspace:
         Returns:
             What was done or could not be, in a line each.
         """
+        from pipeline.config import load_config, render_value, typed_keys
+
         typed = typed_keys(self._typed)
         of_section = typed.get(section, [])
         where = f"{self.storage.url}/avatar.toml"
@@ -143,6 +154,9 @@ class Workspace:
 
     def _with_typed(self, toml: str, section: str, typed: Mapping[str, Sequence[str]]) -> str:
         """Return the file with what was typed of a section, or of all if valid only together."""
+        from pipeline.config import load_config
+        from pipeline.workspace.settings_file import with_settings
+
         resolved = self.config.model_dump(mode="json")
         for sections in ([section], typed):
             values = {
@@ -169,6 +183,8 @@ class Workspace:
         Raises:
             UsageError: unknown profile, or the folder holds other things.
         """
+        from pipeline.config import check_profile, render_toml
+
         if profile is not None:
             check_profile(profile)
         storage = Storage(root)
@@ -220,62 +236,76 @@ class Workspace:
         held = self.ledgers()
         try:
             for ledger in held:
-                ledger.held = ledger.commits()
+                ledger.committed.look()
+                ledger.committed.held = True
             yield
         finally:
-            self._moment, self._moments_files, self._moments_written = None, {}, None
+            self._moment, self._moments_files, self._moments_commits = None, {}, None
             for ledger in held:
-                ledger.held = None
+                ledger.committed.held = False
 
-    def files(self, table: str) -> list[TableFile]:
+    def commits(self) -> CommitTable:
+        """Return the commits of every stage as columns, stage by stage."""
+        if self._moments_commits is not None:
+            return self._moments_commits
+        found = CommitTable.joined(ledger.committed.table() for ledger in self.ledgers())
+        if self._moment is not None:
+            self._moments_commits = found
+        return found
+
+    def files(self, table: str, among: Collection[Content] | None = None) -> list[TableFile]:
         """Return the committed files of a table, in the order of their names.
 
         A commit that read a file of the table and wrote to it made a copy that stands in for that
         file, for as long as the file itself is in force.
 
+        Args:
+            table: its name.
+            among: only those of these names and digests; none takes all.
+
         Raises:
             DamagedError: the table holds a file that no commit names, so a commit is missing.
         """
-        if table in self._moments_files:
-            return list(self._moments_files[table])
+        found = self._moments_files.get(table)
+        if found is None:
+            found = self._files(table)
+            if self._moment is not None:
+                self._moments_files[table] = found
+        return [
+            TableFile(*content, table, rows)
+            for content, rows in found.items()
+            if among is None or content in among
+        ]
+
+    def _files(self, table: str) -> dict[Content, int]:
+        """Return the rows of the files that ``files`` is of, by their names and digests."""
         # Before the commits: one that comes meanwhile is no surprise then.
         there = self._names_in(table) if self._moment is None else self._moment.get(table, set())
-        named = set()
-        found: dict[tuple[str, str], list[TableFile]] = {}
-        copies: dict[tuple[str, str], list[TableFile]] = {}
-        for commit, file in self._written().get(table, []):
-            named.add(file.file)
-            if commit.input.table == table:
-                (original,) = commit.input.contents
-                copies.setdefault(original, []).append(file)
-            else:
-                found[file.content] = [file]
-        for orphan in sorted(there - named):
+        commits = self.commits()
+        written = [one for one in commits.files if one[3] == table]
+        for orphan in sorted(there.difference(file for _, file, *_ in written)):
             name = PurePosixPath(orphan).name
             if is_attempt(name) and not self.storage.has_locks:
                 continue  # of an attempt that is about to be committed, or was beaten
             if name.endswith(".parquet") and not name.startswith("."):
                 raise _nameless(orphan)
-        chosen = [copies.get(name, files) for name, files in found.items()]
-        files = sorted((one for files in chosen for one in files), key=lambda one: one.file)
-        if self._moment is not None:
-            self._moments_files[table] = files
-        return files
+        makers = {place for place, *_ in written if commits.inputs[place] == table}
+        originals = {
+            place: (file, sha256) for place, file, sha256, *_ in commits.parts if place in makers
+        }
+        found: dict[Content, int] = {}
+        copies: dict[Content, dict[Content, int]] = {}
+        for place, file, sha256, _, rows in written:
+            if place in makers:
+                copies.setdefault(originals[place], {})[file, sha256] = rows
+            else:
+                found[file, sha256] = rows
+        for original in copies.keys() & found.keys():
+            del found[original]
+            found |= copies[original]
+        return dict(sorted(found.items()))
 
-    def _written(self) -> dict[str, list[tuple[Commit, TableFile]]]:
-        """Return by table what was written into it, with the commits that say so."""
-        if self._moments_written is not None:
-            return self._moments_written
-        written: dict[str, list[tuple[Commit, TableFile]]] = {}
-        for ledger in self.ledgers():
-            for commit in ledger.commits():
-                for file in commit.files:
-                    written.setdefault(file.table, []).append((commit, file))
-        if self._moment is not None:
-            self._moments_written = written
-        return written
-
-    def live(self, *tables: str) -> set[tuple[str, str]]:
+    def live(self, *tables: str) -> set[Content]:
         """Return the committed files of tables by name and digest: what made of others is stale."""
         return {file.content for table in tables for file in self.files(table)}
 

@@ -22,8 +22,8 @@ import pytest
 from pipeline.cli.doctor import _locks
 from pipeline.config import RunConfig, SlurmConfig, load_config
 from pipeline.workspace.leases import BEAT_S, EXPIRES_S, GIVE_UP_S
-from pipeline.workspace.mounts import Mount
 from pipeline.workspace.storage import Storage
+from pipeline.workspace.stores.mounts import Mount
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.flow_world import draw

@@ -179,6 +179,16 @@ def test_settings_that_cannot_be_read_are_one_line(
     assert said in error
 
 
+def test_a_history_and_what_failed_are_told_whatever_the_settings_say(
+    root: Path, shell: Shell
+) -> None:
+    said = [shell("why", KEPT, "-w", root), shell("failures", "-w", root)]
+    (root / "avatar.toml").write_bytes(b"[run\n")
+    assert [shell("why", KEPT, "-w", root), shell("failures", "-w", root)] == said
+    assert all(one.code == 0 for one in said)
+    assert "not valid TOML" in shell("why", KEPT, "-w", root, "--set", "run.workers=1").one_line()
+
+
 def test_settings_may_begin_with_a_byte_order_mark(root: Path, shell: Shell) -> None:
     (root / "avatar.toml").write_bytes(b"\xef\xbb\xbf" + (root / "avatar.toml").read_bytes())
     shell("status", "-w", root).check()

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.files import with_digest
 from pipeline.records.schema import TABLES, Mask, Proposal
 from pipeline.run.status import failed_rows, stage_status
-from pipeline.workspace import index as index_module
-from pipeline.workspace import ledger as ledger_module
+from pipeline.workspace import committed
+from pipeline.workspace import ending_copies as copies_module
+from pipeline.workspace import id_index as index_module
 from pipeline.workspace.commit import Commit
-from pipeline.workspace.index import IdIndex, with_digest, without_digest
+from pipeline.workspace.commit_table import CommitTable
+from pipeline.workspace.id_index import IdIndex
 from pipeline.workspace.ledger import Ledger
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.counting import counting
@@ -34,7 +37,9 @@ ASKED = 3
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes of few commits, in many blocks that are filled in many steps."""
-    monkeypatch.setattr(ledger_module, "_INDEX_FROM", 2)
+    monkeypatch.setattr(committed, "_INDEX_FROM", 2)
+    monkeypatch.setattr(copies_module, "_FROM", 2)
+    monkeypatch.setattr(copies_module, "_MOST", 3)
     monkeypatch.setattr(index_module, "_FROM", 2)
     monkeypatch.setattr(index_module, "_BLOCK", 16)
     monkeypatch.setattr(index_module, "_AT_ONCE", 64)
@@ -49,7 +54,13 @@ def index_all(workspace: Workspace) -> None:
 
 def indexes(root: Path) -> list[Path]:
     """Every file of an index."""
-    return sorted([*root.glob("commits/*/index.json"), *root.glob("commits/*/ids/*")])
+    return sorted(
+        [
+            *root.glob("commits/*/index.json"),
+            *root.glob("commits/*/ids/*"),
+            *root.glob("commits/*/copies/*"),
+        ]
+    )
 
 
 def bare(root: Path, where: Path) -> Workspace:
@@ -299,7 +310,7 @@ def test_a_commit_that_another_process_replaces_is_not_indexed_as_it_was(tmp_pat
     ledger, other = workspace.ledger("propose"), Workspace(tmp_path / "ws").ledger("propose")
     old = ledger.commits()[0]
     other.replace(old, replace(old), {"proposals": (Proposal, [])}, "run")
-    ledger.write_index()
+    ledger.committed.write_index()
     opened, reads = counting(workspace)
     found = opened.ledger("propose").commits()
     assert [*reads] == ["commits/propose/index.json"]
@@ -307,7 +318,9 @@ def test_a_commit_that_another_process_replaces_is_not_indexed_as_it_was(tmp_pat
     assert old not in found
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"0" * 64 + b"\n[]", with_digest([[], [], []])])
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"0" * 64 + b"\n[]", with_digest(b""), with_digest(b"[[], [], []]")]
+)
 def test_an_index_that_cannot_be_read_is_written_anew_by_the_next_run(
     workspace: Workspace, text: bytes
 ) -> None:
@@ -320,10 +333,77 @@ def test_an_index_that_cannot_be_read_is_written_anew_by_the_next_run(
     path.write_bytes(text)
     assert Workspace(workspace.storage.url).ledger("list").commits() == ledger.commits()
     Workspace(workspace.storage.url).ledger("list").recover()
-    assert without_digest(path.read_bytes()) == without_digest(whole)
+    assert path.read_bytes() == whole
     opened, reads = counting(workspace)
     assert opened.ledger("list").commits() == ledger.commits()
     assert [*reads] == ["commits/list/index.json"]
+
+
+@pytest.mark.usefixtures("small")
+def test_columns_say_what_the_commits_say(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "ws")
+    grow(workspace, 0)
+    retried(workspace)
+    for ledger in workspace.ledgers():
+        commits = ledger.commits()
+        table = ledger.committed.table()
+        assert table.commits() == commits
+        assert CommitTable.unpack(table.pack()).commits() == commits
+        assert [table.stamps()[f"{one.unit}.json"] for one in commits] == [
+            (path.stat().st_size, path.stat().st_mtime_ns)
+            for path in (
+                tmp_path / "ws" / ledger.folder / "units" / f"{o.unit}.json" for o in commits
+            )
+        ]
+        numbered = [*enumerate(commits)]
+        assert table.inputs == [one.input.table for one in commits]
+        assert table.files == [
+            (place, file.file, file.sha256, file.table, file.rows)
+            for place, one in numbered
+            for file in one.files
+        ]
+        assert table.parts == [
+            (place, part.file, part.sha256, part.first, part.stop)
+            for place, one in numbered
+            for part in one.input.parts
+        ]
+        assert [*table.retries.items()] == [
+            (row_id, [place]) for place, one in numbered for row_id in one.ids
+        ]
+        mixed = numbered[::-2] + numbered[1::3]
+        some = table.take([place for place, _ in mixed])
+        assert some.commits() == [one for _, one in mixed]
+        assert some.take([*range(len(mixed))][1::2]).commits() == [one for _, one in mixed[1::2]]
+        for number, (place, _) in enumerate(mixed):
+            assert [one[1:] for one in some.files_of(number)] == [
+                one[1:] for one in table.files_of(place)
+            ]
+        assert some.in_order().commits() == sorted(some.commits(), key=lambda one: one.ordinal)
+        twice = CommitTable.joined([table, some])
+        assert twice.commits() == commits + some.commits()
+        assert twice.files[len(table.files) :] == [
+            (len(table) + place, *rest) for place, *rest in some.files
+        ]
+    assert any(ledger.committed.table().retries for ledger in workspace.ledgers())
+
+
+def test_who_has_looked_misses_none_where_an_older_index_is_put_back(workspace: Workspace) -> None:
+    def add(first: int, count: int) -> None:
+        for number in range(first, first + count):
+            add_sources(workspace, ["ok"], f"{number:06d}-list")
+
+    add(0, 70)
+    workspace.ledger("list").recover()
+    path = workspace.storage.path("commits/list/index.json")
+    older = path.read_bytes()
+    add(70, 70)
+    workspace.ledger("list").recover()
+    looked = Workspace(workspace.storage.url).ledger("list")
+    assert len(looked.committed.table()) == 140
+    path.write_bytes(older)
+    add(140, 70)
+    assert len(looked.committed.table()) == len(looked.commits()) == 210
+    assert looked.commits() == looked.committed.table().commits()
 
 
 def test_an_index_says_once_what_all_commits_say(workspace: Workspace) -> None:

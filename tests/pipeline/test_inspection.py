@@ -101,7 +101,7 @@ def test_an_index_of_many_commits_answers_as_they_do_and_never_for_one_that_chan
     books = [one.as_dict() for one in stage_status(Workspace(root))]
     index.write_bytes(index.read_bytes()[:-1])
     assert [one.as_dict() for one in stage_status(Workspace(root))] == books
-    ledger.write_index()
+    ledger.committed.write_index()
     ledger.retire(read[:1], "former")
     assert len(Workspace(root).ledger("list").commits()) == UNITS - 1
     path = workspace.storage.path(f"commits/list/units/{read[1].unit}.json")

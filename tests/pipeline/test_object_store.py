@@ -19,12 +19,13 @@ from pipeline.cli.doctor import check_commits, run_checks
 from pipeline.errors import DamagedError, StopRun
 from pipeline.records.schema import Clip, Source
 from pipeline.run.runner import RunOptions, RunSummary, recover, run_stage
-from pipeline.workspace import leases, mounts
+from pipeline.workspace import leases
 from pipeline.workspace import ledger as ledger_module
 from pipeline.workspace.ledger import is_attempt
 from pipeline.workspace.locks import run_lock
-from pipeline.workspace.mounts import mount_of
 from pipeline.workspace.storage import Storage
+from pipeline.workspace.stores import mounts
+from pipeline.workspace.stores.mounts import mount_of
 from pipeline.workspace.workspace import Workspace
 from tests.conftest import ROOT
 from tests.pipeline import folder_store

@@ -12,8 +12,8 @@ import pytest
 from s3fs import S3FileSystem
 
 from pipeline.errors import StopRun, UsageError
-from pipeline.workspace import object_store
 from pipeline.workspace.storage import Storage
+from pipeline.workspace.stores import object_store
 from tests.pipeline.s3_server import S3, Refusal, served
 
 

@@ -124,11 +124,40 @@ def in_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
     return opened
 
 
+def looks_at_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what ``in_workspace`` adds to a command that does nothing by the settings.
+
+    They are read only where some are typed: such a command is done before they would be, and
+    answers also where ``avatar.toml`` is damaged.
+    """
+
+    @place_option
+    @set_option
+    @wraps(command)
+    def opened(*args: Any, workspace: str, settings: Sequence[str], **kwargs: Any) -> Any:
+        found = _opened(workspace, settings)
+        if settings:
+            _ = found.config
+        return command(*args, workspace=found, **kwargs)
+
+    return opened
+
+
 def open_workspace(workspace: str, settings: Sequence[str]) -> Workspace:
-    """Open the workspace of the options, with what was typed on top of its settings."""
+    """Open the workspace of the options, with what was typed on top of its settings.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    found = _opened(workspace, settings_typed(settings))
+    _ = found.config  # read now: nothing is begun where one is wrong
+    return found
+
+
+def _opened(workspace: str, settings: Sequence[str]) -> Workspace:
     from pipeline.workspace.workspace import Workspace
 
-    return Workspace(workspace, settings_typed(settings))
+    return Workspace(workspace, settings)
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

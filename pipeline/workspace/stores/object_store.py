@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StopRun, UsageError
-from pipeline.workspace.refusals import is_conflict, is_taken, lacking, store_says
+from pipeline.workspace.stores.refusals import is_conflict, is_taken, lacking, store_says
 
 Entry = dict[str, Any]
 """A file or folder as fsspec lists it."""

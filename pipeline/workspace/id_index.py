@@ -1,20 +1,13 @@
-"""A short form of what a stage's files say, to look at many at once; it only saves time.
+"""The files of a stage that hold an id, so that of many only these are opened; it saves time alone.
 
-    commits/<stage>/index.json             copies of its commits
-                    ids/index.json         the files whose ids are known, and the blocks of those
+    commits/<stage>/ids/index.json         the files whose ids are known, and the blocks of those
                         <sha256>.parquet   a block: ids in their order, and the file of each
 
-**Commits.** A line with the SHA-256 of the rest, and then JSON: a column for each field of a
-commit, of the values there are and, for each commit, which of them it has. Much of what commits say
-they all say, such as versions and settings. They were checked when they were read to be copied, so
-what has the digest is taken as it is.
-
-**Ids.** Which files hold an id, so that of many only these are opened. What is known of a file is
-known of its bytes, by their digest. So no answer can be out of date: a file that was made anew is
-another, of which nothing is known, and it is looked into as without an index. The same is true of
-all files where a block or ``index.json`` is gone or not what was written. To look for an id, a
-block or two are read, of however many; to add files, the blocks are read and written one after the
-other.
+What is known of a file is known of its bytes, by their digest. So no answer can be out of date: a
+file that was made anew is another, of which nothing is known, and it is looked into as without an
+index. The same is true of all files where a block or ``index.json`` is gone or not what was
+written. To look for an id, a block or two are read, of however many; to add files, the blocks are
+read and written one after the other.
 """
 
 from __future__ import annotations
@@ -23,20 +16,14 @@ import hashlib
 import io
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from sys import intern
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from pipeline.files import with_digest, without_digest
 from pipeline.records.schema import TABLES
-from pipeline.workspace.commit import ENDINGS, UNREADABLE, Commit, Input, Rows, TableFile
+from pipeline.workspace.commit import ENDINGS, UNREADABLE, TableFile
 from pipeline.workspace.storage import Storage
-
-Stamp = tuple[int, int]
-"""Size and time of a commit's file; a file that is another has another."""
-
-_SHAPE = [[one.name for one in fields(kind)] for kind in (Commit, Input, Rows, TableFile)]
-"""The fields of what is written; an index of others is another version's."""
 
 _KEYS = {table: record.key for table, record in TABLES.items()} | dict.fromkeys(ENDINGS, "input_id")
 """The column of the ids in each table's files."""
@@ -59,120 +46,6 @@ not written more than some ten times."""
 
 _READ_AT_ONCE = 16
 """The files that are read together."""
-
-
-def pack(commits: Mapping[str, tuple[Stamp, Commit]]) -> bytes:
-    """Write an index.
-
-    Args:
-        commits: by the name of their file, with its stamp.
-    """
-    document = [
-        _SHAPE,
-        _shared(commits),
-        _shared(list(stamp) for stamp, _ in commits.values()),
-        *(
-            _shared(_plain(name, getattr(commit, name)) for _, commit in commits.values())
-            for name in _SHAPE[0]
-        ),
-    ]
-    return with_digest(document)
-
-
-def unpack(data: bytes) -> Iterator[tuple[str, Stamp, Commit]]:
-    """Read what ``pack`` wrote: the name of a commit's file, its stamp as it was, and the commit.
-
-    Raises:
-        ValueError: it is not what was written, or by another version.
-    """
-    try:
-        shape, names, stamps, *columns = without_digest(data)
-        if shape != _SHAPE:
-            raise ValueError("of other fields")
-        of_commit = [
-            _each(column, _MADE.get(name, _as_it_is))
-            for name, column in zip(_SHAPE[0], columns, strict=True)
-        ]
-        found = zip(
-            _each(names, _as_it_is),
-            _each(stamps, tuple),
-            map(Commit, *of_commit),
-            strict=True,
-        )
-        yield from found
-    except UNREADABLE as error:
-        raise ValueError("not an index of this version") from error
-
-
-def with_digest(document: Any) -> bytes:
-    """Write JSON below a line with its SHA-256."""
-    text = json.dumps(document, separators=(",", ":")).encode()
-    return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
-
-
-def without_digest(data: bytes) -> Any:
-    """Read what ``with_digest`` wrote.
-
-    Raises:
-        ValueError: it is not what was written.
-    """
-    digest, _, text = data.partition(b"\n")
-    if hashlib.sha256(text).hexdigest().encode() != digest:
-        raise ValueError("not what was written")
-    return json.loads(text)
-
-
-def _shared(values: Iterable[Any]) -> tuple[list[Any], list[int]]:
-    """Return the values there are, and the place among them of each."""
-    places: dict[str, int] = {}
-    found: list[Any] = []
-    at = []
-    for value in values:
-        text = json.dumps(value)
-        if text not in places:
-            places[text] = len(found)
-            found.append(value)
-        at.append(places[text])
-    return found, at
-
-
-def _each(column: tuple[list[Any], list[int]], make: Callable[[Any], Any]) -> list[Any]:
-    """Make each value of a column once, and return them by commit."""
-    values, at = column
-    made = [make(value) for value in values]
-    return [made[place] for place in at]
-
-
-def _plain(name: str, value: Any) -> Any:
-    """Return what is written of a field."""
-    if name == "input":
-        return [[[one.file, one.sha256, one.first, one.stop] for one in value.parts], value.table]
-    if name == "files":
-        return [[one.file, one.sha256, one.table, one.rows] for one in value]
-    return value
-
-
-def _input(stored: Any) -> Input:
-    parts, table = stored
-    return Input(
-        tuple(Rows(intern(file), intern(sha), first, stop) for file, sha, first, stop in parts),
-        intern(table),
-    )
-
-
-def _files(stored: Any) -> tuple[TableFile, ...]:
-    return tuple(
-        TableFile(intern(file), intern(sha), intern(table), rows)
-        for file, sha, table, rows in stored
-    )
-
-
-def _as_it_is(stored: Any) -> Any:
-    return stored
-
-
-_MADE: dict[str, Callable[[Any], Any]] = {"input": _input, "files": _files, "ids": tuple}
-"""The fields that are not what JSON makes of them. Names are kept once for all stages."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +71,9 @@ class IdIndex:
         try:
             # On a store it costs nothing to see that there is none.
             if _DIRECTORY in storage.names(self._folder):
-                files, blocks = without_digest(storage.read(f"{self._folder}/{_DIRECTORY}"))
+                files, blocks = json.loads(
+                    without_digest(storage.read(f"{self._folder}/{_DIRECTORY}"))
+                )
                 self._files = [(file, sha256) for file, sha256 in files]
                 self._blocks = [_Block(*block) for block in blocks]
         except (OSError, *UNREADABLE):
@@ -245,7 +120,7 @@ class IdIndex:
             self._files, self._blocks = [], []
             self._take_in([*there.values()])
         blocks = [[block.first, block.rows, block.sha256] for block in self._blocks]
-        data = with_digest([self._files, blocks])
+        data = with_digest(json.dumps([self._files, blocks]).encode())
         self._storage.write(f"{self._folder}/{_DIRECTORY}", data)
         named = {_DIRECTORY, *(_name(block) for block in self._blocks)}
         for name in self._storage.names(self._folder):
