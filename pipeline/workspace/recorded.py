@@ -120,13 +120,12 @@ def file_state(storage: Storage, name: str, sha256: str, size_bytes: int, *, not
     Returns:
         ``missing_file``, ``changed_file``, or ``unsure``.
     """
-    path = storage.local_path(name)
-    if path is None:
+    if storage.local is None:
         if not storage.exists(name):
             return MISSING
         return CHANGED if size_bytes and storage.size(name) != size_bytes else ""
     try:
-        found = path.stat()
+        found = storage.local_stat(name)
     except OSError:
         return MISSING
     if not stat.S_ISREG(found.st_mode) or (size_bytes and found.st_size != size_bytes):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -98,6 +99,23 @@ class Storage:
     def local_path(self, name: str) -> Path | None:
         """Return the path of ``name`` on a local disk; none on an object store."""
         return None if self.local is None else self.path(name)
+
+    def local_stat(self, name: str) -> os.stat_result:
+        """Look at the file ``name`` on a local disk, as ``path(name).stat()`` does.
+
+        A path that is made for each of a million files takes twice as long as to look at them.
+
+        Raises:
+            UsageError: as ``path``.
+            OSError: there is none.
+        """
+        if self.local is None:
+            return self.path(name).stat()
+        return os.stat(f"{self._root}/{_inside(name)}")  # noqa: PTH116
+
+    @cached_property
+    def _root(self) -> str:
+        return str(self.local)
 
     @cached_property
     def mount(self) -> Mount | None:
@@ -318,7 +336,13 @@ def _is_so(asked: Callable[[os.DirEntry[str]], bool], entry: os.DirEntry[str]) -
         return False
 
 
+_ORDINARY = re.compile(r"[^/.][^/]*(/[^/.][^/]*)*")
+"""Names that lead nowhere else, and are written in the one way."""
+
+
 def _inside(name: str) -> str:
+    if _ORDINARY.fullmatch(name):
+        return name
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise UsageError(f"{name!r} leads outside the workspace.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,20 @@ def test_a_stage_runs_on_a_store_without_locks_or_renames(tmp_path: Path) -> Non
         digests.append(workspace.digest("clips"))
         assert len(workspace.rows(Clip)) == 8
     assert digests[0] == digests[1]
+
+
+def test_a_file_is_looked_at_as_its_path_is_whatever_its_name(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    storage = Storage(tmp_path)
+    for folder in ("a", "a/b", "a/.b", ".a"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "c").write_bytes(folder.encode())
+    for _ in range(3_000):
+        name = "".join(draw.choice(["a", "b", "c", "/", "/", ".", "..", ".b"]) for _ in range(5))
+        looked: list[object] = []
+        for look in (storage.local_stat, lambda name: storage.path(name).stat()):
+            try:
+                looked.append(look(name).st_ino)
+            except (UsageError, OSError) as error:
+                looked.append(type(error))
+        assert looked[0] == looked[1], name
