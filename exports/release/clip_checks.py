@@ -23,6 +23,7 @@ from pipeline.media import (
     Made,
     MadeClip,
     Media,
+    Picture,
     SoundEnergy,
     SoundTrack,
     Timeline,
@@ -190,8 +191,12 @@ def _heard(media: Media, zero: Fraction, seconds: int, hops: int) -> SoundEnergy
 def _frames_differ(
     media: Media, timeline: Timeline, rows: Sequence[ImageRow], pictures: Pictures
 ) -> Iterator[str]:
-    """Compare the time and look of each labelled frame."""
-    for row in sorted(rows, key=lambda one: one.frame_index):
+    """Compare the time and look of each labelled frame, all in one pass over the clip."""
+    rows = sorted(rows, key=lambda one: one.frame_index)
+    wanted = sorted({index for row in rows for index in _near(timeline, row.frame_index)})
+    decoded = decode_pictures(media, timeline, [range(at, at + 1) for at in wanted], any_size=True)
+    held: list[Picture] = []
+    for row in rows:
         index = row.frame_index
         if index >= len(timeline.pts):
             yield f"has no frame {index}"
@@ -202,16 +207,28 @@ def _frames_differ(
                 yield f"shows frame {index} {abs(off):.3f} s off"
                 return
         saved = _grey(row, pictures[row.frame_id])
-        wrong = "" if saved is None else _looks_otherwise(media, timeline, index, saved)
+        if saved is None:
+            continue
+        near = _near(timeline, index)
+        held = [picture for picture in held if picture.index >= near.start]
+        while not held or held[-1].index < near.stop - 1:
+            if (picture := next(decoded, None)) is None:
+                break
+            held.append(picture)
+        wrong = _looks_otherwise([one for one in held if one.index in near], index, saved)
         if wrong:
             yield f"frame {index} {wrong}"
             return
 
 
-def _looks_otherwise(media: Media, timeline: Timeline, index: int, saved: NDArray[np.uint8]) -> str:
-    near = range(max(0, index - 1), min(len(timeline.pts), index + 2))
+def _near(timeline: Timeline, index: int) -> range:
+    """Return the numbers of a frame and those beside it, as far as there are such."""
+    return range(max(0, index - 1), min(len(timeline.pts), index + 2))
+
+
+def _looks_otherwise(near: Sequence[Picture], index: int, saved: NDArray[np.uint8]) -> str:
     unlike: dict[int, float] = {}
-    for picture in decode_pictures(media, timeline, [near]):
+    for picture in near:
         height, width = saved.shape
         found = cv2.cvtColor(picture.rgb(), cv2.COLOR_RGB2GRAY)
         # An encode loses the last row or column of an odd side.
