@@ -100,9 +100,10 @@ def dense_flow(
     # OpenCV's own pyramid runs out of a flat or tiny picture, and the process dies of it.
     below = max(0, _MIN_FLOW_PX - height, width // 2 - height)
     beside = max(0, _MIN_FLOW_PX - width)
-    first, last = (np.pad(one, ((0, below), (0, beside)), mode="edge") for one in (start, end))
+    if below or beside:
+        start, end = (np.pad(one, ((0, below), (0, beside)), mode="edge") for one in (start, end))
     tracker = tracker or cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow = tracker.calc(first, last, np.zeros((*first.shape, 2), np.float32))
+    flow = tracker.calc(start, end, np.zeros((*start.shape, 2), np.float32))
     return flow.astype(np.float32, copy=False)[:height, :width]
 
 
