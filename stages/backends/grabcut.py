@@ -31,7 +31,7 @@ from pipeline.records.boxes import to_pixels
 from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
-_METHOD = "4"
+_METHOD = "5"
 """The number of this way of cutting; masks of another are not mixed with its own."""
 
 _MARGIN = 0.5
@@ -39,7 +39,7 @@ _MARGIN = 0.5
 
 _MIN_MARGIN_PX = 10
 
-_LEARNED_PX = 15_000
+_LEARNED_PX = 12_000
 """Pixels of the box, at most, while colours are learned. Fewer are faster and worse: what is small
 is lost."""
 
