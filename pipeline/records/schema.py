@@ -7,6 +7,7 @@ frame; boxes are ``[x, y, w, h]`` in pixels of the frame, x to the right and y d
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -399,6 +400,7 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache  # asked of each file that is read or written
 def arrow_schema(record: type[BaseModel]) -> Any:
     """Return the Arrow schema of a record's table (``pyarrow.Schema``)."""
     import pyarrow as pa
