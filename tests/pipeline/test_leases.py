@@ -23,14 +23,6 @@ from tests.pipeline.model_store import ROOT, Actor, Chances, Killed, Model, mode
 LABELS = ["ok", "drop", "ok", "fail"] * 8
 
 
-def seeds(*, quick: int, of: int) -> list[Any]:
-    """The first ones, and of the slow tests the rest."""
-    return [
-        *range(quick),
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(quick, of)),
-    ]
-
-
 def run(*, offset: int = 0, redo: bool = False, dry_run: bool = False) -> Workspace:
     workspace = Workspace(ROOT)
     options = RunOptions(workers=1, redo=redo, dry_run=dry_run)
@@ -112,7 +104,7 @@ def test_a_run_that_ends_at_any_request_beside_another_loses_nothing(
     assert step > 40
 
 
-@pytest.mark.parametrize("seed", seeds(quick=24, of=60))
+@pytest.mark.parametrize("seed", range(60))
 def test_whatever_is_late_repeated_still_or_dead_the_rows_are_one_runs(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +120,7 @@ def test_whatever_is_late_repeated_still_or_dead_the_rows_are_one_runs(
         assert settled(model) == right
 
 
-@pytest.mark.parametrize("seed", seeds(quick=40, of=100))
+@pytest.mark.parametrize("seed", range(100))
 def test_runs_of_other_settings_retire_what_was_and_lose_no_row(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
