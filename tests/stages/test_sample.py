@@ -121,7 +121,7 @@ def test_the_slow_definition_of_loudness_is_librosas(length: int, hop: int) -> N
 
     wave = np.random.default_rng(0).normal(size=5 * 16_000 + 77)
     theirs = librosa.feature.rms(y=wave, frame_length=length, hop_length=hop, center=False)[0]
-    assert rms_of(wave, length, hop) == pytest.approx(theirs, rel=1e-12)
+    assert rms_of(wave, length, hop) == pytest.approx(theirs, rel=1e-6)  # it answers in float32
 
 
 class SlowVideo:
