@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
+from exports.release.clip_checks import differences_of_clip
 from exports.release.freeze import write_checksums
 from exports.release.selection import ReleaseTables
 from exports.verify.checks import unmeasured
 from exports.verify.verify_release import verify_release
+from pipeline.config import SampleConfig
 from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, Picture, SoundTrack, decode_pictures, encode_film, read_timeline
 from pipeline.release.document import Document, from_json
@@ -160,6 +162,18 @@ def test_every_clip_is_released_and_its_rows_say_how_it_was_made(folder: Path) -
         "| clips encoded anew, as their packets cannot be cut | 2 |"
         in (folder / "README.md").read_text()
     )
+
+
+def test_the_frames_of_a_clip_are_compared_in_one_pass_over_it(folder: Path) -> None:
+    rows = [row for row in document_of(folder).images if row.video_id == DOG]
+    later = max(rows, key=lambda row: row.frame_index)
+    others = [later.model_copy(update={"frame_id": name}) for name in ("a", "b", "c")]
+    clip = Media(clip_of(folder, DOG))
+    saved = {row.frame_id: (folder / row.file_name).read_bytes() for row in [*rows, *others]}
+    settings = SampleConfig()
+    found = differences_of_clip(clip, [*rows, *others], saved, settings, other_source=False)
+    assert list(found) == []
+    assert 0 < clip.counts.frames <= later.frame_index + 2
 
 
 def clip_of(folder: Path, video_id: str) -> Path:
