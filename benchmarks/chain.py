@@ -3,8 +3,8 @@
     python -m benchmarks.chain --videos DIR --list CSV [--rounds 5] [--against CHECKOUT]
 
 From ``init`` to ``export --verify``, each command a process of its own as a user types it. CPU
-seconds are its own and its children's; on a machine with nothing else to do the wall time is no
-longer. With ``--against`` another checkout's commands take turns with ours, in the same
+seconds are its own and its children's; the bound is on the wall time, of two cores with nothing
+else to do. With ``--against`` another checkout's commands take turns with ours, in the same
 environment.
 """
 
@@ -28,8 +28,8 @@ from benchmarks.machine import describe
 
 RESULT = Path(__file__).parent / "results" / "chain.json"
 ROOT = Path(__file__).parent.parent
-BOUND_CPU_S = 20.0
-"""For all commands together on five clips of 10 s."""
+BOUND_WALL_S = 20.0
+"""The wait for all commands together on five clips of 10 s, on two cores with nothing else to do."""
 
 _WATCH = """
 import os, sys
@@ -170,8 +170,8 @@ def main() -> None:
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
-    if result["chain"]["all"]["cpu_s"] > BOUND_CPU_S:
-        sys.exit(f"over its bound of {BOUND_CPU_S:g} s")
+    if result["chain"]["all"]["wall_s"] > BOUND_WALL_S:
+        sys.exit(f"over its bound of {BOUND_WALL_S:g} s")
 
 
 if __name__ == "__main__":
