@@ -29,7 +29,7 @@ from benchmarks.machine import describe
 RESULT = Path(__file__).parent / "results" / "chain.json"
 ROOT = Path(__file__).parent.parent
 BOUND_WALL_S = 20.0
-"""The wait for all commands together on five clips of 10 s, on two cores with nothing else to do."""
+"""For all commands together on five clips of 10 s; on two cores with nothing else to do."""
 
 _WATCH = """
 import os, sys

@@ -39,6 +39,10 @@ class Workspace:
     Args:
         root: folder or URL.
         settings: ``section.key=value`` on top of its ``avatar.toml``.
+
+    Raises:
+        UsageError: there is none, or one of another format.
+        ConfigError: with ``settings``, one of these or of the file is wrong.
     """
 
     def __init__(self, root: str | Path, settings: Iterable[str] = ()) -> None:
@@ -76,6 +80,8 @@ class Workspace:
         """The names in each table as ``one_moment`` found them."""
         self._moments_files: dict[str, dict[Content, int]] = {}
         self._moments_commits: CommitTable | None = None
+        if self._typed:
+            _ = self.config  # what was typed is held against the rest at once
 
     @property
     def config(self) -> Config:

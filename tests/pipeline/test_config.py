@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from pipeline.config import (
     render_toml,
 )
 from pipeline.errors import ConfigError
+from pipeline.workspace.workspace import Workspace
 
 
 def test_the_written_file_is_the_defaults() -> None:
@@ -75,6 +77,17 @@ def test_a_wrong_setting_is_one_line_with_place_and_value(
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(toml, [setting] if setting else [])
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_typed_is_refused_before_anything_is_asked_of_a_workspace(tmp_path: Path) -> None:
+    Workspace.create(tmp_path / "ws")
+    with pytest.raises(ConfigError, match=r"sample\.seed"):
+        Workspace(tmp_path / "ws", ["sample.seed=none"])
+    (tmp_path / "ws" / "avatar.toml").write_text("[sample]\nseed = 'none'\n")
+    with pytest.raises(ConfigError, match=r"sample\.seed"):
+        Workspace(tmp_path / "ws", ["run.workers=1"])
+    with pytest.raises(ConfigError, match=r"sample\.seed"):
+        _ = Workspace(tmp_path / "ws").config
 
 
 def test_a_bound_may_be_a_number_or_a_share() -> None:

@@ -135,10 +135,7 @@ def looks_at_workspace(command: Callable[..., Any]) -> Callable[..., Any]:
     @set_option
     @wraps(command)
     def opened(*args: Any, workspace: str, settings: Sequence[str], **kwargs: Any) -> Any:
-        found = _opened(workspace, settings)
-        if settings:
-            _ = found.config
-        return command(*args, workspace=found, **kwargs)
+        return command(*args, workspace=_opened(workspace, settings), **kwargs)
 
     return opened
 
