@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import DamagedError
-from pipeline.files import with_digest, without_digest
 from pipeline.records.schema import DropRow, FailureRow, Record
 from pipeline.workspace.commit import UNREADABLE, TableFile
+from pipeline.workspace.id_index import read_directory, write_directory
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import RecordT, read_records, to_parquet
-
-_DIRECTORY = "index.json"
 
 _RECORDS: dict[str, type[Record]] = {"drops": DropRow, "failures": FailureRow}
 
@@ -54,17 +51,10 @@ class EndingCopies:
         self._storage, self._folder = storage, f"{folder}/copies"
         self._copies: list[_Copy] = []
         try:
-            # On a store it costs nothing to see that there is none.
-            if _DIRECTORY in storage.names(self._folder):
-                stored = without_digest(storage.read(f"{self._folder}/{_DIRECTORY}"))
-                self._copies = [
-                    _Copy(
-                        table,
-                        sha256,
-                        [TableFile(name, of, table, rows) for name, of, rows in files],
-                    )
-                    for table, sha256, files in json.loads(stored)
-                ]
+            self._copies = [
+                _Copy(table, sha256, [TableFile(name, of, table, rows) for name, of, rows in files])
+                for table, sha256, files in read_directory(storage, self._folder) or []
+            ]
         except (OSError, *UNREADABLE):
             self._copies = []
 
@@ -112,12 +102,8 @@ class EndingCopies:
             [copy.table, copy.sha256, [[file.file, file.sha256, file.rows] for file in copy.files]]
             for copy in copies
         ]
-        path = f"{self._folder}/{_DIRECTORY}"
-        self._storage.write(path, with_digest(json.dumps(document).encode()))
-        named = {_DIRECTORY, *(f"{copy.sha256}.parquet" for copy in copies)}
-        for name in self._storage.names(self._folder):
-            if name not in named:
-                self._storage.remove(f"{self._folder}/{name}")
+        names = [f"{copy.sha256}.parquet" for copy in copies]
+        write_directory(self._storage, self._folder, document, names)
 
     def _is_of_use(self, copy: _Copy, there: Mapping[tuple[str, str], TableFile]) -> bool:
         """Say whether a copy is there, and most of what it is of in force."""

@@ -48,6 +48,26 @@ _READ_AT_ONCE = 16
 """The files that are read together."""
 
 
+def read_directory(storage: Storage, folder: str) -> Any:
+    """Return what ``write_directory`` wrote; none where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not what was written.
+    """
+    # On a store it costs nothing to see that there is none.
+    if _DIRECTORY not in storage.names(folder):
+        return None
+    return json.loads(without_digest(storage.read(f"{folder}/{_DIRECTORY}")))
+
+
+def write_directory(storage: Storage, folder: str, document: Any, names: Iterable[str]) -> None:
+    """Write what a folder of short forms holds; delete the files that are not among ``names``."""
+    storage.write(f"{folder}/{_DIRECTORY}", with_digest(json.dumps(document).encode()))
+    for name in {*storage.names(folder)} - {_DIRECTORY, *names}:
+        storage.remove(f"{folder}/{name}")
+
+
 @dataclass(frozen=True)
 class _Block:
     first: str
@@ -69,13 +89,9 @@ class IdIndex:
         self._files: list[tuple[str, str]] = []
         self._blocks: list[_Block] = []
         try:
-            # On a store it costs nothing to see that there is none.
-            if _DIRECTORY in storage.names(self._folder):
-                files, blocks = json.loads(
-                    without_digest(storage.read(f"{self._folder}/{_DIRECTORY}"))
-                )
-                self._files = [(file, sha256) for file, sha256 in files]
-                self._blocks = [_Block(*block) for block in blocks]
+            files, blocks = read_directory(storage, self._folder) or ([], [])
+            self._files = [(file, sha256) for file, sha256 in files]
+            self._blocks = [_Block(*block) for block in blocks]
         except (OSError, *UNREADABLE):
             self._files, self._blocks = [], []
 
@@ -120,12 +136,8 @@ class IdIndex:
             self._files, self._blocks = [], []
             self._take_in([*there.values()])
         blocks = [[block.first, block.rows, block.sha256] for block in self._blocks]
-        data = with_digest(json.dumps([self._files, blocks]).encode())
-        self._storage.write(f"{self._folder}/{_DIRECTORY}", data)
-        named = {_DIRECTORY, *(_name(block) for block in self._blocks)}
-        for name in self._storage.names(self._folder):
-            if name not in named:
-                self._storage.remove(f"{self._folder}/{name}")
+        names = [_name(block) for block in self._blocks]
+        write_directory(self._storage, self._folder, [self._files, blocks], names)
 
     def _take_in(self, new: Sequence[TableFile]) -> bool:
         """Add files in batches; say whether all blocks could be read."""

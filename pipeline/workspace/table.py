@@ -12,7 +12,7 @@ import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import accumulate, groupby
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -37,8 +37,6 @@ _FILES_HELD = 16
 
 _ANSWERS_HELD = 64
 """The answers a lookup keeps: a clip's frames ask the same one after the other."""
-
-_schema = cache(arrow_schema)
 
 
 class TableError(DamagedError):
@@ -78,12 +76,12 @@ class CommittedFile:
         counts = (metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
         self._starts = list(accumulate(counts, initial=0))
         self._group = lru_cache(maxsize=1)(self._read_group)
-        self._is_current = self._file.schema_arrow.equals(_schema(record))
+        self._is_current = self._file.schema_arrow.equals(arrow_schema(record))
         if not self._is_current:
             self._check_columns()
 
     def _check_columns(self) -> None:
-        expected = {column.name: column.type for column in _schema(self._record)}
+        expected = {column.name: column.type for column in arrow_schema(self._record)}
         found = {column.name: column.type for column in self._file.schema_arrow}
         for title in sorted(found.keys() | expected.keys()):
             there, right = found.get(title), expected.get(title)
@@ -112,7 +110,7 @@ class CommittedFile:
         high = min(bisect_left(self._starts, stop), len(self._starts) - 1)
         groups = [self._group(number) for number in range(low, high)]
         if not groups:
-            return pa.Table.from_batches([], _schema(self._record))
+            return pa.Table.from_batches([], arrow_schema(self._record))
         return pa.concat_tables(groups).slice(first - self._starts[low], stop - first)
 
     def _read_group(self, number: int) -> Any:
@@ -126,7 +124,7 @@ class CommittedFile:
         """Read columns and give them the types, order and defaults of the record."""
         import pyarrow as pa
 
-        schema = _schema(self._record)
+        schema = arrow_schema(self._record)
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
         there = self._file.schema_arrow.names
@@ -324,7 +322,7 @@ class Lookup(Generic[RecordT]):
         parts = [file([column]).column(0) for file in files]
         self._starts = list(accumulate(map(len, parts), initial=0))
         chunks = [chunk for part in parts for chunk in part.chunks]
-        values = pa.chunked_array(chunks, _schema(record).field(column).type).combine_chunks()
+        values = pa.chunked_array(chunks, arrow_schema(record).field(column).type).combine_chunks()
         self._places = pc.sort_indices(values)  # stable; nulls last
         self._values = values.take(self._places)
         self._num_values = len(values) - values.null_count
