@@ -2,9 +2,9 @@
 
 The mask never leaves the box, grown to whole pixels: everything outside is background by
 definition, and its colours in a margin around the box are what the thing is told from. Only the
-box and that margin are looked at, shrunk where they are large, so cost follows neither the frame
-nor the box: what is cut in the small has each pixel speak for all it stands for, and at full size
-the rim alone is cut again.
+box and that margin are looked at, and where the box is large they are shrunk, so cost follows
+neither the frame nor the box: what is cut in the small has each pixel speak for all it stands for,
+and at full size the rim alone is cut again.
 
 Two boxes leave GrabCut nothing to learn from, and it then says that there is no thing at all:
 
@@ -31,7 +31,7 @@ from pipeline.records.boxes import to_pixels
 from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
-_METHOD = "5"
+_METHOD = "6"
 """The number of this way of cutting; masks of another are not mixed with its own."""
 
 _MARGIN = 0.5
@@ -40,12 +40,8 @@ _MARGIN = 0.5
 _MIN_MARGIN_PX = 10
 
 _LEARNED_PX = 12_000
-"""Pixels of the box, at most, while colours are learned. Fewer are faster and worse: what is small
-is lost."""
-
-_SETTLED = 0.005
-"""The share of the box's pixels that change sides in a round, below which no further one is made:
-most boxes settle in the third, and each round is another cut from nothing."""
+"""Pixels of a larger box while colours are learned. Fewer are faster and worse: what is small is
+lost."""
 
 _HEADROOM = 600.0
 """The logarithm of the largest density that a cut is made with: far from what a double cannot hold
@@ -95,6 +91,15 @@ class GrabCutSegmenter:
     has_weights = False
     digest = ""
 
+    whole_px: float = 80_000
+    """Pixels of a box, at most, that is cut at full size: about a third of a 640x360 frame. Shrunk,
+    a box in ten comes out as another thing, and what is saved grows with the box."""
+    settled: float = 0.005
+    """The share of the box's pixels that change sides in a round, up to which no further one is
+    made: most boxes settle in the third, and each round is another cut from nothing."""
+    seed = 0
+    """From where k-means draws the first colour modes."""
+
     def __init__(self, config: SegmentConfig) -> None:
         self._iterations = config.grabcut_iterations
         self._least = config.min_mask_area
@@ -142,7 +147,7 @@ class GrabCutSegmenter:
 
     def _cut(self, view: _View, *, core: bool = False) -> NDArray[np.bool_] | None:
         """Cut the thing out of a view; none where there are too few pixels of either side."""
-        scale = min(1.0, math.sqrt(_LEARNED_PX / view.area))
+        scale = 1.0 if view.area <= self.whole_px else math.sqrt(_LEARNED_PX / view.area)
         states = view.states(scale, core=core)
         inside = int(np.isin(states, _THING).sum())
         if min(inside, states.size - inside) < _MODES:
@@ -150,7 +155,7 @@ class GrabCutSegmenter:
         size = (states.shape[1], states.shape[0])
         small = np.asarray(cv2.resize(view.pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
         colours = (np.zeros((1, 13 * _MODES)), np.zeros((1, 13 * _MODES)))
-        cv2.setRNGSeed(0)  # the colour modes start from k-means, which draws
+        cv2.setRNGSeed(self.seed)
         mode = cv2.GC_INIT_WITH_MASK
         for _ in range(self._iterations):
             before = states.copy()
@@ -160,7 +165,7 @@ class GrabCutSegmenter:
                 cv2.grabCut(small, states, _ALL, *weighed, 1, cv2.GC_EVAL_FREEZE_MODEL)
             else:
                 cv2.grabCut(small, states, _ALL, *colours, 1, mode)
-            if np.count_nonzero(states != before) <= _SETTLED * inside:
+            if np.count_nonzero(states != before) <= self.settled * inside:
                 break
             mode = cv2.GC_EVAL
         known = view.states(core=core)

@@ -166,22 +166,80 @@ def test_a_picture_of_one_colour_is_no_crash(grey: int) -> None:
     assert mask.shape == (180, 320)
 
 
+def looked_at(
+    patch: pytest.MonkeyPatch, segmenter: GrabCutSegmenter, image: Image, box: list[float]
+) -> list[int]:
+    """The pixels that are in doubt in each round of GrabCut when a box is cut."""
+    made: list[int] = []
+    grab_cut = cv2.grabCut
+
+    def counted(image: Image, states: NDArray[np.uint8], *rest: Any) -> Any:
+        made.append(int(np.isin(states, (cv2.GC_PR_FGD, cv2.GC_PR_BGD)).sum()))
+        return grab_cut(image, states, *rest)
+
+    patch.setattr(cv2, "grabCut", counted)
+    next(segmenter.segment([Prompt(image, [box])]))
+    return made
+
+
+def test_up_to_a_size_a_box_is_cut_as_grabcut_cuts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, _ = scene()
+    hues = np.linspace(0, 1, 12)[:, None] * (130, -70, -10) + (60, 140, 70)
+    for (x, y), hue in zip(
+        np.random.default_rng(5).integers(0, (320, 180), (12, 2)), hues, strict=True
+    ):
+        cv2.circle(image, (int(x), int(y)), 14, hue.tolist(), cv2.FILLED)
+    segmenter = GrabCutSegmenter(SegmentConfig())
+    segmenter.settled = -1  # every round is made
+    for box in ([70.0, 20.0, 130.0, 100.0], [10.0, 10.0, 150.0, 120.0], [40.0, 20.0, 200.0, 140.0]):
+        whole = large_parts(by_opencv(image, box))
+        assert whole.any()
+        segmenter.whole_px = box[2] * box[3]
+        (found,) = next(segmenter.segment([Prompt(image, [box])]))
+        np.testing.assert_array_equal(found.mask, whole)
+        segmenter.whole_px -= 1
+        with monkeypatch.context() as patch:
+            *_, rim = looked_at(patch, segmenter, image, box)
+        assert rim < box[2] * box[3]
+
+
+def by_opencv(image: Image, box: list[float]) -> NDArray[np.bool_]:
+    """Five rounds on the box and half of its sides around it, all at full size."""
+    x, y, w, h = (int(side) for side in box)
+    top, left = max(0, y - h // 2), max(0, x - w // 2)
+    rows, columns = slice(top, y + h + h // 2), slice(left, x + w + w // 2)
+    found = np.zeros(image.shape[:2], bool)
+    found[rows, columns] = plain(image[rows, columns], [float(x - left), float(y - top), w, h])
+    return found
+
+
+def large_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Those of a tenth of the largest one's area or more."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    parts = [labels == number for number in range(1, count)]
+    most = max((part.sum() for part in parts), default=0)
+    large: NDArray[np.bool_] = np.any([p for p in parts if p.sum() >= 0.1 * most], axis=0)
+    return large
+
+
+def test_what_a_large_box_costs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, truth = scene()
+    large = np.kron(image, np.ones((6, 6, 1), np.uint8))
+    box = [6 * side for side in ELLIPSE]
+    segmenter = GrabCutSegmenter(SegmentConfig())
+    *small, rim = looked_at(monkeypatch, segmenter, large, box)
+    assert max(small) <= 12_500
+    assert rim < 0.2 * 36 * truth.sum()
+
+
 @pytest.mark.parametrize(("iterations", "rounds"), [(1, 1), (2, 2), (5, 2), (50, 2)])
 def test_a_box_that_has_settled_is_not_cut_again(
     iterations: int, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, truth = scene()
-    made = []
-    grab_cut = cv2.grabCut
-
-    def counted(*args: Any) -> Any:
-        made.append(args)
-        return grab_cut(*args)
-
-    monkeypatch.setattr(cv2, "grabCut", counted)
     segmenter = GrabCutSegmenter(SegmentConfig(grabcut_iterations=iterations))
+    assert len(looked_at(monkeypatch, segmenter, image, ELLIPSE)) == rounds
     (found,) = next(segmenter.segment([Prompt(image, [ELLIPSE])]))
-    assert len(made) == rounds
     assert iou(found.mask, truth) > 0.97
 
 
