@@ -237,7 +237,6 @@ def _edited_once(path: Path) -> bool:
     done. ISO/IEC 14496-12, 8.6.6: after its type come four bytes, then the number of edits.
     """
     size, start, held = path.stat().st_size, 0, 0
-    parts: list[bytes] = []
     with path.open("rb") as file:
         for kind, end in itertools.islice(_boxes(path, size), _MOST_BOXES):
             if kind != b"mdat":
@@ -245,13 +244,16 @@ def _edited_once(path: Path) -> bool:
                 if held > _MOST_HEADER_BYTES:
                     return False
                 file.seek(start)
-                parts.append(file.read(end - start))
+                box = file.read(end - start)
+                edits = (
+                    int.from_bytes(found[1])
+                    for found in re.finditer(rb"elst(?=....(....))", box, re.DOTALL)
+                )
+                # A compressed header, QuickTime's cmov, could hold any.
+                if b"cmov" in box or max(edits, default=0) > 1:
+                    return False
             start = end
-    header = b"".join(parts)
-    lists = re.finditer(rb"elst(?=....(....))", header, re.DOTALL)
-    most = max((int.from_bytes(found[1]) for found in lists), default=0)
-    # A compressed header, QuickTime's cmov, could hold any.
-    return start == size and b"cmov" not in header and most <= 1
+    return start == size
 
 
 def _is_indexed(container: InputContainer) -> bool:
