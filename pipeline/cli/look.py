@@ -119,7 +119,9 @@ def report(workspace: Workspace, max_clips: int, cut_clips: bool) -> None:
         avatar-build report --workspace ws --clips
     """
     from exports.from_workspace import workspace_report
+    from pipeline.arrow import spare_pandas
 
+    spare_pandas()
     path = workspace_report(
         workspace,
         max_clips=max_clips,

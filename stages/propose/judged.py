@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls
 
 from pipeline.config import HearConfig, ProposeConfig
 from pipeline.records.boxes import iou_matrix
@@ -242,6 +241,8 @@ def seconds_per_removal(reviews: Iterable[Review]) -> float | None:
     Args:
         reviews: of boxes.
     """
+    from scipy.optimize import nnls  # a quarter of a second, spared whoever only plans or asks
+
     timed = [one for one in reviews if one.lead_time_s is not None and one.shown is not None]
     if len(timed) < _MIN_TIMED:
         return None

@@ -50,6 +50,24 @@ def test_why_loads_no_pandas(workspace: Workspace) -> None:
     assert "sources    00d00000000" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["label", "status"], ["label", "agreement"], ["report"], ["tune"], ["sample"], ["segment"]],
+    ids=" ".join,
+)
+def test_no_command_loads_a_library_for_what_it_may_not_need(
+    command: list[str], workspace: Workspace
+) -> None:
+    code = (
+        "import sys; from pipeline.cli import cli;\n"
+        "try: cli.main(sys.argv[1:], standalone_mode=False)\n"
+        "finally: print(sorted({'pandas', 'scipy.optimize', 'torch'} & sys.modules.keys()))"
+    )
+    line = [sys.executable, "-c", code, *command, "-w", str(workspace.storage.url)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_a_table_is_read_without_pandas(
     workspace: Workspace,
 ) -> None:
