@@ -12,6 +12,7 @@ even moves, so a detector of motion has to leave them out first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -87,7 +88,8 @@ def _plain_bars(stack: NDArray[np.uint8]) -> tuple[int, int]:
 def _plain_depth(stack: NDArray[np.uint8]) -> int:
     """Return how many lines from the first on are a bar."""
     level = float(np.median(stack[:, 0]))
-    at_level = np.abs(stack.astype(np.int16) - level) <= _PLAIN_LEVELS
+    least, most = math.ceil(level - _PLAIN_LEVELS), math.floor(level + _PLAIN_LEVELS)
+    at_level = (stack >= max(0, least)) & (stack <= min(255, most))
     share = at_level.mean(axis=2).min(axis=0)  # of each line, in the picture where it is least
     written = share >= _WRITTEN_LINE
     reach = len(written) if written.all() else int(written.argmin())
@@ -98,16 +100,16 @@ def _plain_depth(stack: NDArray[np.uint8]) -> int:
 def _blurred_bars(stack: NDArray[np.uint8]) -> int:
     """Return the number of lines of each of two equal blurred bars; lines are axis 1."""
     lines = stack.shape[1]
-    pictures = np.ascontiguousarray(stack).astype(np.float32)
-    middle = pictures[len(pictures) // 2]
+    pictures = np.ascontiguousarray(stack)
+    middle = pictures[len(pictures) // 2].astype(np.float32)
     detail = np.abs(_soft(middle, 1.0) - _soft(middle, 3.0))
     # Of each line the detail that three quarters of it stay below: a logo does not count.
     fine = np.percentile(detail, 75, axis=1)
     if max(np.median(fine[4:12]), np.median(fine[-12:-4])) > _SOFT_LEVELS:
         return 0
     # Between two lines, one apart: where the picture begins, from end to end and in all pictures.
-    step = np.abs(pictures[:, 2:] - pictures[:, :-2])
-    seen = (step > _STEP_LEVELS).mean(axis=2).min(axis=0)
+    steps = (cv2.absdiff(one[2:], one[:-2]) for one in pictures)
+    seen = np.min([(step > _STEP_LEVELS).mean(axis=1) for step in steps], axis=0)
     best, strength = 0, 0.0
     for near in range(_LEAST_BLURRED, int(lines * (1 - _LEAST_SIDE) / 2)):
         for far in range(near - _UNEVEN_PX, near + _UNEVEN_PX + 1):

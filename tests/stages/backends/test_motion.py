@@ -21,6 +21,8 @@ from pipeline.records.boxes import iou
 from pipeline.records.schema import Frame
 from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, FrameInput
+from stages.backends.motion.bars import _plain_depth
+from stages.backends.motion.evidence import _length
 from stages.backends.motion.motion_detector import MotionDetector, _Source
 from stages.backends.motion.regions import _joined, _spots
 from tests.rows import frame, video
@@ -244,6 +246,30 @@ def test_the_events_of_a_clip_are_decoded_in_one_pass(tmp_path: Path) -> None:
     found = [source.boxes(one) for one in asked]
     assert found == list(detector(tmp_path).detect(asked))
     assert media.counts.frames <= 25
+
+
+def test_a_length_is_that_of_numpy_to_the_bit() -> None:
+    draw = np.random.default_rng(0)
+    sizes = 10.0 ** draw.integers(-30, 30, (2, 100_000))
+    x, y = (draw.normal(0, 1, sizes.shape) * sizes).astype(np.float32)
+    x[:100], y[50:150] = 0, 0
+    np.testing.assert_array_equal(_length(x, y), np.hypot(x, y))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plain_bar_ends_where_its_level_does(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    depth, level = int(draw.integers(0, 30)), int(draw.choice([0, 3, 128, 252, 255]))
+    stack = draw.integers(0, 256, (3, 60, 40))
+    stack[:, :depth] = level + draw.integers(-5, 6, (3, depth, 40))
+    pictures = np.clip(stack, 0, 255).astype(np.uint8)
+
+    def plain(line: int) -> bool:
+        middle = np.median(pictures[:, 0])
+        near = abs(pictures[:, line].astype(float) - middle) <= 6
+        return bool(near.mean(axis=1).min() >= 0.97)
+
+    assert _plain_depth(pictures) == depth == sum(plain(line) for line in range(60))
 
 
 def test_what_is_near_one_another_is_joined_as_scipy_says() -> None:
