@@ -95,6 +95,11 @@ class Look:
     """The picture, 160x90."""
 
     @cached_property
+    def counts(self) -> NDArray[np.float32]:
+        """The steps in the square around each cell, ``(2, rows, columns)``."""
+        return _count(self.steps)
+
+    @cached_property
     def centred(self) -> NDArray[np.float32]:
         """The levels about their mean."""
         levels: NDArray[np.float32] = self.small - self.small.mean()
@@ -146,8 +151,9 @@ def _breaks(
     look: Look, others: list[Look], differing: Callable[[Look, list[Look]], NDArray[np.bool_]]
 ) -> bool:
     """Say whether steps where it differs are more than others have, and than beside the grid."""
-    usual = _spread(np.median([_count(one.steps) for one in others], axis=0))
-    if not (_count(look.steps) - usual >= _BROKEN).all(axis=0).any():
+    counts = [one.counts for one in others]
+    usual = _spread(np.median(counts, axis=0) if len(counts) > 1 else counts[0])
+    if not (look.counts - usual >= _BROKEN).all(axis=0).any():
         return False  # spares the rest, nearly always
     where = differing(look, others)
     new = look.steps & where
