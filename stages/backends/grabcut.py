@@ -93,7 +93,7 @@ class GrabCutSegmenter:
 
     whole_px: float = 80_000
     """Pixels of a box, at most, that is cut at full size: about a third of a 640x360 frame. Shrunk,
-    a box in ten comes out as another thing, and what is saved grows with the box."""
+    some come out as another thing, and what shrinking saves grows with the box."""
     settled: float = 0.005
     """The share of the box's pixels that change sides in a round, up to which no further one is
     made: most boxes settle in the third, and each round is another cut from nothing."""
