@@ -98,7 +98,7 @@ class GrabCutSegmenter:
     """The share of the box's pixels that change sides in a round, up to which no further one is
     made: most boxes settle in the third, and each round is another cut from nothing."""
     seed = 0
-    """From where k-means draws the first colour modes."""
+    """The seed of k-means, which draws the first colour modes."""
 
     def __init__(self, config: SegmentConfig) -> None:
         self._iterations = config.grabcut_iterations
