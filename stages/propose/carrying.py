@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.records.boxes import iou_matrix
-from stages.backends.motion.evidence import DenseFlow, Grey
+from stages.backends.motion.evidence import Grey, dense_flow
 
 Floats = NDArray[np.float64]
 Box = Sequence[float]
@@ -93,7 +93,6 @@ def flows(pictures: Iterator[Grey]) -> Iterator[Flow]:
     """Yield the flow between each picture and the next; a change of size is a cut."""
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     dis.setFinestScale(_FINEST)
-    tracker = DenseFlow(dis)
     for one, other in pairwise(pictures):
         size = one.shape[1], one.shape[0]
         if one.shape != other.shape:
@@ -103,7 +102,7 @@ def flows(pictures: Iterator[Grey]) -> Iterator[Flow]:
         # What is above its finest scale was made larger again: nothing is lost with it.
         half = (-(-size[0] // 2), -(-size[1] // 2))
         onwards, back = (
-            cv2.resize(tracker.between(*two), half, interpolation=cv2.INTER_AREA).astype(np.float32)
+            cv2.resize(dense_flow(*two, dis), half, interpolation=cv2.INTER_AREA).astype(np.float32)
             for two in ((one, other), (other, one))
         )
         flow = Flow(onwards, back, size, is_cut=False)

@@ -38,10 +38,9 @@ def motion_evidence(reference: Grey, before: Sequence[Grey], after: Sequence[Gre
     if corners is None or len(corners) < 3:  # an affine fit needs three
         return nothing
     points = corners[:, 0].astype(np.float32)
-    trackers = DenseFlow(), DenseFlow()
     sides: list[Evidence] = []
     for neighbours in (before, after):
-        compared = [_evidence_against(reference, other, points, *trackers) for other in neighbours]
+        compared = [_evidence_against(reference, other, points) for other in neighbours]
         useful = [evidence for evidence in compared if evidence is not None]
         if useful:
             sides.append(np.stack(useful).mean(axis=0))
@@ -54,10 +53,10 @@ def motion_evidence(reference: Grey, before: Sequence[Grey], after: Sequence[Gre
 
 
 def _evidence_against(
-    reference: Grey, other: Grey, corners: NDArray[np.float32], onwards: DenseFlow, back: DenseFlow
+    reference: Grey, other: Grey, corners: NDArray[np.float32]
 ) -> Evidence | None:
     """Return a neighbour's evidence; none where the camera's motion cannot be told (a cut)."""
-    flow, flow_back = onwards.between(reference, other), back.between(other, reference)
+    flow, back = dense_flow(reference, other), dense_flow(other, reference)
     columns, rows = corners.astype(int).T
     camera, agreeing = cv2.estimateAffine2D(
         corners,
@@ -77,9 +76,7 @@ def _evidence_against(
     shown = (by_camera[0] >= 0) & (by_camera[0] <= width - 1)
     shown &= (by_camera[1] >= 0) & (by_camera[1] <= height - 1)
     returned = (
-        cv2.remap(
-            flow_back, by_flow[0], by_flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        cv2.remap(back, by_flow[0], by_flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         + flow
     )
     missed = _length(returned[..., 0], returned[..., 1])
@@ -100,41 +97,25 @@ def _length(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float3
     return np.sqrt(lengths, out=lengths).astype(np.float32)
 
 
-class DenseFlow:
-    """Optical flow of every pixel (DIS), one pair of pictures after another in the same memory.
-
-    New pages for each flow would cost time of their own.
+def dense_flow(
+    start: Grey, end: Grey, tracker: cv2.DISOpticalFlow | None = None
+) -> NDArray[np.float32]:
+    """Return where each pixel of ``start`` went, ``(height, width, 2)``, x and y in pixels.
 
     Args:
+        start: a picture.
+        end: one of the same size.
         tracker: with settings of its own; none: OpenCV's fast ones.
     """
-
-    def __init__(self, tracker: cv2.DISOpticalFlow | None = None) -> None:
-        self._tracker = tracker or cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self._memory = np.zeros((0, 0, 2), np.float32)
-
-    def between(self, start: Grey, end: Grey) -> NDArray[np.float32]:
-        """Return where each pixel of ``start`` went, ``(height, width, 2)``, x and y in pixels.
-
-        It stands until the next is asked for.
-
-        Args:
-            start: a picture.
-            end: one of the same size.
-        """
-        height, width = start.shape
-        # OpenCV's own pyramid runs out of a flat or tiny picture, and the process dies of it.
-        below = max(0, _MIN_FLOW_PX - height, width // 2 - height)
-        beside = max(0, _MIN_FLOW_PX - width)
-        if below or beside:
-            start, end = (
-                np.pad(one, ((0, below), (0, beside)), mode="edge") for one in (start, end)
-            )
-        if self._memory.shape[:2] != start.shape:
-            self._memory = np.empty((*start.shape, 2), np.float32)
-        self._memory.fill(0)  # where DIS begins to look
-        flow = self._tracker.calc(start, end, self._memory)
-        return flow.astype(np.float32, copy=False)[:height, :width]
+    height, width = start.shape
+    # OpenCV's own pyramid runs out of a flat or tiny picture, and the process dies of it.
+    below = max(0, _MIN_FLOW_PX - height, width // 2 - height)
+    beside = max(0, _MIN_FLOW_PX - width)
+    if below or beside:
+        start, end = (np.pad(one, ((0, below), (0, beside)), mode="edge") for one in (start, end))
+    tracker = tracker or cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = tracker.calc(start, end, np.zeros((*start.shape, 2), np.float32))
+    return flow.astype(np.float32, copy=False)[:height, :width]
 
 
 def _misfit(reference: Grey, other: Grey, places: Sequence[NDArray[np.float32]]) -> Evidence:
