@@ -241,7 +241,7 @@ def seconds_per_removal(reviews: Iterable[Review]) -> float | None:
     Args:
         reviews: of boxes.
     """
-    from scipy.optimize import nnls  # a quarter of a second, spared whoever only plans or asks
+    from scipy.optimize import nnls  # a quarter of a second, which few calls need
 
     timed = [one for one in reviews if one.lead_time_s is not None and one.shown is not None]
     if len(timed) < _MIN_TIMED:

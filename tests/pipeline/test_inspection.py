@@ -55,7 +55,7 @@ def test_why_loads_no_pandas(workspace: Workspace) -> None:
     [["label", "status"], ["label", "agreement"], ["report"], ["tune"], ["sample"], ["segment"]],
     ids=" ".join,
 )
-def test_no_command_loads_a_library_for_what_it_may_not_need(
+def test_a_command_loads_no_library_for_what_it_may_not_need(
     command: list[str], workspace: Workspace
 ) -> None:
     code = (

@@ -100,6 +100,9 @@ def _plain_depth(stack: NDArray[np.uint8]) -> int:
 def _blurred_bars(stack: NDArray[np.uint8]) -> int:
     """Return the number of lines of each of two equal blurred bars; lines are axis 1."""
     lines = stack.shape[1]
+    widths = range(_LEAST_BLURRED, int(lines * (1 - _LEAST_SIDE) / 2))
+    if not widths:
+        return 0  # two bars and a picture take more lines
     pictures = np.ascontiguousarray(stack)
     middle = pictures[len(pictures) // 2].astype(np.float32)
     detail = np.abs(_soft(middle, 1.0) - _soft(middle, 3.0))
@@ -111,7 +114,7 @@ def _blurred_bars(stack: NDArray[np.uint8]) -> int:
     steps = (cv2.absdiff(one[2:], one[:-2]) for one in pictures)
     seen = np.min([(step > _STEP_LEVELS).mean(axis=1) for step in steps], axis=0)
     best, strength = 0, 0.0
-    for near in range(_LEAST_BLURRED, int(lines * (1 - _LEAST_SIDE) / 2)):
+    for near in widths:
         for far in range(near - _UNEVEN_PX, near + _UNEVEN_PX + 1):
             there = lines - 1 - far
             line = min(float(seen[near - 1]), float(seen[min(there - 1, lines - 3)]))

@@ -21,7 +21,7 @@ from pipeline.records.boxes import iou
 from pipeline.records.schema import Frame
 from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, FrameInput
-from stages.backends.motion.bars import _plain_depth
+from stages.backends.motion.bars import _plain_depth, picture_inside
 from stages.backends.motion.evidence import _length
 from stages.backends.motion.motion_detector import MotionDetector, _Source
 from stages.backends.motion.regions import _joined, _spots
@@ -270,6 +270,15 @@ def test_a_plain_bar_ends_where_its_level_does(seed: int) -> None:
         return bool(near.mean(axis=1).min() >= 0.97)
 
     assert _plain_depth(pictures) == depth == sum(plain(line) for line in range(60))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lines", [1, 2, 3, 8, 40, 45])
+def test_a_picture_of_few_lines_has_no_bars(lines: int) -> None:
+    draw = np.random.default_rng(lines)
+    for size in ((lines, 320), (320, lines), (lines, lines)):
+        pictures = [draw.integers(0, 256, size).astype(np.uint8) for _ in range(3)]
+        assert picture_inside(pictures) == (0, 0, size[1], size[0])
 
 
 def test_what_is_near_one_another_is_joined_as_scipy_says() -> None:
