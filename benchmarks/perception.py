@@ -106,7 +106,8 @@ def missing_weights(combination: str, models: Path | None) -> list[str]:
 
 def boxes_by(combination: str) -> list[str]:
     """Return the settings of ``hear`` and ``propose`` of a combination."""
-    from pipeline.config import PROFILES, render_value
+    from pipeline.config import PROFILES
+    from pipeline.workspace.settings_file import render_value
 
     tagger, detectors, _ = split(combination)
     typed = [f"hear.tagger={tagger}", f"propose.detectors={render_value(detectors)}"]

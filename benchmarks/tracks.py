@@ -38,13 +38,14 @@ from benchmarks.machine import describe
 from benchmarks.perception import SAME_FRAME_S, missing_weights, sampled, things
 from labeling.automatic.simulated import Truth, corrected, scene_at
 from pipeline.cli.python import Workspace
-from pipeline.config import PROFILES, ProposeConfig, render_value
+from pipeline.config import PROFILES, ProposeConfig
 from pipeline.media.encode import encode_film
 from pipeline.records.boxes import iou_matrix
 from pipeline.records.schema import Clip, Frame, Proposal, Video
 from pipeline.synthetic.drawing import Painter, box_of, silhouettes
 from pipeline.synthetic.render import render_world
 from pipeline.synthetic.scene import CATEGORIES, Actor, Camera, Scene, Sound
+from pipeline.workspace.settings_file import render_value
 from stages.propose.linkers import FlowLinker
 from stages.propose.tracks import linked
 

@@ -6,10 +6,8 @@ their own section, and the resolved section is what is hashed and kept with ever
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -32,9 +30,7 @@ from pipeline.words import plain, short
 class Section(BaseModel):
     """A group of settings; unknown names are errors, so a typo is never a silent default."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     unhashed: ClassVar[frozenset[str]] = frozenset()
     """Settings that cannot change a result: they stay out of the stage key and the commits."""
@@ -903,47 +899,3 @@ def _validated(values: Mapping[str, Any], where: str) -> Config:
             if not isinstance(first["input"], (str, int, float, bool)):
                 message = message.split(" (got ")[0]
         raise ConfigError(f"{where}: {place}: {message}.{hint}") from error
-
-
-def render_toml(profile: str | None = None, resolved: Config | None = None) -> str:
-    """Write ``avatar.toml``: every setting with its meaning.
-
-    Without ``resolved``, defaults are commented out, so that the code stays the one place where
-    they are written, and the profile's values stand uncommented. With it, every value stands.
-    """
-    chosen = PROFILES[profile] if profile else {}
-    lines = [
-        "# Settings of this avatar-build workspace. What is commented out is the default.",
-        "# 'avatar-build config validate' checks this file, 'config show' prints the result.",
-    ]
-    for name, info in Config.model_fields.items():
-        section = info.annotation
-        assert isinstance(section, type)
-        assert issubclass(section, Section)
-        lines += ["", f"# {(section.__doc__ or '').strip().splitlines()[0]}", f"[{name}]"]
-        for key, field in section.model_fields.items():
-            meaning = " ".join((field.description or "").split())
-            lines += [f"# {line}" for line in textwrap.wrap(meaning, 96)]
-            if resolved is not None:
-                lines.append(f"{key} = {render_value(getattr(getattr(resolved, name), key))}")
-            elif key in chosen.get(name, {}):
-                lines.append(f"{key} = {render_value(chosen[name][key])}")
-            else:
-                lines.append(
-                    f"#{key} = {render_value(field.get_default(call_default_factory=True))}"
-                )
-    return "\n".join(lines) + "\n"
-
-
-def render_value(value: Any) -> str:
-    """Write a value as TOML."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # TOML has JSON's escapes
-    if isinstance(value, list):
-        return "[" + ", ".join(render_value(item) for item in value) + "]"
-    if isinstance(value, dict):
-        pairs = (f"{render_value(key)} = {render_value(held)}" for key, held in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    return repr(value)

@@ -31,6 +31,8 @@ __all__ = ["cli", "main"]
 def main() -> None:
     """Run the command line; errors a user can act on are one line."""
     _open_closed_streams()
+    # Pydantic asks every package there is for plugins: 15 ms, and what is a row is ours to say.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     signal.signal(signal.SIGTERM, _interrupt)  # Slurm and containers end jobs so
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job with & ignores it
         signal.signal(signal.SIGINT, _interrupt)

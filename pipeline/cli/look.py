@@ -146,7 +146,7 @@ def config_show(workspace: Workspace) -> None:
     \b
         avatar-build config show --set sample.seed=7
     """
-    from pipeline.config import render_toml
+    from pipeline.workspace.settings_file import render_toml
 
     found = workspace.config
     output().tell(found.model_dump(mode="json"), render_toml(resolved=found).rstrip("\n"))

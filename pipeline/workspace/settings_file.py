@@ -1,21 +1,96 @@
-"""Write settings into ``avatar.toml`` beside the results they made, and leave the rest as it is.
+"""The text of ``avatar.toml``: every setting with its meaning, and a change of some.
 
-A line is changed, or the default that is commented out there; a section or a line is added where
+A setting's meaning is the sentence below it in ``pipeline.config``. It is read from the source when
+somebody asks for the text, and not as each command begins.
+
+What was typed is written beside the results it made, and the rest of the file is left as it is. A
+line is changed, or the default that is commented out there; a section or a line is added where
 there is none. What comes out is parsed and must say what it said before but for what was written,
 so a file that is laid out in some other way is left alone, and the caller told.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import json
 import re
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config import every_name, render_value, todays_names
+from pipeline.config import PROFILES, Config, Section, every_name, todays_names
 from pipeline.errors import ConfigError
 
 _HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]\s*(#.*)?")
+
+
+def render_toml(profile: str | None = None, resolved: Config | None = None) -> str:
+    """Write ``avatar.toml``: every setting with its meaning.
+
+    Without ``resolved``, defaults are commented out, so that the code stays the one place where
+    they are written, and the profile's values stand uncommented. With it, every value stands.
+    """
+    chosen = PROFILES[profile] if profile else {}
+    lines = [
+        "# Settings of this avatar-build workspace. What is commented out is the default.",
+        "# 'avatar-build config validate' checks this file, 'config show' prints the result.",
+    ]
+    for name, info in Config.model_fields.items():
+        section = info.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, Section)
+        lines += ["", f"# {(section.__doc__ or '').strip().splitlines()[0]}", f"[{name}]"]
+        meaning = meanings(section)
+        for key, field in section.model_fields.items():
+            lines += [f"# {line}" for line in textwrap.wrap(meaning.get(key, ""), 96)]
+            if resolved is not None:
+                lines.append(f"{key} = {render_value(getattr(getattr(resolved, name), key))}")
+            elif key in chosen.get(name, {}):
+                lines.append(f"{key} = {render_value(chosen[name][key])}")
+            else:
+                lines.append(
+                    f"#{key} = {render_value(field.get_default(call_default_factory=True))}"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def meanings(section: type[Section]) -> dict[str, str]:
+    """Return the sentences below a section's settings, by name; of an inherited one its parent's.
+
+    >>> from pipeline.config import RunConfig
+    >>> meanings(RunConfig)["executor"].partition(".")[0]
+    'Executor of the units'
+
+    Raises:
+        OSError: the package was installed without its source.
+    """
+    found: dict[str, str] = {}
+    for kind in reversed(section.__mro__):
+        if not issubclass(kind, Section):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(tree, ast.ClassDef)
+        for line, below in zip(tree.body, tree.body[1:], strict=False):
+            match line, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(ast.Constant(str(text))):
+                    found[name] = " ".join(text.split())
+    return found
+
+
+def render_value(value: Any) -> str:
+    """Write a value as TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # TOML has JSON's escapes
+    if isinstance(value, list):
+        return "[" + ", ".join(render_value(item) for item in value) + "]"
+    if isinstance(value, dict):
+        pairs = (f"{render_value(key)} = {render_value(held)}" for key, held in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    return repr(value)
 
 
 def with_settings(toml: str, values: Mapping[str, Mapping[str, Any]]) -> str:

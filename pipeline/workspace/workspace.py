@@ -110,7 +110,8 @@ class Workspace:
         Returns:
             What was done or could not be, in a line each.
         """
-        from pipeline.config import load_config, render_value, typed_keys
+        from pipeline.config import load_config, typed_keys
+        from pipeline.workspace.settings_file import render_value
 
         typed = typed_keys(self._typed)
         of_section = typed.get(section, [])
@@ -189,7 +190,8 @@ class Workspace:
         Raises:
             UsageError: unknown profile, or the folder holds other things.
         """
-        from pipeline.config import check_profile, render_toml
+        from pipeline.config import check_profile
+        from pipeline.workspace.settings_file import render_toml
 
         if profile is not None:
             check_profile(profile)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Config, load_config, render_toml, typed_keys
+from pipeline.config import Config, load_config, typed_keys
 from pipeline.errors import UsageError
 from pipeline.records.reviews import by_frame, opinions
 from pipeline.records.schema import Proposal, Review
+from pipeline.workspace.settings_file import render_toml
 from pipeline.workspace.workspace import Workspace
 from stages.propose.activity import check_active_scores
 from stages.propose.again import perceived

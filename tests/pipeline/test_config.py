@@ -12,10 +12,11 @@ from pipeline.config import (
     Config,
     DownloadConfig,
     ProposeConfig,
+    Section,
     load_config,
-    render_toml,
 )
 from pipeline.errors import ConfigError
+from pipeline.workspace.settings_file import meanings, render_toml
 from pipeline.workspace.workspace import Workspace
 
 
@@ -99,9 +100,10 @@ def test_every_setting_says_what_it_means() -> None:
     for name, info in Config.model_fields.items():
         section = info.annotation
         assert isinstance(section, type)
-        for key, field in getattr(section, "model_fields").items():  # noqa: B009
-            assert field.description, f"{name}.{key}"
-            assert re.search(r"[.)]$", field.description.strip()), f"{name}.{key}"
+        assert issubclass(section, Section)
+        told = meanings(section)
+        for key in section.model_fields:
+            assert re.search(r"[.)]$", told.get(key, "")), f"{name}.{key}"
 
 
 def test_what_cannot_change_a_result_stays_out_of_the_stage_key() -> None:

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
-from pipeline.config import load_config, render_toml
+from pipeline.config import load_config
 from pipeline.errors import AvatarBuildError, ConfigError
-from pipeline.workspace.settings_file import with_settings
+from pipeline.workspace.settings_file import render_toml, with_settings
 from pipeline.workspace.workspace import Workspace
 from tests.pipeline.faulty import add_sources
 
