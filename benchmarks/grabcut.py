@@ -43,7 +43,7 @@ from pipeline.synthetic.drawing import Painter, box_of, silhouettes
 from pipeline.synthetic.scene import Scene
 from pipeline.workspace.recorded import frame_bytes
 from stages.backends.frame_image import decode_frame_image
-from stages.backends.grabcut import GrabCutSegmenter
+from stages.backends.grabcut.cutting import GrabCut
 from stages.backends.interfaces import Hint, Image
 
 Box = list[float]
@@ -58,7 +58,7 @@ COMBINATIONS = (
 """Those of ``benchmarks.perception`` whose boxes are cut; the second with models alone."""
 
 
-class Unhurried(GrabCutSegmenter):
+class Unhurried(GrabCut):
     """``grabcut`` without its shortcuts.
 
     Args:
@@ -97,7 +97,7 @@ def noisy(image: Image) -> Image:
     return np.asarray(np.clip(moved, 0, 255), np.uint8)
 
 
-def cut(segmenter: GrabCutSegmenter, image: Image, box: Box) -> tuple[Mask, float]:
+def cut(segmenter: GrabCut, image: Image, box: Box) -> tuple[Mask, float]:
     """Return the mask of a box, and the CPU seconds it took."""
     began = time.process_time()
     mask = segmenter.refine(segmenter.embed(image), Hint(box)).mask
@@ -106,12 +106,12 @@ def cut(segmenter: GrabCutSegmenter, image: Image, box: Box) -> tuple[Mask, floa
 
 def measure(videos: Path, models: Path | None, every: int) -> dict[str, Any]:
     """Cut every box in every way."""
-    ways: dict[str, GrabCutSegmenter] = {
+    ways: dict[str, GrabCut] = {
         REFERENCE: Unhurried(0),
         "full size, 5 rounds, seed 1": Unhurried(1),
         "full size, 5 rounds, seed 2": Unhurried(2),
         NOISE: Unhurried(0),
-        "grabcut": GrabCutSegmenter(SegmentConfig()),
+        "grabcut": GrabCut(SegmentConfig()),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     ious: dict[str, list[float]] = {name: [] for name in ways}
@@ -179,7 +179,7 @@ def enlarged(scene: Scene, times: int) -> Scene:
 
 def against_truth(clips: int, times: int) -> dict[str, Any]:
     """Hold the masks of true boxes against what is drawn."""
-    ways = {REFERENCE: Unhurried(0), "grabcut": GrabCutSegmenter(SegmentConfig())}
+    ways = {REFERENCE: Unhurried(0), "grabcut": GrabCut(SegmentConfig())}
     ious: dict[str, list[float]] = {name: [] for name in ways}
     seconds = dict.fromkeys(ways, 0.0)
     for image, box, true in drawn(clips, times):

@@ -46,7 +46,8 @@ from pipeline.media import Media, SoundTrack, probe, read_timeline
 from pipeline.records.schema import Clip, Video
 from pipeline.run.stage import Ok, WorkerContext
 from pipeline.workspace.storage import Storage
-from stages.sample import SampleFrames, find_events
+from stages.sample.sample_frames import SampleFrames
+from stages.sample.sampler import Sampler, find_events
 
 MINUTES = (1, 4, 10)
 FPS = 30
@@ -159,6 +160,7 @@ class Case:
         self.path = path
         self.folder = folder
         self.video = _row(path)
+        self.sampler = Sampler(SampleConfig())
         self.stages = {draw: self._stage(draw) for draw in ("full", "lazy")}
         (outcome,) = self.stages["full"].process([self.video])
         assert isinstance(outcome, Ok)
@@ -167,9 +169,9 @@ class Case:
         self.clip = clip
         media = Media(path)
         self.timeline = read_timeline(media)
-        track = SoundTrack.of_video(media, self.timeline, self.stages["full"].hops_per_s)
+        track = SoundTrack.of_video(media, self.timeline, self.sampler.hops_per_s)
         sound = track.span(int(clip.start_s), int(clip.end_s))
-        self.events = find_events(sound, self.stages["full"].window_hops)
+        self.events = find_events(sound, self.sampler.window_hops)
 
     def _stage(self, draw: str) -> SampleFrames:
         stage = SampleFrames(SampleConfig.model_validate({"draw": draw}))
@@ -203,7 +205,7 @@ class Case:
 
     def scan(self) -> Media:
         media = Media(self.path)
-        track = SoundTrack.of_video(media, read_timeline(media), self.stages["full"].hops_per_s)
+        track = SoundTrack.of_video(media, read_timeline(media), self.sampler.hops_per_s)
         track.span(0, track.seconds).rms_per_second()
         return media
 
@@ -218,8 +220,8 @@ class Case:
 
     def choose(self) -> Media:
         """With the timeline the scan has read, as in the stage."""
-        media, stage = Media(self.path), self.stages["full"]
-        assert len(stage.choose_frames(self.clip, self.events, media, self.timeline)) == 5
+        media = Media(self.path)
+        assert len(self.sampler.choose_frames(self.clip, self.events, media, self.timeline)) == 5
         return media
 
     def decode_clip(self) -> None:

@@ -46,8 +46,8 @@ from pipeline.synthetic.drawing import Painter, box_of, silhouettes
 from pipeline.synthetic.render import render_world
 from pipeline.synthetic.scene import CATEGORIES, Actor, Camera, Scene, Sound
 from pipeline.workspace.settings_file import render_value
-from stages.propose.linkers import FlowLinker
-from stages.propose.tracks import linked
+from stages.propose.linking.flow_linker import FlowLinker
+from stages.propose.linking.tracks import linked
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -73,7 +73,7 @@ FLOW = (
         "sample",
         "videos",
         "frames",
-        stage="stages.sample:SampleFrames",
+        stage="stages.sample.sample_frames:SampleFrames",
         section="sample",
     ),
     Step(

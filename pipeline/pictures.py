@@ -1,4 +1,4 @@
-"""The outlines of masks over pictures, and a colour for each category."""
+"""Pictures as files, outlines of masks over them, and a colour for each category."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 
 _TOLERANCE = 0.6
 """How far a drawn outline may lie from its mask, pixels of the frame."""
+
+
+def encode_image(rgb: NDArray[np.uint8], image_format: str, jpeg_quality: int) -> bytes:
+    """Return colours ``(height, width, 3)`` as the bytes of a ``jpg`` or ``png`` file."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if image_format == "jpg" else []
+    done, data = cv2.imencode(f".{image_format}", np.ascontiguousarray(rgb[:, :, ::-1]), options)
+    assert done
+    return data.tobytes()
 
 
 def category_color(category: str, lightness: float = 0.45) -> tuple[int, int, int]:

@@ -183,10 +183,37 @@ def test_help_loads_nothing_heavy() -> None:
     assert not (heavy | {"httpx"}) & loaded_by("import pipeline.cli")
 
 
-@pytest.mark.parametrize("stage", ["download", "sample", "hear", "propose", "accept", "segment"])
-def test_no_worker_loads_torch_librosa_or_pandas(stage: str) -> None:
-    code = f"from pipeline.flow import STAGES; STAGES['{stage}'].load()"
+@pytest.mark.parametrize(
+    "module",
+    [
+        "stages.download.fetcher",
+        "stages.sample.sampler",
+        "stages.backends.hearing.vggsound_label",
+        "stages.backends.motion.video_motion",
+        "stages.propose.linking.tracks",
+        "labeling.automatic.accept",
+        "stages.backends.grabcut.cutting",
+    ],
+)
+def test_no_worker_without_a_network_loads_torch_librosa_or_pandas(module: str) -> None:
+    code = f"import pipeline.run.local, pipeline.run.worker, {module}"
     assert not {"torch", "librosa", "pandas"} & loaded_by(code)
+
+
+def test_a_stage_and_its_backends_are_known_without_what_their_work_takes() -> None:
+    """A command asks them for their versions, and mostly has nothing to do."""
+    code = (
+        "import importlib; from pipeline.flow import FLOW;"
+        " from stages.backends.interfaces import DETECTORS, SEGMENTERS, TAGGERS;"
+        " from stages.propose.linking.linkers import LINKERS;"
+        " places = [one.stage or one.derive for one in FLOW if one.stage or one.derive];"
+        " tables = (TAGGERS, DETECTORS, SEGMENTERS, LINKERS);"
+        " places += [place for table in tables for place in table.values()];"
+        " assert len(places) > 40;"
+        " [getattr(importlib.import_module(m), c) for m, c in (p.split(':') for p in places)]"
+    )
+    heavy = {"torch", "cv2", "av", "scipy", "pandas", "librosa", "transformers", "ultralytics"}
+    assert not (heavy | {"yt_dlp", "onnxruntime"}) & loaded_by(code)
 
 
 def test_reading_a_table_starts_none_of_the_threads_that_abort_at_exit() -> None:

@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from exports.report.write_report import Films
 from pipeline.errors import MediaError
-from pipeline.media import BROWSER, Media, make_clip
 from pipeline.records.schema import Clip, Video
 from pipeline.release.layout import DOCUMENT
 from pipeline.release.read import clips_in, read_info
@@ -32,6 +31,8 @@ def cut_films(storage: Storage, clips: Iterable[Clip], videos: Iterable[Video]) 
     Returns:
         Why a clip could not be cut, by ``clip_id``.
     """
+    from pipeline.media import BROWSER, Media, make_clip
+
     sources = {video.video_id: video for video in videos}
     failed = {}
     storage.make_folder(_FOLDER)

@@ -16,8 +16,7 @@ import numpy as np
 
 from exports.release.selection import ReleaseTables
 from pipeline.errors import MediaError
-from pipeline.media.picture import encode_image
-from pipeline.pictures import category_color, mask_path
+from pipeline.pictures import category_color, encode_image, mask_path
 from pipeline.records import rle
 from pipeline.records.reviews import counting_reviews
 from pipeline.records.schema import (

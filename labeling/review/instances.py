@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from labeling.review.standing import Standing
 from pipeline.records.reviews import Kind, by_frame, deciding
 from pipeline.records.schema import Instance, Review, content_id, digest_of
 from pipeline.run.derive import Derived, HeldStep, Inputs, commit_derived, derive
@@ -21,6 +21,9 @@ from pipeline.run.stage import Drop, Ok, Outcome, StageSpec
 from pipeline.workspace.commit import TableFile
 from pipeline.workspace.table import read_records
 from pipeline.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from labeling.review.standing import Standing
 
 SPEC = StageSpec(name="settle", version=1, reads="reviews", writes=("instances",))
 
@@ -41,6 +44,8 @@ def bring_instances_up_to_date(workspace: Workspace) -> int:
 
 
 def _make(workspace: Workspace, held: HeldStep, inputs: Inputs) -> int:
+    from labeling.review.standing import Standing  # it loads Arrow's functions
+
     standing = Standing(workspace, inputs["reviews"], inputs["frames"])
     wanted = {}
     first = 0

@@ -13,10 +13,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from labeling.review.standing import Standing
 from pipeline.records import rle
 from pipeline.records.schema import Mask, MaskSource, Review, ReviewedInstance, digest_of
 from pipeline.run.derive import Derived, HeldStep, Inputs, commit_derived, derive
@@ -91,6 +89,8 @@ class _Verified:
         reviews: Sequence[TableFile],
         instances: Sequence[TableFile],
     ) -> None:
+        from labeling.review.standing import Standing
+
         self._reviews = reviews
         self._table = lru_cache(maxsize=_FILES_HELD)(partial(_read, workspace))
         there = workspace.arrow("instances", instances, ["instance_id", "frame_id"])
@@ -137,6 +137,8 @@ def _read(workspace: Workspace, file: TableFile) -> pa.Table:
 
 def _spoken_of(reviews: pa.Table, there: pa.Table, number: int, rows: NDArray[np.intp]) -> pa.Table:
     """Return the instances that reviews of the file ``number`` speak of, of those there are."""
+    import pyarrow.compute as pc
+
     reviews = reviews.combine_chunks()
     lists = reviews.column("instances").combine_chunks()
     of_review = pc.list_parent_indices(lists)
@@ -174,6 +176,8 @@ def _wanted(
     storage: Storage, stage_key: str, sources: Sequence[TableFile], verified: _Verified
 ) -> dict[str, Callable[[], Derived]]:
     """Return the files that should stand in the table beside the segmenter's, by key."""
+    import pyarrow.compute as pc
+
     wanted: dict[str, Callable[[], Derived]] = {}
     columns = [_names_in(storage, source) for source in sources]
     names = pa.chunked_array([pa.array([], pa.string()), *columns])

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pipeline.errors import MediaError
 from pipeline.media.container import Media, video_stream
 from pipeline.media.timeline import Timeline, exact, read_timeline
+from pipeline.pictures import encode_image
 
 _SQUARE = Fraction(1, 100)
 """Pixels this near to square are square: sites scale to even sizes and write down what is left,
@@ -92,14 +93,6 @@ class Picture:
     def encode(self, image_format: str, jpeg_quality: int) -> bytes:
         """Return the picture as displayed, as the bytes of a ``jpg`` or ``png`` file."""
         return encode_image(self.rgb(), image_format, jpeg_quality)
-
-
-def encode_image(rgb: NDArray[np.uint8], image_format: str, jpeg_quality: int) -> bytes:
-    """Return colours ``(height, width, 3)`` as the bytes of a ``jpg`` or ``png`` file."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if image_format == "jpg" else []
-    done, data = cv2.imencode(f".{image_format}", np.ascontiguousarray(rgb[:, :, ::-1]), options)
-    assert done
-    return data.tobytes()
 
 
 def decode_pictures(

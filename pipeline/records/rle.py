@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -101,6 +100,8 @@ def to_polygons(rle: Rle, tolerance_px: float = 0.0) -> list[Polygon]:
     Raises:
         InputError: ``bad_rle`` when the runs do not add up to the size.
     """
+    import cv2
+
     corners, loops = _outlines(rle)
     outlines = [corners[loop] for loop in loops]
     if tolerance_px > 0:
@@ -282,5 +283,7 @@ def _walk(following: list[int], start: int) -> list[int]:
 
 
 def _simplified(points: NDArray[np.int32], tolerance_px: float) -> NDArray[np.int32]:
+    import cv2
+
     kept = cv2.approxPolyDP(points, tolerance_px, True).reshape(-1, 2)
     return kept.astype(np.int32, copy=False) if len(kept) >= 3 else points

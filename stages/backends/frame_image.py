@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from pipeline.errors import InputError
@@ -28,6 +27,8 @@ def decode_frame_image(data: bytes, frame: Frame) -> Image:
     Raises:
         InputError: ``unreadable_frame`` when it is no image, or of another size.
     """
+    import cv2
+
     image = None
     if data:
         packed = np.frombuffer(data, dtype=np.uint8)

@@ -206,7 +206,7 @@ DETECTORS = {
     },
 }
 SEGMENTERS = {
-    "grabcut": "stages.backends.grabcut:GrabCutSegmenter",
+    "grabcut": "stages.backends.grabcut.segmenter:GrabCutSegmenter",
     "edgetam": "stages.backends.edgetam:EdgeTamSegmenter",
     **{f"sam-vit-{size}": "stages.backends.sam:SamSegmenter" for size in "blh"},
     **{

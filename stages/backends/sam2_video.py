@@ -15,7 +15,6 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import cv2
 import numpy as np
 
 from pipeline.errors import InputError
@@ -141,6 +140,8 @@ class Sam2Memory:
         Raises:
             InputError: ``not_a_number`` where the network computed none.
         """
+        import cv2
+
         if thing not in self._masks:
             return None
         logits, is_there = self._masks[thing]

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -129,6 +128,8 @@ class _Prepared:
     """
 
     def __init__(self, image: Image, longest_px: int) -> None:
+        import cv2
+
         height, width = image.shape[:2]
         self._scale = longest_px / max(height, width)
         size = (max(1, round(width * self._scale)), max(1, round(height * self._scale)))

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -146,6 +145,8 @@ def prepare(image: Image, side: int) -> tuple[NDArray[np.float32], float]:
         image: RGB.
         side: height and width of the network's input, pixels.
     """
+    import cv2
+
     height, width = image.shape[:2]
     scale = min(side / height, side / width)
     size = (max(1, int(width * scale)), max(1, int(height * scale)))
@@ -170,6 +171,8 @@ def detections(
     Raises:
         InputError: ``not_a_number``: the network answered nonsense.
     """
+    import cv2
+
     with np.errstate(over="ignore"):
         xywh = decoded(raw, side) / scale
     scores = raw[:, 4:5] * raw[:, 5:]

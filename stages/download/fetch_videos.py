@@ -1,45 +1,20 @@
 """Fetch the whole original video of each list row, and keep the candidates.
 
-Reads ``sources``, writes ``videos`` (paper, section 3.1.1). A batch's rows are transferred by
-threads: the site's patience, not this machine, sets the pace. A rate limit, a bot check, or many
-rows in succession refused without a reason rest the identity and are not counted against the rows;
-when no identity is left, the run stops and its rows stay pending.
+Reads ``sources``, writes ``videos`` (paper, section 3.1.1). ``fetcher`` says how they are fetched,
+``candidates`` which are kept.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import shutil
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.config import DownloadConfig
-from pipeline.errors import InputError, MediaError, StopRun
-from pipeline.files import sha256_of
-from pipeline.media import PROBE_VERSION, MediaFacts, probe
-from pipeline.records.schema import Source, Video, check_video_id
-from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, WorkerContext
-from pipeline.words import size
-from stages.download.archive import Sidecar, VideoArchive, video_path
-from stages.download.failure_kinds import KINDS, SiteFailure
-from stages.download.fetching import Redactor, Refused, Site, Watch
-from stages.download.identity import Identity, IdentityPool, Pace, parse_identities
+from pipeline.records.schema import Source
+from pipeline.run.stage import Outcome, Stage, StageSpec, WorkerContext
 
-_STATE = "media/identities.json"
-_VAGUE = frozenset(name for name, kind in KINDS.items() if kind.vague)
-_FULL_BELOW_BYTES = 50_000_000
-"""A disk with less than this is full, however low min_free_bytes is set."""
-
-
-class Rejection(NamedTuple):
-    """A rule of the filter that a video breaks."""
-
-    reason: str
-    detail: str
+if TYPE_CHECKING:
+    from stages.download.fetching import Site
 
 
 class FetchVideos(Stage[DownloadConfig]):
@@ -63,294 +38,22 @@ class FetchVideos(Stage[DownloadConfig]):
 
     def __init__(self, config: DownloadConfig, site: Site | None = None) -> None:
         self.config = config
-        self._site_given = site
+        self._site = site
 
     def open(self, ctx: WorkerContext) -> None:
-        """Find the identities and the site.
+        """Load PyAV, and find the identities and the site.
 
         Raises:
             UsageError: an identity or an option that cannot be used.
         """
-        config = self.config
-        self._stop = threading.Event()
-        self._was_blocked = False
-        self._watch = Watch(ctx.heartbeat, self._stop)
-        identities = parse_identities(config.identities)
-        proxies = [identity.proxy for identity in identities if identity.proxy]
-        self._redact = Redactor(config.options, [*proxies, config.source_template])
-        self._storage = ctx.storage
-        self._archive = VideoArchive(ctx.storage, ctx.scratch)
-        state = ctx.storage.local_path(_STATE) or ctx.scratch / "identities.json"
-        self._disk = state.parent
-        self._pool = IdentityPool(
-            identities, pace_of(config), state, beat=self._watch.beat, stop=self._stop
-        )
-        self._site = self._site_given or _site_of(
-            config, identities, self._watch, self._archive.parts
-        )
+        from stages.download.fetcher import Fetcher
+
+        self._fetcher = Fetcher(self.config, ctx, self._site)
 
     def process(self, rows: Sequence[Source]) -> Iterator[Outcome]:
-        """Answer every row; several are under way at once.
-
-        A row refused without a reason is answered last: when an identity turns out to have been
-        blocked meanwhile, it is asked for again.
-        """
-        while rows:
-            refused: dict[str, Outcome] = {}
-            self._was_blocked = False
-            for outcome in self._answers(rows):
-                if isinstance(outcome, Fail) and outcome.kind in _VAGUE:
-                    refused[outcome.id] = outcome
-                else:
-                    yield outcome
-            if not self._was_blocked:
-                yield from refused.values()
-                return
-            rows = [row for row in rows if row.video_id in refused]
-
-    def _answers(self, rows: Sequence[Source]) -> Iterator[Outcome]:
-        with ThreadPoolExecutor(self.config.concurrency) as threads:
-            answers = [threads.submit(self._answer, row) for row in rows]
-            try:
-                for answer in as_completed(answers):
-                    yield answer.result()
-            except BaseException:
-                self._stop.set()  # ends the waits and transfers of the other rows
-                threads.shutdown(cancel_futures=True)
-                self._stop.clear()
-                raise
+        """Answer every row; several are under way at once."""
+        return self._fetcher.outcomes(rows)
 
     def close(self) -> None:
         """Close the site's connections."""
-        if close := getattr(self._site, "close", None):
-            close()
-
-    def _answer(self, row: Source) -> Outcome:
-        try:
-            check_video_id(row.video_id)
-            sidecar = self._known(row) or self._fetch(row)
-            return self._decide(row, sidecar)
-        except Refused as refused:
-            self._archive.forget_part(row.video_id)
-            return Drop(row.video_id, refused.reason, refused.detail)
-        except SiteFailure as error:
-            self._archive.tidy_part(row.video_id)
-            return Fail(row.video_id, error.kind, self._redact(error.detail), error.retryable)
-        except InputError as error:
-            return Fail(row.video_id, error.kind, self._redact(error.detail), error.retryable)
-
-    def _known(self, row: Source) -> Sidecar | None:
-        """Return the outcome by what an earlier run knows, if that is enough to decide."""
-        sidecar = self._archive.recall(row.video_id, self.config.format)
-        if sidecar is None:
-            return None
-        if sidecar.probe_version != PROBE_VERSION:
-            return self._probed_again(sidecar)
-        if self._rejections(sidecar) or self._archive.is_whole(sidecar):
-            return sidecar
-        return None
-
-    def _probed_again(self, sidecar: Sidecar) -> Sidecar | None:
-        """Return the facts of a file by today's reading of it; none when it is no longer there."""
-        if not self._archive.is_whole(sidecar):
-            return None
-        with self._storage.as_local(sidecar.path) as file:
-            facts = {"media": probe(file), "probe_version": PROBE_VERSION}
-        again = sidecar.model_copy(update=facts)
-        self._archive.keep(again, None)
-        return again
-
-    def _decide(self, row: Source, sidecar: Sidecar) -> Outcome:
-        found = self._rejections(sidecar)
-        if not found:
-            return Ok(row.video_id, [video_record(row, sidecar)])
-        if not self.config.keep_rejected:
-            self._archive.remove(sidecar)
-        return Drop(row.video_id, found[0].reason, "; ".join(one.detail for one in found))
-
-    def _rejections(self, sidecar: Sidecar) -> list[Rejection]:
-        return rejections(sidecar.media, sidecar.site.license, self.config)
-
-    def _fetch(self, row: Source) -> Sidecar:
-        """Try until it is there, or it is clear that it will not be."""
-        attempts = unfit = stale = alone = 0
-        rested_until = float("inf")
-        while True:
-            self._need_disk()
-            identity = self._pool.start()
-            try:
-                return self._fetch_once(row, identity)
-            except MediaError:
-                unfit += 1
-                self._archive.forget_part(row.video_id)
-                if unfit > 1:
-                    raise
-            except SiteFailure as failure:
-                if failure.meaning.pause:
-                    # A site that serves others after each pause means this one video.
-                    alone += self._pool.has_served_since(rested_until)
-                    if alone > self.config.max_pauses:
-                        raise
-                    rested_until = self._pool.block(identity, failure.kind)
-                    continue
-                if failure.meaning.vague and self._pool.refused(
-                    identity, row.video_id, failure.kind
-                ):
-                    self._was_blocked = True
-                    attempts = 0
-                    continue
-                if failure.kind == "local_disk":
-                    self._need_disk()
-                if failure.kind == "stale_partial":
-                    self._archive.forget_part(row.video_id)
-                    stale += 1
-                    if stale == 1:
-                        continue
-                attempts += 1
-                if not failure.meaning.again or attempts >= self.config.retries:
-                    if not failure.retryable:
-                        self._archive.forget_part(row.video_id)
-                    raise
-                self._pool.wait(backoff_s(row.video_id, attempts, failure, self.config))
-
-    def _fetch_once(self, row: Source, identity: Identity) -> Sidecar:
-        folder = self._archive.part_folder(row.video_id)
-        fetched = self._site.fetch(row.video_id, folder, identity)
-        self._pool.succeeded(identity)
-        media = probe(fetched.file)
-        if media.duration_s > self.config.max_duration_s:
-            longest_s = self.config.max_duration_s
-            raise Refused("too_long", f"{media.duration_s:.0f} s, over {longest_s:.0f}")
-        sidecar = Sidecar(
-            video_id=row.video_id,
-            selection=self.config.format,
-            path=video_path(row.video_id, fetched.file.suffix),
-            sha256=sha256_of(fetched.file),
-            size_bytes=fetched.file.stat().st_size,
-            media=media,
-            probe_version=PROBE_VERSION,
-            site=fetched.facts,
-        )
-        wanted = self.config.keep_rejected or not self._rejections(sidecar)
-        self._archive.keep(sidecar, fetched.file if wanted else None)
-        return sidecar
-
-    def _need_disk(self) -> None:
-        free = shutil.disk_usage(self._disk).free
-        least = max(self.config.min_free_bytes, _FULL_BELOW_BYTES)
-        if free < least:
-            raise StopRun(
-                f"download: {size(free)} free on the disk, under the {size(least)} that"
-                " download.min_free_bytes keeps free. Make room and run again: nothing is lost."
-            )
-
-
-def pace_of(config: DownloadConfig) -> Pace:
-    """Return YouTube's pace, or a mirror's own, which has no hourly bound."""
-    if config.source_template:
-        return Pace(config.mirror_sleep_s, None)
-    return Pace(
-        config.sleep_s, config.max_per_hour, config.pause_s, config.max_pauses, config.max_refusals
-    )
-
-
-def _site_of(
-    config: DownloadConfig, identities: Sequence[Identity], watch: Watch, parts: Path
-) -> Site:
-    if config.source_template and not config.source_template.startswith(("http://", "https://")):
-        from stages.download.local_files import LocalFiles
-
-        return LocalFiles(config.source_template, config.max_bytes)
-    from stages.download.ytdlp import YtDlp
-
-    def wanted(license_text: str) -> None:
-        if not matches_license(license_text, config.require_license):
-            raise Refused("license", _license_detail(license_text, config.require_license))
-
-    return YtDlp(config, identities, watch, wanted, parts / ".cache")
-
-
-def backoff_s(video_id: str, attempt: int, failure: SiteFailure, config: DownloadConfig) -> float:
-    """Return the wait after the ``attempt``-th failure: doubling, jittered by id, or as asked."""
-    digest = hashlib.sha256(f"{video_id} {attempt}".encode()).digest()
-    jitter = 1 + 0.5 * int.from_bytes(digest[:4]) / 2**32
-    seconds = config.backoff_s * 2.0 ** (attempt - 1) * jitter
-    return min(max(seconds, failure.retry_after_s or 0.0), config.backoff_max_s)
-
-
-def rejections(facts: MediaFacts, license_text: str, config: DownloadConfig) -> list[Rejection]:
-    """Return the rules of the candidate filter (paper, section 3.1.1) that a video breaks."""
-    found = []
-    if (facts.width, facts.height) != (config.width, config.height):
-        found.append(
-            Rejection(
-                "resolution",
-                f"{facts.width}x{facts.height}, not {config.width}x{config.height}",
-            )
-        )
-    if not config.min_fps <= facts.fps <= config.max_fps:
-        detail = f"{facts.fps:.6g} fps, not {config.min_fps:g} to {config.max_fps:g}"
-        found.append(Rejection("frame_rate", detail))
-    if facts.duration_s < config.min_duration_s:
-        detail = f"{facts.duration_s:.3g} s, under {config.min_duration_s:g} s"
-        found.append(Rejection("duration", detail))
-    if facts.bitrate_bps < config.min_bitrate_bps:
-        detail = f"{facts.bitrate_bps} bps, under {config.min_bitrate_bps}"
-        found.append(Rejection("bitrate", detail))
-    if facts.audio_codec is None:
-        found.append(Rejection("no_audio", "no audio stream"))
-    if not matches_license(license_text, config.require_license):
-        detail = _license_detail(license_text, config.require_license)
-        found.append(Rejection("license", detail))
-    return found
-
-
-def _license_detail(license_text: str, wanted: str) -> str:
-    return f"{repr(license_text) if license_text else 'no licence stated'}, not {wanted}"
-
-
-_CC_BY = re.compile(r"\bcreative ?commons attribution\b|\bcc by\b|\blicenses by\b|^attribution \d")
-_CC_RESTRICTED = re.compile(r"\b(nc|nd|sa)\b|\bnon ?commercial|\bno ?deriv|\bshare ?alike")
-
-
-def matches_license(license_text: str, wanted: str) -> bool:
-    """Say whether a licence, in the site's words, is the wanted one.
-
-    Args:
-        license_text: such as YouTube's "Creative Commons Attribution license (reuse allowed)".
-        wanted: ``cc-by``, which is CC BY without further conditions, or a part of the text itself;
-            empty accepts all.
-
-    >>> matches_license("CC BY 4.0", "cc-by"), matches_license("CC BY-NC 4.0", "cc-by")
-    (True, False)
-    """
-    if wanted.lower() != "cc-by":
-        return wanted.lower() in license_text.lower()
-    words = re.sub(r"[^a-z0-9]+", " ", license_text.lower()).strip()
-    return bool(_CC_BY.search(words)) and not _CC_RESTRICTED.search(words)
-
-
-def video_record(row: Source, sidecar: Sidecar) -> Video:
-    """Return the row of ``videos`` for a file that passed the filter."""
-    media = sidecar.media
-    return Video(
-        video_id=row.video_id,
-        label=row.label,
-        split=row.split,
-        path=sidecar.path,
-        sha256=sidecar.sha256,
-        size_bytes=sidecar.size_bytes,
-        width=media.width,
-        height=media.height,
-        fps=media.fps,
-        frame_count=media.frame_count,
-        duration_s=media.duration_s,
-        bitrate_bps=media.bitrate_bps,
-        video_codec=media.video_codec,
-        audio_codec=media.audio_codec or "",
-        sample_rate_hz=media.sample_rate_hz,
-        channels=media.channels,
-        video_stream=media.video_stream,
-        audio_stream=media.audio_stream,
-        **sidecar.site.model_dump(),
-    )
+        self._fetcher.close()

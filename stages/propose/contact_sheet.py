@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.media.picture import encode_image
-from pipeline.pictures import category_color, draw_outline
+from pipeline.pictures import category_color, draw_outline, encode_image
 from pipeline.records import rle
 from pipeline.records.schema import Frame, Instance, Mask, Proposal
 from pipeline.workspace.workspace import Workspace

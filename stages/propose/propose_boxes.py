@@ -2,9 +2,9 @@
 
 Reads ``frames``, writes ``proposals``. A box is audible when one of its categories is active in
 the clip's sounds. A box that is not is kept and marked, so that an annotator can bring it back.
-Boxes of one thing in a clip's frames get one track (``stages.propose.tracks``). It follows from the
-whole clip, so a frame's row is the same whichever others are done with it: those of its clip that
-are not are looked at, too, and one of them that cannot be is as if it had no box.
+Boxes of one thing in a clip's frames get one track (``linking``). It follows from the whole clip,
+so a frame's row is the same whichever others are done with it: those of its clip that are not are
+looked at, too, and one of them that cannot be is as if it had no box.
 
 What the detector answers is kept beside the frames (``stages.propose.model_outputs``): after a
 change of any threshold the stage runs again, but the detector does not. Each detector's answers are
@@ -18,8 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import cv2
-
 from pipeline.config import ProposeConfig
 from pipeline.errors import InputError
 from pipeline.records.schema import Frame, Proposal, Sounds, Video
@@ -27,12 +25,10 @@ from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, Worker
 from pipeline.workspace.recorded import frame_bytes, video_file
 from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead
-from stages.backends.frame_image import decode_frame_image
 from stages.backends.interfaces import DETECTORS, Detection, Detector, FrameInput, make_backend
 from stages.propose.filtering import AudioFilter, check_min_scores, rounded
-from stages.propose.linkers import Linker, make_linker
+from stages.propose.linking.linkers import Linker, make_linker
 from stages.propose.model_outputs import Answers
-from stages.propose.tracks import linked
 from stages.taxonomy import load_taxonomy
 
 _DECODED_AHEAD = 16
@@ -114,7 +110,9 @@ class ProposeBoxes(Stage[ProposeConfig]):
         return super().memory_bytes() + (_REMEMBERED_BYTES if remembers else 0)
 
     def open(self, ctx: WorkerContext) -> None:
-        """Load the detectors and the linker."""
+        """Load OpenCV, the detectors and the linker."""
+        import cv2
+
         cv2.setNumThreads(1)  # processes fill the machine, not threads
         self._ctx = ctx
         self._videos = ctx.lookup("videos", "video_id")
@@ -192,6 +190,8 @@ class ProposeBoxes(Stage[ProposeConfig]):
         Raises:
             InputError: its video is lost, or cannot be decoded.
         """
+        from stages.propose.linking.tracks import linked
+
         one = asked[0]
         boxes = {
             frame.frame_id: found[frame.frame_id]
@@ -322,6 +322,8 @@ def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:
 
 
 def _frame_input(one: _Asked) -> FrameInput:
+    from stages.backends.frame_image import decode_frame_image
+
     image = decode_frame_image(one.data, one.frame)
     return FrameInput(one.frame, image, one.video, one.others)
 

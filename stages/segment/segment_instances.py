@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import ClassVar
 
-import cv2
-
 from pipeline.config import SegmentConfig
 from pipeline.errors import InputError
 from pipeline.records import rle
@@ -54,7 +52,9 @@ class SegmentInstances(Stage[SegmentConfig]):
         return self.config.device if self.segmenter.has_weights else "cpu"
 
     def open(self, ctx: WorkerContext) -> None:
-        """Load the segmenter."""
+        """Load OpenCV and the segmenter."""
+        import cv2
+
         cv2.setNumThreads(1)  # processes fill the machine, not threads
         self._storage = ctx.storage
         self._heartbeat = ctx.heartbeat

@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 
 from pipeline.files import write_whole
-from pipeline.media.picture import encode_image
-from pipeline.pictures import mask_path
+from pipeline.pictures import encode_image, mask_path
 from pipeline.release.scenario_rules import SCENARIOS
 from pipeline.templating import environment
 from tavlo.evaluation.evaluate import FrameScore, Scores

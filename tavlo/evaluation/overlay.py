@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import AvatarBuildError
 from pipeline.media import Media, decode_pictures, encode_film, read_timeline, waveform
-from pipeline.media.picture import encode_image
-from pipeline.pictures import draw_outline
+from pipeline.pictures import draw_outline, encode_image
 from tavlo.evaluation.evaluation_set import EvaluationSet, LabelledFrame, Picture, Pixels
 from tavlo.evaluation.predictions import GRID_HW, Heatmap, Predictions
 

@@ -24,8 +24,10 @@ from pipeline.records.schema import Source, Video
 from pipeline.run.stage import Drop, Fail, Ok, Outcome, WorkerContext
 from pipeline.workspace.storage import Storage
 from stages.download.archive import Sidecar, VideoArchive
+from stages.download.candidates import matches_license, rejections
 from stages.download.failure_kinds import SiteFailure, classify
-from stages.download.fetch_videos import FetchVideos, backoff_s, matches_license, rejections
+from stages.download.fetch_videos import FetchVideos
+from stages.download.fetcher import backoff_s
 from stages.download.fetching import Fetched, SiteFacts
 from stages.download.identity import Identity
 from stages.download.sources import read_list, select_sources
@@ -250,7 +252,7 @@ def test_retry_after_is_honoured_and_bounded(server: VideoServer, bench: Bench) 
     asked = Fault(429, headers=(("Retry-After", "3600"),))
     waits: list[float] = []
     stage = bench.stage(source_template=server.template, retries=3, backoff_max_s=50.0)
-    stage._pool.wait = waits.append  # type: ignore[assignment]
+    stage._fetcher._pool.wait = waits.append  # type: ignore[assignment]
     server.faults[NAME].extend([asked, Fault(503, headers=(("Retry-After", "7"),))])
     (outcome,) = stage.process([source()])
     stage.close()
@@ -894,7 +896,7 @@ def test_backoff_grows_is_the_same_each_time_and_bounded(attempt: int, asked: fl
 
 def test_a_worker_of_this_stage_imports_no_torch() -> None:
     code = (
-        "import sys, stages.download.fetch_videos;"
+        "import sys, stages.download.fetcher;"
         "import stages.download.ytdlp, stages.download.local_files;"
         "print(sorted({'torch', 'librosa', 'pandas'} & sys.modules.keys()))"
     )

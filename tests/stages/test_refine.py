@@ -14,7 +14,7 @@ from pipeline.config import SegmentConfig
 from pipeline.errors import InputError, UsageError
 from pipeline.records.schema import Frame
 from pipeline.workspace.storage import Storage
-from stages.backends.grabcut import GrabCutSegmenter
+from stages.backends.grabcut.cutting import GrabCut
 from stages.backends.interfaces import Hint, Prompt
 from stages.segment.refine import FrameRefiner
 from tests.rows import frame
@@ -42,7 +42,7 @@ def saved(root: Path, index: int) -> Frame:
 
 
 def test_without_points_grabcut_answers_as_the_stage_does() -> None:
-    segmenter = GrabCutSegmenter(SegmentConfig())
+    segmenter = GrabCut(SegmentConfig())
     ((expected,),) = segmenter.segment([Prompt(scene(), [BOX])])
     found = segmenter.refine(segmenter.embed(scene()), Hint(BOX))
     assert expected.mask.any()
@@ -50,7 +50,7 @@ def test_without_points_grabcut_answers_as_the_stage_does() -> None:
 
 
 def test_a_point_inside_is_in_the_mask_and_one_outside_is_not() -> None:
-    segmenter = GrabCutSegmenter(SegmentConfig())
+    segmenter = GrabCut(SegmentConfig())
     embedding = segmenter.embed(scene())
     plain = segmenter.refine(embedding, Hint(BOX)).mask
     for x, y in ((45, 35), (70, 70), (70, 34), (98, 108)):
@@ -62,13 +62,13 @@ def test_a_point_inside_is_in_the_mask_and_one_outside_is_not() -> None:
 
 
 def test_a_point_on_something_beyond_the_box_brings_it_in() -> None:
-    segmenter = GrabCutSegmenter(SegmentConfig())
+    segmenter = GrabCut(SegmentConfig())
     found = segmenter.refine(segmenter.embed(scene()), Hint(BOX, [(185.0, 95.0, True)])).mask
     assert found[70, 170]
     assert found[70, 70]
 
 
-class Counting(GrabCutSegmenter):
+class Counting(GrabCut):
     """Counts the frames it embedded."""
 
     embedded = 0
@@ -81,7 +81,7 @@ class Counting(GrabCutSegmenter):
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
     monkeypatch.setattr(Counting, "embedded", 0)
-    monkeypatch.setattr("stages.backends.grabcut.GrabCutSegmenter", Counting)
+    monkeypatch.setattr("stages.backends.grabcut.cutting.GrabCut", Counting)
     return Counting
 
 

@@ -21,9 +21,9 @@ from pipeline.run.unit import process_batch
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.workspace import Workspace
 from stages.backends.sam2_video import Sam2Memory
-from stages.propose.linkers import Linker, make_linker
+from stages.propose.linking.linkers import Linker, make_linker
+from stages.propose.linking.tracks import linked
 from stages.propose.propose_boxes import ProposeBoxes, kept_answers
-from stages.propose.tracks import linked
 from tests.labeling.labelled_workspace import commit
 from tests.rows import clip, frame, sounds, video
 from tests.stages.backends.tiny_sam import Answers, write_sam2

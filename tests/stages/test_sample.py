@@ -26,7 +26,8 @@ from pipeline.media.picture import luma_plane
 from pipeline.records.schema import Clip, Frame, Video
 from pipeline.run.stage import Drop, Ok, Outcome, WorkerContext
 from pipeline.workspace.storage import Storage
-from stages.sample import SampleFrames, candidate_windows, find_events, seeded_order
+from stages.sample.sample_frames import SampleFrames
+from stages.sample.sampler import Sampler, candidate_windows, find_events, seeded_order
 from tests.video_factory import RATE, bursts, chained, make_video, scene
 
 DEFAULT = SampleConfig()
@@ -324,9 +325,9 @@ def test_opencv_chooses_the_same_frames(real: Path, outcome: Outcome) -> None:
 
 def drawn(path: Path, config: SampleConfig) -> Clip:
     """The clip that is drawn, without its pictures."""
-    stage, media = SampleFrames(config), Media(path)
-    track = SoundTrack.of_video(media, read_timeline(media), stage.hops_per_s)
-    ((clip, _),) = stage.draw_clips(path.stem, track)
+    sampler, media = Sampler(config), Media(path)
+    track = SoundTrack.of_video(media, read_timeline(media), sampler.hops_per_s)
+    ((clip, _),) = sampler.draw_clips(path.stem, track)
     return clip
 
 
@@ -602,10 +603,10 @@ def test_the_lazy_draw_decodes_less_sound_and_says_what_it_knows(
     for draw in ("full", "lazy"):
         decoded[draw] = 0.0
         for seed in range(10):
-            stage = SampleFrames(SampleConfig.model_validate({"draw": draw, "seed": seed}))
+            sampler = Sampler(SampleConfig.model_validate({"draw": draw, "seed": seed}))
             media = Media(long_video)
-            track = SoundTrack.of_video(media, read_timeline(media), stage.hops_per_s)
-            ((clip, _),) = stage.draw_clips("long", track)
+            track = SoundTrack.of_video(media, read_timeline(media), sampler.hops_per_s)
+            ((clip, _),) = sampler.draw_clips("long", track)
             decoded[draw] += media.counts.audio_s / 10
             assert clip.candidates == (1 if draw == "lazy" else 32)
     assert decoded["full"] == pytest.approx(60, abs=0.5)
@@ -669,14 +670,14 @@ def test_five_events_decode_their_neighbourhoods_alone(tmp_path: Path) -> None:
         tmp_path / "a.mp4", frames=900, fps=30, gop=15, sound=bursts(30, [11.1, 13, 15, 17, 19])
     )
     media = Media(path)
-    stage = SampleFrames(SampleConfig(clip_s=30))
+    sampler = Sampler(SampleConfig(clip_s=30))
     timeline = read_timeline(media)
-    track = SoundTrack.of_video(media, timeline, stage.hops_per_s)
-    ((clip, sound),) = stage.draw_clips("a", track)
+    track = SoundTrack.of_video(media, timeline, sampler.hops_per_s)
+    ((clip, sound),) = sampler.draw_clips("a", track)
     assert media.counts.audio_s == pytest.approx(30, abs=0.2)
     assert media.counts.frames == 0
-    events = find_events(sound, stage.window_hops)
-    choices = stage.choose_frames(clip, events, media, timeline)
+    events = find_events(sound, sampler.window_hops)
+    choices = sampler.choose_frames(clip, events, media, timeline)
     assert len(choices) == 5
     # At most a group of 15 before each window of at most 7 frames.
     assert media.counts.frames <= 5 * (14 + 7)
@@ -685,5 +686,5 @@ def test_five_events_decode_their_neighbourhoods_alone(tmp_path: Path) -> None:
 def test_each_second_of_sound_is_decoded_once(bench: Bench, long_video: Path) -> None:
     media = Media(long_video)
     track = SoundTrack.of_video(media, read_timeline(media), 100)
-    SampleFrames(SampleConfig(clips_per_video=2)).draw_clips("long", track)
+    Sampler(SampleConfig(clips_per_video=2)).draw_clips("long", track)
     assert media.counts.audio_s == pytest.approx(60, abs=0.5)

@@ -17,8 +17,8 @@ from pipeline.records.schema import Frame, arrow_schema
 from pipeline.run.stage import Ok, WorkerContext
 from pipeline.workspace.storage import Storage
 from pipeline.workspace.table import to_records
-from stages.sample import SampleFrames
-from stages.suspect import Look, look_at, suspicion
+from stages.sample.sample_frames import SampleFrames
+from stages.sample.suspect import Look, look_at, suspicion
 from tests.rows import frame, video
 from tests.video_factory import bursts, make_video
 

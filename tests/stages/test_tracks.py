@@ -19,9 +19,10 @@ from pipeline.records.schema import Frame, Proposal, track_id
 from pipeline.run.stage import Drop, Fail
 from pipeline.run.unit import process_batch
 from pipeline.synthetic.scene import Camera, Scene
-from stages.propose.carrying import carried_overlaps, flows
-from stages.propose.linkers import FlowLinker, Likeness
-from stages.propose.tracks import linked, matched, tracks
+from stages.propose.linking.carrying import carried_overlaps, flows
+from stages.propose.linking.flow_linker import FlowLinker
+from stages.propose.linking.linkers import Likeness
+from stages.propose.linking.tracks import linked, matched, tracks
 from tests.rows import frame, video
 from tests.stages.drawn_things import (
     AT,

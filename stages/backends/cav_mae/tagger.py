@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pipeline.config import HearConfig
 from pipeline.errors import MediaError, UsageError
 from pipeline.extras import need_packages
-from pipeline.media import Media, Timeline, decode_pictures, exact, read_timeline
 from pipeline.models import require
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
@@ -26,6 +25,7 @@ from stages.backends.interfaces import AudioQuery
 from stages.taxonomy import audioset_classes
 
 if TYPE_CHECKING:
+    from pipeline.media import Media, Timeline
     from stages.backends.cav_mae.cav_mae_model import Mode
 
 _TUNED_ON = {
@@ -107,6 +107,8 @@ class CavMaeTagger:
         yield from tag_spans(self.name, asked, self._prepare, self._score, most)
 
     def _prepare(self, asked: AudioQuery) -> _Prepared:
+        from pipeline.media import Media, read_timeline
+
         audio = images = None
         with video_file(self._storage, asked.video) as path:
             media = Media(path)
@@ -189,6 +191,7 @@ def _pictures(
     Raises:
         MediaError: ``undecodable``, or what decoding raises.
     """
+    from pipeline.media import decode_pictures, exact
     from stages.backends.cav_mae.picture_input import chosen_frames, prepare
 
     shown = timeline.between(exact(span[0]), exact(span[1]))

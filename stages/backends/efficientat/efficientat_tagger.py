@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pipeline.config import HearConfig
 from pipeline.extras import need_packages
-from pipeline.media import Media, read_timeline
 from pipeline.models import require
 from pipeline.workspace.recorded import video_file
 from pipeline.workspace.storage import Storage
@@ -73,6 +72,7 @@ class EfficientAtTagger:
         yield from tag_spans(self.name, asked, self._prepare, self._score, most)
 
     def _prepare(self, asked: AudioQuery) -> _Prepared:
+        from pipeline.media import Media, read_timeline
         from stages.backends.efficientat.mel_spectrogram import (
             MIN_SAMPLES,
             RATE_HZ,

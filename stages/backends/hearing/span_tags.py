@@ -7,17 +7,19 @@ that fit, and the choice among the classes are here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, MediaError
-from pipeline.media import Channels, Media, Timeline, waveform
 from pipeline.records.schema import SoundClass
 from stages.backends.device import ahead, halving
 from stages.backends.interfaces import AudioQuery
 from stages.taxonomy import audioset_classes
+
+if TYPE_CHECKING:
+    from pipeline.media import Channels, Media, Timeline
 
 _KEPT = 20
 """Classes kept of each span, loudest first."""
@@ -137,6 +139,8 @@ def span_waveform(
     Raises:
         MediaError: ``no_audio`` where there is less sound, or what decoding raises.
     """
+    from pipeline.media import waveform
+
     wave = waveform(media, timeline, *span, rate_hz, channels)
     if len(wave) < min_samples:
         name = media.path.name

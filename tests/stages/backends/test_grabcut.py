@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.config import SegmentConfig
 from pipeline.media import frames_between
 from pipeline.records.boxes import to_pixels
-from stages.backends.grabcut import GrabCutSegmenter, Model, _to_the_power
+from stages.backends.grabcut.cutting import GrabCut, Model, _to_the_power
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 ELLIPSE = [100.0, 40.0, 81.0, 61.0]
@@ -34,7 +34,7 @@ def cut(image: Image, box: list[float]) -> NDArray[np.bool_]:
 
 
 def segmented(image: Image, box: list[float]) -> Segmented:
-    return next(GrabCutSegmenter(SegmentConfig()).segment([Prompt(image, [box])]))[0]
+    return next(GrabCut(SegmentConfig()).segment([Prompt(image, [box])]))[0]
 
 
 def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -61,7 +61,7 @@ def test_a_mask_never_leaves_the_whole_pixels_its_box_touches(box: list[float]) 
 
 def test_a_box_gives_the_same_mask_alone_again_and_among_others() -> None:
     image, _ = scene()
-    segmenter = GrabCutSegmenter(SegmentConfig())
+    segmenter = GrabCut(SegmentConfig())
     other = [20.0, 90.0, 60.0, 60.0]
     (alone,) = next(segmenter.segment([Prompt(image, [ELLIPSE])]))
     cv2.setRNGSeed(99)
@@ -90,7 +90,7 @@ def test_a_box_that_holds_nothing_to_tell_apart_gives_an_empty_mask_and_says_why
 @pytest.mark.parametrize("side", [3, 4, 5, 7, 12, 40])
 def test_a_mask_grown_from_the_middle_stays_in_a_box_of_any_size(side: int) -> None:
     noise = np.random.default_rng(side).integers(0, 256, (180, 320, 3), dtype=np.uint8)
-    segmenter = GrabCutSegmenter(SegmentConfig(min_mask_area=1.0))  # nothing is ever enough
+    segmenter = GrabCut(SegmentConfig(min_mask_area=1.0))  # nothing is ever enough
     (found,) = next(segmenter.segment([Prompt(noise, [[100.0, 50.0, side, side + 1.0]])]))
     assert found.assumed == "centre" or found.reason == "colours_alike"
     found.mask[50 : 51 + side, 100 : 100 + side] = False
@@ -138,7 +138,7 @@ def test_what_a_person_points_at_is_in_the_mask_and_what_they_point_away_from_is
 ) -> None:
     image, _ = scene()
     large = np.kron(image, np.ones((factor, factor, 1), dtype=np.uint8))
-    segmenter = GrabCutSegmenter(SegmentConfig())
+    segmenter = GrabCut(SegmentConfig())
     embedding = segmenter.embed(large)
     box = [factor * side for side in (60.0, 20.0, 160.0, 110.0)]
     ground, thing = (80.0, 30.0), (115.0, 70.0)
@@ -167,7 +167,7 @@ def test_a_picture_of_one_colour_is_no_crash(grey: int) -> None:
 
 
 def looked_at(
-    patch: pytest.MonkeyPatch, segmenter: GrabCutSegmenter, image: Image, box: list[float]
+    patch: pytest.MonkeyPatch, segmenter: GrabCut, image: Image, box: list[float]
 ) -> list[int]:
     """The pixels that are in doubt in each round of GrabCut when a box is cut."""
     made: list[int] = []
@@ -189,7 +189,7 @@ def test_up_to_a_size_a_box_is_cut_as_grabcut_cuts_it(monkeypatch: pytest.Monkey
         np.random.default_rng(5).integers(0, (320, 180), (12, 2)), hues, strict=True
     ):
         cv2.circle(image, (int(x), int(y)), 14, hue.tolist(), cv2.FILLED)
-    segmenter = GrabCutSegmenter(SegmentConfig())
+    segmenter = GrabCut(SegmentConfig())
     segmenter.settled = -1  # every round is made
     for box in ([70.0, 20.0, 130.0, 100.0], [10.0, 10.0, 150.0, 120.0], [40.0, 20.0, 200.0, 140.0]):
         whole = large_parts(by_opencv(image, box))
@@ -226,7 +226,7 @@ def test_what_a_large_box_costs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     image, truth = scene()
     large = np.kron(image, np.ones((6, 6, 1), np.uint8))
     box = [6 * side for side in ELLIPSE]
-    segmenter = GrabCutSegmenter(SegmentConfig())
+    segmenter = GrabCut(SegmentConfig())
     *small, rim = looked_at(monkeypatch, segmenter, large, box)
     assert max(small) <= 12_500
     assert rim < 0.2 * 36 * truth.sum()
@@ -237,7 +237,7 @@ def test_a_box_that_has_settled_is_not_cut_again(
     iterations: int, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, truth = scene()
-    segmenter = GrabCutSegmenter(SegmentConfig(grabcut_iterations=iterations))
+    segmenter = GrabCut(SegmentConfig(grabcut_iterations=iterations))
     assert len(looked_at(monkeypatch, segmenter, image, ELLIPSE)) == rounds
     (found,) = next(segmenter.segment([Prompt(image, [ELLIPSE])]))
     assert iou(found.mask, truth) > 0.97

@@ -23,8 +23,9 @@ from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, FrameInput
 from stages.backends.motion.bars import _plain_depth, picture_inside
 from stages.backends.motion.evidence import _length
-from stages.backends.motion.motion_detector import MotionDetector, _Source
+from stages.backends.motion.motion_detector import MotionDetector
 from stages.backends.motion.regions import _joined, _spots
+from stages.backends.motion.video_motion import VideoMotion
 from tests.rows import frame, video
 from tests.video_factory import bursts, chained, make_video
 
@@ -241,7 +242,7 @@ def test_scores_are_in_range_and_the_same_frame_gives_the_same_boxes(tmp_path: P
 def test_the_events_of_a_clip_are_decoded_in_one_pass(tmp_path: Path) -> None:
     drawn(tmp_path / SOURCE, [right], gop=25)
     media = Media(tmp_path / SOURCE)
-    source = _Source(media, ProposeConfig().motion_window_s)
+    source = VideoMotion(media, ProposeConfig().motion_window_s)
     asked = with_others(8, 12, 22)
     found = [source.boxes(one) for one in asked]
     assert found == list(detector(tmp_path).detect(asked))

@@ -18,7 +18,7 @@ Two boxes leave GrabCut nothing to learn from, and it then says that there is no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import SegmentConfig
 from pipeline.records.boxes import to_pixels
-from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
-
-_METHOD = "6"
-"""The number of this way of cutting; masks of another are not mixed with its own."""
 
 _MARGIN = 0.5
 """Background looked at on each side, as a fraction of the box's side."""
@@ -84,12 +80,8 @@ Model = NDArray[np.float64]
 """The colours of a side, ``(1, 65)``, as OpenCV has them: weights, means, covariances of modes."""
 
 
-class GrabCutSegmenter:
+class GrabCut:
     """Cut each box's thing from its surroundings by colour."""
-
-    name = "grabcut"
-    has_weights = False
-    digest = ""
 
     whole_px: float = 80_000
     """Pixels of a box, at most, that is cut at full size: about a third of a 640x360 frame. Shrunk,
@@ -103,13 +95,6 @@ class GrabCutSegmenter:
     def __init__(self, config: SegmentConfig) -> None:
         self._iterations = config.grabcut_iterations
         self._least = config.min_mask_area
-
-    def fingerprint(self) -> Mapping[str, str]:
-        """Return which of its ways of cutting this is; the settings decide the rest."""
-        return {"grabcut": _METHOD}
-
-    def open(self, storage: Storage) -> None:
-        """Load nothing."""
 
     def segment(self, prompts: Iterable[Prompt]) -> Iterator[list[Segmented]]:
         """Yield one mask per box; an empty one with the reason."""

@@ -1,19 +1,17 @@
-"""Draw each video's clip and choose the frames that annotators will see (paper 3.1.2).
+"""Draw the clip of one video and choose its frames: by the sound, then by the pictures.
 
-Reads ``videos``, writes ``clips`` and ``frames``. A clip is a span of its source and frames are
-decoded from the source: nothing is cut here. Everything drawn depends on the seed and the video's
-id alone, so shards may run in any order.
+First the loudness of the whole sound and the clips it allows, then the events of each clip, then
+the sharpest whole picture near each of the strongest.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar
+from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,9 +28,8 @@ from pipeline.media import (
     read_timeline,
 )
 from pipeline.records.schema import Clip, Frame, Video, clip_id, frame_id
-from pipeline.run.stage import Drop, Ok, Outcome, Stage, StageSpec, WorkerContext
-from pipeline.workspace.recorded import video_file
-from stages.suspect import Look, look_at, suspicion
+from pipeline.run.stage import Drop, Ok, Outcome, WorkerContext
+from stages.sample.suspect import Look, look_at, suspicion
 
 
 @dataclass(frozen=True)
@@ -52,42 +49,32 @@ class Choice:
     picture: Picture
     sharpness: float
     suspect: str | None = None
-    """The reason for which it may be broken in the source (``stages.suspect``)."""
+    """The reason for which it may be broken in the source (``suspect``)."""
 
 
-class SampleFrames(Stage[SampleConfig]):
+class Sampler:
     """Draw clips with enough sound; keep the sharpest frame of each of their strongest events."""
-
-    spec: ClassVar[StageSpec] = StageSpec(
-        name="sample",
-        version=2,
-        reads="videos",
-        writes=("clips", "frames"),
-        rows_per_unit=32,
-        batch_size=1,
-        # Above the largest decode_timeout_s, which fails the row by name before it is a hang.
-        row_timeout_s=660.0,
-    )
 
     def __init__(self, config: SampleConfig) -> None:
         self.config = config
         self.hops_per_s = round(1 / config.rms_hop_s)
         self.window_hops = round(config.rms_window_s / config.rms_hop_s)
 
-    def open(self, ctx: WorkerContext) -> None:
-        """Keep the workspace at hand."""
-        cv2.setNumThreads(1)  # processes fill the machine, not threads
-        self._ctx = ctx
+    def outcome(self, video: Video, path: Path, ctx: WorkerContext) -> Outcome:
+        """Write the images of a video's frames, and return its clips and frames.
 
-    def process(self, rows: Sequence[Video]) -> Iterator[Outcome]:
-        """Yield each video's clips and frames, or why it has none."""
-        for video in rows:
-            with video_file(self._ctx.storage, video) as path:
-                size = video.width, video.height
-                outcome = self._sample(video, Media(path, self.config.decode_timeout_s, size=size))
-            yield outcome
+        Args:
+            video: the row.
+            path: its file.
+            ctx: the workspace the images are written to.
 
-    def _sample(self, video: Video, media: Media) -> Outcome:
+        Returns:
+            ``Drop`` with the reason where it has none.
+
+        Raises:
+            MediaError: the file cannot be decoded.
+        """
+        media = Media(path, self.config.decode_timeout_s, size=(video.width, video.height))
         timeline = read_timeline(media)
         track = SoundTrack.of_video(media, timeline, self.hops_per_s)
         clips = self.draw_clips(video.video_id, track)
@@ -107,7 +94,7 @@ class SampleFrames(Stage[SampleConfig]):
         for clip, choices in chosen:
             first = timeline.between(*_span(clip)).start
             frames = [
-                self._keep(clip, rank, choice, choice.picture.index - first)
+                self._keep(clip, rank, choice, choice.picture.index - first, ctx)
                 for rank, choice in enumerate(choices)
             ]
             rows += [clip, *frames] if frames else []
@@ -196,15 +183,17 @@ class SampleFrames(Stage[SampleConfig]):
                 return [choice for event in picked if (choice := best[event])]
             best |= sharpest_frames(new, half, _span(clip), media, timeline, looks, passed_over)
 
-    def _keep(self, clip: Clip, rank: int, choice: Choice, frame_index: int) -> Frame:
+    def _keep(
+        self, clip: Clip, rank: int, choice: Choice, frame_index: int, ctx: WorkerContext
+    ) -> Frame:
         """Write the image; the row that names it."""
         config, picture = self.config, choice.picture
         name = frame_id(clip.clip_id, frame_index)
         path = f"media/frames/{clip.video_id}/{name}.{config.image_format}"
-        file = self._ctx.scratch / f"{name}.{config.image_format}"
+        file = ctx.scratch / f"{name}.{config.image_format}"
         data = picture.encode(config.image_format, config.jpeg_quality)
         file.write_bytes(data)
-        self._ctx.storage.publish(file, path)
+        ctx.storage.publish(file, path)
         width, height = picture.size
         return Frame(
             frame_id=name,

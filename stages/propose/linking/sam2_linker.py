@@ -18,15 +18,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain, tee
+from typing import TYPE_CHECKING
 
 from pipeline.config import ProposeConfig
-from pipeline.media import Picture
 from pipeline.records.boxes import iou_matrix
 from pipeline.records.schema import Frame
 from pipeline.workspace.storage import Storage
 from stages.backends.sam2_video import Sam2Memory, Sam2Video
-from stages.propose.carrying import Floats, flows
-from stages.propose.linkers import ClipBoxes, Likeness, Place, Shown, small
+from stages.propose.linking.linkers import ClipBoxes, Floats, Likeness, Place
+
+if TYPE_CHECKING:
+    from pipeline.media import Picture
+    from stages.propose.linking.clip_pictures import Shown
 
 _METHOD = "1"
 """Raised when the same pictures and weights give other tracks than before."""
@@ -101,6 +104,9 @@ def _size(frame: Frame) -> tuple[int, int]:
 
 def _scenes(pictures: Iterable[Shown]) -> Iterator[tuple[Picture, int | None, bool]]:
     """Yield pictures, the numbers of their frames, and whether there is a cut before each."""
+    from stages.propose.linking.carrying import flows
+    from stages.propose.linking.clip_pictures import small
+
     shown, again = tee(pictures)
     cuts = (flow.is_cut for flow in flows(small(picture) for picture, _ in again))
     for (picture, number), is_cut in zip(shown, chain([False], cuts), strict=True):

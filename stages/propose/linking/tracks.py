@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.records.schema import Frame, Proposal, track_id
-from stages.propose.carrying import Floats
-from stages.propose.linkers import (
+from stages.propose.linking.clip_pictures import read_pictures
+from stages.propose.linking.linkers import (
     ClipBoxes,
+    Floats,
     Likeness,
     Linker,
     Place,
     may_be_one,
-    read_pictures,
 )
 
 

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from pipeline.records.boxes import iou_matrix
 from stages.backends.motion.evidence import Grey, dense_flow
+from stages.propose.linking.linkers import Floats
 
-Floats = NDArray[np.float64]
 Box = Sequence[float]
 """``[x, y, w, h]`` in pixels of the pictures."""
 

@@ -1,0 +1,1 @@
+"""OpenCV's GrabCut from a box; no weights."""
