@@ -99,7 +99,11 @@ class Stage(Generic[ConfigT]):
     spec: ClassVar[StageSpec]
 
     def __init__(self, config: ConfigT) -> None:
-        """Keep the config; cheap, imports no torch."""
+        """Keep the config.
+
+        Neither this nor the class's module imports what the work takes (torch, OpenCV, PyAV): each
+        command asks a stage for its version, and mostly has nothing to do.
+        """
         self.config = config
 
     def fingerprint(self) -> Mapping[str, str]:
@@ -134,7 +138,7 @@ class Stage(Generic[ConfigT]):
         return worker_bytes(backends()) if backends else 0
 
     def open(self, ctx: WorkerContext) -> None:
-        """Load models and clients, once per worker."""
+        """Import libraries, load models and clients, once per worker."""
 
     def process(self, rows: Sequence[Any]) -> Iterable[Outcome]:
         """Answer every row once, matched by id, in any order."""

@@ -1,7 +1,7 @@
 """The interfaces of the backends, and the tables of those there are.
 
-A backend is made from its stage's settings, cheaply; what is heavy is imported and loaded in
-``open``, in the worker. One joins with its module, one line in a table here, and its name in the
+A backend is made from its stage's settings, cheaply; what is heavy, OpenCV and PyAV among it, is
+imported and loaded in ``open`` or where it works, in the worker. One joins with its module, one line in a table here, and its name in the
 setting that chooses it.
 """
 
