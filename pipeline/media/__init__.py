@@ -8,6 +8,7 @@
     waveform   the waveform of a span at a model's rate
     sound_file the whole sound of a file, with pictures or without
     picture    decoded frames, exactly those of a sequential decode, at the cost of a few
+    disposable pictures no other refers to, which are passed over on the way to a wanted one
     cut        a lossless cut with an edit list
     clip       a clip's own file: cut where that shows what the source shows, else encoded
     encode     pictures as a small MP4, silent or with sound

@@ -2,8 +2,9 @@
 
 Frames are asked for by their index in the timeline. Decoding starts at the last keyframe shown at
 or before the first of them, so pictures that lead a keyframe of an open group are never taken
-from behind it. What the decoder marks as damaged, and what follows it up to the next keyframe,
-is marked here: concealment paints sharp-edged blocks. Pixels that are not square are made square.
+from behind it. On the way there, pictures that no other refers to are passed over. What the decoder
+marks as damaged, and what it decodes from then on up to the next keyframe, is marked here:
+concealment paints sharp-edged blocks. Pixels that are not square are made square.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MediaError
 from pipeline.media.container import Media, video_stream
+from pipeline.media.disposable import disposable_packets
 from pipeline.media.timeline import Timeline, exact, read_timeline
 from pipeline.pictures import encode_image
 
@@ -110,19 +112,16 @@ def decode_pictures(
     with media.open() as container:
         run = _Run(media, timeline, container)
         for wanted in ranges:
-            if not wanted:
-                continue
-            run.reach(wanted.start)
-            while run.current is not None and run.current.index < wanted.stop:
-                if run.current.index >= wanted.start:
-                    found = run.current.size
-                    size = size or found
-                    if found != size and not any_size:
-                        raise _other_size(media, run.current, size)
-                    yield run.current
-                if run.current.index == wanted.stop - 1:
-                    break  # the next frame is only decoded if somebody wants it
-                run.advance()
+            index = wanted.start
+            while index < wanted.stop:  # a frame is only decoded if somebody wants it
+                picture = run.picture(index)
+                if picture is None or picture.index >= wanted.stop:
+                    break
+                size = size or picture.size
+                if picture.size != size and not any_size:
+                    raise _other_size(media, picture, size)
+                yield picture
+                index = picture.index + 1
 
 
 def _other_size(media: Media, picture: Picture, size: tuple[int, int]) -> MediaError:
@@ -144,50 +143,86 @@ def frames_between(path: Path, start_s: float, end_s: float) -> Iterator[Picture
     )
 
 
+class _Decoded(NamedTuple):
+    """A frame as it came out of the decoder."""
+
+    number: int
+    """The number of the frame in the timeline."""
+    damaged: bool
+    frame: VideoFrame
+
+
 class _Run:
-    """A decoder under way: ``current`` is the last picture out, None before and after all."""
+    """A decoder under way."""
 
     def __init__(self, media: Media, timeline: Timeline, container: InputContainer) -> None:
-        self.current: Picture | None = None
         self._media = media
         self._timeline = timeline
         self._container = container
         self._stream = video_stream(container)
         self._pixels = Pixels(self._stream, media.path.name)
-        self._pictures: Iterator[Picture] = iter(())
+        self._is_disposable = disposable_packets(self._stream)
+        self._decoded: Iterator[_Decoded] = iter(())
+        self._current: _Decoded | None = None
+        """The last frame out; None before and after all."""
+        self._on_the_way = range(0)
+        """Times, in the file's units, of what is decoded for the sake of what comes later."""
+        self._passed_over = False
+        """Something was, since decoding last began."""
 
-    def advance(self) -> None:
-        self.current = next(self._pictures, None)
+    def picture(self, index: int) -> Picture | None:
+        """Return the first picture from ``index`` on that the decoder delivers, if any."""
+        if self._current is not None and self._current.number == index - 1:
+            self._advance()
+        else:
+            self._reach(index)
+        if self._passed_over and (self._current is None or self._current.number != index):
+            # Perhaps for want of those: some decoders learn from them in what order to show.
+            self._is_disposable = self._current = None
+            self._reach(index)
+        if self._current is None:
+            return None
+        found, damaged, frame = self._current
+        return Picture(found, self._timeline.time(found), damaged, frame, self._pixels.aspect())
 
-    def reach(self, index: int) -> None:
-        """Make ``current`` the first picture at or after ``index``; seek when that is shorter."""
+    def _advance(self) -> None:
+        self._current = next(self._decoded, None)
+
+    def _reach(self, index: int) -> None:
+        """Go to the first frame at or after ``index``; seek when that is shorter."""
         pts, keys = self._timeline.pts, self._timeline.key_pts
         key = max(0, int(np.searchsorted(keys, pts[index], side="right")) - 1)
-        if self.current is not None and pts[self.current.index] >= keys[key]:
+        if self._current is not None and pts[self._current.number] >= keys[key]:
+            self._on_the_way = range(int(pts[self._current.number]) + 1, int(pts[index]))
             self._skip_to(index)
             return
         # The index may point behind the keyframe, or the keyframe may need a run-up (intra
         # refresh): then its own picture is missing or damaged, and an earlier one must do.
         for attempt in sorted({key, max(0, key - 1), 0}, reverse=True):
             entry = int(np.searchsorted(pts, keys[attempt]))
-            self._pictures = self._from_keyframe(int(keys[attempt]))
-            self.advance()
+            self._on_the_way = range(int(pts[min(entry, index)]) + 1, int(pts[index]))
+            self._decoded = self._from_keyframe(int(keys[attempt]))
+            self._advance()
             self._skip_to(entry)
-            if self.current and self.current.index == entry and not self.current.damaged:
+            if self._current and self._current.number == entry and not self._current.damaged:
                 break
         self._skip_to(index)
 
     def _skip_to(self, index: int) -> None:
-        while self.current is not None and self.current.index < index:
-            self.advance()
+        while self._current is not None and self._current.number < index:
+            self._advance()
 
-    def _from_keyframe(self, key_pts: int) -> Iterator[Picture]:
+    def _from_keyframe(self, key_pts: int) -> Iterator[_Decoded]:
         self._container.seek(key_pts, stream=self._stream)
         pts, keys = self._timeline.pts, self._timeline.key_pts
-        damaged = False
+        self._passed_over = damaged = False
         last = -1
         for packet in self._container.demux(self._stream):
             self._media.check_time()
+            on_the_way = packet.pts in self._on_the_way
+            if on_the_way and self._is_disposable and self._is_disposable(packet):
+                self._passed_over = True
+                continue
             frames = decode_packet(packet)
             if frames is None:
                 damaged = True
@@ -203,8 +238,7 @@ class _Run:
                 # Where the parts of an edit list meet, two share a time.
                 if index is not None and index != last:
                     last = index
-                    time = self._timeline.time(index)
-                    yield Picture(index, time, damaged, frame, self._pixels.aspect())
+                    yield _Decoded(index, damaged, frame)
 
 
 class Pixels:
