@@ -207,7 +207,7 @@ def open_backend(name: str, device: str, root: Path) -> Callable[[int], Iterable
     if role == "detector":
         config = ProposeConfig(detectors=[name], **settings)
         backend = make_backend(DETECTORS, name, config)
-        item = FrameInput(frame(width=WIDTH, height=HEIGHT), image, video())
+        item = FrameInput(frame(width=WIDTH, height=HEIGHT), lambda: image, video())
         run = lambda count: backend.detect([item] * count)  # noqa: E731
     elif role == "tagger":
         chosen = {"tagger": name} if name in TAGGERS else {"tagger": "cav-mae", "weights": name}

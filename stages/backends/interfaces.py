@@ -1,15 +1,16 @@
 """The interfaces of the backends, and the tables of those there are.
 
 A backend is made from its stage's settings, cheaply; what is heavy, OpenCV and PyAV among it, is
-imported and loaded in ``open`` or where it works, in the worker. One joins with its module, one line in a table here, and its name in the
-setting that chooses it.
+imported and loaded in ``open`` or where it works, in the worker. One joins with its module, one
+line in a table here, and its name in the setting that chooses it.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -28,11 +29,17 @@ class FrameInput:
     """A frame and where it comes from."""
 
     frame: Frame
-    image: Image
+    decode: Callable[[], Image]
+    """Decodes the frame's file, or raises an ``InputError``."""
     video: Video
     others: Sequence[Frame] = ()
     """The clip's other frames. Only a detector without a vocabulary may look at them: answers of
     the others are kept whichever frames a clip has."""
+
+    @cached_property
+    def image(self) -> Image:
+        """The picture of the frame, decoded when it is first looked at."""
+        return self.decode()
 
 
 @dataclass(frozen=True)

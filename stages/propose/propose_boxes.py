@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from pipeline.config import ProposeConfig
@@ -113,8 +114,11 @@ class ProposeBoxes(Stage[ProposeConfig]):
         """Load OpenCV, the detectors and the linker."""
         import cv2
 
+        from stages.propose.linking.tracks import linked
+
         cv2.setNumThreads(1)  # processes fill the machine, not threads
         self._ctx = ctx
+        self._linked = linked
         self._videos = ctx.lookup("videos", "video_id")
         self._sounds = ctx.lookup("sounds", "clip_id")
         self._frames = ctx.lookup("frames", "clip_id")
@@ -190,8 +194,6 @@ class ProposeBoxes(Stage[ProposeConfig]):
         Raises:
             InputError: its video is lost, or cannot be decoded.
         """
-        from stages.propose.linking.tracks import linked
-
         one = asked[0]
         boxes = {
             frame.frame_id: found[frame.frame_id]
@@ -204,7 +206,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
             frames = [one.frame, *one.others]
             video = video_file(self._ctx.storage, one.video)
             least, beat = self.config.link_iou, self._ctx.heartbeat
-            self._last_tracks = key, linked(boxes, frames, video, linker, least, beat)
+            self._last_tracks = key, self._linked(boxes, frames, video, linker, least, beat)
         return self._last_tracks[1]
 
     def _proposals_beside(self, frame: Frame) -> list[Proposal]:
@@ -269,7 +271,7 @@ class ProposeBoxes(Stage[ProposeConfig]):
                 found[one.frame.frame_id] = from_answer(answer)
         if not new:
             return found
-        inputs = ahead(new, _frame_input, _DECODED_AHEAD)
+        inputs = ahead(new, partial(_frame_input, detector), _DECODED_AHEAD)
         for one, boxes in zip(new, detector.detect(inputs), strict=True):
             kept = rounded(boxes, one.frame)
             answer = [[*d.bbox, d.score, d.name] for d in kept]
@@ -321,11 +323,15 @@ def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:
     return [Detection([x, y, w, h], name, score) for x, y, w, h, score, name in answer]
 
 
-def _frame_input(one: _Asked) -> FrameInput:
+def _frame_input(detector: Detector, one: _Asked) -> FrameInput:
     from stages.backends.frame_image import decode_frame_image
 
-    image = decode_frame_image(one.data, one.frame)
-    return FrameInput(one.frame, image, one.video, one.others)
+    decode = partial(decode_frame_image, one.data, one.frame)
+    made = FrameInput(one.frame, decode, one.video, one.others)
+    # A detector without a vocabulary looks at the video; but no digest vouches for this file.
+    if detector.vocabulary != "none" or not one.frame.sha256:
+        _ = made.image
+    return made
 
 
 def sounds_of(frame: Frame, rows: Sequence[Sounds]) -> Sounds | None:

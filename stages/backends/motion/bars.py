@@ -104,17 +104,20 @@ def _blurred_bars(stack: NDArray[np.uint8]) -> int:
     if not widths:
         return 0  # two bars and a picture take more lines
     pictures = np.ascontiguousarray(stack)
+    # Between two lines, one apart: where the picture begins, from end to end and in all pictures.
+    steps = (cv2.absdiff(one[2:], one[:-2]) for one in pictures)
+    seen = np.min([(step > _STEP_LEVELS).mean(axis=1) for step in steps], axis=0)
+    boundaries = [near for near in widths if seen[near - 1] >= _STEP_LINE]
+    if not boundaries:
+        return 0
     middle = pictures[len(pictures) // 2].astype(np.float32)
     detail = np.abs(_soft(middle, 1.0) - _soft(middle, 3.0))
     # Of each line the detail that three quarters of it stay below: a logo does not count.
     fine = np.percentile(detail, 75, axis=1)
     if max(np.median(fine[4:12]), np.median(fine[-12:-4])) > _SOFT_LEVELS:
         return 0
-    # Between two lines, one apart: where the picture begins, from end to end and in all pictures.
-    steps = (cv2.absdiff(one[2:], one[:-2]) for one in pictures)
-    seen = np.min([(step > _STEP_LEVELS).mean(axis=1) for step in steps], axis=0)
     best, strength = 0, 0.0
-    for near in widths:
+    for near in boundaries:
         for far in range(near - _UNEVEN_PX, near + _UNEVEN_PX + 1):
             there = lines - 1 - far
             line = min(float(seen[near - 1]), float(seen[min(there - 1, lines - 3)]))

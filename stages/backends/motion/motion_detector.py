@@ -29,16 +29,16 @@ class MotionDetector:
         return {"motion": _VERSION}
 
     def open(self, storage: Storage) -> None:
-        """Keep the workspace at hand."""
+        """Load OpenCV and PyAV, and keep the workspace at hand."""
+        from stages.backends.motion.video_motion import VideoMotion
+
+        self._of_video = VideoMotion
         self._storage = storage
 
     def detect(self, inputs: Iterable[FrameInput]) -> Iterator[list[Detection]]:
         """Yield the moving regions of each frame; a video is opened once for frames in a row."""
-        from pipeline.media import Media
-        from stages.backends.motion.video_motion import VideoMotion
-
         for video, group in groupby(inputs, key=lambda item: item.video):
             with video_file(self._storage, video) as path:
-                source = VideoMotion(Media(path), self._window_s)
+                source = self._of_video(path, self._window_s)
                 for item in group:
                     yield source.boxes(item)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.records.boxes import iou
+from pipeline.records.boxes import iou_matrix
 from stages.backends.motion.evidence import Evidence
 
 Box = tuple[int, int, int, int]
@@ -61,10 +61,13 @@ def moving_regions(evidence: Evidence) -> list[tuple[Box, float]]:
         spots, places = _spots(hot)
         distance = cv2.distanceTransform((~hot).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
         for gap in _GAPS_PX:
-            for box in _joined(spots, places, distance <= gap):
+            boxes = list(_joined(spots, places, distance <= gap))
+            for box in boxes:
                 if box not in scores and min(box[2:]) >= _MIN_SIDE_PX:
                     joined = _JOINED if gap >= _WIDE_PX else 1.0
                     scores[box] = joined * _score(sums, box)
+            if len(boxes) == 1:
+                break  # all is joined: wider gaps give the same box
     return best_of(list(scores.items()))
 
 
@@ -78,13 +81,15 @@ def best_of(
         taken: boxes chosen already, which count among the most there may be.
     """
     best: list[tuple[BoxT, float]] = []
-    better = list(taken)
-    for box, score in sorted(scored, key=lambda one: (-one[1], tuple(one[0]))):
-        if len(better) >= _MOST:
+    ranked = sorted(scored, key=lambda one: (-one[1], tuple(one[0])))
+    boxes = [box for box, _ in ranked]
+    is_new: NDArray[np.bool_] = np.all(iou_matrix(boxes, taken) <= _SAME, axis=1)
+    for place, (box, score) in enumerate(ranked):
+        if len(taken) + len(best) >= _MOST:
             break
-        if all(iou(box, other) <= _SAME for other in better):
+        if is_new[place]:
             best.append((box, score))
-            better.append(box)
+            is_new &= iou_matrix(boxes, [box])[:, 0] <= _SAME
     return best
 
 

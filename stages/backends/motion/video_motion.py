@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -78,9 +79,9 @@ class _Seen:
 class VideoMotion:
     """One video, and what was seen to move in it."""
 
-    def __init__(self, media: Media, window_s: float) -> None:
-        self._media = media
-        self._timeline = read_timeline(media)
+    def __init__(self, path: Path, window_s: float) -> None:
+        self.media = Media(path)
+        self._timeline = read_timeline(self.media)
         self._window_s = window_s
         self._seen: dict[str, _Seen] = {}
 
@@ -115,7 +116,7 @@ class VideoMotion:
         """
         ranges = {frame.frame_id: self._window(frame) for frame in frames}
         decoded = decode_pictures(
-            self._media, self._timeline, _disjoint(ranges.values()), any_size=True
+            self.media, self._timeline, _disjoint(ranges.values()), any_size=True
         )
         held: list[Picture] = []
         for frame in sorted(frames, key=lambda frame: frame.time_s):
@@ -162,11 +163,17 @@ def _look(frame: Frame, pictures: Sequence[Picture]) -> _Seen:
         InputError: ``frame_not_in_source`` when there is none.
     """
     centre, before, after = _sides(frame, pictures)
-    near = [*before[-1:], centre, *after[:1]]
-    left, top, width, height = _inside(near)
-    scale = min(1.0, _WORK_PX / max(width, height))
+    scale = min(1.0, _WORK_PX / max(centre.shape))
+    near = (*before[-1:], centre, *after[:1])
+    small = {id(luma): _resized(luma, scale) for luma in near}
+    of_frame = small[id(centre)]
+    left, top, width, height = _inside(list(small.values()), centre.shape, scale)
+    if (height, width) != centre.shape:  # what is in bars is looked at more closely
+        scale, small = min(1.0, _WORK_PX / max(width, height)), {}
 
     def seen(luma: Grey) -> Grey:
+        if id(luma) in small:
+            return small[id(luma)]
         return _resized(luma[top : top + height, left : left + width], scale)
 
     cv2.setRNGSeed(0)  # RANSAC draws; each frame for itself
@@ -177,8 +184,7 @@ def _look(frame: Frame, pictures: Sequence[Picture]) -> _Seen:
         ([x / scale + left, y / scale + top, w / scale, h / scale], score)
         for (x, y, w, h), score in moving_regions(evidence)
     ]
-    small = _resized(centre, min(1.0, _WORK_PX / max(centre.shape)))
-    return _Seen(small, frame.width, regions, float(evidence.sum()) / scale**2)
+    return _Seen(of_frame, frame.width, regions, float(evidence.sum()) / scale**2)
 
 
 def _sides(frame: Frame, pictures: Sequence[Picture]) -> tuple[Grey, list[Grey], list[Grey]]:
@@ -240,11 +246,17 @@ def _found_again(box: list[float], then: _Seen, now: _Seen) -> tuple[list[float]
     return [box[0] + moved[0], box[1] + moved[1], box[2], box[3]], float(best)
 
 
-def _inside(lumas: Sequence[Grey]) -> tuple[int, int, int, int]:
-    """Return ``(x, y, width, height)`` of the picture without bars, in pixels of the frame."""
-    height, width = lumas[0].shape
-    scale = min(1.0, _WORK_PX / max(width, height))
-    small = [_resized(luma, scale) for luma in lumas]
+def _inside(
+    small: Sequence[Grey], shape: tuple[int, ...], scale: float
+) -> tuple[int, int, int, int]:
+    """Return ``(x, y, width, height)`` of the picture without bars, in pixels of the frame.
+
+    Args:
+        small: the frame and its neighbours, at ``scale``.
+        shape: height and width of the frame.
+        scale: at most 1.
+    """
+    height, width = shape
     x, y, w, h = picture_inside(small)
     # Where there is a bar, one line more goes with it: the boundary is a line of the frame itself.
     rows, columns = small[0].shape

@@ -52,7 +52,7 @@ def detector(name: str, **changes: Any) -> PromptedDetector:
 
 def noise(index: int) -> FrameInput:
     pixels = np.random.default_rng(index).integers(0, 255, (180, 320, 3), np.uint8)
-    return FrameInput(frame(index), pixels, video())
+    return FrameInput(frame(index), lambda: pixels, video())
 
 
 def test_names_are_packed_in_order_and_none_is_cut() -> None:

@@ -64,7 +64,7 @@ def detector(**changes: Any) -> YoloDetector:
 
 def noise(index: int, width: int = 320, height: int = 180) -> FrameInput:
     pixels = np.random.default_rng(index).integers(0, 255, (height, width, 3), np.uint8)
-    return FrameInput(frame(index, width=width, height=height), pixels, video())
+    return FrameInput(frame(index, width=width, height=height), lambda: pixels, video())
 
 
 def test_boxes_are_of_open_images_classes_in_frame_pixels(registered: Path) -> None:

@@ -51,7 +51,7 @@ def answer(*things: tuple[int, int, float]) -> NDArray[np.float32]:
 
 def image(width: int = 320, height: int = 180) -> FrameInput:
     pixels = np.random.default_rng(1).integers(0, 255, (height, width, 3), np.uint8)
-    return FrameInput(frame(1), pixels, video())
+    return FrameInput(frame(1), lambda: pixels, video())
 
 
 def detector(**changes: Any) -> YoloxDetector:
