@@ -4,8 +4,8 @@
 
 From ``init`` to ``export --verify``, each command a process of its own as a user types it. CPU
 seconds are its own and its children's; the bound is on the wall time, of two cores with nothing
-else to do. With ``--against`` another checkout's commands take turns with ours, in the same
-environment.
+else to do. Then commands that find nothing to do, which is what a start costs. With ``--against``
+another checkout's commands take turns with ours, in the same environment.
 """
 
 from __future__ import annotations
@@ -102,11 +102,26 @@ def chain(workspace: str, videos: Path, rows: Path) -> dict[str, list[str]]:
     }
 
 
-def _round(checkout: Path, videos: Path, rows: Path) -> dict[str, Measured]:
+NOTHING_TO_DO = (
+    *("download", "sample", "propose", "label accept", "segment", "run --check"),
+    *("status", "failures"),
+)
+"""Commands after the chain, of which none finds anything to do."""
+
+
+def _round(
+    checkout: Path, videos: Path, rows: Path
+) -> tuple[dict[str, Measured], dict[str, Measured]]:
+    """Measure the chain, and then what finds nothing to do."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         commands = chain(str(folder / "ws"), videos, rows)
-        return {name: measure(words, folder, checkout) for name, words in commands.items()}
+        made = {name: measure(words, folder, checkout) for name, words in commands.items()}
+        again = {
+            name: measure([*name.split(), "--workspace", str(folder / "ws")], folder, checkout)
+            for name in NOTHING_TO_DO
+        }
+        return made, again
 
 
 def _cpu_s() -> float:
@@ -114,18 +129,18 @@ def _cpu_s() -> float:
     return children.ru_utime + children.ru_stime
 
 
-def _summary(rounds: Sequence[dict[str, Measured]]) -> dict[str, Any]:
+def _medians(runs: Sequence[Measured]) -> dict[str, Any]:
     """Return medians and, of CPU seconds, the spread; processes are those of the last round."""
+    cpu = sorted(run.cpu_s for run in runs)
+    return {
+        "cpu_s": round(median(cpu), 2),
+        "cpu_spread_s": [round(cpu[0], 2), round(cpu[-1], 2)],
+        "wall_s": round(median(run.wall_s for run in runs), 2),
+        "processes": len(runs[-1].started),
+    }
 
-    def of(runs: Sequence[Measured]) -> dict[str, Any]:
-        cpu = sorted(run.cpu_s for run in runs)
-        return {
-            "cpu_s": round(median(cpu), 2),
-            "cpu_spread_s": [round(cpu[0], 2), round(cpu[-1], 2)],
-            "wall_s": round(median(run.wall_s for run in runs), 2),
-            "processes": len(runs[-1].started),
-        }
 
+def _summary(rounds: Sequence[dict[str, Measured]]) -> dict[str, Any]:
     whole = [
         Measured(
             sum(one.cpu_s for one in found.values()),
@@ -135,7 +150,8 @@ def _summary(rounds: Sequence[dict[str, Measured]]) -> dict[str, Any]:
         )
         for found in rounds
     ]
-    return {name: of([found[name] for found in rounds]) for name in rounds[0]} | {"all": of(whole)}
+    each = {name: _medians([found[name] for found in rounds]) for name in rounds[0]}
+    return each | {"all": _medians(whole)}
 
 
 def main() -> None:
@@ -150,11 +166,14 @@ def main() -> None:
     checkouts = {"before": arguments.against.resolve()} if arguments.against else {}
     checkouts["chain"] = ROOT
     rounds: dict[str, list[dict[str, Measured]]] = {name: [] for name in checkouts}
+    idle: dict[str, list[dict[str, Measured]]] = {name: [] for name in checkouts}
     loads = []
     for _ in range(arguments.rounds):
         loads.append(os.getloadavg()[0])
         for name, checkout in checkouts.items():
-            rounds[name].append(_round(checkout, videos, rows))
+            made, again = _round(checkout, videos, rows)
+            rounds[name].append(made)
+            idle[name].append(again)
     result = {
         "what": "the offline chain, command by command; CPU seconds of all its processes",
         "machine": describe(),
@@ -167,6 +186,10 @@ def main() -> None:
             if ": " in line and " ok" in line
         ],
         **{name: _summary(found) for name, found in rounds.items()},
+        "nothing to do": {
+            name: {word: _medians([one[word] for one in found]) for word in NOTHING_TO_DO}
+            for name, found in idle.items()
+        },
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
