@@ -12,9 +12,11 @@ so a file that is laid out in some other way is left alone, and the caller told.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import json
 import re
+import sys
 import textwrap
 import tomllib
 from collections.abc import Mapping
@@ -68,14 +70,23 @@ def meanings(section: type[Section]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for kind in reversed(section.__mro__):
-        if not issubclass(kind, Section):
+        if issubclass(kind, Section):
+            found |= _meanings_in(kind.__module__)[kind.__name__]
+    return found
+
+
+@functools.cache
+def _meanings_in(module: str) -> dict[str, dict[str, str]]:
+    """Return the same of each class of a module, whose source is read once."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        if not isinstance(node, ast.ClassDef):
             continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-        assert isinstance(tree, ast.ClassDef)
-        for line, below in zip(tree.body, tree.body[1:], strict=False):
+        own = found[node.name] = {}
+        for line, below in zip(node.body, node.body[1:], strict=False):
             match line, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(ast.Constant(str(text))):
-                    found[name] = " ".join(text.split())
+                    own[name] = " ".join(text.split())
     return found
 
 
