@@ -35,6 +35,7 @@ from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import av
 import cv2
@@ -85,15 +86,21 @@ MEMORY_GROWTH_MB = 5.0
 # Drawing the videos
 
 
-def draw_minute(path: Path) -> None:
-    """60 s like a 360p download: baseline H.264, 500 kb/s, a keyframe every 5 s."""
+def draw_minute(path: Path, b_frames: int = 0) -> None:
+    """60 s like a 360p download: baseline H.264, 500 kb/s, a keyframe every 5 s.
+
+    Args:
+        path: to write to.
+        b_frames: in a row, of main H.264, as in films that were encoded anew.
+    """
     rng = np.random.default_rng(0)
     scenes = [_leaves(rng) for _ in range(6)]
     with av.open(str(path), "w") as output:
-        options = {"preset": "veryfast", "profile": "baseline", "maxrate": "600k", "bufsize": "1M"}
+        profile = "main" if b_frames else "baseline"
+        options = {"preset": "veryfast", "profile": profile, "maxrate": "600k", "bufsize": "1M"}
         stream: Any = output.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
-        stream.gop_size, stream.max_b_frames, stream.bit_rate = GOP, 0, 500_000
+        stream.gop_size, stream.max_b_frames, stream.bit_rate = GOP, b_frames, 500_000
         grain = rng.normal(0, 3, (8, 360, 640, 1))
         for number in range(60 * FPS):
             shift = number % (10 * FPS)
@@ -396,6 +403,18 @@ def counts(case: Case) -> dict[str, float]:
     }
 
 
+def counts_with_b_frames(folder: Path) -> dict[str, int]:
+    """What is decoded for five events of a film with B-frames, and what were if all had to be."""
+    minute, path = folder / "b_frames.mp4", folder / "b_frames_0001.mp4"
+    draw_minute(minute, b_frames=3)
+    join(minute, 1, path)
+    case = Case(path, folder)
+    found = case.choose().counts.frames
+    with mock.patch("pipeline.media.picture.disposable_packets", return_value=None):
+        every = case.choose().counts.frames
+    return {"frames_decoded_for_5_events": found, "with_those_no_other_refers_to": every}
+
+
 def machine() -> dict[str, object]:
     """The machine, and the tools of the reference."""
     ffmpeg = subprocess.run(["ffmpeg", "-version"], check=True, capture_output=True, text=True)
@@ -452,7 +471,10 @@ def main() -> int:
             join(minute, minutes, path)
         times, loads = measure(paths, folder, options.rounds)
         memory = {minutes: memory_mb(path) for minutes, path in paths.items()}
-        counted = {minutes: counts(Case(path, folder)) for minutes, path in paths.items()}
+        counted: dict[Any, Any] = {
+            minutes: counts(Case(path, folder)) for minutes, path in paths.items()
+        }
+        counted["1, with B-frames"] = counts_with_b_frames(folder)
     medians = {
         minutes: {name: round(statistics.median(values), 1) for name, values in row.items()}
         for minutes, row in times.items()
