@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,10 +125,17 @@ def _blurred_bars(stack: NDArray[np.uint8]) -> int:
             if line < _STEP_LINE or line <= strength:
                 continue
             ends = fine[4 : near - _REACH + 1], fine[there + _REACH : -4]
+            if any(_mostly_above(end, _SOFT_LEVELS) for end in ends):
+                continue  # told without sorting
             soft = min(_SOFT_LEVELS, _SOFT * float(np.median(fine[near:there])))
             if max(np.percentile(end, 75) for end in ends) <= soft:
                 best, strength = max(near, far) + 1, line
     return best if best and _is_copy(middle, best) else 0
+
+
+def _mostly_above(values: NDArray[Any], level: float) -> bool:
+    """Say whether the 75th percentile is surely above a level: the value below it is."""
+    return bool(np.count_nonzero(values <= level) <= (len(values) - 1) * 3 // 4)
 
 
 def _is_copy(picture: NDArray[np.float32], side: int) -> bool:
