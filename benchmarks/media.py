@@ -404,7 +404,7 @@ def counts(case: Case) -> dict[str, float]:
 
 
 def counts_with_b_frames(folder: Path) -> dict[str, int]:
-    """What is decoded for five events of a film with B-frames, and what were if all had to be."""
+    """Count what is decoded for five events of a film with B-frames, and what would be of all."""
     minute, path = folder / "b_frames.mp4", folder / "b_frames_0001.mp4"
     draw_minute(minute, b_frames=3)
     join(minute, 1, path)

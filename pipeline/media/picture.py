@@ -50,7 +50,7 @@ class Picture:
     time: Fraction
     """Seconds from the video's first frame."""
     damaged: bool
-    """The decoder could not decode it, or something before it since the last keyframe."""
+    """The decoder could not decode it, or something it was given before since a keyframe."""
     frame: VideoFrame
     pixel_aspect: Fraction = Fraction(1)
     """Width over height of a decoded pixel as displayed."""

@@ -26,6 +26,7 @@ from pipeline.run.stage import Drop, Fail, Ok, Outcome, Stage, StageSpec, Worker
 from pipeline.workspace.recorded import frame_bytes, video_file
 from pipeline.workspace.storage import Storage
 from stages.backends.device import ahead
+from stages.backends.frame_image import decode_frame_image
 from stages.backends.interfaces import DETECTORS, Detection, Detector, FrameInput, make_backend
 from stages.propose.filtering import AudioFilter, check_min_scores, rounded
 from stages.propose.linking.linkers import Linker, make_linker
@@ -324,11 +325,9 @@ def from_answer(answer: Sequence[Sequence[Any]]) -> list[Detection]:
 
 
 def _frame_input(detector: Detector, one: _Asked) -> FrameInput:
-    from stages.backends.frame_image import decode_frame_image
-
     decode = partial(decode_frame_image, one.data, one.frame)
     made = FrameInput(one.frame, decode, one.video, one.others)
-    # A detector without a vocabulary looks at the video; but no digest vouches for this file.
+    # One without a vocabulary looks at the video, and here only a file no digest vouches for.
     if detector.vocabulary != "none" or not one.frame.sha256:
         _ = made.image
     return made

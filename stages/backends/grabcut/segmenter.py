@@ -9,7 +9,7 @@ from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Hint, Image, Prompt, Segmented
 
 _METHOD = "6"
-"""The number of this way of cutting; masks of another are not mixed with its own."""
+"""The number of the way of ``cutting``; masks of another are not mixed with its own."""
 
 
 class GrabCutSegmenter:

@@ -11,6 +11,7 @@ from pipeline.workspace.storage import Storage
 from stages.backends.interfaces import Detection, FrameInput, Vocabulary
 
 _VERSION = "2"
+"""Raised when the same pictures give other boxes than before; those are not mixed with these."""
 
 
 class MotionDetector:

@@ -165,7 +165,7 @@ def _look(frame: Frame, pictures: Sequence[Picture]) -> _Seen:
     centre, before, after = _sides(frame, pictures)
     scale = min(1.0, _WORK_PX / max(centre.shape))
     near = (*before[-1:], centre, *after[:1])
-    small = {id(luma): _resized(luma, scale) for luma in near}
+    small = {id(luma): _resized(luma, scale) for luma in near}  # without bars shrunk once
     of_frame = small[id(centre)]
     left, top, width, height = _inside(list(small.values()), centre.shape, scale)
     if (height, width) != centre.shape:  # what is in bars is looked at more closely
